@@ -1,0 +1,47 @@
+"""adamode: batched adaptive ODE solvers for PyTorch with hand-derived adjoints.
+
+Names are loaded when first used (PEP 562), so that ``adamode --help`` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# The sub-packages live beside this folder in a checkout. After a plain install, `python -m adamode`
+# in the repository root imports this folder instead of the installed one: then look beside it too.
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if os.path.isfile(os.path.join(_root, "setup.cfg")) and os.path.isdir(os.path.join(_root, "solvers")):
+    __path__.append(_root)
+
+_EXPORTS: dict[str, str] = {
+    "AdamodeError": "solvers.errors",
+    "AdamodeWarning": "solvers.errors",
+    "ArgumentError": "solvers.errors",
+    "ArgumentTypeError": "solvers.errors",
+    "DynamicsError": "solvers.errors",
+    "SolverError": "solvers.errors",
+    "Status": "solvers.status",
+}
+
+if TYPE_CHECKING:
+    from .solvers.errors import AdamodeError as AdamodeError
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if name in ("solvers", "adjoint", "models", "train", "verify"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,48 @@
+"""The protocol of a dynamics with a hand-derived VJP.
+
+What every adjoint needs of dz/dt = F(t, z; θ) is one product: given a cotangent a of dz, the pair
+(∂F/∂z)ᵀa and (∂F/∂θ)ᵀa. `Dynamics` says how to hand it in.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Dynamics(abc.ABC):
+    """dz/dt = F(t, z; θ) on a state of K blocks, z: [K, B, *S], with its hand-derived VJP.
+
+    An `nn.Module` may derive from it as well. Inside `forward` and `vjp` autograd is off.
+    """
+
+    @abc.abstractmethod
+    def theta(self) -> tuple[Tensor, ...]:
+        """The leaf tensors F depends on, in the order in which gradients are returned."""
+
+    @abc.abstractmethod
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """(dz, saved): dz like z; saved is whatever `vjp` needs again (activations, f, …).
+
+        t: 0-d, or [B, 1, …, 1] with the dimensions of one block (per-sample stepping).
+        """
+
+    @abc.abstractmethod
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """((∂F/∂z)ᵀa, deltas) for a = cotangent, [K, B, *S]; deltas are not summed over B.
+
+        One pass through the network, its input side only: what the parameters' gradients need is
+        left in deltas.
+        """
+
+    @abc.abstractmethod
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Σᵢ wᵢ (∂F/∂θ)ᵀaᵢ over n stages at once, in the order of `theta`.
+
+        weights: [n], [n, B] (per-sample steps), or None for ones.
+        """

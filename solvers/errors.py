@@ -1,0 +1,150 @@
+"""Every error and warning of the project, in one tree.
+
+AdamodeError
+├── ArgumentError            (ValueError)     a value that cannot mean anything here
+│   └── FaceArgumentError    (AssertionError) the same, through torchdiffeq's face
+├── ArgumentTypeError        (TypeError)      an argument of the wrong type
+│   └── FaceTypeError        (AssertionError)
+├── DynamicsError            (ValueError)     what func returned does not fit its state
+├── SecondDerivativeError    (RuntimeError)   a hand-derived gradient differentiated again
+├── ReconstructionError      (RuntimeError)   the reverse solve lost the forward solution
+├── DataError                (ValueError)     a data file that cannot be what it should be
+├── CheckpointError          (ValueError)     a checkpoint or run folder that does not fit
+├── TrainingError            (RuntimeError)   training cannot go on (NaN loss, failed solve)
+└── SolverError              (RuntimeError)   a solve that cannot go on: t, dt, status, stats
+    ├── StepSizeUnderflow
+    ├── TooManySteps
+    ├── NonFiniteDynamics
+    └── FaceSolverError      (AssertionError)
+AdamodeWarning               (UserWarning)
+
+torchdiffeq checks with ``assert``; programs that catch its ``AssertionError`` keep working,
+because the errors raised through ``odeint`` and ``odeint_adjoint`` derive from it as well.
+Attributes live in ``args``, and texts are built in ``__str__``: an error survives pickling.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from .status import REMEDY, Status
+
+
+class AdamodeError(Exception):
+    """Root of all errors that this project raises on purpose."""
+
+
+class AdamodeWarning(UserWarning):
+    """Something works but probably not as meant."""
+
+
+class ArgumentError(AdamodeError, ValueError):
+    """An argument whose value is refused: the text names it, the value, the rule, the way out."""
+
+
+class FaceArgumentError(ArgumentError, AssertionError):
+    """ArgumentError through torchdiffeq's face."""
+
+
+class ArgumentTypeError(AdamodeError, TypeError):
+    """An argument whose type is refused."""
+
+
+class FaceTypeError(ArgumentTypeError, AssertionError):
+    """ArgumentTypeError through torchdiffeq's face."""
+
+
+class DynamicsError(AdamodeError, ValueError):
+    """What the dynamics returned does not fit the state (shape, dtype, device, type)."""
+
+
+class FaceDynamicsError(DynamicsError, AssertionError):
+    """DynamicsError through torchdiffeq's face."""
+
+
+class SecondDerivativeError(AdamodeError, RuntimeError):
+    """The gradient of a hand-derived gradient was asked for; it is not defined there."""
+
+    def __str__(self) -> str:
+        return (
+            "second derivative: the backward pass of this adjoint is hand-derived and not itself "
+            "differentiable, so the gradient of this gradient would be silently wrong. Use "
+            "adamode.odeint(...) or adamode.solve(..., gradient=adamode.Direct()), which "
+            "differentiate through the steps and have derivatives of every order."
+        )
+
+
+class ReconstructionError(AdamodeError, RuntimeError):
+    """The reverse solve has drifted from the stored forward solution."""
+
+
+class DataError(AdamodeError, ValueError):
+    """A data file that is missing, damaged or of another kind than asked for."""
+
+
+class CheckpointError(AdamodeError, ValueError):
+    """A checkpoint or a run folder that cannot be used for what was asked."""
+
+
+class TrainingError(AdamodeError, RuntimeError):
+    """Training cannot go on; the last good checkpoint stays."""
+
+
+class SolverError(AdamodeError, RuntimeError):
+    """A solve that cannot go on.
+
+    Attributes: ``t`` and ``dt`` where it stopped, ``status`` (a Status), ``stats`` (a Stats or
+    None), ``detail`` (what else is known, a sentence or "").
+    """
+
+    def __init__(self, t: float, dt: float, status: Status, stats: Any = None, detail: str = ""):
+        super().__init__(t, dt, status, stats, detail)
+        self.t, self.dt, self.status, self.stats, self.detail = t, dt, Status(status), stats, detail
+
+    def __str__(self) -> str:
+        steps = ""
+        if self.stats is not None:
+            steps = f" after {self.stats.n_accepted} accepted and {self.stats.n_rejected} rejected steps"
+        detail = f" {self.detail}" if self.detail else ""
+        return (
+            f"{self.status.name} at t={self.t:.6g}, dt={self.dt:.3e}{steps}.{detail} "
+            f"{REMEDY[self.status]}"
+        )
+
+
+class StepSizeUnderflow(SolverError):
+    """The step fell below what the time's number format, or dt_min, allows."""
+
+
+class TooManySteps(SolverError):
+    """max_steps attempts were not enough to reach the end."""
+
+
+class NonFiniteDynamics(SolverError):
+    """The dynamics returned NaN or infinity, and shorter steps did not help."""
+
+
+class FaceSolverError(SolverError, AssertionError):
+    """SolverError through torchdiffeq's face."""
+
+
+_BY_STATUS = {
+    Status.STEP_UNDERFLOW: StepSizeUnderflow,
+    Status.MAX_STEPS: TooManySteps,
+    Status.NON_FINITE: NonFiniteDynamics,
+}
+
+
+def solver_error(t: float, dt: float, status: Status, stats: Any, detail: str = "") -> SolverError:
+    """The SolverError subclass that belongs to a status."""
+    return _BY_STATUS[status](t, dt, status, stats, detail)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the nearest known names, then all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"{hint}Known: {', '.join(known)}."
