@@ -25,6 +25,8 @@ _EXPORTS: dict[str, str] = {
     "DynamicsError": "solvers.errors",
     "SolverError": "solvers.errors",
     "Status": "solvers.status",
+    "TrainConfig": "train.config",
+    "Trainer": "train.trainer",
 }
 
 if TYPE_CHECKING:
