@@ -22,11 +22,14 @@ from torch import Tensor
 
 from ..solvers.errors import ReconstructionError, SolverError, solver_error
 from ..solvers.loop import Stats
-from ..solvers.norms import Norm, Tolerance, largest
+from ..solvers.norms import Norm, Tolerance, combine_errors, largest
 from ..solvers.solve import Settings, forward_solve
 from ..solvers.stepper import Step
 from .dynamics import Dynamics
 from .quadrature import ThetaSum
+
+# (scaled errors of z, of a, of θ's adjoints) → 0-d
+ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
 
 
 class AugmentedField:
@@ -55,6 +58,7 @@ class BacksolveWalk:
     settings: of the reverse solve, its norm that of one half.  times, values: the stored outputs.
     g: their cotangents.  too_far: called with a ReconstructionError where the limit is exceeded.
     observers: keyword arguments of `forward_solve` (callbacks).
+    theta_norm: judges steps by (z, a, θ's adjoints); θ's errors are computed for it, and only then.
     """
 
     dynamics: Dynamics
@@ -67,6 +71,7 @@ class BacksolveWalk:
     too_far: Callable[[ReconstructionError], None]
     want_theta: bool = True
     observers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    theta_norm: ThetaNorm | None = None
 
     def __post_init__(self) -> None:
         self.theta = ThetaSum(self.dynamics, wanted=self.want_theta)
@@ -85,7 +90,14 @@ class BacksolveWalk:
             own = Stats()
             try:
                 run = forward_solve(
-                    self.field, start, span, settings, own, hooks=[self._accumulate], **self.observers
+                    self.field,
+                    start,
+                    span,
+                    settings,
+                    own,
+                    hooks=[self._accumulate],
+                    judge=None if self.theta_norm is None else self._judge_with_theta,
+                    **self.observers,
                 )
             except SolverError as error:
                 raise self._explained(error) from error
@@ -103,6 +115,30 @@ class BacksolveWalk:
         """The quadrature of an accepted step: Σ −dt b_i (∂F/∂θ)ᵀa_i; dt is negative in reverse."""
         parts = [step.saved[i] for i in self.b_index]
         self.theta.add([saved for saved, _ in parts], [deltas for _, deltas in parts], self.b * -step.dt)
+
+    def _judge_with_theta(self, step: Step) -> Tensor:
+        """The error ratio of a norm that sees θ's adjoints as if they were part of the state."""
+        assert self.theta_norm is not None
+        tolerance, numeric = self.settings.tolerance, step.result.stages.numeric
+        scale = tolerance.scale(step.y0, step.y1)
+        saved = [saved for saved, _ in step.saved]
+        deltas = [deltas for _, deltas in step.saved]
+
+        def theta_sum(weights: Tensor) -> list[Tensor]:
+            total = ThetaSum(self.dynamics)
+            total.add(saved, deltas, weights * -step.dt)
+            return total.result()
+
+        before = self.theta.result()
+        after = [x + dx for x, dx in zip(before, theta_sum(numeric.b), strict=True)]
+        smallest = Tolerance(*(torch.as_tensor(x).min() for x in (tolerance.rtol, tolerance.atol)))
+        scales = [smallest.scale(x, y) for x, y in zip(before, after, strict=True)]
+        norms = []
+        for error, row in zip(step.result.stages.errors(), numeric.errors, strict=True):
+            theta = [e / s for e, s in zip(theta_sum(row), scales, strict=True)]
+            scaled = error / scale
+            norms.append(self.theta_norm(scaled[0], scaled[1], theta))
+        return combine_errors(norms)
 
     def _distance(self, back: Tensor, stored: Tensor) -> Tensor:
         tolerance: Tolerance = self.settings.tolerance

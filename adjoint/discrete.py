@@ -27,7 +27,6 @@ from ..solvers.interpolant import weights
 from ..solvers.loop import Stats
 from ..solvers.output import Place
 from ..solvers.step import StageBuffer, dense_stages, rk_step
-from ..solvers.stepper import stage_times
 from ..solvers.tableau import Numeric, Tableau
 from .dynamics import Dynamics
 from .quadrature import ThetaSum
@@ -100,7 +99,7 @@ class DiscreteWalk:
         if step.saved is not None:
             return step.saved
         assert step.y0 is not None
-        times = stage_times(step.t0, step.t1, self.tableau, step.y0)
+        times = step.times
         first = self._evaluate(times[0], step.y0)
         buffer = StageBuffer(self.numeric, step.y0, step.dt)
         # f(t1, y1) is needed only for outputs inside this step.

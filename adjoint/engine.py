@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from ..solvers.norms import Tolerance
 from ..solvers.solve import Run, Settings, forward_solve
 from ..solvers.status import Status
 from ..solvers.stepper import Step
-from .backsolve import BacksolveWalk
+from .backsolve import BacksolveWalk, ThetaNorm
 from .discrete import DiscreteWalk
 from .dynamics import Dynamics
 from .function import Solve, Task
@@ -36,6 +37,8 @@ class Problem:
     plain: f(t, z) → dz under the caller's grad mode; dynamics: the same with its VJP (made when a
     gradient is wanted).  times: floats; t: the tensor they came from.  too_far: what happens to a
     reconstruction error past its limit.  observers: keyword arguments of `forward_solve` (callbacks).
+    theta_norm: an error norm of the reverse solve that wants θ's adjoints.  guard: around the
+    backward pass (torchdiffeq's manners).
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -50,6 +53,8 @@ class Problem:
     too_far: Callable[[ReconstructionError], None] = _raise
     observers: dict[str, Any] = dataclasses.field(default_factory=dict)
     reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    theta_norm: ThetaNorm | None = None
+    guard: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 @dataclasses.dataclass
@@ -165,7 +170,8 @@ def _discrete(problem: Problem, dynamics: Dynamics, gradient: Gradient, runs: li
             problem.stats,
             want_theta=want_theta,
         )
-        return walk.run(), walk.theta.result()
+        with problem.guard():
+            return walk.run(), walk.theta.result()
 
     return Task(lambda z0, derivatives: (solve(z0, derivatives), tape), backward, problem.autocast)
 
@@ -190,8 +196,10 @@ def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, runs: 
             problem.too_far,
             want_theta=want_theta,
             observers=problem.reverse_observers,
+            theta_norm=problem.theta_norm,
         )
-        return walk.run(), walk.theta.result()
+        with problem.guard():
+            return walk.run(), walk.theta.result()
 
     return Task(lambda z0, derivatives: (solve(z0, derivatives), None), backward, problem.autocast)
 

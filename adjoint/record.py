@@ -20,6 +20,7 @@ class KeptStep:
     t0: float
     t1: float
     y0: Tensor | None
+    times: list[Tensor]
     saved: tuple[Any, ...] | None
     chained: bool
 
@@ -43,4 +44,4 @@ class Tape:
         """The hook."""
         saved = tuple(step.saved) if self.stages else None
         y0 = None if self.stages else step.y0
-        self.steps.append(KeptStep(step.t0, step.t1, y0, saved, step.chained))
+        self.steps.append(KeptStep(step.t0, step.t1, y0, step.times, saved, step.chained))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Norm, Tolerance, largest, maximum, rms
 from ..solvers.solution import Solution
-from ..solvers.solve import Settings
+from ..solvers.solve import Settings, uniform_grid
 from ..solvers.state import Layout, layout_of
 from ..solvers.stepper import clock
 from .autograd_dynamics import AutogradDynamics, discover_parameters
@@ -102,7 +103,7 @@ def solve(
         norm_of(norm, layout),
         controller,
         dt0=dt0,
-        dt=dt,
+        grid=None if dt is None else functools.partial(uniform_grid, dt=dt),
         max_steps=max_steps,
         step_at=check_stops(step_at, "step_at"),
         jump_at=check_stops(jump_at, "jump_at"),

@@ -88,9 +88,12 @@ OnAccept = Callable[[Any], "bool | None"]
 OnReject = Callable[[Any], None]
 
 
-def shortest_step(t: float, dt_min: float) -> float:
-    """The least |dt| that is still a step at t: dt_min, or ten times the spacing of floats."""
-    return max(dt_min, 10.0 * math.ulp(t))
+def shortest_step(t: float, span: float, dt_min: float) -> float:
+    """The least |dt| that is still a step at t: dt_min, or ten times the spacing of floats there.
+
+    At t = 0 that spacing is 5e-324: a step of 1e-20 of the whole interval gets nowhere either.
+    """
+    return max(dt_min, 10.0 * math.ulp(t), 1e-20 * span)
 
 
 @dataclasses.dataclass
@@ -104,11 +107,12 @@ class Pace:
     e2: float = 1.0
     after_rejection: bool = False
     non_finite: bool = False
+    span: float = 0.0
 
     def too_short(self, t: float) -> bool:
         """Whether dt is no step any more at t. With force_dt_min it is raised to dt_min instead."""
         low = self.controller.dt_min
-        if self.dt >= shortest_step(t, low):
+        if self.dt >= shortest_step(t, self.span, low):
             return False
         if self.controller.force_dt_min and low > 0 and not self.non_finite:
             self.dt = low
@@ -161,6 +165,7 @@ def march(
     """
     t, end = t0, stops[-1].t
     direction = math.copysign(1.0, end - t0)
+    pace.span = abs(end - t0)
     pace.dt = stats.dt_first = min(pace.dt, pace.controller.dt_max)
     for stop in stops:
         while t != stop.t:
@@ -185,7 +190,7 @@ def march(
                 if on_reject is not None:
                     on_reject(step)
                 pace.rejected(taken, step)
-                if taken < shortest_step(t, 0.0):
+                if taken < shortest_step(t, pace.span, 0.0):
                     return Outcome(pace.failure, t, taken)
         if stop.jump and t != end:
             stepper.restart(t, after_jump=True)
@@ -193,12 +198,19 @@ def march(
     return Outcome(Status.SUCCESS, t, pace.dt)
 
 
-def march_grid(stepper: Stepper, grid: Sequence[float], stats: Stats, on_accept: OnAccept) -> Outcome:
-    """Steps along a fixed grid; nothing is rejected."""
+def march_grid(
+    stepper: Stepper, grid: Sequence[float], stats: Stats, on_accept: OnAccept, *, perturb: bool = False
+) -> Outcome:
+    """Steps along a fixed grid; nothing is rejected.
+
+    perturb: f jumps at grid points, so each step sees only times strictly inside it.
+    """
     last = len(grid) - 2
     stats.dt_first = abs(grid[1] - grid[0])
     for i, (t, t_new) in enumerate(itertools.pairwise(grid)):
-        step = stepper.attempt(t, t_new, evaluate_end=i < last)
+        if perturb and i > 0:
+            stepper.restart(t, after_jump=True)
+        step = stepper.attempt(t, t_new, before_jump=perturb, evaluate_end=i < last and not perturb)
         stats.n_accepted += 1
         if on_accept(step):
             return Outcome(Status.EVENT, t_new, abs(t_new - t))

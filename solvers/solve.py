@@ -21,14 +21,16 @@ from .stepper import RungeKuttaStepper, Step
 from .tableau import Tableau
 
 Hook = Callable[[Step], "bool | None"]
+Grid = Callable[[Sequence[float]], Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What decides the steps of a solve, already checked.
 
-    dt0: first |dt|, or None for Hairer's.  dt: a fixed |dt|, or None for adaptive steps.
-    grid: the fixed grid itself, overriding dt (torchdiffeq's grid_constructor).
+    dt0: first |dt|, or None for Hairer's.  grid: the fixed grid for given times, or None for
+    adaptive steps.
+    perturb: f jumps at the grid's points: its steps see only times strictly inside.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -37,8 +39,8 @@ class Settings:
     norm: Norm
     controller: PID = PID()  # noqa: RUF009  (frozen)
     dt0: float | None = None
-    dt: float | None = None
-    grid: tuple[float, ...] | None = None
+    grid: Grid | None = None
+    perturb: bool = False
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
@@ -46,7 +48,7 @@ class Settings:
     @property
     def fixed(self) -> bool:
         """Whether the grid is fixed beforehand."""
-        return self.dt is not None or self.grid is not None
+        return self.grid is not None
 
 
 @dataclasses.dataclass
@@ -69,8 +71,9 @@ def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
     return [Stop(t, t in jumps) for t in ordered] + [Stop(end, end in jumps)]
 
 
-def uniform_grid(t0: float, end: float, dt: float) -> list[float]:
-    """t0, t0 ± dt, … and the end exactly; the last step may be shorter."""
+def uniform_grid(times: Sequence[float], dt: float) -> list[float]:
+    """times[0], times[0] ± dt, … and times[-1] exactly; the last step may be shorter."""
+    t0, end = times[0], times[-1]
     direction = math.copysign(1.0, end - t0)
     n = max(1, math.ceil(abs(end - t0) / dt - 1e-9))
     return [t0 + direction * dt * i for i in range(n)] + [end]
@@ -84,6 +87,8 @@ def forward_solve(
     stats: Stats,
     *,
     hooks: Sequence[Hook] = (),
+    on_step: Hook | None = None,
+    judge: Callable[[Step], Tensor] | None = None,
     on_reject: Callable[[Step], None] | None = None,
     differentiable: bool = False,
     derivatives: bool = False,
@@ -92,7 +97,8 @@ def forward_solve(
 ) -> Run:
     """Solves from times[0] to times[-1].
 
-    hooks are called with each accepted step; one that returns True ends the solve.
+    hooks, on_step: called with each accepted step; one that returns True ends the solve.
+    judge: the error ratio of a step, instead of the settings' norm.  on_reject: of each rejected one.
     wrap: puts an observer around the stepper (torchdiffeq's callbacks).
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
@@ -105,12 +111,13 @@ def forward_solve(
         keep_stages=keep_stages,
         differentiable=differentiable,
     )
+    stepper.judge = judge
     stepper.direction = math.copysign(1.0, times[-1] - times[0])
     writer = OutputWriter(times, z0, derivatives=derivatives)
 
     def on_accept(step: Step) -> bool:
         writer(step)
-        ends = [hook(step) for hook in hooks]
+        ends = [hook(step) for hook in (*hooks, on_step) if hook is not None]
         return any(ends)
 
     outcome = _march(stepper, times, settings, stats, on_accept, on_reject, wrap)
@@ -118,7 +125,7 @@ def forward_solve(
     if outcome.status not in (Status.SUCCESS, Status.EVENT):
         raise solver_error(outcome.t, outcome.dt, outcome.status, stats)
     if settings.fixed:
-        _check_fixed(writer, times, settings, stats)
+        _check_fixed(writer, times, stats)
     return Run(writer.values, writer.derivatives, writer.places, stats, outcome)
 
 
@@ -133,12 +140,12 @@ def _march(
 ) -> Outcome:
     """Chooses the grid or the first step, and runs the loop."""
     t0, end = times[0], times[-1]
-    jumps_at_start = t0 in settings.jump_at
+    jumps_at_start = t0 in settings.jump_at or settings.perturb
     stepper.restart(t0, after_jump=jumps_at_start)
     driven = stepper if wrap is None else wrap(stepper)
     if settings.fixed:
-        grid = settings.grid or uniform_grid(t0, end, settings.dt or 0.0)
-        return march_grid(driven, grid, stats, on_accept)
+        assert settings.grid is not None
+        return march_grid(driven, settings.grid(times), stats, on_accept, perturb=settings.perturb)
     stops = stops_of(t0, end, settings)
     dt0 = settings.dt0
     if dt0 is None:
@@ -147,15 +154,14 @@ def _march(
     return march(driven, pace, t0, stops, settings.max_steps, stats, on_accept, on_reject)
 
 
-def _check_fixed(writer: OutputWriter, times: Sequence[float], settings: Settings, stats: Stats) -> None:
+def _check_fixed(writer: OutputWriter, times: Sequence[float], stats: Stats) -> None:
     """Fixed steps cannot reject, so NaN is looked for in what is returned (one host read)."""
     fine = torch.stack([torch.isfinite(value.detach()).all() for value in writer.values])
     if not bool(fine.all()):  # host read
         first = int((~fine).nonzero()[0])
-        dt = settings.dt if settings.dt is not None else math.nan
         raise solver_error(
             times[first],
-            dt,
+            stats.dt_first,
             Status.NON_FINITE,
             stats,
             "A fixed step cannot be shortened: give a shorter one, or an adaptive method.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .tableau import Tableau
 class Step:
     """One attempt: from (t0, y0) to (t1, y1), with everything a recorder may want.
 
+    times: at which the stages are evaluated, 0-d (just beside t0 or t1 where f jumps there).
     stages, saved: k_i and what the field saved at each; valid until the next attempt unless the
     stepper keeps stages.  chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
@@ -35,6 +37,7 @@ class Step:
     tableau: Tableau
     field: Field
     chained: bool
+    times: list[Tensor]
     error_ratio: float = math.nan
     finite: bool = True
     _dense: bool = False
@@ -64,17 +67,19 @@ class Step:
         """Where t lies in the step, 0 at t0 and 1 at t1."""
         return (t - self.t0) / (self.t1 - self.t0)
 
-    def _ensure_dense(self) -> None:
-        """Evaluates what only the dense output needs, once: f(t1, y1) of a fixed grid's last step too."""
-        if self._dense:
-            return
-        times = stage_times(self.t0, self.t1, self.tableau, self.y0)
+    def _ensure_end(self) -> None:
+        """Evaluates f(t1, y1) where the step left it out (a fixed grid's last)."""
         n = self.tableau.n_stages
         if len(self.result.saved) < n:
-            k, kept = self.field(times[n - 1], self.y1)
+            k, kept = self.field(self.times[n - 1], self.y1)
             self.result.stages.put(n - 1, k)
             self.result.saved.append(kept)
-        dense_stages(self.field, self.y0, times, self.tableau, self.result)
+
+    def _ensure_dense(self) -> None:
+        """Evaluates what only the dense output needs, once."""
+        if not self._dense and self.tableau.dense_needs_end:
+            self._ensure_end()
+            dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
         self._dense = True
 
     def value(self, t: float) -> Tensor:
@@ -86,9 +91,10 @@ class Step:
 
     def derivative(self, t: float) -> Tensor:
         """y'(t) for t in the step; f(t1, y1) at t1."""
-        self._ensure_dense()
         if t == self.t1:
+            self._ensure_end()
             return self.last[0]
+        self._ensure_dense()
         numeric = self.result.stages.numeric
         return self.result.stages.combine(None, derivative_weights(numeric, self.theta(t)))
 
@@ -128,7 +134,10 @@ class RungeKuttaStepper:
         self.differentiable = differentiable
         self.numeric = tableau.numeric(y0.dtype, y0.device)
         self.first: Evaluation | None = None
+        self.first_time: Tensor | None = None
         self.chained = False
+        self.direction = 1.0
+        self.judge: Callable[[Step], Tensor] | None = None
         self._stages: StageBuffer | StageList | None = None
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
@@ -136,9 +145,7 @@ class RungeKuttaStepper:
         time = clock(t, self.y)
         if after_jump:
             time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
-        self.first, self.chained = self.field(time, self.y), False
-
-    direction: float = 1.0
+        self.first, self.first_time, self.chained = self.field(time, self.y), time, False
 
     def initial_step(self, t0: float, span: float) -> float:
         """|dt| to begin with (HNW II.4); one evaluation, one host read."""
@@ -163,11 +170,13 @@ class RungeKuttaStepper:
         if self.first is None:
             self.restart(t0)
         assert self.first is not None
+        if self.first_time is not None:
+            times[0] = self.first_time
         stages = self._fresh_stages(t1 - t0)
         result = rk_step(
             self.field, self.y, self.first, times, self.tableau, stages, evaluate_end=evaluate_end
         )
-        step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained)
+        step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times)
         if self.tolerance is not None:
             self._judge(step)
         return step
@@ -186,7 +195,10 @@ class RungeKuttaStepper:
         assert self.tolerance is not None
         with torch.no_grad():
             result = step.result
-            ratio = error_ratio(result.stages.errors(), step.y0, step.y1, self.tolerance, self.norm)
+            if self.judge is not None:
+                ratio = self.judge(step)
+            else:
+                ratio = error_ratio(result.stages.errors(), step.y0, step.y1, self.tolerance, self.norm)
             probe = result.stages.probe() + step.y1.sum()
             step.error_ratio, probed = torch.stack((ratio.to(probe), probe)).tolist()  # host read
         if not (math.isfinite(probed) and math.isfinite(step.error_ratio)):
@@ -204,7 +216,7 @@ class RungeKuttaStepper:
         """Moves on to the step's end."""
         self.y = step.y1
         if len(step.saved) < self.tableau.n_stages:
-            self.first, self.chained = None, False
+            self.first, self.first_time, self.chained = None, None, False
             return
         k, saved = step.last
         if isinstance(self._stages, StageBuffer):
@@ -214,4 +226,4 @@ class RungeKuttaStepper:
                 # A rejected attempt overwrites the last stage, so it moves to the first's place.
                 self._stages.put(0, k)
                 k = self._stages.get(0)
-        self.first, self.chained = (k, saved), True
+        self.first, self.first_time, self.chained = (k, saved), None, True

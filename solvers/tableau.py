@@ -121,6 +121,20 @@ class Tableau:
         """One row of polynomial coefficients for each stage, f(t1, y1) and dense stages included."""
         return self.dense or hermite(self.b, self.n_stages - 1)
 
+    @property
+    def dense_needs_end(self) -> bool:
+        """Whether the dense output needs f(t1, y1) or further stages (linear interpolation does not)."""
+        return bool(self.c_dense) or any(w != 0 for w in self.interpolant[self.n_stages - 1])
+
+    def with_interpolant(self, kind: str) -> Tableau:
+        """The same method with "linear" or "cubic" (Hermite) interpolation between its steps."""
+        if kind == "linear":
+            rows = tuple((w,) for w in (*self.b, *[Fraction(0)] * (self.n_stages - len(self.b))))
+            order = 1
+        else:
+            rows, order = hermite(self.b, self.n_stages - 1), 3
+        return dataclasses.replace(self, dense=rows, dense_order=order, c_dense=(), a_dense=())
+
     def rows(self) -> tuple[Row, ...]:
         """All stage rows: the method's, f(t1, y1)'s (a = b) and the dense output's."""
         end = () if self.fsal else (self.b,)

@@ -1,0 +1,224 @@
+"""torchdiffeq's face: `odeint` and `odeint_adjoint`, same call, same meaning, same shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..solvers.checks import check_state, check_times, check_tolerance
+from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ..solvers.methods import METHODS, get_method
+from ..solvers.methods.dopri5 import DOPRI5_SHAMPINE
+from ..solvers.norms import Tolerance
+from ..solvers.solve import Settings
+from ..solvers.state import Layout, layout_of
+from ..solvers.tableau import Tableau
+from .backsolve import ThetaNorm
+from .callbacks import observers
+from .engine import Problem, differentiate
+from .face import face, warn_too_far
+from .gradient import Backsolve, Direct
+from .options import read_options
+from .solve import make_problem, norm_of
+
+Func = Callable[[Tensor, Any], Any]
+LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The arguments of one call, checked and packed."""
+
+    func: Func
+    layout: Layout
+    z0: Tensor
+    t: Tensor
+    times: list[float]
+
+    def settings(
+        self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
+    ) -> Settings:
+        """The solver's settings for one direction."""
+        tableau = _tableau(method, f"{prefix}method")
+        tolerance = Tolerance(
+            check_tolerance(rtol, f"{prefix}rtol", self.z0, self.layout),
+            check_tolerance(atol, f"{prefix}atol", self.z0, self.layout),
+        )
+        norm = options.get("norm")
+        packed = norm_of(norm if callable(norm) else "rms", self.layout)
+        y0 = self.layout.unpack(self.z0)
+
+        def make_grid(constructor: Callable[..., Any], times: Sequence[float]) -> Any:
+            t = torch.tensor(times, dtype=torch.float64).to(self.t)
+            return constructor(self.func, y0, t)
+
+        n = len(self.times) - 1
+        return read_options(options, tableau, tolerance, packed, n, make_grid, f"{prefix}options")
+
+
+def _tableau(method: str | None, argument: str) -> Tableau:
+    if method in LATER:
+        raise ArgumentError(
+            f"{argument}={method!r} is not offered here (explicit Runge–Kutta methods only): "
+            f"{nearest(method, METHODS)}"
+        )
+    if method in (None, "dopri5"):
+        return DOPRI5_SHAMPINE
+    return get_method(method, argument)
+
+
+def _check_call(func: Func, y0: Any, t: Any) -> Call:
+    if not callable(func):
+        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    layout = layout_of(y0)
+    z0 = layout.pack(y0)
+    check_state(z0)
+    if isinstance(t, Tensor) and t.device != z0.device:
+        warnings.warn(f"t is on {t.device} and y0 on {z0.device}; t is moved.", AdamodeWarning, stacklevel=4)
+        t = t.to(z0.device)
+    if isinstance(t, Tensor) and t.dim() == 1 and t.numel() == 1 and t.dtype.is_floating_point:
+        return Call(func, layout, z0, t, t.detach().double().tolist())  # the start alone
+    return Call(func, layout, z0, t, check_times(t, z0))
+
+
+def odeint(
+    func: Func,
+    y0: Any,
+    t: Tensor,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """Solves dy/dt = func(t, y), y(t[0]) = y0; differentiable through the steps.
+
+    func: callable (t 0-d, y) → dy/dt.  y0: tensor, or tuple of tensors.  t: [T], strictly monotone.
+    method: None is "dopri5".  options: as torchdiffeq's; see the migration table in the docs.
+    Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0, t and
+    whatever func uses; step sizes count as constants.
+
+    Raises ValueError and TypeError subclasses for bad input, RuntimeError ones where the solve cannot
+    go on (all AdamodeError, and AssertionError where torchdiffeq asserts).
+    """
+    with face():
+        call = _check_call(func, y0, t)
+        settings = call.settings(method, rtol, atol, dict(options or {}))
+        if len(call.times) == 1:
+            return call.layout.unpack(call.z0[None])
+        watch = observers(func, "", call.layout.unpack, settings.tableau.adaptive, settings.tableau.name)
+        problem = _problem(call, settings, None, observers=watch)
+        return call.layout.unpack(differentiate(problem, Direct()).values)
+
+
+def odeint_adjoint(
+    func: Func,
+    y0: Any,
+    t: Tensor,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: dict[str, Any] | None = None,
+    adjoint_rtol: Any = None,
+    adjoint_atol: Any = None,
+    adjoint_method: str | None = None,
+    adjoint_options: dict[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> Any:
+    """`odeint` with the gradient by the continuous adjoint (backsolve): memory O(1) in the steps.
+
+    func: an nn.Module, or any callable with adjoint_params.  adjoint_…: of the reverse solve; the
+    forward ones where None (options without their norm).  adjoint_options["norm"]: "seminorm" (what
+    is done by default here) or a callable of (t, y…, adj_y…, adj_params…).
+    A second derivative raises SecondDerivativeError. Returns and raises as `odeint` does.
+    """
+    with face():
+        if adjoint_params is None and not isinstance(func, nn.Module):
+            raise ArgumentError(
+                f"func is a {type(func).__name__}, not an nn.Module, so its parameters are unknown: name "
+                "them, adjoint_params=(…,) (or () for none)."
+            )
+        if adjoint_method not in (None, method) and options is not None and adjoint_options is None:
+            raise ArgumentError(
+                f"adjoint_method={adjoint_method!r} differs from method={method!r}, so adjoint_options "
+                "cannot be taken from options: give adjoint_options as well."
+            )
+        own = dict(options or {})
+        if adjoint_options is None:
+            adjoint_options = {name: value for name, value in own.items() if name != "norm"}
+        params = tuple(func.parameters() if adjoint_params is None else adjoint_params)
+        call = _check_call(func, y0, t)
+        settings = call.settings(method, rtol, atol, own)
+        reverse, theta_norm = _reverse(
+            call,
+            settings,
+            method if adjoint_method is None else adjoint_method,
+            rtol if adjoint_rtol is None else adjoint_rtol,
+            atol if adjoint_atol is None else adjoint_atol,
+            dict(adjoint_options),
+            params,
+        )
+        if len(call.times) == 1:
+            return call.layout.unpack(call.z0[None])
+        adaptive, name = settings.tableau.adaptive, settings.tableau.name
+        problem = _problem(
+            call,
+            settings,
+            params,
+            observers=observers(func, "", call.layout.unpack, adaptive, name),
+            reverse_settings=reverse,
+            reverse_observers=observers(func, "_adjoint", _adjoint_state, reverse.tableau.adaptive, name),
+            theta_norm=theta_norm,
+            too_far=warn_too_far,
+            guard=face,
+        )
+        return call.layout.unpack(differentiate(problem, Backsolve()).values)
+
+
+def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Problem:
+    return make_problem(
+        call.func, call.z0, call.t, call.times, call.layout, settings, params, cast=True, **more
+    )
+
+
+def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor]:
+    """The reverse solve's state for a callback: (y, adj_y), packed."""
+    return za[0], za[1]
+
+
+def _reverse(
+    call: Call,
+    forward: Settings,
+    method: str | None,
+    rtol: Any,
+    atol: Any,
+    options: dict[str, Any],
+    params: tuple[Tensor, ...],
+) -> tuple[Settings, ThetaNorm | None]:
+    """Settings of the reverse solve, and a norm that wants the parameters' adjoints too."""
+    norm = options.pop("norm", "seminorm")
+    if not callable(norm) and norm != "seminorm":
+        raise ArgumentError(f"adjoint_options['norm']={norm!r} must be 'seminorm' or a callable.")
+    settings = call.settings(method, rtol, atol, options, "adjoint_")
+    settings = dataclasses.replace(settings, norm=forward.norm)
+    if not callable(norm):
+        return settings, None
+    if any(not p.requires_grad for p in params):
+        warnings.warn(
+            "adjoint_params holds a tensor that needs no gradient; it is left out of the reverse solve and "
+            "of adjoint_options['norm'].",
+            AdamodeWarning,
+            stacklevel=5,
+        )
+
+    def in_users_shapes(z: Tensor, a: Tensor, theta: list[Tensor]) -> Tensor:
+        time = z.new_zeros(())
+        return torch.as_tensor(norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta)))
+
+    return settings, in_users_shapes
