@@ -7,8 +7,10 @@ from the last stage to the first:
     dL/dy = λ + Σ_i Ȳ_i
 
 An output inside the step, y(t + θ dt) = y + dt Σ b_i(θ) k_i with cotangent g, adds dt b_i(θ) g to
-k̄_i and g to dL/dy. The last stage is f(t1, y1), and the next step's first: its cotangent is handed
-on to that step, where one VJP serves both. Step sizes count as constants.
+k̄_i and g to dL/dy. The first stage of a step is the last of the step before, f(t1, y1): its
+cotangent k̄_1 is held back and added to that stage's there, so that one VJP serves both. Step sizes
+count as constants. With per-sample steps dt is a vector; a sample that did not accept has dt = 0,
+and λ and the held k̄_1 pass it by.
 
 Sources: A. Sandu, On the properties of Runge–Kutta discrete adjoints, ICCS 2006; W. W. Hager,
 Runge–Kutta methods in optimal control and the transformed adjoint system, Numer. Math. 87 (2000).
@@ -16,7 +18,6 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,13 +33,76 @@ from .dynamics import Dynamics
 from .quadrature import ThetaSum
 from .record import KeptStep, Tape
 
+Interior = list[tuple[Tensor, Sequence[Any]]]  # (g, b_i(θ) for each stage: floats, or per sample)
 
-@dataclasses.dataclass
-class Interior:
-    """What the outputs inside one step add: to dL/dy, and to the stages' cotangents k̄_i."""
 
-    y_bar: Tensor | None
-    k_bar: list[Tensor | None]
+class StepBack:
+    """One step, transposed: (λ, k̄ of the last stage) → (dL/dy, k̄ of the first stage).
+
+    dt: float, or per sample a tensor that broadcasts against the state.
+    """
+
+    def __init__(self, dynamics: Dynamics, tableau: Tableau, numeric: Numeric, theta: ThetaSum, stats: Stats):
+        self.dynamics, self.tableau, self.numeric = dynamics, tableau, numeric
+        self.theta, self.stats = theta, stats
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> Tensor:
+        """Ȳ of one stage; what θ gets of it is collected."""
+        self.stats.nfe_backward += 1
+        bar, delta = self.dynamics.vjp(saved, cotangent)
+        self.kept.append(saved)
+        self.deltas.append(delta)
+        return bar
+
+    def __call__(
+        self, saved: Sequence[Any], dt: float | Tensor, lam: Tensor, held: Tensor | None, interior: Interior
+    ) -> tuple[Tensor, Tensor]:
+        """Walks the stages from the last to the second; the first's cotangent is returned."""
+        self.kept: list[Any] = []
+        self.deltas: list[Any] = []
+        m = self.tableau.n_stages - 1
+        k_bar, y_bar = self._interior(saved, dt, interior)
+        k_bar[m] = _plus(k_bar[m], held, 1.0)
+        if k_bar[m] is not None:
+            lam = lam + self.vjp(saved[m], k_bar[m])  # Y_last is y1
+        rows = lam.new_empty((m + 1, *lam.shape))
+        rows[m].copy_(lam)
+        flat = rows.view(m + 1, -1)
+        shared = isinstance(dt, float)
+        scaled = self.numeric.transposed * dt if shared else self.numeric.transposed
+        for i in range(m - 1, -1, -1):
+            cotangent = torch.mv(flat[i + 1 :].t(), scaled[i, i + 1 :]).view(lam.shape)
+            if not shared:
+                cotangent = cotangent * dt
+            if k_bar[i] is not None:
+                cotangent = cotangent + k_bar[i]
+            if i > 0:
+                rows[i].copy_(self.vjp(saved[i], cotangent))
+        total = rows[1:].sum(0)
+        self.theta.add(self.kept, self.deltas)
+        return (total if y_bar is None else total + y_bar), cotangent
+
+    def _interior(
+        self, saved: Sequence[Any], dt: float | Tensor, interior: Interior
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        """What outputs inside the step add to each k̄_i and to dL/dy, dense stages pulled back."""
+        total = len(self.numeric.a_rows)
+        k_bar: list[Tensor | None] = [None] * total
+        if not interior:
+            return k_bar, None
+        y_bar = torch.stack([g for g, _ in interior]).sum(0)
+        for g, row in interior:
+            for j, w in enumerate(row):
+                if isinstance(w, Tensor) or w != 0:
+                    k_bar[j] = _plus(k_bar[j], g * w, dt)
+        for j in range(total - 1, self.tableau.n_stages - 1, -1):
+            if k_bar[j] is None:
+                continue
+            bar = self.vjp(saved[j], k_bar[j])
+            y_bar = y_bar + bar
+            for i, a in self.numeric.a_rows[j]:
+                k_bar[i] = _plus(k_bar[i], bar * a, dt)
+        return k_bar, y_bar
 
 
 class DiscreteWalk:
@@ -61,6 +125,7 @@ class DiscreteWalk:
         self.dynamics, self.tableau, self.tape, self.g, self.stats = dynamics, tableau, tape, g, stats
         self.numeric: Numeric = tableau.numeric(g[0].dtype, g[0].device)
         self.theta = ThetaSum(dynamics, wanted=want_theta)
+        self.back = StepBack(dynamics, tableau, self.numeric, self.theta, stats)
         self.ending: dict[int, list[int]] = {}
         self.inside: dict[int, list[tuple[int, float]]] = {}
         for i, place in enumerate(places):
@@ -72,108 +137,46 @@ class DiscreteWalk:
     def run(self) -> Tensor:
         """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
         lam = torch.zeros_like(self.g[0])
-        n = len(self.tape.steps) - 1
-        saved = self._saved(n) if n >= 0 else ()
-        interior = self._interior(n, saved)
-        while n >= 0:
+        held: Tensor | None = None
+        for n in range(len(self.tape.steps) - 1, -1, -1):
             step = self.tape.steps[n]
             for i in self.ending.get(n, ()):
                 lam = lam + self.g[i]
-            saved_before = self._saved(n - 1) if n > 0 else ()
-            before = self._interior(n - 1, saved_before)
-            handed = None
-            if step.chained and before is not None:
-                last = self.tableau.n_stages - 1
-                handed, before.k_bar[last] = before.k_bar[last], None
-            lam = self._step(step, saved, lam, interior, handed)
-            n, saved, interior = n - 1, saved_before, before
+            interior: Interior = [
+                (self.g[i], weights(self.numeric, theta)) for i, theta in self.inside.get(n, ())
+            ]
+            saved = self._saved(step, end=held is not None or bool(interior), dense=bool(interior))
+            lam, held = self.back(saved, step.dt, lam, held, interior)
+            if not step.chained:
+                # A first stage of its own: the start, or after a jump of f.
+                self.back.kept, self.back.deltas = [], []
+                lam = lam + self.back.vjp(saved[0], held)
+                self.theta.add(self.back.kept, self.back.deltas)
+                held = None
         return lam
 
-    def _vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        self.stats.nfe_backward += 1
-        return self.dynamics.vjp(saved, cotangent)
+    def _saved(self, step: KeptStep, *, end: bool, dense: bool) -> Sequence[Any]:
+        """What each stage saved, evaluated anew where only the state was kept.
 
-    def _saved(self, n: int) -> tuple[Any, ...]:
-        """What each stage of step n saved, evaluated anew where only the state was kept."""
-        step = self.tape.steps[n]
+        end: f(t1, y1) is needed; dense: the dense output's stages are.
+        """
         if step.saved is not None:
             return step.saved
         assert step.y0 is not None
-        times = step.times
-        first = self._evaluate(times[0], step.y0)
+        first = self._evaluate(step.times[0], step.y0)
         buffer = StageBuffer(self.numeric, step.y0, step.dt)
-        # f(t1, y1) is needed only for outputs inside this step.
-        interior = n in self.inside
-        result = rk_step(self._evaluate, step.y0, first, times, self.tableau, buffer, evaluate_end=interior)
-        if interior:
-            dense_stages(self._evaluate, step.y0, times, self.tableau, result)
-        return tuple(result.saved)
+        result = rk_step(self._evaluate, step.y0, first, step.times, self.tableau, buffer, evaluate_end=end)
+        if dense and self.tableau.c_dense:
+            dense_stages(self._evaluate, step.y0, step.times, self.tableau, result)
+        return result.saved
 
     def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         self.stats.nfe_recomputed += 1
         return self.dynamics.forward(t, z)
 
-    def _interior(self, n: int, saved: tuple[Any, ...]) -> Interior | None:
-        """The outputs inside step n, their dense stages already pulled back."""
-        outputs = self.inside.get(n)
-        if not outputs:
-            return None
-        dt, total = self.tape.steps[n].dt, len(self.numeric.a_rows)
-        y_bar = torch.stack([self.g[i] for i, _ in outputs]).sum(0)
-        k_bar: list[Tensor | None] = [None] * total
-        for i, theta in outputs:
-            for j, w in enumerate(weights(self.numeric, theta)):
-                if w != 0:
-                    k_bar[j] = _plus(k_bar[j], self.g[i], dt * w)
-        kept, deltas = [], []
-        for j in range(total - 1, self.tableau.n_stages - 1, -1):
-            cotangent = k_bar[j]
-            if cotangent is None:
-                continue
-            bar, delta = self._vjp(saved[j], cotangent)
-            kept.append(saved[j])
-            deltas.append(delta)
-            y_bar = y_bar + bar
-            for i, a in self.numeric.a_rows[j]:
-                k_bar[i] = _plus(k_bar[i], bar, dt * a)
-        self.theta.add(kept, deltas)
-        return Interior(y_bar, k_bar)
 
-    def _step(
-        self,
-        step: KeptStep,
-        saved: tuple[Any, ...],
-        lam: Tensor,
-        interior: Interior | None,
-        handed: Tensor | None,
-    ) -> Tensor:
-        """dL/dy from λ = dL/dy1 for one step."""
-        m = self.tableau.n_stages - 1
-        extra: list[Tensor | None] = [None] * m if interior is None else interior.k_bar
-        kept, deltas = [], []
-        if interior is not None and interior.k_bar[m] is not None:
-            # f(t1, y1) has no next step to hand its cotangent to. Its row is b: Ȳ joins λ.
-            bar, delta = self._vjp(saved[m], interior.k_bar[m])
-            lam = lam + bar
-            kept.append(saved[m])
-            deltas.append(delta)
-        rows = lam.new_empty((m + 1, *lam.shape))
-        rows[m].copy_(lam)
-        flat = rows.view(m + 1, -1)
-        scaled = self.numeric.transposed * step.dt
-        for i in range(m - 1, -1, -1):
-            k_bar = torch.mv(flat[i + 1 :].t(), scaled[i, i + 1 :]).view(lam.shape)
-            for more in (extra[i], handed if i == 0 else None):
-                if more is not None:
-                    k_bar = k_bar + more
-            bar, delta = self._vjp(saved[i], k_bar)
-            rows[i].copy_(bar)
-            kept.append(saved[i])
-            deltas.append(delta)
-        self.theta.add(kept, deltas)
-        y_bar = rows.sum(0)
-        return y_bar if interior is None or interior.y_bar is None else y_bar + interior.y_bar
-
-
-def _plus(total: Tensor | None, term: Tensor, factor: float) -> Tensor:
-    return term * factor if total is None else torch.add(total, term, alpha=factor)
+def _plus(total: Tensor | None, term: Tensor | None, factor: float | Tensor) -> Tensor | None:
+    if term is None:
+        return total
+    scaled = term * factor
+    return scaled if total is None else total + scaled
