@@ -53,7 +53,9 @@ def smallest(rows: list[Row], order: int, right: list[Fraction], fixed: dict[int
     phi = Weights(rows)
     used = [j for j in range(len(rows)) if j not in (1, 2, 3, 4, *fixed)]
     matrix = [[phi(t)[j] for j in used] for t in _trees(order)]
-    right = [r - sum(w * phi(t)[j] for j, w in fixed.items()) for r, t in zip(right, _trees(order), strict=True)]
+    right = [
+        r - sum(w * phi(t)[j] for j, w in fixed.items()) for r, t in zip(right, _trees(order), strict=True)
+    ]
     inverse = np.linalg.pinv(_floats(matrix), rcond=1e-11)
     w = [Fraction(0)] * len(used)
     for _ in range(4):
