@@ -9,14 +9,14 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
 class Dynamics(abc.ABC):
     """dz/dt = F(t, z; θ) on a state of K blocks, z: [K, B, *S], with its hand-derived VJP.
 
-    An `nn.Module` may derive from it as well. Inside `forward` and `vjp` autograd is off.
+    An `nn.Module` may derive from it as well. The adjoints call `forward` and `vjp` with autograd
+    off; `gradient=Direct()` calls `forward` with autograd on and differentiates dz.
     """
 
     @abc.abstractmethod

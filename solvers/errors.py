@@ -108,10 +108,7 @@ class SolverError(AdamodeError, RuntimeError):
         if self.stats is not None:
             steps = f" after {self.stats.n_accepted} accepted and {self.stats.n_rejected} rejected steps"
         detail = f" {self.detail}" if self.detail else ""
-        return (
-            f"{self.status.name} at t={self.t:.6g}, dt={self.dt:.3e}{steps}.{detail} "
-            f"{REMEDY[self.status]}"
-        )
+        return f"{self.status.name} at t={self.t:.6g}, dt={self.dt:.3e}{steps}.{detail} {REMEDY[self.status]}"
 
 
 class StepSizeUnderflow(SolverError):

@@ -203,8 +203,10 @@ class Numeric:
 
     a: [n, n] with one row a stage (`Tableau.rows`).  c: floats.  b: [n_stages].
     errors: [0, 1 or 2, n_stages].  dense: [n, degree], b_i(θ)'s coefficients of θ, θ², …
-    The lists of the same names with ``_rows`` hold (index, value) of the entries that are not
-    zero, as Python floats: zero coefficients cost nothing.
+    a_rows: (index, value) of each row's entries that are not zero; dense_rows: dense as floats.
+    transposed: [m, m + 1] with m = n_stages − 1; row i holds a_ji in column j > i and b_i in column
+    m: what the discrete adjoint multiplies (Ȳ_0 … Ȳ_{m−1}, λ) with.
+    b_index, b_nonzero: the weights that do not vanish, for quadratures.
     """
 
     a: torch.Tensor
@@ -213,8 +215,10 @@ class Numeric:
     dense: torch.Tensor
     c: tuple[float, ...]
     a_rows: tuple[tuple[tuple[int, float], ...], ...]
-    b_row: tuple[tuple[int, float], ...]
     dense_rows: tuple[tuple[float, ...], ...]
+    transposed: torch.Tensor
+    b_index: tuple[int, ...]
+    b_nonzero: torch.Tensor
 
 
 @functools.lru_cache(maxsize=256)
@@ -231,6 +235,8 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
 
     b = [float(w) for w in tableau.b] + [0.0] * (tableau.n_stages - len(tableau.b))
     dense = [[float(w) for w in row] for row in tableau.interpolant]
+    m = tableau.n_stages - 1
+    transposed = [[float(rows[j][i]) if j > i else 0.0 for j in range(m)] + [b[i]] for i in range(m)]
     return Numeric(
         a=tensor([[float(w) for w in row] + [0.0] * (n - len(row)) for row in rows]),
         b=tensor([b])[0],
@@ -238,6 +244,8 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
         dense=tensor(dense),
         c=tuple(float(c) for c in tableau.nodes()),
         a_rows=tuple(nonzero(row) for row in rows),
-        b_row=nonzero(tableau.b),
         dense_rows=tuple(tuple(row) for row in dense),
+        transposed=tensor(transposed),
+        b_index=tuple(i for i, w in enumerate(b) if w != 0),
+        b_nonzero=tensor([[w for w in b if w != 0]])[0],
     )

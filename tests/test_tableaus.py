@@ -110,7 +110,7 @@ def test_conversion_keeps_every_number_to_the_last_bit(tableau):
         assert got.a[i, : len(row)].tolist() == [float(w) for w in row]
         assert not got.a[i, len(row) :].any()
         assert dict(got.a_rows[i]) == {j: float(w) for j, w in enumerate(row) if w}
-    assert dict(got.b_row) == {j: float(w) for j, w in enumerate(tableau.b) if w}
+    assert [got.b[i].item() for i in got.b_index] == [float(w) for w in tableau.b if w]
     assert got.dense.tolist() == [[float(w) for w in row] for row in tableau.interpolant]
     assert got.c == tuple(float(c) for c in tableau.nodes())
 

@@ -1,0 +1,36 @@
+"""The program with its commands. Nothing here imports torch: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .train import train
+
+app = typer.Typer(
+    help="Adaptive ODE solvers for PyTorch with hand-derived adjoints, and the AdamNODE models.",
+    epilog="Exit status: 0 done, 1 the check or the run failed, 2 the call was wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"adamode {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of the program itself."""

@@ -1,0 +1,103 @@
+"""Any user's func as a `Dynamics`, its VJP by autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers.errors import ArgumentError
+from ..solvers.field import Autocast
+from .dynamics import Dynamics
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """One evaluation with its graph: z (a leaf) and dz."""
+
+    z: Tensor
+    dz: Tensor
+
+
+class AutogradDynamics(Dynamics):
+    """dz = f(t, z) on the packed state, with the graph of each evaluation kept until its VJP.
+
+    f: the packed function.  params: what gradients are wanted for; None finds the leaves that the
+    first evaluation's graph reaches.  All VJPs of one evaluation are one `torch.autograd.grad`, for
+    state and parameters together: splitting them costs a third more.
+    """
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], params: Sequence[Tensor], autocast: Autocast):
+        self.f, self.autocast = f, autocast
+        unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
+        self.params = tuple(unique.values())
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The parameters, each once."""
+        return self.params
+
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Graph]:
+        """dz without its graph, and the graph."""
+        z = z.detach().requires_grad_()
+        with torch.enable_grad():
+            dz = self.f(t, z)
+        return dz.detach(), Graph(z, dz)
+
+    def vjp(self, saved: Graph, cotangent: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """(z̄, gradients of the parameters for this cotangent)."""
+        if not saved.dz.requires_grad:  # f depends on neither the state nor a parameter
+            return torch.zeros_like(saved.z), (None,) * len(self.params)
+        inputs = (saved.z, *self.params)
+        # retain_graph: the record may be walked again, and graphs of stages may share nodes.
+        z_bar, *rest = torch.autograd.grad(saved.dz, inputs, cotangent, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(saved.z) if z_bar is None else z_bar, tuple(rest)
+
+    def parameter_gradients(
+        self, saved: list[Graph], deltas: list[tuple[Tensor | None, ...]], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The weighted sum over stages of what `vjp` found."""
+        factors = [None] * len(deltas) if weights is None else list(weights.unbind())
+        totals: list[Tensor | None] = [None] * len(self.params)
+        for factor, gradients in zip(factors, deltas, strict=True):
+            for i, gradient in enumerate(gradients):
+                if gradient is not None:
+                    term = gradient if factor is None else gradient * factor
+                    totals[i] = term if totals[i] is None else totals[i] + term
+        return tuple(totals)
+
+
+def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor) -> list[Tensor]:
+    """The leaves that need a gradient and that f's graph reaches, by one evaluation.
+
+    A tensor computed outside f and captured by it (not a leaf) is an ArgumentError: its history is
+    outside the solve, so it must be named in ``params``.
+    """
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        marker = (torch.zeros((), requires_grad=True) + 0).grad_fn
+        dz = f(t, z)
+    before = marker._sequence_nr()
+    found: dict[int, Tensor] = {}
+    seen: set[Any] = set()
+    stack = [dz.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and not node.next_functions:
+            if variable is not z:
+                found[id(variable)] = variable
+            continue
+        if node._sequence_nr() < before:
+            raise ArgumentError(
+                f"func uses a tensor that was computed outside it (by {node.name()}) and needs a "
+                "gradient; name it: params=[that tensor, …], or compute it inside func, or use "
+                "gradient=adamode.Direct()."
+            )
+        stack.extend(parent for parent, _ in node.next_functions)
+    return list(found.values())

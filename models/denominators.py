@@ -1,0 +1,90 @@
+"""D(v), by which AdamODE divides its momentum, in three kinds, each with its derivative in v.
+
+    exact     D = (v + ε)^(−1/2)           the paper's Eq. 7; NaN where v + ε < 0 (a rejected step)
+    softplus  D = 1/(√softplus(v) + ε)     the authors' released code for MNIST and Silverbox
+    sigmoid   D = 1/(√sigmoid(v) + ε)      the same for CIFAR-10; 1 < D ≤ 1.42 for v ≥ 0
+
+The last two are finite for every v, but up to 1/ε for v ≪ 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Denominator:
+    """One kind: value(v, ε) → D, and derivative(v, D, ε) → dD/dv, both of v's shape."""
+
+    name: str
+    value: Callable[[Tensor, float], Tensor]
+    derivative: Callable[[Tensor, Tensor, float], Tensor]
+
+
+def _softplus(v: Tensor) -> Tensor:
+    # torch's own threshold of 20 is wrong by 2e-9 just above it, which float64 would show.
+    return F.softplus(v, threshold=40.0)
+
+
+def _exact(v: Tensor, eps: float) -> Tensor:
+    return torch.rsqrt(v + eps)
+
+
+def _exact_derivative(v: Tensor, d: Tensor, eps: float) -> Tensor:
+    return -0.5 * d * d * d
+
+
+def _softplus_value(v: Tensor, eps: float) -> Tensor:
+    return 1 / (_softplus(v).sqrt() + eps)
+
+
+def _softplus_derivative(v: Tensor, d: Tensor, eps: float) -> Tensor:
+    # sigmoid/√softplus is 0/0 once softplus underflows (v ≤ −104 in float32); its limit is 0.
+    root = _softplus(v).sqrt()
+    quotient = torch.where(root > 0, torch.sigmoid(v) / root.clamp_min(torch.finfo(v.dtype).tiny), 0.0)
+    return -0.5 * d * d * quotient
+
+
+def _sigmoid_value(v: Tensor, eps: float) -> Tensor:
+    return 1 / (torch.sigmoid(v).sqrt() + eps)
+
+
+def _sigmoid_derivative(v: Tensor, d: Tensor, eps: float) -> Tensor:
+    s = torch.sigmoid(v)
+    return -0.5 * d * d * s.sqrt() * (1 - s)  # ds/dv = s(1 − s), and s/√s = √s
+
+
+_KINDS = {
+    kind.name: kind
+    for kind in (
+        Denominator("exact", _exact, _exact_derivative),
+        Denominator("softplus", _softplus_value, _softplus_derivative),
+        Denominator("sigmoid", _sigmoid_value, _sigmoid_derivative),
+    )
+}
+
+DENOMINATORS: tuple[str, ...] = tuple(_KINDS)
+
+
+def get_denominator(name: str) -> Denominator:
+    """The kind of that name; an unknown one is an ArgumentError that offers the nearest."""
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ArgumentError(f"denominator={name!r} is not known: {nearest(name, _KINDS)}")
+    return _KINDS[name]
+
+
+def check_eps(eps: float) -> float:
+    """ε as a float; ArgumentError unless finite and ≥ 0."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise ArgumentTypeError(f"eps={eps!r} is a {type(eps).__name__}; give a Python number.")
+    if not (0 <= eps < math.inf):
+        raise ArgumentError(f"eps={eps!r} is not a finite number ≥ 0; the paper's is 1e-8.")
+    return float(eps)

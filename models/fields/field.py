@@ -1,0 +1,160 @@
+"""The protocol of a field f(t, h): a network with a hand-derived VJP, or any other by autograd.
+
+A dynamics calls four methods: `forward`, `vjp`, `parameter_gradients`, `theta`. Our own fields
+write them by hand; `AutogradField` gives any other `f(t, h)` the same four, and is also the slow
+twin of the hand-written ones: ``AutogradField(mlp)`` differentiates ``mlp(t, h)`` by autograd.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...solvers.errors import ArgumentTypeError, DynamicsError
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class Field(nn.Module, abc.ABC):
+    """f(t, h; θ) with a hand-derived VJP. h: [B, *S]; t: 0-d, or [B, 1, …, 1] with h's dimensions.
+
+    ``field(t, h)`` is f by torch's own operations (`reference`): an ordinary module under autograd.
+    The four methods below are the fast path; module hooks do not fire there.
+    """
+
+    def __call__(self, t: Tensor, h: Tensor) -> Tensor:
+        """f(t, h), differentiable by autograd."""
+        return self.reference(t, h)
+
+    @abc.abstractmethod
+    def reference(self, t: Tensor, h: Tensor) -> Tensor:
+        """f(t, h) in torch's plain operations: the specification of the fast path."""
+
+    @abc.abstractmethod
+    def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        """(f, saved): saved is what `vjp` and `parameter_gradients` need again."""
+
+    @abc.abstractmethod
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """((∂f/∂h)ᵀc, deltas): deltas are the cotangents at each layer's output, not summed over B."""
+
+    @abc.abstractmethod
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> Gradients:
+        """Σᵢ wᵢ (∂f/∂θ)ᵀcᵢ over n stages, one product a layer; None for a frozen parameter.
+
+        weights: [n], [n, B], or None for ones. The order is that of `theta`.
+        """
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The parameters, frozen ones included, in the order of `nn.Module.parameters`."""
+        return tuple(self.parameters())
+
+
+class AutogradField(nn.Module):
+    """Any f(t, h) → dh, an `nn.Module` or a function, with the field's four methods by autograd.
+
+    params: the leaf tensors that a function depends on (a module's parameters are known).
+    The graph of each evaluation is kept in saved. Parameters' gradients of n stages are one
+    `torch.autograd.grad` call over all of them, with the weights in the cotangents.
+    """
+
+    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], params: tuple[Tensor, ...] = ()):
+        super().__init__()
+        self.func = func
+        self.params = tuple(params)
+
+    def __call__(self, t: Tensor, h: Tensor) -> Tensor:
+        """f(t, h) itself."""
+        return self.func(t, h)
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The parameters that require gradients, each once."""
+        own = self.func.parameters() if isinstance(self.func, nn.Module) else ()
+        found = {id(p): p for p in (*own, *self.params) if p.requires_grad}
+        return tuple(found.values())
+
+    def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        """(f, (h, f with its graph)). Under grad mode f stays part of the caller's graph."""
+        if torch.is_inference_mode_enabled():  # no graph can be recorded, and none is wanted
+            return self._checked(self.func(t, h), h), None
+        outer = torch.is_grad_enabled()
+        with torch.enable_grad():
+            if not (outer and h.requires_grad):
+                h = h.detach().requires_grad_()
+            f = self._checked(self.func(t, h), h)
+        return (f if outer else f.detach()), (h, f)
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """((∂f/∂h)ᵀc, c): the parameters' part waits for the weights."""
+        h, f = saved
+        if not f.requires_grad:  # a constant field
+            return torch.zeros_like(h), cotangent
+        # The graph stays: the parameters' gradients follow, and FSAL stages are used twice.
+        (h_bar,) = torch.autograd.grad(f, (h,), cotangent, retain_graph=True, allow_unused=True)
+        return (torch.zeros_like(h) if h_bar is None else h_bar), cotangent
+
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> Gradients:
+        """One weighted `torch.autograd.grad` over all stages."""
+        theta = self.theta()
+        outputs, cotangents = [], []
+        for i, ((_, f), c) in enumerate(zip(saved, deltas, strict=True)):
+            if f.requires_grad:
+                outputs.append(f)
+                cotangents.append(c if weights is None else c * per_sample(weights[i], c))
+        if not theta or not outputs:
+            return tuple(None for _ in theta)
+        return torch.autograd.grad(outputs, theta, cotangents, retain_graph=True, allow_unused=True)
+
+    @staticmethod
+    def _checked(f: Any, h: Tensor) -> Tensor:
+        if not isinstance(f, Tensor):
+            raise DynamicsError(
+                f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h."
+            )
+        if f.shape != h.shape or f.dtype != h.dtype or f.device != h.device:
+            raise DynamicsError(
+                f"field(t, h) returned {tuple(f.shape)} of {f.dtype} on {f.device} for h "
+                f"{tuple(h.shape)} of {h.dtype} on {h.device}; dh must have h's shape, dtype and device."
+            )
+        return f
+
+
+def per_sample(weights: Tensor, like: Tensor) -> Tensor:
+    """Weights, 0-d or [B], shaped to multiply a tensor [B, …]."""
+    return weights.reshape(-1, *(1,) * (like.ndim - 1)) if weights.ndim else weights
+
+
+def stacked(items: list[Tensor], weights: Tensor | None = None) -> Tensor:
+    """n tensors [B, …] as [nB, …], each stage (and sample) times its weight, [n] or [n, B]."""
+    whole = items[0] if len(items) == 1 else torch.cat(items)
+    if weights is None:
+        return whole
+    rows = weights if weights.ndim == 2 else weights[:, None].expand(-1, items[0].shape[0])
+    return whole * per_sample(rows.reshape(-1), whole)
+
+
+def as_field(field: Any) -> Any:
+    """The field itself where it has the four methods, else `AutogradField` around it.
+
+    Raises ArgumentTypeError for something that cannot be called.
+    """
+    if isinstance(field, (Field, AutogradField)):
+        return field
+    if all(
+        callable(getattr(field, name, None))
+        for name in ("vjp", "parameter_gradients", "theta", "forward")
+    ):
+        return field
+    if callable(field):
+        return AutogradField(field)
+    raise ArgumentTypeError(
+        f"field={field!r} cannot be called; give a module or a function f(t, h) that returns dh like h."
+    )

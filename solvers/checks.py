@@ -1,0 +1,158 @@
+"""Every check of input, at the door: before the first evaluation, naming argument, value and way out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, ArgumentTypeError, DynamicsError
+from .state import Layout
+
+STATE_DTYPES = (torch.float32, torch.float64)
+
+
+def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = False) -> None:
+    """The state's dtype, size and finiteness (one host read)."""
+    if z.dtype in (torch.float16, torch.bfloat16):
+        raise ArgumentTypeError(
+            f"{argument} has dtype {z.dtype}: steps this short do not survive its rounding. Use "
+            f"{argument}.float(); under torch.autocast the network still computes in half precision."
+        )
+    if z.dtype not in STATE_DTYPES:
+        raise ArgumentTypeError(
+            f"{argument} has dtype {z.dtype}; a state must be torch.float32 or torch.float64: "
+            f"{argument}.to(torch.float32)."
+        )
+    if z.numel() == 0:
+        raise ArgumentError(f"{argument} is empty, shape {tuple(z.shape)}: there is nothing to solve.")
+    if not allow_non_finite and not bool(torch.isfinite(z).all()):  # host read
+        bad = (~torch.isfinite(z)).nonzero()[0].tolist()
+        raise ArgumentError(
+            f"{argument} holds {z[tuple(bad)].item()} at index {tuple(bad)}: a solve must begin with "
+            "finite numbers."
+        )
+
+
+def check_times(t: Any, z: Tensor, argument: str = "t") -> list[float]:
+    """The times as floats: finite, strictly monotone, at least two. One host read."""
+    if not isinstance(t, Tensor):
+        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a 1-D tensor of times.")
+    if not t.dtype.is_floating_point:
+        raise ArgumentTypeError(
+            f"{argument} has dtype {t.dtype}; times must be floating point: {argument}.double()."
+        )
+    if t.dim() != 1:
+        raise ArgumentError(f"{argument} has shape {tuple(t.shape)}; it must be 1-D.")
+    if t.numel() < 2:
+        raise ArgumentError(
+            f"{argument} has {t.numel()} entries; at least two are needed: the start and one output."
+        )
+    if t.device != z.device:
+        raise ArgumentError(f"{argument} is on {t.device} but y0 is on {z.device}: move one of them.")
+    times = [float(x) for x in t.detach().double().tolist()]  # host read
+    for i, value in enumerate(times):
+        if not math.isfinite(value):
+            raise ArgumentError(f"{argument}[{i}] is {value}: times must be finite.")
+    increasing = times[1] > times[0]
+    for i, (a, b) in enumerate(itertools.pairwise(times)):
+        if a == b or (b > a) != increasing:
+            raise ArgumentError(
+                f"{argument} must be strictly increasing or strictly decreasing, but {argument}[{i}]="
+                f"{a!r} is followed by {argument}[{i + 1}]={b!r}."
+            )
+    return times
+
+
+def check_tolerance(value: Any, name: str, z: Tensor, layout: Layout) -> float | Tensor:
+    """A tolerance as a float or a tensor that broadcasts against the state."""
+    if isinstance(value, (tuple, list)):
+        return _by_member(value, name, z, layout)
+    if isinstance(value, Tensor):
+        value = value.detach().to(z)
+        if value.dim() == 0:
+            return check_tolerance(float(value), name, z, layout)  # host read
+        try:
+            fits = torch.broadcast_shapes(value.shape, layout.shapes[0]) == layout.shapes[0]
+        except RuntimeError:
+            fits = False
+        if not layout.single or not fits:
+            raise ArgumentError(
+                f"{name} has shape {tuple(value.shape)}, which does not broadcast to the state's "
+                f"{[tuple(s) for s in layout.shapes]}."
+            )
+        if not bool((value > 0).all()) and not (name.endswith("rtol") and bool((value >= 0).all())):
+            raise ArgumentError(f"{name} must be positive everywhere; its smallest is {value.min().item()}.")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentTypeError(f"{name}={value!r} must be a number, a tensor, or one number a member.")
+    if not (0 < value < math.inf):
+        raise ArgumentError(f"{name}={value!r} must be positive and finite, such as 1e-5.")
+    return float(value)
+
+
+def _by_member(value: tuple | list, name: str, z: Tensor, layout: Layout) -> Tensor:
+    """One tolerance for each leaf, laid out as the state is."""
+    if layout.single:
+        # Blocks of a [K, …] state, or a plain list of numbers along axis 0.
+        shape = layout.shapes[0]
+        if not shape or len(value) != shape[0]:
+            raise ArgumentError(f"{name} has {len(value)} entries, the state's axis 0 has {shape[:1]}.")
+        numbers = [check_tolerance(v, f"{name}[{i}]", z, layout) for i, v in enumerate(value)]
+        return torch.tensor(numbers, dtype=z.dtype, device=z.device).view(-1, *[1] * (len(shape) - 1))
+    if len(value) != len(layout.shapes):
+        raise ArgumentError(
+            f"{name} has {len(value)} entries for a state of {len(layout.shapes)} tensors: one for each."
+        )
+    pieces = []
+    for i, (member, shape) in enumerate(zip(value, layout.shapes, strict=True)):
+        alone = Layout(None, (shape,), single=True)
+        number = check_tolerance(member, f"{name}[{i}]", z, alone)
+        pieces.append(torch.as_tensor(number, dtype=z.dtype, device=z.device).expand(shape))
+    return layout.pack(pieces)
+
+
+def check_resolution(rtol: float | Tensor, name: str, dtype: torch.dtype) -> None:
+    """Refuses an rtol that the dtype cannot resolve."""
+    least = 4 * torch.finfo(dtype).eps
+    value = float(rtol.min()) if isinstance(rtol, Tensor) else rtol
+    if value < least:
+        raise ArgumentError(
+            f"{name}={value:g} is below what {dtype} resolves: the least that makes sense is "
+            f"{least:.1e}. Loosen it or solve in torch.float64."
+        )
+
+
+def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
+    """A positive, finite number."""
+    kinds = (int,) if integer else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ArgumentTypeError(f"{name}={value!r} must be {'an integer' if integer else 'a number'}.")
+    if not (0 < value < math.inf):
+        raise ArgumentError(f"{name}={value!r} must be positive and finite.")
+
+
+def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
+    """What func returned, checked against the state (already packed)."""
+    if not isinstance(k, Tensor):
+        raise DynamicsError(
+            f"func returned a {type(k).__name__} where the state is a tensor: return dy/dt in the "
+            "structure of y."
+        )
+    if k.shape != like.shape:
+        raise DynamicsError(
+            f"func returned shape {tuple(k.shape)} for a state of shape {tuple(like.shape)}: dy/dt "
+            "must have the shape of y."
+        )
+    if k.device != like.device:
+        raise DynamicsError(f"func returned a tensor on {k.device} for a state on {like.device}.")
+    if k.dtype != like.dtype:
+        if not (cast and k.dtype.is_floating_point):
+            raise DynamicsError(
+                f"func returned dtype {k.dtype} for a state of {like.dtype}: convert one of them."
+            )
+        k = k.to(like.dtype)
+    return k

@@ -1,0 +1,88 @@
+"""Step size control: pure arithmetic on error ratios.
+
+The next step is dt · clamp(safety · e_n^(−β1) · e_{n−1}^(−β2) · e_{n−2}^(−β3)) with, for an error of
+order k,
+
+    β1 = (p + i + d)/k,   β2 = −(p + 2d)/k,   β3 = d/k
+
+for the coefficients p (proportional), i (integral), d (derivative). p = d = 0, i = 1 is the
+classical controller.
+
+Sources: Hairer, Nørsett, Wanner I, II.4, Eq. (4.13); Hairer, Wanner II, IV.2 (PI: stabilised by
+the error before); G. Söderlind, Digital filters in adaptive time-stepping, ACM TOMS 29 (2003) 1–26.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from .errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class PID:
+    """A PID controller of the step size; `I`, `PI` and the presets below are instances.
+
+    pcoeff, icoeff, dcoeff: the three coefficients, in units in which (0, 1, 0) is the classical
+    controller.  safety: in (0, 1].  factor_min, factor_max: limits of dt_new/dt in one step.
+    dt_min, dt_max: limits of |dt| (dt_min: a step that would be shorter is an error, or is
+    accepted as it is with force_dt_min, as torchdiffeq does).
+    accept_factor_min: the least factor after an accepted step (torchdiffeq never shrinks there: 1).
+
+    Raises ArgumentError for a value out of range.
+    """
+
+    pcoeff: float = 0.2
+    icoeff: float = 0.65
+    dcoeff: float = 0.0
+    safety: float = 0.9
+    factor_min: float = 0.2
+    factor_max: float = 10.0
+    dt_min: float = 0.0
+    dt_max: float = math.inf
+    force_dt_min: bool = False
+    accept_factor_min: float = 0.2
+
+    def __post_init__(self) -> None:
+        rules = {
+            "pcoeff": (math.isfinite(self.pcoeff), "finite"),
+            "icoeff": (0 < self.icoeff < math.inf, "positive"),
+            "dcoeff": (math.isfinite(self.dcoeff), "finite"),
+            "safety": (0 < self.safety <= 1, "in (0, 1]"),
+            "factor_min": (0 < self.factor_min < 1, "in (0, 1)"),
+            "factor_max": (1 < self.factor_max <= math.inf, "above 1"),
+            "dt_min": (0 <= self.dt_min < math.inf, "≥ 0"),
+            "dt_max": (self.dt_min <= self.dt_max and self.dt_max > 0, "above 0 and ≥ dt_min"),
+            "accept_factor_min": (0 < self.accept_factor_min <= 1, "in (0, 1]"),
+        }
+        for name, (fine, rule) in rules.items():
+            if not fine:
+                raise ArgumentError(f"controller: {name}={getattr(self, name)!r} must be {rule}.")
+
+    def factor_accepted(self, e0: float, e1: float, e2: float, order: int, after_rejection: bool) -> float:
+        """dt_new/dt after an accepted step with error ratio e0, the two accepted before e1 and e2."""
+        top = 1.0 if after_rejection else self.factor_max
+        if e0 == 0.0:
+            return top
+        p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
+        # A ratio near 0 (a step cut short) says nothing about the next error.
+        e1, e2 = max(e1, 1e-4), max(e2, 1e-4)
+        factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        return min(max(factor, self.accept_factor_min), top)
+
+    def factor_rejected(self, e0: float, order: int) -> float:
+        """dt_new/dt after a rejected step: classical, or factor_min where e0 is no number."""
+        if not math.isfinite(e0):
+            return self.factor_min
+        return min(max(self.safety * e0 ** (-1.0 / order), self.factor_min), self.safety)
+
+
+def I(**options: float) -> PID:  # noqa: E743
+    """The classical (integral) controller. Source: HNW I, II.4, Eq. (4.13)."""
+    return PID(**{"pcoeff": 0.0, "icoeff": 1.0, "dcoeff": 0.0, **options})
+
+
+def PI(**options: float) -> PID:
+    """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65). Source: HNW II, IV.2."""
+    return PID(**{"pcoeff": 0.2, "icoeff": 0.65, "dcoeff": 0.0, **options})

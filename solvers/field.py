@@ -1,0 +1,88 @@
+"""func as the engine sees it: one packed tensor in, one out, counted and checked, the user's autocast
+state around it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .checks import check_derivative
+from .errors import DynamicsError
+from .loop import Stats
+from .state import Layout
+
+
+class Autocast:
+    """The autocast state at the start of a solve, to run func under it again, then or later.
+
+    The engine's own arithmetic runs without autocast: it would turn its products to half precision.
+    """
+
+    def __init__(self, device: torch.device):
+        kind = device.type
+        self.kind = kind
+        self.enabled = torch.is_autocast_enabled(kind)
+        self.dtype = torch.get_autocast_dtype(kind) if self.enabled else None
+
+    def inside(self) -> contextlib.AbstractContextManager:
+        """For calls of func."""
+        if not self.enabled:
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, dtype=self.dtype)
+
+    def outside(self) -> contextlib.AbstractContextManager:
+        """For the engine's arithmetic."""
+        if not self.enabled:
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, enabled=False)
+
+
+class PackedFunction:
+    """f(t, z) on the packed state from the user's func(t, y).
+
+    cast: results of another floating dtype are converted to the state's (torchdiffeq's face).
+    """
+
+    def __init__(self, func: Callable[[Tensor, Any], Any], layout: Layout, autocast: Autocast, cast: bool):
+        self.func, self.layout, self.autocast = func, layout, autocast
+        self.cast = cast or autocast.enabled
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        """dz, packed."""
+        if self.layout.single and not self.autocast.enabled:
+            return check_derivative(self.func(t, z), z, self.cast)
+        with self.autocast.inside():
+            dy = self.func(t, self.layout.unpack(z))
+        if self.layout.single:
+            return check_derivative(dy, z, self.cast)
+        return self._pack(dy, z)
+
+    def _pack(self, dy: Any, z: Tensor) -> Tensor:
+        """func's pytree as one tensor, each leaf checked against the state's."""
+        leaves, spec = pytree.tree_flatten(dy)
+        if len(leaves) != len(self.layout.shapes):
+            raise DynamicsError(
+                f"func returned {len(leaves)} tensors ({spec}) for a state of {len(self.layout.shapes)}: "
+                "return dy/dt in the structure of y."
+            )
+        likes = self.layout.leaves(z)
+        return self.layout.pack(
+            [check_derivative(k, y, self.cast) for k, y in zip(leaves, likes, strict=True)]
+        )
+
+
+class CountedField:
+    """A field that counts its calls in `stats.nfe`: the one place where evaluations are counted."""
+
+    def __init__(self, field: Callable[[Tensor, Tensor], tuple[Tensor, Any]], stats: Stats):
+        self.field, self.stats = field, stats
+
+    def __call__(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """The field's value, counted."""
+        self.stats.nfe += 1
+        return self.field(t, z)

@@ -1,0 +1,49 @@
+"""The first step size.
+
+Source: Hairer, Nørsett, Wanner I, II.4, "Starting step size".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .norms import Norm, Tolerance
+from .step import Field
+
+
+def _size(x: Tensor, scale: Tensor, norm: Norm) -> Tensor:
+    """norm(x / scale) in float64: a quotient of 1e20 must not overflow when squared."""
+    return norm(x.double() / scale.double()).double()
+
+
+def initial_step(
+    field: Field,
+    t0: float,
+    direction: float,
+    span: float,
+    y0: Tensor,
+    f0: Tensor,
+    order: int,
+    tolerance: Tolerance,
+    norm: Norm,
+) -> float:
+    """|dt| to begin with, from f(t0, y0) and one probe.
+
+    The probe's time is at most t0 + direction · span, so f is not evaluated past the end.
+    order: that of the error's exponent (Tableau.error_order). One host read.
+    """
+    with torch.no_grad():
+        scale = tolerance.scale(y0)
+        d0, d1 = _size(y0, scale, norm), _size(f0, scale, norm)
+        h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).clamp(max=span)
+        step = (direction * h0).to(y0.dtype)
+        k1, _ = field(t0 + step, y0 + step * f0)
+        d2 = _size(k1 - f0, scale, norm) / h0
+        steepest = torch.maximum(d1, d2)
+        h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))
+        h = torch.minimum(100.0 * h0, h1)
+        # A probe that left the domain (NaN) says nothing: begin with h0, rejections do the rest.
+        h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
+        value = float(h)  # host read
+    return min(value, span) if value > 0 else 1e-6 * span

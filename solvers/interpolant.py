@@ -1,0 +1,32 @@
+"""Dense output: the weights b_i(θ), and a solution that can be asked at any time.
+
+    y(t + θ dt) = y + dt Σ b_i(θ) k_i,    y'(t + θ dt) = Σ b_i'(θ) k_i,    0 ≤ θ ≤ 1
+
+Source: Hairer, Nørsett, Wanner I, II.6.
+"""
+
+from __future__ import annotations
+
+from .tableau import Numeric
+
+
+def weights(numeric: Numeric, theta: float) -> list[float]:
+    """b_i(θ) for every stage."""
+    found = []
+    for row in numeric.dense_rows:
+        value = 0.0
+        for coefficient in reversed(row):
+            value = (value + coefficient) * theta
+        found.append(value)
+    return found
+
+
+def derivative_weights(numeric: Numeric, theta: float) -> list[float]:
+    """b_i'(θ) for every stage."""
+    found = []
+    for row in numeric.dense_rows:
+        value = 0.0
+        for power in range(len(row), 0, -1):
+            value = value * theta + power * row[power - 1]
+        found.append(value)
+    return found

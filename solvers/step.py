@@ -1,0 +1,218 @@
+"""One explicit Runge–Kutta step: pure, unrolled, without a branch on a tensor's value.
+
+    Y_i = y + dt Σ_j a_ij k_j,   k_i = f(t + c_i dt, Y_i),   y1 = y + dt Σ_i b_i k_i
+
+The last stage is always f(t1, y1): where a method is not FSAL it is added. An accepted step hands
+it on as the next first stage, so it costs nothing, and NaN in it is seen before y1 is accepted.
+
+Two ways to hold the stages, one algorithm. `StageBuffer` writes them into one tensor, so that a
+stage is one matrix–vector product whatever its row's length (11 µs against 35 µs as a loop on a
+3×256×8 state). `StageList` is out of place and keeps autograd's graph.
+
+Source: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.1, Eq. (1.8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .tableau import Numeric, Tableau
+
+# A field returns the derivative and whatever its VJP wants kept; the solver only carries the latter.
+Field = Callable[[Tensor, Tensor], tuple[Tensor, Any]]
+Evaluation = tuple[Tensor, Any]
+
+
+class Stages(Protocol):
+    """Where the k_i of one attempt live."""
+
+    def put(self, i: int, k: Tensor) -> None:
+        """Stores k_i; stages come in order."""
+
+    def get(self, i: int) -> Tensor:
+        """k_i."""
+
+    def advance(self, y: Tensor, i: int) -> Tensor:
+        """Y_i = y + dt Σ_j a_ij k_j, from the stages put so far."""
+
+    def errors(self) -> tuple[Tensor, ...]:
+        """dt Σ (b_i − b̂_i) k_i, for each embedded solution."""
+
+    def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
+        """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
+
+    def probe(self) -> Tensor:
+        """Sum of all stages, 0-d or [B]: non-finite if any is (or, rarely, if it overflows)."""
+
+
+class StageBuffer:
+    """Stages in one tensor [n, *S], for solves without autograd.
+
+    dt: float, or a tensor [B, 1, …] that broadcasts against the state (per-sample steps).
+    batch_axis: None (one step size) or the state's axis along which dt varies.
+    """
+
+    def __init__(self, numeric: Numeric, like: Tensor, dt: float | Tensor, storage: Tensor | None = None):
+        self.numeric, self.dt, self.shape = numeric, dt, like.shape
+        n = len(numeric.a_rows)
+        self.k = like.new_empty((n, *like.shape)) if storage is None else storage
+        self.flat = self.k.view(n, -1)
+        self.count = 0
+        # Step sizes are scalars here: scaling the whole tableau is one small product a step.
+        self.scaled = numeric.a * dt if isinstance(dt, float) else None
+
+    def put(self, i: int, k: Tensor) -> None:
+        """Stores k_i."""
+        target = self.k[i]
+        if k.data_ptr() != target.data_ptr():
+            target.copy_(k)
+        self.count = i + 1
+
+    def get(self, i: int) -> Tensor:
+        """k_i, a view."""
+        return self.k[i]
+
+    def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
+        """y + dt Σ w_i k_i for weights not yet scaled by dt."""
+        product = torch.mv(self.flat[: len(weights)].t(), weights).view(self.shape)
+        if y is None:
+            return product
+        if isinstance(self.dt, float):
+            return torch.add(y, product, alpha=self.dt)
+        return torch.addcmul(y, product, self.dt)
+
+    def advance(self, y: Tensor, i: int) -> Tensor:
+        """Y_i."""
+        if self.scaled is None:
+            return self._weighted(y, self.numeric.a[i, :i])
+        return torch.addmv(y.reshape(-1), self.flat[:i].t(), self.scaled[i, :i]).view(self.shape)
+
+    def errors(self) -> tuple[Tensor, ...]:
+        """Error estimates."""
+        rows = self.numeric.errors
+        found = (torch.mv(self.flat[: len(row)].t(), row).view(self.shape) for row in rows)
+        return tuple(error.mul_(self.dt) for error in found)
+
+    def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
+        """Dense output and its derivative."""
+        row = torch.tensor(weights, dtype=torch.float64)
+        return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
+
+    def probe(self) -> Tensor:
+        """Sum over all stages put."""
+        if isinstance(self.dt, float):
+            return self.flat[: self.count].sum()
+        dims = [0, *(i + 1 for i, size in enumerate(self.dt.shape) if size == 1)]
+        return self.k[: self.count].sum(dims)
+
+    def fresh(self, dt: float | Tensor, *, keep: bool) -> StageBuffer:
+        """A buffer for the next attempt; it takes this one's storage unless that must be kept."""
+        like = self.k[0]
+        return StageBuffer(self.numeric, like, dt, None if keep else self.k)
+
+
+class StageList:
+    """Stages as separate tensors, out of place, so that autograd can follow."""
+
+    def __init__(self, numeric: Numeric, dt: float | Tensor):
+        self.numeric, self.dt = numeric, dt
+        self.k: list[Tensor] = []
+
+    def put(self, i: int, k: Tensor) -> None:
+        """Stores k_i."""
+        self.k.append(k)
+
+    def get(self, i: int) -> Tensor:
+        """k_i."""
+        return self.k[i]
+
+    def _weighted(self, y: Tensor | None, terms: Sequence[tuple[int, float]]) -> Tensor:
+        if isinstance(self.dt, float) and y is not None:
+            for j, w in terms:
+                y = torch.add(y, self.k[j], alpha=w * self.dt)
+            return y
+        total = torch.zeros_like(self.k[0])
+        for j, w in terms:
+            total = torch.add(total, self.k[j], alpha=w)
+        return total if y is None else y + total * self.dt
+
+    def advance(self, y: Tensor, i: int) -> Tensor:
+        """Y_i."""
+        return self._weighted(y, self.numeric.a_rows[i])
+
+    def errors(self) -> tuple[Tensor, ...]:
+        """Error estimates."""
+        found = []
+        for row in self.numeric.errors:
+            terms = [(j, w) for j, w in enumerate(row.tolist()) if w != 0]
+            found.append(self._weighted(None, terms) * self.dt)
+        return tuple(found)
+
+    def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
+        """Dense output and its derivative."""
+        return self._weighted(y, [(j, w) for j, w in enumerate(weights) if w != 0])
+
+    def probe(self) -> Tensor:
+        """Sum over all stages."""
+        if isinstance(self.dt, float):
+            return torch.stack([k.sum() for k in self.k]).sum()
+        dims = [i for i, size in enumerate(self.dt.shape) if size == 1]
+        return torch.stack([k.sum(dims) for k in self.k]).sum(0)
+
+    def fresh(self, dt: float | Tensor, *, keep: bool) -> StageList:
+        """Stages for the next attempt."""
+        return StageList(self.numeric, dt)
+
+
+@dataclasses.dataclass
+class StepResult:
+    """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each."""
+
+    y1: Tensor
+    stages: StageBuffer | StageList
+    saved: list[Any]
+
+
+def rk_step(
+    field: Field,
+    y: Tensor,
+    first: Evaluation,
+    times: Sequence[Tensor],
+    tableau: Tableau,
+    stages: StageBuffer | StageList,
+    *,
+    evaluate_end: bool = True,
+) -> StepResult:
+    """One attempt from y.
+
+    first: (k_1, saved_1), the evaluation at (t, y), handed over from the step before.
+    times: t + c_i dt for each stage, as the field wants them.
+    evaluate_end: False leaves out f(t1, y1) (the last step of a fixed grid).
+    """
+    n = tableau.n_stages
+    stages.put(0, first[0])
+    saved = [first[1]]
+    for i in range(1, n):
+        y_i = stages.advance(y, i)
+        if i == n - 1 and not evaluate_end:
+            break
+        k, kept = field(times[i], y_i)
+        stages.put(i, k)
+        saved.append(kept)
+    return StepResult(y_i, stages, saved)
+
+
+def dense_stages(
+    field: Field, y: Tensor, times: Sequence[Tensor], tableau: Tableau, result: StepResult
+) -> None:
+    """Evaluates the further stages that only the dense output needs (dop853's three, say)."""
+    first = tableau.n_stages
+    for i in range(first, first + len(tableau.c_dense)):
+        k, kept = field(times[i], result.stages.advance(y, i))
+        result.stages.put(i, k)
+        result.saved.append(kept)

@@ -1,0 +1,31 @@
+"""From settings to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .. import adjoint, models
+from .config import TrainConfig
+
+_GRADIENTS = {"discrete": "Discrete", "backsolve": "Backsolve", "direct": "Direct"}
+
+
+def build_model(config: TrainConfig) -> nn.Module:
+    """Encoder → block → head as the configuration says; weights from torch's global generator.
+
+    Raises: ArgumentError for an unknown model, with the nearest names.
+    """
+    overrides: dict[str, Any] = {
+        "rtol": config.rtol,
+        "atol": config.atol,
+        "method": config.method,
+        "stepping": config.stepping,
+        "gradient": getattr(adjoint, _GRADIENTS[config.gradient])(),
+    }
+    if config.model == "adamnode":
+        overrides["denominator"] = config.denominator
+    if config.block == "identity":
+        overrides["block"] = "identity"
+    return models.create(config.model, task=config.dataset, **overrides)

@@ -1,0 +1,153 @@
+"""Layout of a run's folder, and the decision whether a run may start, go on or is finished.
+
+    <output_dir>/<name>/config.json     settings, and the versions of what computed
+                       /metrics.jsonl   one line an epoch, a last one when finished
+                       /checkpoint.pt   everything that decides the next number
+                       /plots/          pictures, drawn by others
+
+The checkpoint is the truth: metrics.jsonl is written from the rows inside it, so after a kill
+at any moment the two agree again as soon as the run goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError
+from .checkpoint import load_checkpoint
+from .config import TrainConfig
+from .reproducible import versions
+from .write_aside import write_aside
+
+FINAL_KEYS = ("test_loss", "test_accuracy", "efficacy_forward", "efficacy_backward", "parameters")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """config.json."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """checkpoint.pt."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def failure(self) -> Path:
+        """failure.pt: a checkpoint of the state before the step that could not be made."""
+        return self.path / "failure.pt"
+
+    @property
+    def plots(self) -> Path:
+        """plots/."""
+        return self.path / "plots"
+
+    def open(self, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:
+        """What there is to go on from: a checkpoint's state, or None to start anew.
+
+        Reads only. Raises: CheckpointError where the folder holds another configuration, an
+        unfinished run (without ``resume``), nothing to go on from (with it), or foreign files.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            if resume:
+                raise CheckpointError(
+                    f"--resume: there is no run at {str(self.path)!r}; start it without --resume, or "
+                    "name the run with --name and --output-dir."
+                )
+            return None
+        if not self.path.is_dir() or not (self.config.exists() or self.checkpoint.exists()):
+            raise CheckpointError(
+                f"{str(self.path)!r} exists and is not the folder of a run (no config.json); choose "
+                "another --name or --output-dir."
+            )
+        if not self.checkpoint.exists():  # killed before anything was learnt: nothing to lose
+            self._refuse_differences(self.read_config(), config, resume=resume)
+            return None
+        state = load_checkpoint(self.checkpoint)
+        self._refuse_differences(_config_of(state["config"], self.checkpoint), config, resume=resume)
+        if resume and config.epochs < state["epoch"] + (state["batch"] > 0):
+            raise CheckpointError(
+                f"--resume: epochs={config.epochs}, but the run at {str(self.path)!r} is in epoch "
+                f"{state['epoch'] + (state['batch'] > 0)} already; give as many or more."
+            )
+        if not resume and state["final"] is None:
+            raise CheckpointError(
+                f"{str(self.path)!r} holds an unfinished run of this configuration ({state['epoch']} "
+                f"of {config.epochs} epochs): go on with --resume, or choose another --name."
+            )
+        return state
+
+    def _refuse_differences(self, there: TrainConfig, here: TrainConfig, *, resume: bool) -> None:
+        found = there.differences(here)
+        if resume:  # a run may be made longer; `open` refuses to make it shorter than it is
+            found.pop("epochs", None)
+        if found:
+            listed = ", ".join(f"{k}: {a!r} there, {b!r} asked for" for k, (a, b) in found.items())
+            raise CheckpointError(
+                f"{str(self.path)!r} holds a run of another configuration ({listed}); choose another "
+                "--name, or ask for the settings that it has."
+            )
+
+    def read_config(self) -> TrainConfig:
+        """The settings in config.json. Raises: CheckpointError if they cannot be read."""
+        try:
+            content = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{str(self.config)!r} cannot be read ({error}); choose another --name."
+            ) from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{str(self.config)!r} is not a run's configuration.")
+        content.pop("versions", None)
+        return _config_of(content, self.config)
+
+    def create(self, config: TrainConfig) -> None:
+        """Makes the folder and writes config.json.
+
+        Raises: ArgumentError if it cannot be written there.
+        """
+        content = {**config.to_dict(), "versions": versions()}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_aside(self.config, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise ArgumentError(
+                f"output_dir={os.fspath(config.output_dir)!r}: the run's folder cannot be written "
+                f"({error}); choose another --output-dir."
+            ) from error
+
+    def write_metrics(self, history: list[dict[str, Any]], final: dict[str, Any] | None) -> None:
+        """Writes metrics.jsonl from the rows so far and, of a finished run, its last line."""
+        last = [] if final is None else [{"final": True, **{key: final[key] for key in FINAL_KEYS}}]
+        rows = [*history, *last]
+        write_aside(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; empty where there is none."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+
+def _config_of(settings: Any, source: Path) -> TrainConfig:
+    try:
+        return TrainConfig.from_dict(settings)
+    except (AdamodeError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{str(source)!r} holds settings that this version does not know ({error})."
+        ) from error
