@@ -62,7 +62,7 @@ class Tableau:
     rounded: the published numbers are rounded; the conditions hold to 1e-15, not exactly.
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
-    tested, not checked here: they cost a second at order 8.
+    tested, not checked here: they cost up to half a second at order 8.
     Source: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.1, II.4, II.6.
     """
 
@@ -140,7 +140,7 @@ class Tableau:
         raise ValueError(f"tableau {self.name}: {what}")
 
     def __hash__(self) -> int:
-        # Equal tableaus have equal names; hashing all fractions took 0.2 ms at each `numeric`.
+        # Equal tableaus have equal names; hashing all fractions took 0.07 ms (dopri5) to 0.6 ms (dop853) a call.
         return hash((self.name, self.order))
 
     @functools.cached_property
