@@ -140,7 +140,8 @@ class Tableau:
         raise ValueError(f"tableau {self.name}: {what}")
 
     def __hash__(self) -> int:
-        # Equal tableaus have equal names; hashing all fractions took 0.07 ms (dopri5) to 0.6 ms (dop853) a call.
+        # Equal tableaus have equal names; hashing all fractions took 0.07 ms (dopri5) to 0.6 ms (dop853)
+        # at each `numeric`.
         return hash((self.name, self.order))
 
     @functools.cached_property
