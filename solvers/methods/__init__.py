@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from ..errors import ArgumentError, nearest
 from ..tableau import Tableau
+from .adaptive_heun import ADAPTIVE_HEUN
+from .bosh3 import BOSH3
+from .dop853 import DOP853
 from .dopri5 import DOPRI5
+from .dopri8 import DOPRI8
+from .euler import EULER
+from .fehlberg2 import FEHLBERG2
+from .heun2 import HEUN2
+from .heun3 import HEUN3
+from .midpoint import MIDPOINT
+from .rk4 import RK4
+from .rk4_classic import RK4_CLASSIC
+from .tsit5 import TSIT5
 
-METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in (DOPRI5,)}
+_BY_ORDER = (
+    *(EULER, MIDPOINT, HEUN2, HEUN3, RK4, RK4_CLASSIC),
+    *(ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8, DOP853),
+)
+METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in _BY_ORDER}
 
 
 def get_method(name: str, argument: str = "method") -> Tableau:

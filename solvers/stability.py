@@ -1,0 +1,67 @@
+"""Linear stability of explicit methods: what one step does to y' = λy.
+
+Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+import torch
+
+from .tableau import Row, Tableau
+
+
+@functools.lru_cache(maxsize=64)
+def stability_polynomial(tableau: Tableau, embedded: bool = False) -> Row:
+    """Exact coefficients of 1, z, z², … in R(z), where y1 = R(hλ) y0 for y' = λy.
+
+    R(z) = 1 + Σ_k z^(k+1) bᵀAᵏ1 (ibid., Eq. (2.9)); with ``embedded`` that of b_hat. The first
+    order + 1 coefficients are those of exp z. Raises ValueError where there is no b_hat.
+    """
+    weights = tableau.b_hat if embedded else tableau.b
+    if weights is None:
+        raise ValueError(f"tableau {tableau.name}: has no embedded solution")
+    rows = tableau.rows()[: tableau.n_stages]
+    found, power = [Fraction(1)], [Fraction(1)] * len(rows)  # power is Aᵏ1
+    while any(power):
+        found.append(sum((w * x for w, x in zip(weights, power, strict=False)), Fraction(0)))
+        power = [sum((w * x for w, x in zip(row, power, strict=False)), Fraction(0)) for row in rows]
+    while found[-1] == 0:  # stages that the weights do not reach
+        found.pop()
+    return tuple(found)
+
+
+def stability_function(tableau: Tableau, z: torch.Tensor, embedded: bool = False) -> torch.Tensor:
+    """R at each z (any shape; complex128 for a picture): the step is stable where |R(z)| ≤ 1."""
+    value = torch.zeros_like(z)
+    for coefficient in reversed(stability_polynomial(tableau, embedded)):
+        value = value * z + float(coefficient)
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def real_stability_limit(tableau: Tableau) -> float:
+    """The largest x such that |R| ≤ 1 on all of [−x, 0]: h|λ| must stay below it where λ < 0.
+
+    Found by steps of 1/200 and bisection; ibid. IV.2 has 2.0 for Euler, 2.785 for order 4, 3.3 for
+    dopri5.
+    """
+    coefficients = [float(w) for w in stability_polynomial(tableau)]
+
+    def stable(x: float) -> bool:
+        value = 0.0
+        for coefficient in reversed(coefficients):
+            value = value * -x + coefficient
+        return abs(value) <= 1.0
+
+    # R(0) = 1 and R'(0) = 1, so |R| < 1 just left of 0; |R| → ∞, so the walk ends.
+    low, step = 0.0, 1 / 200
+    while stable(low + step):
+        low += step
+    high = low + step
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return low
