@@ -90,20 +90,21 @@ def test_a_run_killed_while_saving_goes_on_as_if_nothing_had_happened(
     assert not list(run.glob(".*.part"))
 
 
-def test_a_run_stopped_between_two_steps_repeats_none(tmp_path, uninterrupted, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_between_two_steps_repeats_none(tmp_path, uninterrupted, monkeypatch, number):
     calls = []
     original = Trainer._train_step
 
     def counted(self, x, y):
         calls.append(len(y))
         if len(calls) == 25:  # in the second epoch of 20 steps, and not at a periodic checkpoint
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         original(self, x, y)
 
     monkeypatch.setattr(Trainer, "_train_step", counted)
     with pytest.raises(Interrupted) as stop:
         train(tmp_path)
-    assert stop.value.signum == signal.SIGINT
+    assert stop.value.signum == number
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["batch"] == 5
     train(tmp_path, resume=True)
     assert len(calls) == 3 * 20

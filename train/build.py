@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from .. import adjoint, models
+from .. import models
+from ..adjoint.gradient import Backsolve, Direct, Discrete
 from .config import TrainConfig
 
-_GRADIENTS = {"discrete": "Discrete", "backsolve": "Backsolve", "direct": "Direct"}
+_GRADIENTS = {"discrete": Discrete, "backsolve": Backsolve, "direct": Direct}
 
 
 def build_model(config: TrainConfig) -> nn.Module:
@@ -22,7 +23,7 @@ def build_model(config: TrainConfig) -> nn.Module:
         "atol": config.atol,
         "method": config.method,
         "stepping": config.stepping,
-        "gradient": getattr(adjoint, _GRADIENTS[config.gradient])(),
+        "gradient": _GRADIENTS[config.gradient](),
     }
     if config.model == "adamnode":
         overrides["denominator"] = config.denominator

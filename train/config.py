@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..models import names as model_names
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .data import check_dataset
@@ -87,7 +88,7 @@ class TrainConfig:
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))
-        _check_text("model", self.model)
+        _check_choice("model", self.model, model_names())
         check_dataset(self.dataset)
         for name, known in CHOICES.items():
             _check_choice(name, getattr(self, name), known)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ..solvers.errors import CheckpointError, SolverError, TrainingError
+from ..solvers.errors import CheckpointError, ReconstructionError, SolverError, TrainingError
 from .build import build_model
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
@@ -100,7 +100,7 @@ class Trainer:
         x, y = next(iter(batches(data.train, torch.arange(len(data.train)), self.config.batch_size)))
         try:
             nn.functional.cross_entropy(model(x.to(self.device)), y.to(self.device)).backward()
-        except SolverError as error:
+        except (SolverError, ReconstructionError) as error:
             raise TrainingError(
                 f"the untrained model cannot be solved on the first batch: {error} Nothing was written."
             ) from error
@@ -151,7 +151,7 @@ class Trainer:
             logits = self.model(x)
             loss = nn.functional.cross_entropy(logits, y)
             loss.backward()
-        except SolverError as error:
+        except (SolverError, ReconstructionError) as error:
             self._fail(f"the solver could not go on: {error}", error)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         correct = (logits.argmax(1) == y).sum()

@@ -1,0 +1,233 @@
+"""The rules of the house: who imports whom, how long things are, what is public and documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import adamode
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("solvers", "adjoint", "models", "train", "adamode")  # each may import those before it
+LIBRARY = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+MAX_FILE, MAX_FUNCTION = 400, 60
+# train/ computes, adamode/ shows; solvers/ and adjoint/ need torch alone.
+FOREIGN = {
+    "solvers": {"matplotlib", "typer", "tqdm", "sklearn", "torchvision", "torchdiffeq"},
+    "adjoint": {"matplotlib", "typer", "tqdm", "sklearn", "torchvision", "torchdiffeq"},
+    "models": {"matplotlib", "typer", "tqdm", "sklearn", "torchvision", "torchdiffeq"},
+    "train": {"matplotlib", "typer", "click", "torchdiffeq"},
+    "adamode": {"torchdiffeq"},
+}
+
+
+def module_name(path):
+    """The package that a file is imported as: train/data/card.py is adamode.train.data.card."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "adamode" else ("adamode", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path, tree):
+    """Absolute names of all modules that a file imports, and the relative level of each."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module, node.level
+            if node.module is None:  # from .. import models
+                yield from ((f"{module}.{alias.name}", node.level) for alias in node.names)
+
+
+def layer_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else "adamode"
+
+
+def arrows_broken(path, tree):
+    here, broken = layer_of(module_name(path)), []
+    for module, level in imported_modules(path, tree):
+        if module.split(".")[0] == "adamode":
+            if level == 0:
+                broken.append(f"{module}: imports inside the project are relative")
+            # `from .. import models` names the bare package too; its parts are looked at instead
+            there = layer_of(module)
+            if module != "adamode" and LAYERS.index(there) > LAYERS.index(here):
+                broken.append(f"{module}: {here} must not know {there}")
+        elif module.split(".")[0] in FOREIGN[here]:
+            broken.append(f"{module}: not in {here}/")
+    return broken
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    assert arrows_broken(path, ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("solvers/x.py", "from ..adjoint.solve import solve"),
+        ("solvers/x.py", "from .. import models"),
+        ("models/fields/x.py", "from ...train.config import TrainConfig"),
+        ("train/x.py", "from ..plotting import draw_run"),
+        ("train/x.py", "import matplotlib.pyplot as plt"),
+        ("adjoint/x.py", "from adamode.solvers import step"),
+    ],
+)
+def test_a_wrong_import_is_seen(file, line):
+    assert arrows_broken(ROOT / file, ast.parse(line))
+
+
+@pytest.mark.parametrize("path", LIBRARY + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_short_and_free_of_traps(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            documented = ast.get_docstring(node) is not None and len(node.body) > 0
+            doc = node.body[0].end_lineno - node.body[0].lineno + 1 if documented else 0
+            assert node.end_lineno - node.lineno + 1 - doc <= MAX_FUNCTION, node.name
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"bare except {node.lineno}"
+        assert not (isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)), (
+            f"star import {node.lineno}"
+        )
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_argument_and_result_in_the_library_has_a_type(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        untyped = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+        assert untyped == [], f"{node.name} (line {node.lineno})"
+        assert node.returns is not None or node.name == "__init__", f"{node.name} (line {node.lineno})"
+
+
+def test_every_list_of_names_is_importable_and_the_public_one_sorted():
+    for path in LIBRARY:
+        if path.name == "__main__.py":
+            continue
+        module = importlib.import_module(module_name(path))
+        names = getattr(module, "__all__", [])
+        assert [name for name in names if not hasattr(module, name)] == [], module.__name__
+        assert len(set(names)) == len(names), module.__name__
+    assert adamode.__all__ == sorted(adamode.__all__)
+
+
+def test_every_public_name_is_documented():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    missing = [name for name in adamode.__all__ if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
+    assert missing == []
+    undocumented = [name for name in adamode.__all__ if not getattr(adamode, name).__doc__]
+    assert undocumented == []
+
+
+def test_no_two_test_files_share_a_name():
+    names = [path.name for path in TESTS]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_package_is_installed():
+    """setup.cfg lists each folder with an __init__.py, or a plain install would lack it."""
+    listed = set(re.findall(r"^    (adamode[\w.]*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE))
+    found = {module_name(path) for path in LIBRARY if path.name == "__init__.py"}
+    assert listed == found
+
+
+def test_one_version_is_written_in_two_places_alike():
+    listed = re.search(r"^version = (.*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert listed.group(1) == adamode.__version__
+
+
+def test_no_file_says_work_to_be_done():
+    words = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")))
+    for path in LIBRARY + TESTS:
+        with tokenize.open(path) as file:
+            assert not words.search(file.read()), path
+
+
+@pytest.fixture(scope="module")
+def plain_install(tmp_path_factory):
+    """What a plain, not editable, install puts into site-packages, as a folder on the path."""
+    site = tmp_path_factory.mktemp("site")
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "adamode", site / "adamode", ignore=ignore)
+    for layer in LAYERS[:-1]:
+        shutil.copytree(ROOT / layer, site / "adamode" / layer, ignore=ignore)
+    return site
+
+
+# The finder of an editable install would hide the trap: it finds adamode.solvers from anywhere.
+WITHOUT_FINDER = (
+    "import runpy, sys\n"
+    "sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in getattr(f, '__name__', '')]\n"
+)
+PROGRAM = "sys.argv[0] = 'adamode'\nrunpy.run_module('adamode', run_name='__main__')\n"
+WHERE = "import adamode.solvers.step as m; print(m.__file__)\n"
+
+
+def run_python(code, *arguments, cwd, site):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("in_root", [True, False], ids=["in the root", "elsewhere"])
+def test_a_plain_install_works_in_the_root_and_elsewhere(plain_install, tmp_path, in_root):
+    cwd = ROOT if in_root else tmp_path
+    result = run_python(WITHOUT_FINDER + WHERE, cwd=cwd, site=plain_install)
+    assert result.returncode == 0, result.stderr
+    # In the root the folder there comes first on the path, and its neighbours with it.
+    assert Path(result.stdout.strip()).is_relative_to(ROOT if in_root else plain_install)
+    result = run_python(WITHOUT_FINDER + PROGRAM, "train", "--epochs", "0", cwd=cwd, site=plain_install)
+    assert result.returncode == 2, result.stderr
+    assert "epochs=0" in result.stderr
+
+
+def test_the_trap_is_there_without_the_search_beside_the_folder(plain_install, tmp_path):
+    """The control of the test above: the bare folder alone cannot be imported from."""
+    shutil.copytree(ROOT / "adamode", tmp_path / "adamode")
+    result = run_python(WITHOUT_FINDER + WHERE, cwd=tmp_path, site=plain_install)
+    assert "No module named 'adamode.solvers'" in result.stderr
+
+
+def test_pytest_and_torchrun_started_in_the_root_find_the_package(plain_install):
+    collect = "sys.argv = ['pytest', '-q', '--collect-only', 'tests/test_train_config.py']\n"
+    pytest_module = WITHOUT_FINDER + collect + "runpy.run_module('pytest', run_name='__main__')\n"
+    result = run_python(pytest_module, cwd=ROOT, site=plain_install)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "no tests" not in result.stdout
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "adamode", "--version"]
+    torchrun = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(plain_install)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert torchrun.returncode == 0, torchrun.stderr
+    assert adamode.__version__ in torchrun.stdout
