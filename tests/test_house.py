@@ -213,7 +213,7 @@ def test_the_trap_is_there_without_the_search_beside_the_folder(plain_install, t
     assert "No module named 'adamode.solvers'" in result.stderr
 
 
-def test_pytest_and_torchrun_started_in_the_root_find_the_package(plain_install):
+def test_pytest_and_torchrun_started_in_the_root_find_the_package(plain_install, tmp_path):
     collect = "sys.argv = ['pytest', '-q', '--collect-only', 'tests/test_train_config.py']\n"
     pytest_module = WITHOUT_FINDER + collect + "runpy.run_module('pytest', run_name='__main__')\n"
     result = run_python(pytest_module, cwd=ROOT, site=plain_install)
@@ -223,7 +223,7 @@ def test_pytest_and_torchrun_started_in_the_root_find_the_package(plain_install)
     torchrun = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(plain_install)},
+        env={**os.environ, "PYTHONPATH": str(plain_install), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
