@@ -170,6 +170,26 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
     assert (tmp_path / "runs").read_text() == "a file"
 
 
+def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    import os
+
+    flushed, fsync = [], os.fsync
+
+    def full(descriptor):
+        flushed.append(descriptor)
+        if len(flushed) > 10:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr("adamode.train.write_aside.os.fsync", full)
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt.*No space left.*--resume"):
+        Trainer(config_for(tmp_path, checkpoint_every=7), build=build_standin, quiet=True).fit()
+    monkeypatch.undo()
+    # two flushes a file: config, checkpoints after 7, 14 and 20 steps, metrics
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert (state["epoch"], state["batch"]) == (1, 0)
+
+
 def test_the_number_of_threads_is_put_back(tmp_path):
     before = torch.get_num_threads()
     Trainer(config_for(tmp_path, threads=before + 1, epochs=1), build=build_standin, quiet=True).fit()

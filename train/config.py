@@ -123,9 +123,7 @@ class TrainConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
             if name not in known:
-                raise ArgumentError(
-                    f"{name!r} is not a setting of a training run: {nearest(name, known)}"
-                )
+                raise ArgumentError(f"{name!r} is not a setting of a training run: {nearest(name, known)}")
         return cls(**settings)
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError
+from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, TrainingError
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .reproducible import versions
@@ -132,10 +132,20 @@ class RunFolder:
             ) from error
 
     def write_metrics(self, history: list[dict[str, Any]], final: dict[str, Any] | None) -> None:
-        """Writes metrics.jsonl from the rows so far and, of a finished run, its last line."""
+        """Writes metrics.jsonl from the rows so far and, of a finished run, its last line.
+
+        Raises: TrainingError if the disk refuses; the file that was there stays.
+        """
         last = [] if final is None else [{"final": True, **{key: final[key] for key in FINAL_KEYS}}]
         rows = [*history, *last]
-        write_aside(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        try:
+            write_aside(self.metrics, text)
+        except OSError as error:
+            raise TrainingError(
+                f"{str(self.metrics)!r} could not be written ({error}); the checkpoint beside it holds "
+                "its rows. Free some space or make the folder writable, then go on with --resume."
+            ) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; empty where there is none."""

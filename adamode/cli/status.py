@@ -24,10 +24,10 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             kept = "" if signum is None else " The checkpoint is saved; go on with --resume."
             typer.echo(f"\ninterrupted.{kept}", err=True)
             raise typer.Exit(128 + (signum or signal.SIGINT)) from None
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
             from ..solvers.errors import AdamodeError
 
-            if not isinstance(error, AdamodeError):
+            if not isinstance(error, AdamodeError | OSError):
                 raise
             typer.echo(f"error: {error}", err=True)
             # Bad arguments and bad files are also ValueErrors or TypeErrors; failures are neither.
