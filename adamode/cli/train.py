@@ -53,9 +53,7 @@ def train(
 
     A finished run is made longer by --resume with more --epochs.
     """
-    given = {
-        k: v for k, v in locals().items() if k not in ("config", "resume", "quiet") and v is not None
-    }
+    given = {k: v for k, v in locals().items() if k not in ("config", "resume", "quiet") and v is not None}
 
     from ..plotting import draw_run
     from ..train import TrainConfig, Trainer, TrainResult
