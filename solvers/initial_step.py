@@ -5,6 +5,8 @@ Source: Hairer, Nørsett, Wanner I, II.4, "Starting step size".
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,7 @@ def _size(x: Tensor, scale: Tensor, norm: Norm) -> Tensor:
 def initial_step(
     field: Field,
     t0: float,
-    direction: float,
-    span: float,
+    end: float,
     y0: Tensor,
     f0: Tensor,
     order: int,
@@ -30,15 +31,18 @@ def initial_step(
 ) -> float:
     """|dt| to begin with, from f(t0, y0) and one probe.
 
-    The probe's time is at most t0 + direction · span, so f is not evaluated past the end.
+    f is not evaluated past the end: the probe's time is clamped to it, since the sum of two rounded
+    numbers may lie one rounding beyond.
     order: that of the error's exponent (Tableau.error_order). One host read.
     """
+    direction, span = math.copysign(1.0, end - t0), abs(end - t0)
     with torch.no_grad():
         scale = tolerance.scale(y0)
         d0, d1 = _size(y0, scale, norm), _size(f0, scale, norm)
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).clamp(max=span)
         step = (direction * h0).to(y0.dtype)
-        k1, _ = field(t0 + step, y0 + step * f0)
+        time = (t0 + step).clamp(max=end) if direction > 0 else (t0 + step).clamp(min=end)
+        k1, _ = field(time, y0 + step * f0)
         d2 = _size(k1 - f0, scale, norm) / h0
         steepest = torch.maximum(d1, d2)
         h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))

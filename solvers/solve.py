@@ -149,7 +149,7 @@ def _march(
     stops = stops_of(t0, end, settings)
     dt0 = settings.dt0
     if dt0 is None:
-        dt0 = stepper.initial_step(t0, abs(end - t0))
+        dt0 = stepper.initial_step(t0, end)
     pace = Pace(settings.controller, settings.tableau.error_order, dt0)
     return march(driven, pace, t0, stops, settings.max_steps, stats, on_accept, on_reject)
 
