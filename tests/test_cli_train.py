@@ -85,7 +85,7 @@ def test_settings_reach_the_model(tmp_path, monkeypatch):
     [
         ("--model adamnod", ["model='adamnod'", "did you mean 'adamnode'"]),
         ("--dataset digit", ["dataset='digit'", "did you mean 'digits'"]),
-        ("--method dopri4", ["method='dopri4'", "did you mean 'dopri5'"]),
+        ("--method dopri4", ["method='dopri4'", "did you mean", "'dopri5'"]),
         ("--gradient discreet", ["gradient='discreet'", "did you mean 'discrete'"]),
         ("--denominator exat", ["denominator='exat'", "did you mean 'exact'"]),
         ("--batch-size 0", ["batch_size=0", "at least 1"]),
