@@ -1,1 +1,8 @@
-"""."""
+"""Neural ODE models: dynamics with hand-derived VJPs, fields, encoders, heads, and a registry."""
+
+from __future__ import annotations
+
+from .model import AdamNODE, Model
+from .registry import create, names, tasks
+
+__all__ = ["AdamNODE", "Model", "create", "names", "tasks"]

@@ -41,9 +41,7 @@ class Sigmoid:
         """θ = log(s/(1 − s)).  Raises ArgumentError outside the open interval (0, 1)."""
         value = _number(name, value)
         if not 0 < value < 1:  # False for NaN too
-            raise ArgumentError(
-                f"{name}={value!r} is not between 0 and 1; give a number strictly inside."
-            )
+            raise ArgumentError(f"{name}={value!r} is not between 0 and 1; give a number strictly inside.")
         return math.log(value) - math.log1p(-value)
 
 

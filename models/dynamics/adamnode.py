@@ -43,9 +43,7 @@ class AdamODE(nn.Module, Dynamics):
     ):
         super().__init__()
         if adjoint_form not in FORMS:
-            raise ArgumentError(
-                f"adjoint_form={adjoint_form!r} is not known: {nearest(adjoint_form, FORMS)}"
-            )
+            raise ArgumentError(f"adjoint_form={adjoint_form!r} is not known: {nearest(adjoint_form, FORMS)}")
         self.field = as_field(field)
         self.denominator, self.eps = get_denominator(denominator).name, check_eps(eps)
         self.adjoint_form = adjoint_form

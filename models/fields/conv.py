@@ -70,9 +70,7 @@ class Conv(Field):
             deltas.append(delta)
         return _input_cotangent(self.layers[0], delta, inputs[0]), deltas[::-1]
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> Gradients:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """One convolution a layer over all stages; the time channel's part from Σ t δ."""
         found: list[Tensor | None] = []
         for i, layer in enumerate(self.layers):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...adjoint.autograd_dynamics import discover_parameters
 from ...solvers.errors import ArgumentTypeError, DynamicsError
 
 Gradients = tuple[Tensor | None, ...]
@@ -43,9 +44,7 @@ class Field(nn.Module, abc.ABC):
         """((∂f/∂h)ᵀc, deltas): deltas are the cotangents at each layer's output, not summed over B."""
 
     @abc.abstractmethod
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> Gradients:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """Σᵢ wᵢ (∂f/∂θ)ᵀcᵢ over n stages, one product a layer; None for a frozen parameter.
 
         weights: [n], [n, B], or None for ones. The order is that of `theta`.
@@ -59,15 +58,17 @@ class Field(nn.Module, abc.ABC):
 class AutogradField(nn.Module):
     """Any f(t, h) → dh, an `nn.Module` or a function, with the field's four methods by autograd.
 
-    params: the leaf tensors that a function depends on (a module's parameters are known).
+    params: the leaf tensors that a function depends on (a module's parameters are known); None:
+    those that its graph reaches, looked up by `discover`.
     The graph of each evaluation is kept in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     """
 
-    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], params: tuple[Tensor, ...] = ()):
+    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], params: tuple[Tensor, ...] | None = None):
         super().__init__()
         self.func = func
-        self.params = tuple(params)
+        self.open = params is None and not isinstance(func, nn.Module)
+        self.params = tuple(params or ())
 
     def __call__(self, t: Tensor, h: Tensor) -> Tensor:
         """f(t, h) itself."""
@@ -78,6 +79,13 @@ class AutogradField(nn.Module):
         own = self.func.parameters() if isinstance(self.func, nn.Module) else ()
         found = {id(p): p for p in (*own, *self.params) if p.requires_grad}
         return tuple(found.values())
+
+    def discover(self, t: Tensor, h: Tensor) -> int:
+        """Finds a function's leaf tensors where none were named; returns the evaluations of f spent."""
+        if self.open and torch.is_grad_enabled():
+            self.params = tuple(discover_parameters(self.func, t, h))
+            return 1
+        return 0
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, (h, f with its graph)). Under grad mode f stays part of the caller's graph."""
@@ -99,9 +107,7 @@ class AutogradField(nn.Module):
         (h_bar,) = torch.autograd.grad(f, (h,), cotangent, retain_graph=True, allow_unused=True)
         return (torch.zeros_like(h) if h_bar is None else h_bar), cotangent
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> Gradients:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """One weighted `torch.autograd.grad` over all stages."""
         theta = self.theta()
         outputs, cotangents = [], []
@@ -116,9 +122,7 @@ class AutogradField(nn.Module):
     @staticmethod
     def _checked(f: Any, h: Tensor) -> Tensor:
         if not isinstance(f, Tensor):
-            raise DynamicsError(
-                f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h."
-            )
+            raise DynamicsError(f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h.")
         if f.shape != h.shape or f.dtype != h.dtype or f.device != h.device:
             raise DynamicsError(
                 f"field(t, h) returned {tuple(f.shape)} of {f.dtype} on {f.device} for h "
@@ -149,8 +153,7 @@ def as_field(field: Any) -> Any:
     if isinstance(field, (Field, AutogradField)):
         return field
     if all(
-        callable(getattr(field, name, None))
-        for name in ("vjp", "parameter_gradients", "theta", "forward")
+        callable(getattr(field, name, None)) for name in ("vjp", "parameter_gradients", "theta", "forward")
     ):
         return field
     if callable(field):

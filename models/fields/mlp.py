@@ -74,9 +74,7 @@ class MLP(Field):
             deltas.append(delta)
         return delta @ self.layers[0].weight[:, : self.dim], deltas[::-1]
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> Gradients:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """W̄ = Σ δ xᵀ and b̄ = Σ δ, one product a layer over all stages and samples."""
         found: list[Tensor | None] = []
         for i, layer in enumerate(self.layers):

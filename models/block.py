@@ -1,0 +1,152 @@
+"""A block: start blocks → solve → h(T), as a module."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adjoint.gradient import Gradient
+from ..adjoint.solve import solve
+from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.loop import Stats
+from ..solvers.methods import get_method
+from ..solvers.solution import Solution
+from ..solvers.status import Status
+from ..solvers.stepper import clock
+from .fields.field import AutogradField
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveSettings:
+    """How a block solves: the interval, and `adamode.solve`'s arguments of the same names."""
+
+    t: tuple[float, float]
+    rtol: float
+    atol: float
+    method: str
+    stepping: str
+    gradient: Gradient | None
+
+    def __post_init__(self) -> None:
+        times = self.t.tolist() if isinstance(self.t, Tensor) else self.t
+        if not isinstance(times, Sequence) or len(times) != 2:
+            raise ArgumentError(f"t={self.t!r} must be the block's start and end time, such as (0.0, 1.0).")
+        start, end = (float(x) for x in times)
+        if not (math.isfinite(start) and math.isfinite(end)) or start == end:
+            raise ArgumentError(f"t={self.t!r}: start and end must be finite and differ.")
+        object.__setattr__(self, "t", (start, end))
+        get_method(self.method)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `solve`."""
+        return {name: value for name, value in vars(self).items() if name != "t"}
+
+
+class LastSolve:
+    """What the last call of a block cost: `status`, and every attribute of the solve's `Stats`.
+
+    nfe_backward and the like are filled when the backward pass has run.
+    """
+
+    def __init__(self, stats: Stats, status: Status | Tensor):
+        self.stats, self.status = stats, status
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "stats":  # not there yet while unpickling
+            raise AttributeError(name)
+        return getattr(self.stats, name)
+
+    def __repr__(self) -> str:
+        return f"LastSolve(status={self.status!r}, {self.stats!r})"
+
+
+class Block(nn.Module):
+    """Solves a dynamics from given start blocks over a fixed interval.
+
+    dynamics: an `nn.Module` and `Dynamics` with ``blocks``, the names of its state's parts.
+    ``last_stats`` is None before the first call, then a `LastSolve`.
+    """
+
+    def __init__(self, dynamics: nn.Module, settings: SolveSettings):
+        super().__init__()
+        self.dynamics = dynamics
+        self.settings = settings
+        self.last_stats: LastSolve | None = None
+
+    @property
+    def field(self) -> nn.Module:
+        """The network f(t, h)."""
+        return self.dynamics.field
+
+    def end(self, h0: Tensor, **start: Tensor | None) -> Tensor:
+        """h(T) from h(t0) and the other blocks' starts, zeros where None."""
+        times = torch.tensor(self.settings.t, dtype=torch.float64, device=_device(h0))
+        return self._solve(h0, start, times).y[-1, 0]
+
+    def path(self, h0: Tensor, t: Tensor, **start: Tensor | None) -> dict[str, Tensor]:
+        """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0]."""
+        y = self._solve(h0, start, t).y
+        return {name: y[:, k] for k, name in enumerate(self.dynamics.blocks)}
+
+    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor) -> Solution:
+        self._check(h0, start)
+        names = self.dynamics.blocks[1:]
+        rest = [torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names]
+        spent = 0
+        if isinstance(self.field, AutogradField) and isinstance(t, Tensor) and t.numel():
+            spent = self.field.discover(clock(float(t.flatten()[0]), h0), h0)  # host read
+        solution = solve(self.dynamics, torch.stack((h0, *rest)), t, **self.settings.arguments())
+        solution.stats.nfe += spent
+        self.last_stats = LastSolve(solution.stats, solution.status)
+        return solution
+
+    def _check(self, h0: Tensor, start: dict[str, Tensor | None]) -> None:
+        """Shapes and dtypes, before anything is evaluated."""
+        _device(h0)
+        if h0.ndim < 2:
+            raise ArgumentError(f"h0 has shape {tuple(h0.shape)}; it must be [B, C, …].")
+        for block, value in start.items():
+            if value is None:
+                continue
+            if not isinstance(value, Tensor):
+                raise ArgumentTypeError(f"{block}0 is a {type(value).__name__}; give a tensor like h0.")
+            if (value.shape, value.dtype, value.device) != (h0.shape, h0.dtype, h0.device):
+                raise ArgumentError(
+                    f"{block}0 is {tuple(value.shape)} of {value.dtype} on {value.device}; it must be like "
+                    f"h0, {tuple(h0.shape)} of {h0.dtype} on {h0.device}."
+                )
+        p = next(iter(self.parameters()), None)
+        if p is not None and p.device != h0.device:
+            raise ArgumentError(f"h0 is on {h0.device}, the block on {p.device}: block.to(h0.device).")
+        if p is not None and p.dtype != h0.dtype and h0.is_floating_point():
+            raise ArgumentError(
+                f"h0 has dtype {h0.dtype} and the block's parameters {p.dtype}: convert one of them, "
+                f"say h0.to({p.dtype})."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has solved nothing yet.
+        return {**self.__dict__, "last_stats": None}
+
+
+def _device(h0: Any) -> torch.device:
+    if not isinstance(h0, Tensor):
+        raise ArgumentTypeError(f"h0 is a {type(h0).__name__}; give a tensor [B, C, …].")
+    return h0.device
+
+
+class IdentityBlock(nn.Module):
+    """h(T) = h(t0): a model with this in its block's place shows what the block contributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_stats = LastSolve(Stats(), Status.SUCCESS)
+
+    def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
+        """h0 itself."""
+        return h0

@@ -1,0 +1,25 @@
+"""Heads: h(T) → the model's output."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..solvers.errors import ArgumentError
+
+
+class PoolHead(nn.Module):
+    """Average over a grid of cells, then one linear layer: h [B, C, H, W] → logits [B, classes].
+
+    cells: of the grid, a side. The fewer, the less the head can do by itself.
+    """
+
+    def __init__(self, channels: int, classes: int, *, cells: int = 1):
+        super().__init__()
+        if cells < 1:
+            raise ArgumentError(f"PoolHead: cells={cells!r} must be ≥ 1.")
+        self.cells = cells
+        self.linear = nn.Linear(channels * cells * cells, classes)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Logits."""
+        return self.linear(nn.functional.adaptive_avg_pool2d(h, self.cells).flatten(1))
