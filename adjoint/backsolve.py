@@ -85,6 +85,9 @@ class BacksolveWalk:
         settings = dataclasses.replace(self.settings, norm=seminorm(self.settings.norm))
         distances = []
         for i in range(len(self.times) - 1, 0, -1):
+            if self.times[i] == self.times[i - 1]:  # an event at an observation
+                a = a + self.g[i - 1] if i > 1 else a
+                continue
             start = torch.stack((self.values[i], a))
             span = [self.times[i], self.times[i - 1]]
             own = Stats()

@@ -15,19 +15,24 @@ from ..solvers.field import Autocast, CountedField
 from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Tolerance
-from ..solvers.solve import Run, Settings, forward_solve
-from ..solvers.status import Status
+from ..solvers.output import Place
+from ..solvers.solve import Run, Settings, Wish, forward_solve
 from ..solvers.stepper import Step
 from .backsolve import BacksolveWalk, ThetaNorm
 from .discrete import DiscreteWalk
 from .dynamics import Dynamics
 from .function import Solve, Task
-from .gradient import Backsolve, Direct, Discrete, Gradient
+from .gradient import Backsolve, Direct, Gradient
 from .record import Tape
 
 
 def _raise(error: ReconstructionError) -> None:
     raise error
+
+
+# times, places, values, cotangents of outputs and events, whether θ's gradients are wanted
+# → dL/dz at the start before the first cotangent is added, gradients of θ
+Walk = Callable[[list[float], list[Place], list[Tensor], list[Tensor], bool], tuple[Tensor, list[Tensor]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Problem:
     plain: f(t, z) → dz under the caller's grad mode; dynamics: the same with its VJP (made when a
     gradient is wanted).  times: floats; t: the tensor they came from.  too_far: what happens to a
     reconstruction error past its limit.  observers: keyword arguments of `forward_solve` (callbacks).
-    theta_norm: an error norm of the reverse solve that wants θ's adjoints.  guard: around the
-    backward pass (torchdiffeq's manners).
+    wish: what to record besides.  theta_norm: an error norm of the reverse solve that wants θ's
+    adjoints.  guard: around the backward pass (torchdiffeq's manners).
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -54,22 +59,39 @@ class Problem:
     observers: dict[str, Any] = dataclasses.field(default_factory=dict)
     reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
     theta_norm: ThetaNorm | None = None
+    wish: Wish = Wish()  # noqa: RUF009  (frozen)
     guard: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 @dataclasses.dataclass
 class Answer:
-    """values: [T, *z]."""
+    """values: [n, *z], the outputs and after them the events that fired; run: the rest.
+
+    again: how to walk the same steps back for other times (None where there is no adjoint).
+    """
 
     values: Tensor
-    status: Status
+    run: Run
+    again: WalkBack | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkBack:
+    """An adjoint for any times inside the solve.
+
+    backward(times, places, values, g, want_theta) → (dL/dz at the start, gradients of θ); the first
+    time is the start.
+    """
+
+    theta: tuple[Tensor, ...]
+    backward: Walk
 
 
 def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
     """Solves, with the gradient asked for where one can flow."""
-    if isinstance(gradient, Direct):
-        return _direct(problem)
     with problem.autocast.outside():
+        if isinstance(gradient, Direct):
+            return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
             return _without_gradient(problem)
         dynamics = problem.make_dynamics()
@@ -77,131 +99,149 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         if not any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
             return _without_gradient(problem)
         runs: list[Run] = []
-        task = _discrete(problem, dynamics, gradient, runs)
         if isinstance(gradient, Backsolve):
-            task = _backsolve(problem, dynamics, gradient, runs)
+            hooks, walk = [], _backsolve_walk(problem, dynamics, gradient)
+        else:
+            tape = Tape(stages=gradient.keep == "stages")
+            hooks, walk = [tape], _discrete_walk(problem, dynamics, tape)
+        task = _task(problem, dynamics, runs, hooks, walk)
         values = Solve.apply(task, problem.z0, problem.t, *theta)
-        return Answer(values, runs.pop().outcome.status)
+        return Answer(values, runs.pop(), WalkBack(theta, walk))
+
+
+def _stacked(run: Run) -> Tensor:
+    """The outputs, then the states at the events."""
+    return torch.stack([*run.values, *(fired.value for fired in run.fired)])
 
 
 def _without_gradient(problem: Problem) -> Answer:
     with torch.no_grad():
         field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
+        z0 = problem.z0.detach()
         run = forward_solve(
-            field,
-            problem.z0.detach(),
-            problem.times,
-            problem.settings,
-            problem.stats,
-            **problem.observers,
+            field, z0, problem.times, problem.settings, problem.stats, wish=problem.wish, **problem.observers
         )
-        return Answer(torch.stack(run.values), run.outcome.status)
+        return Answer(_stacked(run), run)
 
 
 def _direct(problem: Problem) -> Answer:
     """Through the steps by autograd; times enter as (t − t.detach()) · y'(t)."""
-    with problem.autocast.outside():
-        field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
-        t, z0, stats = problem.t, problem.z0, problem.stats
-        timed = t.requires_grad and torch.is_grad_enabled()
-        start = z0
-        if timed:
-            # dL/dt_0 = −a·f(t_0, z_0): moving the start is moving the state against the flow.
-            time = t[0].detach().to(z0.dtype)
-            start = z0 - (t[0] - t[0].detach()).to(z0.dtype) * problem.plain(time, z0)
-            stats.nfe += 1
+    field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
+    t, z0, stats = problem.t, problem.z0, problem.stats
+    timed = t.requires_grad and torch.is_grad_enabled()
+    start = z0
+    if timed:
+        # dL/dt_0 = −a·f(t_0, z_0): moving the start is moving the state against the flow.
+        time = t[0].detach().to(z0.dtype)
+        start = z0 - (t[0] - t[0].detach()).to(z0.dtype) * problem.plain(time, z0)
+        stats.nfe += 1
+    run = forward_solve(
+        field,
+        start,
+        problem.times,
+        problem.settings,
+        stats,
+        wish=dataclasses.replace(problem.wish, derivatives=timed),
+        differentiable=torch.is_grad_enabled(),
+        **problem.observers,
+    )
+    run.values[0] = z0
+    if timed:
+        assert run.derivatives is not None
+        shifts = list((t - t.detach()).to(z0.dtype))
+        ends = {0: shifts[0], len(run.values) - 1: shifts[-1]}
+        for i in range(1, len(run.values)):
+            shift = ends.get(i) if problem.wish.every_step else shifts[i]
+            if shift is not None:
+                run.values[i] = run.values[i] + shift * run.derivatives[i]
+    return Answer(_stacked(run), run)
+
+
+def _task(
+    problem: Problem,
+    dynamics: Dynamics,
+    runs: list[Run],
+    hooks: list[Callable[[Step], Any]],
+    walk: Walk,
+) -> Task:
+    """The forward pass under the dynamics whose VJP will be used, and the chosen walk back."""
+
+    def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Run]:
         run = forward_solve(
-            field,
-            start,
-            problem.times,
-            problem.settings,
-            stats,
-            differentiable=torch.is_grad_enabled(),
-            derivatives=timed,
-            **problem.observers,
-        )
-        values = [z0, *run.values[1:]]
-        if timed:
-            assert run.derivatives is not None
-            shifts = (t - t.detach()).to(z0.dtype)
-            values[1:] = [
-                v + s * d for v, s, d in zip(values[1:], shifts[1:], run.derivatives[1:], strict=True)
-            ]
-        return Answer(torch.stack(values), run.outcome.status)
-
-
-def _forward(
-    problem: Problem, dynamics: Dynamics, hooks: list[Callable[[Step], Any]], runs: list[Run]
-) -> Callable[[Tensor, bool], Run]:
-    """The forward pass under the dynamics whose VJP will be used."""
-
-    def forward(z0: Tensor, derivatives: bool) -> Run:
-        field = CountedField(dynamics.forward, problem.stats)
-        run = forward_solve(
-            field,
+            CountedField(dynamics.forward, problem.stats),
             z0.detach(),
             problem.times,
             problem.settings,
             problem.stats,
+            wish=dataclasses.replace(problem.wish, derivatives=derivatives),
             hooks=hooks,
-            derivatives=derivatives,
             **problem.observers,
         )
+        values = _stacked(run)
+        slopes = torch.stack(run.derivatives) if run.derivatives is not None else None
+        # The function saves the stacked tensors; the record must not hold them a second time.
+        run.values.clear()
+        run.derivatives = None
         runs.append(run)
-        return run
+        return values, slopes, run
 
-    return forward
-
-
-def _discrete(problem: Problem, dynamics: Dynamics, gradient: Gradient, runs: list[Run]) -> Task:
-    tape = Tape(stages=isinstance(gradient, Discrete) and gradient.keep == "stages")
-    solve = _forward(problem, dynamics, [tape], runs)
-
-    def backward(
-        record: Tape, run: Run, values: list[Tensor], g: list[Tensor], want_theta: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        problem.stats.nfe_backward = problem.stats.nfe_recomputed = 0
-        walk = DiscreteWalk(
-            dynamics,
-            problem.settings.tableau,
-            record,
-            run.places,
-            g,
-            problem.stats,
-            want_theta=want_theta,
-        )
+    def guarded(run: Run, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
+        stats = problem.stats
+        stats.nfe_backward = stats.nfe_recomputed = 0
+        stats.n_accepted_backward = stats.n_rejected_backward = 0
+        times = [*run.times, *(fired.t for fired in run.fired)]
+        places = [*run.places, *(fired.place for fired in run.fired)]
         with problem.guard():
-            return walk.run(), walk.theta.result()
+            return walk(times, places, list(values.unbind()), list(g.unbind()), want)
 
-    return Task(lambda z0, derivatives: (solve(z0, derivatives), tape), backward, problem.autocast)
+    def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
+        """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
+        t_bar = (g[: len(derivatives)] * derivatives).flatten(1).sum(1)
+        t_bar[0] = -(a * derivatives[0]).sum()
+        if problem.wish.every_step:  # only the first and the last are times that were given
+            inner = t_bar.new_zeros(len(problem.times) - 2)
+            t_bar = torch.cat((t_bar[:1], inner, t_bar[-1:]))
+        return t_bar
+
+    return Task(forward, guarded, time_gradient, problem.autocast)
 
 
-def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, runs: list[Run]) -> Task:
-    solve = _forward(problem, dynamics, [], runs)
+def _discrete_walk(problem: Problem, dynamics: Dynamics, tape: Tape) -> Walk:
+    def walk(
+        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        tableau = problem.settings.tableau
+        back = DiscreteWalk(dynamics, tableau, tape, places, g, problem.stats, want_theta=want)
+        return back.run(), back.theta.result()
+
+    return walk
+
+
+def _backsolve_walk(problem: Problem, dynamics: Dynamics, gradient: Backsolve) -> Walk:
     settings = problem.reverse_settings or reverse_settings(problem.settings, gradient)
 
-    def backward(
-        record: None, run: Run, values: list[Tensor], g: list[Tensor], want_theta: bool
+    def walk(
+        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        stats = problem.stats
-        stats.nfe_backward = stats.n_accepted_backward = stats.n_rejected_backward = 0
-        walk = BacksolveWalk(
+        # Observations and events as time went; those after a terminal event were never reached.
+        order = [i for i, place in enumerate(places) if place.step != -2]
+        order.sort(key=lambda i: abs(times[i] - times[0]))
+        back = BacksolveWalk(
             dynamics,
             settings,
-            problem.times,
-            values,
-            g,
-            stats,
+            [times[i] for i in order],
+            [values[i] for i in order],
+            [g[i] for i in order],
+            problem.stats,
             gradient.reconstruction_limit,
             problem.too_far,
-            want_theta=want_theta,
+            want_theta=want,
             observers=problem.reverse_observers,
             theta_norm=problem.theta_norm,
         )
-        with problem.guard():
-            return walk.run(), walk.theta.result()
+        return back.run(), back.theta.result()
 
-    return Task(lambda z0, derivatives: (solve(z0, derivatives), None), backward, problem.autocast)
+    return walk
 
 
 def reverse_settings(settings: Settings, gradient: Backsolve) -> Settings:

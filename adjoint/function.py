@@ -11,24 +11,23 @@ from torch import Tensor
 
 from ..solvers.errors import SecondDerivativeError
 from ..solvers.field import Autocast
-from ..solvers.solve import Run
 
-# (record of the forward pass) and (cotangents of the outputs) → (dL/dz at the start before the
-# cotangent of the output there is added, gradients of θ)
-Forward = Callable[[Tensor, bool], tuple[Run, Any]]
-Backward = Callable[[Any, Run, list[Tensor], list[Tensor], bool], tuple[Tensor, list[Tensor]]]
+# z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z], record
+Forward = Callable[[Tensor, bool], tuple[Tensor, Tensor | None, Any]]
+# record, values, their cotangents, whether θ's gradients are wanted
+# → dL/dz at the start before the cotangent of the output there is added, gradients of θ
+Backward = Callable[[Any, Tensor, Tensor, bool], tuple[Tensor, list[Tensor]]]
+# cotangents, derivatives, dL/dz at the start → dL/dt
+TimeGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One solve to be differentiated: everything that is not a tensor.
-
-    forward(z0, derivatives) → (run, record);
-    backward(record, run, values, g, want_theta) → (a at the start, gradients of θ).
-    """
+    """One solve to be differentiated: everything that is not a tensor."""
 
     forward: Forward
     backward: Backward
+    time_gradient: TimeGradient
     autocast: Autocast
 
 
@@ -38,11 +37,8 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, task: Task, z0: Tensor, t: Tensor, *theta: Tensor) -> Tensor:
         """The values at every t; what the backward pass needs goes on ctx."""
-        run, record = task.forward(z0, t.requires_grad)
-        ys = torch.stack(run.values)
-        derivatives = torch.stack(run.derivatives) if run.derivatives is not None else None
-        ctx.task, ctx.record = task, record
-        ctx.run = dataclasses.replace(run, values=[], derivatives=None)  # the tensors are saved below
+        ys, derivatives, ctx.record = task.forward(z0, t.requires_grad)
+        ctx.task = task
         ctx.save_for_backward(z0, t, ys, derivatives, *theta)
         return ys
 
@@ -50,17 +46,15 @@ class Solve(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each input that wants one."""
         z0, t, ys, derivatives, *theta = ctx.saved_tensors
-        with torch.no_grad(), ctx.task.autocast.outside():
-            needs_theta = any(ctx.needs_input_grad[3:])
-            values, cotangents = list(ys.unbind()), list(g.contiguous().unbind())
-            a, theta_bar = ctx.task.backward(ctx.record, ctx.run, values, cotangents, needs_theta)
+        task, wants = ctx.task, ctx.needs_input_grad
+        with torch.no_grad(), task.autocast.outside():
+            g = g.contiguous()
+            a, theta_bar = task.backward(ctx.record, ys, g, any(wants[3:]))
             t_bar = None
             if derivatives is not None:
-                t_bar = (g * derivatives).flatten(1).sum(1)
-                t_bar[0] = -(a * derivatives[0]).sum()  # a before the jump by g_0
-                t_bar = t_bar.to(t.dtype)
-            gradients = [a + cotangents[0], t_bar, *theta_bar]
-        wanted = [x if need else None for x, need in zip(gradients, ctx.needs_input_grad[1:], strict=True)]
+                t_bar = task.time_gradient(g, derivatives, a).to(t.dtype)
+            gradients = [a + g[0], t_bar, *theta_bar]
+        wanted = [x if need else None for x, need in zip(gradients, wants[1:], strict=True)]
         if torch.is_grad_enabled():  # create_graph=True: the result would pass for a constant
             wanted = refuse_second_derivative(wanted, [g, z0, t, *theta])
         return None, *wanted

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from ..solvers.checks import check_state, check_times, check_tolerance
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ..solvers.loop import Stats
 from ..solvers.methods import METHODS, get_method
 from ..solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ..solvers.norms import Tolerance
 from ..solvers.solve import Settings
 from ..solvers.state import Layout, layout_of
+from ..solvers.stepper import clock
 from ..solvers.tableau import Tableau
 from .backsolve import ThetaNorm
 from .callbacks import observers
@@ -24,7 +26,8 @@ from .engine import Problem, differentiate
 from .face import face, warn_too_far
 from .gradient import Backsolve, Direct
 from .options import read_options
-from .solve import make_problem, norm_of
+from .request import norm_of
+from .wrap import wrap
 
 Func = Callable[[Tensor, Any], Any]
 LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
@@ -182,9 +185,10 @@ def odeint_adjoint(
 
 
 def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Problem:
-    return make_problem(
-        call.func, call.z0, call.t, call.times, call.layout, settings, params, cast=True, **more
-    )
+    stats = Stats()
+    start = clock(call.times[0], call.z0)
+    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, stats, cast=True)
+    return Problem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
 
 
 def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,40 @@ def check_times(t: Any, z: Tensor, argument: str = "t") -> list[float]:
     return times
 
 
+def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Tensor:
+    """Per-sample times [B, T] in float64, from [T] or [B, T]; each row monotone or all equal.
+
+    One host read (on the values; the rows come back as a tensor).
+    """
+    if isinstance(t, Tensor) and t.dim() == 1:
+        check_times(t, z, argument)
+        return t.detach().double().expand(batch, -1)
+    if not isinstance(t, Tensor):
+        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a tensor of times, [T] or [B, T].")
+    if not t.dtype.is_floating_point:
+        raise ArgumentTypeError(
+            f"{argument} has dtype {t.dtype}; times must be floating point: {argument}.double()."
+        )
+    if t.dim() != 2 or t.shape[0] != batch or t.shape[1] < 2:
+        raise ArgumentError(
+            f"{argument} has shape {tuple(t.shape)}; per-sample times are [T] or [B, T] with B={batch} "
+            "and at least two times."
+        )
+    if t.device != z.device:
+        raise ArgumentError(f"{argument} is on {t.device} but y0 is on {z.device}: move one of them.")
+    times = t.detach().double()
+    steps = times.diff(dim=1)
+    monotone = (steps > 0).all(1) | (steps < 0).all(1) | (steps == 0).all(1)
+    bad = ~monotone | ~torch.isfinite(times).all(1)
+    rows = [i for i, flag in enumerate(bad.tolist()) if flag]  # host read
+    if rows:
+        raise ArgumentError(
+            f"{argument}[{rows[0]}] = {times[rows[0]].tolist()} must be finite and strictly monotone (or "
+            "all equal: a sample that stays)."
+        )
+    return times
+
+
 def check_tolerance(value: Any, name: str, z: Tensor, layout: Layout) -> float | Tensor:
     """A tolerance as a float or a tensor that broadcasts against the state."""
     if isinstance(value, (tuple, list)):

@@ -17,6 +17,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import torch
+from torch import Tensor
+
 from .errors import ArgumentError
 
 
@@ -76,6 +79,21 @@ class PID:
         if not math.isfinite(e0):
             return self.factor_min
         return min(max(self.safety * e0 ** (-1.0 / order), self.factor_min), self.safety)
+
+    def factors_accepted(
+        self, e0: Tensor, e1: Tensor, e2: Tensor, order: int, after_rejection: Tensor
+    ) -> Tensor:
+        """`factor_accepted` for each sample."""
+        p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
+        e1, e2 = e1.clamp(min=1e-4), e2.clamp(min=1e-4)
+        factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        top = torch.where(after_rejection, 1.0, self.factor_max)
+        return torch.minimum(factor.clamp(min=self.accept_factor_min), top)
+
+    def factors_rejected(self, e0: Tensor, order: int) -> Tensor:
+        """`factor_rejected` for each sample."""
+        factor = (self.safety * e0 ** (-1.0 / order)).clamp(self.factor_min, self.safety)
+        return torch.where(torch.isfinite(e0), factor, self.factor_min)
 
 
 def I(**options: float) -> PID:  # noqa: E743

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from .axes import Axes
 from .norms import Norm, Tolerance
 from .step import Field
 
@@ -51,3 +52,31 @@ def initial_step(
         h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
         value = float(h)  # host read
     return min(value, span) if value > 0 else 1e-6 * span
+
+
+@torch.no_grad()
+def initial_steps(
+    field: Field,
+    t0: Tensor,
+    end: Tensor,
+    direction: Tensor,
+    y0: Tensor,
+    f0: Tensor,
+    order: int,
+    tolerance: Tolerance,
+    norm: Norm,
+    axes: Axes,
+) -> Tensor:
+    """`initial_step` for each sample, [b]; norm gives one number a sample. No host read."""
+    scale = tolerance.scale(y0)
+    span = (end - t0).abs()
+    d0, d1 = _size(y0, scale, norm), _size(f0, scale, norm)
+    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+    h0 = torch.minimum(torch.where(torch.isfinite(h0), h0, 1e-6), span)
+    probe = torch.where(h0 == span, end, t0 + direction * h0)
+    k1, _ = field(axes.clock(probe, y0), y0 + axes.spread(probe - t0).to(y0.dtype) * f0)
+    steepest = torch.maximum(d1, _size(k1 - f0, scale, norm) / h0)
+    h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))
+    h = torch.minimum(100.0 * h0, h1)
+    h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
+    return torch.minimum(torch.where(h > 0, h, 1e-6 * span), span)

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from .controller import PID
 from .status import Status
 
@@ -38,9 +40,11 @@ class Stepper(Protocol):
 
 @dataclasses.dataclass
 class Stats:
-    """What a solve cost.
+    """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
 
-    nfe: every call of func, the first step's probe included; a batched call counts once.
+    nfe: every call of func, the first step's probe included; a batched call counts once (per sample:
+    the evaluations at which the sample was still under way).
+    n_calls: batched calls of func in per-sample stepping.
     n_accepted, n_rejected: steps; n_steps is their sum.  dt_first, dt_last: |dt| tried first, and
     |dt| that would be tried next (hand it to the next solve as ``dt0``).
     nfe_backward: evaluations of func's VJP in the backward pass, filled by it.
@@ -50,11 +54,12 @@ class Stats:
     between the state solved backwards and the stored one.
     """
 
-    nfe: int = 0
-    n_accepted: int = 0
-    n_rejected: int = 0
-    dt_first: float = math.nan
-    dt_last: float = math.nan
+    nfe: int | Tensor = 0
+    n_accepted: int | Tensor = 0
+    n_rejected: int | Tensor = 0
+    dt_first: float | Tensor = math.nan
+    dt_last: float | Tensor = math.nan
+    n_calls: int = 0
     nfe_backward: int = 0
     nfe_recomputed: int = 0
     n_accepted_backward: int = 0
@@ -62,7 +67,7 @@ class Stats:
     reconstruction_error: float = math.nan
 
     @property
-    def n_steps(self) -> int:
+    def n_steps(self) -> int | Tensor:
         """Attempts: accepted and rejected."""
         return self.n_accepted + self.n_rejected
 
@@ -85,7 +90,7 @@ class Stop:
 
 
 OnAccept = Callable[[Any], "bool | None"]
-OnReject = Callable[[Any], None]
+OnAttempt = Callable[[Any, bool, float], None]  # step, accepted, the |dt| proposed next
 
 
 def shortest_step(t: float, span: float, dt_min: float) -> float:
@@ -157,11 +162,12 @@ def march(
     max_steps: int,
     stats: Stats,
     on_accept: OnAccept,
-    on_reject: OnReject | None = None,
+    on_attempt: OnAttempt | None = None,
 ) -> Outcome:
     """Steps from t0 over all stops to the last, adapting the step size.
 
     pace: with the first |dt| to try.  on_accept may return True to end there (an event).
+    on_attempt: sees every attempt.
     """
     t, end = t0, stops[-1].t
     direction = math.copysign(1.0, end - t0)
@@ -181,15 +187,17 @@ def march(
             if pace.accepts(taken, step):
                 stats.n_accepted += 1
                 pace.accepted(taken, step.error_ratio)
+                if on_attempt is not None:
+                    on_attempt(step, True, pace.dt)
                 if on_accept(step):
                     return Outcome(Status.EVENT, t_new, pace.dt)
                 stepper.accept(step)  # last: it may reuse the memory of the step's stages
                 t = t_new
             else:
                 stats.n_rejected += 1
-                if on_reject is not None:
-                    on_reject(step)
                 pace.rejected(taken, step)
+                if on_attempt is not None:
+                    on_attempt(step, False, pace.dt)
                 if taken < shortest_step(t, pace.span, 0.0):
                     return Outcome(pace.failure, t, taken)
         if stop.jump and t != end:
@@ -199,7 +207,13 @@ def march(
 
 
 def march_grid(
-    stepper: Stepper, grid: Sequence[float], stats: Stats, on_accept: OnAccept, *, perturb: bool = False
+    stepper: Stepper,
+    grid: Sequence[float],
+    stats: Stats,
+    on_accept: OnAccept,
+    on_attempt: OnAttempt | None = None,
+    *,
+    perturb: bool = False,
 ) -> Outcome:
     """Steps along a fixed grid; nothing is rejected.
 
@@ -212,6 +226,8 @@ def march_grid(
             stepper.restart(t, after_jump=True)
         step = stepper.attempt(t, t_new, before_jump=perturb, evaluate_end=i < last and not perturb)
         stats.n_accepted += 1
+        if on_attempt is not None:
+            on_attempt(step, True, abs(t_new - t))
         if on_accept(step):
             return Outcome(Status.EVENT, t_new, abs(t_new - t))
         stepper.accept(step)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .axes import Axes
+
 Norm = Callable[[Tensor], Tensor]
 
 
@@ -25,6 +27,17 @@ class Tolerance:
         for y in states[1:]:
             size = torch.maximum(size, y.abs())  # torch.maximum keeps NaN, Python's max drops it
         return size.mul_(self.rtol).add_(self.atol)
+
+    def select(self, keep: Tensor, axes: Axes, batch: int) -> Tolerance:
+        """The tolerances of the samples at the positions in keep."""
+
+        def part(value: float | Tensor) -> float | Tensor:
+            if not isinstance(value, Tensor) or value.dim() < axes.ndim - axes.batch:
+                return value
+            axis = axes.batch - axes.ndim  # counted from behind: leading axes may be missing
+            return value.index_select(axis, keep) if value.shape[axis] == batch else value
+
+        return Tolerance(part(self.rtol), part(self.atol))
 
 
 def rms(x: Tensor) -> Tensor:

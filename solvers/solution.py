@@ -3,23 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from .errors import ArgumentError, ArgumentTypeError
 from .loop import Stats
 from .status import Status
+from .trace import TraceRow
+
+# t (any shape), whether each sample has its own times → values or derivatives in y0's structure
+Query = Callable[[Tensor, bool], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
     """The solution of an initial value problem.
 
-    t: [T], the times asked for.  y: [T, *y0.shape], or a pytree of such in y0's structure.
-    status: a Status.  stats: what it cost; the backward pass fills its part when it has run.
+    t: [T], the times of y (per-sample times: [T, B]).  y: [T, *y0.shape], or a pytree of such in y0's
+    structure; NaN where a sample failed or an event ended the solve before.
+    status: a Status; per sample an int8 tensor [B] of its values.  stats: what it cost; the backward
+    pass fills its part when it has run.
+    t_events, y_events: one entry an event function: [n] and [n, *y0.shape] (per sample: lists over
+    samples).  trace: one row an attempt, where asked for.
     """
 
     t: Tensor
     y: Any
-    status: Status
+    status: Status | Tensor
     stats: Stats
+    t_events: list[Any] = dataclasses.field(default_factory=list)
+    y_events: list[Any] = dataclasses.field(default_factory=list)
+    trace: list[TraceRow] | None = None
+    _value: Query | None = dataclasses.field(default=None, repr=False)
+    _derivative: Query | None = dataclasses.field(default=None, repr=False)
+
+    def __call__(self, t: Tensor, per_sample: bool = False) -> Any:
+        """y at any t inside the solve, [*t.shape, *y0.shape]; needs ``dense=True``.
+
+        per_sample: t.shape[-1] is B and asks each sample for its own times: [*t.shape, *S].
+        Raises ArgumentError for a time outside the solve.
+        """
+        return self._ask(self._value, t, per_sample)
+
+    def derivative(self, t: Tensor, per_sample: bool = False) -> Any:
+        """dy/dt of the dense output at any t, shaped as `__call__`'s result.
+
+        Differentiable with gradient=Direct() only; otherwise detached.
+        """
+        return self._ask(self._derivative, t, per_sample)
+
+    @staticmethod
+    def _ask(query: Query | None, t: Tensor, per_sample: bool) -> Any:
+        if query is None:
+            raise ArgumentError("this solution has no dense output: solve with dense=True.")
+        if not isinstance(t, Tensor) or not t.dtype.is_floating_point:
+            raise ArgumentTypeError(f"t={t!r} must be a floating-point tensor of times.")
+        return query(t, per_sample)

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from .controller import PID
 from .errors import solver_error
+from .events import EventWatch, Fired
 from .loop import Outcome, Pace, Stats, Stop, march, march_grid
 from .norms import Norm, Tolerance
 from .output import OutputWriter, Place
 from .status import Status
 from .step import Field
 from .stepper import RungeKuttaStepper, Step
+from .stiffness import stiffness_sentence
 from .tableau import Tableau
+from .trace import Trace
 
 Hook = Callable[[Step], "bool | None"]
 Grid = Callable[[Sequence[float]], Sequence[float]]
@@ -53,13 +56,36 @@ class Settings:
 
 @dataclasses.dataclass
 class Run:
-    """What a forward solve gives: values and (where asked) derivatives at the times, their places."""
+    """What a forward solve gives.
 
+    times, values, derivatives (where asked), places: of the outputs; after them those of the events
+    that fired.  steps: the steps themselves, for dense output.  end: where the solve ended.
+    """
+
+    times: list[float]
     values: list[Tensor]
     derivatives: list[Tensor] | None
     places: list[Place]
+    fired: list[Fired]
+    steps: list[Step]
+    end: float
     stats: Stats
     outcome: Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What a solve is to record besides the values at the times.
+
+    derivatives: y'(t) at the outputs.  every_step: outputs at every accepted step instead.
+    dense: keep the steps.  watch: events.  trace: rows for study.
+    """
+
+    derivatives: bool = False
+    every_step: bool = False
+    dense: bool = False
+    watch: EventWatch | None = None
+    trace: Trace | None = None
 
 
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
@@ -86,19 +112,18 @@ def forward_solve(
     settings: Settings,
     stats: Stats,
     *,
+    wish: Wish = Wish(),
     hooks: Sequence[Hook] = (),
     on_step: Hook | None = None,
-    judge: Callable[[Step], Tensor] | None = None,
     on_reject: Callable[[Step], None] | None = None,
+    judge: Callable[[Step], Tensor] | None = None,
     differentiable: bool = False,
-    derivatives: bool = False,
-    keep_stages: bool = False,
     wrap: Callable[[RungeKuttaStepper], Any] | None = None,
 ) -> Run:
     """Solves from times[0] to times[-1].
 
-    hooks, on_step: called with each accepted step; one that returns True ends the solve.
-    judge: the error ratio of a step, instead of the settings' norm.  on_reject: of each rejected one.
+    hooks, on_step: called with each accepted step.  on_reject: with each rejected one.
+    judge: the error ratio of a step, instead of the settings' norm.
     wrap: puts an observer around the stepper (torchdiffeq's callbacks).
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
@@ -108,25 +133,77 @@ def forward_solve(
         z0,
         None if settings.fixed else settings.tolerance,
         settings.norm,
-        keep_stages=keep_stages,
+        keep_stages=wish.dense,
         differentiable=differentiable,
     )
     stepper.judge = judge
     stepper.direction = math.copysign(1.0, times[-1] - times[0])
-    writer = OutputWriter(times, z0, derivatives=derivatives)
-
-    def on_accept(step: Step) -> bool:
-        writer(step)
-        ends = [hook(step) for hook in (*hooks, on_step) if hook is not None]
-        return any(ends)
-
-    outcome = _march(stepper, times, settings, stats, on_accept, on_reject, wrap)
+    if wish.watch is not None:
+        stepper.watch = wish.watch.evaluate
+    listeners = [hook for hook in (*hooks, on_step) if hook is not None]
+    collector = Collector(times, z0, wish, listeners, on_reject)
+    collector.limit, collector.stats = settings.max_steps, stats
+    outcome = _march(stepper, times, settings, stats, collector, wrap)
     stats.dt_last = outcome.dt
     if outcome.status not in (Status.SUCCESS, Status.EVENT):
-        raise solver_error(outcome.t, outcome.dt, outcome.status, stats)
+        raise solver_error(outcome.t, outcome.dt, outcome.status, stats, collector.verdict)
+    run = collector.run(outcome, stats)
     if settings.fixed:
-        _check_fixed(writer, times, stats)
-    return Run(writer.values, writer.derivatives, writer.places, stats, outcome)
+        _check_fixed(run, stats)
+    return run
+
+
+class Collector:
+    """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks."""
+
+    def __init__(
+        self,
+        times: Sequence[float],
+        z0: Tensor,
+        wish: Wish,
+        hooks: Sequence[Hook],
+        on_reject: Callable[[Step], None] | None,
+    ):
+        self.wish, self.hooks, self.on_reject = wish, hooks, on_reject
+        self.writer = OutputWriter(times, z0, derivatives=wish.derivatives, every_step=wish.every_step)
+        self.steps: list[Step] = []
+        self.end: float | None = None
+        self.limit, self.stats, self.verdict = math.inf, Stats(), ""
+
+    def accept(self, step: Step) -> bool:
+        """Of each accepted step; True where a terminal event ends the solve."""
+        if self.wish.watch is not None:
+            self.end = self.wish.watch.check(step)
+        self.writer(step, self.end)
+        if self.wish.dense:
+            step.complete()
+            self.steps.append(step)
+        for hook in self.hooks:
+            hook(step)
+        return self.end is not None
+
+    def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
+        """Of each attempt."""
+        if self.stats.n_steps >= self.limit:
+            self.verdict = stiffness_sentence(step)  # now: an accepted step's stages are overwritten
+        if self.wish.trace is not None:
+            self.wish.trace.attempt(step, accepted, dt_next)
+        if not accepted and self.on_reject is not None:
+            self.on_reject(step)
+
+    def run(self, outcome: Outcome, stats: Stats) -> Run:
+        """The result; outputs that an event left out are NaN, and lie nowhere."""
+        w = self.writer
+        missing = 0 if w.every_step else len(w.wanted) - len(w.times)
+        w.times += list(w.wanted[len(w.wanted) - missing :]) if missing else []
+        for _ in range(missing):
+            w.values.append(torch.full_like(w.values[0], math.nan))
+            w.places.append(Place(-2, 1.0))
+            if w.derivatives is not None:
+                w.derivatives.append(torch.zeros_like(w.values[0]))
+        fired = [] if self.wish.watch is None else self.wish.watch.fired
+        end = outcome.t if self.end is None else self.end
+        return Run(w.times, w.values, w.derivatives, w.places, fired, self.steps, end, stats, outcome)
 
 
 def _march(
@@ -134,33 +211,33 @@ def _march(
     times: Sequence[float],
     settings: Settings,
     stats: Stats,
-    on_accept: Callable[[Step], bool],
-    on_reject: Callable[[Step], None] | None,
+    collector: Collector,
     wrap: Callable[[RungeKuttaStepper], Any] | None,
 ) -> Outcome:
     """Chooses the grid or the first step, and runs the loop."""
     t0, end = times[0], times[-1]
-    jumps_at_start = t0 in settings.jump_at or settings.perturb
-    stepper.restart(t0, after_jump=jumps_at_start)
+    stepper.restart(t0, after_jump=t0 in settings.jump_at or settings.perturb)
     driven = stepper if wrap is None else wrap(stepper)
+    accept, attempt = collector.accept, collector.attempt
     if settings.fixed:
         assert settings.grid is not None
-        return march_grid(driven, settings.grid(times), stats, on_accept, perturb=settings.perturb)
-    stops = stops_of(t0, end, settings)
+        grid = settings.grid(times)
+        return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb)
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end)
     pace = Pace(settings.controller, settings.tableau.error_order, dt0)
-    return march(driven, pace, t0, stops, settings.max_steps, stats, on_accept, on_reject)
+    return march(driven, pace, t0, stops_of(t0, end, settings), settings.max_steps, stats, accept, attempt)
 
 
-def _check_fixed(writer: OutputWriter, times: Sequence[float], stats: Stats) -> None:
+def _check_fixed(run: Run, stats: Stats) -> None:
     """Fixed steps cannot reject, so NaN is looked for in what is returned (one host read)."""
-    fine = torch.stack([torch.isfinite(value.detach()).all() for value in writer.values])
-    if not bool(fine.all()):  # host read
-        first = int((~fine).nonzero()[0])
+    reached = [(t, v) for t, v, p in zip(run.times, run.values, run.places, strict=True) if p.step != -2]
+    fine = torch.stack([torch.isfinite(value.detach()).all() for _, value in reached])
+    flags = fine.tolist()  # host read
+    if not all(flags):
         raise solver_error(
-            times[first],
+            reached[flags.index(False)][0],
             stats.dt_first,
             Status.NON_FINITE,
             stats,

@@ -51,9 +51,11 @@ class Layout:
         """Views of the leaves; z may have further axes in front (times, stages)."""
         if self.single:
             return [z]
-        front = z.shape[: -2 if self.batched else -1]
+        # The batch may have shrunk (compact), so its size is z's and not the leaf's.
+        front = z.shape[:-1]
         pieces = torch.split(z, self.sizes, dim=-1)
-        return [piece.reshape(*front, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        tails = [shape[1:] if self.batched else shape for shape in self.shapes]
+        return [piece.reshape(*front, *tail) for piece, tail in zip(pieces, tails, strict=True)]
 
     def unpack(self, z: Tensor) -> Any:
         """The pytree again; z may have further axes in front."""

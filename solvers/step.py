@@ -47,14 +47,17 @@ class Stages(Protocol):
         """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
 
     def probe(self) -> Tensor:
-        """Sum of all stages, 0-d or [B]: non-finite if any is (or, rarely, if it overflows)."""
+        """Sum of all stages, 0-d: non-finite if any is (or, rarely, if it overflows)."""
+
+    def nought(self) -> Tensor:
+        """Like the state: 0, or NaN where a stage is not finite."""
 
 
 class StageBuffer:
     """Stages in one tensor [n, *S], for solves without autograd.
 
     dt: float, or a tensor [B, 1, …] that broadcasts against the state (per-sample steps).
-    batch_axis: None (one step size) or the state's axis along which dt varies.
+    storage: memory of an earlier attempt to write over.
     """
 
     def __init__(self, numeric: Numeric, like: Tensor, dt: float | Tensor, storage: Tensor | None = None):
@@ -105,15 +108,11 @@ class StageBuffer:
 
     def probe(self) -> Tensor:
         """Sum over all stages put."""
-        if isinstance(self.dt, float):
-            return self.flat[: self.count].sum()
-        dims = [0, *(i + 1 for i, size in enumerate(self.dt.shape) if size == 1)]
-        return self.k[: self.count].sum(dims)
+        return self.flat[: self.count].sum()
 
-    def fresh(self, dt: float | Tensor, *, keep: bool) -> StageBuffer:
-        """A buffer for the next attempt; it takes this one's storage unless that must be kept."""
-        like = self.k[0]
-        return StageBuffer(self.numeric, like, dt, None if keep else self.k)
+    def nought(self) -> Tensor:
+        """0 or NaN."""
+        return (self.k[: self.count] * 0.0).sum(0)
 
 
 class StageList:
@@ -159,14 +158,14 @@ class StageList:
 
     def probe(self) -> Tensor:
         """Sum over all stages."""
-        if isinstance(self.dt, float):
-            return torch.stack([k.sum() for k in self.k]).sum()
-        dims = [i for i, size in enumerate(self.dt.shape) if size == 1]
-        return torch.stack([k.sum(dims) for k in self.k]).sum(0)
+        return torch.stack([k.sum() for k in self.k]).sum()
 
-    def fresh(self, dt: float | Tensor, *, keep: bool) -> StageList:
-        """Stages for the next attempt."""
-        return StageList(self.numeric, dt)
+    def nought(self) -> Tensor:
+        """0 or NaN."""
+        total = self.k[0] * 0.0
+        for k in self.k[1:]:
+            total = total + k * 0.0
+        return total
 
 
 @dataclasses.dataclass

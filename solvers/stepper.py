@@ -28,6 +28,7 @@ class Step:
     stages, saved: k_i and what the field saved at each; valid until the next attempt unless the
     stepper keeps stages.  chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
+    watched: the event functions at (t1, y1), where events are watched.
     """
 
     t0: float
@@ -40,6 +41,7 @@ class Step:
     times: list[Tensor]
     error_ratio: float = math.nan
     finite: bool = True
+    watched: list[float] | None = None
     _dense: bool = False
 
     @property
@@ -81,6 +83,11 @@ class Step:
             self._ensure_end()
             dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
         self._dense = True
+
+    def complete(self) -> None:
+        """Evaluates everything the dense output will need."""
+        self._ensure_dense()
+        self._ensure_end()
 
     def value(self, t: float) -> Tensor:
         """y(t) for t in the step; exactly y1 at t1."""
@@ -138,6 +145,7 @@ class RungeKuttaStepper:
         self.chained = False
         self.direction = 1.0
         self.judge: Callable[[Step], Tensor] | None = None
+        self.watch: Callable[[float, Tensor], Tensor] | None = None
         self._stages: StageBuffer | StageList | None = None
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
@@ -198,7 +206,11 @@ class RungeKuttaStepper:
             else:
                 ratio = error_ratio(result.stages.errors(), step.y0, step.y1, self.tolerance, self.norm)
             probe = result.stages.probe() + step.y1.sum()
-            step.error_ratio, probed = torch.stack((ratio.to(probe), probe)).tolist()  # host read
+            reads = torch.stack((ratio.to(probe), probe))
+            if self.watch is not None:
+                reads = torch.cat((reads.double(), self.watch(step.t1, step.y1)))
+            step.error_ratio, probed, *watched = reads.tolist()  # host read
+            step.watched = watched if self.watch is not None else None
         if not (math.isfinite(probed) and math.isfinite(step.error_ratio)):
             self._examine(step)
 

@@ -174,18 +174,18 @@ class Tableau:
         """One row of polynomial coefficients for each stage, f(t1, y1) and dense stages included."""
         return self.dense or hermite(self.b, self.n_stages - 1)
 
-    @property
+    @functools.cached_property
     def dense_needs_end(self) -> bool:
         """Whether the dense output needs f(t1, y1) or further stages (linear interpolation does not)."""
         return bool(self.c_dense) or any(w != 0 for w in self.interpolant[self.n_stages - 1])
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (tableaus are few and live as long as the program)
     def with_interpolant(self, kind: str) -> Tableau:
         """The same method with "linear" or "cubic" (Hermite) interpolation between its steps."""
+        rows: tuple[Row, ...] = ()
         if kind == "linear":
             rows = tuple((w,) for w in (*self.b, *[Fraction(0)] * (self.n_stages - len(self.b))))
-            order = 1
-        else:
-            rows, order = hermite(self.b, self.n_stages - 1), 3
+        order = 1 if kind == "linear" else 0  # 0: filled in for Hermite's
         return dataclasses.replace(self, dense=rows, dense_order=order, c_dense=(), a_dense=())
 
     def rows(self) -> tuple[Row, ...]:

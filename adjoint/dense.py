@@ -1,0 +1,69 @@
+"""Differentiable questions to a dense output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers.dense import DenseOutput
+from ..solvers.errors import ArgumentError
+from .engine import Answer, Problem
+from .function import Solve, Task
+
+
+class DenseQuery:
+    """y(t) and y'(t) of one solve, [*t.shape, *z].
+
+    Values are differentiable with respect to whatever the solve was, and t: an adjoint walks the
+    same steps back with the asked times as its observations.
+    """
+
+    def __init__(self, problem: Problem, answer: Answer):
+        self.problem, self.again = problem, answer.again
+        self.output = DenseOutput(answer.run.steps, problem.times[0], answer.run.end)
+
+    def _times(self, t: Tensor) -> list[float]:
+        if t.device != self.problem.z0.device:
+            raise ArgumentError(f"t is on {t.device}, the solution on {self.problem.z0.device}.")
+        return t.detach().double().reshape(-1).tolist()  # host read
+
+    def value(self, t: Tensor) -> Tensor:
+        """y(t)."""
+        times = self._times(t)
+        found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
+        if t.requires_grad and torch.is_grad_enabled():
+            slopes = torch.stack([self.output.derivative(time) for time in times])
+            shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes.dtype)
+            found = found + shift * slopes
+        return found.reshape(*t.shape, *self.problem.z0.shape)
+
+    def derivative(self, t: Tensor) -> Tensor:
+        """y'(t)."""
+        times = self._times(t)
+        found = [self.output.derivative(time) for time in times]
+        flat = torch.stack(found) if found else self.problem.z0.new_empty((0, *self.problem.z0.shape))
+        return flat.reshape(*t.shape, *self.problem.z0.shape)
+
+    def _along(self, times: list[float]) -> Tensor:
+        """[n, *z]; through the adjoint where the solve had one."""
+        again = self.again
+        if again is None or not torch.is_grad_enabled():
+            return torch.stack([self.output.value(time) for time in times])
+        asked = [self.problem.times[0], *times]
+        places = [self.output.place(time) for time in times]
+
+        def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
+            return torch.stack([z0, *(self.output.value(time) for time in times)]), None, None
+
+        def backward(record: Any, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
+            return again.backward(asked, places, list(values.unbind()), list(g.unbind()), want)
+
+        task = Task(forward, backward, _no_times, self.problem.autocast)
+        t = self.problem.t.detach()
+        return Solve.apply(task, self.problem.z0, t, *again.theta)[1:]
+
+
+def _no_times(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
+    raise AssertionError("a question's start is the solve's: its times are no inputs here")

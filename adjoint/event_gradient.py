@@ -1,0 +1,47 @@
+"""The derivative of an event's time and state, by the implicit function theorem.
+
+g(t*, y(t*; θ); φ) = 0 gives dt* = −(g_y · dy + g_φ · dφ)/(g_t + g_y · f), dy at fixed time; then the
+state moves with the time, y* = y(t*) + f dt*. φ: parameters of the event function itself.
+
+Source: R. T. Q. Chen, B. Amos, M. Nickel, Learning neural event functions for ordinary differential
+equations, ICLR 2021, App. B.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..solvers.events import Event
+from ..solvers.state import Layout
+from ..solvers.stepper import clock
+from .engine import Problem
+
+
+def differentiable_event(
+    event: Event, layout: Layout, problem: Problem, t: float, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(t*, z*) with their gradients, from the state z at the fixed time t (z's graph is kept).
+
+    t* is float64. Without a graph on z or on the event function both are constants.
+    """
+    when = torch.full((), t, dtype=torch.float64, device=z.device)
+    if not torch.is_grad_enabled():
+        return when, z
+    residual = event.fn(clock(t, z), layout.unpack(z)).reshape(()).double()
+    if not residual.requires_grad:
+        return when, z
+    with problem.autocast.inside(), torch.no_grad():
+        slope = problem.plain(clock(t, z), z.detach())
+        problem.stats.nfe = problem.stats.nfe + 1
+    moving_t, moving_z = clock(t, z).requires_grad_(), z.detach().requires_grad_()
+    with torch.enable_grad():
+        g = event.fn(moving_t, layout.unpack(moving_z)).reshape(())
+    g_t, g_z = torch.autograd.grad(g, (moving_t, moving_z), allow_unused=True)
+    rate = torch.zeros_like(when)
+    if g_t is not None:
+        rate = rate + g_t.double()
+    if g_z is not None:
+        rate = rate + (g_z * slope).sum().double()
+    shift = -(residual - residual.detach()) / rate
+    return when + shift, z + shift.to(z.dtype) * slope

@@ -1,0 +1,124 @@
+"""`solve` with one step size: from a request to a Solution."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers.checks import check_positive, check_times
+from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.events import EventWatch
+from ..solvers.loop import Stats
+from ..solvers.solution import Query, Solution
+from ..solvers.solve import Settings, Wish, uniform_grid
+from ..solvers.state import Layout
+from ..solvers.stepper import clock
+from ..solvers.trace import Trace
+from .dense import DenseQuery
+from .engine import Answer, Problem, differentiate
+from .event_gradient import differentiable_event
+from .request import Request, norm_of
+from .wrap import wrap
+
+
+def solve_shared(request: Request) -> Solution:
+    """The solve; raises SolverError where it cannot go on."""
+    options, z0, t, layout = request.options, request.z0, request.t, request.layout
+    times = check_times(t, z0)
+    if isinstance(options.dt0, Tensor):
+        raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
+    if options.dt0 is not None:
+        check_positive(options.dt0, "dt0")
+    problem = make_problem(request, times)
+    answer = differentiate(problem, options.gradient)
+    run = answer.run
+    n = len(run.times)
+    y, own_t = answer.values[:n], t
+    if options.save == "steps":
+        own_t = torch.tensor(run.times, dtype=t.dtype).to(t.device)
+    elif options.save == "end":
+        y, own_t = y[-1:], t[-1:]
+    t_events, y_events = _events(request, problem, answer, n)
+    trace = None if problem.wish.trace is None else problem.wish.trace.rows()
+    value, derivative = _queries(problem, answer, layout) if options.dense else (None, None)
+    return Solution(
+        own_t,
+        layout.unpack(y),
+        run.outcome.status,
+        problem.stats,
+        t_events,
+        y_events,
+        trace,
+        value,
+        derivative,
+    )
+
+
+def make_problem(request: Request, times: list[float]) -> Problem:
+    """The engine's problem."""
+    options, z0, stats = request.options, request.z0, Stats()
+    settings = Settings(
+        request.tableau,
+        request.tolerance,
+        norm_of(options.norm, request.layout),
+        options.controller,
+        dt0=options.dt0,
+        grid=None if options.dt is None else functools.partial(uniform_grid, dt=options.dt),
+        max_steps=options.max_steps,
+        step_at=request.stops,
+        jump_at=request.jumps,
+    )
+    watch = None
+    if options.events:
+        watch = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
+    t = request.t
+    if options.save == "end":
+        times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
+    wish = Wish(
+        every_step=options.save == "steps",
+        dense=options.dense,
+        watch=watch,
+        trace=Trace(stats) if options.trace else None,
+    )
+    plain, make_dynamics, autocast = wrap(
+        request.func, request.layout, z0, clock(times[0], z0), options.params, stats, cast=False
+    )
+    return Problem(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish=wish)
+
+
+def _events(request: Request, problem: Problem, answer: Answer, n: int) -> tuple[list[Any], list[Any]]:
+    """For each event function the times [n] and states [n, *y0.shape] at which it fired."""
+    layout, t = request.layout, request.t
+    times: list[list[Tensor]] = [[] for _ in request.options.events]
+    states: list[list[Tensor]] = [[] for _ in request.options.events]
+    for row, fired in zip(answer.values[n:], answer.run.fired, strict=True):
+        event = request.options.events[fired.event]
+        when, z = differentiable_event(event, layout, problem, fired.t, row)
+        times[fired.event].append(when.to(t.dtype))
+        states[fired.event].append(z)
+    none_t, none_z = t.new_empty(0), request.z0.new_empty((0, *request.z0.shape))
+    return (
+        [torch.stack(found) if found else none_t for found in times],
+        [layout.unpack(torch.stack(found) if found else none_z) for found in states],
+    )
+
+
+def _queries(problem: Problem, answer: Answer, layout: Layout) -> tuple[Query, Query]:
+    query = DenseQuery(problem, answer)
+
+    def refuse(per_sample: bool) -> None:
+        if per_sample:
+            raise ArgumentError("per_sample=True needs a solve with stepping='per_sample'.")
+
+    def value(t: Tensor, per_sample: bool) -> Any:
+        refuse(per_sample)
+        return layout.unpack(query.value(t))
+
+    def derivative(t: Tensor, per_sample: bool) -> Any:
+        refuse(per_sample)
+        return layout.unpack(query.derivative(t))
+
+    return value, derivative

@@ -1,0 +1,115 @@
+"""The user's func or Dynamics as the engine wants it, with what it returns checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..solvers.checks import check_derivative
+from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..solvers.field import Autocast, PackedFunction
+from ..solvers.loop import Stats
+from ..solvers.state import Layout
+from .autograd_dynamics import AutogradDynamics, discover_parameters
+from .dynamics import Dynamics
+
+Plain = Callable[[Tensor, Tensor], Tensor]
+
+
+def wrap(
+    func: Callable[[Tensor, Any], Any] | Dynamics,
+    layout: Layout,
+    z0: Tensor,
+    first_time: Tensor,
+    params: Iterable[Tensor] | None,
+    stats: Stats,
+    *,
+    cast: bool,
+) -> tuple[Plain, Callable[[], Dynamics], Autocast]:
+    """(f on the packed state, what makes its Dynamics, the autocast state).
+
+    first_time: the start as func wants it, for the evaluation that finds func's parameters.
+    cast: results of another floating dtype are converted (torchdiffeq's face).
+    """
+    autocast = Autocast(z0.device)
+    if isinstance(func, Dynamics):
+        checked = CheckedDynamics(func, autocast)
+        return lambda t, z: checked.forward(t, z)[0], lambda: checked, autocast
+    if not callable(func):
+        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    packed = PackedFunction(func, layout, autocast, cast)
+
+    def make_dynamics() -> Dynamics:
+        if params is not None:
+            wanted = list(params)
+        elif isinstance(func, nn.Module):
+            wanted = list(func.parameters())
+        else:
+            stats.nfe = stats.nfe + 1
+            wanted = discover_parameters(packed, first_time, z0)
+        return AutogradDynamics(packed, wanted, autocast)
+
+    return packed, make_dynamics, autocast
+
+
+class CheckedDynamics(Dynamics):
+    """A user's Dynamics, with the shapes of what it returns checked and its autocast state restored."""
+
+    def __init__(self, inner: Dynamics, autocast: Autocast):
+        self.inner, self.autocast = inner, autocast
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The inner one's."""
+        return tuple(self.inner.theta())
+
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """The inner one's, dz checked."""
+        with self.autocast.inside():
+            dz, saved = self.inner.forward(t, z)
+        return check_derivative(dz, z, self.autocast.enabled), saved
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """The inner one's, z̄ checked."""
+        with self.autocast.inside():
+            z_bar, deltas = self.inner.vjp(saved, cotangent)
+        if not isinstance(z_bar, Tensor) or z_bar.shape != cotangent.shape:
+            found = tuple(z_bar.shape) if isinstance(z_bar, Tensor) else type(z_bar).__name__
+            raise DynamicsError(
+                f"{type(self.inner).__name__}.vjp returned {found} for the state's cotangent; it must "
+                f"have the state's shape {tuple(cotangent.shape)}."
+            )
+        return z_bar.to(cotangent.dtype), deltas
+
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The inner one's, number and shapes checked."""
+        theta = self.theta()
+        gradients = tuple(self.inner.parameter_gradients(saved, deltas, weights))
+        name = type(self.inner).__name__
+        if len(gradients) != len(theta):
+            raise DynamicsError(
+                f"{name}.parameter_gradients returned {len(gradients)} gradients for the {len(theta)} "
+                "tensors of theta(): one for each, in that order (None for zero)."
+            )
+        for i, (gradient, p) in enumerate(zip(gradients, theta, strict=True)):
+            if gradient is not None and gradient.shape != p.shape:
+                raise DynamicsError(
+                    f"{name}.parameter_gradients: entry {i} has shape {tuple(gradient.shape)}, but "
+                    f"theta()[{i}] has {tuple(p.shape)}: keep the order of theta()."
+                )
+        return gradients
+
+
+def check_independent_samples(func: Any) -> None:
+    """Refuses what makes samples depend on each other: BatchNorm in training mode."""
+    modules = func.named_modules() if isinstance(func, nn.Module) else ()
+    for name, module in modules:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ArgumentError(
+                f"func.{name} is a {type(module).__name__} in training mode: it mixes the samples, which "
+                "per-sample stepping must keep apart. Use GroupNorm or LayerNorm, func.eval(), or "
+                "stepping='shared'."
+            )

@@ -1,0 +1,312 @@
+"""Stepping per sample: time, step size, acceptance and status are tensors, one entry a sample.
+
+All samples attempt their own step in one batched evaluation of f. A sample that has finished stays,
+with a step of length 0, or (compact) leaves the batch, so that f sees fewer and fewer. A sample that
+fails keeps its status; its row is overwritten by a healthy one's, so that no NaN stays in the batch.
+One host read per attempt: how many samples go on, how many outputs lie in the step, what needs care.
+
+Source of the idea: M. Lienen, S. Günnemann, torchode: A parallel ODE solver for PyTorch, 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .axes import Axes
+from .batched_output import SampleOutput
+from .initial_step import initial_steps
+from .loop import Stats
+from .norms import combine_errors
+from .samples import Rows, SampleRecorder, SampleSettings, SampleStep
+from .status import Status
+from .step import Field, StageBuffer, StageList, StepResult, dense_stages, rk_step
+from .tableau import Numeric
+
+
+class SampleSolve:
+    """One solve with a step size for each sample.
+
+    field: counts its batched calls itself.  t0, end: [B].  recorder: keeps what an adjoint needs.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        z0: Tensor,
+        t0: Tensor,
+        end: Tensor,
+        axes: Axes,
+        settings: SampleSettings,
+        output: SampleOutput,
+        stats: Stats,
+        *,
+        differentiable: bool = False,
+        recorder: SampleRecorder | None = None,
+    ):
+        self.field, self.axes, self.settings, self.output, self.stats = field, axes, settings, output, stats
+        self.differentiable, self.recorder = differentiable, recorder
+        self.tableau = settings.tableau
+        self.numeric: Numeric = self.tableau.numeric(z0.dtype, z0.device)
+        self.tolerance, self.norm = settings.tolerance, settings.norm
+        self.y = self.first = z0
+        self.rows, self.whole = Rows.begin(t0, end), Rows.begin(t0, end)
+        self.span = (end - t0).abs()
+        self.storage: Tensor | None = None
+
+    def run(self) -> Rows:
+        """Steps until no sample goes on; the rows as they ended, in the order of the batch."""
+        running = self._begin()
+        while running:
+            if self.settings.compact and running < len(self.rows.index):
+                self._compact(running)
+            running = self._attempt()
+        self.rows.write_into(self.whole)
+        return self.whole
+
+    # The start
+
+    def _begin(self) -> int:
+        """First evaluation and first step size; how many samples have somewhere to go."""
+        r = self.rows
+        bad = ~self.axes.all_samples(torch.isfinite(self.y))
+        r.mark(bad, Status.NON_FINITE)
+        r.mark(~bad & (r.t == r.end), Status.SUCCESS)
+        self._replace(bad)
+        saved = self._evaluate_first(~bad)
+        broken = r.running & ~self.axes.all_samples(torch.isfinite(self.first))
+        running, any_broken = torch.stack((r.running.sum(), broken.sum())).tolist()  # host read
+        if any_broken:
+            r.mark(broken, Status.NON_FINITE)
+            self._replace(bad | broken)
+            saved = self._evaluate_first(torch.zeros_like(bad))  # again, so that no NaN is in what is kept
+        self.output.start_derivatives(self.first)
+        if self.recorder is not None:
+            self.recorder.start(saved)
+        if running > any_broken:
+            self._first_step()
+        return running - any_broken
+
+    def _replace(self, bad: Tensor) -> None:
+        """Overwrites bad rows of the working state by a healthy one's: NaN times 0 is NaN."""
+        healthy = (~bad).to(torch.int8).argmax().reshape(1)
+        mask = self.axes.spread(bad)
+        self.y = torch.where(mask, self.y.index_select(self.axes.batch, healthy), self.y)
+        self.rows.t = torch.where(bad, self.rows.t.index_select(0, healthy), self.rows.t)
+        self.y = torch.where(mask & ~torch.isfinite(self.y), 0.0, self.y)  # where no sample is healthy
+
+    def _evaluate_first(self, counted: Tensor) -> Any:
+        r = self.rows
+        at_jump = ((r.t[:, None] == self.settings.stops) & self.settings.jumps).any(1)
+        time = self._beside(self.axes.clock(r.t, self.y), at_jump, 1.0)
+        self.first, saved = self.field(time, self.y)
+        r.nfe = r.nfe + counted
+        return saved
+
+    def _beside(self, time: Tensor, which: Tensor, side: float) -> Tensor:
+        """The next float after (side 1) or before (−1) in each sample's direction, where asked."""
+        if not len(self.settings.jumps):
+            return time
+        shape = time.shape
+        toward = (self.rows.direction * side * math.inf).to(time).view(shape)
+        return torch.where(which.view(shape), torch.nextafter(time, toward), time)
+
+    def _first_step(self) -> None:
+        r, settings = self.rows, self.settings
+        if settings.dt is not None:
+            r.dt = torch.full_like(r.t, settings.dt)
+        elif settings.dt0 is not None:
+            r.dt = settings.dt0
+        else:
+            r.dt = initial_steps(
+                self.field,
+                r.t,
+                r.end,
+                r.direction,
+                self.y,
+                self.first,
+                self.tableau.error_order,
+                self.tolerance,
+                self.norm,
+                self.axes,
+            )
+            r.nfe = r.nfe + r.running
+        r.dt = r.dt.clamp(max=settings.controller.dt_max)
+        self.stats.dt_first = r.dt
+
+    # One attempt
+
+    def _attempt(self) -> int:
+        """One attempt of every sample; how many go on. One host read."""
+        stop, jump = self._next_stop()
+        left = (stop - self.rows.t).abs()
+        cut = left <= 1.001 * self.rows.dt
+        self._give_up_if_too_short(cut)
+        r = self.rows
+        t1 = torch.where(cut, stop, r.t + r.direction * r.dt)
+        t1 = torch.where(r.running, t1, r.t)  # those that have finished stay, with a step of length 0
+        step = self._step(t1, cut & jump)
+        rejected = r.running & ~step.accepted
+        bad = rejected & ~step.finite
+        jumped = step.accepted & cut & jump & (t1 != r.end)
+        crossing = self.output.count(step, step.accepted)
+        self._advance(step, rejected, bad)
+        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), crossing))
+        running, any_bad, any_jumped, rounds = flags.tolist()  # host read
+        if any_bad and (self.differentiable or self.recorder is not None):
+            self._clean(step, cut & jump)
+        if rounds:
+            self._ensure_dense(step)
+            step.outputs = self.output.write(step, rounds, self.numeric)
+        if self.recorder is not None:
+            self.recorder.step(step)
+        if any_jumped:
+            self._restart(jumped)
+        return running
+
+    def _next_stop(self) -> tuple[Tensor, Tensor]:
+        """Each sample's next time to hit, and whether f jumps there."""
+        r, stops = self.rows, self.settings.stops
+        if not len(stops):
+            return r.end, torch.zeros_like(r.non_finite)
+        ahead = (stops - r.t[:, None]) * r.direction[:, None]
+        far = (r.end - r.t) * r.direction
+        ahead = torch.where((ahead > 0) & (ahead <= far[:, None]), ahead, math.inf)
+        distance, which = ahead.min(1)
+        found = torch.isfinite(distance)
+        return torch.where(found, stops[which], r.end), found & self.settings.jumps[which]
+
+    def _shortest(self) -> Tensor:
+        """`loop.shortest_step` for each sample."""
+        t = self.rows.t.abs()
+        spacing = torch.nextafter(t, torch.full_like(t, math.inf)) - t
+        return torch.maximum(10.0 * spacing, 1e-20 * self.span.index_select(0, self.rows.index))
+
+    def _give_up_if_too_short(self, cut: Tensor) -> None:
+        r, c = self.rows, self.settings.controller
+        short = r.running & ~cut & (r.dt < self._shortest().clamp(min=c.dt_min))
+        if c.force_dt_min and c.dt_min > 0:
+            raised = short & ~r.non_finite
+            r.dt = torch.where(raised, c.dt_min, r.dt)
+            short = short & ~raised
+        self._fail(short)
+
+    def _fail(self, which: Tensor) -> None:
+        kind = torch.where(self.rows.non_finite, int(Status.NON_FINITE), int(Status.STEP_UNDERFLOW))
+        self.rows.mark(which, kind)
+
+    def _step(self, t1: Tensor, before_jump: Tensor) -> SampleStep:
+        """Stages, error ratio and decision of one attempt from the present rows to t1."""
+        r, axes = self.rows, self.axes
+        dt = axes.spread(t1 - r.t).to(self.y.dtype)
+        times = [axes.clock(t1 if c == 1.0 else r.t + c * (t1 - r.t), self.y) for c in self.numeric.c]
+        times = [
+            self._beside(t, before_jump, -1.0) if c == 1.0 else t
+            for t, c in zip(times, self.numeric.c, strict=True)
+        ]
+        result = self._stages(self.y, self.first, dt, times)
+        r.nfe = r.nfe + (self.tableau.n_stages - 1) * r.running
+        ratio, finite = self._judge(result)
+        fits = ratio <= 1.0
+        if self.settings.controller.force_dt_min:
+            fits = fits | ((t1 - r.t).abs() <= self.settings.controller.dt_min)
+        accepted = r.running & finite & fits
+        return SampleStep(
+            r.index, r.t, t1, self.y, self.first, dt, times, result, ratio, finite, accepted, axes
+        )
+
+    def _stages(self, y: Tensor, first: Tensor, dt: Tensor, times: list[Tensor]) -> StepResult:
+        stages: StageBuffer | StageList = StageList(self.numeric, dt)
+        if not self.differentiable:
+            stages = StageBuffer(self.numeric, y, dt, self.storage)
+            self.storage = stages.k
+        return rk_step(self.field, y, (first, None), times, self.tableau, stages)
+
+    @torch.no_grad()
+    def _judge(self, result: StepResult) -> tuple[Tensor, Tensor]:
+        # 0 · x is NaN where x is not finite: a sum of them cannot overflow as the sum of x could.
+        blemish = result.stages.nought() + result.y1 * 0.0
+        finite = ~self.axes.per_sample(blemish).sum(1).isnan()
+        if self.settings.dt is not None:
+            return torch.zeros_like(self.rows.t), finite
+        scale = self.tolerance.scale(self.y, result.y1)
+        ratio = combine_errors([self.norm(error / scale) for error in result.stages.errors()])
+        return ratio.to(self.rows.t), finite
+
+    def _advance(self, step: SampleStep, rejected: Tensor, bad: Tensor) -> None:
+        """Moves on what accepted; gives every sample its next step size and status."""
+        r, controller, accepted = self.rows, self.settings.controller, step.accepted
+        taken = (step.t1 - step.t0).abs()
+        r.n_accepted, r.n_rejected = r.n_accepted + accepted, r.n_rejected + rejected
+        r.non_finite = (r.non_finite & ~accepted & ~rejected) | bad
+        if self.settings.dt is None:
+            ratio, order = step.error_ratio, self.tableau.error_order
+            grown = taken * controller.factors_accepted(ratio, r.e1, r.e2, order, r.after_rejection)
+            short = taken < r.dt  # cut to hit a stop: its error says little
+            after = torch.where(short, torch.maximum(grown, r.dt), grown).clamp(max=controller.dt_max)
+            shrunk = taken * controller.factors_rejected(torch.where(bad, math.nan, ratio), order)
+            learns = accepted & ~short
+            r.e1, r.e2 = torch.where(learns, ratio, r.e1), torch.where(learns, r.e1, r.e2)
+            r.dt = torch.where(accepted, after, torch.where(rejected, shrunk, r.dt))
+            self._fail(rejected & (taken < self._shortest()))
+        else:
+            self._fail(rejected)  # a fixed step cannot be shortened
+        r.after_rejection = (r.after_rejection & ~accepted) | rejected
+        r.t = torch.where(accepted, step.t1, r.t)
+        move = self.axes.spread(accepted)
+        self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), self.first)
+        self.y = torch.where(move, step.result.y1, self.y)
+        r.mark(r.running & (r.t == r.end), Status.SUCCESS)
+        r.mark(r.running & (r.n_accepted + r.n_rejected >= self.settings.max_steps), Status.MAX_STEPS)
+
+    def _clean(self, step: SampleStep, before_jump: Tensor) -> None:
+        """Evaluates the attempt again with a step of 0 where it was not finite.
+
+        Zero times NaN is NaN: one bad sample would spoil every sum over the batch in the backward pass.
+        """
+        dt = torch.where(self.axes.spread(step.accepted), step.dt, 0.0)
+        calm = self.axes.clock(step.t0, self.y)
+        mask = step.accepted.view(calm.shape)
+        times = [torch.where(mask, t, calm) for t in step.times]
+        before = self.differentiable
+        step.result = self._stages(step.y0, step.first, dt, times)
+        step.dt, step.times = dt, times
+        if before:  # the graph so far goes through the attempt that was not finite: leave it
+            move = self.axes.spread(step.accepted)
+            self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), step.first)
+            self.y = torch.where(move, step.result.y1, step.y0)
+
+    def _ensure_dense(self, step: SampleStep) -> None:
+        """The further stages of the dense output (dop853)."""
+        if self.tableau.c_dense:
+            dense_stages(self.field, step.y0, step.times, self.tableau, step.result)
+            self.rows.nfe = self.rows.nfe + len(self.tableau.c_dense) * step.accepted
+
+    def _restart(self, jumped: Tensor) -> None:
+        """Evaluates the first stage anew just after a discontinuity."""
+        r = self.rows
+        time = self._beside(self.axes.clock(r.t, self.y), jumped, 1.0)
+        k, saved = self.field(time, self.y)
+        self.first = torch.where(self.axes.spread(jumped), k, self.first)
+        r.nfe = r.nfe + jumped
+        r.e1 = torch.where(jumped, 1.0, r.e1)
+        r.e2 = torch.where(jumped, 1.0, r.e2)
+        if self.recorder is not None:
+            self.recorder.restart(saved, jumped)
+
+    def _compact(self, running: int) -> None:
+        """Finished samples leave the batch."""
+        keep = self.rows.running.to(torch.int8).argsort(descending=True, stable=True)[:running]
+        self.rows.write_into(self.whole)
+        size = self.axes.batch_size(self.y)
+        self.rows = self.rows.select(keep)
+        self.y = self.y.index_select(self.axes.batch, keep)
+        self.first = self.first.index_select(self.axes.batch, keep)
+        self.tolerance = self.tolerance.select(keep, self.axes, size)
+        self.output.select(keep)
+        self.storage = None
+        if self.recorder is not None:
+            self.recorder.compact(keep)

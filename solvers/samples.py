@@ -1,0 +1,151 @@
+"""What per-sample stepping knows of its samples: settings, rows, one attempt, what a recorder sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .axes import Axes
+from .controller import PID
+from .norms import Tolerance
+from .status import Status
+from .step import StepResult
+from .tableau import Tableau
+
+SampleNorm = Callable[[Tensor], Tensor]  # state → [B]
+
+
+class SampleRecorder(Protocol):
+    """What an adjoint may keep of a solve."""
+
+    def start(self, saved: Any) -> None:
+        """The first evaluation."""
+
+    def step(self, step: SampleStep) -> None:
+        """An attempt, after its outputs were written."""
+
+    def restart(self, saved: Any, which: Tensor) -> None:
+        """First stages evaluated anew for the samples in `which`."""
+
+    def compact(self, keep: Tensor) -> None:
+        """Only the rows at these positions stay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSettings:
+    """What decides the steps; norm gives one number a sample.
+
+    stops: [M] times every sample must end a step on (step_at and jump_at); jumps: [M] bool, where f
+    is discontinuous.  dt0: first |dt|, [B] or None for Hairer's.  dt: a fixed |dt|, or None.
+    """
+
+    tableau: Tableau
+    tolerance: Tolerance
+    norm: SampleNorm
+    controller: PID
+    dt0: Tensor | None
+    dt: float | None
+    max_steps: int
+    stops: Tensor
+    jumps: Tensor
+    compact: bool
+
+
+@dataclasses.dataclass
+class Rows:
+    """The loop's variables, one entry for each sample still in the batch; index: which sample it is."""
+
+    index: Tensor
+    t: Tensor
+    end: Tensor
+    direction: Tensor
+    dt: Tensor
+    e1: Tensor
+    e2: Tensor
+    after_rejection: Tensor
+    non_finite: Tensor
+    status: Tensor
+    n_accepted: Tensor
+    n_rejected: Tensor
+    nfe: Tensor
+
+    @classmethod
+    def begin(cls, t0: Tensor, end: Tensor) -> Rows:
+        """All samples at their start."""
+        one = torch.ones_like(t0)
+        no = torch.zeros_like(t0, dtype=torch.bool)
+        count = torch.zeros_like(t0, dtype=torch.int64)
+        status = torch.full_like(count, int(Status.RUNNING), dtype=torch.int8)
+        index = torch.arange(len(t0), device=t0.device)
+        direction = torch.where(end < t0, -one, one)
+        return cls(
+            index, t0, end, direction, torch.zeros_like(t0), one, one, no, no, status, count, count, count
+        )
+
+    def _fields(self) -> list[str]:
+        return [f.name for f in dataclasses.fields(self)]
+
+    def select(self, keep: Tensor) -> Rows:
+        """The rows at the positions in keep."""
+        return Rows(*(getattr(self, name).index_select(0, keep) for name in self._fields()))
+
+    def write_into(self, whole: Rows) -> None:
+        """Puts these rows back where they stand in the whole batch."""
+        for name in self._fields():
+            setattr(whole, name, getattr(whole, name).index_copy(0, self.index, getattr(self, name)))
+
+    @property
+    def running(self) -> Tensor:
+        """Which samples go on."""
+        return self.status == int(Status.RUNNING)
+
+    def mark(self, which: Tensor, status: Status | Tensor) -> None:
+        """Gives the samples in `which` a status."""
+        value = status if isinstance(status, Tensor) else int(status)
+        self.status = torch.where(which, value, self.status).to(torch.int8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One round of outputs: which output of each row (place [b]), whether it is one (valid [b]), and
+    its weights b_i(θ), [n, b]."""
+
+    place: Tensor
+    valid: Tensor
+    weights: Tensor
+
+
+@dataclasses.dataclass
+class SampleStep:
+    """One attempt of all samples.
+
+    index, t0, t1: [b]; y0, first: state and first stage; dt: signed, broadcasts against the state;
+    times: of the stages; accepted, finite: [b] bool.  outputs: what was written inside the step.
+    """
+
+    index: Tensor
+    t0: Tensor
+    t1: Tensor
+    y0: Tensor
+    first: Tensor
+    dt: Tensor
+    times: list[Tensor]
+    result: StepResult
+    error_ratio: Tensor
+    finite: Tensor
+    accepted: Tensor
+    axes: Axes
+    outputs: list[Written] = dataclasses.field(default_factory=list)
+
+    def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
+        """y + dt Σ w_i k_i with weights of its own for each sample, [n, b] (without y: Σ w_i k_i)."""
+        total = None
+        for i, row in enumerate(weights):
+            term = self.result.stages.get(i) * self.axes.spread(row)
+            total = term if total is None else total + term
+        assert total is not None
+        return total if y is None else y + self.dt * total

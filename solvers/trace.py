@@ -1,0 +1,68 @@
+"""A record of every attempted step, for study."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .loop import Stats
+from .stepper import Step
+from .stiffness import stiffness
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceRow:
+    """One attempt.
+
+    t: its start; dt: signed length; error_ratio: ≤ 1 is accepted (NaN with fixed steps); factor: the
+    length the controller proposed next over |dt|; nfe: evaluations of func so far; y_norm: RMS of the
+    state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ|, NaN where the method cannot tell.
+    """
+
+    t: float
+    dt: float
+    error_ratio: float
+    accepted: bool
+    factor: float
+    nfe: int
+    y_norm: float
+    stage_norms: tuple[float, ...]
+    stiffness: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row's fields by name."""
+        return dataclasses.asdict(self)
+
+
+class Trace:
+    """Rows of a shared-step solve; what was measured is read only when asked for."""
+
+    def __init__(self, stats: Stats):
+        self.stats = stats
+        self._attempts: list[tuple[float, float, float, bool, float, int]] = []
+        self._measured: list[Tensor] = []
+
+    def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
+        """One attempt, with the |dt| proposed after it."""
+        self._measured.append(self._measure(step))
+        factor, nfe = dt_next / abs(step.dt), int(self.stats.nfe)
+        self._attempts.append((step.t0, step.dt, step.error_ratio, accepted, factor, nfe))
+
+    @staticmethod
+    @torch.no_grad()
+    def _measure(step: Step) -> Tensor:
+        stages = step.result.stages
+        ks = [stages.get(i) for i in range(min(len(step.result.saved), step.tableau.n_stages))]
+        norms = [torch.sqrt(x.double().square().mean()) for x in (step.y0, *ks)]
+        return torch.stack([*norms, stiffness(step).to(norms[0])])
+
+    def rows(self) -> list[TraceRow]:
+        """All attempts in order."""
+        found = []
+        for attempt, measured in zip(self._attempts, self._measured, strict=True):
+            y_norm, *norms, stiff = measured.tolist()  # host read, after the solve
+            found.append(TraceRow(*attempt, y_norm, tuple(norms), stiff))
+        return found
