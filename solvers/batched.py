@@ -245,7 +245,7 @@ class SampleSolve:
         if self.settings.dt is None:
             ratio, order = step.error_ratio, self.tableau.error_order
             grown = taken * controller.factors_accepted(ratio, r.e1, r.e2, order, r.after_rejection)
-            short = taken < r.dt  # cut to hit a stop: its error says little
+            short = taken < 0.999 * r.dt  # cut to hit a stop: its error says little
             after = torch.where(short, torch.maximum(grown, r.dt), grown).clamp(max=controller.dt_max)
             shrunk = taken * controller.factors_rejected(torch.where(bad, math.nan, ratio), order)
             learns = accepted & ~short

@@ -134,7 +134,9 @@ class Pace:
         grown = taken * self.controller.factor_accepted(
             ratio, self.e1, self.e2, self.order, self.after_rejection
         )
-        if taken < self.dt:  # cut short: its small error says little, the step wanted before stands
+        # Cut short: its small error says little, the step wanted before stands. (t + dt) − t is rounded,
+        # so a whole step may look an ulp shorter than dt.
+        if taken < 0.999 * self.dt:
             self.dt = max(grown, self.dt)
         else:
             self.dt, self.e1, self.e2 = grown, ratio, self.e1
