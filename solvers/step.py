@@ -146,11 +146,7 @@ class StageList:
 
     def errors(self) -> tuple[Tensor, ...]:
         """Error estimates."""
-        found = []
-        for row in self.numeric.errors:
-            terms = [(j, w) for j, w in enumerate(row.tolist()) if w != 0]
-            found.append(self._weighted(None, terms) * self.dt)
-        return tuple(found)
+        return tuple(self._weighted(None, terms) * self.dt for terms in self.numeric.error_rows)
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """Dense output and its derivative."""

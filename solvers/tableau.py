@@ -218,7 +218,8 @@ class Numeric:
 
     a: [n, n] with one row a stage (`Tableau.rows`).  c: floats.  b: [n_stages].
     errors: [0, 1 or 2, n_stages].  dense: [n, degree], b_i(θ)'s coefficients of θ, θ², …
-    a_rows: (index, value) of each row's entries that are not zero; dense_rows: dense as floats.
+    a_rows, error_rows: (index, value) of each row's entries that are not zero; dense_rows: dense as
+    floats (to read them from a tensor would wait for the device).
     transposed: [m, m + 1] with m = n_stages − 1; row i holds a_ji in column j > i and b_i in column
     m: what the discrete adjoint multiplies (Ȳ_0 … Ȳ_{m−1}, λ) with.
     b_index, b_nonzero: the weights that do not vanish, for quadratures.
@@ -230,6 +231,7 @@ class Numeric:
     dense: torch.Tensor
     c: tuple[float, ...]
     a_rows: tuple[tuple[tuple[int, float], ...], ...]
+    error_rows: tuple[tuple[tuple[int, float], ...], ...]
     dense_rows: tuple[tuple[float, ...], ...]
     transposed: torch.Tensor
     b_index: tuple[int, ...]
@@ -259,6 +261,7 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
         dense=tensor(dense),
         c=tuple(float(c) for c in tableau.nodes()),
         a_rows=tuple(nonzero(row) for row in rows),
+        error_rows=tuple(nonzero(row) for row in tableau.errors()),
         dense_rows=tuple(tuple(row) for row in dense),
         transposed=tensor(transposed),
         b_index=tuple(i for i, w in enumerate(b) if w != 0),
