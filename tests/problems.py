@@ -7,8 +7,9 @@ import math
 from typing import Any
 
 import torch
-from adamode import Dynamics
 from torch import Tensor, nn
+
+from adamode import Dynamics
 
 
 def f64(*values: float) -> Tensor:
@@ -26,13 +27,22 @@ def rational_solution(t: float) -> Tensor:
     return f64(1 / square, t / square, square / (1 + square))
 
 
+def top(t: Tensor, y: Tensor) -> Tensor:
+    """A driven rigid body (after Euler): nonlinear, non-autonomous, its error constants not small, so
+    that a fifth-order slope shows far above rounding."""
+    x, z, w = y
+    return torch.stack(
+        (-2 * z * w * (1 + 0.5 * torch.sin(t)), 1.25 * x * w + 0.1 * torch.cos(3 * t), -0.5 * x * z)
+    )
+
+
 class Net(nn.Module):
     """f(t, y) = tanh(y W1 + b1) W2 · cos t + μ y, float64; y: [B, n]."""
 
     def __init__(self, n: int = 3, hidden: int = 5, seed: int = 0):
         super().__init__()
         make = torch.Generator().manual_seed(seed)
-        draw = lambda *s: nn.Parameter(torch.randn(*s, generator=make, dtype=torch.float64) / 2)  # noqa: E731
+        draw = lambda *s: nn.Parameter(torch.randn(s, generator=make, dtype=torch.float64) / 2)  # noqa: E731
         self.w1, self.b1, self.w2, self.mu = draw(n, hidden), draw(hidden), draw(hidden, n), draw()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:

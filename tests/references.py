@@ -13,7 +13,9 @@ from torch import Tensor
 TOL = 1e-13
 
 
-def _integrate(f: Callable[[float, np.ndarray], np.ndarray], span: Sequence[float], y: np.ndarray) -> np.ndarray:
+def _integrate(
+    f: Callable[[float, np.ndarray], np.ndarray], span: Sequence[float], y: np.ndarray
+) -> np.ndarray:
     found = solve_ivp(f, span, y, method="DOP853", rtol=TOL, atol=TOL)
     assert found.success
     return found.y[:, -1]
@@ -35,7 +37,11 @@ def reference_solution(func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, t: 
 
 
 def reference_gradient(
-    func: Callable[[Tensor, Tensor], Tensor], params: Sequence[Tensor], y0: Tensor, t: Sequence[float], g: Tensor
+    func: Callable[[Tensor, Tensor], Tensor],
+    params: Sequence[Tensor],
+    y0: Tensor,
+    t: Sequence[float],
+    g: Tensor,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """(dL/dy0, dL/dt, dL/dparams) for the cotangents g [T, *y0.shape], by the continuous adjoint.
 
@@ -49,7 +55,9 @@ def reference_gradient(
         with torch.enable_grad():
             dy = func(torch.tensor(time, dtype=torch.float64), y)
         found = torch.autograd.grad(dy, (y, *params), a, allow_unused=True)
-        return dy.detach(), *(torch.zeros_like(x) if d is None else d for d, x in zip(found, (y, *params), strict=True))
+        return dy.detach(), *(
+            torch.zeros_like(x) if d is None else d for d, x in zip(found, (y, *params), strict=True)
+        )
 
     def f(time: float, state: np.ndarray) -> np.ndarray:
         y, a = torch.from_numpy(state[: 2 * n]).view(2, *shape)
@@ -66,5 +74,7 @@ def reference_gradient(
             dt[0] = -(a * products(t[0], values[0], a)[0]).sum()
         a = a + g[i - 1]
     sizes = np.cumsum([p.numel() for p in params])[:-1]
-    theta_bar = [torch.from_numpy(x.copy()).view(p.shape) for x, p in zip(np.split(theta, sizes), params, strict=True)]
+    theta_bar = [
+        torch.from_numpy(x.copy()).view(p.shape) for x, p in zip(np.split(theta, sizes), params, strict=True)
+    ]
     return a, torch.stack(dt), theta_bar

@@ -24,7 +24,9 @@ class ScriptedStepper:
         self.script: Iterator[str] = iter(script)
         self.log: list[tuple] = []
 
-    def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> ScriptedStep:
+    def attempt(
+        self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True
+    ) -> ScriptedStep:
         letter = next(self.script, "+")
         self.log.append(("attempt", t0, t1, before_jump, evaluate_end))
         ratio = {"+": 0.5, "-": 2.0, "n": math.nan, "x": math.nan, "0": 0.0, "i": math.inf}[letter]

@@ -4,25 +4,29 @@ import itertools
 import math
 
 import pytest
+from scripted import ScriptedController, ScriptedStepper
+
 from adamode.solvers.loop import Pace, Stats, Stop, march, march_grid, shortest_step
 from adamode.solvers.status import Status
-from scripted import ScriptedController, ScriptedStepper
 
 
 def drive(script="", *, dt=0.25, t0=0.0, stops=(1.0,), max_steps=100, on_accept=None, **controller):
     stepper, stats, taken = ScriptedStepper(script), Stats(), []
     stops = [s if isinstance(s, Stop) else Stop(s) for s in stops]
-    rejected = []
+    rejected, proposals = [], []
     made = ScriptedController(**controller)
 
     def accept(step):
         taken.append((step.t0, step.t1))
         return on_accept(step) if on_accept else None
 
-    outcome = march(
-        stepper, Pace(made, 5, dt), t0, stops, max_steps, stats, accept, lambda s: rejected.append(s.t1)
-    )
-    stepper.rejected, stepper.controller = rejected, made
+    def attempted(step, accepted, proposed):
+        proposals.append(proposed)
+        if not accepted:
+            rejected.append(step.t1)
+
+    outcome = march(stepper, Pace(made, 5, dt), t0, stops, max_steps, stats, accept, attempted)
+    stepper.rejected, stepper.controller, stepper.proposals = rejected, made, proposals
     return stepper, stats, taken, outcome
 
 
@@ -46,6 +50,8 @@ def test_rejected_attempts_are_repeated_from_the_same_time_and_counted():
         (0.3125, 0.34375),
     ]
     assert stepper.rejected == [0.5, 0.375, 0.375]
+    assert stepper.proposals[:6] == [0.25, 0.125, 0.0625, 0.0625, 0.03125, 0.03125]
+    assert len(stepper.proposals) == stats.n_steps
     assert stats.n_rejected == 3
     assert stats.n_accepted == len(taken) == 2 + (1 - 0.34375) / 0.03125 + 1
     assert all(a[1] == b[0] for a, b in itertools.pairwise(taken))
@@ -70,6 +76,13 @@ def test_a_step_that_would_leave_a_sliver_is_stretched_to_the_end():
 def test_a_step_cut_short_does_not_shorten_the_ones_after_it():
     stepper, *_ = drive(dt=0.25, stops=(0.5, 0.51, 2.0))
     assert stepper.attempts[:4] == [(0.0, 0.25), (0.25, 0.5), (0.5, 0.51), (0.51, 0.76)]
+
+
+def test_an_ulp_does_not_make_a_whole_step_one_cut_short():
+    """(t + dt) − t is rounded: the controller's factor must be believed all the same."""
+    stepper, *_ = drive(t0=0.6, dt=0.1, stops=(1.6,), accepted=[0.5])
+    assert (0.6 + 0.1) - 0.6 < 0.1
+    assert stepper.attempts[1] == (0.6 + 0.1, pytest.approx(0.75))
 
 
 def test_step_at_times_are_ended_on_without_a_new_first_stage():
@@ -97,7 +110,15 @@ def test_the_step_is_accepted_only_after_the_hook_has_seen_it():
     order = []
     stepper = ScriptedStepper()
     stepper.accept = lambda step: order.append("accept")
-    march(stepper, Pace(ScriptedController(), 5, 1.0), 0.0, [Stop(1.0)], 9, Stats(), lambda s: order.append("hook"))
+    march(
+        stepper,
+        Pace(ScriptedController(), 5, 1.0),
+        0.0,
+        [Stop(1.0)],
+        9,
+        Stats(),
+        lambda s: order.append("hook"),
+    )
     assert order == ["hook", "accept"]
 
 

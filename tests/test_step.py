@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from problems import f64, rational
+
 from adamode.solvers.initial_step import initial_step
 from adamode.solvers.interpolant import derivative_weights, weights
 from adamode.solvers.methods import METHODS
 from adamode.solvers.norms import Tolerance, block_rms, combine_errors, error_ratio, largest, maximum, rms
 from adamode.solvers.step import StageBuffer, StageList, dense_stages, rk_step
 from adamode.solvers.stepper import stage_times
-from problems import f64, rational
 
 Y0 = f64(0.4, -0.7, 0.6)
 METHOD_LIST = list(METHODS.values())
@@ -110,7 +111,10 @@ def test_derivative_weights_are_the_derivative_of_the_weights(tableau):
     numeric = tableau.numeric(torch.float64, torch.device("cpu"))
     for theta in (0.0, 0.3, 0.9):
         h = 1e-6
-        slope = [(b - a) / (2 * h) for a, b in zip(weights(numeric, theta - h), weights(numeric, theta + h), strict=True)]
+        slope = [
+            (b - a) / (2 * h)
+            for a, b in zip(weights(numeric, theta - h), weights(numeric, theta + h), strict=True)
+        ]
         # central difference: h² ≈ 1e-12 times the third derivative (≤ 1e4), and 1e-16·1e2/h
         assert derivative_weights(numeric, theta) == pytest.approx(slope, abs=2e-6, rel=1e-6)
 
@@ -139,7 +143,9 @@ def test_the_largest_of_zero_and_nan_is_nan_in_either_order():
 def test_error_ratio_is_the_rms_of_error_over_tolerance():
     error, y0, y1 = f64(1e-3, 2e-3), f64(1.0, -4.0), f64(-2.0, 3.0)
     expected = math.sqrt(((1e-3 / (1e-2 + 0.1 * 2)) ** 2 + (2e-3 / (1e-2 + 0.1 * 4)) ** 2) / 2)
-    assert float(error_ratio([error], y0, y1, Tolerance(0.1, 1e-2), rms)) == pytest.approx(expected, rel=1e-15)
+    assert float(error_ratio([error], y0, y1, Tolerance(0.1, 1e-2), rms)) == pytest.approx(
+        expected, rel=1e-15
+    )
 
 
 def test_error_ratio_takes_the_larger_state_and_keeps_nan_in_either():
@@ -202,7 +208,9 @@ def test_the_probe_is_never_past_the_end_by_a_rounding_either(dtype, seed):
         direction = math.copysign(1.0, t1 - t0)
         y0 = torch.ones(1, dtype=dtype)
         _, asked = first_step(lambda t, y: 1e-9 * y, y0, t1, t0=t0)
-        assert asked[0] == pytest.approx(t1, abs=1e-6)  # f is so small that the probe wants the whole interval
+        assert asked[0] == pytest.approx(
+            t1, abs=1e-6
+        )  # f is so small that the probe wants the whole interval
         assert (asked[0] - t1) * direction <= 0
 
 

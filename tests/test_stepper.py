@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from problems import Recorder, f64, parabola, rational, rational_solution
+
 from adamode.solvers.methods import METHODS
 from adamode.solvers.norms import Tolerance, rms
 from adamode.solvers.stepper import RungeKuttaStepper
-from problems import Recorder, f64, parabola, rational, rational_solution
 
 Y0 = rational_solution(-1.0)
 BOTH = pytest.mark.parametrize("differentiable", [False, True])
@@ -113,7 +114,11 @@ def test_a_result_in_memory_that_func_uses_again_is_copied():
 def test_beside_a_jump_f_is_asked_strictly_on_the_steps_own_side(direction, dtype):
     asked = Recorder(lambda t, y: -y)
     stepper = RungeKuttaStepper(
-        lambda t, y: (asked(t, y), None), METHODS["dopri5"], torch.ones(2, dtype=dtype), Tolerance(1e-3, 1e-3), rms
+        lambda t, y: (asked(t, y), None),
+        METHODS["dopri5"],
+        torch.ones(2, dtype=dtype),
+        Tolerance(1e-3, 1e-3),
+        rms,
     )
     stepper.direction = direction
     stepper.restart(0.0)
@@ -156,7 +161,9 @@ def test_nan_in_any_single_stage_makes_the_attempt_non_finite(stage, differentia
 
 @BOTH
 def test_an_end_state_that_overflows_is_not_finite_though_f_is(differentiable):
-    stepper = make(lambda t, y: torch.full_like(y, 1e38), torch.full((2,), 3e38), differentiable=differentiable)
+    stepper = make(
+        lambda t, y: torch.full_like(y, 1e38), torch.full((2,), 3e38), differentiable=differentiable
+    )
     assert not stepper.attempt(-1.0, 0.0).finite
     assert stepper.attempt(-1.0, -0.9).finite
 
@@ -169,5 +176,7 @@ def test_large_finite_stages_whose_sum_overflows_are_finite():
 
 
 def test_infinities_of_both_signs_do_not_cancel():
-    stepper = make(lambda t, y: torch.tensor([math.inf, -math.inf], dtype=torch.float64) * (t > -1), f64(1.0, 2.0))
+    stepper = make(
+        lambda t, y: torch.tensor([math.inf, -math.inf], dtype=torch.float64) * (t > -1), f64(1.0, 2.0)
+    )
     assert not stepper.attempt(-1.0, -0.9).finite
