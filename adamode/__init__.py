@@ -27,6 +27,7 @@ _EXPORTS: dict[str, str] = {
     "Discrete": "adjoint.gradient",
     "Dynamics": "adjoint.dynamics",
     "DynamicsError": "solvers.errors",
+    "Event": "solvers.events",
     "I": "solvers.controller",
     "PI": "solvers.controller",
     "PID": "solvers.controller",

@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..solvers.batched_dense import SampleDense
 from ..solvers.dense import DenseOutput
 from ..solvers.errors import ArgumentError
+from ..solvers.output import Place
 from .engine import Answer, Problem
 from .function import Solve, Task
+from .sample_discrete import SampleDiscreteWalk
+from .sample_engine import SampleAnswer, SampleProblem
 
 
 class DenseQuery:
@@ -52,7 +56,7 @@ class DenseQuery:
         if again is None or not torch.is_grad_enabled():
             return torch.stack([self.output.value(time) for time in times])
         asked = [self.problem.times[0], *times]
-        places = [self.output.place(time) for time in times]
+        places = [Place(-1, 1.0), *(self.output.place(time) for time in times)]
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
             return torch.stack([z0, *(self.output.value(time) for time in times)]), None, None
@@ -67,3 +71,56 @@ class DenseQuery:
 
 def _no_times(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
     raise AssertionError("a question's start is the solve's: its times are no inputs here")
+
+
+class SampleQuery:
+    """The same for a per-sample solve: times [n, B] → [n, *state]."""
+
+    def __init__(self, problem: SampleProblem, answer: SampleAnswer):
+        z0, times, axes = problem.z0, problem.times, problem.axes
+        numeric = problem.settings.tableau.numeric(z0.dtype, z0.device)
+        self.problem, self.answer = problem, answer
+        self.output = SampleDense(answer.steps, z0, times[:, 0], times[:, -1], axes, numeric)
+
+    def value(self, t: Tensor) -> Tensor:
+        """y(t), differentiable as `DenseQuery.value` is."""
+        fixed = t.detach().double()
+        found = self._along(fixed)
+        if t.requires_grad and torch.is_grad_enabled():
+            slopes = self.output.evaluate(fixed, derivative=True).detach()
+            axes = self.problem.axes
+            shift = (t - t.detach()).to(slopes.dtype)
+            shift = torch.stack([axes.spread(row) for row in shift])
+            found = found + torch.where(slopes.isnan(), 0.0, shift * slopes)
+        return found
+
+    def derivative(self, t: Tensor) -> Tensor:
+        """y'(t)."""
+        return self.output.evaluate(t.detach().double(), derivative=True)
+
+    def _along(self, t: Tensor) -> Tensor:
+        tape, dynamics, problem = self.answer.tape, self.answer.dynamics, self.problem
+        if tape is None or dynamics is None or not torch.is_grad_enabled():
+            return self.output.evaluate(t)
+
+        def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
+            return torch.cat((z0[None], self.output.evaluate(t).detach())), None, None
+
+        def backward(record: Any, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
+            asked = tape.with_outputs([self.output.outputs(step, t) for step in self.answer.steps])
+            walk = SampleDiscreteWalk(
+                dynamics,
+                problem.settings.tableau,
+                asked,
+                g,
+                problem.axes,
+                problem.stats,
+                want_theta=want,
+            )
+            a = walk.run()
+            for row, at_start in zip(g[1:], self.output.at_start(t), strict=True):
+                a = a + torch.where(problem.axes.spread(at_start), row, 0.0)
+            return a, walk.theta.result()
+
+        task = Task(forward, backward, _no_times, problem.autocast)
+        return Solve.apply(task, problem.z0, problem.t.detach(), *dynamics.theta())[1:]

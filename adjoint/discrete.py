@@ -108,7 +108,7 @@ class StepBack:
 class DiscreteWalk:
     """The walk backwards over one tape.
 
-    g: cotangents of the outputs, one for each place.
+    g: cotangents of the outputs, one for each place; the first place is the start.
     """
 
     def __init__(
@@ -153,6 +153,8 @@ class DiscreteWalk:
                 lam = lam + self.back.vjp(saved[0], held)
                 self.theta.add(self.back.kept, self.back.deltas)
                 held = None
+        for i in self.ending.get(-1, ())[1:]:  # outputs at the start itself, but for the first
+            lam = lam + self.g[i]
         return lam
 
     def _saved(self, step: KeptStep, *, end: bool, dense: bool) -> Sequence[Any]:

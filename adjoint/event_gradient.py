@@ -12,10 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..solvers.batched_events import SamplesFired, sample_event
 from ..solvers.events import Event
 from ..solvers.state import Layout
 from ..solvers.stepper import clock
 from .engine import Problem
+from .sample_engine import SampleProblem
 
 
 def differentiable_event(
@@ -45,3 +47,37 @@ def differentiable_event(
         rate = rate + (g_z * slope).sum().double()
     shift = -(residual - residual.detach()) / rate
     return when + shift, z + shift.to(z.dtype) * slope
+
+
+def differentiable_sample_event(
+    event: Event, layout: Layout, problem: SampleProblem, record: SamplesFired, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for each sample: (t* [B], z* [state]), meaningful where the record is valid."""
+    axes = problem.axes
+    batch = axes.batch_size(problem.z0)
+    valid = torch.zeros(batch, dtype=torch.bool, device=z.device).index_copy(0, record.index, record.valid)
+    when = torch.zeros(batch, dtype=torch.float64, device=z.device).index_copy(0, record.index, record.t)
+    mask = axes.spread(valid)
+    # Rows of other samples are NaN; any finite state may stand in for them.
+    model = z.detach().index_select(axes.batch, valid.to(torch.int8).argmax().reshape(1))
+    when = torch.where(valid, when, when[valid.to(torch.int8).argmax()])
+    state = torch.where(mask, z, model)
+    if not torch.is_grad_enabled():
+        return when, state
+    time = axes.clock(when, z)
+    residual = sample_event(event, time, layout.unpack(state), batch)
+    if not residual.requires_grad:
+        return when, state
+    with problem.autocast.inside(), torch.no_grad():
+        slope = problem.plain(time, state.detach())
+    moving_t, moving_z = time.clone().requires_grad_(), state.detach().requires_grad_()
+    with torch.enable_grad():
+        g = sample_event(event, moving_t, layout.unpack(moving_z), batch)
+    g_t, g_z = torch.autograd.grad(g.sum(), (moving_t, moving_z), allow_unused=True)
+    rate = torch.zeros_like(when)
+    if g_t is not None:
+        rate = rate + g_t.double().reshape(batch)
+    if g_z is not None:
+        rate = rate + axes.per_sample(g_z * slope).sum(1).double()
+    shift = torch.where(valid, -(residual - residual.detach()) / torch.where(valid, rate, 1.0), 0.0)
+    return when + shift, state + axes.spread(shift.to(z.dtype)) * slope

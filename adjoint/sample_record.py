@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -69,6 +70,16 @@ class SampleTape:
             calm = step.axes.clock(step.t0, step.y0)
             times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
         self.entries.append(KeptAttempt(step.index, step.accepted, dt, saved, y0, first, times, step.outputs))
+
+    def with_outputs(self, outputs: list[list[Written]]) -> SampleTape:
+        """The same attempts with other outputs inside them, one list an attempt."""
+        twin = copy.copy(self)
+        rest = iter(outputs)
+        twin.entries = [
+            dataclasses.replace(entry, outputs=next(rest)) if isinstance(entry, KeptAttempt) else entry
+            for entry in self.entries
+        ]
+        return twin
 
     def compact(self, keep: Tensor) -> None:
         """Samples have left."""

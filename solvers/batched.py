@@ -11,17 +11,19 @@ Source of the idea: M. Lienen, S. Günnemann, torchode: A parallel ODE solver fo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .axes import Axes
+from .batched_events import SampleEvents
 from .batched_output import SampleOutput
 from .initial_step import initial_steps
 from .loop import Stats
 from .norms import combine_errors
-from .samples import Rows, SampleRecorder, SampleSettings, SampleStep
+from .samples import Rows, SampleListener, SampleRecorder, SampleSettings, SampleStep
 from .status import Status
 from .step import Field, StageBuffer, StageList, StepResult, dense_stages, rk_step
 from .tableau import Numeric
@@ -31,6 +33,7 @@ class SampleSolve:
     """One solve with a step size for each sample.
 
     field: counts its batched calls itself.  t0, end: [B].  recorder: keeps what an adjoint needs.
+    listeners: see every attempt.  keep: each attempt owns its stages.
     """
 
     def __init__(
@@ -46,9 +49,13 @@ class SampleSolve:
         *,
         differentiable: bool = False,
         recorder: SampleRecorder | None = None,
+        events: SampleEvents | None = None,
+        listeners: Sequence[SampleListener] = (),
+        keep: bool = False,
     ):
         self.field, self.axes, self.settings, self.output, self.stats = field, axes, settings, output, stats
         self.differentiable, self.recorder = differentiable, recorder
+        self.events, self.listeners, self.keep = events, listeners, keep
         self.tableau = settings.tableau
         self.numeric: Numeric = self.tableau.numeric(z0.dtype, z0.device)
         self.tolerance, self.norm = settings.tolerance, settings.norm
@@ -86,6 +93,8 @@ class SampleSolve:
         self.output.start_derivatives(self.first)
         if self.recorder is not None:
             self.recorder.start(saved)
+        if self.events is not None:
+            self.events.start(r.t, self.y)
         if running > any_broken:
             self._first_step()
         return running - any_broken
@@ -152,20 +161,44 @@ class SampleSolve:
         rejected = r.running & ~step.accepted
         bad = rejected & ~step.finite
         jumped = step.accepted & cut & jump & (t1 != r.end)
-        crossing = self.output.count(step, step.accepted)
+        rounds = self.output.count(step)
+        crossing = None if self.events is None else self.events.crossing(step)
         self._advance(step, rejected, bad)
-        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), crossing))
-        running, any_bad, any_jumped, rounds = flags.tolist()  # host read
+        if crossing is not None:
+            r.mark(self.events.ends(crossing), Status.EVENT)
+        fired = rounds * 0 if crossing is None else crossing.sum()
+        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), rounds, fired))
+        running, *todo = flags.tolist()  # host read
+        self._finish(step, jumped, crossing, *todo)
+        return running
+
+    def _finish(
+        self,
+        step: SampleStep,
+        jumped: Tensor,
+        crossing: Tensor | None,
+        any_bad: int,
+        any_jumped: int,
+        rounds: int,
+        any_fired: int,
+    ) -> None:
+        """What only some attempts need; the host knows by now which."""
         if any_bad and (self.differentiable or self.recorder is not None):
-            self._clean(step, cut & jump)
-        if rounds:
+            self._clean(step)
+        if rounds or any_fired or self.keep:
             self._ensure_dense(step)
-            step.outputs = self.output.write(step, rounds, self.numeric)
+        if crossing is not None:
+            if any_fired:
+                self.output.limit(self.events.locate(step, crossing, self.numeric))
+            self.events.advance(step.accepted)
+        if rounds:
+            step.outputs.extend(self.output.write(step, rounds, self.numeric))
         if self.recorder is not None:
             self.recorder.step(step)
+        for listener in self.listeners:
+            listener.attempt(step, self.rows)
         if any_jumped:
             self._restart(jumped)
-        return running
 
     def _next_stop(self) -> tuple[Tensor, Tensor]:
         """Each sample's next time to hit, and whether f jumps there."""
@@ -215,14 +248,14 @@ class SampleSolve:
             fits = fits | ((t1 - r.t).abs() <= self.settings.controller.dt_min)
         accepted = r.running & finite & fits
         return SampleStep(
-            r.index, r.t, t1, self.y, self.first, dt, times, result, ratio, finite, accepted, axes
+            r.index, r.t, t1, self.y, self.first, dt, times, result, ratio, finite, accepted, r.running, axes
         )
 
     def _stages(self, y: Tensor, first: Tensor, dt: Tensor, times: list[Tensor]) -> StepResult:
         stages: StageBuffer | StageList = StageList(self.numeric, dt)
         if not self.differentiable:
             stages = StageBuffer(self.numeric, y, dt, self.storage)
-            self.storage = stages.k
+            self.storage = None if self.keep else stages.k
         return rk_step(self.field, y, (first, None), times, self.tableau, stages)
 
     @torch.no_grad()
@@ -262,7 +295,7 @@ class SampleSolve:
         r.mark(r.running & (r.t == r.end), Status.SUCCESS)
         r.mark(r.running & (r.n_accepted + r.n_rejected >= self.settings.max_steps), Status.MAX_STEPS)
 
-    def _clean(self, step: SampleStep, before_jump: Tensor) -> None:
+    def _clean(self, step: SampleStep) -> None:
         """Evaluates the attempt again with a step of 0 where it was not finite.
 
         Zero times NaN is NaN: one bad sample would spoil every sum over the batch in the backward pass.
@@ -271,10 +304,9 @@ class SampleSolve:
         calm = self.axes.clock(step.t0, self.y)
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
-        before = self.differentiable
         step.result = self._stages(step.y0, step.first, dt, times)
         step.dt, step.times = dt, times
-        if before:  # the graph so far goes through the attempt that was not finite: leave it
+        if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it
             move = self.axes.spread(step.accepted)
             self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), step.first)
             self.y = torch.where(move, step.result.y1, step.y0)
@@ -307,6 +339,8 @@ class SampleSolve:
         self.first = self.first.index_select(self.axes.batch, keep)
         self.tolerance = self.tolerance.select(keep, self.axes, size)
         self.output.select(keep)
+        if self.events is not None:
+            self.events.select(keep)
         self.storage = None
         if self.recorder is not None:
             self.recorder.compact(keep)

@@ -14,7 +14,7 @@ class SampleOutput:
     """Values (and derivatives) of each sample at its times; what is never reached stays NaN.
 
     times: [B, T], each row monotone, its first the start.  y0: the state.
-    steps: writes every accepted step instead (save="steps").
+    every_step: writes the end of each accepted step instead, as many rows as the busiest sample has.
     """
 
     def __init__(
@@ -25,8 +25,11 @@ class SampleOutput:
         *,
         derivatives: bool = False,
         differentiable: bool = False,
+        every_step: bool = False,
     ):
-        self.axes, self.differentiable = axes, differentiable
+        self.axes, self.differentiable, self.every_step = axes, differentiable, every_step
+        if every_step:
+            times = times[:, [0, -1]]
         backwards = times[:, -1:] < times[:, :1]
         self.sign = torch.where(backwards, -1.0, 1.0).to(times)
         self.signed = (times * self.sign).contiguous()
@@ -39,13 +42,29 @@ class SampleOutput:
         self.values = torch.where(at_start, first, start)
         self.derivatives = torch.full_like(start, float("nan")) if derivatives else None
         self.next = torch.ones(times.shape[0], dtype=torch.int64, device=times.device)
+        self.ends: Tensor | None = None
+        self.times = times.t().clone()  # of the rows, [rows, B]
+        if every_step:
+            self.times[1:] = torch.where(times[:, -1:] == times[:, :1], times[:, -1:], float("nan")).t()
+        self.n_rounds = 0
 
-    def count(self, step: SampleStep, accepted: Tensor) -> Tensor:
+    def count(self, step: SampleStep) -> Tensor:
         """The most outputs that lie in one sample's step; 0-d, still on the device."""
-        reached = (step.t1[:, None] * self.row_sign).contiguous()
-        self.upto = torch.searchsorted(self.rows, reached, right=True)[:, 0]
-        self.upto = torch.where(accepted, self.upto, self.next)
+        if self.every_step:
+            self.upto = self.next + step.accepted
+        else:
+            self.upto = torch.where(step.accepted, self._reached(step.t1), self.next)
         return (self.upto - self.next).amax()
+
+    def _reached(self, t: Tensor) -> Tensor:
+        """How many of each sample's times lie at or before t."""
+        return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=True)[:, 0]
+
+    def limit(self, ends: Tensor) -> None:
+        """Each sample's step counts only up to a time (a terminal event's)."""
+        self.ends = ends
+        if not self.every_step:
+            self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
 
     def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> list[Written]:
         """All outputs in (t0, t1] of the samples that accepted."""
@@ -54,19 +73,46 @@ class SampleOutput:
             place = self.next + j
             valid = place < self.upto
             place = torch.where(valid, place, 0)
-            t = (self.rows.gather(1, place[:, None]) * self.row_sign)[:, 0]
-            theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
-            powers = theta ** torch.arange(1, numeric.dense.shape[1] + 1, device=t.device)[:, None]
-            weights = (numeric.dense.double() @ powers).to(step.y0.dtype)
-            value = step.combine(step.y0, weights)
-            value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
-            self.values = self._put(self.values, place, step.index, valid, value)
-            if self.derivatives is not None:
-                slope = self._slope(step, theta, numeric)
-                self.derivatives = self._put(self.derivatives, place, step.index, valid, slope)
-            written.append(Written(place, valid, weights))
-        self.next = self.upto
+            if self.every_step:
+                t = step.t1 if self.ends is None else self.ends
+                self._grow(place, step.index, valid, t)
+            else:
+                t = (self.rows.gather(1, place[:, None]) * self.row_sign)[:, 0]
+            written.append(self._write(step, place, valid, t, numeric))
+        self.next, self.ends = self.upto, None
         return written
+
+    def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
+        theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
+        powers = theta ** torch.arange(1, numeric.dense.shape[1] + 1, device=t.device)[:, None]
+        weights = (numeric.dense.double() @ powers).to(step.y0.dtype)
+        value = step.combine(step.y0, weights)
+        value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
+        self.values = self._put(self.values, place, step.index, valid, value)
+        if self.derivatives is not None:
+            slope = self._slope(step, theta, numeric)
+            self.derivatives = self._put(self.derivatives, place, step.index, valid, slope)
+        return Written(place, valid, weights)
+
+    def _grow(self, place: Tensor, index: Tensor, valid: Tensor, t: Tensor) -> None:
+        """Room for one more row, and its times: a step writes at most one row beyond those there."""
+        self.n_rounds += 1
+        if self.n_rounds >= len(self.values):
+            nan = torch.full_like(self.values, float("nan"))
+            self.values = torch.cat((self.values, nan))
+            self.times = torch.cat((self.times, torch.full_like(self.times, float("nan"))))
+            if self.derivatives is not None:
+                self.derivatives = torch.cat((self.derivatives, torch.full_like(nan, float("nan"))))
+        kept = torch.where(valid, t, self.times[place, index])
+        self.times.index_put_((place, index), kept)
+
+    def trim(self) -> None:
+        """Drops the rows that no sample reached (save="steps")."""
+        if self.every_step:
+            rows = 1 + int((~self.times.isnan()).any(1).nonzero().amax())  # host read, after the solve
+            self.values, self.times = self.values[:rows], self.times[:rows]
+            if self.derivatives is not None:
+                self.derivatives = self.derivatives[:rows]
 
     def start_derivatives(self, f0: Tensor) -> None:
         """y' at every sample's start."""

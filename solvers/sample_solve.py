@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .axes import Axes
 from .batched import SampleSolve
+from .batched_events import SampleEvents
 from .batched_output import SampleOutput
 from .loop import Stats
-from .samples import Rows, SampleRecorder, SampleSettings
+from .samples import Rows, SampleListener, SampleRecorder, SampleSettings
 from .step import Field
 
 
 @dataclasses.dataclass
 class SampleRun:
-    """values, derivatives: [T, *state], NaN where not computed.  rows: how each sample ended."""
+    """values, derivatives: [n, *state], the outputs and after them the events' rows; NaN where not
+    computed.  times: [n outputs, B].  rows: how each sample ended.
+    """
 
     values: Tensor
     derivatives: Tensor | None
+    times: Tensor
     rows: Rows
 
 
@@ -34,14 +39,23 @@ def sample_solve(
     *,
     differentiable: bool = False,
     derivatives: bool = False,
+    every_step: bool = False,
     recorder: SampleRecorder | None = None,
+    events: SampleEvents | None = None,
+    listeners: Sequence[SampleListener] = (),
+    keep: bool = False,
 ) -> SampleRun:
     """Solves each sample over its own times [B, T] (float64, each row monotone or all equal).
 
     Raises for no sample: statuses are in the rows, and in stats each number is one a sample.
     """
     output = SampleOutput(
-        times, z0, axes, derivatives=derivatives, differentiable=differentiable and torch.is_grad_enabled()
+        times,
+        z0,
+        axes,
+        derivatives=derivatives,
+        differentiable=differentiable and torch.is_grad_enabled(),
+        every_step=every_step,
     )
     solve = SampleSolve(
         field,
@@ -54,9 +68,16 @@ def sample_solve(
         stats,
         differentiable=differentiable,
         recorder=recorder,
+        events=events,
+        listeners=listeners,
+        keep=keep,
     )
     rows = solve.run()
     stats.nfe, stats.n_accepted, stats.n_rejected = rows.nfe, rows.n_accepted, rows.n_rejected
     stats.dt_last = rows.dt
+    output.trim()
     slopes = None if output.derivatives is None else output.result(output.derivatives)
-    return SampleRun(output.result(output.values), slopes, rows)
+    values = output.result(output.values)
+    if events is not None and events.rows:
+        values = torch.cat((values, torch.stack(events.whole_rows(axes.batch_size(z0)))))
+    return SampleRun(values, slopes, output.times, rows)

@@ -19,6 +19,13 @@ from .tableau import Tableau
 SampleNorm = Callable[[Tensor], Tensor]  # state → [B]
 
 
+class SampleListener(Protocol):
+    """Who else wants to see every attempt (a trace, a dense output)."""
+
+    def attempt(self, step: SampleStep, rows: Rows) -> None:
+        """An attempt; rows as they are after it."""
+
+
 class SampleRecorder(Protocol):
     """What an adjoint may keep of a solve."""
 
@@ -124,7 +131,8 @@ class SampleStep:
     """One attempt of all samples.
 
     index, t0, t1: [b]; y0, first: state and first stage; dt: signed, broadcasts against the state;
-    times: of the stages; accepted, finite: [b] bool.  outputs: what was written inside the step.
+    times: of the stages; tried: which samples were under way; accepted, finite: [b] bool.
+    outputs: what was written inside the step.
     """
 
     index: Tensor
@@ -138,8 +146,14 @@ class SampleStep:
     error_ratio: Tensor
     finite: Tensor
     accepted: Tensor
+    tried: Tensor
     axes: Axes
     outputs: list[Written] = dataclasses.field(default_factory=list)
+
+    @property
+    def n_stages(self) -> int:
+        """Stages of the step itself, f(t1, y1) included."""
+        return len(self.result.stages.numeric.b)
 
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i with weights of its own for each sample, [n, b] (without y: Σ w_i k_i)."""

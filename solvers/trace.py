@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .loop import Stats
+from .samples import Rows, SampleStep
 from .stepper import Step
 from .stiffness import stiffness
 
@@ -19,7 +21,8 @@ class TraceRow:
 
     t: its start; dt: signed length; error_ratio: ≤ 1 is accepted (NaN with fixed steps); factor: the
     length the controller proposed next over |dt|; nfe: evaluations of func so far; y_norm: RMS of the
-    state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ|, NaN where the method cannot tell.
+    state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ|, NaN where the method cannot tell;
+    sample: which sample, in per-sample stepping.
     """
 
     t: float
@@ -31,6 +34,7 @@ class TraceRow:
     y_norm: float
     stage_norms: tuple[float, ...]
     stiffness: float
+    sample: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The row's fields by name."""
@@ -65,4 +69,35 @@ class Trace:
         for attempt, measured in zip(self._attempts, self._measured, strict=True):
             y_norm, *norms, stiff = measured.tolist()  # host read, after the solve
             found.append(TraceRow(*attempt, y_norm, tuple(norms), stiff))
+        return found
+
+
+class SampleTrace:
+    """Rows of a per-sample solve: one for each attempt of each sample that was still under way."""
+
+    def __init__(self) -> None:
+        self._attempts: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def attempt(self, step: SampleStep, rows: Rows) -> None:
+        """One attempt; read only when asked for."""
+        length = step.t1 - step.t0
+        ks = [step.result.stages.get(i) for i in range(step.n_stages)]
+        norms = [step.axes.rms(x.double()) for x in (step.y0, *ks)]
+        columns = [step.index, step.t0, length, step.error_ratio, step.accepted, rows.dt, rows.nfe, *norms]
+        self._attempts.append((step.tried, torch.stack([c.double() for c in columns])))
+
+    def rows(self) -> list[TraceRow]:
+        """All attempts in order."""
+        found = []
+        for tried, columns in self._attempts:
+            for live, (b, t, dt, ratio, accepted, dt_next, nfe, y, *stages) in zip(
+                tried.tolist(), columns.t().tolist(), strict=True
+            ):
+                if live:
+                    factor = dt_next / abs(dt) if dt else math.nan
+                    row = TraceRow(
+                        t, dt, ratio, bool(accepted), factor, int(nfe), y, tuple(stages), math.nan, int(b)
+                    )
+                    found.append(row)
         return found

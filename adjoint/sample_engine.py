@@ -1,0 +1,191 @@
+"""Per-sample stepping: which gradient runs how."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers.axes import Axes
+from ..solvers.batched_events import SampleEvents
+from ..solvers.field import Autocast
+from ..solvers.loop import Stats
+from ..solvers.sample_solve import SampleRun, sample_solve
+from ..solvers.samples import Rows, SampleSettings, SampleStep
+from ..solvers.status import Status
+from ..solvers.trace import SampleTrace
+from .dynamics import Dynamics
+from .function import Solve, Task
+from .gradient import Direct, Discrete, Gradient
+from .sample_discrete import SampleDiscreteWalk
+from .sample_record import SampleTape
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleWish:
+    """What a solve is to record besides the values at the times."""
+
+    every_step: bool = False
+    dense: bool = False
+    events: SampleEvents | None = None
+    trace: SampleTrace | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleProblem:
+    """One per-sample solve, checked and packed.
+
+    plain, make_dynamics: as in `engine.Problem`.  t: [B, T], differentiable; times: the same, float64
+    and detached.
+    """
+
+    plain: Callable[[Tensor, Tensor], Tensor]
+    make_dynamics: Callable[[], Dynamics]
+    z0: Tensor
+    t: Tensor
+    times: Tensor
+    axes: Axes
+    settings: SampleSettings
+    autocast: Autocast
+    stats: Stats
+    wish: SampleWish
+
+    def solve(
+        self, z0: Tensor, inner: Callable[..., Any], kept: list[SampleStep], **options: Any
+    ) -> SampleRun:
+        """The forward pass; batched calls are counted, attempts put into kept where dense is wished."""
+
+        def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+            self.stats.n_calls += 1
+            return inner(t, z)
+
+        wish = self.wish
+        listeners = [KeepSteps(kept)] if wish.dense else []
+        if wish.trace is not None:
+            listeners.append(wish.trace)
+        return sample_solve(
+            field,
+            z0,
+            self.times,
+            self.axes,
+            self.settings,
+            self.stats,
+            every_step=wish.every_step,
+            events=wish.events,
+            listeners=listeners,
+            keep=wish.dense,
+            **options,
+        )
+
+
+class KeepSteps:
+    """A listener that keeps every attempt."""
+
+    def __init__(self, steps: list[SampleStep]):
+        self.steps = steps
+
+    def attempt(self, step: SampleStep, rows: Rows) -> None:
+        """One attempt."""
+        self.steps.append(step)
+
+
+@dataclasses.dataclass
+class SampleAnswer:
+    """values: [n, *state], outputs and then the events' rows; run: the rest; steps: for dense output.
+
+    tape, dynamics: of the discrete adjoint, where there is one.
+    """
+
+    values: Tensor
+    run: SampleRun
+    steps: list[SampleStep]
+    tape: SampleTape | None = None
+    dynamics: Dynamics | None = None
+
+
+def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> SampleAnswer:
+    """Solves, with the gradient asked for where one can flow."""
+    plain = lambda t, z: (problem.plain(t, z), None)  # noqa: E731
+    kept: list[SampleStep] = []
+    with problem.autocast.outside():
+        if isinstance(gradient, Direct) and torch.is_grad_enabled():
+            return _direct(problem, plain, kept)
+        if gradient is not None and torch.is_grad_enabled():
+            dynamics = problem.make_dynamics()
+            theta = dynamics.theta()
+            if any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
+                assert isinstance(gradient, Discrete)
+                return _discrete(problem, dynamics, gradient, kept)
+        with torch.no_grad():
+            run = problem.solve(problem.z0.detach(), plain, kept)
+        return SampleAnswer(run.values, run, kept)
+
+
+def _direct(problem: SampleProblem, plain: Callable[..., Any], kept: list[SampleStep]) -> SampleAnswer:
+    """Through the steps by autograd; times enter as (t − t.detach()) · y'(t)."""
+    axes, z0, t = problem.axes, problem.z0, problem.t
+    timed = t.requires_grad
+    shift = (t - t.detach()).to(z0.dtype)
+    start = z0
+    if timed:
+        slope = problem.plain(axes.clock(problem.times[:, 0], z0), z0)
+        start = z0 - axes.spread(shift[:, 0]) * slope
+    run = problem.solve(start, plain, kept, differentiable=True, derivatives=timed)
+    values = [z0, *run.values[1:]]
+    if timed:
+        assert run.derivatives is not None
+        for i, row in enumerate(_time_of_rows(problem, run)):
+            if i > 0:
+                term = axes.spread((shift * row).sum(1)) * run.derivatives[i]
+                values[i] = values[i] + torch.where(torch.isnan(run.derivatives[i]), 0.0, term)
+    return SampleAnswer(torch.stack(values), run, kept)
+
+
+def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
+    """[n, B, T] of zeros and ones: which given time each row of a sample's outputs belongs to."""
+    n, (batch, width) = len(run.times), problem.t.shape
+    if not problem.wish.every_step:
+        return torch.eye(width, dtype=problem.z0.dtype, device=problem.z0.device)[:, None].expand(
+            n, batch, -1
+        )
+    picks = torch.zeros((n, batch, width), dtype=problem.z0.dtype, device=problem.z0.device)
+    arrived = (run.rows.status == int(Status.SUCCESS)).to(picks)
+    last = run.rows.n_accepted.clamp(max=n - 1)
+    picks[last, torch.arange(batch, device=picks.device), width - 1] = arrived
+    picks[0] = 0.0
+    picks[0, :, 0] = 1.0
+    return picks
+
+
+def _discrete(
+    problem: SampleProblem, dynamics: Dynamics, gradient: Discrete, kept: list[SampleStep]
+) -> SampleAnswer:
+    axes, stats = problem.axes, problem.stats
+    tape = SampleTape(axes.batch_size(problem.z0), problem.z0.device, stages=gradient.keep == "stages")
+    runs: list[SampleRun] = []
+
+    def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, SampleRun]:
+        run = problem.solve(z0.detach(), dynamics.forward, kept, derivatives=derivatives, recorder=tape)
+        light = dataclasses.replace(run, values=run.values[:0], derivatives=None)
+        runs.append(light)
+        return run.values, run.derivatives, light
+
+    def backward(record: SampleRun, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
+        stats.nfe_backward = stats.nfe_recomputed = 0
+        tableau = problem.settings.tableau
+        walk = SampleDiscreteWalk(dynamics, tableau, tape, g, axes, stats, want_theta=want)
+        return walk.run(), walk.theta.result()
+
+    def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
+        g = g[: len(derivatives)]
+        product = torch.where(g == 0, 0.0, g * derivatives)  # 0 · NaN of a sample that failed
+        per_row = product.movedim(axes.batch + 1, 1).flatten(2).sum(2)  # [n, B]
+        per_row[0] = -axes.per_sample(a * derivatives[0]).sum(1)
+        return (per_row[:, :, None] * _time_of_rows(problem, runs[0])).sum(0)
+
+    task = Task(forward, backward, time_gradient, problem.autocast)
+    values = Solve.apply(task, problem.z0, problem.t, *dynamics.theta())
+    return SampleAnswer(values, runs[0], kept, tape, dynamics)
