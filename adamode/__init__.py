@@ -40,6 +40,7 @@ _EXPORTS: dict[str, str] = {
     "TrainConfig": "train.config",
     "Trainer": "train.trainer",
     "odeint": "adjoint.odeint",
+    "odeint_event": "adjoint.odeint",
     "odeint_adjoint": "adjoint.odeint",
     "solve": "adjoint.solve",
 }

@@ -24,12 +24,14 @@ from .backsolve import ThetaNorm
 from .callbacks import observers
 from .engine import Problem, differentiate
 from .face import face, warn_too_far
+from .face_event import until_event
 from .gradient import Backsolve, Direct
 from .options import read_options
 from .request import norm_of
 from .wrap import wrap
 
 Func = Callable[[Tensor, Any], Any]
+EventFn = Callable[[Tensor, Any], Tensor]
 LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
 
 
@@ -98,11 +100,14 @@ def odeint(
     atol: Any = 1e-9,
     method: str | None = None,
     options: dict[str, Any] | None = None,
+    event_fn: EventFn | None = None,
 ) -> Any:
     """Solves dy/dt = func(t, y), y(t[0]) = y0; differentiable through the steps.
 
     func: callable (t 0-d, y) → dy/dt.  y0: tensor, or tuple of tensors.  t: [T], strictly monotone.
     method: None is "dopri5".  options: as torchdiffeq's; see the migration table in the docs.
+    event_fn(t, y): the solve ends where it (any of its entries) changes sign; t is then (start, any time
+    in the direction to go), and (event time, [y0, y there]) is returned.
     Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0, t and
     whatever func uses; step sizes count as constants.
 
@@ -116,6 +121,8 @@ def odeint(
             return call.layout.unpack(call.z0[None])
         watch = observers(func, "", call.layout.unpack, settings.tableau.adaptive, settings.tableau.name)
         problem = _problem(call, settings, None, observers=watch)
+        if event_fn is not None:
+            return until_event(problem, call.layout, event_fn, Direct(), _step_size(options))
         return call.layout.unpack(differentiate(problem, Direct()).values)
 
 
@@ -128,6 +135,7 @@ def odeint_adjoint(
     atol: Any = 1e-9,
     method: str | None = None,
     options: dict[str, Any] | None = None,
+    event_fn: EventFn | None = None,
     adjoint_rtol: Any = None,
     adjoint_atol: Any = None,
     adjoint_method: str | None = None,
@@ -181,7 +189,37 @@ def odeint_adjoint(
             too_far=warn_too_far,
             guard=face,
         )
+        if event_fn is not None:
+            return until_event(problem, call.layout, event_fn, Backsolve(), _step_size(options))
         return call.layout.unpack(differentiate(problem, Backsolve()).values)
+
+
+def odeint_event(
+    func: Func,
+    y0: Any,
+    t0: Tensor,
+    *,
+    event_fn: EventFn,
+    reverse_time: bool = False,
+    odeint_interface: Callable[..., Any] = odeint,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """Solves from t0 until event_fn(t, y) changes sign: (event time, [y0, y there]).
+
+    Both are differentiable with respect to y0, t0, func's parameters and event_fn's own.
+    reverse_time: time decreases.  odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+    """
+    with face():
+        if not isinstance(t0, Tensor) or t0.numel() != 1 or not t0.dtype.is_floating_point:
+            raise ArgumentTypeError(f"t0={t0!r} must be a floating-point tensor with one time.")
+    start = t0.reshape(-1)
+    t = torch.cat((start, start.detach() + (-1.0 if reverse_time else 1.0)))
+    return odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+
+
+def _step_size(options: dict[str, Any] | None) -> float | None:
+    size = (options or {}).get("step_size")
+    return None if size is None else float(size)
 
 
 def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Problem:

@@ -51,7 +51,7 @@ def initial_step(
         # A probe that left the domain (NaN) says nothing: begin with h0, rejections do the rest.
         h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
         value = float(h)  # host read
-    return min(value, span) if value > 0 else 1e-6 * span
+    return min(value, span) if value > 0 else 1e-6 * min(span, 1.0)
 
 
 @torch.no_grad()

@@ -173,7 +173,7 @@ def march(
     """
     t, end = t0, stops[-1].t
     direction = math.copysign(1.0, end - t0)
-    pace.span = abs(end - t0)
+    pace.span = abs(end - t0) if math.isfinite(end) else 0.0
     pace.dt = stats.dt_first = min(pace.dt, pace.controller.dt_max)
     for stop in stops:
         while t != stop.t:
