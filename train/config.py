@@ -24,7 +24,7 @@ else:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("ode", "identity"),
-    "stepping": ("shared",),
+    "stepping": ("shared", "per_sample"),
     "gradient": ("discrete", "backsolve", "direct"),
     "denominator": ("exact", "softplus", "sigmoid"),
 }

@@ -28,7 +28,9 @@ def train(
     rtol: Annotated[float | None, _option("The solver's relative tolerance.", "digits: 0.001")] = None,
     atol: Annotated[float | None, _option("The solver's absolute tolerance.", "digits: 0.001")] = None,
     method: Annotated[str | None, _option("The solver's method.", "dopri5")] = None,
-    stepping: Annotated[str | None, _option("shared: one step size for the batch.", "shared")] = None,
+    stepping: Annotated[
+        str | None, _option("shared: one step size for the batch; per_sample.", "shared")
+    ] = None,
     gradient: Annotated[str | None, _option("discrete, backsolve or direct.", "discrete")] = None,
     denominator: Annotated[
         str | None, _option("AdamNODE's D(v): exact, softplus or sigmoid.", "exact")
