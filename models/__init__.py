@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .model import AdamNODE, Model
-from .registry import create, names, tasks
+from .registry import create, defaults, names, tasks
 
-__all__ = ["AdamNODE", "Model", "create", "names", "tasks"]
+__all__ = ["AdamNODE", "Model", "create", "defaults", "names", "tasks"]

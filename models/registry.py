@@ -82,6 +82,12 @@ def tasks(model: str) -> tuple[str, ...]:
     return tuple(sorted(task for name, task in _PRESETS if name == model))
 
 
+def defaults(model: str, task: str) -> dict[str, Any]:
+    """The settings of `create` by name, with the values they have where none are given."""
+    _check_choice("task", task, tasks(model))
+    return {field.name: field.default for field in dataclasses.fields(_PRESETS[model, task])}
+
+
 def create(model: str, task: str = "digits", **overrides: Any) -> nn.Module:
     """Encoder → block → head as the command line trains it.
 
