@@ -29,6 +29,7 @@ _EXPORTS: dict[str, str] = {
     "DynamicsError": "solvers.errors",
     "Event": "solvers.events",
     "I": "solvers.controller",
+    "Interpolating": "adjoint.gradient",
     "PI": "solvers.controller",
     "PID": "solvers.controller",
     "ReconstructionError": "solvers.errors",
@@ -40,8 +41,8 @@ _EXPORTS: dict[str, str] = {
     "TrainConfig": "train.config",
     "Trainer": "train.trainer",
     "odeint": "adjoint.odeint",
-    "odeint_event": "adjoint.odeint",
     "odeint_adjoint": "adjoint.odeint",
+    "odeint_event": "adjoint.odeint",
     "solve": "adjoint.solve",
 }
 

@@ -11,8 +11,9 @@ from ..solvers.batched_dense import SampleDense
 from ..solvers.dense import DenseOutput
 from ..solvers.errors import ArgumentError
 from ..solvers.output import Place
-from .engine import Answer, Problem
+from .engine import Answer
 from .function import Solve, Task
+from .problem import Problem
 from .sample_discrete import SampleDiscreteWalk
 from .sample_engine import SampleAnswer, SampleProblem
 

@@ -18,7 +18,7 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from ..solvers.step import StageBuffer, dense_stages, rk_step
 from ..solvers.tableau import Numeric, Tableau
 from .dynamics import Dynamics
 from .quadrature import ThetaSum
-from .record import KeptStep, Tape
+from .record import CheckpointTape, KeptStep, Tape
 
 Interior = list[tuple[Tensor, Sequence[Any]]]  # (g, b_i(θ) for each stage: floats, or per sample)
 
@@ -109,19 +109,22 @@ class DiscreteWalk:
     """The walk backwards over one tape.
 
     g: cotangents of the outputs, one for each place; the first place is the start.
+    watch: sees (time, dL/dz there, None) at every step's ends, for study.
     """
 
     def __init__(
         self,
         dynamics: Dynamics,
         tableau: Tableau,
-        tape: Tape,
+        tape: Tape | CheckpointTape,
         places: Sequence[Place],
         g: Sequence[Tensor],
         stats: Stats,
         *,
         want_theta: bool = True,
+        watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
     ):
+        self.watch = watch
         self.dynamics, self.tableau, self.tape, self.g, self.stats = dynamics, tableau, tape, g, stats
         self.numeric: Numeric = tableau.numeric(g[0].dtype, g[0].device)
         self.theta = ThetaSum(dynamics, wanted=want_theta)
@@ -138,15 +141,19 @@ class DiscreteWalk:
         """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
         lam = torch.zeros_like(self.g[0])
         held: Tensor | None = None
-        for n in range(len(self.tape.steps) - 1, -1, -1):
-            step = self.tape.steps[n]
+        for n, step in self.tape.backwards(self._again):
             for i in self.ending.get(n, ()):
                 lam = lam + self.g[i]
             interior: Interior = [
                 (self.g[i], weights(self.numeric, theta)) for i, theta in self.inside.get(n, ())
             ]
             saved = self._saved(step, end=held is not None or bool(interior), dense=bool(interior))
+            if self.watch is not None and held is None:
+                self.watch(step.t1, lam, None)
             lam, held = self.back(saved, step.dt, lam, held, interior)
+            if self.watch is not None:
+                # dL/dy0 lacks what comes through the first stage while that is held back.
+                self.watch(step.t0, lam + self.dynamics.vjp(saved[0], held)[0], None)
             if not step.chained:
                 # A first stage of its own: the start, or after a jump of f.
                 self.back.kept, self.back.deltas = [], []
@@ -171,6 +178,20 @@ class DiscreteWalk:
         if dense and self.tableau.c_dense:
             dense_stages(self._evaluate, step.y0, step.times, self.tableau, result)
         return result.saved
+
+    def _again(self, y: Tensor, steps: Sequence[KeptStep]) -> Tensor:
+        """Takes accepted steps again from a kept state, with the sizes they had."""
+        first: tuple[Tensor, Any] | None = None
+        for step in steps:
+            if first is None or not step.chained:
+                first = (self._evaluate(step.times[0], y)[0], None)
+            buffer = StageBuffer(self.numeric, y, step.dt)
+            result = rk_step(self._unsaved, y, first, step.times, self.tableau, buffer)
+            y, first = result.y1, (buffer.get(self.tableau.n_stages - 1), None)
+        return y
+
+    def _unsaved(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        return self._evaluate(t, z)[0], None
 
     def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         self.stats.nfe_recomputed += 1

@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..solvers.errors import ReconstructionError
-from ..solvers.field import Autocast, CountedField
-from ..solvers.loop import Stats
-from ..solvers.methods import get_method
-from ..solvers.norms import Tolerance
-from ..solvers.output import Place
-from ..solvers.solve import Run, Settings, Wish, forward_solve
-from ..solvers.stepper import Step
-from .backsolve import BacksolveWalk, ThetaNorm
-from .discrete import DiscreteWalk
+from ..solvers.field import CountedField
+from ..solvers.solve import Run, forward_solve
 from .dynamics import Dynamics
 from .function import Solve, Task
-from .gradient import Backsolve, Direct, Gradient
-from .record import Tape
+from .gradient import Direct, Gradient
+from .problem import Problem, Walk
+from .walks import Recording, record_for
 
 
 def _raise(error: ReconstructionError) -> None:
     raise error
-
-
-# times, places, values, cotangents of outputs and events, whether θ's gradients are wanted
-# → dL/dz at the start before the first cotangent is added, gradients of θ
-Walk = Callable[[list[float], list[Place], list[Tensor], list[Tensor], bool], tuple[Tensor, list[Tensor]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One solve, checked and packed.
-
-    plain: f(t, z) → dz under the caller's grad mode; dynamics: the same with its VJP (made when a
-    gradient is wanted).  times: floats; t: the tensor they came from.  too_far: what happens to a
-    reconstruction error past its limit.  observers: keyword arguments of `forward_solve` (callbacks).
-    wish: what to record besides.  theta_norm: an error norm of the reverse solve that wants θ's
-    adjoints.  guard: around the backward pass (torchdiffeq's manners).
-    """
-
-    plain: Callable[[Tensor, Tensor], Tensor]
-    make_dynamics: Callable[[], Dynamics]
-    z0: Tensor
-    t: Tensor
-    times: Sequence[float]
-    settings: Settings
-    autocast: Autocast
-    stats: Stats
-    reverse_settings: Settings | None = None
-    too_far: Callable[[ReconstructionError], None] = _raise
-    observers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    theta_norm: ThetaNorm | None = None
-    wish: Wish = Wish()  # noqa: RUF009  (frozen)
-    guard: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 @dataclasses.dataclass
@@ -99,14 +57,10 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         if not any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
             return _without_gradient(problem)
         runs: list[Run] = []
-        if isinstance(gradient, Backsolve):
-            hooks, walk = [], _backsolve_walk(problem, dynamics, gradient)
-        else:
-            tape = Tape(stages=gradient.keep == "stages")
-            hooks, walk = [tape], _discrete_walk(problem, dynamics, tape)
-        task = _task(problem, dynamics, runs, hooks, walk)
+        recording = record_for(problem, dynamics, gradient)
+        task = _task(problem, dynamics, runs, recording)
         values = Solve.apply(task, problem.z0, problem.t, *theta)
-        return Answer(values, runs.pop(), WalkBack(theta, walk))
+        return Answer(values, runs.pop(), WalkBack(theta, recording.walk))
 
 
 def _stacked(run: Run) -> Tensor:
@@ -161,8 +115,7 @@ def _task(
     problem: Problem,
     dynamics: Dynamics,
     runs: list[Run],
-    hooks: list[Callable[[Step], Any]],
-    walk: Walk,
+    recording: Recording,
 ) -> Task:
     """The forward pass under the dynamics whose VJP will be used, and the chosen walk back."""
 
@@ -173,8 +126,10 @@ def _task(
             problem.times,
             problem.settings,
             problem.stats,
-            wish=dataclasses.replace(problem.wish, derivatives=derivatives),
-            hooks=hooks,
+            wish=dataclasses.replace(
+                problem.wish, derivatives=derivatives, dense=problem.wish.dense or recording.dense
+            ),
+            hooks=recording.hooks,
             **problem.observers,
         )
         values = _stacked(run)
@@ -192,7 +147,7 @@ def _task(
         times = [*run.times, *(fired.t for fired in run.fired)]
         places = [*run.places, *(fired.place for fired in run.fired)]
         with problem.guard():
-            return walk(times, places, list(values.unbind()), list(g.unbind()), want)
+            return recording.walk(times, places, list(values.unbind()), list(g.unbind()), want)
 
     def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
@@ -204,53 +159,3 @@ def _task(
         return t_bar
 
     return Task(forward, guarded, time_gradient, problem.autocast)
-
-
-def _discrete_walk(problem: Problem, dynamics: Dynamics, tape: Tape) -> Walk:
-    def walk(
-        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        tableau = problem.settings.tableau
-        back = DiscreteWalk(dynamics, tableau, tape, places, g, problem.stats, want_theta=want)
-        return back.run(), back.theta.result()
-
-    return walk
-
-
-def _backsolve_walk(problem: Problem, dynamics: Dynamics, gradient: Backsolve) -> Walk:
-    settings = problem.reverse_settings or reverse_settings(problem.settings, gradient)
-
-    def walk(
-        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        # Observations and events as time went; those after a terminal event were never reached.
-        order = [i for i, place in enumerate(places) if place.step != -2]
-        order.sort(key=lambda i: abs(times[i] - times[0]))
-        back = BacksolveWalk(
-            dynamics,
-            settings,
-            [times[i] for i in order],
-            [values[i] for i in order],
-            [g[i] for i in order],
-            problem.stats,
-            gradient.reconstruction_limit,
-            problem.too_far,
-            want_theta=want,
-            observers=problem.reverse_observers,
-            theta_norm=problem.theta_norm,
-        )
-        return back.run(), back.theta.result()
-
-    return walk
-
-
-def reverse_settings(settings: Settings, gradient: Backsolve) -> Settings:
-    """The reverse solve's settings: the forward ones but for what the gradient choice names."""
-    tolerance = Tolerance(
-        settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,
-        settings.tolerance.atol if gradient.atol is None else gradient.atol,
-    )
-    tableau = settings.tableau
-    if gradient.method is not None:
-        tableau = get_method(gradient.method, "Backsolve: method")
-    return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)

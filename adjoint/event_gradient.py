@@ -16,7 +16,7 @@ from ..solvers.batched_events import SamplesFired, sample_event
 from ..solvers.events import Event
 from ..solvers.state import Layout
 from ..solvers.stepper import clock
-from .engine import Problem
+from .problem import Problem
 from .sample_engine import SampleProblem
 
 

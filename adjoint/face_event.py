@@ -16,9 +16,10 @@ from ..solvers.solve import Settings, Wish
 from ..solvers.state import Layout
 from ..solvers.status import Status
 from ..solvers.stepper import clock
-from .engine import Problem, differentiate
+from .engine import differentiate
 from .event_gradient import differentiable_event
 from .gradient import Gradient
+from .problem import Problem
 
 MOST_FIXED_STEPS = 20_000
 MOST_STEPS = 100_000

@@ -8,10 +8,11 @@ proportion to the number of steps.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
+from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError
+from ..solvers.methods import get_method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +21,35 @@ class Discrete:
 
     keep: "stages" keeps what every stage saved; "state" keeps the state at each step and evaluates
     its stages anew in the backward pass: less memory, one more evaluation a stage.
+    checkpoints: keep at most that many states at any moment and take the steps between them again
+    (whatever keep says). √N of them for N steps repeat each step about twice, log₂N of them about
+    half as often as there are halvings.
     """
 
     keep: Literal["stages", "state"] = "stages"
+    checkpoints: int | None = None
 
     def __post_init__(self) -> None:
         if self.keep not in ("stages", "state"):
             raise ArgumentError(f"Discrete: keep={self.keep!r} must be 'stages' or 'state'.")
+        if self.checkpoints is not None:
+            check_positive(self.checkpoints, "Discrete: checkpoints", integer=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolating:
+    """The continuous adjoint with the state from the forward pass's dense output.
+
+    Memory grows with the number of steps, as for Discrete; the state is not rebuilt, so nothing can
+    drift. rtol, atol, method: of the reverse solve; the forward ones where None.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_tolerances(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +72,7 @@ class Backsolve:
     reconstruction_limit: float = 1e4
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ArgumentError(f"Backsolve: {name}={value!r} must be positive and finite.")
+        _check_tolerances(self)
         if self.norm != "seminorm":
             raise ArgumentError(f"Backsolve: norm={self.norm!r} must be 'seminorm'.")
         if not self.reconstruction_limit > 0:
@@ -67,4 +87,13 @@ class Direct:
     """Plain backpropagation through the steps, by autograd: derivatives of every order."""
 
 
-Gradient = Discrete | Backsolve | Direct
+def _check_tolerances(choice: Interpolating | Backsolve) -> None:
+    for name in ("rtol", "atol"):
+        value = getattr(choice, name)
+        if value is not None:
+            check_positive(value, f"{type(choice).__name__}: {name}")
+    if choice.method is not None:
+        get_method(choice.method, f"{type(choice).__name__}: method")
+
+
+Gradient = Discrete | Interpolating | Backsolve | Direct

@@ -20,14 +20,15 @@ from ..solvers.solve import Settings
 from ..solvers.state import Layout, layout_of
 from ..solvers.stepper import clock
 from ..solvers.tableau import Tableau
-from .backsolve import ThetaNorm
 from .callbacks import observers
-from .engine import Problem, differentiate
+from .engine import differentiate
 from .face import face, warn_too_far
 from .face_event import until_event
 from .gradient import Backsolve, Direct
 from .options import read_options
+from .problem import Problem
 from .request import norm_of
+from .reverse import ThetaNorm
 from .wrap import wrap
 
 Func = Callable[[Tensor, Any], Any]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..solvers.stepper import Step
+from .checkpointing import Take, Thinning, walk_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,10 @@ class KeptStep:
         return self.t1 - self.t0
 
 
+# (state, steps to take from there) → the state after them
+Again = Callable[[Tensor, Sequence[KeptStep]], Tensor]
+
+
 class Tape:
     """The accepted steps of a solve, in order.
 
@@ -45,3 +51,40 @@ class Tape:
         saved = tuple(step.saved) if self.stages else None
         y0 = None if self.stages else step.y0
         self.steps.append(KeptStep(step.t0, step.t1, y0, step.times, saved, step.chained))
+
+    def backwards(self, again: Again) -> Iterator[tuple[int, KeptStep]]:
+        """The steps from the last to the first."""
+        for n in range(len(self.steps) - 1, -1, -1):
+            yield n, self.steps[n]
+
+
+class CheckpointTape:
+    """The accepted steps, with at most `checkpoints` of their states kept, now or in the walk back.
+
+    Steps are taken again from the nearest kept state with the sizes they had: the same numbers.
+    """
+
+    def __init__(self, checkpoints: int):
+        self.checkpoints = checkpoints
+        self.thinning = Thinning(max(checkpoints // 2, 1))
+        self.steps: list[KeptStep] = []
+        self.states: dict[int, Tensor] = {}
+
+    def __call__(self, step: Step) -> None:
+        """The hook."""
+        n = len(self.steps)
+        self.steps.append(KeptStep(step.t0, step.t1, None, step.times, None, step.chained))
+        if self.thinning.offer(n):
+            self.states[n] = step.y0
+        for k in self.thinning.gone:
+            self.states.pop(k, None)
+
+    def backwards(self, again: Again) -> Iterator[tuple[int, KeptStep]]:
+        """The steps from the last to the first, states taken again; the tape itself stays as it is."""
+        states = dict(self.states)
+        kept = sorted(states)
+        for action in walk_back(kept, len(self.steps), self.checkpoints - len(kept)):
+            if isinstance(action, Take):
+                states[action.end] = again(states[action.start], self.steps[action.start : action.end])
+            else:
+                yield action.n, dataclasses.replace(self.steps[action.n], y0=states.pop(action.n))

@@ -19,9 +19,10 @@ from ..solvers.norms import Norm, Tolerance, largest, maximum, rms
 from ..solvers.state import Layout, layout_of
 from ..solvers.tableau import Tableau
 from .dynamics import Dynamics
-from .gradient import Backsolve, Direct, Discrete, Gradient
+from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
 STEPPINGS = ("shared", "per_sample")
+CHOICES = (Discrete, Interpolating, Backsolve, Direct)
 SAVES = ("times", "steps", "end")
 
 
@@ -53,9 +54,9 @@ class Options:
             value = getattr(self, name)
             if value not in known:
                 raise ArgumentError(f"{name}={value!r} is not known: {nearest(str(value), known)}")
-        if self.gradient is not None and not isinstance(self.gradient, (Discrete, Backsolve, Direct)):
+        if self.gradient is not None and not isinstance(self.gradient, CHOICES):
             raise ArgumentTypeError(
-                f"gradient={self.gradient!r} must be Discrete(), Backsolve(), Direct() or None."
+                f"gradient={self.gradient!r} must be Discrete, Interpolating, Backsolve, Direct or None."
             )
         if not isinstance(self.controller, PID):
             raise ArgumentTypeError(f"controller={self.controller!r} must be an adamode.PID, PI() or I().")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.checks import check_positive, check_times
-from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
 from ..solvers.events import EventWatch
 from ..solvers.loop import Stats
 from ..solvers.solution import Query, Solution
@@ -18,8 +18,9 @@ from ..solvers.state import Layout
 from ..solvers.stepper import clock
 from ..solvers.trace import Trace
 from .dense import DenseQuery
-from .engine import Answer, Problem, differentiate
+from .engine import Answer, differentiate
 from .event_gradient import differentiable_event
+from .problem import Problem
 from .request import Request, norm_of
 from .wrap import wrap
 
@@ -33,7 +34,12 @@ def solve_shared(request: Request) -> Solution:
     if options.dt0 is not None:
         check_positive(options.dt0, "dt0")
     problem = make_problem(request, times)
-    answer = differentiate(problem, options.gradient)
+    try:
+        answer = differentiate(problem, options.gradient)
+    except SolverError as error:
+        if problem.wish.trace is not None:
+            error.trace = problem.wish.trace.rows()  # a solve that failed is the one to study
+        raise
     run = answer.run
     n = len(run.times)
     y, own_t = answer.values[:n], t

@@ -54,7 +54,7 @@ def solve(
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.
     stepping: "shared" (one step size) or "per_sample" (one for each sample; samples must not depend
     on each other).
-    gradient: Discrete(), Backsolve(), Direct() or None (the result is detached).
+    gradient: Discrete(), Interpolating(), Backsolve(), Direct() or None (the result is detached).
     controller: step size control.  dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.  step_at, jump_at: times to hit; at jump_at func is discontinuous.
     norm: "rms", "max", or a callable of the state's structure that returns a 0-d tensor ([B] per

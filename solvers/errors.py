@@ -96,12 +96,17 @@ class SolverError(AdamodeError, RuntimeError):
     """A solve that cannot go on.
 
     Attributes: ``t`` and ``dt`` where it stopped, ``status`` (a Status), ``stats`` (a Stats or
-    None), ``detail`` (what else is known, a sentence or "").
+    None), ``detail`` (what else is known, a sentence or ""), ``trace`` (every attempt so far, where
+    ``solve`` was asked for a trace; else None).
     """
+
+    trace: list[Any] | None = None
 
     def __init__(self, t: float, dt: float, status: Status, stats: Any = None, detail: str = ""):
         super().__init__(t, dt, status, stats, detail)
         self.t, self.dt, self.status, self.stats, self.detail = t, dt, Status(status), stats, detail
+        self.where: tuple[int, ...] | None = None
+        self.state: Any = None
 
     def __str__(self) -> str:
         steps = ""

@@ -146,7 +146,9 @@ def forward_solve(
     outcome = _march(stepper, times, settings, stats, collector, wrap)
     stats.dt_last = outcome.dt
     if outcome.status not in (Status.SUCCESS, Status.EVENT):
-        raise solver_error(outcome.t, outcome.dt, outcome.status, stats, collector.verdict)
+        error = solver_error(outcome.t, outcome.dt, outcome.status, stats, collector.verdict)
+        error.where, error.state = collector.first_bad_entry(), stepper.y.detach()
+        raise error
     run = collector.run(outcome, stats)
     if settings.fixed:
         _check_fixed(run, stats)
@@ -168,6 +170,7 @@ class Collector:
         self.writer = OutputWriter(times, z0, derivatives=wish.derivatives, every_step=wish.every_step)
         self.steps: list[Step] = []
         self.end: float | None = None
+        self.last: Step | None = None
         self.limit, self.stats, self.verdict = math.inf, Stats(), ""
 
     def accept(self, step: Step) -> bool:
@@ -184,12 +187,24 @@ class Collector:
 
     def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
         """Of each attempt."""
+        self.last = step
         if self.stats.n_steps >= self.limit:
             self.verdict = stiffness_sentence(step)  # now: an accepted step's stages are overwritten
         if self.wish.trace is not None:
             self.wish.trace.attempt(step, accepted, dt_next)
         if not accepted and self.on_reject is not None:
             self.on_reject(step)
+
+    def first_bad_entry(self) -> tuple[int, ...] | None:
+        """Where the last attempt first was not finite (host reads, only on the way to an error)."""
+        if self.last is None or self.last.finite:
+            return None
+        stages = self.last.result.stages
+        for k in [stages.get(i) for i in range(len(self.last.saved))] + [self.last.y1]:
+            bad = (~torch.isfinite(k)).nonzero()
+            if len(bad):
+                return tuple(bad[0].tolist())
+        return None
 
     def run(self, outcome: Outcome, stats: Stats) -> Run:
         """The result; outputs that an event left out are NaN, and lie nowhere."""

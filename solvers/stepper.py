@@ -111,10 +111,15 @@ def clock(t: float, like: Tensor) -> Tensor:
     return torch.full((), t, dtype=like.dtype, device=like.device)
 
 
-def stage_times(t0: float, t1: float, tableau: Tableau, like: Tensor) -> list[Tensor]:
-    """t0 + c_i dt as 0-d tensors; exactly t1 where c_i = 1."""
+def host_times(t0: float, t1: float, tableau: Tableau) -> list[float]:
+    """t0 + c_i dt; exactly t1 where c_i = 1."""
     dt = t1 - t0
-    return [clock(t1 if c == 1 else t0 + float(c) * dt, like) for c in tableau.nodes()]
+    return [t1 if c == 1 else t0 + float(c) * dt for c in tableau.nodes()]
+
+
+def stage_times(t0: float, t1: float, tableau: Tableau, like: Tensor) -> list[Tensor]:
+    """The same as 0-d tensors, as the field wants them."""
+    return [clock(t, like) for t in host_times(t0, t1, tableau)]
 
 
 class RungeKuttaStepper:
@@ -153,7 +158,14 @@ class RungeKuttaStepper:
         time = clock(t, self.y)
         if after_jump:
             time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
+        self._announce([t])
         self.first, self.first_time, self.chained = self.field(time, self.y), time, False
+
+    def _announce(self, times: list[float]) -> None:
+        """Tells a field that wants times as floats when its next calls will be."""
+        prepare = getattr(self.field, "prepare", None)
+        if prepare is not None:
+            prepare(times)
 
     def initial_step(self, t0: float, end: float) -> float:
         """|dt| to begin with (HNW II.4); one evaluation, one host read."""
@@ -179,6 +191,7 @@ class RungeKuttaStepper:
         if self.first_time is not None:
             times[0] = self.first_time
         stages = self._fresh_stages(t1 - t0)
+        self._announce(host_times(t0, t1, self.tableau)[1:])
         result = rk_step(
             self.field, self.y, self.first, times, self.tableau, stages, evaluate_end=evaluate_end
         )

@@ -1,0 +1,73 @@
+"""The continuous adjoint with the state taken from the forward pass's dense output.
+
+    da/dt = −(∂F/∂z)ᵀ|_{z(t)} a,    z(t) = the interpolant of the accepted steps
+
+Memory grows with the number of steps; nothing is rebuilt, so the reverse solve cannot drift from the
+forward solution or leave its domain.
+
+Source: J. Rackauckas et al., A comparison of automatic differentiation and continuous sensitivity
+analysis for derivatives of differential equation solutions, 2018 (there "interpolating adjoint").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..solvers.dense import DenseOutput
+from ..solvers.errors import SolverError, solver_error
+from ..solvers.loop import Stats
+from ..solvers.norms import Norm
+from .dynamics import Dynamics
+
+
+class InterpolatedField:
+    """−(∂F/∂z)ᵀa at z(t). The stepper announces times as floats, so that none is read from the device."""
+
+    def __init__(self, dynamics: Dynamics, dense: DenseOutput, stats: Stats):
+        self.dynamics, self.dense, self.stats = dynamics, dense, stats
+        self._times: list[float] = []
+
+    def prepare(self, times: Sequence[float]) -> None:
+        """The times of the next calls, in order."""
+        self._times = list(times)
+
+    def __call__(self, t: Tensor, a: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """−(∂F/∂z)ᵀa, and what the quadrature needs."""
+        self.stats.nfe_backward += 1
+        _, saved = self.dynamics.forward(t, self.dense.value(self._times.pop(0)))
+        z_bar, deltas = self.dynamics.vjp(saved, a)
+        return z_bar.neg(), (saved, deltas)
+
+
+class AdjointAlone:
+    """A Carrier of a, [*z]."""
+
+    def __init__(self, dynamics: Dynamics, dense: DenseOutput, norm: Norm, stats: Stats):
+        self.field = InterpolatedField(dynamics, dense, stats)
+        self.norm = norm
+
+    def start(self, i: int, a: Tensor) -> Tensor:
+        """a."""
+        return a
+
+    def adjoint(self, state: Tensor) -> Tensor:
+        """a."""
+        return state
+
+    def rebuilt(self, state: Tensor) -> Tensor | None:
+        """Nothing is rebuilt."""
+        return None
+
+    def landed(self, i: int, state: Tensor) -> None:
+        """Nothing to compare."""
+
+    def explained(self, i: int, error: SolverError) -> SolverError:
+        """The reverse solve's failure, said to be that."""
+        detail = (
+            f"This is the reverse solve of the interpolating adjoint. {error.detail} "
+            "adamode.solve(..., gradient=adamode.Discrete()) has no reverse solve that could fail."
+        )
+        return solver_error(error.t, error.dt, error.status, error.stats, detail)

@@ -1,0 +1,215 @@
+"""Checks of a hand-derived VJP against autograd and finite differences, as data.
+
+Each result is one block or parameter against one reference, with the entry that differs most.
+`verify_solve` does the same for the gradient of a whole solve.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..solvers.errors import ArgumentError, ArgumentTypeError
+from .dynamics import Dynamics
+
+# Relative to the largest entry, float64. Exact derivatives agree to rounding, 1e-13 as a rule.
+BOUND_EXACT = 1e-9
+# Central differences of fourth order: 1e-12 to 1e-10 as a rule.
+BOUND_DIFFERENCES = 1e-7
+ENTRIES = 2  # of each block and parameter that are differenced: the largest, and others at random
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One quantity against one reference.
+
+    quantity: "a_h", … or a parameter's name.  relative_error: the largest difference over the
+    reference's largest entry.  index, found, expected: where it is, and both numbers there.
+    bound None: reported, not judged.
+    """
+
+    quantity: str
+    reference: str
+    relative_error: float
+    bound: float | None
+    index: tuple[int, ...]
+    found: float
+    expected: float
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the error is within the bound (NaN is not); None where there is none."""
+        return None if self.bound is None else self.relative_error <= self.bound
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A tensor whose gradient is checked, under the name of its adjoint."""
+
+    name: str
+    tensor: Tensor
+
+
+# Some entries of a gradient, by flat index.
+Entries = dict[int, float]
+
+
+def compare(name: str, reference: str, found: Tensor | None, expected: Tensor, bound: float | None) -> Check:
+    """The entry that differs most; a missing gradient counts as zero."""
+    found = torch.zeros_like(expected) if found is None else found
+    difference = (found - expected).abs().flatten()
+    worst = int(difference.argmax())  # NaN counts as the largest
+    at = torch.unravel_index(torch.tensor(worst), expected.shape)
+    numbers = found.flatten()[worst].item(), expected.flatten()[worst].item()
+    error = _relative(difference[worst].item(), expected.abs().max().item())
+    return Check(name, reference, error, bound, tuple(int(i) for i in at), *numbers)
+
+
+def compare_entries(
+    name: str, found: Tensor | None, expected: Entries, shape: Sequence[int], bound: float | None
+) -> Check:
+    """The same for finite differences, known at some entries only."""
+    flat = [0.0] * math.prod(shape) if found is None else found.flatten().tolist()
+    gaps = {i: abs(flat[i] - value) for i, value in expected.items()}
+    worst = max(gaps, key=lambda i: math.inf if math.isnan(gaps[i]) else gaps[i])
+    at = torch.unravel_index(torch.tensor(worst), tuple(shape))
+    error = _relative(gaps[worst], max(abs(value) for value in expected.values()))
+    index = tuple(int(i) for i in at)
+    return Check(name, "finite-differences", error, bound, index, flat[worst], expected[worst])
+
+
+def _relative(difference: float, scale: float) -> float:
+    if difference == 0:
+        return 0.0
+    return difference / scale if scale > 0 else math.inf
+
+
+def differences(
+    value: Callable[[], float], tensor: Tensor, largest: int, seed: int, entries: int = ENTRIES
+) -> Entries:
+    """∂value/∂tensor at entry ``largest`` and others drawn at random, by five-point differences.
+
+    The tensor is changed in place and put back. With a step of ε^(1/5) rounding and truncation are
+    both about 1e-12.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(tensor.numel(), generator=generator)[:entries].tolist()
+    chosen = [largest, *(i for i in drawn if i != largest)][:entries]
+    flat, found = tensor.detach().view(-1), {}
+    for i in chosen:
+        middle = flat[i].item()
+        step = torch.finfo(tensor.dtype).eps ** 0.2 * max(abs(middle), 0.1)
+        at = {}
+        for k in (-2, -1, 1, 2):
+            flat[i] = middle + k * step
+            at[k] = value()
+        flat[i] = middle
+        found[i] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * step)
+    return found
+
+
+def vjp_checks(dynamics: Dynamics, t: Tensor, z: Tensor, *, seed: int = 0) -> list[Check]:
+    """One VJP of a dynamics, with a random cotangent: every block, every tensor of theta().
+
+    t: 0-d, or as `Dynamics.forward` takes it.  z: [K, B, *S].  float32 is converted to float64.
+    Raises ArgumentError or ArgumentTypeError for what is not a dynamics and its state.
+    """
+    if not isinstance(dynamics, Dynamics):
+        raise ArgumentTypeError(
+            f"dynamics is a {type(dynamics).__name__}; it must derive from adamode.Dynamics. For a function "
+            "or module without a VJP of its own there is adamode.verify.check_gradient."
+        )
+    dynamics, z = in_double(dynamics, z)
+    z, t = z.detach().clone(), torch.as_tensor(t).to(z)
+    generator = torch.Generator().manual_seed(seed)
+    cotangent = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
+    theta = theta_of(dynamics)
+    with torch.no_grad():
+        _, saved = dynamics.forward(t, z)
+        z_bar, deltas = dynamics.vjp(saved, cotangent)
+        theta_bar = dynamics.parameter_gradients([saved], [deltas], None)
+    if len(theta_bar) != len(theta):
+        raise ArgumentError(
+            f"{type(dynamics).__name__}.parameter_gradients returned {len(theta_bar)} gradients for "
+            f"{len(theta)} tensors of theta(): one for each, in that order."
+        )
+    blocks = [Quantity(f"a_{name}", z[k]) for k, name in enumerate(block_names(dynamics, len(z)))]
+    leaf = z.clone().requires_grad_()
+    with torch.enable_grad():
+        dz, _ = dynamics.forward(t, leaf)
+    exact: list[Tensor | None] = [None] * (len(blocks) + len(theta))
+    if dz.requires_grad:  # else forward is not differentiable, and finite differences must do
+        wanted = [q.tensor for q in theta if q.tensor.requires_grad]
+        z_exact, *rest = torch.autograd.grad(dz, (leaf, *wanted), cotangent, allow_unused=True)
+        z_exact = torch.zeros_like(z) if z_exact is None else z_exact
+        found = iter(rest)
+        exact = [*z_exact, *(next(found) if q.tensor.requires_grad else None for q in theta)]
+
+    def value() -> float:
+        with torch.no_grad():
+            return (dynamics.forward(t, z)[0] * cotangent).sum().item()
+
+    checks = []
+    pairs = zip([*blocks, *theta], [*z_bar, *theta_bar], exact, strict=True)
+    for quantity, got, want in pairs:
+        if quantity in theta and not quantity.tensor.requires_grad:
+            continue
+        checks += judged(quantity, got, want, value, seed, dz.requires_grad, BOUND_EXACT)
+    return checks
+
+
+def judged(
+    quantity: Quantity,
+    found: Tensor | None,
+    exact: Tensor | None,
+    value: Callable[[], float],
+    seed: int,
+    differentiable: bool,
+    bound: float,
+) -> list[Check]:
+    """Both references for one quantity."""
+    name, tensor = quantity.name, quantity.tensor
+    rows = []
+    if differentiable:
+        exact = torch.zeros_like(tensor) if exact is None else exact
+        rows.append(compare(name, "autograd", found, exact, bound))
+    guide = exact if exact is not None else found
+    largest = 0 if guide is None else int(guide.abs().flatten().argmax())
+    entries = differences(value, tensor, largest, seed)
+    rows.append(compare_entries(name, found, entries, tensor.shape, max(bound, BOUND_DIFFERENCES)))
+    return rows
+
+
+def in_double(func: Any, y0: Any) -> tuple[Any, Any]:
+    """func and its start in float64: a module in float32 is copied, anything else must be float64."""
+    dtype = pytree.tree_leaves(y0)[0].dtype
+    if dtype == torch.float64:
+        return func, y0
+    if dtype == torch.float32 and isinstance(func, nn.Module):
+        return copy.deepcopy(func).double(), pytree.tree_map(lambda x: x.double(), y0)
+    raise ArgumentError(
+        f"the start has dtype {dtype}; a check needs torch.float64, or rounding is all it sees: convert "
+        "the start and what func holds."
+    )
+
+
+def theta_of(dynamics: Dynamics) -> list[Quantity]:
+    """The tensors of theta() with their names, where the dynamics is a module."""
+    named: Iterable[tuple[str, Tensor]] = (
+        dynamics.named_parameters() if isinstance(dynamics, nn.Module) else ()
+    )
+    names = {id(p): name for name, p in named}
+    return [Quantity(names.get(id(p), f"theta[{i}]"), p) for i, p in enumerate(dynamics.theta())]
+
+
+def block_names(dynamics: Dynamics, count: int) -> tuple[str, ...]:
+    """The names of the state's blocks: the dynamics' own ``blocks``, or 0, 1, …"""
+    names = tuple(getattr(dynamics, "blocks", ()))
+    return names if len(names) == count else tuple(str(k) for k in range(count))

@@ -1,0 +1,145 @@
+"""What each gradient choice keeps of a forward solve, and how it walks back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..solvers.dense import DenseOutput
+from ..solvers.field import CountedField
+from ..solvers.loop import Stats
+from ..solvers.methods import get_method
+from ..solvers.norms import Tolerance
+from ..solvers.output import Place
+from ..solvers.solve import Settings, forward_solve
+from ..solvers.stepper import Step
+from .backsolve import StateAndAdjoint
+from .discrete import DiscreteWalk
+from .dynamics import Dynamics
+from .gradient import Backsolve, Discrete, Gradient, Interpolating
+from .interpolating import AdjointAlone
+from .problem import Problem, Walk
+from .record import CheckpointTape, Tape
+from .reverse import ReverseSolve, Watch
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """hooks: of the forward solve.  dense: it must keep its stages.  walk: the way back."""
+
+    hooks: list[Callable[[Step], Any]]
+    walk: Walk
+    dense: bool = False
+
+
+def record_for(
+    problem: Problem, dynamics: Dynamics, gradient: Gradient, watch: Watch | None = None
+) -> Recording:
+    """The recording that a gradient choice needs. watch: sees the adjoint on its way, for study."""
+    if isinstance(gradient, Backsolve):
+        return _backsolve(problem, dynamics, gradient, watch)
+    if isinstance(gradient, Interpolating):
+        return _interpolating(problem, dynamics, gradient, watch)
+    assert isinstance(gradient, Discrete)
+    return _discrete(problem, dynamics, gradient, watch)
+
+
+def _discrete(problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: Watch | None) -> Recording:
+    tape: Tape | CheckpointTape = Tape(stages=gradient.keep == "stages")
+    if gradient.checkpoints is not None:
+        tape = CheckpointTape(gradient.checkpoints)
+
+    def walk(
+        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        tableau = problem.settings.tableau
+        back = DiscreteWalk(dynamics, tableau, tape, places, g, problem.stats, want_theta=want, watch=watch)
+        return back.run(), back.theta.result()
+
+    return Recording([tape], walk)
+
+
+def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch: Watch | None) -> Recording:
+    settings = problem.reverse_settings or reverse_settings(problem.settings, gradient)
+
+    def walk(
+        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        order = in_order(times, places)
+        reached, stored = [times[i] for i in order], [values[i] for i in order]
+
+        def forward_to(i: int, t: float) -> Tensor:
+            field = CountedField(dynamics.forward, Stats())
+            run = forward_solve(field, stored[i], [reached[i], t], problem.settings, Stats())
+            return run.values[-1]
+
+        carrier = StateAndAdjoint(dynamics, settings, reached, stored, problem.stats, forward_to)
+        solve = ReverseSolve(
+            dynamics,
+            carrier,
+            settings,
+            reached,
+            [g[i] for i in order],
+            problem.stats,
+            want_theta=want,
+            observers=problem.reverse_observers,
+            theta_norm=problem.theta_norm,
+            watch=watch,
+        )
+        a = solve.run()
+        carrier.judge(gradient.reconstruction_limit, problem.too_far)
+        return a, solve.theta.result()
+
+    return Recording([], walk)
+
+
+def _interpolating(
+    problem: Problem, dynamics: Dynamics, gradient: Interpolating, watch: Watch | None
+) -> Recording:
+    settings = reverse_settings(problem.settings, gradient)
+    steps: list[Step] = []
+
+    def walk(
+        times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        order = in_order(times, places)
+        reached = [times[i] for i in order]
+        carrier = AdjointAlone(
+            dynamics, DenseOutput(steps, reached[0], reached[-1]), settings.norm, problem.stats
+        )
+        solve = ReverseSolve(
+            dynamics,
+            carrier,
+            settings,
+            reached,
+            [g[i] for i in order],
+            problem.stats,
+            want_theta=want,
+            first_dt=abs(steps[-1].dt),
+            watch=watch,
+        )
+        return solve.run(), solve.theta.result()
+
+    return Recording([steps.append], walk, dense=True)
+
+
+def in_order(times: list[float], places: list[Place]) -> list[int]:
+    """Observations and events as time went, without those after a terminal event, never reached."""
+    order = [i for i, place in enumerate(places) if place.step != -2]
+    order.sort(key=lambda i: abs(times[i] - times[0]))
+    return order
+
+
+def reverse_settings(settings: Settings, gradient: Backsolve | Interpolating) -> Settings:
+    """The reverse solve's settings: the forward ones but for what the gradient choice names."""
+    tolerance = Tolerance(
+        settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,
+        settings.tolerance.atol if gradient.atol is None else gradient.atol,
+    )
+    tableau = settings.tableau
+    if gradient.method is not None:
+        tableau = get_method(gradient.method, f"{type(gradient).__name__}: method")
+    return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)
