@@ -66,8 +66,6 @@ class StageBuffer:
         self.k = like.new_empty((n, *like.shape)) if storage is None else storage
         self.flat = self.k.view(n, -1)
         self.count = 0
-        # Step sizes are scalars here: scaling the whole tableau is one small product a step.
-        self.scaled = numeric.a * dt if isinstance(dt, float) else None
 
     def put(self, i: int, k: Tensor) -> None:
         """Stores k_i."""
@@ -81,7 +79,7 @@ class StageBuffer:
         return self.k[i]
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
-        """y + dt Σ w_i k_i for weights not yet scaled by dt."""
+        """y + dt Σ w_i k_i. The sum meets y once: y's rounding is the coarse one (float32: half the error)."""
         product = torch.mv(self.flat[: len(weights)].t(), weights).view(self.shape)
         if y is None:
             return product
@@ -91,9 +89,7 @@ class StageBuffer:
 
     def advance(self, y: Tensor, i: int) -> Tensor:
         """Y_i."""
-        if self.scaled is None:
-            return self._weighted(y, self.numeric.a[i, :i])
-        return torch.addmv(y.reshape(-1), self.flat[:i].t(), self.scaled[i, :i]).view(self.shape)
+        return self._weighted(y, self.numeric.a[i, :i])
 
     def errors(self) -> tuple[Tensor, ...]:
         """Error estimates."""
@@ -131,14 +127,17 @@ class StageList:
         return self.k[i]
 
     def _weighted(self, y: Tensor | None, terms: Sequence[tuple[int, float]]) -> Tensor:
-        if isinstance(self.dt, float) and y is not None:
-            for j, w in terms:
-                y = torch.add(y, self.k[j], alpha=w * self.dt)
-            return y
-        total = torch.zeros_like(self.k[0])
-        for j, w in terms:
+        if not terms:
+            return torch.zeros_like(self.k[0]) if y is None else y
+        (j, w), *rest = terms
+        total = self.k[j] * w
+        for j, w in rest:
             total = torch.add(total, self.k[j], alpha=w)
-        return total if y is None else y + total * self.dt
+        if y is None:
+            return total
+        if isinstance(self.dt, float):
+            return torch.add(y, total, alpha=self.dt)
+        return y + total * self.dt
 
     def advance(self, y: Tensor, i: int) -> Tensor:
         """Y_i."""
