@@ -151,7 +151,7 @@ def _task(
 
     def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
-        t_bar = (g[: len(derivatives)] * derivatives).flatten(1).sum(1)
+        t_bar = (g[: len(derivatives)] * derivatives).reshape(len(derivatives), -1).sum(1)
         t_bar[0] = -(a * derivatives[0]).sum()
         if problem.wish.every_step:  # only the first and the last are times that were given
             inner = t_bar.new_zeros(len(problem.times) - 2)

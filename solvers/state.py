@@ -55,7 +55,7 @@ class Layout:
         front = z.shape[:-1]
         pieces = torch.split(z, self.sizes, dim=-1)
         tails = [shape[1:] if self.batched else shape for shape in self.shapes]
-        return [piece.reshape(*front, *tail) for piece, tail in zip(pieces, tails, strict=True)]
+        return [piece.reshape((*front, *tail)) for piece, tail in zip(pieces, tails, strict=True)]
 
     def unpack(self, z: Tensor) -> Any:
         """The pytree again; z may have further axes in front."""
