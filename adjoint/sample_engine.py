@@ -14,7 +14,7 @@ from ..solvers.batched_events import SampleEvents
 from ..solvers.field import Autocast
 from ..solvers.loop import Stats
 from ..solvers.sample_solve import SampleRun, sample_solve
-from ..solvers.samples import Rows, SampleSettings, SampleStep
+from ..solvers.samples import Rows, SampleSettings, SampleStep, beside
 from ..solvers.status import Status
 from ..solvers.trace import SampleTrace
 from .dynamics import Dynamics
@@ -129,19 +129,34 @@ def _direct(problem: SampleProblem, plain: Callable[..., Any], kept: list[Sample
     axes, z0, t = problem.axes, problem.z0, problem.t
     timed = t.requires_grad
     shift = (t - t.detach()).to(z0.dtype)
-    start = z0
-    if timed:
-        slope = problem.plain(axes.clock(problem.times[:, 0], z0), z0)
-        start = z0 - axes.spread(shift[:, 0]) * slope
+    start = z0 - axes.spread(shift[:, 0]) * _first_slope(problem) if timed else z0
     run = problem.solve(start, plain, kept, differentiable=True, derivatives=timed)
     values = [z0, *run.values[1:]]
     if timed:
         assert run.derivatives is not None
         for i, row in enumerate(_time_of_rows(problem, run)):
             if i > 0:
-                term = axes.spread((shift * row).sum(1)) * run.derivatives[i]
-                values[i] = values[i] + torch.where(torch.isnan(run.derivatives[i]), 0.0, term)
+                slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
+                values[i] = values[i] + axes.spread((shift * row).sum(1)) * slope
     return SampleAnswer(torch.stack(values), run, kept)
+
+
+def _first_slope(problem: SampleProblem) -> Tensor:
+    """f at each sample's start with its graph; 0 where it is not finite, with no NaN in the graph."""
+    axes, z0 = problem.axes, problem.z0
+    t0, settings = problem.times[:, 0], problem.settings
+    direction = torch.where(problem.times[:, -1] < t0, -1.0, 1.0)
+    time = beside(axes.clock(t0, z0), settings.at_jump(t0), direction)
+    with torch.no_grad():
+        begins = axes.all_samples(torch.isfinite(z0))
+        fine = begins & axes.all_samples(torch.isfinite(problem.plain(time, z0)))
+    if not bool(fine.any()):  # host read
+        return torch.zeros_like(z0)
+    healthy = fine.to(torch.int8).argmax().reshape(1)
+    mask = axes.spread(fine)
+    state = torch.where(mask, z0, z0.index_select(axes.batch, healthy))
+    time = torch.where(fine.view(time.shape), time, time.index_select(0, healthy))
+    return torch.where(mask, problem.plain(time, state), 0.0)
 
 
 def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
@@ -153,7 +168,8 @@ def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
         )
     picks = torch.zeros((n, batch, width), dtype=problem.z0.dtype, device=problem.z0.device)
     arrived = (run.rows.status == int(Status.SUCCESS)).to(picks)
-    last = run.rows.n_accepted.clamp(max=n - 1)
+    stays = problem.times[:, 0] == problem.times[:, -1]  # its end is written although it takes no step
+    last = (run.rows.n_accepted + stays).clamp(max=n - 1)
     picks[last, torch.arange(batch, device=picks.device), width - 1] = arrived
     picks[0] = 0.0
     picks[0, :, 0] = 1.0
@@ -177,13 +193,16 @@ def _discrete(
         stats.nfe_backward = stats.nfe_recomputed = 0
         tableau = problem.settings.tableau
         walk = SampleDiscreteWalk(dynamics, tableau, tape, g, axes, stats, want_theta=want)
-        return walk.run(), walk.theta.result()
+        a = walk.run()
+        stays = record.times[1:] == record.times[:1]  # outputs of a sample whose end is its start
+        for row, mask in zip(g[1:], stays, strict=False):  # after the outputs come the events
+            a = a + torch.where(axes.spread(mask), row, 0.0)
+        return a, walk.theta.result()
 
     def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
-        g = g[: len(derivatives)]
+        g = torch.cat((-a[None], g[1 : len(derivatives)]))
         product = torch.where(g == 0, 0.0, g * derivatives)  # 0 · NaN of a sample that failed
         per_row = product.movedim(axes.batch + 1, 1).flatten(2).sum(2)  # [n, B]
-        per_row[0] = -axes.per_sample(a * derivatives[0]).sum(1)
         return (per_row[:, :, None] * _time_of_rows(problem, runs[0])).sum(0)
 
     task = Task(forward, backward, time_gradient, problem.autocast)

@@ -67,7 +67,7 @@ class SampleTape:
         times = step.times
         if not self.stages:
             y0, first = step.y0, step.first
-            calm = step.axes.clock(step.t0, step.y0)
+            calm = step.times[0]
             times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
         self.entries.append(KeptAttempt(step.index, step.accepted, dt, saved, y0, first, times, step.outputs))
 

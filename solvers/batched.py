@@ -23,7 +23,7 @@ from .batched_output import SampleOutput
 from .initial_step import initial_steps
 from .loop import Stats
 from .norms import combine_errors
-from .samples import Rows, SampleListener, SampleRecorder, SampleSettings, SampleStep
+from .samples import Rows, SampleListener, SampleRecorder, SampleSettings, SampleStep, beside
 from .status import Status
 from .step import Field, StageBuffer, StageList, StepResult, dense_stages, rk_step
 from .tableau import Numeric
@@ -84,20 +84,23 @@ class SampleSolve:
         r.mark(~bad & (r.t == r.end), Status.SUCCESS)
         self._replace(bad)
         saved = self._evaluate_first(~bad)
-        broken = r.running & ~self.axes.all_samples(torch.isfinite(self.first))
-        running, any_broken = torch.stack((r.running.sum(), broken.sum())).tolist()  # host read
-        if any_broken:
-            r.mark(broken, Status.NON_FINITE)
-            self._replace(bad | broken)
+        unwell = ~self.axes.all_samples(torch.isfinite(self.first))
+        r.mark(unwell & r.running, Status.NON_FINITE)
+        running, any_unwell = torch.stack((r.running.sum(), unwell.sum())).tolist()  # host read
+        if any_unwell:
+            self._replace(bad | unwell)
             saved = self._evaluate_first(torch.zeros_like(bad))  # again, so that no NaN is in what is kept
-        self.output.start_derivatives(self.first)
-        if self.recorder is not None:
-            self.recorder.start(saved)
+            if not running:  # perhaps no sample is healthy
+                self.first = self.first.detach()
+        absent = self.axes.spread(bad | unwell)
+        self.output.start_derivatives(torch.where(absent, math.nan, self.first))
         if self.events is not None:
             self.events.start(r.t, self.y)
-        if running > any_broken:
+        if running:  # else no cotangent comes here, and the evaluation may be NaN in every row
+            if self.recorder is not None:
+                self.recorder.start(saved)
             self._first_step()
-        return running - any_broken
+        return running
 
     def _replace(self, bad: Tensor) -> None:
         """Overwrites bad rows of the working state by a healthy one's: NaN times 0 is NaN."""
@@ -109,19 +112,16 @@ class SampleSolve:
 
     def _evaluate_first(self, counted: Tensor) -> Any:
         r = self.rows
-        at_jump = ((r.t[:, None] == self.settings.stops) & self.settings.jumps).any(1)
-        time = self._beside(self.axes.clock(r.t, self.y), at_jump, 1.0)
+        time = beside(self.axes.clock(r.t, self.y), self.settings.at_jump(r.t), r.direction)
         self.first, saved = self.field(time, self.y)
         r.nfe = r.nfe + counted
         return saved
 
-    def _beside(self, time: Tensor, which: Tensor, side: float) -> Tensor:
-        """The next float after (side 1) or before (−1) in each sample's direction, where asked."""
-        if not len(self.settings.jumps):
-            return time
-        shape = time.shape
-        toward = (self.rows.direction * side * math.inf).to(time).view(shape)
-        return torch.where(which.view(shape), torch.nextafter(time, toward), time)
+    def _resting(self) -> Tensor:
+        """Each sample's own time, as f wants it; beside a jump on the side that the sample has seen."""
+        r = self.rows
+        side = torch.where(r.t == r.end, -r.direction, r.direction)
+        return beside(self.axes.clock(r.t, self.y), self.settings.at_jump(r.t), side)
 
     def _first_step(self) -> None:
         r, settings = self.rows, self.settings
@@ -152,7 +152,8 @@ class SampleSolve:
         """One attempt of every sample; how many go on. One host read."""
         stop, jump = self._next_stop()
         left = (stop - self.rows.t).abs()
-        cut = left <= 1.001 * self.rows.dt
+        # A thousandth longer, rather than leave a sliver; a fixed step is what it is.
+        cut = left <= (1.001 if self.settings.dt is None else 1.0 + 1e-9) * self.rows.dt
         self._give_up_if_too_short(cut)
         r = self.rows
         t1 = torch.where(cut, stop, r.t + r.direction * r.dt)
@@ -236,10 +237,12 @@ class SampleSolve:
         r, axes = self.rows, self.axes
         dt = axes.spread(t1 - r.t).to(self.y.dtype)
         times = [axes.clock(t1 if c == 1.0 else r.t + c * (t1 - r.t), self.y) for c in self.numeric.c]
-        times = [
-            self._beside(t, before_jump, -1.0) if c == 1.0 else t
-            for t, c in zip(times, self.numeric.c, strict=True)
-        ]
+        if len(self.settings.jumps):
+            resting, stays = self._resting(), (t1 == r.t).view(times[0].shape)
+            for i, c in enumerate(self.numeric.c):
+                time = beside(times[i], before_jump, -r.direction) if c == 1.0 else times[i]
+                times[i] = torch.where(stays, resting, time)
+            times[0] = resting  # at which the first stage was evaluated
         result = self._stages(self.y, self.first, dt, times)
         r.nfe = r.nfe + (self.tableau.n_stages - 1) * r.running
         ratio, finite = self._judge(result)
@@ -301,7 +304,7 @@ class SampleSolve:
         Zero times NaN is NaN: one bad sample would spoil every sum over the batch in the backward pass.
         """
         dt = torch.where(self.axes.spread(step.accepted), step.dt, 0.0)
-        calm = self.axes.clock(step.t0, self.y)
+        calm = step.times[0]
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
         step.result = self._stages(step.y0, step.first, dt, times)
@@ -320,7 +323,7 @@ class SampleSolve:
     def _restart(self, jumped: Tensor) -> None:
         """Evaluates the first stage anew just after a discontinuity."""
         r = self.rows
-        time = self._beside(self.axes.clock(r.t, self.y), jumped, 1.0)
+        time = beside(self.axes.clock(r.t, self.y), jumped, r.direction)
         k, saved = self.field(time, self.y)
         self.first = torch.where(self.axes.spread(jumped), k, self.first)
         r.nfe = r.nfe + jumped

@@ -38,8 +38,8 @@ class SampleOutput:
         first = y0.movedim(axes.batch, 0)
         start = torch.full((times.shape[1], *first.shape), float("nan"), dtype=y0.dtype, device=y0.device)
         # A sample whose times are all equal has all its outputs at once.
-        at_start = (times == times[:, :1]).t().reshape(*start.shape[:2], *[1] * (first.dim() - 1))
-        self.values = torch.where(at_start, first, start)
+        self.at_start = (times == times[:, :1]).t().reshape(*start.shape[:2], *[1] * (first.dim() - 1))
+        self.values = torch.where(self.at_start, first, start)
         self.derivatives = torch.full_like(start, float("nan")) if derivatives else None
         self.next = torch.ones(times.shape[0], dtype=torch.int64, device=times.device)
         self.ends: Tensor | None = None
@@ -115,9 +115,10 @@ class SampleOutput:
                 self.derivatives = self.derivatives[:rows]
 
     def start_derivatives(self, f0: Tensor) -> None:
-        """y' at every sample's start."""
+        """y' at every output that is its sample's start."""
         if self.derivatives is not None:
-            self.derivatives = torch.cat((f0.movedim(self.axes.batch, 0)[None], self.derivatives[1:]))
+            f0 = f0.movedim(self.axes.batch, 0)
+            self.derivatives = torch.where(self.at_start, f0, self.derivatives)
 
     def _slope(self, step: SampleStep, theta: Tensor, numeric: Numeric) -> Tensor:
         """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,13 @@ from .step import StepResult
 from .tableau import Tableau
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [B]
+
+
+def beside(time: Tensor, which: Tensor, side: Tensor) -> Tensor:
+    """The next float towards side · ∞ (±1, [b]) for the samples in `which`; time: as f wants it."""
+    shape = time.shape
+    toward = (side * math.inf).to(time).view(shape)
+    return torch.where(which.view(shape), torch.nextafter(time, toward), time)
 
 
 class SampleListener(Protocol):
@@ -60,6 +68,10 @@ class SampleSettings:
     stops: Tensor
     jumps: Tensor
     compact: bool
+
+    def at_jump(self, t: Tensor) -> Tensor:
+        """[b]: which of the times are discontinuities of f."""
+        return ((t[:, None] == self.stops) & self.jumps).any(1)
 
 
 @dataclasses.dataclass
