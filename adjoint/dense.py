@@ -38,7 +38,7 @@ class DenseQuery:
         """y(t)."""
         times = self._times(t)
         found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
-        if t.requires_grad and torch.is_grad_enabled():
+        if times and t.requires_grad and torch.is_grad_enabled():
             slopes = torch.stack([self.output.derivative(time) for time in times])
             shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes.dtype)
             found = found + shift * slopes
@@ -87,12 +87,13 @@ class SampleQuery:
         """y(t), differentiable as `DenseQuery.value` is."""
         fixed = t.detach().double()
         found = self._along(fixed)
-        if t.requires_grad and torch.is_grad_enabled():
+        if len(t) and t.requires_grad and torch.is_grad_enabled():
             slopes = self.output.evaluate(fixed, derivative=True).detach()
+            slopes = torch.where(slopes.isnan(), 0.0, slopes)
             axes = self.problem.axes
             shift = (t - t.detach()).to(slopes.dtype)
             shift = torch.stack([axes.spread(row) for row in shift])
-            found = found + torch.where(slopes.isnan(), 0.0, shift * slopes)
+            found = found + shift * slopes
         return found
 
     def derivative(self, t: Tensor) -> Tensor:

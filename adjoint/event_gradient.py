@@ -65,14 +65,15 @@ def differentiable_sample_event(
     if not torch.is_grad_enabled():
         return when, state
     time = axes.clock(when, z)
-    residual = sample_event(event, time, layout.unpack(state), batch)
+    residual = sample_event(event, time, state, layout)
     if not residual.requires_grad:
         return when, state
     with problem.autocast.inside(), torch.no_grad():
         slope = problem.plain(time, state.detach())
+        problem.stats.nfe, problem.stats.n_calls = problem.stats.nfe + valid, problem.stats.n_calls + 1
     moving_t, moving_z = time.clone().requires_grad_(), state.detach().requires_grad_()
     with torch.enable_grad():
-        g = sample_event(event, moving_t, layout.unpack(moving_z), batch)
+        g = sample_event(event, moving_t, moving_z, layout)
     g_t, g_z = torch.autograd.grad(g.sum(), (moving_t, moving_z), allow_unused=True)
     rate = torch.zeros_like(when)
     if g_t is not None:

@@ -72,7 +72,7 @@ def make_problem(request: Request) -> SampleProblem:
     plain, make_dynamics, autocast = wrap(
         request.func, request.layout, z0, start, options.params, stats, cast=False
     )
-    events = SampleEvents(options.events, request.layout.unpack, axes) if options.events else None
+    events = SampleEvents(options.events, request.layout, axes) if options.events else None
     wish = SampleWish(
         every_step=options.save == "steps",
         dense=options.dense,

@@ -115,7 +115,16 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
 def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS."""
     if callable(norm):
-        return lambda z: torch.as_tensor(norm(layout.unpack(z)))
+
+        def own(z: Tensor) -> Tensor:
+            value = torch.as_tensor(norm(layout.unpack(z)))
+            if value.numel() != 1:
+                raise ArgumentError(
+                    f"norm returned shape {tuple(value.shape)}; it must return one number, a 0-d tensor."
+                )
+            return value.reshape(())
+
+        return own
     if norm == "max":
         return maximum
     if layout.single:

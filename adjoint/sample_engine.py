@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..solvers.axes import Axes
 from ..solvers.batched_events import SampleEvents
+from ..solvers.errors import DynamicsError, SolverError
 from ..solvers.field import Autocast
 from ..solvers.loop import Stats
 from ..solvers.sample_solve import SampleRun, sample_solve
@@ -58,9 +59,23 @@ class SampleProblem:
     ) -> SampleRun:
         """The forward pass; batched calls are counted, attempts put into kept where dense is wished."""
 
+        whole = self.axes.batch_size(z0)
+
         def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
             self.stats.n_calls += 1
-            return inner(t, z)
+            if self.axes.batch_size(z) == whole:
+                return inner(t, z)
+            try:
+                return inner(t, z)
+            except (DynamicsError, RuntimeError, IndexError) as error:
+                if isinstance(error, (SolverError, torch.OutOfMemoryError)):
+                    raise
+                raise DynamicsError(
+                    f"func failed with the {self.axes.batch_size(z)} of {whole} samples still under way, "
+                    "after it had worked with all of them. compact=True takes finished samples out of the "
+                    "batch, so func must hold no data of its own for each sample (put it into the state, "
+                    f"with derivative 0) or leave compact out. It said: {error}"
+                ) from error
 
         wish = self.wish
         listeners = [KeepSteps(kept)] if wish.dense else []
@@ -115,6 +130,7 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
             return _direct(problem, plain, kept)
         if gradient is not None and torch.is_grad_enabled():
             dynamics = problem.make_dynamics()
+            problem.stats.n_calls = int(problem.stats.nfe)  # func's parameters may be found by a call
             theta = dynamics.theta()
             if any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
                 assert isinstance(gradient, Discrete)
@@ -147,6 +163,7 @@ def _first_slope(problem: SampleProblem) -> Tensor:
     t0, settings = problem.times[:, 0], problem.settings
     direction = torch.where(problem.times[:, -1] < t0, -1.0, 1.0)
     time = beside(axes.clock(t0, z0), settings.at_jump(t0), direction)
+    problem.stats.nfe, problem.stats.n_calls = 2, 2
     with torch.no_grad():
         begins = axes.all_samples(torch.isfinite(z0))
         fine = begins & axes.all_samples(torch.isfinite(problem.plain(time, z0)))

@@ -105,11 +105,15 @@ class CheckedDynamics(Dynamics):
 
 def check_independent_samples(func: Any) -> None:
     """Refuses what makes samples depend on each other: BatchNorm in training mode."""
-    modules = func.named_modules() if isinstance(func, nn.Module) else ()
+    owner = getattr(func, "__self__", func)  # of a bound method
+    modules = owner.named_modules() if isinstance(owner, nn.Module) else ()
     for name, module in modules:
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if module.training or not module.track_running_stats:
+            mode = "in training mode" if module.training else "without running statistics"
             raise ArgumentError(
-                f"func.{name} is a {type(module).__name__} in training mode: it mixes the samples, which "
-                "per-sample stepping must keep apart. Use GroupNorm or LayerNorm, func.eval(), or "
-                "stepping='shared'."
+                f"{f'func.{name}' if name else 'func'} is a {type(module).__name__} {mode}: it mixes the "
+                "samples, which per-sample stepping must keep apart. Use GroupNorm or LayerNorm, running "
+                "statistics with func.eval(), or stepping='shared'."
             )

@@ -187,10 +187,11 @@ class SampleSolve:
         if any_bad and (self.differentiable or self.recorder is not None):
             self._clean(step)
         if rounds or any_fired or self.keep:
-            self._ensure_dense(step)
+            self._ensure_dense(step, crossing)
         if crossing is not None:
             if any_fired:
-                self.output.limit(self.events.locate(step, crossing, self.numeric))
+                step.until = self.events.locate(step, crossing, self.numeric)
+                self.output.limit(step.until)
             self.events.advance(step.accepted)
         if rounds:
             step.outputs.extend(self.output.write(step, rounds, self.numeric))
@@ -314,11 +315,15 @@ class SampleSolve:
             self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), step.first)
             self.y = torch.where(move, step.result.y1, step.y0)
 
-    def _ensure_dense(self, step: SampleStep) -> None:
-        """The further stages of the dense output (dop853)."""
+    def _ensure_dense(self, step: SampleStep, crossing: Tensor | None) -> None:
+        """The further stages of the dense output (dop853); counted for the samples that need them."""
         if self.tableau.c_dense:
             dense_stages(self.field, step.y0, step.times, self.tableau, step.result)
-            self.rows.nfe = self.rows.nfe + len(self.tableau.c_dense) * step.accepted
+            needs = step.accepted
+            if not self.keep:
+                fires = self.output.pending if crossing is None else self.output.pending | crossing.any(0)
+                needs = needs & fires
+            self.rows.nfe = self.rows.nfe + len(self.tableau.c_dense) * needs
 
     def _restart(self, jumped: Tensor) -> None:
         """Evaluates the first stage anew just after a discontinuity."""

@@ -17,7 +17,8 @@ from .tableau import Numeric
 class SampleDense:
     """The kept attempts; answers for any time of any sample.
 
-    start, end: [B], what was asked of the solve.  A time that a failed sample did not reach is NaN.
+    start, end: [B], what was asked of the solve.  A time that a sample did not reach, since it failed
+    or a terminal event ended it, is NaN.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class SampleDense:
         """(n, which samples' t[n] lies in this attempt's accepted step, θ there)."""
         theta = (t[:, step.index] - step.t0) / (step.t1 - step.t0)
         inside = step.accepted & (theta >= 0 if with_start else theta > 0) & (theta <= 1)
+        if step.until is not None:  # nothing is known after a terminal event
+            inside = inside & ((t[:, step.index] - step.until) * (step.t1 - step.t0) <= 0)
         rows = inside.any(1).tolist()  # host read
         return [(n, inside[n], torch.where(inside[n], theta[n], 1.0)) for n, some in enumerate(rows) if some]
 

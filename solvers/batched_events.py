@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from .axes import Axes
 from .errors import DynamicsError
 from .events import Event
 from .samples import SampleStep, Written
+from .state import Layout
 from .tableau import Numeric
 
 BISECTIONS = 54  # of θ in [0, 1]: to the spacing of float64
@@ -31,13 +31,13 @@ class SamplesFired:
 class SampleEvents:
     """Watches the events of one per-sample solve.
 
-    unpack: the packed state as the event functions want it; each must return [b].
+    layout: unpacks the state as the event functions want it; each must return [b].
     The rows of states at events follow those of the outputs, the first event's last of all: its place,
     −1, is then known before the number of outputs is.
     """
 
-    def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], Any], axes: Axes):
-        self.events, self.unpack, self.axes = events, unpack, axes
+    def __init__(self, events: Sequence[Event], layout: Layout, axes: Axes):
+        self.events, self.layout, self.axes = events, layout, axes
         self.terminal = [event.terminal for event in events]
         self.fired: list[SamplesFired] = []
         self.rows: list[Tensor] = []
@@ -45,8 +45,8 @@ class SampleEvents:
     def evaluate(self, t: Tensor, z: Tensor) -> Tensor:
         """All event functions, [E, b], without a graph."""
         with torch.no_grad():
-            y, time = self.unpack(z.detach()), self.axes.clock(t, z)
-            return torch.stack([sample_event(event, time, y, len(t)) for event in self.events])
+            z, time = z.detach(), self.axes.clock(t, z)
+            return torch.stack([sample_event(event, time, z, self.layout) for event in self.events])
 
     def start(self, t: Tensor, z: Tensor) -> None:
         """The values at the start."""
@@ -92,7 +92,7 @@ class SampleEvents:
                 middle = 0.5 * (low + high)
                 t = step.t0 + middle * (step.t1 - step.t0)
                 z = step.combine(step.y0, theta_weights(numeric, middle).to(step.y0.dtype))
-                value = sample_event(self.events[e], self.axes.clock(t, z), self.unpack(z), len(t))
+                value = sample_event(self.events[e], self.axes.clock(t, z), z, self.layout)
                 same = torch.sign(value) == sign
                 low, high = torch.where(same, middle, low), torch.where(same, high, middle)
         return torch.where(self.after[e] == 0, 1.0, high)
@@ -133,9 +133,10 @@ def theta_weights(numeric: Numeric, theta: Tensor) -> Tensor:
     return numeric.dense.double() @ theta**degree
 
 
-def sample_event(event: Event, t: Tensor, y: Any, batch: int) -> Tensor:
-    """One event function's values, [b] in float64."""
-    value = event.fn(t, y)
+def sample_event(event: Event, t: Tensor, z: Tensor, layout: Layout) -> Tensor:
+    """One event function's values on the packed state, [b] in float64."""
+    batch = len(t)
+    value = event.fn(layout.clock(t), layout.unpack(z))
     if not isinstance(value, Tensor) or value.shape != (batch,):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise DynamicsError(

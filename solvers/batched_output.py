@@ -56,6 +56,11 @@ class SampleOutput:
             self.upto = torch.where(step.accepted, self._reached(step.t1), self.next)
         return (self.upto - self.next).amax()
 
+    @property
+    def pending(self) -> Tensor:
+        """[b]: which samples have outputs in the step just counted."""
+        return self.upto > self.next
+
     def _reached(self, t: Tensor) -> Tensor:
         """How many of each sample's times lie at or before t."""
         return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=True)[:, 0]

@@ -56,10 +56,8 @@ class PackedFunction:
         """dz, packed."""
         if self.layout.single and not self.autocast.enabled:
             return check_derivative(self.func(t, z), z, self.cast)
-        if self.layout.batched and not self.layout.single:
-            t = t.view(-1, *[1] * (len(self.layout.shapes[0]) - 1))  # dimensions of the first leaf
         with self.autocast.inside():
-            dy = self.func(t, self.layout.unpack(z))
+            dy = self.func(self.layout.clock(t), self.layout.unpack(z))
         if self.layout.single:
             return check_derivative(dy, z, self.cast)
         return self._pack(dy, z)

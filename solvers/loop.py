@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -216,17 +216,20 @@ def march_grid(
     on_attempt: OnAttempt | None = None,
     *,
     perturb: bool = False,
+    jumps: Set[float] = frozenset(),
 ) -> Outcome:
     """Steps along a fixed grid; nothing is rejected.
 
     perturb: f jumps at grid points, so each step sees only times strictly inside it.
+    jumps: the grid points at which f jumps.
     """
     last = len(grid) - 2
     stats.dt_first = abs(grid[1] - grid[0])
     for i, (t, t_new) in enumerate(itertools.pairwise(grid)):
-        if perturb and i > 0:
+        if i > 0 and (perturb or t in jumps):
             stepper.restart(t, after_jump=True)
-        step = stepper.attempt(t, t_new, before_jump=perturb, evaluate_end=i < last and not perturb)
+        before = perturb or t_new in jumps
+        step = stepper.attempt(t, t_new, before_jump=before, evaluate_end=i < last and not before)
         stats.n_accepted += 1
         if on_attempt is not None:
             on_attempt(step, True, abs(t_new - t))

@@ -73,7 +73,8 @@ def sample_solve(
         keep=keep,
     )
     rows = solve.run()
-    stats.nfe, stats.n_accepted, stats.n_rejected = rows.nfe, rows.n_accepted, rows.n_rejected
+    stats.nfe = stats.nfe + rows.nfe
+    stats.n_accepted, stats.n_rejected = rows.n_accepted, rows.n_rejected
     stats.dt_last = rows.dt
     output.trim()
     slopes = None if output.derivatives is None else output.result(output.derivatives)

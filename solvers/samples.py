@@ -144,7 +144,8 @@ class SampleStep:
 
     index, t0, t1: [b]; y0, first: state and first stage; dt: signed, broadcasts against the state;
     times: of the stages; tried: which samples were under way; accepted, finite: [b] bool.
-    outputs: what was written inside the step.
+    outputs: what was written inside the step.  until: where the solution ends, if a terminal event
+    lies in the step; else None for all samples.
     """
 
     index: Tensor
@@ -161,6 +162,7 @@ class SampleStep:
     tried: Tensor
     axes: Axes
     outputs: list[Written] = dataclasses.field(default_factory=list)
+    until: Tensor | None = None
 
     @property
     def n_stages(self) -> int:

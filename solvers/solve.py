@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,11 +98,19 @@ def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
     return [Stop(t, t in jumps) for t in ordered] + [Stop(end, end in jumps)]
 
 
-def uniform_grid(times: Sequence[float], dt: float) -> list[float]:
-    """times[0], times[0] ± dt, … and times[-1] exactly; the last step may be shorter."""
+def uniform_grid(times: Sequence[float], dt: float, most: float = math.inf) -> list[float]:
+    """times[0], times[0] ± dt, … and times[-1] exactly; the last step may be shorter.
+
+    Raises SolverError (MAX_STEPS) where more than `most` steps would be needed.
+    """
     t0, end = times[0], times[-1]
     direction = math.copysign(1.0, end - t0)
-    n = max(1, math.ceil(abs(end - t0) / dt - 1e-9))
+    steps = abs(end - t0) / dt - 1e-9
+    if steps > most:
+        raise solver_error(
+            t0, dt, Status.MAX_STEPS, Stats(), f"A fixed step of dt={dt:g} makes {steps:.3g} steps."
+        )
+    n = max(1, math.ceil(steps))
     return [t0 + direction * dt * i for i in range(n)] + [end]
 
 
@@ -236,8 +245,13 @@ def _march(
     accept, attempt = collector.accept, collector.attempt
     if settings.fixed:
         assert settings.grid is not None
+        stops = stops_of(t0, end, settings)
         grid = settings.grid(times)
-        return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb)
+        if len(stops) > 1:
+            pieces = itertools.pairwise([t0, *(stop.t for stop in stops)])
+            grid = [t0, *itertools.chain.from_iterable(settings.grid(piece)[1:] for piece in pieces)]
+        jumps = {stop.t for stop in stops if stop.jump}
+        return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end)

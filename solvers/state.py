@@ -47,6 +47,12 @@ class Layout:
             return torch.cat([leaf.flatten(start) if leaf.dim() > 1 else leaf[:, None] for leaf in leaves], 1)
         return torch.cat([leaf.reshape(-1) for leaf in leaves])
 
+    def clock(self, t: Tensor) -> Tensor:
+        """Per-sample times of the packed state, with the dimensions of y0's first leaf."""
+        if self.single or not self.batched:
+            return t
+        return t.view(-1, *[1] * (len(self.shapes[0]) - 1))
+
     def leaves(self, z: Tensor) -> list[Tensor]:
         """Views of the leaves; z may have further axes in front (times, stages)."""
         if self.single:
