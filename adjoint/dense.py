@@ -60,18 +60,20 @@ class DenseQuery:
         places = [Place(-1, 1.0), *(self.output.place(time) for time in times)]
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
-            return torch.stack([z0, *(self.output.value(time) for time in times)]), None, None
+            slope = self.output.derivative(asked[0])[None] if derivatives else None
+            return torch.stack([z0, *(self.output.value(time) for time in times)]), slope, None
 
         def backward(record: Any, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
             return again.backward(asked, places, list(values.unbind()), list(g.unbind()), want)
 
-        task = Task(forward, backward, _no_times, self.problem.autocast)
-        t = self.problem.t.detach()
-        return Solve.apply(task, self.problem.z0, t, *again.theta)[1:]
+        def time_gradient(g: Tensor, slope: Tensor, a: Tensor) -> Tensor:
+            """dL/dt_0 = −a · f(t_0, z_0); the other times of the solve do not matter."""
+            t_bar = slope.new_zeros(len(self.problem.t))
+            t_bar[0] = -(a * slope[0]).sum()
+            return t_bar
 
-
-def _no_times(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
-    raise AssertionError("a question's start is the solve's: its times are no inputs here")
+        task = Task(forward, backward, time_gradient, self.problem.autocast)
+        return Solve.apply(task, self.problem.z0, self.problem.t, *again.theta)[1:]
 
 
 class SampleQuery:
@@ -81,7 +83,8 @@ class SampleQuery:
         z0, times, axes = problem.z0, problem.times, problem.axes
         numeric = problem.settings.tableau.numeric(z0.dtype, z0.device)
         self.problem, self.answer = problem, answer
-        self.output = SampleDense(answer.steps, z0, times[:, 0], times[:, -1], axes, numeric)
+        start = z0 if answer.start is None else answer.start
+        self.output = SampleDense(answer.steps, start, times[:, 0], times[:, -1], axes, numeric)
 
     def value(self, t: Tensor) -> Tensor:
         """y(t), differentiable as `DenseQuery.value` is."""
@@ -106,7 +109,8 @@ class SampleQuery:
             return self.output.evaluate(t)
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
-            return torch.cat((z0[None], self.output.evaluate(t).detach())), None, None
+            slope = self.answer.run.derivatives if derivatives else None
+            return torch.cat((z0[None], self.output.evaluate(t).detach())), slope, None
 
         def backward(record: Any, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
             asked = tape.with_outputs([self.output.outputs(step, t) for step in self.answer.steps])
@@ -124,5 +128,11 @@ class SampleQuery:
                 a = a + torch.where(problem.axes.spread(at_start), row, 0.0)
             return a, walk.theta.result()
 
-        task = Task(forward, backward, _no_times, problem.autocast)
-        return Solve.apply(task, problem.z0, problem.t.detach(), *dynamics.theta())[1:]
+        def time_gradient(g: Tensor, slope: Tensor, a: Tensor) -> Tensor:
+            product = torch.where(a == 0, 0.0, a * slope[0])  # 0 · NaN of a sample that never began
+            t_bar = slope.new_zeros(problem.t.shape)
+            t_bar[:, 0] = -problem.axes.per_sample(product).sum(1)
+            return t_bar
+
+        task = Task(forward, backward, time_gradient, problem.autocast)
+        return Solve.apply(task, problem.z0, problem.t, *dynamics.theta())[1:]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..solvers.axes import Axes
-from ..solvers.batched_events import SampleEvents
+from ..solvers.batched_events import SampleEvents, SamplesFired
 from ..solvers.checks import check_sample_times
 from ..solvers.errors import ArgumentError
 from ..solvers.loop import Stats
@@ -77,7 +78,7 @@ def make_problem(request: Request) -> SampleProblem:
         every_step=options.save == "steps",
         dense=options.dense,
         events=events,
-        trace=SampleTrace() if options.trace else None,
+        trace=SampleTrace(request.tableau) if options.trace else None,
     )
     settings = _settings(request, axes, batch)
     return SampleProblem(plain, make_dynamics, z0, wide, times, axes, settings, autocast, stats, wish)
@@ -136,10 +137,10 @@ def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> t
     times: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in options.events]
     states: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in options.events]
     fired = problem.wish.events.fired if problem.wish.events is not None else []
-    for k, record in enumerate(fired):
+    for k, (record, samples) in enumerate(zip(fired, _who(fired), strict=True)):
         row = answer.values[-1 - k]
         when, z = differentiable_sample_event(options.events[record.event], layout, problem, record, row)
-        for b in record.index[record.valid].tolist():  # host read, after the solve
+        for b in samples:
             times[record.event][b].append(when[b].to(request.t.dtype))
             states[record.event][b].append(z.select(axes.batch, b))
     none_t = request.t.new_empty(0)
@@ -156,6 +157,15 @@ def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> t
         [[torch.stack(one) if one else none_t for one in each] for each in times],
         [[tree(one) for one in each] for each in states],
     )
+
+
+def _who(fired: Sequence[SamplesFired]) -> list[list[int]]:
+    """Which samples each record is about."""
+    if not fired:
+        return []
+    marked = [torch.where(record.valid, record.index, -1) for record in fired]
+    flat = iter(torch.cat(marked).tolist())  # host read, one for all
+    return [[b for b in itertools.islice(flat, len(row)) if b >= 0] for row in marked]
 
 
 def _queries(problem: SampleProblem, answer: SampleAnswer, layout: Layout) -> tuple[Query, Query]:

@@ -111,7 +111,8 @@ class KeepSteps:
 class SampleAnswer:
     """values: [n, *state], outputs and then the events' rows; run: the rest; steps: for dense output.
 
-    tape, dynamics: of the discrete adjoint, where there is one.
+    tape, dynamics: of the discrete adjoint, where there is one; run.derivatives then holds those at the
+    start.  start: the state that the steps began with, if it has another graph than y0.
     """
 
     values: Tensor
@@ -119,6 +120,7 @@ class SampleAnswer:
     steps: list[SampleStep]
     tape: SampleTape | None = None
     dynamics: Dynamics | None = None
+    start: Tensor | None = None
 
 
 def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> SampleAnswer:
@@ -154,7 +156,7 @@ def _direct(problem: SampleProblem, plain: Callable[..., Any], kept: list[Sample
             if i > 0:
                 slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
                 values[i] = values[i] + axes.spread((shift * row).sum(1)) * slope
-    return SampleAnswer(torch.stack(values), run, kept)
+    return SampleAnswer(torch.stack(values), run, kept, start=start)
 
 
 def _first_slope(problem: SampleProblem) -> Tensor:
@@ -202,7 +204,8 @@ def _discrete(
 
     def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, SampleRun]:
         run = problem.solve(z0.detach(), dynamics.forward, kept, derivatives=derivatives, recorder=tape)
-        light = dataclasses.replace(run, values=run.values[:0], derivatives=None)
+        first = None if run.derivatives is None else run.derivatives[:1].clone()
+        light = dataclasses.replace(run, values=run.values[:0], derivatives=first)
         runs.append(light)
         return run.values, run.derivatives, light
 

@@ -247,7 +247,7 @@ class SampleSolve:
         result = self._stages(self.y, self.first, dt, times)
         r.nfe = r.nfe + (self.tableau.n_stages - 1) * r.running
         ratio, finite = self._judge(result)
-        fits = ratio <= 1.0
+        fits = torch.ones_like(finite) if self.settings.dt is not None else ratio <= 1.0
         if self.settings.controller.force_dt_min:
             fits = fits | ((t1 - r.t).abs() <= self.settings.controller.dt_min)
         accepted = r.running & finite & fits
@@ -268,7 +268,7 @@ class SampleSolve:
         blemish = result.stages.nought() + result.y1 * 0.0
         finite = ~self.axes.per_sample(blemish).sum(1).isnan()
         if self.settings.dt is not None:
-            return torch.zeros_like(self.rows.t), finite
+            return torch.full_like(self.rows.t, math.nan), finite
         scale = self.tolerance.scale(self.y, result.y1)
         ratio = combine_errors([self.norm(error / scale) for error in result.stages.errors()])
         return ratio.to(self.rows.t), finite

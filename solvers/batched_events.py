@@ -41,12 +41,24 @@ class SampleEvents:
         self.terminal = [event.terminal for event in events]
         self.fired: list[SamplesFired] = []
         self.rows: list[Tensor] = []
+        self.compacted = False
 
     def evaluate(self, t: Tensor, z: Tensor) -> Tensor:
         """All event functions, [E, b], without a graph."""
         with torch.no_grad():
-            z, time = z.detach(), self.axes.clock(t, z)
-            return torch.stack([sample_event(event, time, z, self.layout) for event in self.events])
+            return torch.stack([self._value(event, t, z.detach()) for event in self.events])
+
+    def _value(self, event: Event, t: Tensor, z: Tensor) -> Tensor:
+        try:
+            return sample_event(event, self.axes.clock(t, z), z, self.layout)
+        except (DynamicsError, RuntimeError, IndexError) as error:
+            if not self.compacted or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise DynamicsError(
+                f"an event's fn failed with the {len(t)} samples still under way. compact=True takes "
+                "finished samples out of the batch, so fn must hold no data of its own for each sample; "
+                f"leave compact out, or put the data into the state. It said: {error}"
+            ) from error
 
     def start(self, t: Tensor, z: Tensor) -> None:
         """The values at the start."""
@@ -92,7 +104,7 @@ class SampleEvents:
                 middle = 0.5 * (low + high)
                 t = step.t0 + middle * (step.t1 - step.t0)
                 z = step.combine(step.y0, theta_weights(numeric, middle).to(step.y0.dtype))
-                value = sample_event(self.events[e], self.axes.clock(t, z), z, self.layout)
+                value = self._value(self.events[e], t, z)
                 same = torch.sign(value) == sign
                 low, high = torch.where(same, middle, low), torch.where(same, high, middle)
         return torch.where(self.after[e] == 0, 1.0, high)
@@ -114,6 +126,7 @@ class SampleEvents:
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch."""
+        self.compacted = True
         self.before = self.before.index_select(1, keep)
 
     def whole_rows(self, batch: int) -> list[Tensor]:

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from .samples import SampleStep
 from .stability import real_stability_limit
 from .stepper import Step
 from .tableau import Tableau
@@ -27,6 +28,19 @@ def stage_pair(tableau: Tableau) -> tuple[int, int] | None:
             if nodes[i] == nodes[j] and tableau.rows()[i] != tableau.rows()[j]:
                 return i, j
     return None
+
+
+@torch.no_grad()
+def sample_stiffness(step: SampleStep, tableau: Tableau) -> Tensor:
+    """`stiffness` of each sample's step, [b]."""
+    pair = stage_pair(tableau)
+    if pair is None:
+        return torch.full_like(step.t0, math.nan)
+    i, j = pair
+    stages, axes = step.result.stages, step.axes
+    top = axes.rms((stages.get(i) - stages.get(j)).double())
+    bottom = axes.rms((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())
+    return (step.t1 - step.t0).abs() * top / bottom
 
 
 @torch.no_grad()

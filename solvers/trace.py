@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from .loop import Stats
 from .samples import Rows, SampleStep
 from .stepper import Step
-from .stiffness import stiffness
+from .stiffness import sample_stiffness, stiffness
+from .tableau import Tableau
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +66,12 @@ class Trace:
 
     def rows(self) -> list[TraceRow]:
         """All attempts in order."""
+        if not self._attempts:
+            return []
         found = []
+        flat = iter(torch.cat(self._measured).tolist())  # host read, one for all
         for attempt, measured in zip(self._attempts, self._measured, strict=True):
-            y_norm, *norms, stiff = measured.tolist()  # host read, after the solve
+            y_norm, *norms, stiff = itertools.islice(flat, len(measured))
             found.append(TraceRow(*attempt, y_norm, tuple(norms), stiff))
         return found
 
@@ -75,8 +79,9 @@ class Trace:
 class SampleTrace:
     """Rows of a per-sample solve: one for each attempt of each sample that was still under way."""
 
-    def __init__(self) -> None:
-        self._attempts: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau = tableau
+        self._attempts: list[Tensor] = []
 
     @torch.no_grad()
     def attempt(self, step: SampleStep, rows: Rows) -> None:
@@ -84,20 +89,22 @@ class SampleTrace:
         length = step.t1 - step.t0
         ks = [step.result.stages.get(i) for i in range(step.n_stages)]
         norms = [step.axes.rms(x.double()) for x in (step.y0, *ks)]
-        columns = [step.index, step.t0, length, step.error_ratio, step.accepted, rows.dt, rows.nfe, *norms]
-        self._attempts.append((step.tried, torch.stack([c.double() for c in columns])))
+        steps = [step.tried, step.index, step.t0, length, step.error_ratio, step.accepted, rows.dt, rows.nfe]
+        columns = [*steps, sample_stiffness(step, self.tableau), *norms]
+        self._attempts.append(torch.stack([c.double() for c in columns], 1))
 
     def rows(self) -> list[TraceRow]:
         """All attempts in order."""
+        if not self._attempts:
+            return []
         found = []
-        for tried, columns in self._attempts:
-            for live, (b, t, dt, ratio, accepted, dt_next, nfe, y, *stages) in zip(
-                tried.tolist(), columns.t().tolist(), strict=True
-            ):
-                if live:
-                    factor = dt_next / abs(dt) if dt else math.nan
-                    row = TraceRow(
-                        t, dt, ratio, bool(accepted), factor, int(nfe), y, tuple(stages), math.nan, int(b)
+        for row in torch.cat(self._attempts).tolist():  # host read, one for all
+            tried, b, t, dt, ratio, accepted, dt_next, nfe, stiff, y_norm, *norms = row
+            if tried:
+                factor = dt_next / abs(dt)
+                found.append(
+                    TraceRow(
+                        t, dt, ratio, bool(accepted), factor, int(nfe), y_norm, tuple(norms), stiff, int(b)
                     )
-                    found.append(row)
+                )
         return found
