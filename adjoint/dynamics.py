@@ -16,8 +16,17 @@ class Dynamics(abc.ABC):
     """dz/dt = F(t, z; θ) on a state of K blocks, z: [K, B, *S], with its hand-derived VJP.
 
     An `nn.Module` may derive from it as well. The adjoints call `forward` and `vjp` with autograd
-    off; `gradient=Direct()` calls `forward` with autograd on and differentiates dz.
+    off; `gradient=Direct()` calls `forward` with autograd on and differentiates dz. A class that has
+    the four methods without deriving from this one passes for it (`isinstance`).
     """
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        if cls is not Dynamics:
+            return NotImplemented
+        needed = ("theta", "forward", "vjp", "parameter_gradients")
+        has_all = all(any(name in base.__dict__ for base in other.__mro__) for name in needed)
+        return True if has_all else NotImplemented
 
     @abc.abstractmethod
     def theta(self) -> tuple[Tensor, ...]:
