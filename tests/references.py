@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def reference_solution(func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, t: 
             return func(now, torch.from_numpy(y).view(shape)).reshape(-1).numpy()
 
     values = [y0.detach().double().reshape(-1).numpy()]
-    for a, b in zip(t[:-1], t[1:], strict=True):
+    for a, b in itertools.pairwise(t):
         values.append(_integrate(f, (a, b), values[-1]))
     return torch.from_numpy(np.stack(values)).view(len(t), *shape)
 

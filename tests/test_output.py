@@ -1,5 +1,6 @@
 """Values and derivatives at the times asked for: which step they come from, and that they are whole."""
 
+import itertools
 import math
 
 import pytest
@@ -127,5 +128,5 @@ def test_a_uniform_grid_runs_from_start_to_end_in_even_steps(t0, t1, dt, n):
     grid = uniform_grid([t0, (t0 + t1) / 2, t1], dt)
     assert len(grid) == n + 1
     assert (grid[0], grid[-1]) == (t0, t1)
-    assert all(abs(b - a) <= dt * (1 + 1e-12) for a, b in zip(grid, grid[1:], strict=False))
-    assert all((b - a) * math.copysign(1, t1 - t0) > 0 for a, b in zip(grid, grid[1:], strict=False))
+    assert all(abs(b - a) <= dt * (1 + 1e-12) for a, b in itertools.pairwise(grid))
+    assert all((b - a) * math.copysign(1, t1 - t0) > 0 for a, b in itertools.pairwise(grid))
