@@ -113,13 +113,15 @@ class GradientProblem:
             start = [None] * len(self.leaves[0]) if start[0] is None else list(start[0])
         return [*start, *theta]
 
-    def references(self) -> References:
-        """Both references; the steps are those that an unperturbed solve takes."""
+    def references(self, *, by_differences: bool = True) -> References:
+        """Both references (or autograd alone); the steps are those that an unperturbed solve takes."""
         quantities = self.quantities()
         exact = [
             torch.zeros_like(q.tensor) if g is None else g
             for q, g in zip(quantities, self.gradient(Direct()), strict=True)
         ]
+        if not by_differences:
+            return References(quantities, tuple(exact), tuple({} for _ in quantities))
         replay = self._replay()
         found = tuple(
             differences(replay, q.tensor, int(g.abs().flatten().argmax()), self.seed)
@@ -193,8 +195,7 @@ def bound_of(choice: Any, arguments: dict[str, Any]) -> float:
         return BOUND_EXACT
     tolerances = []
     for name, default in (("rtol", 1e-5), ("atol", 1e-7)):
-        own = getattr(choice, name, None)
-        value = arguments.get(name, default)
-        tolerances += [torch.as_tensor(v).max().item() for v in (value, own) if v is not None]
+        given = (arguments.get(name, default), getattr(choice, name, None))
+        tolerances += [torch.as_tensor(v, dtype=torch.float64) for v in given if v is not None]
     # Errors of both solves add up over the steps and are amplified by the adjoint's growth.
-    return max(1e3 * max(tolerances), BOUND_EXACT)
+    return max(1e3 * max(v.max().item() for v in tolerances), BOUND_EXACT)
