@@ -28,10 +28,13 @@ class AutogradDynamics(Dynamics):
     f: the packed function.  params: what gradients are wanted for; None finds the leaves that the
     first evaluation's graph reaches.  All VJPs of one evaluation are one `torch.autograd.grad`, for
     state and parameters together: splitting them costs a third more.
+    late: a cotangent's weight is known only later and differs by sample (the continuous adjoints per
+    sample), so the parameters get one weighted call for all stages of a step.
     """
 
     def __init__(self, f: Callable[[Tensor, Tensor], Tensor], params: Sequence[Tensor], autocast: Autocast):
         self.f, self.autocast = f, autocast
+        self.late = False
         unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
         self.params = tuple(unique.values())
 
@@ -50,6 +53,9 @@ class AutogradDynamics(Dynamics):
         """(z̄, gradients of the parameters for this cotangent)."""
         if not saved.dz.requires_grad:  # f depends on neither the state nor a parameter
             return torch.zeros_like(saved.z), (None,) * len(self.params)
+        if self.late:
+            z_bar = torch.autograd.grad(saved.dz, saved.z, cotangent, retain_graph=True, allow_unused=True)[0]
+            return torch.zeros_like(saved.z) if z_bar is None else z_bar, cotangent
         inputs = (saved.z, *self.params)
         # retain_graph: the record may be walked again, and graphs of stages may share nodes.
         z_bar, *rest = torch.autograd.grad(saved.dz, inputs, cotangent, retain_graph=True, allow_unused=True)
@@ -59,6 +65,8 @@ class AutogradDynamics(Dynamics):
         self, saved: list[Graph], deltas: list[tuple[Tensor | None, ...]], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """The weighted sum over stages of what `vjp` found."""
+        if self.late:
+            return self._weighted_call(saved, deltas, weights)
         factors = [None] * len(deltas) if weights is None else list(weights.unbind())
         totals: list[Tensor | None] = [None] * len(self.params)
         for factor, gradients in zip(factors, deltas, strict=True):
@@ -67,6 +75,19 @@ class AutogradDynamics(Dynamics):
                     term = gradient if factor is None else gradient * factor
                     totals[i] = term if totals[i] is None else totals[i] + term
         return tuple(totals)
+
+    def _weighted_call(
+        self, saved: list[Graph], cotangents: list[Tensor], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """One `torch.autograd.grad` over all stages; weights [n, B], the batch is axis 0."""
+        outputs, weighted = [], []
+        for i, (graph, a) in enumerate(zip(saved, cotangents, strict=True)):
+            if graph.dz.requires_grad:
+                outputs.append(graph.dz)
+                weighted.append(a if weights is None else a * weights[i].view(-1, *[1] * (a.dim() - 1)))
+        if not outputs or not self.params:
+            return (None,) * len(self.params)
+        return torch.autograd.grad(outputs, self.params, weighted, retain_graph=True, allow_unused=True)
 
 
 def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor) -> list[Tensor]:

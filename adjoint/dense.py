@@ -14,7 +14,6 @@ from ..solvers.output import Place
 from .engine import Answer
 from .function import Solve, Task
 from .problem import Problem
-from .sample_discrete import SampleDiscreteWalk
 from .sample_engine import SampleAnswer, SampleProblem
 
 
@@ -104,8 +103,8 @@ class SampleQuery:
         return self.output.evaluate(t.detach().double(), derivative=True)
 
     def _along(self, t: Tensor) -> Tensor:
-        tape, dynamics, problem = self.answer.tape, self.answer.dynamics, self.problem
-        if tape is None or dynamics is None or not torch.is_grad_enabled():
+        again, problem = self.answer.again, self.problem
+        if again is None or not torch.is_grad_enabled():
             return self.output.evaluate(t)
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
@@ -113,20 +112,7 @@ class SampleQuery:
             return torch.cat((z0[None], self.output.evaluate(t).detach())), slope, None
 
         def backward(record: Any, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
-            asked = tape.with_outputs([self.output.outputs(step, t) for step in self.answer.steps])
-            walk = SampleDiscreteWalk(
-                dynamics,
-                problem.settings.tableau,
-                asked,
-                g,
-                problem.axes,
-                problem.stats,
-                want_theta=want,
-            )
-            a = walk.run()
-            for row, at_start in zip(g[1:], self.output.at_start(t), strict=True):
-                a = a + torch.where(problem.axes.spread(at_start), row, 0.0)
-            return a, walk.theta.result()
+            return again.ask(self.output, t, values, g, want)
 
         def time_gradient(g: Tensor, slope: Tensor, a: Tensor) -> Tensor:
             product = torch.where(a == 0, 0.0, a * slope[0])  # 0 · NaN of a sample that never began
@@ -135,4 +121,4 @@ class SampleQuery:
             return t_bar
 
         task = Task(forward, backward, time_gradient, problem.autocast)
-        return Solve.apply(task, problem.z0, problem.t, *dynamics.theta())[1:]
+        return Solve.apply(task, problem.z0, problem.t, *again.theta)[1:]

@@ -22,7 +22,6 @@ from ..solvers.trace import SampleTrace
 from .dense import SampleQuery
 from .dynamics import Dynamics
 from .event_gradient import differentiable_sample_event
-from .gradient import Backsolve
 from .request import Request
 from .sample_engine import SampleAnswer, SampleProblem, SampleWish, differentiate_samples
 from .wrap import check_independent_samples, wrap
@@ -32,10 +31,6 @@ def solve_samples(request: Request) -> Solution:
     """The solve; no sample raises, each has its status."""
     options, t, layout = request.options, request.t, request.layout
     check_independent_samples(request.func)
-    if isinstance(options.gradient, Backsolve):
-        raise ArgumentError(
-            "gradient=Backsolve() needs stepping='shared'; per sample use Discrete() or Direct()."
-        )
     problem = make_problem(request)
     answer = differentiate_samples(problem, options.gradient)
     n = len(answer.run.times)

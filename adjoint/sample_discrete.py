@@ -6,6 +6,7 @@ by. dL/dθ stays one copy: every sample's own dt is already in its stages' cotan
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..solvers.tableau import Tableau
 from .discrete import Interior, StepBack
 from .dynamics import Dynamics
 from .quadrature import ThetaSum
-from .sample_record import KeptAttempt, KeptFirst, SampleTape
+from .sample_record import KeptAttempt, KeptFirst, SampleCheckpointTape, SampleTape, State, Unit
 
 
 class SampleDiscreteWalk:
@@ -29,7 +30,7 @@ class SampleDiscreteWalk:
         self,
         dynamics: Dynamics,
         tableau: Tableau,
-        tape: SampleTape,
+        tape: SampleTape | SampleCheckpointTape,
         g: Tensor,
         axes: Axes,
         stats: Stats,
@@ -45,7 +46,7 @@ class SampleDiscreteWalk:
 
     def run(self) -> Tensor:
         """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
-        for entry in reversed(self.tape.entries):
+        for entry in self.tape.backwards(self._again):
             lam, held = self._take(self.lam, entry.index), self._take(self.held, entry.index)
             if isinstance(entry, KeptAttempt):
                 lam, held = self._attempt(entry, lam, held)
@@ -94,6 +95,27 @@ class SampleDiscreteWalk:
         if dense and self.tableau.c_dense:
             dense_stages(self._evaluate, entry.y0, entry.times, self.tableau, result)
         return result.saved
+
+    def _again(self, state: State, units: Sequence[Unit]) -> State:
+        """Takes the attempts of all units but the last again, and what lies before each after the first."""
+        y, first = state
+        for unit, following in itertools.pairwise(units):
+            attempt = unit.attempt
+            buffer = StageBuffer(self.numeric, y, attempt.dt)
+            result = rk_step(self._unsaved, y, (first, None), attempt.times, self.tableau, buffer)
+            move = self.axes.spread(attempt.accepted)
+            first = torch.where(move, buffer.get(self.tableau.n_stages - 1), first)
+            y = torch.where(move, result.y1, y)
+            for event in following.before:
+                if isinstance(event, Tensor):
+                    y, first = (x.index_select(self.axes.batch, event) for x in (y, first))
+                else:
+                    assert event.first is not None
+                    first = torch.where(self.axes.spread(event.which), event.first, first)
+        return y, first
+
+    def _unsaved(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        return self._evaluate(t, z)[0], None
 
     def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         self.stats.nfe_recomputed += 1

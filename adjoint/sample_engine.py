@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,8 @@ from ..solvers.status import Status
 from ..solvers.trace import SampleTrace
 from .dynamics import Dynamics
 from .function import Solve, Task
-from .gradient import Direct, Discrete, Gradient
-from .sample_discrete import SampleDiscreteWalk
-from .sample_record import SampleTape
+from .gradient import Direct, Gradient
+from .sample_walks import SampleContext, record_samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,13 @@ class SampleProblem:
     wish: SampleWish
 
     def solve(
-        self, z0: Tensor, inner: Callable[..., Any], kept: list[SampleStep], **options: Any
+        self,
+        z0: Tensor,
+        inner: Callable[..., Any],
+        kept: list[SampleStep],
+        *,
+        dense: bool = False,
+        **options: Any,
     ) -> SampleRun:
         """The forward pass; batched calls are counted, attempts put into kept where dense is wished."""
 
@@ -78,7 +84,8 @@ class SampleProblem:
                 ) from error
 
         wish = self.wish
-        listeners = [KeepSteps(kept)] if wish.dense else []
+        dense = dense or wish.dense
+        listeners = [KeepSteps(kept)] if dense else []
         if wish.trace is not None:
             listeners.append(wish.trace)
         return sample_solve(
@@ -91,7 +98,7 @@ class SampleProblem:
             every_step=wish.every_step,
             events=wish.events,
             listeners=listeners,
-            keep=wish.dense,
+            keep=dense,
             **options,
         )
 
@@ -107,6 +114,14 @@ class KeepSteps:
         self.steps.append(step)
 
 
+@dataclasses.dataclass(frozen=True)
+class SampleWalkBack:
+    """An adjoint for any times inside the solve: `SampleRecording.ask`."""
+
+    theta: tuple[Tensor, ...]
+    ask: Callable[..., tuple[Tensor, list[Tensor]]]
+
+
 @dataclasses.dataclass
 class SampleAnswer:
     """values: [n, *state], outputs and then the events' rows; run: the rest; steps: for dense output.
@@ -118,8 +133,7 @@ class SampleAnswer:
     values: Tensor
     run: SampleRun
     steps: list[SampleStep]
-    tape: SampleTape | None = None
-    dynamics: Dynamics | None = None
+    again: SampleWalkBack | None = None
     start: Tensor | None = None
 
 
@@ -135,8 +149,7 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
             problem.stats.n_calls = int(problem.stats.nfe)  # func's parameters may be found by a call
             theta = dynamics.theta()
             if any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
-                assert isinstance(gradient, Discrete)
-                return _discrete(problem, dynamics, gradient, kept)
+                return _adjoint(problem, dynamics, gradient, kept)
         with torch.no_grad():
             run = problem.solve(problem.z0.detach(), plain, kept)
         return SampleAnswer(run.values, run, kept)
@@ -195,15 +208,23 @@ def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
     return picks
 
 
-def _discrete(
-    problem: SampleProblem, dynamics: Dynamics, gradient: Discrete, kept: list[SampleStep]
+def _adjoint(
+    problem: SampleProblem, dynamics: Dynamics, gradient: Gradient, kept: list[SampleStep]
 ) -> SampleAnswer:
-    axes, stats = problem.axes, problem.stats
-    tape = SampleTape(axes.batch_size(problem.z0), problem.z0.device, stages=gradient.keep == "stages")
+    axes, stats, settings = problem.axes, problem.stats, problem.settings
+    context = SampleContext(problem.z0, problem.times[:, 0], axes, settings, stats, kept)
+    recording = record_samples(context, dynamics, gradient)
     runs: list[SampleRun] = []
 
     def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, SampleRun]:
-        run = problem.solve(z0.detach(), dynamics.forward, kept, derivatives=derivatives, recorder=tape)
+        run = problem.solve(
+            z0.detach(),
+            dynamics.forward,
+            kept,
+            derivatives=derivatives,
+            recorder=recording.recorder,
+            dense=recording.dense,
+        )
         first = None if run.derivatives is None else run.derivatives[:1].clone()
         light = dataclasses.replace(run, values=run.values[:0], derivatives=first)
         runs.append(light)
@@ -211,13 +232,9 @@ def _discrete(
 
     def backward(record: SampleRun, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
         stats.nfe_backward = stats.nfe_recomputed = 0
-        tableau = problem.settings.tableau
-        walk = SampleDiscreteWalk(dynamics, tableau, tape, g, axes, stats, want_theta=want)
-        a = walk.run()
-        stays = record.times[1:] == record.times[:1]  # outputs of a sample whose end is its start
-        for row, mask in zip(g[1:], stays, strict=False):  # after the outputs come the events
-            a = a + torch.where(axes.spread(mask), row, 0.0)
-        return a, walk.theta.result()
+        stats.n_accepted_backward = stats.n_rejected_backward = 0
+        times = torch.cat((record.times, _event_times(problem)))
+        return recording.walk(times, values, g, want)
 
     def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         g = torch.cat((-a[None], g[1 : len(derivatives)]))
@@ -226,5 +243,16 @@ def _discrete(
         return (per_row[:, :, None] * _time_of_rows(problem, runs[0])).sum(0)
 
     task = Task(forward, backward, time_gradient, problem.autocast)
-    values = Solve.apply(task, problem.z0, problem.t, *dynamics.theta())
-    return SampleAnswer(values, runs[0], kept, tape, dynamics)
+    theta = dynamics.theta()
+    values = Solve.apply(task, problem.z0, problem.t, *theta)
+    return SampleAnswer(values, runs[0], kept, SampleWalkBack(theta, recording.ask))
+
+
+def _event_times(problem: SampleProblem) -> Tensor:
+    """[n events, B] in the order of their rows, NaN where a sample did not meet the event."""
+    rows = [torch.full_like(problem.times[:, 0], math.nan)[None][:0]]
+    fired = problem.wish.events.fired if problem.wish.events is not None else []
+    for record in reversed(fired):
+        empty = torch.full_like(problem.times[:, 0], math.nan)
+        rows.append(empty.index_copy(0, record.index, torch.where(record.valid, record.t, math.nan))[None])
+    return torch.cat(rows)

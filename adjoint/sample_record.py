@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..solvers.samples import SampleStep, Written
+from .checkpointing import Take, Thinning, walk_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +34,29 @@ class KeptAttempt:
 
 @dataclasses.dataclass(frozen=True)
 class KeptFirst:
-    """First stages evaluated on their own (at the start, or after a jump), for the samples in `which`."""
+    """First stages evaluated on their own (at the start, or after a jump), for the samples in `which`.
+
+    first: their values, where steps may be taken again (checkpoints).
+    """
 
     index: Tensor
     which: Tensor
     saved: Any
+    first: Tensor | None = None
+
+
+# (y, first stage), attempts to take from there, each with what happened before it → the pair after them
+State = tuple[Tensor, Tensor]
+SamplesAgain = Callable[[State, Sequence["Unit"]], State]
+
+
+@dataclasses.dataclass
+class Unit:
+    """One attempt and what happened between the one before and it: first stages evaluated on their own
+    (with their values), and positions of the samples that stayed."""
+
+    attempt: KeptAttempt
+    before: list[KeptFirst | Tensor]
 
 
 class SampleTape:
@@ -52,9 +72,9 @@ class SampleTape:
 
     def start(self, saved: Any) -> None:
         """The first evaluation."""
-        self.restart(saved, torch.ones_like(self.index, dtype=torch.bool))
+        self.entries.append(KeptFirst(self.index, torch.ones_like(self.index, dtype=torch.bool), saved))
 
-    def restart(self, saved: Any, which: Tensor) -> None:
+    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
         """First stages evaluated anew."""
         self.entries.append(KeptFirst(self.index, which, saved))
 
@@ -71,6 +91,10 @@ class SampleTape:
             times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
         self.entries.append(KeptAttempt(step.index, step.accepted, dt, saved, y0, first, times, step.outputs))
 
+    def backwards(self, again: SamplesAgain) -> Iterator[KeptAttempt | KeptFirst]:
+        """The entries from the last to the first."""
+        yield from reversed(self.entries)
+
     def with_outputs(self, outputs: list[list[Written]]) -> SampleTape:
         """The same attempts with other outputs inside them, one list an attempt."""
         twin = copy.copy(self)
@@ -84,3 +108,66 @@ class SampleTape:
     def compact(self, keep: Tensor) -> None:
         """Samples have left."""
         self.index = self.index.index_select(0, keep)
+
+
+class SampleCheckpointTape:
+    """A SampleRecorder with at most `checkpoints` pairs (state, first stage), now or in the walk back."""
+
+    def __init__(self, batch: int, device: torch.device, checkpoints: int):
+        self.checkpoints = checkpoints
+        self.index = torch.arange(batch, device=device)
+        self.thinning = Thinning(max(checkpoints // 2, 1))
+        self.units: list[Unit] = []
+        self.states: dict[int, State] = {}
+        self._before: list[KeptFirst | Tensor] = []
+
+    def start(self, saved: Any) -> None:
+        """The first evaluation."""
+        self._before.append(KeptFirst(self.index, torch.ones_like(self.index, dtype=torch.bool), saved))
+
+    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
+        """First stages evaluated anew."""
+        self._before.append(KeptFirst(self.index, which, saved, first))
+
+    def compact(self, keep: Tensor) -> None:
+        """Samples have left."""
+        self.index = self.index.index_select(0, keep)
+        self._before.append(keep)
+
+    def step(self, step: SampleStep) -> None:
+        """One attempt."""
+        dt = torch.where(step.axes.spread(step.accepted), step.dt, 0.0)
+        calm = step.times[0]
+        times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
+        attempt = KeptAttempt(step.index, step.accepted, dt, None, None, None, times, step.outputs)
+        n = len(self.units)
+        self.units.append(Unit(attempt, self._before))
+        self._before = []
+        if self.thinning.offer(n):
+            self.states[n] = (step.y0, step.first)
+        for k in self.thinning.gone:
+            self.states.pop(k, None)
+
+    def backwards(self, again: SamplesAgain) -> Iterator[KeptAttempt | KeptFirst]:
+        """The entries from the last to the first, states taken again; the tape itself stays as it is."""
+        states = dict(self.states)
+        kept = sorted(states)
+        for action in walk_back(kept, len(self.units), self.checkpoints - len(kept)):
+            if isinstance(action, Take):
+                states[action.end] = again(states[action.start], self.units[action.start : action.end + 1])
+                continue
+            unit = self.units[action.n]
+            y0, first = states.pop(action.n)
+            yield dataclasses.replace(unit.attempt, y0=y0, first=first)
+            for entry in reversed(unit.before):
+                if isinstance(entry, KeptFirst):
+                    yield entry
+
+    def with_outputs(self, outputs: list[list[Written]]) -> SampleCheckpointTape:
+        """The same attempts with other outputs inside them, one list an attempt."""
+        twin = copy.copy(self)
+        twin.units = [
+            Unit(dataclasses.replace(unit.attempt, outputs=own), unit.before)
+            for unit, own in zip(self.units, outputs, strict=True)
+        ]
+        return twin

@@ -72,9 +72,9 @@ def make_problem(request: Request, times: list[float]) -> Problem:
         norm_of(options.norm, request.layout),
         options.controller,
         dt0=options.dt0,
-        grid=None if options.dt is None else functools.partial(
-            uniform_grid, dt=options.dt, most=options.max_steps
-        ),
+        grid=None
+        if options.dt is None
+        else functools.partial(uniform_grid, dt=options.dt, most=options.max_steps),
         max_steps=options.max_steps,
         step_at=request.stops,
         jump_at=request.jumps,

@@ -260,7 +260,8 @@ class SampleSolve:
         if not self.differentiable:
             stages = StageBuffer(self.numeric, y, dt, self.storage)
             self.storage = None if self.keep else stages.k
-        return rk_step(self.field, y, (first, None), times, self.tableau, stages)
+        evaluation = self.field(times[0], y) if self.settings.fresh_first else (first, None)
+        return rk_step(self.field, y, evaluation, times, self.tableau, stages)
 
     @torch.no_grad()
     def _judge(self, result: StepResult) -> tuple[Tensor, Tensor]:
@@ -335,7 +336,7 @@ class SampleSolve:
         r.e1 = torch.where(jumped, 1.0, r.e1)
         r.e2 = torch.where(jumped, 1.0, r.e2)
         if self.recorder is not None:
-            self.recorder.restart(saved, jumped)
+            self.recorder.restart(saved, jumped, self.first)
 
     def _compact(self, running: int) -> None:
         """Finished samples leave the batch."""

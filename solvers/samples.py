@@ -43,8 +43,8 @@ class SampleRecorder(Protocol):
     def step(self, step: SampleStep) -> None:
         """An attempt, after its outputs were written."""
 
-    def restart(self, saved: Any, which: Tensor) -> None:
-        """First stages evaluated anew for the samples in `which`."""
+    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
+        """First stages (then `first`) evaluated anew for the samples in `which`."""
 
     def compact(self, keep: Tensor) -> None:
         """Only the rows at these positions stay."""
@@ -56,6 +56,7 @@ class SampleSettings:
 
     stops: [M] times every sample must end a step on (step_at and jump_at); jumps: [M] bool, where f
     is discontinuous.  dt0: first |dt|, [B] or None for Hairer's.  dt: a fixed |dt|, or None.
+    fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
     """
 
     tableau: Tableau
@@ -68,6 +69,7 @@ class SampleSettings:
     stops: Tensor
     jumps: Tensor
     compact: bool
+    fresh_first: bool = False
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""

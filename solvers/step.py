@@ -79,7 +79,7 @@ class StageBuffer:
         return self.k[i]
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
-        """y + dt Σ w_i k_i. The sum meets y once: y's rounding is the coarse one (float32: half the error)."""
+        """y + dt Σ w_i k_i. The sum meets y once: y's rounding is the coarse one."""
         product = torch.mv(self.flat[: len(weights)].t(), weights).view(self.shape)
         if y is None:
             return product

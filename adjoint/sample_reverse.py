@@ -1,0 +1,263 @@
+"""The continuous adjoints with a step size for each sample, in the forward and the reverse solve.
+
+dL/dθ is one quadrature for the whole batch, Σ_b −dt_b Σ_i b_i (∂F/∂θ)ᵀa: one copy of θ's gradient,
+where carrying θ in the state would need one a sample. A step's first stage is evaluated anew here: the
+stage that it repeats was saved in another attempt for each sample.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..solvers.axes import Axes
+from ..solvers.errors import ReconstructionError, solver_error
+from ..solvers.loop import Stats
+from ..solvers.sample_solve import sample_solve
+from ..solvers.samples import SampleNorm, SampleSettings, SampleStep
+from ..solvers.stacked_dense import StackedDense
+from ..solvers.status import Status
+from .dynamics import Dynamics
+from .guard import WAY_OUT
+from .quadrature import ThetaSum
+
+
+class SampleCarrier(Protocol):
+    """What is solved backwards: [z, a] together, or a alone; axes: of that state."""
+
+    axes: Axes
+    norm: SampleNorm
+
+    def field(self, t: Tensor, state: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """The reverse dynamics, and what the quadrature needs."""
+
+    def start(self, z: Tensor, a: Tensor) -> Tensor:
+        """The state of the reverse solve at an observation."""
+
+    def adjoint(self, state: Tensor) -> Tensor:
+        """a in that state."""
+
+    def landed(self, state: Tensor, z: Tensor, running: Tensor) -> None:
+        """The samples in `running` have reached an observation, where the stored state is z."""
+
+
+class SampleStateAndAdjoint:
+    """[z, a], [2, *z]: backsolve."""
+
+    def __init__(self, dynamics: Dynamics, settings: SampleSettings, axes: Axes, stats: Stats):
+        self.dynamics, self.settings, self.stats = dynamics, settings, stats
+        self.axes = Axes(axes.batch + 1, axes.ndim + 1)
+        self.distances: list[Tensor] = []
+
+    def norm(self, za: Tensor) -> Tensor:
+        """The larger of the norms of z and of a, [B]."""
+        return torch.maximum(self.settings.norm(za[0]), self.settings.norm(za[1]))
+
+    def field(self, t: Tensor, za: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """(dz, −(∂F/∂z)ᵀa)."""
+        self.stats.nfe_backward += 1
+        dz, saved = self.dynamics.forward(t, za[0])
+        z_bar, deltas = self.dynamics.vjp(saved, za[1])
+        return torch.stack((dz, z_bar.neg())), (saved, deltas)
+
+    def start(self, z: Tensor, a: Tensor) -> Tensor:
+        """The stored state is put back."""
+        return torch.stack((z, a))
+
+    def adjoint(self, state: Tensor) -> Tensor:
+        """a."""
+        return state[1]
+
+    def landed(self, state: Tensor, z: Tensor, running: Tensor) -> None:
+        """Notes how far each sample's rebuilt state is from the stored one."""
+        off = self.settings.norm((state[0] - z) / self.settings.tolerance.scale(z))
+        self.distances.append(torch.where(running, off, 0.0))
+
+    def judge(self, limit: float, too_far: Callable[[ReconstructionError], None]) -> None:
+        """Compares the reconstruction error with its limit; one host read a backward pass."""
+        if not self.distances:
+            return
+        worst, sample = torch.stack(self.distances).amax(0).max(0)
+        found, b = torch.stack((worst.double(), sample.double())).tolist()  # host read
+        self.stats.reconstruction_error = found
+        if not found <= limit:
+            too_far(
+                ReconstructionError(
+                    f"backsolve: solved backwards, the state of sample {int(b)} is {found:.3g} tolerances "
+                    f"(RMS) from the stored one; the limit is {limit:g}. Its gradient cannot be trusted. "
+                    f"{WAY_OUT} Or solve with a tighter tolerance, or raise reconstruction_limit."
+                )
+            )
+
+
+class SampleAdjointAlone:
+    """a, [*z], with z(t) from the dense output of the forward solve."""
+
+    def __init__(
+        self, dynamics: Dynamics, dense: StackedDense, settings: SampleSettings, axes: Axes, stats: Stats
+    ):
+        self.dynamics, self.dense, self.axes, self.norm, self.stats = (
+            dynamics,
+            dense,
+            axes,
+            settings.norm,
+            stats,
+        )
+
+    def field(self, t: Tensor, a: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """−(∂F/∂z)ᵀa at z(t)."""
+        self.stats.nfe_backward += 1
+        z = self.dense.value(t.reshape(-1).double())
+        _, saved = self.dynamics.forward(t, z)
+        z_bar, deltas = self.dynamics.vjp(saved, a)
+        return z_bar.neg(), (saved, deltas)
+
+    def start(self, z: Tensor, a: Tensor) -> Tensor:
+        """a."""
+        return a
+
+    def adjoint(self, state: Tensor) -> Tensor:
+        """a."""
+        return state
+
+    def landed(self, state: Tensor, z: Tensor, running: Tensor) -> None:
+        """Nothing to compare."""
+
+
+class SampleQuadrature:
+    """A SampleRecorder that sums dL/dθ over accepted steps."""
+
+    def __init__(self, theta: ThetaSum, b_index: tuple[int, ...], b: Tensor):
+        self.theta, self.b_index, self.b = theta, b_index, b
+
+    def step(self, step: SampleStep) -> None:
+        """Σ −dt b_i (∂F/∂θ)ᵀa_i with each sample's own dt, 0 where it did not accept."""
+        dt = torch.where(step.accepted, step.t1 - step.t0, 0.0).to(self.b.dtype)
+        parts = [step.result.saved[i] for i in self.b_index]
+        weights = -self.b[:, None] * dt
+        self.theta.add([saved for saved, _ in parts], [deltas for _, deltas in parts], weights)
+
+    def start(self, saved: Any) -> None:
+        """First stages come with each attempt."""
+
+    def restart(self, saved: Any, which: Tensor) -> None:
+        """First stages come with each attempt."""
+
+    def compact(self, keep: Tensor) -> None:
+        """The reverse solve keeps its batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """Outputs and events of every sample in its own order of time.
+
+    times: [B, n], non-decreasing along the way; values, g: [n, *state].  Where a sample has fewer, its
+    last repeats with g = 0.
+    """
+
+    times: Tensor
+    values: Tensor
+    g: Tensor
+
+
+def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observations:
+    """Sorts each sample's outputs and events by its own time.
+
+    times: [n, B], NaN where not reached; the first row is the start.
+    """
+    missing = times.isnan() | values.isnan().movedim(axes.batch + 1, 1).flatten(2).any(2)
+    missing[0] = False
+    key = torch.where(missing, torch.inf, (times - times[0]).abs())
+    order = key.argsort(dim=0, stable=True)
+    reached = (~missing).sum(0)
+    rank = torch.arange(len(times), device=times.device)[:, None].expand_as(order)
+    pick = order.gather(0, torch.minimum(rank, reached - 1))
+    by_sample, cotangents = values.movedim(axes.batch + 1, 1), g.movedim(axes.batch + 1, 1)
+    samples = torch.arange(times.shape[1], device=times.device)
+    own = cotangents[pick, samples]
+    # A sample that never began holds NaN: it stands still where a healthy one starts.
+    begins = torch.isfinite(by_sample[0]).flatten(1).all(1)
+    twin = torch.where(begins, samples, begins.to(torch.int8).argmax())
+    pick = torch.where(begins, pick, 0)
+    z = by_sample[pick, twin].movedim(1, axes.batch + 1)
+    own = torch.where((rank < reached).view(*rank.shape, *[1] * (own.dim() - 2)), own, 0.0)
+    return Observations(times[pick, twin].t(), z, own.movedim(1, axes.batch + 1))
+
+
+class SampleReverseSolve:
+    """One reverse solve of all samples, observation by observation.
+
+    first_dt: [B], |dt| to begin with, or None for Hairer's.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        carrier: SampleCarrier,
+        settings: SampleSettings,
+        seen: Observations,
+        axes: Axes,
+        stats: Stats,
+        *,
+        want_theta: bool = True,
+        first_dt: Tensor | None = None,
+    ):
+        self.carrier, self.seen, self.axes, self.stats = carrier, seen, axes, stats
+        self.settings = dataclasses.replace(
+            settings, norm=carrier.norm, dt0=first_dt, compact=False, fresh_first=True
+        )
+        self.theta = ThetaSum(dynamics, wanted=want_theta)
+        numeric = settings.tableau.numeric(seen.g.dtype, seen.g.device)
+        self.quadrature = SampleQuadrature(self.theta, numeric.b_index, numeric.b_nonzero)
+
+    def run(self) -> Tensor:
+        """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
+        seen = self.seen
+        a = seen.g[-1]
+        for i in range(seen.times.shape[1] - 1, 0, -1):
+            a = self._interval(i, a)
+            if i > 1:
+                a = a + seen.g[i - 1]
+        return a
+
+    def _interval(self, i: int, a: Tensor) -> Tensor:
+        """From observation i to the one before, each sample over its own times."""
+        times, own = self.seen.times[:, [i, i - 1]], Stats()
+        start = self.carrier.start(self.seen.values[i], a)
+        run = sample_solve(
+            self.carrier.field,
+            start,
+            times,
+            self.carrier.axes,
+            self.settings,
+            own,
+            recorder=self.quadrature,
+        )
+        self._check(run.rows.status, run.rows.t, own)
+        self.stats.n_accepted_backward = self.stats.n_accepted_backward + own.n_accepted
+        self.stats.n_rejected_backward = self.stats.n_rejected_backward + own.n_rejected
+        moved = times[:, 0] != times[:, 1]
+        # A sample that has not moved yet begins with a hundredth of its whole way.
+        dt = self.settings.dt0
+        if dt is None:
+            dt = 0.01 * (self.seen.times[:, -1] - self.seen.times[:, 0]).abs()
+        self.settings = dataclasses.replace(self.settings, dt0=torch.where(moved, run.rows.dt, dt))
+        state = run.values[-1]
+        self.carrier.landed(state, self.seen.values[i - 1], moved)
+        return torch.where(self.axes.spread(moved), self.carrier.adjoint(state), a)
+
+    def _check(self, status: Tensor, t: Tensor, own: Stats) -> None:
+        """A sample that fails on the way back has no gradient: an error, not a NaN (one host read)."""
+        failed = status != int(Status.SUCCESS)
+        any_failed, b = torch.stack((failed.sum(), failed.to(torch.int8).argmax())).tolist()  # host read
+        if any_failed:
+            kind = Status(int(status[b]))
+            steps = Stats(n_accepted=int(own.n_accepted[b]), n_rejected=int(own.n_rejected[b]))
+            detail = (
+                f"This is the reverse solve of sample {b} ({any_failed} of {len(status)} failed). {WAY_OUT}"
+            )
+            raise solver_error(float(t[b]), float(own.dt_last[b]), kind, steps, detail)

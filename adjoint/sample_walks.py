@@ -1,0 +1,161 @@
+"""What each gradient choice keeps of a per-sample solve, and how it walks back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers.axes import Axes
+from ..solvers.batched_dense import SampleDense
+from ..solvers.errors import ReconstructionError
+from ..solvers.loop import Stats
+from ..solvers.methods import get_method
+from ..solvers.norms import Tolerance
+from ..solvers.samples import SampleRecorder, SampleSettings, SampleStep
+from ..solvers.stacked_dense import StackedDense
+from .autograd_dynamics import AutogradDynamics
+from .dynamics import Dynamics
+from .gradient import Backsolve, Discrete, Gradient, Interpolating
+from .quadrature import ThetaSum
+from .sample_discrete import SampleDiscreteWalk
+from .sample_record import SampleCheckpointTape, SampleTape
+from .sample_reverse import (
+    SampleAdjointAlone,
+    SampleCarrier,
+    SampleReverseSolve,
+    SampleStateAndAdjoint,
+    observations,
+)
+
+Result = tuple[Tensor, list[Tensor]]  # dL/dz at the start before the first cotangent, gradients of θ
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRecording:
+    """recorder: of the forward solve.  dense: its attempts must be kept, with their stages.
+
+    walk(times, values, g, want_theta): back over outputs and events; times: [n, B], NaN where not
+    reached, the first row the start.  ask(output, t, values, g, want_theta): the same for any times
+    t [n, B] of a dense output; values and g have a first row for the start.
+    """
+
+    recorder: SampleRecorder
+    walk: Callable[[Tensor, Tensor, Tensor, bool], Result]
+    ask: Callable[[SampleDense, Tensor, Tensor, Tensor, bool], Result]
+    dense: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleContext:
+    """What all walks need; kept: the list that the forward solve's attempts are put into."""
+
+    z0: Tensor
+    start: Tensor
+    axes: Axes
+    settings: SampleSettings
+    stats: Stats
+    kept: list[SampleStep]
+
+
+def record_samples(context: SampleContext, dynamics: Dynamics, gradient: Gradient) -> SampleRecording:
+    """The recording that a gradient choice needs."""
+    if isinstance(gradient, Discrete):
+        return _discrete(context, dynamics, gradient)
+    if isinstance(dynamics, AutogradDynamics):
+        dynamics.late = True
+    assert isinstance(gradient, (Backsolve, Interpolating))
+    return _continuous(context, dynamics, gradient)
+
+
+def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) -> SampleRecording:
+    axes, z0 = context.axes, context.z0
+    batch = axes.batch_size(z0)
+    tape: SampleTape | SampleCheckpointTape = SampleTape(batch, z0.device, stages=gradient.keep == "stages")
+    if gradient.checkpoints is not None:
+        tape = SampleCheckpointTape(batch, z0.device, gradient.checkpoints)
+
+    def back(own: SampleTape | SampleCheckpointTape, g: Tensor, at_start: Tensor, want: bool) -> Result:
+        walk = SampleDiscreteWalk(
+            dynamics, context.settings.tableau, own, g, axes, context.stats, want_theta=want
+        )
+        a = walk.run()
+        for row, mask in zip(g[1:], at_start, strict=False):  # outputs at the start itself
+            a = a + torch.where(axes.spread(mask), row, 0.0)
+        return a, walk.theta.result()
+
+    def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        return back(tape, g, times[1:] == times[:1], want)
+
+    def ask(output: SampleDense, t: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        asked = tape.with_outputs([output.outputs(step, t) for step in output.steps])
+        return back(asked, g, output.at_start(t), want)
+
+    return SampleRecording(tape, walk, ask)
+
+
+class _Clean:
+    """A SampleRecorder that keeps nothing; with a recorder, no NaN stays in the kept stages."""
+
+    def start(self, saved: Any) -> None:
+        """Nothing."""
+
+    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
+        """Nothing."""
+
+    def compact(self, keep: Tensor) -> None:
+        """Nothing."""
+
+    def step(self, step: SampleStep) -> None:
+        """Nothing."""
+
+
+def _continuous(
+    context: SampleContext, dynamics: Dynamics, gradient: Backsolve | Interpolating
+) -> SampleRecording:
+    settings = _reverse_settings(context.settings, gradient)
+    interpolating = isinstance(gradient, Interpolating)
+
+    def carrier() -> SampleCarrier:
+        if isinstance(gradient, Backsolve):
+            return SampleStateAndAdjoint(dynamics, settings, context.axes, context.stats)
+        numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
+        dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
+        return SampleAdjointAlone(dynamics, dense, settings, context.axes, context.stats)
+
+    def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        if interpolating and not context.kept:  # no sample took a step
+            return g[1:].sum(0) * 0.0, ThetaSum(dynamics).result()
+        own = carrier()
+        seen = observations(times, values, g, context.axes)
+        solve = SampleReverseSolve(
+            dynamics, own, settings, seen, context.axes, context.stats, want_theta=want
+        )
+        a = solve.run()
+        if isinstance(own, SampleStateAndAdjoint):
+            own.judge(gradient.reconstruction_limit, _raise)
+        return a, solve.theta.result()
+
+    def ask(output: SampleDense, t: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        return walk(torch.cat((context.start[None], t)), values, g, want)
+
+    return SampleRecording(_Clean(), walk, ask, dense=interpolating)
+
+
+def _raise(error: ReconstructionError) -> None:
+    raise error
+
+
+def _reverse_settings(settings: SampleSettings, gradient: Backsolve | Interpolating) -> SampleSettings:
+    """The reverse solve's settings: the forward ones but for what the gradient choice names."""
+    tolerance = Tolerance(
+        settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,
+        settings.tolerance.atol if gradient.atol is None else gradient.atol,
+    )
+    tableau = settings.tableau
+    if gradient.method is not None:
+        tableau = get_method(gradient.method, f"{type(gradient).__name__}: method")
+    return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)
