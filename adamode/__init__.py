@@ -18,6 +18,7 @@ if os.path.isfile(os.path.join(_root, "setup.cfg")) and os.path.isdir(os.path.jo
     __path__.append(_root)
 
 _EXPORTS: dict[str, str] = {
+    "AdamNODE": "models.model",
     "AdamodeError": "solvers.errors",
     "AdamodeWarning": "solvers.errors",
     "ArgumentError": "solvers.errors",
