@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .train import train
+from .verify import verify
 
 app = typer.Typer(
     help="Adaptive ODE solvers for PyTorch with hand-derived adjoints, and the AdamNODE models.",
@@ -18,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(verify)
 
 
 def _print_version(wanted: bool) -> None:
