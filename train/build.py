@@ -7,10 +7,15 @@ from typing import Any
 from torch import nn
 
 from .. import models
-from ..adjoint.gradient import Backsolve, Direct, Discrete
+from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
 from .config import TrainConfig
 
-_GRADIENTS = {"discrete": Discrete, "backsolve": Backsolve, "direct": Direct}
+_GRADIENTS = {
+    "discrete": Discrete,
+    "interpolating": Interpolating,
+    "backsolve": Backsolve,
+    "direct": Direct,
+}
 
 
 def build_model(config: TrainConfig) -> nn.Module:

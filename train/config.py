@@ -25,7 +25,7 @@ else:
 CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("ode", "identity"),
     "stepping": ("shared", "per_sample"),
-    "gradient": ("discrete", "backsolve", "direct"),
+    "gradient": ("discrete", "interpolating", "backsolve", "direct"),
     "denominator": ("exact", "softplus", "sigmoid"),
 }
 # Where the run is kept and how fast it goes, not what it computes.
@@ -56,8 +56,8 @@ class TrainConfig:
     without the block (a control).  epochs, batch_size (samples of one optimiser step), lr (Adam's
     step size): None takes the data set's recipe.  rtol, atol (of the solver, forwards and
     backwards), method, stepping (as in `adamode.solve`), denominator (AdamNODE's D(v)): None takes
-    what the model is registered with for the task.  gradient: "discrete", "backsolve" or "direct".
-    seed: of the weights and the order of the samples.  device:
+    what the model is registered with for the task.  gradient: "discrete",
+    "interpolating", "backsolve" or "direct".  seed: of the weights and the order of the samples.  device:
     "cpu", "cuda", "cuda:1" ….  threads: of torch on the CPU.  checkpoint_every: optimiser steps
     between checkpoints inside an epoch (one is written at the end of every epoch anyway).
     name: of the run's folder in output_dir; None is "<model>-<dataset>".

@@ -31,7 +31,9 @@ def train(
     stepping: Annotated[
         str | None, _option("shared: one step size for the batch; per_sample.", "shared")
     ] = None,
-    gradient: Annotated[str | None, _option("discrete, backsolve or direct.", "discrete")] = None,
+    gradient: Annotated[
+        str | None, _option("discrete, interpolating, backsolve or direct.", "discrete")
+    ] = None,
     denominator: Annotated[
         str | None, _option("AdamNODE's D(v): exact, softplus or sigmoid.", "exact")
     ] = None,
