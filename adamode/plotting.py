@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,15 @@ from .train.write_aside import write_aside
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+# One look for each line of a picture: told apart by marker and dashes where colour is lost.
+LOOKS = (
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    {"color": GREEN, "marker": "^", "linestyle": "-."},
+    {"color": PINK, "marker": "D", "linestyle": ":"},
+    {"color": "#56B4E9", "marker": "v", "linestyle": (0, (5, 1))},
+    {"color": "#000000", "marker": "x", "linestyle": (0, (1, 1))},
+)
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -63,16 +73,26 @@ def draw_run(folder: RunFolder) -> Path:
 
 
 def _save(path: Path, draw: Any, *, title: str) -> None:
-    """A row of four axes, drawn by ``draw``, to a PNG; written aside and renamed."""
+    """A row of four axes, drawn by ``draw``, to a PNG."""
+
+    def on(figure: Any) -> None:
+        draw(figure.subplots(1, 4))
+        figure.suptitle(title, fontsize=10)
+
+    save_figure(path, on, size=(12, 2.9))
+
+
+def save_figure(path: Path, draw: Callable[[Any], None], *, size: tuple[float, float]) -> None:
+    """A figure of size (width, height) in inches, drawn by ``draw(figure)``, to a PNG; written aside
+    and renamed. The folder is made where it lacks."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(12, 2.9), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system is needed, and pyplot's state is left alone
-        draw(figure.subplots(1, 4))
-        figure.suptitle(title, fontsize=10)
+        draw(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
     path.parent.mkdir(parents=True, exist_ok=True)

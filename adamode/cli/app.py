@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .inspect import inspect
 from .train import train
 from .verify import verify
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(verify)
+app.command()(inspect)
 
 
 def _print_version(wanted: bool) -> None:

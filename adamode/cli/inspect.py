@@ -1,0 +1,188 @@
+"""``adamode inspect``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .status import reports_errors
+
+if TYPE_CHECKING:
+    from ..inspect.problem import Field, Problem
+    from ..inspect.study import Settings
+
+# Solves f of a problem under a progress bar: what it is called, then f → result.
+Watch = Callable[[str, Callable[["Field"], Any]], Any]
+
+
+@reports_errors
+def inspect(
+    problem: Annotated[
+        str, typer.Argument(help="A name from --list, or your own: module:name or file.py:name.")
+    ] = "van-der-pol",
+    method: Annotated[
+        str, typer.Option(help="One or several, with commas; see docs/methods.md.")
+    ] = "dopri5,tsit5,dop853",
+    rtol: Annotated[float, typer.Option(help="Relative tolerance.")] = 1e-6,
+    atol: Annotated[float, typer.Option(help="Absolute tolerance.")] = 1e-8,
+    dt: Annotated[
+        float | None,
+        typer.Option(help="A fixed step instead.", show_default="1/500 of the span where a method needs it"),
+    ] = None,
+    max_steps: Annotated[int, typer.Option(help="Limit on attempts of a solve.")] = 100_000,
+    y0: Annotated[str | None, typer.Option(help="Another start: numbers with commas.")] = None,
+    t_start: Annotated[float, typer.Option(help="Start of time, for a function f(t, y) of your own.")] = 0.0,
+    t_end: Annotated[float | None, typer.Option(help="Another end.", show_default="problem's")] = None,
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 1,
+    work_precision: Annotated[
+        bool, typer.Option(help="Solve over a ladder of tolerances too (takes longest).")
+    ] = True,
+    rows: Annotated[int, typer.Option(min=0, help="Attempts to print of each method; 0: none.")] = 20,
+    progress: Annotated[
+        bool | None,
+        typer.Option("--progress/--no-progress", help="A bar for what lasts.", show_default="on a terminal"),
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder of the problems' folders.")] = Path("inspect"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary only.")] = False,
+    list_problems: Annotated[bool, typer.Option("--list", help="List the problems and end.")] = False,
+) -> None:
+    """Solve a known problem and look at every step.
+
+    Writes to OUTPUT_DIR/PROBLEM: pictures of the solution, step sizes, error ratios, stability regions,
+    work against precision; the trace of every attempt as CSV and JSON; summary.json.
+
+    A solve that fails is drawn as far as it came; the exit status is then 1.
+    """
+    from ..inspect.catalogue import PROBLEMS, find_problem
+    from ..inspect.tables import problems_table
+
+    if list_problems:
+        typer.echo(problems_table(list(PROBLEMS.values())))
+        return
+    methods = _methods(method)
+    settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
+    chosen = find_problem(problem, _numbers(y0), t_end, t_start)
+    bar = sys.stderr.isatty() if progress is None else progress
+    failed = _inspect(
+        chosen,
+        methods,
+        settings,
+        output_dir / chosen.name,
+        _watch(chosen, bar and not quiet),
+        0 if quiet else rows,
+        work_precision,
+        quiet,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _inspect(
+    problem: Problem,
+    methods: list[str],
+    settings: Settings,
+    folder: Path,
+    watch: Watch,
+    rows: int,
+    work_precision: bool,
+    quiet: bool,
+) -> bool:
+    """Solves, prints, writes; whether a solve failed."""
+    from ..inspect.page import write_page, write_traces
+    from ..inspect.precision import ladder
+    from ..inspect.reference import find_reference
+    from ..inspect.study import output_times, study
+    from ..inspect.tables import attempts_table, ladder_table, summary_table
+
+    if not quiet:
+        typer.echo(f"{problem.name}: {problem.equation}\n{problem.source}\n")
+    studies = [watch(m, lambda f, m=m: study(problem, m, settings, f)) for m in methods]
+    for one in studies if rows else ():
+        typer.echo(f"{one.method}\n{attempts_table(one, rows)}\n")
+    written = write_traces(folder, studies)  # now: a reference may last, and a user may not want to wait
+    reference = watch("reference", lambda f: find_reference(problem, output_times(problem), f))
+    studies = [one.measured_against(reference) for one in studies]
+    typer.echo(summary_table(studies))
+    against = "none: scipy did not reach the end" if reference is None else reference.kind
+    typer.echo(f"reference: {against}\n")
+    rungs = []
+    if work_precision and reference is not None:
+        for m in methods:
+            rungs += watch(f"{m}, ladder", lambda f, m=m: ladder(problem, m, reference, settings, f))
+    if not quiet and rungs:
+        typer.echo(f"{ladder_table(rungs)}\n")
+    elif not quiet and work_precision:
+        typer.echo("no work–precision picture: nothing to measure against, or no solve reached the end.\n")
+    written += write_page(folder, studies, reference, rungs)
+    for path in written if not quiet else [folder]:
+        typer.echo(f"written   {path}")
+    failures = [one for one in studies if one.failure is not None]
+    for one in failures:
+        typer.echo(f"error: {one.method}: {one.failure}", err=True)
+    return bool(failures)
+
+
+def _methods(text: str) -> list[str]:
+    from ..solvers.methods import get_method
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names or [text]:
+        get_method(name, "--method")
+    return names
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    from ..solvers.errors import ArgumentError
+
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ArgumentError(f"--y0={text!r} must be numbers with commas between, such as 1,0.") from None
+
+
+def _settings(
+    rtol: float, atol: float, dt: float | None, max_steps: int, dtype: str, device: str, threads: int
+) -> Settings:
+    import torch
+
+    from ..inspect.study import Settings
+    from ..solvers.checks import check_positive
+    from ..solvers.errors import ArgumentError, nearest
+
+    types = {"float64": torch.float64, "float32": torch.float32}
+    if dtype not in types:
+        raise ArgumentError(f"--dtype={dtype!r} is not known: {nearest(dtype, types)}")
+    check_positive(threads, "--threads", integer=True)
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise ArgumentError(f"--device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    torch.set_num_threads(threads)
+    return Settings(rtol, atol, dt, max_steps, types[dtype], device)
+
+
+def _watch(problem: Problem, bar: bool) -> Watch:
+    from ..inspect.progress import progress
+
+    @contextmanager
+    def watched(label: str) -> Iterator[Field]:
+        if not bar:
+            yield problem.f
+            return
+        with progress(problem.f, *problem.span, label=label) as f:
+            yield f
+
+    def run(label: str, job: Callable[[Field], Any]) -> Any:
+        with watched(label) as f:
+            return job(f)
+
+    return run

@@ -1,0 +1,170 @@
+"""A study as text: the summary, the attempts, and the trace as CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from ..solvers.trace import TraceRow
+from .precision import Rung
+from .problem import Problem
+from .reference import Reference
+from .study import Study
+
+
+def _number(x: float, digits: int = 3) -> str:
+    return "–" if x is None or math.isnan(x) else f"{x:.{digits}g}"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return "  ".join((cells[0].ljust(widths[0]), *rest)).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+
+
+def summary_table(studies: Sequence[Study]) -> str:
+    """One line a method."""
+    header = ("method", "order", "status", "reached t", "accepted", "rejected", "evaluations", "error")
+    rows = []
+    for s in studies:
+        counts = (str(s.stats.n_accepted), str(s.stats.n_rejected), str(s.stats.nfe))
+        rows.append((s.method, str(s.tableau.order), s.status, f"{s.end:.6g}", *counts, _number(s.error, 2)))
+    return text_table(header, rows)
+
+
+def attempts_table(study: Study, limit: int) -> str:
+    """The attempts; of more than ``limit`` the first and the last."""
+    header = ("#", "t", "dt", "error ratio", "", "factor", "nfe", "‖y‖", "‖k‖ least", "most", "dt·|λ|")
+    numbered = list(enumerate(study.rows, 1))
+    left_out = max(0, len(numbered) - limit)
+    head = numbered if not left_out else numbered[: (limit + 1) // 2]
+    tail = [] if not left_out else numbered[len(numbered) - limit // 2 :]
+    lines = text_table(header, [_attempt(i, row) for i, row in (*head, *tail)]).split("\n")
+    if left_out:
+        lines.insert(2 + len(head), f"… {left_out} more, see the trace's file …")
+    return "\n".join(lines)
+
+
+def _attempt(i: int, row: TraceRow) -> tuple[str, ...]:
+    norms = row.stage_norms or (math.nan,)
+    return (
+        str(i),
+        f"{row.t:.6g}",
+        _number(row.dt),
+        _number(row.error_ratio),
+        "" if row.accepted else "rejected",
+        _number(row.factor),
+        str(row.nfe),
+        _number(row.y_norm),
+        _number(min(norms)),
+        _number(max(norms)),
+        _number(row.stiffness, 2),
+    )
+
+
+def ladder_table(rungs: Sequence[Rung]) -> str:
+    """One line a solve of the work–precision ladder."""
+    header = ("method", "rtol = atol", "dt", "error", "error ÷ tol", "evaluations", "accepted", "rejected")
+    rows = [
+        (
+            r.method,
+            _number(r.tolerance, 2),
+            _number(r.dt),
+            _number(r.error, 2),
+            _number(r.error / r.tolerance, 2),
+            *(str(n) for n in (r.nfe, r.n_accepted, r.n_rejected)),
+        )
+        for r in rungs
+    ]
+    return text_table(header, rows)
+
+
+def problems_table(problems: Sequence[Problem]) -> str:
+    """The catalogue."""
+    header = ("problem", "size", "from t", "to t", "  ")
+    rows = [
+        (p.name, str(len(p.y0)), f"{p.span[0]:g}", f"{p.span[1]:.6g}", "stiff" if p.stiff else "")
+        for p in problems
+    ]
+    lines = text_table(header, rows).split("\n")
+    equations = [textwrap.shorten(p.equation, 90, placeholder=" …") for p in problems]
+    # The last column is padded where it is empty, or the equations would not stand below each other.
+    width = max(len(line) for line in lines)
+    body = (f"{line.ljust(width)}  {text}" for line, text in zip(lines[2:], equations, strict=True))
+    return "\n".join([*lines[:2], *body])
+
+
+def trace_csv(study: Study) -> str:
+    """One line an attempt; stage_norms become k1, k2, …"""
+    stages = max((len(row.stage_norms) for row in study.rows), default=0)
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n")
+    own = ("t", "dt", "error_ratio", "accepted", "factor", "nfe", "y_norm")
+    write.writerow((*own, *(f"k{i}" for i in range(1, stages + 1)), "stiffness"))
+    for row in study.rows:
+        norms = [*row.stage_norms, *[""] * (stages - len(row.stage_norms))]
+        values = [getattr(row, key) for key in own]
+        values[own.index("accepted")] = int(row.accepted)
+        write.writerow((*values, *norms, row.stiffness))
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no NaN: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    return value
+
+
+def trace_json(study: Study) -> str:
+    """The attempts with what they belong to."""
+    stats = study.stats
+    record = {
+        "problem": study.problem.name,
+        "arguments": study.arguments,
+        "status": study.status,
+        "failure": None if study.failure is None else str(study.failure),
+        "t_reached": study.end,
+        "n_accepted": stats.n_accepted,
+        "n_rejected": stats.n_rejected,
+        "nfe": stats.nfe,
+        "largest_error": study.error,
+        "stability_limit": study.stability_limit,
+        "rows": [row.as_dict() for row in study.rows],
+    }
+    return json.dumps(_plain(record), allow_nan=False) + "\n"
+
+
+def summary_json(studies: Sequence[Study], reference: Reference | None, rungs: Sequence[Rung]) -> str:
+    """The solves without their attempts, and the ladder."""
+    solves = []
+    for study in studies:
+        record = json.loads(trace_json(study))
+        del record["rows"]
+        solves.append({"method": study.method, **record, "times": study.times, "errors": study.errors})
+    problem = studies[0].problem
+    page = {
+        "problem": problem.name,
+        "equation": problem.equation,
+        "source": problem.source,
+        "y0": problem.y0,
+        "span": problem.span,
+        "reference": None if reference is None else {"kind": reference.kind, "floor": reference.floor},
+        "solves": solves,
+        "work_precision": [vars(rung) for rung in rungs],
+    }
+    return json.dumps(_plain(page), allow_nan=False, indent=1) + "\n"
