@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .adjoint.dynamics import Dynamics
-from .adjoint.gradient import Backsolve, Discrete
+from .adjoint.gradient import Backsolve, Discrete, Interpolating
 from .adjoint.verify import Check, vjp_checks
 from .adjoint.verify_solve import GradientProblem, gradient_checks
 from .models.denominators import DENOMINATORS
@@ -25,12 +25,12 @@ from .models.fields import MLP
 from .solvers.errors import ArgumentError, nearest
 
 MODELS = ("adamnode",)
-GRADIENTS = ("discrete", "backsolve")
-STEPPINGS = {"discrete": ("shared", "per_sample"), "backsolve": ("shared",)}
-# Backsolve follows the tolerance, and must reach 1e-7 at this one; discrete is exact at any.
-TOLERANCE = {"discrete": 1e-6, "backsolve": 1e-10}
-_CHOICES = {"discrete": Discrete(), "backsolve": Backsolve()}
-_BOUNDS = {"discrete": 1e-9, "backsolve": 1e-7}
+GRADIENTS = ("discrete", "interpolating", "backsolve")
+STEPPINGS = ("shared", "per_sample")
+# The continuous adjoints follow the tolerance, and must reach 1e-7 at this one; discrete is exact at any.
+TOLERANCE = {"discrete": 1e-6, "interpolating": 1e-10, "backsolve": 1e-10}
+_CHOICES = {"discrete": Discrete(), "interpolating": Interpolating(), "backsolve": Backsolve()}
+_BOUNDS = {"discrete": 1e-9, "interpolating": 1e-7, "backsolve": 1e-7}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,22 +169,31 @@ def _spread(errors: Sequence[float]) -> str:
     return f"{median:.0f} [{ordered[0]:.0f}, {ordered[-1]:.0f}]"
 
 
-def _problem(
-    denominator: str, gradient: str, stepping: str, seed: int, device: str
-) -> tuple[AdamODE, GradientProblem]:
-    """AdamODE over a tanh MLP from v0 > 0: [3, 3, 6], three outputs of which one lies inside a step."""
-    generator = torch.Generator().manual_seed(seed)
-    field = MLP(6, (12,)).double()
-    with torch.no_grad():
-        for p in field.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) / math.sqrt(p.shape[-1]))
-    dynamics = AdamODE(field, alpha=0.3, beta=0.4, eps=1e-3, denominator=denominator).double().to(device)
-    z0 = torch.randn(3, 3, 6, generator=generator, dtype=torch.float64)
-    z0[2] = z0[2].square() + 0.1
-    t = torch.tensor([0.0, 0.37, 1.0], dtype=torch.float64, device=device)
-    tolerance = TOLERANCE[gradient]
-    arguments = {"rtol": tolerance, "atol": tolerance, "stepping": stepping}
-    return dynamics, GradientProblem(dynamics, z0.to(device), t, arguments, seed=seed)
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """One problem, from which several gradients and forms are judged by the same references."""
+
+    denominator: str
+    stepping: str
+    tolerance: float
+    seed: int
+    device: str
+
+    def build(self) -> tuple[AdamODE, GradientProblem]:
+        """AdamODE over a tanh MLP from v0 > 0: [3, 3, 6], three outputs of which one lies inside a step."""
+        generator = torch.Generator().manual_seed(self.seed)
+        field = MLP(6, (12,)).double()
+        with torch.no_grad():
+            for p in field.parameters():
+                drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+                p.copy_(drawn / math.sqrt(p.shape[-1]))
+        dynamics = AdamODE(field, alpha=0.3, beta=0.4, eps=1e-3, denominator=self.denominator)
+        dynamics = dynamics.double().to(self.device)
+        z0 = torch.randn(3, 3, 6, generator=generator, dtype=torch.float64)
+        z0[2] = z0[2].square() + 0.1
+        t = torch.tensor([0.0, 0.37, 1.0], dtype=torch.float64, device=self.device)
+        arguments = {"rtol": self.tolerance, "atol": self.tolerance, "stepping": self.stepping}
+        return dynamics, GradientProblem(dynamics, z0.to(self.device), t, arguments, seed=self.seed)
 
 
 def verify_models(
@@ -209,26 +218,27 @@ def verify_models(
     _check("gradient", gradients, GRADIENTS)
     rows: list[ModelRow] = []
     for denominator in DENOMINATORS:
-        for gradient in gradients:
-            for stepping in STEPPINGS[gradient]:
-                rows += _case_rows(denominator, gradient, stepping, forms, seed, device)
+        for stepping in STEPPINGS:
+            for tolerance in sorted({TOLERANCE[name] for name in gradients}, reverse=True):
+                case = _Case(denominator, stepping, tolerance, seed, device)
+                chosen = [name for name in gradients if TOLERANCE[name] == tolerance]
+                rows += _case_rows(case, chosen, forms)
     printed = tuple(printed_error(f, range(seeds_printed), device) for f in forms if f != "exact")
     return ModelReport(tuple(rows), printed)
 
 
-def _case_rows(
-    denominator: str, gradient: str, stepping: str, forms: Sequence[str], seed: int, device: str
-) -> list[ModelRow]:
-    dynamics, problem = _problem(denominator, gradient, stepping, seed, device)
+def _case_rows(case: _Case, gradients: Sequence[str], forms: Sequence[str]) -> list[ModelRow]:
+    dynamics, problem = case.build()
     # Autograd differentiates the equations, whatever the form of the hand-derived VJP.
     references = problem.references(by_differences="exact" in forms)
     rows = []
-    for form in forms:
-        dynamics.adjoint_form = form
-        judge = form == "exact"
-        for c in gradient_checks(problem, _CHOICES[gradient], references, _BOUNDS[gradient], judge=judge):
-            what = ("adamnode", denominator, gradient, stepping, form)
-            rows.append(ModelRow(*what, c.quantity, c.reference, c.relative_error, c.bound, c.ok))
+    for gradient in gradients:
+        for form in forms:
+            dynamics.adjoint_form = form
+            what = ("adamnode", case.denominator, gradient, case.stepping, form)
+            bound, judge = _BOUNDS[gradient], form == "exact"
+            for c in gradient_checks(problem, _CHOICES[gradient], references, bound, judge=judge):
+                rows.append(ModelRow(*what, c.quantity, c.reference, c.relative_error, c.bound, c.ok))
     return rows
 
 
@@ -236,7 +246,7 @@ def printed_error(form: str, seeds: Iterable[int], device: str = "cpu") -> Print
     """How far dL/dz(t0) is off under a printed form, exact denominator, discrete adjoint."""
     whole, h_block = [], []
     for seed in seeds:
-        dynamics, problem = _problem("exact", "discrete", "shared", seed, device)
+        dynamics, problem = _Case("exact", "shared", TOLERANCE["discrete"], seed, device).build()
         exact = torch.stack(problem.gradient(Discrete())[:3])
         dynamics.adjoint_form = form
         found = torch.stack(problem.gradient(Discrete())[:3])

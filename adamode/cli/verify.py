@@ -21,7 +21,9 @@ def verify(
             show_default="all",
         ),
     ] = None,
-    gradient: Annotated[str | None, typer.Option(help="discrete or backsolve.", show_default="all")] = None,
+    gradient: Annotated[
+        str | None, typer.Option(help="discrete, interpolating or backsolve.", show_default="all")
+    ] = None,
     json_path: Annotated[
         str | None,
         typer.Option(
