@@ -14,6 +14,9 @@ from .status import reports_errors
 @reports_errors
 def verify(
     model: Annotated[str | None, typer.Option(help="Which model.", show_default="all")] = None,
+    denominator: Annotated[
+        str | None, typer.Option(help="exact, softplus or sigmoid.", show_default="all")
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -50,11 +53,12 @@ def verify(
     import torch
 
     from ..train.device import checked_device
-    from ..verify import FORMS, GRADIENTS, MODELS, verify_models
+    from ..verify import DENOMINATORS, FORMS, GRADIENTS, MODELS, verify_models
 
     torch.set_num_threads(threads)
     report = verify_models(
         models=MODELS if model is None else (model,),
+        denominators=DENOMINATORS if denominator is None else (denominator,),
         forms=FORMS if form is None else (form,),
         gradients=GRADIENTS if gradient is None else (gradient,),
         seed=seed,
