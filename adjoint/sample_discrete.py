@@ -80,7 +80,8 @@ class SampleDiscreteWalk:
             g = self.by_sample[written.place, entry.index].movedim(0, self.axes.batch)
             valid = self.axes.spread(written.valid)
             interior.append((torch.where(valid, g, 0.0), [self.axes.spread(w) for w in written.weights]))
-        saved = self._saved(entry, dense=bool(interior))
+        n = self.tableau.n_stages
+        saved = self._saved(entry, dense=any(len(row) > n for _, row in interior))
         y_bar, k_bar = self.back(saved, entry.dt, lam, torch.where(mask, held, 0.0), interior)
         return torch.where(mask, y_bar, lam), torch.where(mask, k_bar, held)
 

@@ -168,7 +168,8 @@ class SampleSolve:
         if crossing is not None:
             r.mark(self.events.ends(crossing), Status.EVENT)
         fired = rounds * 0 if crossing is None else crossing.sum()
-        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), rounds, fired))
+        inside = self.output.inside.sum()
+        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), rounds, inside, fired))
         running, *todo = flags.tolist()  # host read
         self._finish(step, jumped, crossing, *todo)
         return running
@@ -181,12 +182,13 @@ class SampleSolve:
         any_bad: int,
         any_jumped: int,
         rounds: int,
+        any_inside: int,
         any_fired: int,
     ) -> None:
         """What only some attempts need; the host knows by now which."""
         if any_bad and (self.differentiable or self.recorder is not None):
             self._clean(step)
-        if rounds or any_fired or self.keep:
+        if any_inside or any_fired or self.keep:
             self._ensure_dense(step, crossing)
         if crossing is not None:
             if any_fired:
@@ -322,8 +324,8 @@ class SampleSolve:
             dense_stages(self.field, step.y0, step.times, self.tableau, step.result)
             needs = step.accepted
             if not self.keep:
-                fires = self.output.pending if crossing is None else self.output.pending | crossing.any(0)
-                needs = needs & fires
+                inside = self.output.inside
+                needs = inside if crossing is None else inside | crossing.any(0)
             self.rows.nfe = self.rows.nfe + len(self.tableau.c_dense) * needs
 
     def _restart(self, jumped: Tensor) -> None:

@@ -49,21 +49,20 @@ class SampleOutput:
         self.n_rounds = 0
 
     def count(self, step: SampleStep) -> Tensor:
-        """The most outputs that lie in one sample's step; 0-d, still on the device."""
+        """The most outputs that lie in one sample's step; 0-d, still on the device.
+
+        inside: [b], which samples have outputs before their step's end.
+        """
         if self.every_step:
-            self.upto = self.next + step.accepted
+            self.upto, self.inside = self.next + step.accepted, step.accepted & False
         else:
             self.upto = torch.where(step.accepted, self._reached(step.t1), self.next)
+            self.inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
         return (self.upto - self.next).amax()
 
-    @property
-    def pending(self) -> Tensor:
-        """[b]: which samples have outputs in the step just counted."""
-        return self.upto > self.next
-
-    def _reached(self, t: Tensor) -> Tensor:
-        """How many of each sample's times lie at or before t."""
-        return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=True)[:, 0]
+    def _reached(self, t: Tensor, *, right: bool = True) -> Tensor:
+        """How many of each sample's times lie at or before t (right=False: before t)."""
+        return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=right)[:, 0]
 
     def limit(self, ends: Tensor) -> None:
         """Each sample's step counts only up to a time (a terminal event's)."""
@@ -90,7 +89,7 @@ class SampleOutput:
     def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
         powers = theta ** torch.arange(1, numeric.dense.shape[1] + 1, device=t.device)[:, None]
-        weights = (numeric.dense.double() @ powers).to(step.y0.dtype)
+        weights = (numeric.dense.double() @ powers).to(step.y0.dtype)[: len(step.result.saved)]
         value = step.combine(step.y0, weights)
         value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
         self.values = self._put(self.values, place, step.index, valid, value)
@@ -129,7 +128,8 @@ class SampleOutput:
         """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""
         degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
         powers = degree * theta ** (degree - 1)
-        inside = step.combine(None, (numeric.dense.double() @ powers).to(step.y0.dtype))
+        weights = (numeric.dense.double() @ powers).to(step.y0.dtype)
+        inside = step.combine(None, weights[: len(step.result.saved)])
         last = step.result.stages.get(len(numeric.b) - 1)
         return torch.where(self.axes.spread(theta == 1.0), last, inside)
 

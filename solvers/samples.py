@@ -172,7 +172,10 @@ class SampleStep:
         return len(self.result.stages.numeric.b)
 
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
-        """y + dt Σ w_i k_i with weights of its own for each sample, [n, b] (without y: Σ w_i k_i)."""
+        """y + dt Σ w_i k_i with weights of its own for each sample, [n, b] (without y: Σ w_i k_i).
+
+        Only outputs before a step's end need the dense output's own stages: n may leave them out.
+        """
         total = None
         for i, row in enumerate(weights):
             term = self.result.stages.get(i) * self.axes.spread(row)
