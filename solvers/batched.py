@@ -141,6 +141,7 @@ class SampleSolve:
                 self.tolerance,
                 self.norm,
                 self.axes,
+                lambda t: beside(self.axes.clock(t, self.y), settings.at_jump(t), -r.direction),
             )
             r.nfe = r.nfe + r.running
         r.dt = r.dt.clamp(max=settings.controller.dt_max)
@@ -331,8 +332,7 @@ class SampleSolve:
     def _restart(self, jumped: Tensor) -> None:
         """Evaluates the first stage anew just after a discontinuity."""
         r = self.rows
-        time = beside(self.axes.clock(r.t, self.y), jumped, r.direction)
-        k, saved = self.field(time, self.y)
+        k, saved = self.field(self._resting(), self.y)
         self.first = torch.where(self.axes.spread(jumped), k, self.first)
         r.nfe = r.nfe + jumped
         r.e1 = torch.where(jumped, 1.0, r.e1)

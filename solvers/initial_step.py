@@ -6,6 +6,7 @@ Source: Hairer, Nørsett, Wanner I, II.4, "Starting step size".
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,11 +30,12 @@ def initial_step(
     order: int,
     tolerance: Tolerance,
     norm: Norm,
+    before_jump: bool = False,
 ) -> float:
     """|dt| to begin with, from f(t0, y0) and one probe.
 
     f is not evaluated past the end: the probe's time is clamped to it, since the sum of two rounded
-    numbers may lie one rounding beyond.
+    numbers may lie one rounding beyond.  before_jump: f jumps at the end, so the probe stays short of it.
     order: that of the error's exponent (Tableau.error_order). One host read.
     """
     direction, span = math.copysign(1.0, end - t0), abs(end - t0)
@@ -43,6 +45,9 @@ def initial_step(
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).clamp(max=span)
         step = (direction * h0).to(y0.dtype)
         time = (t0 + step).clamp(max=end) if direction > 0 else (t0 + step).clamp(min=end)
+        if before_jump:
+            back = torch.nextafter(time, torch.full_like(time, -direction * math.inf))
+            time = torch.where(time == end, back, time)
         k1, _ = field(time, y0 + step * f0)
         d2 = _size(k1 - f0, scale, norm) / h0
         steepest = torch.maximum(d1, d2)
@@ -66,15 +71,19 @@ def initial_steps(
     tolerance: Tolerance,
     norm: Norm,
     axes: Axes,
+    clock: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """`initial_step` for each sample, [b]; norm gives one number a sample. No host read."""
+    """`initial_step` for each sample, [b]; norm gives one number a sample. No host read.
+
+    clock: [b] times as f wants them.
+    """
     scale = tolerance.scale(y0)
     span = (end - t0).abs()
     d0, d1 = _size(y0, scale, norm), _size(f0, scale, norm)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
     h0 = torch.minimum(torch.where(torch.isfinite(h0), h0, 1e-6), span)
     probe = torch.where(h0 == span, end, t0 + direction * h0)
-    k1, _ = field(axes.clock(probe, y0), y0 + axes.spread(probe - t0).to(y0.dtype) * f0)
+    k1, _ = field(clock(probe), y0 + axes.spread(probe - t0).to(y0.dtype) * f0)
     steepest = torch.maximum(d1, _size(k1 - f0, scale, norm) / h0)
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / order))
     h = torch.minimum(100.0 * h0, h1)

@@ -254,7 +254,7 @@ def _march(
         return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)
     dt0 = settings.dt0
     if dt0 is None:
-        dt0 = stepper.initial_step(t0, end)
+        dt0 = stepper.initial_step(t0, end, before_jump=end in settings.jump_at)
     pace = Pace(settings.controller, settings.tableau.error_order, dt0)
     return march(driven, pace, t0, stops_of(t0, end, settings), settings.max_steps, stats, accept, attempt)
 

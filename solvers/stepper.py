@@ -167,13 +167,13 @@ class RungeKuttaStepper:
         if prepare is not None:
             prepare(times)
 
-    def initial_step(self, t0: float, end: float) -> float:
+    def initial_step(self, t0: float, end: float, *, before_jump: bool = False) -> float:
         """|dt| to begin with (HNW II.4); one evaluation, one host read."""
         assert self.first is not None
         assert self.tolerance is not None
         order = self.tableau.error_order
         f0 = self.first[0]
-        return initial_step(self.field, t0, end, self.y, f0, order, self.tolerance, self.norm)
+        return initial_step(self.field, t0, end, self.y, f0, order, self.tolerance, self.norm, before_jump)
 
     def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> Step:
         """Tries the step from t0 to t1; nothing changes until `accept`.
