@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import Net, Swing, f64
+from problems import Swing, f64
 from torch import nn
 
 import adamode
@@ -363,17 +363,6 @@ def test_states_without_a_batch_are_refused():
         solve(swing, (rows(0.0, 1.0), rows(0.0)), f64(0.0, 1.0), stepping="per_sample")
     with pytest.raises(ArgumentError, match="compact"):
         solve(swing, rows(0.0), f64(0.0, 1.0), compact=True)
-
-
-def test_backsolve_needs_shared_steps():
-    with pytest.raises(ArgumentError, match="Backsolve"):
-        solve(
-            Net(),
-            torch.ones(2, 3).double(),
-            f64(0.0, 1.0),
-            stepping="per_sample",
-            gradient=adamode.Backsolve(),
-        )
 
 
 def test_a_dynamics_needs_one_tensor_of_blocks():
