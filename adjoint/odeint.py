@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..solvers.checks import check_state, check_times, check_tolerance
+from ..solvers.checks import check_params, check_state, check_times, check_tolerance
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ..solvers.loop import Stats
 from ..solvers.methods import METHODS, get_method
@@ -25,7 +25,7 @@ from .engine import differentiate
 from .face import face, warn_too_far
 from .face_event import until_event
 from .gradient import Backsolve, Direct
-from .options import read_options
+from .options import own_options, read_options
 from .problem import Problem
 from .request import norm_of
 from .reverse import ThetaNorm
@@ -117,7 +117,7 @@ def odeint(
     """
     with face():
         call = _check_call(func, y0, t)
-        settings = call.settings(method, rtol, atol, dict(options or {}))
+        settings = call.settings(method, rtol, atol, own_options(options))
         if len(call.times) == 1:
             return call.layout.unpack(call.z0[None])
         watch = observers(func, "", call.layout.unpack, settings.tableau.adaptive, settings.tableau.name)
@@ -161,10 +161,11 @@ def odeint_adjoint(
                 f"adjoint_method={adjoint_method!r} differs from method={method!r}, so adjoint_options "
                 "cannot be taken from options: give adjoint_options as well."
             )
-        own = dict(options or {})
+        own = own_options(options)
         if adjoint_options is None:
             adjoint_options = {name: value for name, value in own.items() if name != "norm"}
-        params = tuple(func.parameters() if adjoint_params is None else adjoint_params)
+        named = func.parameters() if adjoint_params is None else adjoint_params
+        params = tuple(check_params(named, "adjoint_params"))
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own)
         reverse, theta_norm = _reverse(
@@ -173,7 +174,7 @@ def odeint_adjoint(
             method if adjoint_method is None else adjoint_method,
             rtol if adjoint_rtol is None else adjoint_rtol,
             atol if adjoint_atol is None else adjoint_atol,
-            dict(adjoint_options),
+            own_options(adjoint_options, "adjoint_options"),
             params,
         )
         if len(call.times) == 1:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,13 @@ ADAPTIVE = (
     "norm",
 )
 FIXED = ("step_size", "grid_constructor", "interp", "perturb", "norm")
+
+
+def own_options(options: Any, argument: str = "options") -> dict[str, Any]:
+    """A copy of the caller's dict; {} for None."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ArgumentTypeError(f"{argument} is a {type(options).__name__}; it must be a dict of options.")
+    return dict(options or {})
 
 
 def _number(options: dict[str, Any], name: str, default: float | None) -> float | None:
@@ -105,7 +112,7 @@ def _adaptive(
         check_positive(first, "options['first_step']")
     if limit is None or limit < 1:
         raise ArgumentError(f"options['max_num_steps']={limit!r} must be at least 1.")
-    # torchdiffeq's controller: classical, and it never shrinks a step that was accepted.
+    # torchdiffeq's controller: classical, never shrinks a step that was accepted, grows after a rejection.
     controller = PID(
         pcoeff=0.0,
         icoeff=1.0,
@@ -116,6 +123,7 @@ def _adaptive(
         dt_max=_number(options, "max_step", math.inf),
         force_dt_min=True,
         accept_factor_min=1.0,
+        regrow=True,
     )
     return Settings(
         tableau,

@@ -32,6 +32,8 @@ class PID:
     dt_min, dt_max: limits of |dt| (dt_min: a step that would be shorter is an error, or is
     accepted as it is with force_dt_min, as torchdiffeq does).
     accept_factor_min: the least factor after an accepted step (torchdiffeq never shrinks there: 1).
+    regrow: a step may be longer than the one just accepted though the attempt before was rejected
+    (torchdiffeq; it costs further rejections).
 
     Raises ArgumentError for a value out of range.
     """
@@ -46,6 +48,7 @@ class PID:
     dt_max: float = math.inf
     force_dt_min: bool = False
     accept_factor_min: float = 0.2
+    regrow: bool = False
 
     def __post_init__(self) -> None:
         rules = {
@@ -65,7 +68,7 @@ class PID:
 
     def factor_accepted(self, e0: float, e1: float, e2: float, order: int, after_rejection: bool) -> float:
         """dt_new/dt after an accepted step with error ratio e0, the two accepted before e1 and e2."""
-        top = 1.0 if after_rejection else self.factor_max
+        top = 1.0 if after_rejection and not self.regrow else self.factor_max
         if e0 == 0.0:
             return top
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
@@ -87,7 +90,7 @@ class PID:
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
         e1, e2 = e1.clamp(min=1e-4), e2.clamp(min=1e-4)
         factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
-        top = torch.where(after_rejection, 1.0, self.factor_max)
+        top = torch.where(after_rejection & (not self.regrow), 1.0, self.factor_max)
         return torch.minimum(factor.clamp(min=self.accept_factor_min), top)
 
     def factors_rejected(self, e0: Tensor, order: int) -> Tensor:

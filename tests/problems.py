@@ -98,7 +98,7 @@ class Recorder:
         self.func, self.times = func, []
 
     def __call__(self, t: Tensor, y: Any) -> Any:
-        self.times.append(float(t))
+        self.times.append(float(t.detach()))
         return self.func(t, y)
 
 
@@ -120,6 +120,7 @@ def quench(t: Tensor, y: Tensor) -> Tensor:
 def relative(found: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest entry expected."""
     assert found.shape == expected.shape
+    found, expected = found.detach(), expected.detach()
     return float((found - expected).abs().max() / max(float(expected.abs().max()), 1e-300))
 
 
