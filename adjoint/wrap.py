@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..solvers.checks import check_derivative
+from ..solvers.checks import check_derivative, check_params
 from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..solvers.field import Autocast, PackedFunction
 from ..solvers.loop import Stats
@@ -40,10 +40,11 @@ def wrap(
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
     packed = PackedFunction(func, layout, autocast, cast)
+    named = None if params is None else check_params(params)
 
     def make_dynamics() -> Dynamics:
-        if params is not None:
-            wanted = list(params)
+        if named is not None:
+            wanted = named
         elif isinstance(func, nn.Module):
             wanted = list(func.parameters())
         else:

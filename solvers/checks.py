@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -120,6 +121,8 @@ def check_tolerance(value: Any, name: str, z: Tensor, layout: Layout) -> float |
             )
         if not bool((value > 0).all()) and not (name.endswith("rtol") and bool((value >= 0).all())):
             raise ArgumentError(f"{name} must be positive everywhere; its smallest is {value.min().item()}.")
+        if bool(torch.isinf(value).any()):
+            raise ArgumentError(f"{name} must be finite everywhere; its largest is {value.max().item()}.")
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentTypeError(f"{name}={value!r} must be a number, a tensor, or one number a member.")
@@ -190,3 +193,17 @@ def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
             )
         k = k.to(like.dtype)
     return k
+
+
+def check_params(params: Any, argument: str = "params") -> list[Tensor]:
+    """The tensors whose gradients are wanted, as a list."""
+    if isinstance(params, Tensor) or not isinstance(params, Iterable):
+        raise ArgumentTypeError(
+            f"{argument} is a {type(params).__name__}; give an iterable of tensors, such as (w, b) or "
+            "module.parameters()."
+        )
+    found = list(params)
+    for i, p in enumerate(found):
+        if not isinstance(p, Tensor):
+            raise ArgumentTypeError(f"{argument}[{i}] is a {type(p).__name__} ({p!r}); it must be a tensor.")
+    return found

@@ -64,11 +64,12 @@ class PackedFunction:
 
     def _pack(self, dy: Any, z: Tensor) -> Tensor:
         """func's pytree as one tensor, each leaf checked against the state's."""
-        leaves, spec = pytree.tree_flatten(dy)
-        if len(leaves) != len(self.layout.shapes):
+        leaves = self.layout.matched(dy)
+        if leaves is None:
+            found, spec = pytree.tree_flatten(dy)
             raise DynamicsError(
-                f"func returned {len(leaves)} tensors ({spec}) for a state of {len(self.layout.shapes)}: "
-                "return dy/dt in the structure of y."
+                f"func returned {len(found)} tensors ({spec}) for a state of {len(self.layout.shapes)} "
+                f"({self.layout.spec}): return dy/dt in the structure of y."
             )
         likes = self.layout.leaves(z)
         return self.layout.pack(

@@ -53,6 +53,14 @@ class Layout:
             return t
         return t.view(-1, *[1] * (len(self.shapes[0]) - 1))
 
+    def matched(self, tree: Any) -> list[Any] | None:
+        """The leaves of a tree of the state's structure, in its order; None where it is another.
+
+        Members of a dict go by their keys, whatever their order; a list will do for a tuple.
+        """
+        leaves, spec = pytree.tree_flatten(tree)
+        return leaves if spec == self.spec else _aligned(tree, self.spec)
+
     def leaves(self, z: Tensor) -> list[Tensor]:
         """Views of the leaves; z may have further axes in front (times, stages)."""
         if self.single:
@@ -66,6 +74,30 @@ class Layout:
     def unpack(self, z: Tensor) -> Any:
         """The pytree again; z may have further axes in front."""
         return pytree.tree_unflatten(self.leaves(z), self.spec)
+
+
+def _aligned(tree: Any, spec: Any) -> list[Any] | None:
+    """`Layout.matched` for one node."""
+    if spec.is_leaf():
+        return [tree]
+    if isinstance(tree, dict):
+        if not issubclass(spec.type, dict) or len(tree) != spec.num_children:
+            return None
+        keys = list(pytree.tree_unflatten(range(spec.num_leaves), spec))
+        if set(keys) != set(tree):
+            return None
+        members = [tree[key] for key in keys]
+    else:
+        members = pytree.tree_leaves(tree, is_leaf=lambda node: node is not tree)
+        if issubclass(spec.type, dict) or isinstance(tree, Tensor) or len(members) != spec.num_children:
+            return None
+    found: list[Any] = []
+    for member, child in zip(members, spec.children(), strict=True):
+        part = _aligned(member, child)
+        if part is None:
+            return None
+        found += part
+    return found
 
 
 def layout_of(y0: Any, *, batched: bool = False, argument: str = "y0") -> Layout:
