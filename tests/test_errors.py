@@ -1,0 +1,108 @@
+"""The error tree: what each derives from, that it survives pickling, what its text says."""
+
+import pickle
+
+import pytest
+
+import adamode
+from adamode.solvers import errors
+from adamode.solvers.errors import AdamodeError, SolverError, nearest, solver_error
+from adamode.solvers.loop import Stats
+from adamode.solvers.status import REMEDY, Status
+
+CLASSES = [
+    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)
+]
+STATS = Stats(n_accepted=3, n_rejected=2)
+
+
+def example(kind):
+    if issubclass(kind, SolverError):
+        return kind(0.25, 1e-9, Status.NON_FINITE, STATS, "Here is more.")
+    return kind("argument=3 must be positive.") if kind is not errors.SecondDerivativeError else kind()
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda k: k.__name__)
+def test_every_error_survives_pickling_with_its_text_and_attributes(kind):
+    before = example(kind)
+    after = pickle.loads(pickle.dumps(before))
+    assert type(after) is kind
+    assert str(after) == str(before) != ""
+    assert repr(vars(after)) == repr(vars(before))  # as text: nan != nan
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda k: k.__name__)
+def test_every_error_has_the_one_root_and_a_builtin(kind):
+    if kind is errors.AdamodeWarning:
+        assert issubclass(kind, UserWarning)
+        return
+    assert issubclass(kind, AdamodeError)
+    builtins = (ValueError, TypeError, RuntimeError)
+    assert kind is AdamodeError or issubclass(kind, builtins)
+    assert kind.__doc__
+
+
+@pytest.mark.parametrize(
+    "kind", [k for k in CLASSES if k.__name__.startswith("Face")], ids=lambda k: k.__name__
+)
+def test_the_twins_of_torchdiffeqs_face_are_assertion_errors_too(kind):
+    assert issubclass(kind, AssertionError)
+    parent = kind.__mro__[1]
+    assert not issubclass(parent, AssertionError)
+    assert issubclass(parent, AdamodeError)
+
+
+def test_a_failed_solve_says_where_how_far_and_what_to_do():
+    error = solver_error(0.25, 1e-9, Status.MAX_STEPS, STATS, "More.")
+    text = str(error)
+    for part in (
+        "MAX_STEPS",
+        "t=0.25",
+        "dt=1.000e-09",
+        "3 accepted",
+        "2 rejected",
+        "More.",
+        REMEDY[Status.MAX_STEPS],
+    ):
+        assert part in text
+    assert (error.t, error.dt, error.status, error.stats) == (0.25, 1e-9, Status.MAX_STEPS, STATS)
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (Status.STEP_UNDERFLOW, "StepSizeUnderflow"),
+        (Status.MAX_STEPS, "TooManySteps"),
+        (Status.NON_FINITE, "NonFiniteDynamics"),
+    ],
+)
+def test_each_failure_has_a_class_of_its_own(status, name):
+    error = solver_error(0.0, 1.0, status, None)
+    assert type(error).__name__ == name
+    assert isinstance(error, RuntimeError)
+
+
+def test_every_status_has_a_remedy():
+    assert set(REMEDY) == set(Status)
+    assert [
+        s.value for s in (Status.SUCCESS, Status.MAX_STEPS, Status.STEP_UNDERFLOW, Status.NON_FINITE)
+    ] == [0, 1, 2, 3]
+
+
+def test_the_nearest_name_is_offered_and_all_are_listed():
+    text = nearest("dopri", ["rk4", "dopri5", "dopri8"])
+    assert "did you mean" in text
+    assert "'dopri5'" in text
+    assert text.endswith("Known: dopri5, dopri8, rk4.")
+    assert "did you mean" not in nearest("zzz", ["rk4"])
+
+
+def test_a_failure_that_crossed_a_process_is_the_same():
+    import torch
+
+    with pytest.raises(SolverError) as caught:
+        adamode.solve(lambda t, y: y * y, torch.ones(1), torch.tensor([0.0, 2.0]), gradient=None)
+    after = pickle.loads(pickle.dumps(caught.value))
+    assert str(after) == str(caught.value)
+    assert after.t == caught.value.t
+    assert after.stats == caught.value.stats or after.stats.nfe == caught.value.stats.nfe
