@@ -11,6 +11,7 @@ seminorm P. Kidger, R. T. Q. Chen, T. Lyons, "Hey, that's not an ODE", ICML 2021
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,13 +87,14 @@ class StateAndAdjoint:
         """Where, which block and sample, how far off, and the way out."""
         return explain_failure(error, self.dynamics, self.settings, i, self.forward_to)
 
-    def judge(self, limit: float, too_far: Callable[[ReconstructionError], None]) -> None:
+    def judge(self, limit: float) -> ReconstructionError | None:
         """Compares the reconstruction error with its limit; one host read a backward pass."""
         if not self.distances:
-            return
+            return None
         found = torch.stack([d for _, d in self.distances]).tolist()  # host read
-        worst = max(range(len(found)), key=lambda k: found[k])
+        worst = max(range(len(found)), key=lambda k: found[k] if found[k] == found[k] else math.inf)
         self.stats.reconstruction_error = found[worst]
-        if not found[worst] <= limit:
-            time = self.times[self.distances[worst][0]]
-            too_far(ReconstructionError(too_far_text(time, found[worst], limit)))
+        if found[worst] <= limit:
+            return None
+        time = self.times[self.distances[worst][0]]
+        return ReconstructionError(too_far_text(time, found[worst], limit))

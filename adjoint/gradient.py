@@ -57,24 +57,31 @@ class Backsolve:
     """The continuous adjoint: state and adjoint solved backwards together (optimise, then discretise).
 
     Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
-    digits where the forward flow contracts; see reconstruction_limit.
+    digits where the forward flow contracts. How far the rebuilt state is from the stored one is
+    measured at every observation; past reconstruction_limit the reverse solve is done once more,
+    starting afresh from `anchors` states kept along the forward pass, and if that does not help a
+    ReconstructionError is raised.
 
     rtol, atol, method: of the reverse solve; the forward ones where None.
     norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
-    reconstruction_limit: the largest distance, in units of the tolerance (RMS), between the state
-    solved backwards and the stored one; past it a ReconstructionError is raised.
+    reconstruction_limit: the largest distance allowed, in units of the tolerance (RMS): what a
+    gradient error of about the same multiple of the tolerance goes with.
+    anchors: how many states of the forward pass may be kept besides the observations (0: none).
     """
 
     rtol: float | None = None
     atol: float | None = None
     method: str | None = None
     norm: Literal["seminorm"] = "seminorm"
-    reconstruction_limit: float = 1e4
+    reconstruction_limit: float = 100.0
+    anchors: int = 16
 
     def __post_init__(self) -> None:
         _check_tolerances(self)
         if self.norm != "seminorm":
             raise ArgumentError(f"Backsolve: norm={self.norm!r} must be 'seminorm'.")
+        if isinstance(self.anchors, bool) or not isinstance(self.anchors, int) or self.anchors < 0:
+            raise ArgumentError(f"Backsolve: anchors={self.anchors!r} must be a whole number, 0 or more.")
         if not self.reconstruction_limit > 0:
             raise ArgumentError(
                 f"Backsolve: reconstruction_limit={self.reconstruction_limit!r} must be positive "

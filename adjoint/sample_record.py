@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..solvers.axes import Axes
 from ..solvers.samples import SampleStep, Written
 from .checkpointing import Take, Thinning, walk_back
 
@@ -171,3 +172,38 @@ class SampleCheckpointTape:
             for unit, own in zip(self.units, outputs, strict=True)
         ]
         return twin
+
+
+class SampleAnchors:
+    """A SampleRecorder of a few states along the way (`record.Anchors` for each sample); `most` may be 0."""
+
+    def __init__(self, batch: int, axes: Axes, most: int):
+        self.batch, self.axes, self.most = batch, axes, most
+        self.thinning = Thinning(most)
+        self.n_attempts = 0
+        self.states: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def step(self, step: SampleStep) -> None:
+        """One attempt: each sample's time and state where it accepted."""
+        if self.most and self.thinning.offer(self.n_attempts):
+            time = torch.where(step.accepted, step.t1, float("nan"))
+            whole = torch.full((self.batch,), float("nan"), dtype=time.dtype, device=time.device)
+            shape = list(step.y0.shape)
+            shape[self.axes.batch] = self.batch
+            state = step.y0.new_full(shape, float("nan"))
+            self.states[self.n_attempts] = (
+                whole.index_copy(0, step.index, time),
+                state.index_copy(self.axes.batch, step.index, step.result.y1),
+            )
+        for k in self.thinning.gone:
+            self.states.pop(k, None)
+        self.n_attempts += 1
+
+    def start(self, saved: Any) -> None:
+        """Nothing."""
+
+    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
+        """Nothing."""
+
+    def compact(self, keep: Tensor) -> None:
+        """Nothing: an attempt says itself which samples it holds."""

@@ -8,7 +8,6 @@ stage that it repeats was saved in another attempt for each sample.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -77,21 +76,20 @@ class SampleStateAndAdjoint:
         off = self.settings.norm((state[0] - z) / self.settings.tolerance.scale(z))
         self.distances.append(torch.where(running, off, 0.0))
 
-    def judge(self, limit: float, too_far: Callable[[ReconstructionError], None]) -> None:
+    def judge(self, limit: float) -> ReconstructionError | None:
         """Compares the reconstruction error with its limit; one host read a backward pass."""
         if not self.distances:
-            return
+            return None
         worst, sample = torch.stack(self.distances).amax(0).max(0)
         found, b = torch.stack((worst.double(), sample.double())).tolist()  # host read
         self.stats.reconstruction_error = found
-        if not found <= limit:
-            too_far(
-                ReconstructionError(
-                    f"backsolve: solved backwards, the state of sample {int(b)} is {found:.3g} tolerances "
-                    f"(RMS) from the stored one; the limit is {limit:g}. Its gradient cannot be trusted. "
-                    f"{WAY_OUT} Or solve with a tighter tolerance, or raise reconstruction_limit."
-                )
-            )
+        if found <= limit:
+            return None
+        return ReconstructionError(
+            f"backsolve: solved backwards, the state of sample {int(b)} is {found:.3g} tolerances (RMS) from "
+            f"the stored one; the limit is {limit:g}. Its gradient cannot be trusted. {WAY_OUT} Or solve "
+            "with a tighter tolerance, or raise reconstruction_limit."
+        )
 
 
 class SampleAdjointAlone:

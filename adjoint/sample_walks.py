@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..solvers.axes import Axes
 from ..solvers.batched_dense import SampleDense
-from ..solvers.errors import ReconstructionError
+from ..solvers.errors import ReconstructionError, SolverError
 from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Tolerance
@@ -22,7 +21,7 @@ from .dynamics import Dynamics
 from .gradient import Backsolve, Discrete, Gradient, Interpolating
 from .quadrature import ThetaSum
 from .sample_discrete import SampleDiscreteWalk
-from .sample_record import SampleCheckpointTape, SampleTape
+from .sample_record import SampleAnchors, SampleCheckpointTape, SampleTape
 from .sample_reverse import (
     SampleAdjointAlone,
     SampleCarrier,
@@ -97,56 +96,62 @@ def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) ->
     return SampleRecording(tape, walk, ask)
 
 
-class _Clean:
-    """A SampleRecorder that keeps nothing; with a recorder, no NaN stays in the kept stages."""
-
-    def start(self, saved: Any) -> None:
-        """Nothing."""
-
-    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
-        """Nothing."""
-
-    def compact(self, keep: Tensor) -> None:
-        """Nothing."""
-
-    def step(self, step: SampleStep) -> None:
-        """Nothing."""
-
-
 def _continuous(
     context: SampleContext, dynamics: Dynamics, gradient: Backsolve | Interpolating
 ) -> SampleRecording:
     settings = _reverse_settings(context.settings, gradient)
-    interpolating = isinstance(gradient, Interpolating)
+    backsolve = gradient if isinstance(gradient, Backsolve) else None
+    batch = context.axes.batch_size(context.z0)
+    anchors = SampleAnchors(batch, context.axes, backsolve.anchors if backsolve else 0)
 
-    def carrier() -> SampleCarrier:
-        if isinstance(gradient, Backsolve):
-            return SampleStateAndAdjoint(dynamics, settings, context.axes, context.stats)
-        numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
-        dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
-        return SampleAdjointAlone(dynamics, dense, settings, context.axes, context.stats)
-
-    def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
-        if interpolating and not context.kept:  # no sample took a step
-            return g[1:].sum(0) * 0.0, ThetaSum(dynamics).result()
-        own = carrier()
+    def once(
+        times: Tensor, values: Tensor, g: Tensor, want: bool
+    ) -> tuple[Tensor, list[Tensor], ReconstructionError | None]:
+        carrier = _carrier(context, dynamics, settings, backsolve)
         seen = observations(times, values, g, context.axes)
         solve = SampleReverseSolve(
-            dynamics, own, settings, seen, context.axes, context.stats, want_theta=want
+            dynamics, carrier, settings, seen, context.axes, context.stats, want_theta=want
         )
         a = solve.run()
-        if isinstance(own, SampleStateAndAdjoint):
-            own.judge(gradient.reconstruction_limit, _raise)
-        return a, solve.theta.result()
+        off = None
+        if backsolve is not None and isinstance(carrier, SampleStateAndAdjoint):
+            off = carrier.judge(backsolve.reconstruction_limit)
+        return a, solve.theta.result(), off
+
+    def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        if backsolve is None and not context.kept:  # no sample took a step
+            return g[1:].sum(0) * 0.0, ThetaSum(dynamics).result()
+        try:
+            a, theta, off = once(times, values, g, want)
+            if off is None:
+                return a, theta
+        except SolverError:
+            if not anchors.states:
+                raise
+        if anchors.states:  # once more, from nearer: the kept states confine the drift
+            own_times, states = zip(*anchors.states.values(), strict=True)
+            kept = torch.stack(states)
+            times = torch.cat((times, torch.stack(own_times)))
+            values, g = torch.cat((values, kept)), torch.cat((g, torch.zeros_like(kept)))
+            a, theta, off = once(times, values, g, want)
+        if off is not None:
+            raise off
+        return a, theta
 
     def ask(output: SampleDense, t: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
         return walk(torch.cat((context.start[None], t)), values, g, want)
 
-    return SampleRecording(_Clean(), walk, ask, dense=interpolating)
+    return SampleRecording(anchors, walk, ask, dense=backsolve is None)
 
 
-def _raise(error: ReconstructionError) -> None:
-    raise error
+def _carrier(
+    context: SampleContext, dynamics: Dynamics, settings: SampleSettings, backsolve: Backsolve | None
+) -> SampleCarrier:
+    if backsolve is not None:
+        return SampleStateAndAdjoint(dynamics, settings, context.axes, context.stats)
+    numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
+    dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
+    return SampleAdjointAlone(dynamics, dense, settings, context.axes, context.stats)
 
 
 def _reverse_settings(settings: SampleSettings, gradient: Backsolve | Interpolating) -> SampleSettings:

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..solvers.dense import DenseOutput
+from ..solvers.errors import ReconstructionError, SolverError
 from ..solvers.field import CountedField
 from ..solvers.loop import Stats
 from ..solvers.methods import get_method
@@ -22,7 +24,7 @@ from .dynamics import Dynamics
 from .gradient import Backsolve, Discrete, Gradient, Interpolating
 from .interpolating import AdjointAlone
 from .problem import Problem, Walk
-from .record import CheckpointTape, Tape
+from .record import Anchors, CheckpointTape, Tape
 from .reverse import ReverseSolve, Watch
 
 
@@ -64,36 +66,67 @@ def _discrete(problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: W
 
 def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch: Watch | None) -> Recording:
     settings = problem.reverse_settings or reverse_settings(problem.settings, gradient)
+    anchors = Anchors(gradient.anchors) if gradient.anchors else None
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
         order = in_order(times, places)
-        reached, stored = [times[i] for i in order], [values[i] for i in order]
+        seen = [(times[i], values[i], g[i]) for i in order]
+        try:
+            a, theta, off = _rebuild(problem, dynamics, settings, seen, gradient, want, watch)
+            if off is None or not anchors:
+                if off is not None:
+                    problem.too_far(off)
+                return a, theta
+        except SolverError:
+            if not anchors:
+                raise
+        # The rebuilt state was lost on the way. Once more, from nearer: the kept states confine the drift.
+        known, end = {time for time, _, _ in seen}, seen[-1][0]
+        kept = [(t, y, torch.zeros_like(y)) for t, y in anchors.states.values() if t not in known]
+        kept = [one for one in kept if abs(one[0] - seen[0][0]) < abs(end - seen[0][0])]
+        seen = sorted(seen + kept, key=lambda one: abs(one[0] - seen[0][0]))
+        a, theta, off = _rebuild(problem, dynamics, settings, seen, gradient, want, watch)
+        if off is not None:
+            problem.too_far(off)
+        return a, theta
 
-        def forward_to(i: int, t: float) -> Tensor:
-            field = CountedField(dynamics.forward, Stats())
-            run = forward_solve(field, stored[i], [reached[i], t], problem.settings, Stats())
-            return run.values[-1]
+    return Recording([] if anchors is None else [anchors], walk)
 
-        carrier = StateAndAdjoint(dynamics, settings, reached, stored, problem.stats, forward_to)
-        solve = ReverseSolve(
-            dynamics,
-            carrier,
-            settings,
-            reached,
-            [g[i] for i in order],
-            problem.stats,
-            want_theta=want,
-            observers=problem.reverse_observers,
-            theta_norm=problem.theta_norm,
-            watch=watch,
-        )
-        a = solve.run()
-        carrier.judge(gradient.reconstruction_limit, problem.too_far)
-        return a, solve.theta.result()
 
-    return Recording([], walk)
+def _rebuild(
+    problem: Problem,
+    dynamics: Dynamics,
+    settings: Settings,
+    seen: list[tuple[float, Tensor, Tensor]],
+    gradient: Backsolve,
+    want: bool,
+    watch: Watch | None,
+) -> tuple[Tensor, list[Tensor], ReconstructionError | None]:
+    """One reverse solve over (time, state, cotangent)s: dL/dz at the start, θ's gradients, and what is
+    wrong with them if the rebuilt state was too far off."""
+    times, values = [time for time, _, _ in seen], [z for _, z, _ in seen]
+
+    def forward_to(i: int, t: float) -> Tensor:
+        field = CountedField(dynamics.forward, Stats())
+        return forward_solve(field, values[i], [times[i], t], problem.settings, Stats()).values[-1]
+
+    carrier = StateAndAdjoint(dynamics, settings, times, values, problem.stats, forward_to)
+    solve = ReverseSolve(
+        dynamics,
+        carrier,
+        settings,
+        times,
+        [g for _, _, g in seen],
+        problem.stats,
+        want_theta=want,
+        observers=problem.reverse_observers,
+        theta_norm=problem.theta_norm,
+        watch=watch,
+    )
+    a = solve.run()
+    return a, solve.theta.result(), carrier.judge(gradient.reconstruction_limit)
 
 
 def _interpolating(

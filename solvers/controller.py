@@ -107,3 +107,33 @@ def I(**options: float) -> PID:  # noqa: E743
 def PI(**options: float) -> PID:
     """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65). Source: HNW II, IV.2."""
     return PID(**{"pcoeff": 0.2, "icoeff": 0.65, "dcoeff": 0.0, **options})
+
+
+def _filter(beta1: float, beta2: float, beta3: float = 0.0) -> PID:
+    """A controller from its exponents k·β in Söderlind's order; its set point is the classical one's.
+
+    At rest e = safety^(k/i): a small i with the same safety would keep errors far below the tolerance.
+    """
+    d = beta3
+    p = -beta2 - 2 * d
+    i = beta1 - p - d
+    return PID(pcoeff=p, icoeff=i, dcoeff=d, safety=0.9**i)
+
+
+# By name, for a study; docs/accuracy.md has what each costs. H211b and the other filters that also
+# remember the last step's ratio are not of this form.
+PRESETS = {
+    "I": I(),
+    "PI": PI(),
+    # K. Gustafsson, Control theoretic techniques for stepsize selection in explicit Runge–Kutta
+    # methods, ACM TOMS 17 (1991) 533–554: k_I = 0.3/k, k_P = 0.4/k.
+    "PI.3.4": _filter(0.7, -0.4),
+    # G. Söderlind, Automatic control and adaptive time-stepping, Numer. Algorithms 31 (2002) 281–310.
+    "PI.4.2": _filter(0.6, -0.2),
+    # G. Söderlind, ACM TOMS 29 (2003) 1–26: second order digital filters.
+    "H211PI": _filter(1 / 6, 1 / 6),
+    "H312PID": _filter(1 / 18, 1 / 9, 1 / 18),
+    # C. A. Kennedy, M. H. Carpenter, Additive Runge–Kutta schemes for convection–diffusion–reaction
+    # equations, Appl. Numer. Math. 44 (2003) 139–181.
+    "PID": _filter(0.49, -0.34, 0.10),
+}
