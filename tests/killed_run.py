@@ -19,7 +19,7 @@ from standin import build_standin
 import adamode.train.write_aside as module
 from adamode.train import TrainConfig, Trainer
 
-SETTINGS = {"epochs": 3, "lr": 0.01, "checkpoint_every": 7, "name": "run"}
+SETTINGS = {"epochs": 3, "batch_size": 64, "lr": 0.01, "checkpoint_every": 7, "name": "run"}
 
 
 def kill() -> None:

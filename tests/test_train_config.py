@@ -87,6 +87,7 @@ def test_a_value_of_another_type_is_refused_by_name_and_value(name, value):
         ("denominator", "exakt", "exact"),
         ("stepping", "share", "shared"),
         ("block", "identty", "identity"),
+        ("schedule", "cosin", "cosine"),
     ],
 )
 def test_a_mistyped_name_gets_the_nearest_one(name, value, near):

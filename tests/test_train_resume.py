@@ -127,11 +127,17 @@ def test_ctrl_c_while_validating_loses_nothing(tmp_path, uninterrupted, monkeypa
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_finished_run_can_be_made_longer_and_equals_a_long_one(tmp_path, uninterrupted):
+def test_a_finished_run_can_be_made_longer_and_equals_a_long_one(tmp_path):
+    train(tmp_path / "long", schedule="constant")
+    train(tmp_path / "short", schedule="constant", epochs=1)
+    assert train(tmp_path / "short", schedule="constant", resume=True).trained
+    assert_equal_bit_for_bit(tmp_path / "short" / "run", tmp_path / "long" / "run")
+
+
+def test_a_run_whose_step_sizes_have_come_down_cannot_be_made_longer(tmp_path):
     train(tmp_path, epochs=1)
-    result = train(tmp_path, resume=True)
-    assert result.trained
-    assert_equal_bit_for_bit(tmp_path / "run", uninterrupted)
+    with pytest.raises(CheckpointError, match="epochs: 1 there, 3 asked for"):
+        train(tmp_path, resume=True)
 
 
 def test_a_finished_run_is_read_and_not_trained_again(tmp_path, uninterrupted):
@@ -185,9 +191,9 @@ def test_a_folder_that_holds_something_else_is_refused_untouched(tmp_path, chang
 
 
 def test_a_run_cannot_be_made_shorter_than_it_is(tmp_path):
-    train(tmp_path)
+    train(tmp_path, schedule="constant")
     with pytest.raises(CheckpointError, match="epochs=2"):
-        train(tmp_path, epochs=2, resume=True)
+        train(tmp_path, schedule="constant", epochs=2, resume=True)
 
 
 def test_resume_without_a_run_is_refused_and_writes_nothing(tmp_path):

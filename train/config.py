@@ -16,6 +16,7 @@ from ..models import defaults
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .data import check_dataset
+from .schedule import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,6 +25,7 @@ else:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("ode", "identity"),
+    "schedule": SCHEDULES,
     "stepping": ("shared", "per_sample"),
     "gradient": ("discrete", "interpolating", "backsolve", "direct"),
     "denominator": ("exact", "softplus", "sigmoid"),
@@ -39,10 +41,11 @@ class Recipe:
     epochs: int
     batch_size: int
     lr: float
+    schedule: str
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(epochs=30, batch_size=64, lr=1e-2),
+    "digits": Recipe(epochs=15, batch_size=32, lr=2e-2, schedule="cosine"),
 }
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping", "denominator")
@@ -53,13 +56,15 @@ class TrainConfig:
     """Settings of a training run. Values that are None are filled in when the object is made.
 
     model, dataset: names in the registries.  block: "ode", or "identity" to train the same model
-    without the block (a control).  epochs, batch_size (samples of one optimiser step), lr (Adam's
-    step size): None takes the data set's recipe.  rtol, atol (of the solver, forwards and
-    backwards), method, stepping (as in `adamode.solve`), denominator (AdamNODE's D(v)): None takes
-    what the model is registered with for the task.  gradient: "discrete",
-    "interpolating", "backsolve" or "direct".  seed: of the weights and the order of the samples.  device:
-    "cpu", "cuda", "cuda:1" ….  threads: of torch on the CPU.  checkpoint_every: optimiser steps
-    between checkpoints inside an epoch (one is written at the end of every epoch anyway).
+    without the block (a control).
+    epochs, batch_size (samples of one optimiser step), lr (Adam's first step size), schedule
+    ("cosine" brings it down to 0 at the last step, "constant"): None takes the data set's recipe.
+    rtol, atol (of the solver, forwards and backwards), method, stepping (as in `adamode.solve`),
+    denominator (AdamNODE's D(v)): None takes what the model is registered with for the task.
+    gradient: "discrete", "interpolating", "backsolve" or "direct".
+    seed: of the weights and the order of the samples.  device: "cpu", "cuda", "cuda:1" ….
+    threads: of torch on the CPU.  checkpoint_every: optimiser steps between checkpoints inside an
+    epoch (one is written at the end of every epoch anyway).
     name: of the run's folder in output_dir; None is "<model>-<dataset>".
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.
@@ -71,6 +76,7 @@ class TrainConfig:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    schedule: str | None = None
     rtol: float | None = None
     atol: float | None = None
     method: str | None = None
@@ -90,7 +96,7 @@ class TrainConfig:
                 object.__setattr__(self, name, os.fspath(value))
         check_dataset(self.dataset)
         self._fill(defaults(self.model, self.dataset), _OF_THE_MODEL)
-        self._fill(dataclasses.asdict(RECIPES[self.dataset]), ("epochs", "batch_size", "lr"))
+        self._fill(dataclasses.asdict(RECIPES[self.dataset]), tuple(Recipe.__dataclass_fields__))
         for name, known in CHOICES.items():
             _check_choice(name, getattr(self, name), known)
         get_method(self.method)

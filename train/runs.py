@@ -94,7 +94,9 @@ class RunFolder:
 
     def _refuse_differences(self, there: TrainConfig, here: TrainConfig, *, resume: bool) -> None:
         found = there.differences(here)
-        if resume:  # a run may be made longer; `open` refuses to make it shorter than it is
+        if resume and here.schedule == "constant":
+            # A run may be made longer, unless its step sizes have come down to 0 at its end; `open`
+            # refuses to make it shorter than it is.
             found.pop("epochs", None)
         if found:
             listed = ", ".join(f"{k}: {a!r} there, {b!r} asked for" for k, (a, b) in found.items())

@@ -24,6 +24,7 @@ from .metrics import EpochSums, count_parameters, peak_memory_mib, solve_counts
 from .position import EpochRecord, Position, TrainResult
 from .reproducible import epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
+from .schedule import step_size
 
 
 class Trainer:
@@ -37,6 +38,7 @@ class Trainer:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     device: torch.device
+    steps: int  # optimiser steps of an epoch
 
     def __init__(
         self,
@@ -108,9 +110,9 @@ class Trainer:
 
     def _run(self, data: Splits) -> None:
         config, position = self.config, self.position
-        steps = -(-len(data.train) // config.batch_size)
-        done = position.epoch * steps + position.batch
-        with StopRequest() as stop, ProgressBar(config.epochs * steps, done, quiet=self.quiet) as bar:
+        self.steps = -(-len(data.train) // config.batch_size)
+        total, done = config.epochs * self.steps, position.epoch * self.steps + position.batch
+        with StopRequest() as stop, ProgressBar(total, done, quiet=self.quiet) as bar:
             while position.epoch < config.epochs:
                 self._train_epoch(data.train, stop, bar)
                 val = self._evaluate(self.model, data.val, stop)
@@ -160,6 +162,10 @@ class Trainer:
         value, norm, correct = numbers.tolist()  # host read
         if not (math.isfinite(value) and math.isfinite(norm)):
             self._fail(f"the loss is {value:.6g} and the norm of its gradient {norm:.6g}", None)
+        done = self.position.epoch * self.steps + self.position.batch
+        lr = step_size(self.config.schedule, self.config.lr, done, self.config.epochs * self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         self.optimizer.step()
         self.position.sums.add(len(y), value, int(correct), solve_counts(self.model))
 

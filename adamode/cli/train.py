@@ -22,9 +22,12 @@ def train(
     block: Annotated[
         str | None, _option("ode, or identity: the same model without it, as a control.", "ode")
     ] = None,
-    epochs: Annotated[int | None, _option("Passes over the training set.", "digits: 30")] = None,
-    batch_size: Annotated[int | None, _option("Samples of one optimiser step.", "digits: 64")] = None,
-    lr: Annotated[float | None, _option("Adam's step size.", "digits: 0.01")] = None,
+    epochs: Annotated[int | None, _option("Passes over the training set.", "digits: 15")] = None,
+    batch_size: Annotated[int | None, _option("Samples of one optimiser step.", "digits: 32")] = None,
+    lr: Annotated[float | None, _option("Adam's first step size.", "digits: 0.02")] = None,
+    schedule: Annotated[
+        str | None, _option("cosine brings the step size down to 0; constant.", "digits: cosine")
+    ] = None,
     rtol: Annotated[float | None, _option("The solver's relative tolerance.", "digits: 0.001")] = None,
     atol: Annotated[float | None, _option("The solver's absolute tolerance.", "digits: 0.001")] = None,
     method: Annotated[str | None, _option("The solver's method.", "dopri5")] = None,
@@ -55,7 +58,7 @@ def train(
 
     Ctrl-C leaves a checkpoint; the same command with --resume goes on from it.
 
-    A finished run is made longer by --resume with more --epochs.
+    A finished run with --schedule constant is made longer by --resume with more --epochs.
     """
     given = {k: v for k, v in locals().items() if k not in ("config", "resume", "quiet") and v is not None}
 
@@ -70,10 +73,7 @@ def train(
     finally:  # an interrupted run has a picture too
         picture = draw_run(trainer.folder) if trainer.position.history else None
     if not result.trained:
-        typer.echo(
-            "This run is finished already; nothing was trained. Another --name or --seed makes a new "
-            "one, --resume with more --epochs a longer one."
-        )
+        typer.echo("This run is finished already; nothing was trained. Another --name makes a new one.")
     typer.echo(summary(result))
     typer.echo(f"picture   {picture}")
 
