@@ -112,9 +112,9 @@ def square(t: Tensor, y: Tensor) -> Tensor:
     return y * y
 
 
-def quench(t: Tensor, y: Tensor) -> Tensor:
-    """y' = −40 (y − cos t): contracts by e^{−40 t}, so backwards it loses everything."""
-    return -40 * (y - torch.cos(t))
+def quench(t: Tensor, y: Tensor, rate: float = 200.0) -> Tensor:
+    """y' = −rate (y − cos t): contracts by e^{−rate t}, so backwards it loses everything."""
+    return -rate * (y - torch.cos(t))
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

@@ -184,11 +184,31 @@ def test_a_strongly_contracting_flow_is_a_reconstruction_error_not_a_wrong_gradi
     with pytest.raises(ReconstructionError) as caught:
         sol.y[-1].sum().backward()
     text = str(caught.value)
-    assert "t=0" in text
+    assert "t=0." in text
     assert "Discrete()" in text
     assert "reconstruction_limit" in text
-    assert sol.stats.reconstruction_error > 1e4
+    assert "limit is 100" in text
+    assert sol.stats.reconstruction_error > 100
+    assert y0.grad is None
     assert isinstance(caught.value, RuntimeError)
+
+
+def mild(t, y):
+    return quench(t, y, rate=40.0)
+
+
+def test_a_few_kept_states_bring_a_contracting_flow_back():
+    """Over the whole interval e^{40} is lost; between 17 states a few digits. Without them: an error."""
+    func = lambda t, y: mild(t, y) + y.flip(0)  # noqa: E731
+    y0, t = f64(1.0, 0.5).requires_grad_(), f64(0.0, 0.4)
+    options = {"rtol": 1e-7, "atol": 1e-11}  # the gradient, 2e-7, is to be resolved
+    found, expected = (
+        torch.autograd.grad(solve(func, y0, t, gradient=g, **options).y[-1].sum(), y0)
+        for g in (Backsolve(), Discrete())
+    )
+    assert worst(found, expected) < 1e-3
+    with pytest.raises(ReconstructionError):
+        solve(func, y0, t, gradient=Backsolve(anchors=0), **options).y[-1].sum().backward()
 
 
 def test_the_reconstruction_limit_is_the_users():
@@ -196,8 +216,7 @@ def test_the_reconstruction_limit_is_the_users():
     sol = solve(quench, y0, f64(0.0, 1.0), gradient=Backsolve(reconstruction_limit=math.inf))
     sol.y[-1].sum().backward()  # as wanted, whatever it is worth
     small = sol.stats.reconstruction_error
-    mild = lambda t, y: -y  # noqa: E731
-    sol = solve(mild, y0, f64(0.0, 1.0), gradient=Backsolve(reconstruction_limit=1e-3))
+    sol = solve(lambda t, y: -y, y0, f64(0.0, 1.0), gradient=Backsolve(reconstruction_limit=1e-3, anchors=0))
     with pytest.raises(ReconstructionError, match=r"limit is 0\.001"):
         sol.y[-1].sum().backward()
     assert small > 1e4
@@ -207,9 +226,9 @@ def test_the_worst_interval_is_named():
     y0 = f64(1.0, 0.5).requires_grad_()
 
     def func(t, y):  # contracts on [1, 2] only
-        return torch.where(t > 1, quench(t, y), -y)
+        return torch.where(t > 1, mild(t, y), -y)
 
-    sol = solve(func, y0, f64(0.0, 1.0, 2.0, 3.0), gradient=Backsolve(), jump_at=[1.0])
+    sol = solve(func, y0, f64(0.0, 1.0, 2.0, 3.0), gradient=Backsolve(anchors=0), jump_at=[1.0])
     with pytest.raises(ReconstructionError, match=r"to t=[12],"):
         sol.y[-1].sum().backward()
 
@@ -218,11 +237,11 @@ def test_stored_states_are_put_back_at_every_output():
     """Many outputs confine the drift: over one interval of 1/20 the flow e^{−40 t} loses e² only."""
     y0 = f64(1.0, 0.5).requires_grad_()
     t = torch.linspace(0, 1, 21, dtype=torch.float64)
-    sol = solve(quench, y0, t, gradient=Backsolve(), rtol=1e-8, atol=1e-8)
+    sol = solve(mild, y0, t, gradient=Backsolve(), rtol=1e-8, atol=1e-8)
     sol.y.sum().backward()
     assert sol.stats.reconstruction_error < 1e3
     other = y0.detach().clone().requires_grad_()
-    solve(quench, other, t, gradient=Discrete(), rtol=1e-8, atol=1e-8).y.sum().backward()
+    solve(mild, other, t, gradient=Discrete(), rtol=1e-8, atol=1e-8).y.sum().backward()
     assert relative(y0.grad, other.grad) < 1e-5
 
 
@@ -247,8 +266,9 @@ def test_bad_stages_of_the_reverse_solve_are_rejected_and_it_passes():
     assert w.grad.item() == pytest.approx(2 * (0.1 + 1), rel=1e-2)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_adamode_that_leaves_its_domain_in_reverse_is_an_error_never_nan(seed):
+@pytest.mark.parametrize("anchors", [0, 16])
+@pytest.mark.parametrize("seed", range(2))
+def test_adamode_that_leaves_its_domain_in_reverse_is_an_error_never_nan(seed, anchors):
     """v0 = m0², ε = 1e-3 in float32: torchdiffeq's adjoint returns NaN gradients there, silently."""
     torch.manual_seed(seed)
     field = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 8))
@@ -258,12 +278,16 @@ def test_adamode_that_leaves_its_domain_in_reverse_is_an_error_never_nan(seed):
     t, options = torch.tensor([0.0, 3.0]), {"rtol": 1e-3, "atol": 1e-3, "max_steps": 200}
     outcome = "gradient"
     try:
-        solve(dynamics, z0, t, gradient=Backsolve(), **options).y[-1, 0].pow(2).sum().backward()
+        solve(dynamics, z0, t, gradient=Backsolve(anchors=anchors), **options).y[-1, 0].pow(
+            2
+        ).sum().backward()
     except (SolverError, ReconstructionError) as error:
         outcome = str(error)
-    assert "reverse solve of backsolve" in outcome
-    assert "Discrete()" in outcome
-    assert z0.grad is None
+    if anchors == 0:
+        assert "reverse solve of backsolve" in outcome
+    assert outcome == "gradient" or "Discrete()" in outcome
+    assert (z0.grad is None) == (outcome != "gradient")
+    assert z0.grad is None or bool(torch.isfinite(z0.grad).all())
     again = z0.detach().clone().requires_grad_()
     solve(dynamics, again, t, **options).y[-1, 0].pow(2).sum().backward()
     assert torch.isfinite(again.grad).all()  # the way out that the message names
