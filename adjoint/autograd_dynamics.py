@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..solvers.errors import ArgumentError
 from ..solvers.field import Autocast
+from .capture import Captured, captured, mark
 from .dynamics import Dynamics
 
 
@@ -30,10 +30,17 @@ class AutogradDynamics(Dynamics):
     state and parameters together: splitting them costs a third more.
     late: a cotangent's weight is known only later and differs by sample (the continuous adjoints per
     sample), so the parameters get one weighted call for all stages of a step.
+    missed: called once, with what the first evaluation's graph reaches besides z and params.
     """
 
-    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], params: Sequence[Tensor], autocast: Autocast):
-        self.f, self.autocast = f, autocast
+    def __init__(
+        self,
+        f: Callable[[Tensor, Tensor], Tensor],
+        params: Sequence[Tensor],
+        autocast: Autocast,
+        missed: Callable[[Captured], None] | None = None,
+    ):
+        self.f, self.autocast, self.missed = f, autocast, missed
         self.late = False
         unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
         self.params = tuple(unique.values())
@@ -45,9 +52,16 @@ class AutogradDynamics(Dynamics):
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Graph]:
         """dz without its graph, and the graph."""
         z = z.detach().requires_grad_()
-        with torch.enable_grad():
-            dz = self.f(t, z)
-        return dz.detach(), Graph(z, dz)
+        if self.missed is None:
+            with torch.enable_grad():
+                dz = self.f(t, z)
+            return dz.detach(), Graph(z, dz)
+        missed, self.missed, since = self.missed, None, mark()
+        dz, graph = self.forward(t, z)
+        found = captured(graph.dz, graph.z, self.params, since)
+        if found.leaves or found.foreign:
+            missed(found)
+        return dz, graph
 
     def vjp(self, saved: Graph, cotangent: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """(z̄, gradients of the parameters for this cotangent)."""
@@ -97,28 +111,14 @@ def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Ten
     outside the solve, so it must be named in ``params``.
     """
     z = z.detach().requires_grad_()
+    since = mark()
     with torch.enable_grad():
-        marker = (torch.zeros((), requires_grad=True) + 0).grad_fn
         dz = f(t, z)
-    before = marker._sequence_nr()
-    found: dict[int, Tensor] = {}
-    seen: set[Any] = set()
-    stack = [dz.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and not node.next_functions:
-            if variable is not z:
-                found[id(variable)] = variable
-            continue
-        if node._sequence_nr() < before:
-            raise ArgumentError(
-                f"func uses a tensor that was computed outside it (by {node.name()}) and needs a "
-                "gradient; name it: params=[that tensor, …], or compute it inside func, or use "
-                "gradient=adamode.Direct()."
-            )
-        stack.extend(parent for parent, _ in node.next_functions)
-    return list(found.values())
+    found = captured(dz, z, (), since)
+    if found.foreign is not None:
+        raise ArgumentError(
+            f"func uses a tensor that was computed outside it (by {found.foreign}) and needs a "
+            "gradient; name it: params=[that tensor, …], or compute it inside func, or use "
+            "gradient=adamode.Direct()."
+        )
+    return found.leaves

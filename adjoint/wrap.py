@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..solvers.checks import check_derivative, check_params
-from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError
 from ..solvers.field import Autocast, PackedFunction
 from ..solvers.loop import Stats
 from ..solvers.state import Layout
 from .autograd_dynamics import AutogradDynamics, discover_parameters
+from .capture import Captured, describe
 from .dynamics import Dynamics
+from .face import warn_once
 
 Plain = Callable[[Tensor, Tensor], Tensor]
 
@@ -42,17 +45,45 @@ def wrap(
     packed = PackedFunction(func, layout, autocast, cast)
     named = None if params is None else check_params(params)
 
+    def missed(found: Captured) -> None:
+        """The adjoint would leave out gradients that autograd has: never silently.
+
+        Parameters of func that the caller did not name in params are left out on purpose.
+        """
+        own = {id(p) for p in func.parameters()} if isinstance(func, nn.Module) else set()
+        found = Captured([leaf for leaf in found.leaves if id(leaf) not in own], found.foreign)
+        if not found.leaves and found.foreign is None:
+            return
+        text = _missed_text(found, func)
+        if params is None and not cast:
+            raise ArgumentError(text)
+        if cast:
+            warn_once("captured", text)
+        else:
+            warnings.warn(text, AdamodeWarning, stacklevel=2)
+
     def make_dynamics() -> Dynamics:
         if named is not None:
-            wanted = named
-        elif isinstance(func, nn.Module):
-            wanted = list(func.parameters())
-        else:
-            stats.nfe = stats.nfe + 1
-            wanted = discover_parameters(packed, first_time, z0)
-        return AutogradDynamics(packed, wanted, autocast)
+            return AutogradDynamics(packed, named, autocast, missed)
+        if isinstance(func, nn.Module):
+            return AutogradDynamics(packed, list(func.parameters()), autocast, missed)
+        stats.nfe = stats.nfe + 1
+        return AutogradDynamics(packed, discover_parameters(packed, first_time, z0), autocast)
 
     return packed, make_dynamics, autocast
+
+
+def _missed_text(found: Captured, func: Any) -> str:
+    """What the adjoint does not see of func's graph, and the way out."""
+    if found.foreign is not None:
+        what = f"a tensor that was computed outside it (by {found.foreign})"
+    else:
+        what = "; ".join(describe(leaf, func) for leaf in found.leaves[:3])
+    return (
+        f"func uses {what}, which needs a gradient but is not among its parameters: the adjoint gives it "
+        "none. Name all of func's parameters: params=[…] (adjoint_params of odeint_adjoint), or use "
+        "gradient=adamode.Direct() (adamode.odeint), or detach it."
+    )
 
 
 class CheckedDynamics(Dynamics):
