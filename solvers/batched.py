@@ -221,7 +221,8 @@ class SampleSolve:
         """`loop.shortest_step` for each sample."""
         t = self.rows.t.abs()
         spacing = torch.nextafter(t, torch.full_like(t, math.inf)) - t
-        return torch.maximum(10.0 * spacing, 1e-20 * self.span.index_select(0, self.rows.index))
+        span = self.span.index_select(0, self.rows.index).clamp(max=1.0)
+        return torch.maximum(10.0 * spacing, 1e-20 * span)
 
     def _give_up_if_too_short(self, cut: Tensor) -> None:
         r, c = self.rows, self.settings.controller
@@ -252,7 +253,7 @@ class SampleSolve:
         ratio, finite = self._judge(result)
         fits = torch.ones_like(finite) if self.settings.dt is not None else ratio <= 1.0
         if self.settings.controller.force_dt_min:
-            fits = fits | ((t1 - r.t).abs() <= self.settings.controller.dt_min)
+            fits = fits | ((t1 - r.t).abs() <= 1.001 * self.settings.controller.dt_min)
         accepted = r.running & finite & fits
         return SampleStep(
             r.index, r.t, t1, self.y, self.first, dt, times, result, ratio, finite, accepted, r.running, axes

@@ -57,7 +57,7 @@ class PID:
             "dcoeff": (math.isfinite(self.dcoeff), "finite"),
             "safety": (0 < self.safety <= 1, "in (0, 1]"),
             "factor_min": (0 < self.factor_min < 1, "in (0, 1)"),
-            "factor_max": (1 < self.factor_max <= math.inf, "above 1"),
+            "factor_max": (1 <= self.factor_max <= math.inf, "at least 1"),
             "dt_min": (0 <= self.dt_min < math.inf, "≥ 0"),
             "dt_max": (self.dt_min <= self.dt_max and self.dt_max > 0, "above 0 and ≥ dt_min"),
             "accept_factor_min": (0 < self.accept_factor_min <= 1, "in (0, 1]"),

@@ -96,9 +96,10 @@ OnAttempt = Callable[[Any, bool, float], None]  # step, accepted, the |dt| propo
 def shortest_step(t: float, span: float, dt_min: float) -> float:
     """The least |dt| that is still a step at t: dt_min, or ten times the spacing of floats there.
 
-    At t = 0 that spacing is 5e-324: a step of 1e-20 of the whole interval gets nowhere either.
+    At t = 0 that spacing is 5e-324: a step of 1e-20 of the whole interval gets nowhere either (of a
+    unit of time, where the interval is longer: steps may grow tenfold each).
     """
-    return max(dt_min, 10.0 * math.ulp(t), 1e-20 * span)
+    return max(dt_min, 10.0 * math.ulp(t), 1e-20 * min(span, 1.0))
 
 
 @dataclasses.dataclass
@@ -126,7 +127,8 @@ class Pace:
 
     def accepts(self, taken: float, step: Attempt) -> bool:
         """The decision."""
-        forced = self.controller.force_dt_min and taken <= self.controller.dt_min
+        # A thousandth: t + dt_min is rounded, and the step before a stop may be that much longer.
+        forced = self.controller.force_dt_min and taken <= 1.001 * self.controller.dt_min
         return step.finite and (step.error_ratio <= 1.0 or forced)
 
     def accepted(self, taken: float, ratio: float) -> None:
