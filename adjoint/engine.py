@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from .dynamics import Dynamics
 from .function import Solve, Task
 from .gradient import Direct, Gradient
 from .problem import Problem, Walk
+from .time_move import moved_end, moved_start
 from .walks import Recording, record_for
 
 
@@ -55,7 +58,7 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         dynamics = problem.make_dynamics()
         theta = dynamics.theta()
         if not any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
-            return _without_gradient(problem)
+            return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
         runs: list[Run] = []
         recording = record_for(problem, dynamics, gradient)
         task = _task(problem, dynamics, runs, recording)
@@ -68,9 +71,15 @@ def _stacked(run: Run) -> Tensor:
     return torch.stack([*run.values, *(fired.value for fired in run.fired)])
 
 
-def _without_gradient(problem: Problem) -> Answer:
+def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
+    """Nothing is recorded. mode: the grad mode of func."""
+
+    def plain(t: Tensor, z: Tensor) -> tuple[Tensor, None]:
+        with mode():
+            return problem.plain(t, z).detach(), None
+
     with torch.no_grad():
-        field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
+        field = CountedField(plain, problem.stats)
         z0 = problem.z0.detach()
         run = forward_solve(
             field, z0, problem.times, problem.settings, problem.stats, wish=problem.wish, **problem.observers
@@ -79,16 +88,18 @@ def _without_gradient(problem: Problem) -> Answer:
 
 
 def _direct(problem: Problem) -> Answer:
-    """Through the steps by autograd; times enter as (t − t.detach()) · y'(t)."""
+    """Through the steps by autograd; a time enters by moving the state along the flow."""
+
+    def value(t: Tensor, z: Tensor) -> Tensor:
+        problem.stats.nfe += 1
+        return problem.plain(t, z)
+
     field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
     t, z0, stats = problem.t, problem.z0, problem.stats
     timed = t.requires_grad and torch.is_grad_enabled()
     start = z0
     if timed:
-        # dL/dt_0 = −a·f(t_0, z_0): moving the start is moving the state against the flow.
-        time = t[0].detach().to(z0.dtype)
-        start = z0 - (t[0] - t[0].detach()).to(z0.dtype) * problem.plain(time, z0)
-        stats.nfe += 1
+        start = moved_start(value, z0, t[0])
     run = forward_solve(
         field,
         start,
@@ -102,12 +113,12 @@ def _direct(problem: Problem) -> Answer:
     run.values[0] = z0
     if timed:
         assert run.derivatives is not None
-        shifts = list((t - t.detach()).to(z0.dtype))
-        ends = {0: shifts[0], len(run.values) - 1: shifts[-1]}
-        for i in range(1, len(run.values)):
-            shift = ends.get(i) if problem.wish.every_step else shifts[i]
-            if shift is not None:
-                run.values[i] = run.values[i] + shift * run.derivatives[i]
+        own = dict(enumerate(t))
+        if problem.wish.every_step:
+            own = {0: t[0], len(run.values) - 1: t[-1]}
+        for i, time in own.items():
+            if i and run.places[i].step != -2:  # neither the start nor past a terminal event
+                run.values[i] = moved_end(value, run.values[i], run.derivatives[i], time)
     return Answer(_stacked(run), run)
 
 

@@ -33,8 +33,8 @@ def differentiable_event(
     residual = event.fn(clock(t, z), layout.unpack(z)).reshape(()).double()
     if not residual.requires_grad:
         return when, z
-    with problem.autocast.inside(), torch.no_grad():
-        slope = problem.plain(clock(t, z), z.detach())
+    with problem.autocast.inside():
+        slope = problem.plain(clock(t, z), z.detach()).detach()
         problem.stats.nfe = problem.stats.nfe + 1
     moving_t, moving_z = clock(t, z).requires_grad_(), z.detach().requires_grad_()
     with torch.enable_grad():
