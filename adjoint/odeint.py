@@ -46,15 +46,24 @@ class Call:
     t: Tensor
     times: list[float]
 
+    def _tolerance(self, rtol: Any, atol: Any, prefix: str) -> Tolerance:
+        """Either may be 0, not both."""
+        found = []
+        for value, name in ((rtol, f"{prefix}rtol"), (atol, f"{prefix}atol")):
+            if isinstance(value, Tensor) and value.dim() and not self.layout.single:
+                value = list(value.unbind())  # one number a member
+            found.append(check_tolerance(value, name, self.z0, self.layout, zero=True))
+        both = torch.as_tensor(found[0]) + torch.as_tensor(found[1])
+        if not bool((both > 0).all()):
+            raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
+        return Tolerance(*found)
+
     def settings(
         self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
     ) -> Settings:
         """The solver's settings for one direction."""
         tableau = _tableau(method, f"{prefix}method")
-        tolerance = Tolerance(
-            check_tolerance(rtol, f"{prefix}rtol", self.z0, self.layout),
-            check_tolerance(atol, f"{prefix}atol", self.z0, self.layout),
-        )
+        tolerance = self._tolerance(rtol, atol, prefix)
         norm = options.get("norm")
         packed = norm_of(norm if callable(norm) else "rms", self.layout)
         y0 = self.layout.unpack(self.z0)
@@ -78,9 +87,18 @@ def _tableau(method: str | None, argument: str) -> Tableau:
     return get_method(method, argument)
 
 
+def _promoted(y0: Any) -> Any:
+    """A tuple of float32 and float64 is float64 throughout, as torch.cat has it."""
+    kinds = {x.dtype for x in y0 if isinstance(x, Tensor)} if isinstance(y0, tuple) else set()
+    if kinds != {torch.float32, torch.float64}:
+        return y0
+    return tuple(x.double() if isinstance(x, Tensor) else x for x in y0)
+
+
 def _check_call(func: Func, y0: Any, t: Any) -> Call:
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    y0 = _promoted(y0)
     layout = layout_of(y0)
     z0 = layout.pack(y0)
     check_state(z0)
@@ -109,8 +127,8 @@ def odeint(
     method: None is "dopri5".  options: as torchdiffeq's; see the migration table in the docs.
     event_fn(t, y): the solve ends where it (any of its entries) changes sign; t is then (start, any time
     in the direction to go), and (event time, [y0, y there]) is returned.
-    Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0, t and
-    whatever func uses; step sizes count as constants.
+    Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0 and
+    whatever func uses, first and second ones with respect to t; step sizes count as constants.
 
     Raises ValueError and TypeError subclasses for bad input, RuntimeError ones where the solve cannot
     go on (all AdamodeError, and AssertionError where torchdiffeq asserts).
@@ -119,7 +137,7 @@ def odeint(
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own_options(options))
         if len(call.times) == 1:
-            return call.layout.unpack(call.z0[None])
+            return call.layout.unpack(call.z0[None].clone())
         watch = observers(func, "", call.layout.unpack, settings.tableau.adaptive, settings.tableau.name)
         problem = _problem(call, settings, None, observers=watch)
         if event_fn is not None:
@@ -178,7 +196,7 @@ def odeint_adjoint(
             params,
         )
         if len(call.times) == 1:
-            return call.layout.unpack(call.z0[None])
+            return call.layout.unpack(call.z0[None].clone())
         adaptive, name = settings.tableau.adaptive, settings.tableau.name
         problem = _problem(
             call,

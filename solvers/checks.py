@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,10 @@ def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = Fal
         raise ArgumentTypeError(
             f"{argument} has dtype {z.dtype}; a state must be torch.float32 or torch.float64: "
             f"{argument}.to(torch.float32)."
+        )
+    if z.layout != torch.strided:
+        raise ArgumentTypeError(
+            f"{argument} is a {z.layout} tensor; a state is dense: {argument}.to_dense()."
         )
     if z.numel() == 0:
         raise ArgumentError(f"{argument} is empty, shape {tuple(z.shape)}: there is nothing to solve.")
@@ -102,14 +107,21 @@ def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Te
     return times
 
 
-def check_tolerance(value: Any, name: str, z: Tensor, layout: Layout) -> float | Tensor:
-    """A tolerance as a float or a tensor that broadcasts against the state."""
+def check_tolerance(
+    value: Any, name: str, z: Tensor, layout: Layout, *, zero: bool = False
+) -> float | Tensor:
+    """A tolerance as a float or a tensor that broadcasts against the state.
+
+    zero: 0 may stand here (one of rtol and atol alone says enough).
+    """
     if isinstance(value, (tuple, list)):
-        return _by_member(value, name, z, layout)
+        return _by_member(value, name, z, layout, zero)
     if isinstance(value, Tensor):
-        value = value.detach().to(z)
+        if value.requires_grad:
+            raise ArgumentError(f"{name} requires a gradient, and none is defined for it: {name}.detach().")
+        value = value.to(z)
         if value.dim() == 0:
-            return check_tolerance(float(value), name, z, layout)  # host read
+            return check_tolerance(float(value), name, z, layout, zero=zero)  # host read
         try:
             fits = torch.broadcast_shapes(value.shape, layout.shapes[0]) == layout.shapes[0]
         except RuntimeError:
@@ -119,27 +131,28 @@ def check_tolerance(value: Any, name: str, z: Tensor, layout: Layout) -> float |
                 f"{name} has shape {tuple(value.shape)}, which does not broadcast to the state's "
                 f"{[tuple(s) for s in layout.shapes]}."
             )
-        if not bool((value > 0).all()) and not (name.endswith("rtol") and bool((value >= 0).all())):
+        zero = zero or name.endswith("rtol")
+        if not bool(((value >= 0) if zero else (value > 0)).all()):
             raise ArgumentError(f"{name} must be positive everywhere; its smallest is {value.min().item()}.")
         if bool(torch.isinf(value).any()):
             raise ArgumentError(f"{name} must be finite everywhere; its largest is {value.max().item()}.")
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # numpy's floats too
         raise ArgumentTypeError(f"{name}={value!r} must be a number, a tensor, or one number a member.")
-    if not (0 < value < math.inf):
+    if not (0 < value < math.inf) and not (zero and value == 0):
         raise ArgumentError(f"{name}={value!r} must be positive and finite, such as 1e-5.")
     return float(value)
 
 
-def _by_member(value: tuple | list, name: str, z: Tensor, layout: Layout) -> Tensor:
+def _by_member(value: tuple | list, name: str, z: Tensor, layout: Layout, zero: bool) -> Tensor:
     """One tolerance for each leaf, laid out as the state is."""
     if layout.single:
         # Blocks of a [K, …] state, or a plain list of numbers along axis 0.
         shape = layout.shapes[0]
         if not shape or len(value) != shape[0]:
             raise ArgumentError(f"{name} has {len(value)} entries, the state's axis 0 has {shape[:1]}.")
-        numbers = [check_tolerance(v, f"{name}[{i}]", z, layout) for i, v in enumerate(value)]
-        return torch.tensor(numbers, dtype=z.dtype, device=z.device).view(-1, *[1] * (len(shape) - 1))
+        each = [check_tolerance(v, f"{name}[{i}]", z, layout, zero=zero) for i, v in enumerate(value)]
+        return torch.tensor(each, dtype=z.dtype, device=z.device).view(-1, *[1] * (len(shape) - 1))
     if len(value) != len(layout.shapes):
         raise ArgumentError(
             f"{name} has {len(value)} entries for a state of {len(layout.shapes)} tensors: one for each."
@@ -147,7 +160,7 @@ def _by_member(value: tuple | list, name: str, z: Tensor, layout: Layout) -> Ten
     pieces = []
     for i, (member, shape) in enumerate(zip(value, layout.shapes, strict=True)):
         alone = Layout(None, (shape,), single=True)
-        number = check_tolerance(member, f"{name}[{i}]", z, alone)
+        number = check_tolerance(member, f"{name}[{i}]", z, alone, zero=zero)
         pieces.append(torch.as_tensor(number, dtype=z.dtype, device=z.device).expand(shape))
     return layout.pack(pieces)
 
@@ -165,20 +178,30 @@ def check_resolution(rtol: float | Tensor, name: str, dtype: torch.dtype) -> Non
 
 def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
     """A positive, finite number."""
-    kinds = (int,) if integer else (int, float)
+    kinds = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ArgumentTypeError(f"{name}={value!r} must be {'an integer' if integer else 'a number'}.")
     if not (0 < value < math.inf):
         raise ArgumentError(f"{name}={value!r} must be positive and finite.")
 
 
+def squeezed(x: Tensor) -> list[int]:
+    """The shape without its axes of length 1."""
+    return [n for n in x.shape if n != 1]
+
+
 def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
-    """What func returned, checked against the state (already packed)."""
+    """What func returned, checked against the state (already packed).
+
+    cast: another floating dtype is converted, and axes of length 1 may differ (torchdiffeq's face).
+    """
     if not isinstance(k, Tensor):
         raise DynamicsError(
             f"func returned a {type(k).__name__} where the state is a tensor: return dy/dt in the "
             "structure of y."
         )
+    if cast and k.shape != like.shape and squeezed(k) == squeezed(like):
+        k = k.reshape(like.shape)
     if k.shape != like.shape:
         raise DynamicsError(
             f"func returned shape {tuple(k.shape)} for a state of shape {tuple(like.shape)}: dy/dt "

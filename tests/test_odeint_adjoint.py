@@ -355,7 +355,7 @@ def test_an_unknown_method_is_named_with_its_argument(name):
 
 
 @pytest.mark.parametrize("name", ["rtol", "atol", "adjoint_rtol", "adjoint_atol"])
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_a_bad_tolerance_is_named_with_its_argument(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}"):
         odeint_adjoint(Net(), batch(2, 3), T, **{name: value})
