@@ -31,6 +31,7 @@ _EXPORTS: dict[str, str] = {
     "Event": "solvers.events",
     "I": "solvers.controller",
     "Interpolating": "adjoint.gradient",
+    "NotRepeatableError": "solvers.errors",
     "PI": "solvers.controller",
     "PID": "solvers.controller",
     "ReconstructionError": "solvers.errors",

@@ -15,6 +15,7 @@ from ..solvers.errors import (
     FaceDynamicsError,
     FaceSolverError,
     FaceTypeError,
+    NotRepeatableError,
     ReconstructionError,
     SolverError,
 )
@@ -47,6 +48,6 @@ def warn_once(kind: str, text: str) -> None:
         warnings.warn(text, AdamodeWarning, stacklevel=3)
 
 
-def warn_too_far(error: ReconstructionError) -> None:
-    """The reconstruction limit, as a warning."""
-    warn_once("reconstruction", str(error))
+def warn_instead(error: ReconstructionError | NotRepeatableError) -> None:
+    """An error of the backward pass, as a warning."""
+    warn_once(type(error).__name__, str(error))

@@ -22,7 +22,7 @@ from ..solvers.stepper import clock
 from ..solvers.tableau import Tableau
 from .callbacks import observers
 from .engine import differentiate
-from .face import face, warn_too_far
+from .face import face, warn_instead
 from .face_event import until_event
 from .gradient import Backsolve, Direct
 from .options import own_options, read_options
@@ -53,8 +53,9 @@ class Call:
             if isinstance(value, Tensor) and value.dim() and not self.layout.single:
                 value = list(value.unbind())  # one number a member
             found.append(check_tolerance(value, name, self.z0, self.layout, zero=True))
-        both = torch.as_tensor(found[0]) + torch.as_tensor(found[1])
-        if not bool((both > 0).all()):
+        both = found[0] + found[1]
+        fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
+        if not fits:
             raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
         return Tolerance(*found)
 
@@ -206,7 +207,7 @@ def odeint_adjoint(
             reverse_settings=reverse,
             reverse_observers=observers(func, "_adjoint", _adjoint_state, reverse.tableau.adaptive, name),
             theta_norm=theta_norm,
-            too_far=warn_too_far,
+            complain=warn_instead,
             guard=face,
         )
         if event_fn is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..solvers.errors import ReconstructionError
+from ..solvers.errors import NotRepeatableError, ReconstructionError
 from ..solvers.field import Autocast
 from ..solvers.loop import Stats
 from ..solvers.output import Place
@@ -22,7 +22,7 @@ from .reverse import ThetaNorm
 Walk = Callable[[list[float], list[Place], list[Tensor], list[Tensor], bool], tuple[Tensor, list[Tensor]]]
 
 
-def _raise(error: ReconstructionError) -> None:
+def _raise(error: ReconstructionError | NotRepeatableError) -> None:
     raise error
 
 
@@ -31,7 +31,7 @@ class Problem:
     """One solve, checked and packed.
 
     plain: f(t, z) → dz under the caller's grad mode; dynamics: the same with its VJP (made when a
-    gradient is wanted).  times: floats; t: the tensor they came from.  too_far: what happens to a
+    gradient is wanted).  times: floats; t: the tensor they came from.  complain: what happens to a
     reconstruction error past its limit.  observers: keyword arguments of `forward_solve` (callbacks).
     wish: what to record besides.  theta_norm: an error norm of the reverse solve that wants θ's
     adjoints.  guard: around the backward pass (torchdiffeq's manners).
@@ -46,7 +46,7 @@ class Problem:
     autocast: Autocast
     stats: Stats
     reverse_settings: Settings | None = None
-    too_far: Callable[[ReconstructionError], None] = _raise
+    complain: Callable[[ReconstructionError | NotRepeatableError], None] = _raise
     observers: dict[str, Any] = dataclasses.field(default_factory=dict)
     reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
     theta_norm: ThetaNorm | None = None

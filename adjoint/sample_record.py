@@ -13,6 +13,7 @@ from torch import Tensor
 from ..solvers.axes import Axes
 from ..solvers.samples import SampleStep, Written
 from .checkpointing import Take, Thinning, walk_back
+from .repeatable import LastEvaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,7 @@ class SampleTape:
         self.stages = stages
         self.index = torch.arange(batch, device=device)
         self.entries: list[KeptAttempt | KeptFirst] = []
+        self.last = LastEvaluation()
 
     def start(self, saved: Any) -> None:
         """The first evaluation."""
@@ -87,6 +89,7 @@ class SampleTape:
         y0 = first = None
         times = step.times
         if not self.stages:
+            self.last.see(step)
             y0, first = step.y0, step.first
             calm = step.times[0]
             times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
@@ -121,6 +124,7 @@ class SampleCheckpointTape:
         self.units: list[Unit] = []
         self.states: dict[int, State] = {}
         self._before: list[KeptFirst | Tensor] = []
+        self.last = LastEvaluation()
 
     def start(self, saved: Any) -> None:
         """The first evaluation."""
@@ -137,6 +141,7 @@ class SampleCheckpointTape:
 
     def step(self, step: SampleStep) -> None:
         """One attempt."""
+        self.last.see(step)
         dt = torch.where(step.axes.spread(step.accepted), step.dt, 0.0)
         calm = step.times[0]
         times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
@@ -182,9 +187,11 @@ class SampleAnchors:
         self.thinning = Thinning(most)
         self.n_attempts = 0
         self.states: dict[int, tuple[Tensor, Tensor]] = {}
+        self.last = LastEvaluation()
 
     def step(self, step: SampleStep) -> None:
         """One attempt: each sample's time and state where it accepted."""
+        self.last.see(step)
         if self.most and self.thinning.offer(self.n_attempts):
             time = torch.where(step.accepted, step.t1, float("nan"))
             whole = torch.full((self.batch,), float("nan"), dtype=time.dtype, device=time.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..solvers.axes import Axes
 from ..solvers.batched_dense import SampleDense
-from ..solvers.errors import ReconstructionError, SolverError
+from ..solvers.errors import NotRepeatableError, ReconstructionError, SolverError
 from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Tolerance
@@ -87,6 +87,7 @@ def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) ->
         return a, walk.theta.result()
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        tape.last.check(dynamics, context.stats, _raise)
         return back(tape, g, times[1:] == times[:1], want)
 
     def ask(output: SampleDense, t: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
@@ -119,6 +120,7 @@ def _continuous(
         return a, solve.theta.result(), off
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
+        anchors.last.check(dynamics, context.stats, _raise)
         if backsolve is None and not context.kept:  # no sample took a step
             return g[1:].sum(0) * 0.0, ThetaSum(dynamics).result()
         try:
@@ -142,6 +144,10 @@ def _continuous(
         return walk(torch.cat((context.start[None], t)), values, g, want)
 
     return SampleRecording(anchors, walk, ask, dense=backsolve is None)
+
+
+def _raise(error: NotRepeatableError) -> None:
+    raise error
 
 
 def _carrier(

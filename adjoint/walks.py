@@ -25,6 +25,7 @@ from .gradient import Backsolve, Discrete, Gradient, Interpolating
 from .interpolating import AdjointAlone
 from .problem import Problem, Walk
 from .record import Anchors, CheckpointTape, Tape
+from .repeatable import LastEvaluation
 from .reverse import ReverseSolve, Watch
 
 
@@ -53,31 +54,36 @@ def _discrete(problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: W
     tape: Tape | CheckpointTape = Tape(stages=gradient.keep == "stages")
     if gradient.checkpoints is not None:
         tape = CheckpointTape(gradient.checkpoints)
+    again, last = gradient.keep == "state" or gradient.checkpoints is not None, LastEvaluation()
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
         tableau = problem.settings.tableau
+        if again:
+            last.check(dynamics, problem.stats, problem.complain)
         back = DiscreteWalk(dynamics, tableau, tape, places, g, problem.stats, want_theta=want, watch=watch)
         return back.run(), back.theta.result()
 
-    return Recording([tape], walk)
+    return Recording([tape, last] if again else [tape], walk)
 
 
 def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch: Watch | None) -> Recording:
     settings = problem.reverse_settings or reverse_settings(problem.settings, gradient)
     anchors = Anchors(gradient.anchors) if gradient.anchors else None
+    last = LastEvaluation()
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
+        last.check(dynamics, problem.stats, problem.complain)
         order = in_order(times, places)
         seen = [(times[i], values[i], g[i]) for i in order]
         try:
             a, theta, off = _rebuild(problem, dynamics, settings, seen, gradient, want, watch)
             if off is None or not anchors:
                 if off is not None:
-                    problem.too_far(off)
+                    problem.complain(off)
                 return a, theta
         except SolverError:
             if not anchors:
@@ -89,10 +95,10 @@ def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch:
         seen = sorted(seen + kept, key=lambda one: abs(one[0] - seen[0][0]))
         a, theta, off = _rebuild(problem, dynamics, settings, seen, gradient, want, watch)
         if off is not None:
-            problem.too_far(off)
+            problem.complain(off)
         return a, theta
 
-    return Recording([] if anchors is None else [anchors], walk)
+    return Recording([last] if anchors is None else [last, anchors], walk)
 
 
 def _rebuild(
@@ -134,10 +140,12 @@ def _interpolating(
 ) -> Recording:
     settings = reverse_settings(problem.settings, gradient)
     steps: list[Step] = []
+    last = LastEvaluation()
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
+        last.check(dynamics, problem.stats, problem.complain)
         order = in_order(times, places)
         reached = [times[i] for i in order]
         carrier = AdjointAlone(
@@ -156,7 +164,7 @@ def _interpolating(
         )
         return solve.run(), solve.theta.result()
 
-    return Recording([steps.append], walk, dense=True)
+    return Recording([steps.append, last], walk, dense=True)
 
 
 def in_order(times: list[float], places: list[Place]) -> list[int]:

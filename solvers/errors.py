@@ -8,6 +8,7 @@ AdamodeError
 ├── DynamicsError            (ValueError)     what func returned does not fit its state
 ├── SecondDerivativeError    (RuntimeError)   a hand-derived gradient differentiated again
 ├── ReconstructionError      (RuntimeError)   the reverse solve lost the forward solution
+├── NotRepeatableError       (RuntimeError)   func gave another value when evaluated again
 ├── DataError                (ValueError)     a data file that cannot be what it should be
 ├── CheckpointError          (ValueError)     a checkpoint or run folder that does not fit
 ├── TrainingError            (RuntimeError)   training cannot go on (NaN loss, failed solve)
@@ -78,6 +79,23 @@ class SecondDerivativeError(AdamodeError, RuntimeError):
 
 class ReconstructionError(AdamodeError, RuntimeError):
     """The reverse solve has drifted from the stored forward solution."""
+
+
+class NotRepeatableError(AdamodeError, RuntimeError):
+    """func gave another value when it was evaluated again. Attribute: ``off``, relative to its largest."""
+
+    def __init__(self, off: float):
+        super().__init__(off)
+        self.off = off
+
+    def __str__(self) -> str:
+        return (
+            f"func evaluated again at the same time and state differs by {self.off:.3g} of its largest "
+            "entry: it has randomness or memory (dropout, BatchNorm in training mode). This adjoint "
+            "evaluates func anew in the backward pass and would differentiate another function. Use "
+            "func.eval(), fix the randomness for the whole solve, or gradient=adamode.Discrete() or "
+            "adamode.Direct() (adamode.odeint), which keep what was evaluated."
+        )
 
 
 class DataError(AdamodeError, ValueError):

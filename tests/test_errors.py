@@ -19,6 +19,8 @@ STATS = Stats(n_accepted=3, n_rejected=2)
 def example(kind):
     if issubclass(kind, SolverError):
         return kind(0.25, 1e-9, Status.NON_FINITE, STATS, "Here is more.")
+    if kind is errors.NotRepeatableError:
+        return kind(0.5)
     return kind("argument=3 must be positive.") if kind is not errors.SecondDerivativeError else kind()
 
 

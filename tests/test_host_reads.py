@@ -109,7 +109,7 @@ def test_fixed_steps_read_nothing_per_step():
 
 @pytest.mark.parametrize("keep", ["stages", "state"])
 @pytest.mark.parametrize("dynamics", [Net, Swing])
-def test_the_discrete_backward_pass_reads_nothing(dynamics, keep):
+def test_the_discrete_backward_pass_reads_nothing_of_its_steps(dynamics, keep):
     func = dynamics()
     y0 = torch.randn(*(2, 4, 3)[1 - isinstance(func, Swing) :], dtype=torch.float64, requires_grad=True)
     t = torch.linspace(0, 4, 9, dtype=torch.float64, requires_grad=True)
@@ -118,7 +118,7 @@ def test_the_discrete_backward_pass_reads_nothing(dynamics, keep):
     with host_reads() as found:
         loss.backward()
     assert sol.stats.nfe_backward > 50
-    assert not found
+    assert found.total() == (keep == "state")  # whether func gave the same value once more
 
 
 @pytest.mark.parametrize("dynamics", [Net, Swing])
@@ -132,8 +132,8 @@ def test_the_backsolve_backward_pass_reads_once_per_attempt(dynamics):
         loss.backward()
     steps = sol.stats.n_accepted_backward + sol.stats.n_rejected_backward
     assert steps > 10
-    # and one for the first step size, one for the reconstruction error
-    assert found.total() == steps + 2, found
+    # and one for the first step size, for the reconstruction error, for func's repeatability
+    assert found.total() == steps + 3, found
 
 
 def test_odeint_reads_once_per_attempt():
