@@ -69,7 +69,7 @@ def _solve(f: Field, y0: Sequence[float], times: Sequence[float], tolerance: flo
     values = [np.asarray(y0, dtype=float)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflow on the way to a failure that success=False reports
-        # From time to time: inside its long steps scipy's interpolant is up to 1000 times less accurate.
+        # From time to time: inside long steps its interpolant is up to two hundred times less accurate.
         for t, t_next in itertools.pairwise(times):
             found = solve_ivp(g, (t, t_next), values[-1], "DOP853", rtol=tolerance, atol=tolerance)
             if not found.success or not np.isfinite(found.y).all():
