@@ -117,12 +117,17 @@ def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     if callable(norm):
 
         def own(z: Tensor) -> Tensor:
-            value = torch.as_tensor(norm(layout.unpack(z)))
+            value = norm(layout.unpack(z))
+            if not isinstance(value, (Tensor, int, float)):
+                raise ArgumentTypeError(
+                    f"norm returned a {type(value).__name__}; it must return one number, a 0-d tensor."
+                )
+            value = torch.as_tensor(value)
             if value.numel() != 1:
                 raise ArgumentError(
                     f"norm returned shape {tuple(value.shape)}; it must return one number, a 0-d tensor."
                 )
-            return value.reshape(())
+            return value.reshape(()).abs()  # a signed mean, say: torchdiffeq takes the modulus as well
 
         return own
     if norm == "max":

@@ -294,6 +294,20 @@ def test_a_func_that_returns_the_wrong_structure(func):
         solve(func, (Y0, f64(1.0)), T, gradient=None)
 
 
+@pytest.mark.parametrize("value", [None, "small", f64(1.0, 2.0), [1.0]], ids=str)
+def test_a_norm_that_returns_no_number(value):
+    with pytest.raises(AdamodeError, match="norm returned"):
+        solve(lambda t, y: -y, Y0, T, norm=lambda y: value, gradient=None)
+
+
+def test_a_norm_that_is_negative_counts_by_its_size():
+    a, b = (
+        solve(lambda t, y: -y, Y0, T, norm=lambda y, s=s: s * y.abs().max(), gradient=None) for s in (1, -1)
+    )
+    assert torch.equal(a.y, b.y)
+    assert a.stats.nfe == b.stats.nfe
+
+
 def test_a_dict_with_other_keys_is_not_taken_by_position():
     y0 = {"a": f64(1.0), "b": f64(2.0)}
     with pytest.raises(DynamicsError):

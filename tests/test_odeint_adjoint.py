@@ -279,6 +279,14 @@ def test_the_seminorm_by_name_is_the_default():
     assert worst([p.grad for p in named.parameters()], [p.grad for p in default.parameters()]) == 0
 
 
+def test_a_norm_that_is_nan_in_the_reverse_solve_is_an_error_not_a_gradient():
+    net = Net()
+    y = odeint_adjoint(net, batch(2, 3), T, adjoint_options={"norm": lambda parts: parts[0] * math.nan})
+    with pytest.raises(adamode.SolverError, match="reverse solve"):
+        y.sum().backward()
+    assert net.w1.grad is None
+
+
 def test_an_unknown_norm_is_an_error():
     with pytest.raises(ValueError, match="seminorm"):
         odeint_adjoint(Net(), batch(2, 3), T, adjoint_options={"norm": "half"})

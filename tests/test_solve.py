@@ -310,6 +310,20 @@ def test_nan_everywhere_is_an_error_that_says_where():
     assert REMEDY[Status.NON_FINITE] in str(error)
 
 
+@pytest.mark.parametrize("nan", [math.nan, math.inf])
+def test_a_norm_without_a_number_never_accepts_a_step(nan):
+    for gradient in (None, adamode.Discrete(), adamode.Direct()):
+        with pytest.raises(adamode.SolverError) as caught:
+            solve(
+                Net(),
+                torch.ones(2, 3).double(),
+                f64(0.0, 1.0),
+                norm=lambda y: y.sum() * nan,
+                gradient=gradient,
+            )
+        assert caught.value.stats.n_accepted == 0
+
+
 def test_nan_from_some_time_on_is_an_error_at_that_time():
     with pytest.raises(NonFiniteDynamics) as caught:
         plain(lambda t, y: torch.where(t > 0.5, math.nan, -y), f64(1.0), (0.0, 1.0))

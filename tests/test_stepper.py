@@ -180,3 +180,15 @@ def test_infinities_of_both_signs_do_not_cancel():
         lambda t, y: torch.tensor([math.inf, -math.inf], dtype=torch.float64) * (t > -1), f64(1.0, 2.0)
     )
     assert not stepper.attempt(-1.0, -0.9).finite
+
+
+@BOTH
+def test_a_nan_of_the_norm_is_not_read_as_a_perfect_step_though_all_stages_are_finite(differentiable):
+    """max(0, nan) is 0 in Python: that is how a NaN error is accepted silently."""
+    stepper = make(differentiable=differentiable)
+    stepper.norm = lambda x: x.sum() * math.nan
+    step = stepper.attempt(-1.0, -0.9)
+    assert step.finite
+    assert not step.error_ratio <= 1
+    stepper.norm, stepper.judge = rms, lambda step: torch.tensor(math.nan)
+    assert not stepper.attempt(-1.0, -0.9).error_ratio <= 1
