@@ -175,7 +175,7 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         option.replace("-", "_"): default
         for option, default in re.findall(r"--([a-z-]+) <[^>]*> (?:(?!--).)*?\[default: \((.*?)\)\]", text)
     }
-    recipe = ("epochs", "batch_size", "lr", "schedule", "rtol", "atol")
+    recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol")
     expected = {k: f"digits: {v}" if k in recipe else str(v) for k, v in config.to_dict().items()}
     assert shown == expected | {"name": "MODEL-DATASET"}
 

@@ -50,6 +50,7 @@ def test_a_missing_toml_file_is_named(tmp_path):
         ("seed", 2**32),
         ("lr", 0.0),
         ("lr", math.nan),
+        ("clip", 0.0),
         ("rtol", 0.0),
         ("rtol", -1e-3),
         ("rtol", math.nan),

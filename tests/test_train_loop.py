@@ -47,7 +47,7 @@ def test_reported_numbers_are_those_of_a_plain_loop_without_the_trainer(tmp_path
         model.dropout.p = 0.0
         return model
 
-    config = config_for(tmp_path, batch_size=2000, epochs=3)  # one step an epoch: no order
+    config = config_for(tmp_path, batch_size=2000, epochs=3, clip=0.5)  # one step an epoch
     result = Trainer(config, build=build, quiet=True).fit()
 
     from adamode.train.data import load_data
@@ -55,7 +55,7 @@ def test_reported_numbers_are_those_of_a_plain_loop_without_the_trainer(tmp_path
     data = load_data("digits")
     torch.manual_seed(config.seed)
     layer = torch.nn.Linear(64, 10)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=config.lr)
+    optimizer, clipped = torch.optim.Adam(layer.parameters(), lr=config.lr), False
 
     def loss_and_accuracy(part):
         x = torch.stack([part[i][0] for i in range(len(part))]).flatten(1)
@@ -72,10 +72,15 @@ def test_reported_numbers_are_those_of_a_plain_loop_without_the_trainer(tmp_path
         assert row["train_accuracy"] == pytest.approx(accuracy.item(), abs=1e-9)
         optimizer.zero_grad()
         loss.backward()
+        norm = torch.cat([p.grad.flatten() for p in layer.parameters()]).norm()
+        clipped = clipped or norm > config.clip
+        for p in layer.parameters():
+            p.grad *= min(1.0, config.clip / norm)
         optimizer.step()
         val_loss, val_accuracy = loss_and_accuracy(data.val)
         assert row["val_loss"] == pytest.approx(val_loss.item(), rel=1e-5)
         assert row["val_accuracy"] == pytest.approx(val_accuracy.item(), abs=1e-9)
+    assert clipped
     assert result.best_epoch == 3
     test_loss, test_accuracy = loss_and_accuracy(data.test)
     assert result.test_loss == pytest.approx(test_loss.item(), rel=1e-5)

@@ -42,10 +42,11 @@ class Recipe:
     batch_size: int
     lr: float
     schedule: str
+    clip: float
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(epochs=15, batch_size=32, lr=2e-2, schedule="cosine"),
+    "digits": Recipe(epochs=15, batch_size=32, lr=2e-2, schedule="cosine", clip=1.0),
 }
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping", "denominator")
@@ -58,7 +59,8 @@ class TrainConfig:
     model, dataset: names in the registries.  block: "ode", or "identity" to train the same model
     without the block (a control).
     epochs, batch_size (samples of one optimiser step), lr (Adam's first step size), schedule
-    ("cosine" brings it down to 0 at the last step, "constant"): None takes the data set's recipe.
+    ("cosine" brings it down to 0 at the last step, "constant"), clip (gradients of a larger norm are
+    scaled down to it): None takes the data set's recipe.
     rtol, atol (of the solver, forwards and backwards), method, stepping (as in `adamode.solve`),
     denominator (AdamNODE's D(v)): None takes what the model is registered with for the task.
     gradient: "discrete", "interpolating", "backsolve" or "direct".
@@ -77,6 +79,7 @@ class TrainConfig:
     batch_size: int | None = None
     lr: float | None = None
     schedule: str | None = None
+    clip: float | None = None
     rtol: float | None = None
     atol: float | None = None
     method: str | None = None
@@ -103,7 +106,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads", "checkpoint_every"):
             _check_count(name, getattr(self, name), smallest=1)
         _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
-        for name in ("lr", "rtol", "atol"):
+        for name in ("lr", "clip", "rtol", "atol"):
             object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
         _check_text("device", self.device)
         _check_text("output_dir", self.output_dir)

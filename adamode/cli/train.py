@@ -28,6 +28,7 @@ def train(
     schedule: Annotated[
         str | None, _option("cosine brings the step size down to 0; constant.", "digits: cosine")
     ] = None,
+    clip: Annotated[float | None, _option("Largest norm of a gradient.", "digits: 1.0")] = None,
     rtol: Annotated[float | None, _option("The solver's relative tolerance.", "digits: 0.001")] = None,
     atol: Annotated[float | None, _option("The solver's absolute tolerance.", "digits: 0.001")] = None,
     method: Annotated[str | None, _option("The solver's method.", "dopri5")] = None,
