@@ -156,6 +156,8 @@ class SampleCheckpointTape:
 
     def backwards(self, again: SamplesAgain) -> Iterator[KeptAttempt | KeptFirst]:
         """The entries from the last to the first, states taken again; the tape itself stays as it is."""
+        if not self.units:  # no sample began
+            return
         states = dict(self.states)
         kept = sorted(states)
         for action in walk_back(kept, len(self.units), self.checkpoints - len(kept)):
