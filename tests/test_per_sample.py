@@ -11,7 +11,7 @@ from adamode import Discrete, Event, Status, solve
 
 METHODS = ("dopri5", "tsit5", "bosh3", "adaptive_heun", "fehlberg2", "dopri8", "dop853")
 RICH = settings(
-    deadline=None, derandomize=True, max_examples=10, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, derandomize=True, max_examples=6, suppress_health_check=[HealthCheck.too_slow]
 )
 MAX_STEPS = 60
 
@@ -59,7 +59,7 @@ def test_every_sample_ends_as_it_does_alone(crowd, method, compact):
         close(sol.y[:, i], alone.y[:, 0])
 
 
-@settings(RICH, max_examples=5)
+@settings(RICH, max_examples=3)
 @example([(name, (0.0, 1.0)) for name in KINDS], "dopri8")
 @given(crowds, st.sampled_from(("dopri5", "dop853")))
 def test_statuses_say_what_happened_and_what_was_not_computed_is_nan(crowd, method):

@@ -12,7 +12,7 @@ from adamode import Direct, Discrete, Status, solve
 NAN = float("nan")
 DISCRETE = [Discrete(), Discrete(keep="state"), Discrete(checkpoints=4)]
 METHODS = ("dopri5", "bosh3", "adaptive_heun", "tsit5", "dopri8", "dop853")
-RICH = settings(deadline=None, derandomize=True, max_examples=8)
+RICH = settings(deadline=None, derandomize=True, max_examples=6)
 
 
 class Root(nn.Module):

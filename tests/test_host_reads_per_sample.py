@@ -1,0 +1,96 @@
+"""Per-sample stepping reads the device once per attempt, and a small constant per solve."""
+
+import pytest
+import torch
+from host_reads import host_reads
+from problems import Net, Swing, f64
+
+from adamode import Direct, Discrete, Event, Status, solve
+
+# check_times, the first evaluation; with dt0 its check instead of nothing
+CONSTANT = 2
+
+
+def attempts(sol):
+    """How often all samples together attempted a step: the busiest sample was in all of them."""
+    return int(sol.stats.n_steps.max())
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "dop853"])
+@pytest.mark.parametrize(
+    "gradient", [None, Discrete(), Discrete(keep="state"), Discrete(checkpoints=4), Direct()], ids=repr
+)
+def test_a_forward_solve_reads_once_per_attempt(gradient, method, compact):
+    net, y0 = Net(), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    t = torch.linspace(0, 6, 40, dtype=torch.float64)
+    with host_reads() as found:
+        sol = solve(
+            net, y0, t, gradient=gradient, method=method, stepping="per_sample", compact=compact, rtol=1e-4
+        )
+    assert sol.status.tolist() == [Status.SUCCESS] * 4
+    assert attempts(sol) >= 5
+    assert found.total() == attempts(sol) + CONSTANT, found
+
+
+@pytest.mark.parametrize("gradient", [None, Discrete(), Direct()], ids=repr)
+def test_failures_jumps_stops_and_rejections_cost_none(gradient):
+    f = lambda t, y: torch.where(t < 0.5, 1.0, -1.0) - 2 * torch.sqrt(y)  # noqa: E731
+    y0 = f64(1.0, 30.0, -1.0, float("nan"), 2.0)[:, None].requires_grad_()
+    t = torch.stack([f64(0.0, 0.3, 0.4, 4.0)] * 5)
+    t[4] = 1.0
+    with host_reads() as found:
+        sol = solve(
+            f,
+            y0,
+            t,
+            gradient=gradient,
+            stepping="per_sample",
+            jump_at=[0.5],
+            step_at=[0.25],
+            dt0=3.0,
+            compact=True,
+        )
+    assert sol.status.tolist() == [
+        Status.NON_FINITE,
+        Status.SUCCESS,
+        *[Status.NON_FINITE] * 2,
+        Status.SUCCESS,
+    ]
+    assert int(sol.stats.n_rejected.sum()) > 3
+    # dt0, step_at and jump_at are read, and the last sample to fail gives up in an attempt of nobody
+    assert found.total() <= attempts(sol) + CONSTANT + 4, found
+
+
+def test_events_steps_and_the_trace_cost_none_per_attempt():
+    y0 = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.5]], dtype=torch.float64)
+    events = [Event(lambda t, y: y[:, 0], terminal=False), Event(lambda t, y: t[:, 0] + y[:, 1] - 15)]
+    for t_end in (10.0, 40.0):
+        with host_reads() as found:
+            sol = solve(
+                lambda t, y: torch.stack((-y[:, 1], y[:, 0]), 1),
+                y0,
+                f64(0.0, t_end),
+                stepping="per_sample",
+                events=events,
+                save="steps",
+                trace=True,
+                gradient=None,
+            )
+        assert len(sol.t_events[0][0]) >= 3
+        # the trace, the events, and how many rows there are
+        assert found.total() <= attempts(sol) + CONSTANT + 5, found
+
+
+@pytest.mark.parametrize("keep", ["stages", "state"])
+@pytest.mark.parametrize("dynamics", [Net, Swing])
+def test_the_discrete_backward_pass_reads_nothing(dynamics, keep):
+    func = dynamics()
+    y0 = torch.randn(*(2, 4, 3)[1 - isinstance(func, Swing) :], dtype=torch.float64, requires_grad=True)
+    t = torch.linspace(0, 3, 7, dtype=torch.float64, requires_grad=True)
+    sol = solve(func, y0, t, gradient=Discrete(keep=keep), stepping="per_sample", compact=True)
+    loss = (sol.y**2).sum()
+    with host_reads() as found:
+        loss.backward()
+    assert sol.stats.nfe_backward > 30
+    assert found.total() == 0, found
