@@ -59,8 +59,9 @@ def differentiable_sample_event(
     when = torch.zeros(batch, dtype=torch.float64, device=z.device).index_copy(0, record.index, record.t)
     mask = axes.spread(valid)
     # Rows of other samples are NaN; any finite state may stand in for them.
-    model = z.detach().index_select(axes.batch, valid.to(torch.int8).argmax().reshape(1))
-    when = torch.where(valid, when, when[valid.to(torch.int8).argmax()])
+    one = valid.to(torch.int8).argmax().reshape(1)
+    model = z.detach().index_select(axes.batch, one)
+    when = torch.where(valid, when, when.index_select(0, one))
     state = torch.where(mask, z, model)
     if not torch.is_grad_enabled():
         return when, state
