@@ -23,6 +23,8 @@ from .problem import Problem
 
 MOST_FIXED_STEPS = 20_000
 MOST_STEPS = 100_000
+# Where a solve without an end is given up: steps grow tenfold each where nothing changes any more.
+HORIZON = {torch.float32: 1e30, torch.float64: 1e300}
 NEVER = "event_fn never changed its sign."
 
 
@@ -61,7 +63,7 @@ def until_event(
     settings = _endless(problem.settings, t0, direction, step_size)
     problem = dataclasses.replace(
         problem,
-        times=[t0, direction * math.inf],
+        times=[t0, direction * HORIZON[z0.dtype]],
         settings=settings,
         wish=Wish(watch=EventWatch([event], layout.unpack, t0, z0)),
     )
@@ -87,7 +89,7 @@ def _endless(settings: Settings, t0: float, direction: float, step_size: float |
 
     def grid(times: Sequence[float]) -> list[float]:
         """Forwards without an end; a reverse solve has one."""
-        if not math.isinf(times[-1]):
+        if abs(times[-1]) not in HORIZON.values():
             return list(settings.grid(times)) if settings.grid is not None else list(times)
         return [t0 + direction * step_size * i for i in range(MOST_FIXED_STEPS + 1)]
 

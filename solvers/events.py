@@ -50,6 +50,21 @@ def crosses(before: float, after: float, direction: int) -> bool:
     return (up and direction >= 0) or (down and direction <= 0)
 
 
+def _first_zero(g: Callable[[float], float], a: float, b: float) -> float:
+    """The zero at b, or where the stretch of zeros that ends there begins: g may be cut off to 0."""
+    inside = b - 1e-7 * (b - a)  # float32 states round to 0 on less than that
+    if inside == b or g(inside) != 0.0:
+        return b
+    b = inside
+    while abs(b - a) > 2.0 * math.ulp(max(abs(a), abs(b))):
+        middle = a + 0.5 * (b - a)
+        if g(middle) == 0.0:
+            b = middle
+        else:
+            a = middle
+    return b
+
+
 def find_root(g: Callable[[float], float], a: float, b: float, ga: float, gb: float) -> float:
     """A zero of g in [a, b] (either order) with ga·gb ≤ 0, to the spacing of floats.
 
@@ -57,7 +72,7 @@ def find_root(g: Callable[[float], float], a: float, b: float, ga: float, gb: fl
     Source: M. Dowell, P. Jarratt, BIT 11 (1971) 168–174.
     """
     if gb == 0.0:
-        return b
+        return _first_zero(g, a, b)
     side = 0
     for _ in range(200):
         width = b - a
@@ -67,7 +82,9 @@ def find_root(g: Callable[[float], float], a: float, b: float, ga: float, gb: fl
         if not min(a, b) < c < max(a, b):
             c = a + 0.5 * width
         gc = g(c)
-        if gc == 0.0 or math.isnan(gc):
+        if gc == 0.0:
+            return _first_zero(g, a, c)
+        if math.isnan(gc):
             return c
         if (gc < 0) == (gb < 0):
             b, gb = c, gc
@@ -79,7 +96,7 @@ def find_root(g: Callable[[float], float], a: float, b: float, ga: float, gb: fl
             middle = a + 0.5 * (b - a)
             gm = g(middle)
             if gm == 0.0:
-                return middle
+                return _first_zero(g, a, middle)
             if (gm < 0) == (gb < 0):
                 b, gb, side = middle, gm, 0
             else:
