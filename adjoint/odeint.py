@@ -29,6 +29,7 @@ from .options import own_options, read_options
 from .problem import Problem
 from .request import norm_of
 from .reverse import ThetaNorm
+from .uncompiled import uncompiled
 from .wrap import wrap
 
 Func = Callable[[Tensor, Any], Any]
@@ -111,6 +112,7 @@ def _check_call(func: Func, y0: Any, t: Any) -> Call:
     return Call(func, layout, z0, t, check_times(t, z0))
 
 
+@uncompiled
 def odeint(
     func: Func,
     y0: Any,
@@ -146,6 +148,7 @@ def odeint(
         return call.layout.unpack(differentiate(problem, Direct()).values)
 
 
+@uncompiled
 def odeint_adjoint(
     func: Func,
     y0: Any,
@@ -183,7 +186,7 @@ def odeint_adjoint(
         own = own_options(options)
         if adjoint_options is None:
             adjoint_options = {name: value for name, value in own.items() if name != "norm"}
-        named = func.parameters() if adjoint_params is None else adjoint_params
+        named = parameters_of(func) if adjoint_params is None else adjoint_params
         params = tuple(check_params(named, "adjoint_params"))
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own)
@@ -215,6 +218,7 @@ def odeint_adjoint(
         return call.layout.unpack(differentiate(problem, Backsolve()).values)
 
 
+@uncompiled
 def odeint_event(
     func: Func,
     y0: Any,
@@ -238,6 +242,14 @@ def odeint_event(
     return odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
 
 
+def parameters_of(module: nn.Module) -> list[Tensor]:
+    """A module's parameters; in a DataParallel replica they are plain tensors under their names."""
+    found = list(module.parameters())
+    for inner in module.modules():
+        found += getattr(inner, "_former_parameters", {}).values()
+    return found
+
+
 def _step_size(options: dict[str, Any] | None) -> float | None:
     size = (options or {}).get("step_size")
     return None if size is None else float(size)
@@ -250,9 +262,9 @@ def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Proble
     return Problem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
 
 
-def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor]:
-    """The reverse solve's state for a callback: (y, adj_y), packed."""
-    return za[0], za[1]
+def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The reverse solve's state for a callback: (0, y, adj_y), packed; the places they have there."""
+    return za.new_zeros(()), za[0], za[1]
 
 
 def _reverse(

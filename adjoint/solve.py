@@ -16,10 +16,12 @@ from .gradient import Discrete, Gradient
 from .per_sample import solve_samples
 from .request import Options, read_request
 from .shared import solve_shared
+from .uncompiled import uncompiled
 
 Times = Sequence[float] | Tensor | None
 
 
+@uncompiled
 def solve(
     func: Callable[[Tensor, Any], Any] | Dynamics,
     y0: Any,

@@ -29,6 +29,11 @@ def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = Fal
             f"{argument} has dtype {z.dtype}; a state must be torch.float32 or torch.float64: "
             f"{argument}.to(torch.float32)."
         )
+    if torch._C._functorch.is_batchedtensor(z):
+        raise ArgumentTypeError(
+            f"{argument} is batched by vmap, but a solve decides its steps by the state's values: leave vmap "
+            f"away and give the whole batch as {argument} (steps per sample: solve(stepping='per_sample'))."
+        )
     if z.layout != torch.strided:
         raise ArgumentTypeError(
             f"{argument} is a {z.layout} tensor; a state is dense: {argument}.to_dense()."
