@@ -85,7 +85,7 @@ def test_the_vector_form_is_the_scalar_form_of_each_sample(controller):
         ("dcoeff", math.nan),
         ("factor_min", 0.0),
         ("factor_min", 1.0),
-        ("factor_max", 1.0),
+        ("factor_max", 0.9),
         ("factor_max", math.nan),
         ("dt_min", -1.0),
         ("dt_max", 0.0),
