@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -29,6 +30,7 @@ from .sample_reverse import (
     SampleStateAndAdjoint,
     observations,
 )
+from .walks import PATIENCE
 
 Result = tuple[Tensor, list[Tensor]]  # dL/dz at the start before the first cotangent, gradients of θ
 
@@ -106,25 +108,27 @@ def _continuous(
     anchors = SampleAnchors(batch, context.axes, backsolve.anchors if backsolve else 0)
 
     def once(
-        times: Tensor, values: Tensor, g: Tensor, want: bool
+        own: SampleSettings, times: Tensor, values: Tensor, g: Tensor, want: bool
     ) -> tuple[Tensor, list[Tensor], ReconstructionError | None]:
-        carrier = _carrier(context, dynamics, settings, backsolve)
+        carrier = _carrier(context, dynamics, own, backsolve)
         seen = observations(times, values, g, context.axes)
-        solve = SampleReverseSolve(
-            dynamics, carrier, settings, seen, context.axes, context.stats, want_theta=want
-        )
+        solve = SampleReverseSolve(dynamics, carrier, own, seen, context.axes, context.stats, want_theta=want)
         a = solve.run()
         off = None
         if backsolve is not None and isinstance(carrier, SampleStateAndAdjoint):
-            off = carrier.judge(backsolve.reconstruction_limit)
+            off = carrier.judge(math.inf if own.dt is not None else backsolve.reconstruction_limit)
         return a, solve.theta.result(), off
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
         anchors.last.check(dynamics, context.stats, _raise)
         if backsolve is None and not context.kept:  # no sample took a step
             return g[1:].sum(0) * 0.0, ThetaSum(dynamics).result()
+        short = settings
+        if anchors.states:
+            limit = PATIENCE * (int(torch.as_tensor(context.stats.n_steps).max()) + 10)  # host read
+            short = dataclasses.replace(settings, max_steps=min(settings.max_steps, limit))
         try:
-            a, theta, off = once(times, values, g, want)
+            a, theta, off = once(short, times, values, g, want)
             if off is None:
                 return a, theta
         except SolverError:
@@ -135,7 +139,7 @@ def _continuous(
             kept = torch.stack(states)
             times = torch.cat((times, torch.stack(own_times)))
             values, g = torch.cat((values, kept)), torch.cat((g, torch.zeros_like(kept)))
-            a, theta, off = once(times, values, g, want)
+            a, theta, off = once(settings, times, values, g, want)
         if off is not None:
             raise off
         return a, theta

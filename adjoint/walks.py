@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from .problem import Problem, Walk
 from .record import Anchors, CheckpointTape, Tape
 from .repeatable import LastEvaluation
 from .reverse import ReverseSolve, Watch
+
+PATIENCE = 20  # how many times the forward attempts a first reverse solve may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +82,13 @@ def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch:
         last.check(dynamics, problem.stats, problem.complain)
         order = in_order(times, places)
         seen = [(times[i], values[i], g[i]) for i in order]
+        # At the edge of a domain a reverse solve crawls: with kept states at hand it need not end that way.
+        short = settings
+        if anchors:
+            limit = PATIENCE * (problem.stats.n_steps + 10)
+            short = dataclasses.replace(settings, max_steps=min(settings.max_steps, limit))
         try:
-            a, theta, off = _rebuild(problem, dynamics, settings, seen, gradient, want, watch)
+            a, theta, off = _rebuild(problem, dynamics, short, seen, gradient, want, watch)
             if off is None or not anchors:
                 if off is not None:
                     problem.complain(off)
@@ -132,7 +140,9 @@ def _rebuild(
         watch=watch,
     )
     a = solve.run()
-    return a, solve.theta.result(), carrier.judge(gradient.reconstruction_limit)
+    # Fixed steps have no tolerance to measure a distance in: it is noted but not judged.
+    limit = math.inf if settings.fixed else gradient.reconstruction_limit
+    return a, solve.theta.result(), carrier.judge(limit)
 
 
 def _interpolating(
