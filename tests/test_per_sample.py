@@ -10,9 +10,7 @@ from sample_zoo import KINDS, batch, zoo
 from adamode import Discrete, Event, Status, solve
 
 METHODS = ("dopri5", "tsit5", "bosh3", "adaptive_heun", "fehlberg2", "dopri8", "dop853")
-RICH = settings(
-    deadline=None, derandomize=True, max_examples=6, suppress_health_check=[HealthCheck.too_slow]
-)
+RICH = settings(deadline=None, derandomize=True, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 MAX_STEPS = 60
 
 spans = st.tuples(st.floats(-0.5, 0.2), st.floats(0.9, 1.6)).flatmap(
