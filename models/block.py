@@ -98,7 +98,7 @@ class Block(nn.Module):
         names = self.dynamics.blocks[1:]
         rest = [torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names]
         spent = 0
-        if isinstance(self.field, AutogradField) and isinstance(t, Tensor) and t.numel():
+        if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
             spent = self.field.discover(clock(float(t.flatten()[0]), h0), h0)  # host read
         solution = solve(self.dynamics, torch.stack((h0, *rest)), t, **self.settings.arguments())
         solution.stats.nfe += spent

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+
 from adamode.models.denominators import DENOMINATORS, get_denominator
 from adamode.models.dynamics import AdamODE
 from adamode.models.fields import MLP, AutogradField, Conv

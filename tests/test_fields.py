@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+
 from adamode.models.fields import MLP, AutogradField, Conv, as_field
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 
@@ -89,9 +90,7 @@ def test_vjp_and_stacked_parameter_gradients_equal_autograd(case, per_sample, we
     n, theta = 3, field.theta()
     ts, hs = times(n, shape, per_sample), torch.randn(n, B, *shape)
     cotangents = torch.randn(n, B, *shape)
-    weights = {"none": None, "stages": torch.randn(n), "stages and samples": torch.randn(n, B)}[
-        weighting
-    ]
+    weights = {"none": None, "stages": torch.randn(n), "stages and samples": torch.randn(n, B)}[weighting]
     with torch.no_grad():
         saved = [field.forward(t, h)[1] for t, h in zip(ts, hs, strict=True)]
         pulled = [field.vjp(s, c) for s, c in zip(saved, cotangents, strict=True)]
@@ -103,9 +102,7 @@ def test_vjp_and_stacked_parameter_gradients_equal_autograd(case, per_sample, we
         assert relative(pulled[i][0], h_bar) < 1e-13
         w = torch.ones(B) if weights is None else weights[i].expand(B)
         weighted = cotangents[i] * w.reshape(B, *(1,) * len(shape))
-        for total, g in zip(
-            expected, torch.autograd.grad(field(ts[i], h), theta, weighted), strict=True
-        ):
+        for total, g in zip(expected, torch.autograd.grad(field(ts[i], h), theta, weighted), strict=True):
             total += g
     assert len(found) == len(theta)
     for got, want in zip(found, expected, strict=True):
