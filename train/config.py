@@ -46,7 +46,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(epochs=15, batch_size=32, lr=2e-2, schedule="cosine", clip=1.0),
+    "digits": Recipe(epochs=15, batch_size=32, lr=1e-2, schedule="cosine", clip=1.0),
 }
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping", "denominator")

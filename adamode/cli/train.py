@@ -22,9 +22,9 @@ def train(
     block: Annotated[
         str | None, _option("ode, or identity: the same model without it, as a control.", "ode")
     ] = None,
-    epochs: Annotated[int | None, _option("Passes over the training set.", "digits: 15")] = None,
+    epochs: Annotated[int | None, _option("Passes over the training set.", "digits: 20")] = None,
     batch_size: Annotated[int | None, _option("Samples of one optimiser step.", "digits: 32")] = None,
-    lr: Annotated[float | None, _option("Adam's first step size.", "digits: 0.02")] = None,
+    lr: Annotated[float | None, _option("Adam's first step size.", "digits: 0.01")] = None,
     schedule: Annotated[
         str | None, _option("cosine brings the step size down to 0; constant.", "digits: cosine")
     ] = None,
