@@ -13,8 +13,6 @@ from ..solvers.axes import Axes
 from ..solvers.batched_dense import SampleDense
 from ..solvers.errors import NotRepeatableError, ReconstructionError, SolverError
 from ..solvers.loop import Stats
-from ..solvers.methods import get_method
-from ..solvers.norms import Tolerance
 from ..solvers.samples import SampleRecorder, SampleSettings, SampleStep
 from ..solvers.stacked_dense import StackedDense
 from .autograd_dynamics import AutogradDynamics
@@ -30,7 +28,7 @@ from .sample_reverse import (
     SampleStateAndAdjoint,
     observations,
 )
-from .walks import PATIENCE
+from .walks import PATIENCE, reverse_settings
 
 Result = tuple[Tensor, list[Tensor]]  # dL/dz at the start before the first cotangent, gradients of θ
 
@@ -102,7 +100,7 @@ def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) ->
 def _continuous(
     context: SampleContext, dynamics: Dynamics, gradient: Backsolve | Interpolating
 ) -> SampleRecording:
-    settings = _reverse_settings(context.settings, gradient)
+    settings = reverse_settings(context.settings, gradient)
     backsolve = gradient if isinstance(gradient, Backsolve) else None
     batch = context.axes.batch_size(context.z0)
     anchors = SampleAnchors(batch, context.axes, backsolve.anchors if backsolve else 0)
@@ -162,15 +160,3 @@ def _carrier(
     numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
     dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
     return SampleAdjointAlone(dynamics, dense, settings, context.axes, context.stats)
-
-
-def _reverse_settings(settings: SampleSettings, gradient: Backsolve | Interpolating) -> SampleSettings:
-    """The reverse solve's settings: the forward ones but for what the gradient choice names."""
-    tolerance = Tolerance(
-        settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,
-        settings.tolerance.atol if gradient.atol is None else gradient.atol,
-    )
-    tableau = settings.tableau
-    if gradient.method is not None:
-        tableau = get_method(gradient.method, f"{type(gradient).__name__}: method")
-    return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)

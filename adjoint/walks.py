@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Tolerance
 from ..solvers.output import Place
+from ..solvers.samples import SampleSettings
 from ..solvers.solve import Settings, forward_solve
 from ..solvers.stepper import Step
 from .backsolve import StateAndAdjoint
@@ -29,6 +30,7 @@ from .record import Anchors, CheckpointTape, Tape
 from .repeatable import LastEvaluation
 from .reverse import ReverseSolve, Watch
 
+AnySettings = TypeVar("AnySettings", Settings, SampleSettings)
 PATIENCE = 20  # how many times the forward attempts a first reverse solve may take
 
 
@@ -184,7 +186,7 @@ def in_order(times: list[float], places: list[Place]) -> list[int]:
     return order
 
 
-def reverse_settings(settings: Settings, gradient: Backsolve | Interpolating) -> Settings:
+def reverse_settings(settings: AnySettings, gradient: Backsolve | Interpolating) -> AnySettings:
     """The reverse solve's settings: the forward ones but for what the gradient choice names."""
     tolerance = Tolerance(
         settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,

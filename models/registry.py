@@ -31,7 +31,7 @@ class AdamNODEDigits:
     """
 
     channels: int = 8
-    hidden: int = 16  # 32 takes twice as long and was not better
+    hidden: int = 16  # 32 takes twice as long
     activation: str = "relu"
     cells: int = 3
     start: str = "learned"  # v0 > 0 keeps the exact denominator inside its domain
