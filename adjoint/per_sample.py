@@ -120,6 +120,9 @@ def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, axes: Axes)
         return own
     if norm == "max":
         return axes.maximum
+    if layout.single and norm == "blocks" and axes.batch == 1:  # a Dynamics' blocks [K, B, …]
+        block = Axes(0, axes.ndim - 1)
+        return lambda z: torch.stack([block.rms(one) for one in z]).amax(0)
     if layout.single:
         return axes.rms
     return lambda z: torch.stack([Axes(0, leaf.dim()).rms(leaf) for leaf in layout.leaves(z)]).amax(0)

@@ -15,7 +15,7 @@ from ..solvers.controller import PID
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.events import Event
 from ..solvers.methods import get_method
-from ..solvers.norms import Norm, Tolerance, largest, maximum, rms
+from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
 from ..solvers.state import Layout, layout_of
 from ..solvers.tableau import Tableau
 from .dynamics import Dynamics
@@ -23,6 +23,7 @@ from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
 STEPPINGS = ("shared", "per_sample")
 CHOICES = (Discrete, Interpolating, Backsolve, Direct)
+NORMS = ("rms", "max", "blocks")
 SAVES = ("times", "steps", "end")
 
 
@@ -74,8 +75,8 @@ class Options:
             )
         if callable(self.norm):
             return
-        if self.norm not in ("rms", "max"):
-            raise ArgumentError(f"norm={self.norm!r} is not known: {nearest(str(self.norm), ('rms', 'max'))}")
+        if self.norm not in NORMS:
+            raise ArgumentError(f"norm={self.norm!r} is not known: {nearest(str(self.norm), NORMS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,8 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
 
 
 def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
-    """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS."""
+    """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS, and
+    "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks."""
     if callable(norm):
 
         def own(z: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     if norm == "max":
         return maximum
     if layout.single:
-        return rms
+        return block_rms if norm == "blocks" and layout.shapes[0] else rms
     return lambda z: largest([rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])
 
 

@@ -59,9 +59,10 @@ def solve(
     gradient: Discrete(), Interpolating(), Backsolve(), Direct() or None (the result is detached).
     controller: step size control.  dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.  step_at, jump_at: times to hit; at jump_at func is discontinuous.
-    norm: "rms", "max", or a callable of the state's structure that returns a 0-d tensor ([B] per
-    sample).  params: what gradients are wanted for; None: a Module's parameters, or for another
-    callable the leaves that its graph reaches.  dt: a fixed |dt| instead of adaptive steps.
+    norm: "rms", "max", "blocks" (the largest RMS of the blocks of a [K, …] state, or of a pytree's
+    leaves), or a callable of the state's structure that returns a 0-d tensor ([B] per sample).
+    params: what gradients are wanted for; None: a Module's parameters, or for another callable the
+    leaves that its graph reaches.  dt: a fixed |dt| instead of adaptive steps.
     events: `Event`s to watch.  dense: sol(t) answers for any time.  trace: one row an attempt.
     save: y at "times", at all accepted "steps", or at the "end" only.
     compact: per sample, func sees only the samples still under way; it must hold no data of its own
