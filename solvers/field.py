@@ -54,6 +54,16 @@ class PackedFunction:
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """dz, packed."""
+        version = None if z.is_inference() else z._version
+        dz = self._evaluate(t, z)
+        if version is not None and z._version != version:
+            raise DynamicsError(
+                "func changed its y in place: the stages after it would begin from another state. Work on a "
+                "copy (y.clone()), or write y = y + … for y += …."
+            )
+        return dz
+
+    def _evaluate(self, t: Tensor, z: Tensor) -> Tensor:
         if self.layout.single and not self.autocast.enabled:
             return check_derivative(self.func(t, z), z, self.cast)
         with self.autocast.inside():
