@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .axes import Axes
-from .batched_events import theta_weights
 from .errors import ArgumentError
+from .interpolant import slope_weights, theta_weights
 from .samples import SampleStep, Written
 from .tableau import Numeric
 
@@ -85,9 +85,3 @@ class SampleDense:
             0, step.index, torch.where(mask, value, found[n].index_select(0, step.index))
         )
         return torch.cat((found[:n], row[None], found[n + 1 :]))
-
-
-def slope_weights(numeric: Numeric, theta: Tensor) -> Tensor:
-    """b_i'(θ) of each row, [n, b]."""
-    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
-    return numeric.dense.double() @ (degree * theta ** (degree - 1))

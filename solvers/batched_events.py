@@ -11,6 +11,7 @@ from torch import Tensor
 from .axes import Axes
 from .errors import DynamicsError
 from .events import Event
+from .interpolant import theta_weights
 from .samples import SampleStep, Written
 from .state import Layout
 from .tableau import Numeric
@@ -138,12 +139,6 @@ class SampleEvents:
             empty = row.new_full(shape, float("nan"))
             found.append(empty.index_copy(self.axes.batch, fired.index, row))
         return found[::-1]
-
-
-def theta_weights(numeric: Numeric, theta: Tensor) -> Tensor:
-    """b_i(θ) of each row, [n, b]."""
-    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
-    return numeric.dense.double() @ theta**degree
 
 
 def sample_event(event: Event, t: Tensor, z: Tensor, layout: Layout) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .axes import Axes
+from .interpolant import slope_weights, theta_weights
 from .samples import SampleStep, Written
 from .tableau import Numeric
 
@@ -88,8 +89,7 @@ class SampleOutput:
 
     def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
-        powers = theta ** torch.arange(1, numeric.dense.shape[1] + 1, device=t.device)[:, None]
-        weights = (numeric.dense.double() @ powers).to(step.y0.dtype)[: len(step.result.saved)]
+        weights = theta_weights(numeric, theta).to(step.y0.dtype)[: len(step.result.saved)]
         value = step.combine(step.y0, weights)
         value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
         self.values = self._put(self.values, place, step.index, valid, value)
@@ -126,9 +126,7 @@ class SampleOutput:
 
     def _slope(self, step: SampleStep, theta: Tensor, numeric: Numeric) -> Tensor:
         """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""
-        degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
-        powers = degree * theta ** (degree - 1)
-        weights = (numeric.dense.double() @ powers).to(step.y0.dtype)
+        weights = slope_weights(numeric, theta).to(step.y0.dtype)
         inside = step.combine(None, weights[: len(step.result.saved)])
         last = step.result.stages.get(len(numeric.b) - 1)
         return torch.where(self.axes.spread(theta == 1.0), last, inside)

@@ -7,6 +7,9 @@ Source: Hairer, Nørsett, Wanner I, II.6.
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from .tableau import Numeric
 
 
@@ -30,3 +33,15 @@ def derivative_weights(numeric: Numeric, theta: float) -> list[float]:
             value = value * theta + power * row[power - 1]
         found.append(value)
     return found
+
+
+def theta_weights(numeric: Numeric, theta: Tensor) -> Tensor:
+    """b_i(θ) of each row, [n, b]."""
+    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
+    return numeric.dense.double() @ theta**degree
+
+
+def slope_weights(numeric: Numeric, theta: Tensor) -> Tensor:
+    """b_i'(θ) of each row, [n, b]."""
+    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
+    return numeric.dense.double() @ (degree * theta ** (degree - 1))

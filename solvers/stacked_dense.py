@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .axes import Axes
-from .batched_events import theta_weights
+from .interpolant import theta_weights
 from .samples import SampleStep
 from .tableau import Numeric
 
