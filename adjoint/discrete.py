@@ -172,21 +172,23 @@ class DiscreteWalk:
         if step.saved is not None:
             return step.saved
         assert step.y0 is not None
-        first = self._evaluate(step.times[0], step.y0)
+        times = step.stage_times(self.tableau, step.y0)
+        first = self._evaluate(times[0], step.y0)
         buffer = StageBuffer(self.numeric, step.y0, step.dt)
-        result = rk_step(self._evaluate, step.y0, first, step.times, self.tableau, buffer, evaluate_end=end)
+        result = rk_step(self._evaluate, step.y0, first, times, self.tableau, buffer, evaluate_end=end)
         if dense and self.tableau.c_dense:
-            dense_stages(self._evaluate, step.y0, step.times, self.tableau, result)
+            dense_stages(self._evaluate, step.y0, times, self.tableau, result)
         return result.saved
 
     def _again(self, y: Tensor, steps: Sequence[KeptStep]) -> Tensor:
         """Takes accepted steps again from a kept state, with the sizes they had."""
         first: tuple[Tensor, Any] | None = None
         for step in steps:
+            times = step.stage_times(self.tableau, y)
             if first is None or not step.chained:
-                first = (self._evaluate(step.times[0], y)[0], None)
+                first = (self._evaluate(times[0], y)[0], None)
             buffer = StageBuffer(self.numeric, y, step.dt)
-            result = rk_step(self._unsaved, y, first, step.times, self.tableau, buffer)
+            result = rk_step(self._unsaved, y, first, times, self.tableau, buffer)
             y, first = result.y1, (buffer.get(self.tableau.n_stages - 1), None)
         return y
 

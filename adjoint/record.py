@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..solvers.stepper import Step
+from ..solvers.stepper import Step, stage_times
+from ..solvers.tableau import Tableau
 from .checkpointing import Take, Thinning, walk_back
 
 
@@ -16,13 +17,14 @@ from .checkpointing import Take, Thinning, walk_back
 class KeptStep:
     """One accepted step: its times, its state, and (keep="stages") what each stage saved.
 
-    chained: its first stage is the last of the step before.
+    chained: its first stage is the last of the step before.  times: of its stages; None where they are
+    `stage_times(t0, t1)`: a 0-d tensor a stage would be a whole small state a step.
     """
 
     t0: float
     t1: float
     y0: Tensor | None
-    times: list[Tensor]
+    times: list[Tensor] | None
     saved: tuple[Any, ...] | None
     chained: bool
 
@@ -30,6 +32,10 @@ class KeptStep:
     def dt(self) -> float:
         """Signed length."""
         return self.t1 - self.t0
+
+    def stage_times(self, tableau: Tableau, like: Tensor) -> list[Tensor]:
+        """Where its stages are evaluated anew, 0-d each, of like's dtype."""
+        return stage_times(self.t0, self.t1, tableau, like) if self.times is None else self.times
 
 
 # (state, steps to take from there) → the state after them
@@ -50,7 +56,9 @@ class Tape:
         """The hook."""
         saved = tuple(step.saved) if self.stages else None
         y0 = None if self.stages else step.y0
-        self.steps.append(KeptStep(step.t0, step.t1, y0, step.times, saved, step.chained))
+        self.steps.append(
+            KeptStep(step.t0, step.t1, y0, None if step.plain else step.times, saved, step.chained)
+        )
 
     def backwards(self, again: Again) -> Iterator[tuple[int, KeptStep]]:
         """The steps from the last to the first."""
@@ -94,7 +102,9 @@ class CheckpointTape:
     def __call__(self, step: Step) -> None:
         """The hook."""
         n = len(self.steps)
-        self.steps.append(KeptStep(step.t0, step.t1, None, step.times, None, step.chained))
+        self.steps.append(
+            KeptStep(step.t0, step.t1, None, None if step.plain else step.times, None, step.chained)
+        )
         if self.thinning.offer(n):
             self.states[n] = step.y0
         for k in self.thinning.gone:

@@ -29,6 +29,7 @@ class Step:
     stepper keeps stages.  chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
     watched: the event functions at (t1, y1), where events are watched.
+    plain: times are `stage_times(t0, t1)`, so they need not be kept.
     """
 
     t0: float
@@ -42,6 +43,7 @@ class Step:
     error_ratio: float = math.nan
     finite: bool = True
     watched: list[float] | None = None
+    plain: bool = False
     _dense: bool = False
 
     @property
@@ -147,6 +149,7 @@ class RungeKuttaStepper:
         self.numeric = tableau.numeric(y0.dtype, y0.device)
         self.first: Evaluation | None = None
         self.first_time: Tensor | None = None
+        self.beside_jump = False
         self.chained = False
         self.direction = 1.0
         self.judge: Callable[[Step], Tensor] | None = None
@@ -159,6 +162,7 @@ class RungeKuttaStepper:
         if after_jump:
             time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
         self._announce([t])
+        self.beside_jump = after_jump
         self.first, self.first_time, self.chained = self.field(time, self.y), time, False
 
     def _announce(self, times: list[float]) -> None:
@@ -196,6 +200,7 @@ class RungeKuttaStepper:
             self.field, self.y, self.first, times, self.tableau, stages, evaluate_end=evaluate_end
         )
         step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times)
+        step.plain = not (before_jump or (self.beside_jump and self.first_time is not None))
         if self.tolerance is not None:
             self._judge(step)
         return step

@@ -7,7 +7,7 @@ import pytest
 import torch
 from problems import Net, f64
 
-from adamode import Discrete, Event, solve
+from adamode import Backsolve, Discrete, Event, solve
 from adamode.solvers.status import Status
 
 STEPPINGS = ("shared", "per_sample")
@@ -138,3 +138,19 @@ def test_ctrl_c_in_the_backward_pass_passes_through():
     loss.backward()
     assert sol.status.tolist() == [Status.SUCCESS] * 3
     assert y0.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+@pytest.mark.parametrize("gradient", [Discrete(checkpoints=4), Backsolve()], ids=repr)
+def test_with_a_given_number_of_states_no_tensor_is_kept_for_each_step(gradient, method):
+    """Ten times the steps, and the result holds as many tensors: times are numbers, not tensors."""
+    y0 = torch.ones(3, 3, dtype=torch.float64, requires_grad=True)
+    net = Net()
+
+    def held(n):
+        sol = solve(net, y0, f64(0.0, 1.0), method=method, dt=1 / n, gradient=gradient)
+        gc.collect()
+        assert sol.stats.n_accepted == n
+        return sum(type(x) is torch.Tensor for x in gc.get_objects())
+
+    assert held(320) - held(32) <= 16  # Backsolve keeps up to 16 states; seven a step would be 2,016
