@@ -172,6 +172,7 @@ def _interpolating(
             problem.stats,
             want_theta=want,
             first_dt=abs(steps[-1].dt),
+            observers=problem.reverse_observers,
             watch=watch,
         )
         return solve.run(), solve.theta.result()

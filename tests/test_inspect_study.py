@@ -128,10 +128,10 @@ def test_the_traces_file_holds_every_number_of_every_attempt():
 def test_of_many_attempts_the_first_and_the_last_are_printed():
     found = study(PROBLEMS["detest-a3"].until(3.0), "bosh3", Settings())
     n = len(found.rows)
-    lines = attempts_table(found, 5).split("\n")
+    lines = attempts_table(found.rows, 5).split("\n")
     assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3", "…", str(n - 1), str(n)]
     assert f"… {n - 5} more" in lines[5]
-    assert len(attempts_table(found, n).split("\n")) == 2 + n
+    assert len(attempts_table(found.rows, n).split("\n")) == 2 + n
 
 
 @pytest.mark.parametrize("method", list(METHODS))

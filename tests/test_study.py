@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 import adamode
 from adamode.adjoint.study import adjoint_trajectory
 from adamode.models.dynamics import HeavyBallODE
 from adamode.models.fields import MLP
+from adamode.solvers.errors import ReconstructionError
 
 D = torch.float64
 T = torch.tensor([0.0, 0.4, 1.0], dtype=D)
@@ -58,3 +62,93 @@ def test_what_has_no_trajectory_or_another_shape_is_refused():
         adjoint_trajectory(lambda t, y: -y, y0, T, torch.ones(2))
     with pytest.raises(adamode.ArgumentTypeError, match=r"'rtl'.*rtol"):
         adjoint_trajectory(lambda t, y: -y, y0, T, torch.ones(3, 2), rtl=1)
+
+
+def decay(rate, end, **arguments):
+    """The adjoint of y' = −rate y, L = y(end)."""
+    t, g = torch.tensor([0.0, end], dtype=D), torch.tensor([[0.0], [1.0]], dtype=D)
+    y0 = torch.ones(1, dtype=D)
+    return adjoint_trajectory(lambda t, y: -rate * y, y0, t, g, rtol=1e-6, atol=1e-8, params=(), **arguments)
+
+
+@pytest.mark.parametrize("gradient", [adamode.Interpolating(), adamode.Backsolve()], ids=["a", "z and a"])
+def test_every_attempt_of_the_reverse_solve_is_handed_out_in_its_order(gradient):
+    y0 = torch.tensor([2.0, 0.0], dtype=D)
+    g = torch.ones(2, 2, dtype=D)
+
+    def swing(t, y):
+        return torch.stack((y[1], -5 * torch.sin(y[0]) + torch.cos(3 * t)))
+
+    way = adjoint_trajectory(swing, y0, T[[0, 2]] * 6, g, gradient=gradient, rtol=1e-4, atol=1e-4, params=())
+    accepted = [row for row in way.backward if row.accepted]
+    assert len(accepted) == way.stats.n_accepted_backward == len(way.t) - 1
+    assert len(way.backward) - len(accepted) == way.stats.n_rejected_backward > 0
+    assert [row.t for row in accepted] == way.t[:-1].tolist()
+    assert all(row.accepted == (row.error_ratio <= 1) for row in way.backward)
+    assert [row.nfe for row in way.backward] == sorted(row.nfe for row in way.backward)
+    assert way.backward[-1].nfe == way.stats.nfe_backward
+    assert [row.accepted for row in way.forward].count(True) == way.stats.n_accepted
+    assert way.given_up == ()
+    assert way.failure is None
+
+
+@pytest.mark.parametrize("checkpoints", [None, 3])
+def test_the_discrete_adjoint_walks_the_accepted_steps_back(checkpoints):
+    way = decay(2.0, 3.0, gradient=adamode.Discrete(checkpoints=checkpoints))
+    there = [row for row in way.forward if row.accepted]
+    back = way.backward
+    assert [row.dt for row in back] == [-row.dt for row in reversed(there)]
+    assert [row.t for row in back] == way.t[:-1].tolist()
+    assert [row.error_ratio for row in back] == [row.error_ratio for row in reversed(there)]
+    vjps = [row.nfe for row in back]
+    assert vjps == sorted(vjps)
+    assert 0 < vjps[0] < vjps[-1] <= way.stats.nfe_backward
+
+
+def test_a_reverse_solve_begun_anew_shows_the_one_that_holds_and_keeps_the_other():
+    way = decay(1.0, 14.0, gradient=adamode.Backsolve())
+    assert way.failure is None
+    assert way.given_up[0].t == way.backward[0].t == 14.0
+    assert way.t.tolist() == sorted(way.t.tolist(), reverse=True)
+    assert (way.t[0].item(), way.t[-1].item()) == (14.0, 0.0)
+    assert way.stats.nfe_backward == way.backward[-1].nfe > way.given_up[-1].nfe
+    # Put back on the forward state sixteen times on the way, it never strays far.
+    assert way.norms()["rebuilt − state"].max() < 1e-5
+    assert way.a[-1].item() == pytest.approx(math.exp(-14.0), rel=1e-4)
+
+
+def test_a_walk_back_that_fails_raises_or_is_kept_as_far_as_it_came():
+    short = adamode.Backsolve(anchors=0)
+    with pytest.raises(ReconstructionError, match="backsolve: solved backwards to t=0"):
+        decay(1.0, 20.0, gradient=short)
+    way = decay(1.0, 20.0, gradient=short, partial=True)
+    assert isinstance(way.failure, ReconstructionError)
+    assert len(way.t) == len([row for row in way.backward if row.accepted]) + 1
+    assert way.norms()["rebuilt − state"].max() > 1e-3
+    way = decay(1.0, 20.0, gradient=short, partial=True, max_steps=len(way.forward))
+    assert isinstance(way.failure, adamode.SolverError)
+    assert 0 < way.t[-1].item() < 20.0
+    assert len(way.backward) == len(way.forward)
+    with pytest.raises(adamode.SolverError):
+        decay(1.0, 20.0, gradient=short, max_steps=len(way.forward))
+
+
+def test_a_forward_solve_that_fails_has_its_trace():
+    with pytest.raises(adamode.SolverError) as caught:
+        decay(1.0, 20.0, max_steps=5, partial=True)
+    assert len(caught.value.trace) == 5
+
+
+def test_a_modules_own_blocks_are_not_taken_for_names():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+        def forward(self, t, y):
+            return torch.tanh(self.blocks[1](self.blocks[0](y)))
+
+    y0 = torch.ones(2, 2, dtype=D)
+    way = adjoint_trajectory(Net().to(D), y0, T, torch.ones(3, 2, 2, dtype=D))
+    assert way.blocks == ()
+    assert set(way.norms()) == {"a", "state"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .inspect_adjoint import AdjointOptions, check_adjoint, inspect_adjoint
 from .status import reports_errors
 
 if TYPE_CHECKING:
@@ -20,20 +21,55 @@ if TYPE_CHECKING:
 Watch = Callable[[str, Callable[["Field"], Any]], Any]
 
 
+_Problem = Annotated[
+    str,
+    typer.Argument(
+        help="A name from --list, or your own: module:name or file.py:name. With --adjoint also a model "
+        "(node, anode, sonode, hbnode, ghbnode, adamnode) or your own adamode.Dynamics."
+    ),
+]
+_Method = Annotated[
+    str | None,
+    typer.Option(
+        help="One or several, with commas; see docs/methods.md. With --adjoint one.",
+        show_default="dopri5,tsit5,dop853; with --adjoint dopri5",
+    ),
+]
+_Dt = Annotated[
+    float | None,
+    typer.Option(help="A fixed step instead.", show_default="1/500 of the span where a method needs it"),
+]
+_Progress = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="A bar for what lasts.", show_default="on a terminal"),
+]
+_Adjoint = Annotated[
+    bool,
+    typer.Option("--adjoint", help="Look at the way back instead: the adjoint of L = w·y(T), its steps."),
+]
+_Gradient = Annotated[
+    str | None,
+    typer.Option(
+        help="With --adjoint: discrete, interpolating, backsolve, or several with commas.", show_default="all"
+    ),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option(help="With --adjoint: of w, and of a model's weights and start.", show_default="0"),
+]
+_Denominator = Annotated[
+    str | None,
+    typer.Option(help="With --adjoint adamnode: exact, softplus or sigmoid.", show_default="exact"),
+]
+
+
 @reports_errors
 def inspect(
-    problem: Annotated[
-        str, typer.Argument(help="A name from --list, or your own: module:name or file.py:name.")
-    ] = "van-der-pol",
-    method: Annotated[
-        str, typer.Option(help="One or several, with commas; see docs/methods.md.")
-    ] = "dopri5,tsit5,dop853",
+    problem: _Problem = "van-der-pol",
+    method: _Method = None,
     rtol: Annotated[float, typer.Option(help="Relative tolerance.")] = 1e-6,
     atol: Annotated[float, typer.Option(help="Absolute tolerance.")] = 1e-8,
-    dt: Annotated[
-        float | None,
-        typer.Option(help="A fixed step instead.", show_default="1/500 of the span where a method needs it"),
-    ] = None,
+    dt: _Dt = None,
     max_steps: Annotated[int, typer.Option(help="Limit on attempts of a solve.")] = 100_000,
     y0: Annotated[str | None, typer.Option(help="Another start: numbers with commas.")] = None,
     t_start: Annotated[float, typer.Option(help="Start of time, for a function f(t, y) of your own.")] = 0.0,
@@ -44,19 +80,23 @@ def inspect(
     work_precision: Annotated[
         bool, typer.Option(help="Solve over a ladder of tolerances too (takes longest).")
     ] = True,
-    rows: Annotated[int, typer.Option(min=0, help="Attempts to print of each method; 0: none.")] = 20,
-    progress: Annotated[
-        bool | None,
-        typer.Option("--progress/--no-progress", help="A bar for what lasts.", show_default="on a terminal"),
-    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Attempts to print of each solve; 0: none.")] = 20,
+    progress: _Progress = None,
     output_dir: Annotated[Path, typer.Option(help="Folder of the problems' folders.")] = Path("inspect"),
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary only.")] = False,
     list_problems: Annotated[bool, typer.Option("--list", help="List the problems and end.")] = False,
+    adjoint: _Adjoint = False,
+    gradient: _Gradient = None,
+    seed: _Seed = None,
+    denominator: _Denominator = None,
 ) -> None:
     """Solve a known problem and look at every step.
 
     Writes to OUTPUT_DIR/PROBLEM: pictures of the solution, step sizes, error ratios, stability regions,
     work against precision; the trace of every attempt as CSV and JSON; summary.json.
+
+    With --adjoint: adjoint.png, and for each gradient the norms of dL/dz(t), the rebuilt state's distance,
+    the steps forward and backward as CSV and JSON.
 
     A solve that fails is drawn as far as it came; the exit status is then 1.
     """
@@ -66,20 +106,23 @@ def inspect(
     if list_problems:
         typer.echo(problems_table(list(PROBLEMS.values())))
         return
-    methods = _methods(method)
+    chosen = AdjointOptions(gradient, seed, denominator)
+    if adjoint:
+        check_adjoint(method, progress)
+    else:
+        chosen.refuse(problem)
+    methods = _methods(method or ("dopri5" if adjoint else "dopri5,tsit5,dop853"))
     settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
-    chosen = find_problem(problem, _numbers(y0), t_end, t_start)
-    bar = sys.stderr.isatty() if progress is None else progress
-    failed = _inspect(
-        chosen,
-        methods,
-        settings,
-        output_dir / chosen.name,
-        _watch(chosen, bar and not quiet),
-        0 if quiet else rows,
-        work_precision,
-        quiet,
-    )
+    shown = 0 if quiet else rows
+    if adjoint:
+        start = _numbers(y0), t_start, t_end
+        failed = inspect_adjoint(problem, start, methods, settings, chosen, output_dir, shown, quiet)
+    else:
+        found = find_problem(problem, _numbers(y0), t_end, t_start)
+        watch = _watch(found, (sys.stderr.isatty() if progress is None else progress) and not quiet)
+        failed = _inspect(
+            found, methods, settings, output_dir / found.name, watch, shown, work_precision, quiet
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -105,7 +148,7 @@ def _inspect(
         typer.echo(f"{problem.name}: {problem.equation}\n{problem.source}\n")
     studies = [watch(m, lambda f, m=m: study(problem, m, settings, f)) for m in methods]
     for one in studies if rows else ():
-        typer.echo(f"{one.method}\n{attempts_table(one, rows)}\n")
+        typer.echo(f"{one.method}\n{attempts_table(one.rows, rows)}\n")
     written = write_traces(folder, studies)  # now: a reference may last, and a user may not want to wait
     reference = watch("reference", lambda f: find_reference(problem, output_times(problem), f))
     studies = [one.measured_against(reference) for one in studies]

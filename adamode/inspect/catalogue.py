@@ -22,16 +22,22 @@ PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (*FAMOUS, *
 
 
 def find_problem(
-    name: str, y0: Sequence[float] | None = None, t_end: float | None = None, t_start: float = 0.0
+    name: str,
+    y0: Sequence[float] | None = None,
+    t_end: float | None = None,
+    t_start: float = 0.0,
+    *,
+    loaded: Any = None,
 ) -> Problem:
     """The problem called name; y0 and t_end replace its own where given.
 
     name: of the catalogue, or ``module:name``, which is a Problem, a function without arguments that
-    returns one, or, with y0 and t_end, a function f(t, y).
+    returns one, or, with y0 and t_end, a function f(t, y).  loaded: what ``module:name`` names, where
+    the module has been run already.
     Raises ArgumentError for an unknown name (with the nearest), an import that fails, anything else.
     """
     if ":" in name:
-        found = _own(name, y0, t_end, t_start)
+        found = _own(name, load_named(name) if loaded is None else loaded, y0, t_end, t_start)
     elif name in PROBLEMS:
         found = PROBLEMS[name]
     else:
@@ -49,13 +55,19 @@ def find_problem(
     return dataclasses.replace(found, y0=found.y0 if y0 is None else y0, span=(start, end), solution=closed)
 
 
-def _own(name: str, y0: Sequence[float] | None, t_end: float | None, t_start: float) -> Problem:
+def load_named(name: str) -> Any:
+    """What ``module:name`` or ``file.py:name`` names; ArgumentError where it is not there."""
     place, _, attribute = name.rpartition(":")
     module = _load(place)
-    thing: Any = getattr(module, attribute, None)
+    thing = getattr(module, attribute, None)
     if thing is None:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise ArgumentError(f"{place} has no {attribute!r}: {nearest(attribute, public)}")
+    return thing
+
+
+def _own(name: str, thing: Any, y0: Sequence[float] | None, t_end: float | None, t_start: float) -> Problem:
+    place, _, attribute = name.rpartition(":")
     if isinstance(thing, Problem):
         return thing
     if not callable(thing):

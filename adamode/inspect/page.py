@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ..plotting import save_figure
 from ..train.write_aside import write_aside
+from .adjoint import AdjointStudy
+from .adjoint_picture import draw_adjoint
+from .adjoint_tables import steps_csv, study_json, trajectory_csv
 from .pictures import draw_precision, draw_solution, draw_steps
 from .precision import Rung
 from .reference import Reference
@@ -50,3 +53,24 @@ def write_page(
     path = folder / "summary.json"
     write_aside(path, summary_json(studies, reference, rungs))
     return [*written, path]
+
+
+def write_adjoint(folder: Path, study: AdjointStudy) -> list[Path]:
+    """adjoint-GRADIENT.csv (norms), adjoint-GRADIENT-steps.csv (attempts) and .json (all of it)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        ".csv": trajectory_csv(study),
+        "-steps.csv": steps_csv(study),
+        ".json": study_json(study),
+    }
+    written = [folder / f"adjoint-{study.gradient}{suffix}" for suffix in texts]
+    for path, text in zip(written, texts.values(), strict=True):
+        write_aside(path, text)
+    return written
+
+
+def write_adjoint_picture(folder: Path, studies: Sequence[AdjointStudy]) -> Path:
+    """adjoint.png of all gradients."""
+    path = folder / "adjoint.png"
+    save_figure(path, partial(draw_adjoint, studies=studies), size=(11, 7))
+    return path

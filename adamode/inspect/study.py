@@ -97,10 +97,10 @@ def output_times(problem: Problem, n: int = OUTPUTS) -> list[float]:
     return times
 
 
-def fixed_step(problem: Problem, tableau: Tableau, dt: float | None) -> float | None:
+def fixed_step(span: tuple[float, float], tableau: Tableau, dt: float | None) -> float | None:
     """The step that a method without an error estimate gets where none is given."""
     if dt is None and not tableau.adaptive:
-        return abs(problem.span[1] - problem.span[0]) / FIXED_STEPS
+        return abs(span[1] - span[0]) / FIXED_STEPS
     return dt
 
 
@@ -116,7 +116,7 @@ def study(problem: Problem, method: str, settings: Settings, f: Field | None = N
         "method": method,
         "rtol": settings.rtol,
         "atol": settings.atol,
-        "dt": fixed_step(problem, tableau, settings.dt),
+        "dt": fixed_step(problem.span, tableau, settings.dt),
         "max_steps": settings.max_steps,
     }
     y0 = problem.state(settings.dtype, settings.device)

@@ -17,7 +17,8 @@ from .reference import Reference
 from .study import Study
 
 
-def _number(x: float, digits: int = 3) -> str:
+def number(x: float, digits: int = 3) -> str:
+    """A cell: so many digits, a dash for NaN."""
     return "–" if x is None or math.isnan(x) else f"{x:.{digits}g}"
 
 
@@ -38,14 +39,14 @@ def summary_table(studies: Sequence[Study]) -> str:
     rows = []
     for s in studies:
         counts = (str(s.stats.n_accepted), str(s.stats.n_rejected), str(s.stats.nfe))
-        rows.append((s.method, str(s.tableau.order), s.status, f"{s.end:.6g}", *counts, _number(s.error, 2)))
+        rows.append((s.method, str(s.tableau.order), s.status, f"{s.end:.6g}", *counts, number(s.error, 2)))
     return text_table(header, rows)
 
 
-def attempts_table(study: Study, limit: int) -> str:
+def attempts_table(rows: Sequence[TraceRow], limit: int) -> str:
     """The attempts; of more than ``limit`` the first and the last."""
     header = ("#", "t", "dt", "error ratio", "", "factor", "nfe", "‖y‖", "‖k‖ least", "most", "dt·|λ|")
-    numbered = list(enumerate(study.rows, 1))
+    numbered = list(enumerate(rows, 1))
     left_out = max(0, len(numbered) - limit)
     head = numbered if not left_out else numbered[: (limit + 1) // 2]
     tail = [] if not left_out else numbered[len(numbered) - limit // 2 :]
@@ -60,15 +61,15 @@ def _attempt(i: int, row: TraceRow) -> tuple[str, ...]:
     return (
         str(i),
         f"{row.t:.6g}",
-        _number(row.dt),
-        _number(row.error_ratio),
+        number(row.dt),
+        number(row.error_ratio),
         "" if row.accepted else "rejected",
-        _number(row.factor),
+        number(row.factor),
         str(row.nfe),
-        _number(row.y_norm),
-        _number(min(norms)),
-        _number(max(norms)),
-        _number(row.stiffness, 2),
+        number(row.y_norm),
+        number(min(norms)),
+        number(max(norms)),
+        number(row.stiffness, 2),
     )
 
 
@@ -78,10 +79,10 @@ def ladder_table(rungs: Sequence[Rung]) -> str:
     rows = [
         (
             r.method,
-            _number(r.tolerance, 2),
-            _number(r.dt),
-            _number(r.error, 2),
-            _number(r.error / r.tolerance, 2),
+            number(r.tolerance, 2),
+            number(r.dt),
+            number(r.error, 2),
+            number(r.error / r.tolerance, 2),
             *(str(n) for n in (r.nfe, r.n_accepted, r.n_rejected)),
         )
         for r in rungs
@@ -119,14 +120,14 @@ def trace_csv(study: Study) -> str:
     return text.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON, which has no NaN: null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
+        return {key: plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
+        return [plain(x) for x in value]
     return value
 
 
@@ -146,7 +147,7 @@ def trace_json(study: Study) -> str:
         "stability_limit": study.stability_limit,
         "rows": [row.as_dict() for row in study.rows],
     }
-    return json.dumps(_plain(record), allow_nan=False) + "\n"
+    return json.dumps(plain(record), allow_nan=False) + "\n"
 
 
 def summary_json(studies: Sequence[Study], reference: Reference | None, rungs: Sequence[Rung]) -> str:
@@ -167,4 +168,4 @@ def summary_json(studies: Sequence[Study], reference: Reference | None, rungs: S
         "solves": solves,
         "work_precision": [vars(rung) for rung in rungs],
     }
-    return json.dumps(_plain(page), allow_nan=False, indent=1) + "\n"
+    return json.dumps(plain(page), allow_nan=False, indent=1) + "\n"

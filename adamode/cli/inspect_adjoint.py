@@ -1,0 +1,108 @@
+"""``adamode inspect --adjoint``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ..inspect.adjoint import AdjointStudy
+    from ..inspect.study import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class AdjointOptions:
+    """The options that mean something with --adjoint only; None where not given."""
+
+    gradient: str | None
+    seed: int | None
+    denominator: str | None
+
+    def refuse(self, problem: str) -> None:
+        """Raises ArgumentError where one is given, or the problem is a model, without --adjoint."""
+        from ..inspect.dynamics import MODELS
+        from ..solvers.errors import ArgumentError
+
+        for name, value in dataclasses.asdict(self).items():
+            if value is not None:
+                raise ArgumentError(
+                    f"--{name}={value!r} needs --adjoint: a plain inspection has no gradient."
+                )
+        if problem in MODELS:
+            raise ArgumentError(f"problem {problem!r} is a model's dynamics: add --adjoint to look at it.")
+
+
+def check_adjoint(method: str | None, progress: bool | None) -> None:
+    """Raises ArgumentError for what --adjoint cannot do."""
+    from ..solvers.errors import ArgumentError
+
+    if method is not None and "," in method:
+        raise ArgumentError(f"--method={method!r}: with --adjoint give one method.")
+    if progress:
+        raise ArgumentError("--progress: a walk back has no bar; leave it out with --adjoint.")
+
+
+def inspect_adjoint(
+    name: str,
+    start: tuple[list[float] | None, float, float | None],
+    methods: list[str],
+    settings: Settings,
+    options: AdjointOptions,
+    output_dir: Path,
+    rows: int,
+    quiet: bool,
+) -> bool:
+    """Solves, walks back with each gradient, prints, writes; whether a walk back failed.
+
+    start: y0, the start of time, its end.  What a gradient computed is written before the next begins.
+    """
+    from ..inspect.adjoint import chosen_gradients, study_adjoints
+    from ..inspect.adjoint_tables import adjoint_summary
+    from ..inspect.dynamics import MODELS, Wanted, find_adjoint_problem
+    from ..inspect.page import write_adjoint, write_adjoint_picture
+    from ..solvers.errors import SolverError
+
+    gradients = chosen_gradients(options.gradient)
+    seed = options.seed or 0
+    y0, t_start, t_end = start
+    wanted = Wanted(y0, t_start, t_end, seed, options.denominator, settings.dtype, settings.device)
+    problem = find_adjoint_problem(name, wanted)
+    folder = output_dir / problem.name
+    if not quiet:
+        typer.echo(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n")
+    studies: list[AdjointStudy] = []
+    written: list[Path] = []
+    try:
+        for study in study_adjoints(problem, gradients, methods[0], settings, seed):
+            written += write_adjoint(folder, study)
+            if rows:
+                _print_attempts(study, rows, forward=not studies)
+            studies.append(study)
+    except SolverError as error:  # of the forward solve: there is nothing to walk back
+        draw = "" if name in MODELS else f" adamode inspect {name} draws how far it came."
+        typer.echo(f"error: the forward solve: {error}{draw}", err=True)
+        return True
+    typer.echo(f"{adjoint_summary(studies)}\n")
+    written.append(write_adjoint_picture(folder, studies))
+    for path in written if not quiet else [folder]:
+        typer.echo(f"written   {path}")
+    failures = [one for one in studies if one.way.failure is not None]
+    for one in failures:
+        text = one.failure_text.removeprefix(f"{one.gradient}: ")
+        typer.echo(f"error: {one.gradient}: {text}", err=True)
+    return bool(failures)
+
+
+def _print_attempts(study: AdjointStudy, rows: int, *, forward: bool) -> None:
+    from ..inspect.tables import attempts_table
+
+    if forward:
+        typer.echo(f"forward\n{attempts_table(study.way.forward, rows)}\n")
+    if study.gradient == "discrete":  # the same steps: nothing new to see
+        return
+    if study.way.given_up:
+        typer.echo(f"backward, {study.gradient}, given up\n{attempts_table(study.way.given_up, rows)}\n")
+    typer.echo(f"backward, {study.gradient}\n{attempts_table(study.way.backward, rows)}\n")
