@@ -44,9 +44,8 @@ class AdjointTrajectory:
     backsolve solved backwards, or None.  blocks: names of the blocks of a `Dynamics`, or ().
     forward, backward: every attempt of the solve and of the walk back, in their own order of time; nfe
     counts evaluations of func in the one, of its VJP in the other.  Of the discrete adjoint backward is
-    the accepted steps with dt turned round.  given_up: the attempts of a first reverse solve that backsolve
-    gave up, to start again from kept states.  failure: why the walk ended early or cannot be trusted, or
-    None.
+    the accepted steps with dt turned round.  given_up: a first walk back that backsolve gave up, to start
+    again from kept states, or None.  failure: why the walk ended early or cannot be trusted, or None.
     """
 
     t: Tensor
@@ -57,7 +56,7 @@ class AdjointTrajectory:
     stats: Stats
     forward: tuple[TraceRow, ...] = ()
     backward: tuple[TraceRow, ...] = ()
-    given_up: tuple[TraceRow, ...] = ()
+    given_up: AdjointTrajectory | None = None
     failure: AdamodeError | None = None
 
     def norms(self) -> dict[str, Tensor]:
@@ -88,12 +87,13 @@ class _Walk:
         self.end, self.stats = end, stats
         self.rows: list[tuple[float, Tensor, Tensor | None]] = []
         self.vjps: list[int] = []  # at each row
+        self.lost: list[tuple[float, Tensor, Tensor | None]] = []  # the rows of a walk given up
         self.trace, self.counts, self.begun = Trace(Stats()), list[int](), 0
 
     def watch(self, time: float, a: Tensor, z: Tensor | None) -> None:
         """Sees the adjoint, and the state solved backwards."""
         if self.rows and time == self.end:
-            self.rows, self.vjps, self.begun = [], [], len(self.counts)
+            self.lost, self.rows, self.vjps, self.begun = self.rows, [], [], len(self.counts)
         self.rows.append((time, a.clone(), None if z is None else z.clone()))
         self.vjps.append(self.stats.nfe_backward)
 
@@ -174,23 +174,36 @@ def adjoint_trajectory(
                 raise
             failure = error
         dense = DenseOutput(run.steps, times[0], times[-1])
-        state = [dense.value(time) for time, _, _ in walk.rows]
-    forward, (backward, given_up) = trace.rows(), walk.attempts()
-    if isinstance(gradient, Discrete):
-        backward = walk.steps_back(forward)
-    rebuilt = [z for _, _, z in walk.rows if z is not None]
-    none = request.z0.new_empty((0, *request.z0.shape))
+        blocks, forward = _blocks(func, y0.shape[0] if y0.dim() else 0), tuple(trace.rows())
+        backward, lost = walk.attempts()
+        if isinstance(gradient, Discrete):
+            backward = walk.steps_back(forward)
+        given_up = None
+        if walk.lost:
+            given_up = _trajectory(walk.lost, dense, blocks, problem.stats, forward, lost)
+        way = _trajectory(walk.rows, dense, blocks, problem.stats, forward, backward)
+    return dataclasses.replace(way, given_up=given_up, failure=failure)
+
+
+def _trajectory(
+    rows: list[tuple[float, Tensor, Tensor | None]],
+    dense: DenseOutput,
+    blocks: tuple[str, ...],
+    stats: Stats,
+    forward: tuple[TraceRow, ...],
+    backward: list[TraceRow],
+) -> AdjointTrajectory:
+    """One walk back, its rows stacked."""
+    rebuilt = [z for _, _, z in rows if z is not None]
     return AdjointTrajectory(
-        torch.tensor([time for time, _, _ in walk.rows], dtype=torch.float64),
-        torch.stack([a for _, a, _ in walk.rows]) if state else none,
-        torch.stack(state) if state else none,
+        torch.tensor([time for time, _, _ in rows], dtype=torch.float64),
+        torch.stack([a for _, a, _ in rows]),
+        torch.stack([dense.value(time) for time, _, _ in rows]),
         torch.stack(rebuilt) if rebuilt else None,
-        _blocks(func, y0.shape[0] if y0.dim() else 0),
-        problem.stats,
-        tuple(forward),
+        blocks,
+        stats,
+        forward,
         tuple(backward),
-        tuple(given_up),
-        failure,
     )
 
 

@@ -103,6 +103,7 @@ def _print_attempts(study: AdjointStudy, rows: int, *, forward: bool) -> None:
         typer.echo(f"forward\n{attempts_table(study.way.forward, rows)}\n")
     if study.gradient == "discrete":  # the same steps: nothing new to see
         return
-    if study.way.given_up:
-        typer.echo(f"backward, {study.gradient}, given up\n{attempts_table(study.way.given_up, rows)}\n")
+    lost = study.way.given_up
+    if lost is not None:
+        typer.echo(f"backward, {study.gradient}, given up\n{attempts_table(lost.backward, rows)}\n")
     typer.echo(f"backward, {study.gradient}\n{attempts_table(study.way.backward, rows)}\n")

@@ -60,7 +60,7 @@ class AdjointStudy:
         """ok, or the failure's status or class."""
         failure = self.way.failure
         if failure is None:
-            return "ok" if not self.way.given_up else "ok, second try"
+            return "ok" if self.way.given_up is None else "ok, second try"
         status = getattr(failure, "status", None)
         return type(failure).__name__ if status is None else status.name
 

@@ -68,13 +68,13 @@ def _norms(axis: Any, studies: Sequence[AdjointStudy]) -> None:
     """One colour a block, one look a gradient."""
     names = _quantities(studies, "a")
     for study in studies:
-        columns = norms_by_column(study)
+        columns = norms_by_column(study.way)
         for name, colour in zip(names, _COLOURS, strict=False):
             axis.plot(
                 *_positive(study.way.t.tolist(), columns[name]), color=colour, **_GRADIENTS[study.gradient]
             )
     axis.set_yscale("log")
-    whole = [norms_by_column(s) for s in studies if s.way.failure is None]
+    whole = [norms_by_column(s.way) for s in studies if s.way.failure is None]
     if whole and len(whole) < len(studies):  # what failed may have blown up: it leaves the picture
         shown = [v for columns in whole for name in names for v in columns[name] if v > 0]
         if shown:
@@ -99,12 +99,18 @@ def _rebuilt(axis: Any, studies: Sequence[AdjointStudy]) -> None:
         axis.text(0.5, 0.5, text, ha="center", transform=axis.transAxes, color="0.4")
         axis.set_yticks([])
         return
-    columns, t = norms_by_column(study), study.way.t.tolist()
+    columns, t = norms_by_column(study.way), study.way.t.tolist()
     names = _quantities(studies, "off")
     for name, look in zip(names, LOOKS, strict=False):
         label = f"block {name[4:]}" if name[4:] else "difference"
         own = {**look, "markersize": 3 if len(t) < 150 else 0}
         axis.plot(*_positive(t, columns[name]), label=label, **own)
+    lost = study.way.given_up
+    for name, look in zip(names, LOOKS, strict=False) if lost is not None else ():
+        faint = {"color": look["color"], "linewidth": 0.9, "alpha": 0.45}
+        axis.plot(*_positive(lost.t.tolist(), norms_by_column(lost)[name]), **faint)
+    if lost is not None:
+        axis.plot([], [], color="0.3", linewidth=0.9, alpha=0.45, label="the walk given up")
     rtol, atol = study.arguments["rtol"], study.arguments["atol"]
     sizes = [columns[name.replace("off", "state")] for name in names]
     allowed = [atol + rtol * max(at) for at in zip(*sizes, strict=True)]
@@ -148,8 +154,8 @@ def _forward(axis: Any, study: AdjointStudy) -> None:
 def _backward(axis: Any, studies: Sequence[AdjointStudy]) -> None:
     for study in studies:
         look = {"color": _STEPS[study.gradient], "linewidth": 1.2}
-        if study.way.given_up:
-            rows = study.way.given_up
+        if study.way.given_up is not None:
+            rows = study.way.given_up.backward
             _attempts(axis, rows, _counted("given up", rows), **{**look, "color": "0.6", "linewidth": 0.8})
         rows = study.way.backward
         name = study.gradient + (" (the same steps)" if study.gradient == "discrete" else "")

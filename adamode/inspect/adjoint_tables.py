@@ -6,9 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
-
+from ..adjoint.study import AdjointTrajectory
 from .adjoint import AdjointStudy, steps_of
 from .tables import number, plain, text_table
 
@@ -53,11 +53,11 @@ def adjoint_summary(studies: Sequence[AdjointStudy]) -> str:
     return text_table(header, rows)
 
 
-def norms_by_column(study: AdjointStudy) -> dict[str, list[float]]:
+def norms_by_column(way: AdjointTrajectory) -> dict[str, list[float]]:
     """RMS over the rows of the way back: a_h, …, state_h, …, off_h, … (of the rebuilt state), or a, state,
     off without blocks."""
     found = {}
-    for name, values in study.way.norms().items():
+    for name, values in way.norms().items():
         quantity, _, block = name.partition(", ")
         found["_".join(filter(None, (_NAMES[quantity], block)))] = values.tolist()
     return found
@@ -65,7 +65,7 @@ def norms_by_column(study: AdjointStudy) -> dict[str, list[float]]:
 
 def trajectory_csv(study: AdjointStudy) -> str:
     """t and the norms, one line a row of the way back."""
-    columns = {"t": study.way.t.tolist(), **norms_by_column(study)}
+    columns = {"t": study.way.t.tolist(), **norms_by_column(study.way)}
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n")
     write.writerow(columns)
@@ -79,19 +79,29 @@ def steps_csv(study: AdjointStudy) -> str:
     write = csv.writer(text, lineterminator="\n")
     write.writerow(("direction", *_STEP))
     way = study.way
-    for direction, rows in (("forward", way.forward), ("given up", way.given_up), ("backward", way.backward)):
+    lost = () if way.given_up is None else way.given_up.backward
+    for direction, rows in (("forward", way.forward), ("given up", lost), ("backward", way.backward)):
         for row in rows:
             values = {key: getattr(row, key) for key in _STEP}
             write.writerow((direction, *({**values, "accepted": int(row.accepted)}).values()))
     return text.getvalue()
 
 
+def _walk(way: AdjointTrajectory) -> dict[str, Any]:
+    """One walk back."""
+    return {
+        "t": way.t.tolist(),
+        "norms": norms_by_column(way),
+        "a": way.a.tolist(),
+        "state": way.state.tolist(),
+        "rebuilt": None if way.rebuilt is None else way.rebuilt.tolist(),
+        "backward": [row.as_dict() for row in way.backward],
+    }
+
+
 def study_json(study: AdjointStudy) -> str:
     """All of it: the numbers of the summary, the norms, the trajectory itself, the traces."""
     way, problem = study.way, study.problem
-
-    def numbers(x: Tensor | None) -> list | None:
-        return None if x is None else x.tolist()
 
     record = {
         "problem": problem.name,
@@ -106,17 +116,12 @@ def study_json(study: AdjointStudy) -> str:
         "nfe_forward": way.stats.nfe,
         "nfe_backward": way.stats.nfe_backward,
         "reconstruction_error": way.stats.reconstruction_error,
-        "start_gradient": numbers(study.start_gradient),
+        "start_gradient": None if study.start_gradient is None else study.start_gradient.tolist(),
         "start_gradient_norm": study.norm,
         "relative_difference_to_discrete": study.difference,
         "blocks": way.blocks,
-        "t": numbers(way.t),
-        "norms": norms_by_column(study),
-        "a": numbers(way.a),
-        "state": numbers(way.state),
-        "rebuilt": numbers(way.rebuilt),
         "forward": [row.as_dict() for row in way.forward],
-        "backward": [row.as_dict() for row in way.backward],
-        "given_up": [row.as_dict() for row in way.given_up],
+        **_walk(way),
+        "given_up": None if way.given_up is None else _walk(way.given_up),
     }
     return json.dumps(plain(record), allow_nan=False) + "\n"
