@@ -95,8 +95,8 @@ def inspect(
     Writes to OUTPUT_DIR/PROBLEM: pictures of the solution, step sizes, error ratios, stability regions,
     work against precision; the trace of every attempt as CSV and JSON; summary.json.
 
-    With --adjoint: adjoint.png, and for each gradient the norms of dL/dz(t), the rebuilt state's distance,
-    the steps forward and backward as CSV and JSON.
+    With --adjoint: adjoint.png, and for each gradient as CSV and JSON norms of dL/dz(t), how far
+    the rebuilt state is off, and the steps in both directions.
 
     A solve that fails is drawn as far as it came; the exit status is then 1.
     """

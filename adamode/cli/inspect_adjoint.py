@@ -82,7 +82,7 @@ def inspect_adjoint(
                 _print_attempts(study, rows, forward=not studies)
             studies.append(study)
     except SolverError as error:  # of the forward solve: there is nothing to walk back
-        draw = "" if name in MODELS else f" adamode inspect {name} draws how far it came."
+        draw = "" if name in MODELS else " The same call without --adjoint draws how far it came."
         typer.echo(f"error: the forward solve: {error}{draw}", err=True)
         return True
     typer.echo(f"{adjoint_summary(studies)}\n")
