@@ -60,6 +60,7 @@ def measure_memory(quick: bool, say: Say) -> dict[str, str]:
     peak = "\nPeak of forward and backward:\n\n"
     return {
         "memory": kept + tables.growth(found, steps, "kept") + peak + tables.growth(found, steps, "peak"),
+        "retaken": tables.retakes(growth.STEPS),
         "batches": tables.batches(batches),
     }
 

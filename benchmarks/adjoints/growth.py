@@ -12,6 +12,7 @@ from torch import Tensor
 
 import adamode
 from adamode import Backsolve, Direct, Discrete, Interpolating
+from adamode.adjoint.checkpointing import Take, Thinning, walk_back
 
 from .cases import Case, make
 from .meter import Meter, memory
@@ -64,9 +65,20 @@ def growth(steps: Sequence[int], say: Callable[[str], None]) -> tuple[dict[str, 
     return found, state_bytes(case)
 
 
+def retaken(steps: int, checkpoints: int) -> float:
+    """How many times a step is taken again in the walk back, on average: arithmetic, nothing is solved."""
+    thinning, kept = Thinning(max(checkpoints // 2, 1)), set()  # as the checkpointed tape places them
+    for n in range(steps):
+        if thinning.offer(n):
+            kept.add(n)
+        kept -= set(thinning.gone)
+    actions = walk_back(sorted(kept), steps, checkpoints - len(kept))
+    return sum(one.end - one.start for one in actions if isinstance(one, Take)) / steps
+
+
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """gradient_bytes: of θ.  states: of z0.  peak: of the backward pass beyond what it found kept."""
+    """theta, state: bytes.  backward: by choice, the backward pass's peak beyond what it found kept."""
 
     batch: int
     theta: int

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from .cost import Costs
-from .growth import Batch, Growth, exponent
+from .growth import Batch, Growth, exponent, retaken
 from .guard import HARD, Outcome
 from .slopes import Line
 
@@ -96,6 +96,18 @@ def growth(found: dict[str, Growth], steps: Sequence[int], which: str) -> str:
         values = getattr(one, which)
         rows.append((code(name), *map(kib, values), f"{exponent(steps, values):.2f}"))
     return table(("KiB", *(f"N = {n:,}" for n in steps), "∝ N^p, p ="), rows)
+
+
+def retakes(steps: Sequence[int]) -> str:
+    """How often steps are taken again with ⌈√N⌉, ⌈log₂N⌉ and 8 checkpoints."""
+    rows = []
+    for name, count in (
+        ("⌈√N⌉", lambda n: math.isqrt(n - 1) + 1),
+        ("⌈log₂N⌉", lambda n: math.ceil(math.log2(n))),
+        ("8", lambda n: 8),
+    ):
+        rows.append((name, *(f"{retaken(n, count(n)):.1f} ({count(n)})" for n in steps)))
+    return table(("times a step is taken again (checkpoints)", *(f"N = {n:,}" for n in steps)), rows)
 
 
 def batches(found: Sequence[Batch]) -> str:
