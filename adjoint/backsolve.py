@@ -48,7 +48,8 @@ def seminorm(norm: Norm) -> Norm:
 class StateAndAdjoint:
     """A Carrier of [z, a], [2, *z].
 
-    settings: of the reverse solve, its norm that of one half.  times, values: the observations.
+    settings: of the reverse solve, its norm that of one half; distances are in its tolerance.
+    times, values: the observations.
     forward_to: (i, t) → the state at t solved forwards from observation i, for error texts.
     """
 

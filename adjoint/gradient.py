@@ -64,8 +64,8 @@ class Backsolve:
 
     rtol, atol, method: of the reverse solve; the forward ones where None.
     norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
-    reconstruction_limit: the largest distance allowed, in units of the tolerance (RMS): what a
-    gradient error of about the same multiple of the tolerance goes with.
+    reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
+    forward and reverse: what a gradient error of about the same multiple of it goes with.
     anchors: how many states of the forward pass may be kept besides the observations (0: none).
     """
 

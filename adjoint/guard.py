@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..solvers.errors import SolverError, solver_error
+from ..solvers.norms import Tolerance
+from ..solvers.samples import SampleSettings
 from ..solvers.solve import Settings
 from .dynamics import Dynamics
+
+AnySettings = TypeVar("AnySettings", Settings, SampleSettings)
 
 WAY_OUT = (
     "adamode.solve(..., gradient=adamode.Discrete()), or Interpolating(), takes the state from the forward "
@@ -20,6 +26,24 @@ WAY_OUT = (
 def distance(back: Tensor, stored: Tensor, settings: Settings) -> Tensor:
     """How far a rebuilt state is from the stored one: the norm of the difference in tolerances, 0-d."""
     return settings.norm((back - stored) / settings.tolerance.scale(stored))
+
+
+def judged_by(settings: AnySettings, forward: AnySettings) -> AnySettings:
+    """The reverse settings with the looser of both tolerances, for measuring distances.
+
+    The stored state is only as near to the solution as the forward tolerance: a reverse solve that is
+    finer comes back to the solution, and not to it.
+    """
+    ours, theirs = settings.tolerance, forward.tolerance
+    tolerance = Tolerance(_larger(ours.rtol, theirs.rtol), _larger(ours.atol, theirs.atol))
+    return dataclasses.replace(settings, tolerance=tolerance)
+
+
+def _larger(a: float | Tensor, b: float | Tensor) -> float | Tensor:
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return max(a, b)
+    both = (torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else torch.float64) for x in (a, b))
+    return torch.maximum(*both)
 
 
 def too_far_text(t: float, found: float, limit: float) -> str:

@@ -18,6 +18,7 @@ from ..solvers.stacked_dense import StackedDense
 from .autograd_dynamics import AutogradDynamics
 from .dynamics import Dynamics
 from .gradient import Backsolve, Discrete, Gradient, Interpolating
+from .guard import judged_by
 from .quadrature import ThetaSum
 from .sample_discrete import SampleDiscreteWalk
 from .sample_record import SampleAnchors, SampleCheckpointTape, SampleTape
@@ -156,7 +157,8 @@ def _carrier(
     context: SampleContext, dynamics: Dynamics, settings: SampleSettings, backsolve: Backsolve | None
 ) -> SampleCarrier:
     if backsolve is not None:
-        return SampleStateAndAdjoint(dynamics, settings, context.axes, context.stats)
+        judge = judged_by(settings, context.settings)
+        return SampleStateAndAdjoint(dynamics, judge, context.axes, context.stats)
     numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
     dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
     return SampleAdjointAlone(dynamics, dense, settings, context.axes, context.stats)

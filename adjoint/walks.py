@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,20 +17,19 @@ from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Tolerance
 from ..solvers.output import Place
-from ..solvers.samples import SampleSettings
 from ..solvers.solve import Settings, forward_solve
 from ..solvers.stepper import Step
 from .backsolve import StateAndAdjoint
 from .discrete import DiscreteWalk
 from .dynamics import Dynamics
 from .gradient import Backsolve, Discrete, Gradient, Interpolating
+from .guard import AnySettings, judged_by
 from .interpolating import AdjointAlone
 from .problem import Problem, Walk
 from .record import Anchors, CheckpointTape, Tape
 from .repeatable import LastEvaluation
 from .reverse import ReverseSolve, Watch
 
-AnySettings = TypeVar("AnySettings", Settings, SampleSettings)
 PATIENCE = 20  # how many times the forward attempts a first reverse solve may take
 
 
@@ -128,7 +127,8 @@ def _rebuild(
         field = CountedField(dynamics.forward, Stats())
         return forward_solve(field, values[i], [times[i], t], problem.settings, Stats()).values[-1]
 
-    carrier = StateAndAdjoint(dynamics, settings, times, values, problem.stats, forward_to)
+    judge = judged_by(settings, problem.settings)
+    carrier = StateAndAdjoint(dynamics, judge, times, values, problem.stats, forward_to)
     solve = ReverseSolve(
         dynamics,
         carrier,
