@@ -27,13 +27,13 @@ def measure_cost(quick: bool, say: Say) -> dict[str, str]:
     found, doubt, steps = cost.costs(models, tolerances, rounds, say)
     details = []
     for name in models:
-        own = ", ".join(f"{steps[name, tol]} at {tables.power(tol)}" for tol in tolerances)
+        own = ", ".join(f"{steps[name, tol]} at {tables.decade(tol)}" for tol in tolerances)
         own += f"; reference good to {tables.power(doubt[name])}"
         details.append(f"**{name}** (steps: {own})\n\n{tables.cells(found, name, tolerances)}")
     parts = {"summary": tables.summary(found, tolerances), "cost": "\n".join(details)}
     if not quick:
         wide, wide_steps = cost.wide_costs(7, say)
-        own = ", ".join(f"{n} at {tables.power(tol)}" for (_, tol), n in wide_steps.items())
+        own = ", ".join(f"{n} at {tables.decade(tol)}" for (_, tol), n in wide_steps.items())
         cells = tables.cells(wide, "AdamNODE, wide", cost.WIDE)
         parts["wide"] = f"Steps: {own}.\n\n{cells}"
     return parts

@@ -78,11 +78,10 @@ def retaken(steps: int, checkpoints: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """theta, state: bytes.  backward: by choice, the backward pass's peak beyond what it found kept."""
+    """theta: bytes.  backward: by choice, the backward pass's peak beyond what it found kept."""
 
     batch: int
     theta: int
-    state: int
     backward: dict[str, int]
 
 
@@ -99,7 +98,7 @@ def per_sample(batches: Sequence[int], width: int = 256) -> list[Batch]:
             ("Backsolve()", Backsolve()),
         ):
             backward[name] = _backward_peak(case, gradient)
-        found.append(Batch(batch, theta, state_bytes(case), backward))
+        found.append(Batch(batch, theta, backward))
     return found
 
 

@@ -26,7 +26,7 @@ STYLE = {
 
 def draw(found: dict[str, Growth], steps: Sequence[int], state: int, target: Path) -> None:
     """Two panels: kept after the forward pass, and the peak of forward and backward."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.4), sharey=True, layout="constrained")
     titles = ("kept between forward and backward", "peak of forward + backward")
     for axis, title, which in zip(axes, titles, ("kept", "peak"), strict=True):
         for name, growth in found.items():
@@ -40,7 +40,8 @@ def draw(found: dict[str, Growth], steps: Sequence[int], state: int, target: Pat
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("tensor memory, KiB")
-    axes[0].legend(fontsize=8, loc="upper left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside right center")
     figure.suptitle("AdamNODE's dynamics, B = 16, D = 8, float64, dopri5 with fixed steps", fontsize=11)
     scratch = target.with_name(f".{target.stem}.{os.getpid()}.png")
     target.parent.mkdir(parents=True, exist_ok=True)

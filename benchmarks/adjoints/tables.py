@@ -21,7 +21,15 @@ def power(value: float) -> str:
     """1.2e-5; "error" for NaN."""
     if math.isnan(value):
         return "error"
+    if value >= 0.1:
+        return f"{value:.2g}"
     mantissa, exponent_ = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent_)}"
+
+
+def decade(tol: float) -> str:
+    """1e-5."""
+    mantissa, exponent_ = f"{tol:.0e}".split("e")
     return f"{mantissa}e{int(exponent_)}"
 
 
@@ -60,7 +68,7 @@ def summary(found: Costs, tolerances: Sequence[float]) -> str:
         rows.append(row)
     head = [""]
     for tol in tolerances:
-        head += [f"tol {power(tol)}: error", "time", "memory"]
+        head += [f"tol {decade(tol)}: error", "time", "memory"]
     return table(head, rows)
 
 
@@ -77,7 +85,7 @@ def cells(found: Costs, model: str, tolerances: Sequence[float]) -> str:
         rows.append(row)
     head = [""]
     for tol in tolerances:
-        head += [f"tol {power(tol)}: error", "time", "KiB"]
+        head += [f"tol {decade(tol)}: error", "time", "KiB"]
     return table(head, rows)
 
 
@@ -87,7 +95,7 @@ def slopes(found: dict[str, dict[str, Line]], tolerances: Sequence[float]) -> st
         for model, lines in found.items()
         for choice, line in lines.items()
     ]
-    return table(("error of the gradient", *map(power, tolerances), "slope"), rows)
+    return table(("error of the gradient", *map(decade, tolerances), "slope"), rows)
 
 
 def growth(found: dict[str, Growth], steps: Sequence[int], which: str) -> str:
@@ -115,14 +123,13 @@ def batches(found: Sequence[Batch]) -> str:
     rows = [
         (
             str(one.batch),
-            kib(one.state),
             kib(one.theta),
             kib(one.batch * one.theta),
             *(kib(one.backward[name]) for name in names),
         )
         for one in found
     ]
-    return table(("B", "z0, KiB", "θ, KiB", "B × θ, KiB", *(f"`{n}`, KiB" for n in names)), rows)
+    return table(("B", "θ, KiB", "B × θ, KiB", *(f"`{n}`, KiB" for n in names)), rows)
 
 
 def guard(found: dict[str, Sequence[Outcome]]) -> str:
