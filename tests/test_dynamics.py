@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dynamics_zoo import MODELS, faults
 
 from adamode.models.dynamics import (
     AugmentedNODE,
@@ -81,6 +82,12 @@ def test_weights_by_stage_and_sample_enter_the_parameters_gradients_once(name, o
                 total += part
     for x, y in zip(found, by_hand, strict=True):
         assert (x - y).abs().max() <= 1e-13 * y.abs().max()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_values_vjp_and_parameters_are_those_of_the_equation_under_autograd(model):
+    """The equation is written out once more in `dynamics_zoo`; two stages, weights and times by sample."""
+    assert faults(model) == []
 
 
 def test_the_equations_are_the_papers():

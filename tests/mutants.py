@@ -1,0 +1,191 @@
+"""Every mutant of the six dynamics' files, one sign, factor, constant or name wrong in each.
+
+    python tests/mutants.py [--model NAME] [--with tests|verify|both] [--list]
+
+Each mutant is put in a copy of the repository, never in place, and judged by that model's tests and by
+``adamode verify --model``: exit status 1 kills it. The exit status is 1 where a mutant survives that is
+not in EQUIVALENT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import concurrent.futures
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
+FOLDERS = ("adamode", "adjoint", "models", "solvers", "train", "tests")
+# Names of one kind: taking another of its group is a mistake that someone makes.
+SWAPS = (("a_h", "a_m", "a_v"), ("h", "m", "v"), ("h_bar", "m_bar", "v_bar"), ("a", "b"), ("gamma", "xi"))
+SKIP = {"__init__", "theta", "augment"}  # no formulas in them
+
+# (model, line without blanks around it, what it becomes there) → why nothing can tell the difference
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One change of one file: text[start:end] becomes `after`."""
+
+    model: str
+    function: str
+    kind: str
+    line: int
+    start: int
+    end: int
+    before: str
+    after: str
+
+    def source(self, text: str) -> str:
+        """The file with the change in it; its lines keep their numbers."""
+        return text[: self.start] + self.after + text[self.end :]
+
+    def __str__(self) -> str:
+        return f"{self.model}.py:{self.line}  {self.kind}: {self.before}  →  {self.after}"
+
+
+def path_of(model: str) -> Path:
+    return Path("models", "dynamics", f"{model}.py")
+
+
+def text_of(model: str) -> str:
+    return (ROOT / path_of(model)).read_text(encoding="utf-8")
+
+
+def mutants(model: str) -> list[Mutant]:
+    """All of one model's file, in the order of its lines."""
+    text = text_of(model)
+    tree = ast.parse(text)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    found = [
+        mutant
+        for function in functions
+        if function.name not in SKIP
+        for mutant in _of_function(model, text, function)
+    ]
+    return sorted(found, key=lambda m: (m.start, m.end, m.after))
+
+
+def _of_function(model: str, text: str, function: ast.FunctionDef) -> Iterator[Mutant]:
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def offset(line: int, column: int) -> int:
+        whole = text[starts[line - 1] : starts[line]].encode()
+        return starts[line - 1] + len(whole[:column].decode())
+
+    def change(node: ast.expr, kind: str, after: str) -> Mutant:
+        start = offset(node.lineno, node.col_offset)
+        end = offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
+        return Mutant(model, function.name, kind, node.lineno, start, end, text[start:end], after)
+
+    for statement in function.body:
+        if isinstance(statement, ast.Expr):
+            continue  # the docstring
+        for node in ast.walk(statement):
+            if isinstance(node, ast.expr):
+                for kind, after in _changes(node):
+                    yield change(node, kind, after)
+
+
+def _changes(node: ast.expr) -> Iterator[tuple[str, str]]:
+    """(kind, new text) of everything that may be wrong at one node."""
+    if isinstance(node, ast.BinOp):
+        left, right = _text(node.left), _text(node.right)
+        if isinstance(node.op, ast.Add):
+            yield "sign", f"({left} - {right})"
+        elif isinstance(node.op, ast.Sub):
+            yield "sign", f"({left} + {right})"
+        elif isinstance(node.op, ast.Mult):
+            yield "factor", f"({left})"
+            yield "factor", f"({right})"
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield "sign", f"({_text(node.operand)})"
+    elif isinstance(node, ast.Constant) and type(node.value) is int:
+        yield "constant", {2: "1", 1: "0", 0: "1"}.get(node.value, str(node.value + 1))
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        for group in SWAPS:
+            if node.id in group:
+                yield "name", group[(group.index(node.id) + 1) % len(group)]
+
+
+def _text(node: ast.expr) -> str:
+    return f"({ast.unparse(node)})"
+
+
+def equivalent(mutant: Mutant) -> str | None:
+    """Why nothing can tell the mutant from the original, or None."""
+    line = text_of(mutant.model).splitlines()[mutant.line - 1].strip()
+    return EQUIVALENT.get((mutant.model, line, f"{mutant.before} → {mutant.after}"))
+
+
+def commands(model: str) -> dict[str, list[str]]:
+    """What judges a mutant: its exit status 1 kills."""
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-k", model]
+    tests = ["tests/test_dynamics.py"]
+    return {
+        "tests": [sys.executable, "-m", "pytest", *tests, *options],
+        "verify": [sys.executable, "-m", "adamode", "verify", "--model", model, "--quiet"],
+    }
+
+
+def judge(mutant: Mutant, judges: tuple[str, ...]) -> dict[str, bool]:
+    """Whether each judge kills it, in a copy of the repository of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.cfg", "pyproject.toml"):
+            shutil.copy(ROOT / name, copy / name)
+        (copy / path_of(mutant.model)).write_text(mutant.source(text_of(mutant.model)), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["OMP_NUM_THREADS"] = "1"
+        killed = {}
+        for name in judges:
+            command = commands(mutant.model)[name]
+            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False)
+            killed[name] = done.returncode == 1
+        return killed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", choices=MODELS, action="append")
+    parser.add_argument("--with", dest="judges", choices=("tests", "verify", "both"), default="both")
+    parser.add_argument("--list", action="store_true", help="print the mutants and stop")
+    given = parser.parse_args()
+    made = [m for model in given.model or MODELS for m in mutants(model)]
+    if given.list:
+        for mutant in made:
+            print(mutant)
+        print(len(made), "mutants")
+        return 0
+    judges = ("tests", "verify") if given.judges == "both" else (given.judges,)
+    survived, excused = [], 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for mutant, killed in zip(made, pool.map(lambda m: judge(m, judges), made), strict=True):
+            verdicts = "  ".join(f"{name}: {'killed' if ok else 'SURVIVED'}" for name, ok in killed.items())
+            reason = equivalent(mutant)
+            print(f"{verdicts}  {mutant}{f'  (equivalent: {reason})' if reason else ''}", flush=True)
+            if reason:
+                excused += 1
+            elif not all(killed.values()):
+                survived.append(mutant)
+    print(f"{len(made)} mutants, {excused} equivalent, {len(survived)} survived")
+    for mutant in survived:
+        print("survived:", mutant)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
