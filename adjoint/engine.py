@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers.errors import ArgumentError, ReconstructionError
+from ..solvers.errors import ReconstructionError
 from ..solvers.field import CountedField
 from ..solvers.solve import Run, forward_solve
 from .dynamics import Dynamics
-from .function import Solve, Task
+from .function import Solve, Task, refuse_transforms
 from .gradient import Direct, Gradient
 from .problem import Problem, Walk
 from .time_move import moved_end, moved_start
@@ -59,11 +59,7 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         theta = dynamics.theta()
         if not any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
             return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
-        if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in (problem.z0, problem.t, *theta)):
-            raise ArgumentError(
-                "a transform of torch.func is around this solve, and an adjoint has no rule for it: use "
-                "adamode.odeint or gradient=adamode.Direct(), or torch.autograd.grad in its place."
-            )
+        refuse_transforms((problem.z0, problem.t, *theta))
         runs: list[Run] = []
         recording = record_for(problem, dynamics, gradient)
         task = _task(problem, dynamics, runs, recording)

@@ -20,7 +20,7 @@ from ..solvers.samples import Rows, SampleSettings, SampleStep, beside
 from ..solvers.status import Status
 from ..solvers.trace import SampleTrace
 from .dynamics import Dynamics
-from .function import Solve, Task
+from .function import Solve, Task, refuse_transforms
 from .gradient import Direct, Gradient
 from .sample_walks import SampleContext, record_samples
 
@@ -149,6 +149,7 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
             problem.stats.n_calls = int(problem.stats.nfe)  # func's parameters may be found by a call
             theta = dynamics.theta()
             if any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
+                refuse_transforms((problem.z0, problem.t, *theta))
                 return _adjoint(problem, dynamics, gradient, kept)
         with torch.no_grad():
             run = problem.solve(problem.z0.detach(), plain, kept)

@@ -119,14 +119,25 @@ class CheckedDynamics(Dynamics):
     ) -> tuple[Tensor | None, ...]:
         """The inner one's, number and shapes checked."""
         theta = self.theta()
-        gradients = tuple(self.inner.parameter_gradients(saved, deltas, weights))
+        returned = self.inner.parameter_gradients(saved, deltas, weights)
         name = type(self.inner).__name__
+        if not isinstance(returned, (tuple, list)):
+            raise DynamicsError(
+                f"{name}.parameter_gradients returned a {type(returned).__name__}; it must return a tuple, "
+                "one gradient for each tensor of theta(), in that order (None for zero)."
+            )
+        gradients = tuple(returned)
         if len(gradients) != len(theta):
             raise DynamicsError(
                 f"{name}.parameter_gradients returned {len(gradients)} gradients for the {len(theta)} "
                 "tensors of theta(): one for each, in that order (None for zero)."
             )
         for i, (gradient, p) in enumerate(zip(gradients, theta, strict=True)):
+            if gradient is not None and not isinstance(gradient, Tensor):
+                raise DynamicsError(
+                    f"{name}.parameter_gradients: entry {i} is a {type(gradient).__name__}; it must be a "
+                    "tensor, or None for zero."
+                )
             if gradient is not None and gradient.shape != p.shape:
                 raise DynamicsError(
                     f"{name}.parameter_gradients: entry {i} has shape {tuple(gradient.shape)}, but "

@@ -85,9 +85,10 @@ class Swing(nn.Module, Dynamics):
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        ones = [1.0] * len(saved) if weights is None else list(weights)
-        w_bar = sum(c * (h.T @ d) for c, (_, h, _, _), (d, _) in zip(ones, saved, deltas, strict=True))
-        g_bar = sum(-c * (a * m).sum() for c, (_, _, m, _), (_, a) in zip(ones, saved, deltas, strict=True))
+        # by stage [n], or by stage and sample [n, B]
+        ones = [1.0] * len(saved) if weights is None else [c.reshape(-1, 1) for c in weights]
+        w_bar = sum(h.T @ (c * d) for c, (_, h, _, _), (d, _) in zip(ones, saved, deltas, strict=True))
+        g_bar = sum(-(c * a * m).sum() for c, (_, _, m, _), (_, a) in zip(ones, saved, deltas, strict=True))
         return w_bar, g_bar
 
 
