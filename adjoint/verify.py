@@ -115,8 +115,19 @@ def differences(
     return found
 
 
-def vjp_checks(dynamics: Dynamics, t: Tensor, z: Tensor, *, seed: int = 0) -> list[Check]:
-    """One VJP of a dynamics, with a random cotangent: every block, every tensor of theta().
+@dataclasses.dataclass(frozen=True)
+class VjpCase:
+    """One VJP with a random cotangent w: what it gave, and ⟨F, w⟩ as a function of what the tensors hold."""
+
+    quantities: tuple[Quantity, ...]
+    found: tuple[Tensor | None, ...]
+    exact: tuple[Tensor | None, ...]
+    differentiable: bool
+    value: Callable[[], float]
+
+
+def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0) -> VjpCase:
+    """One VJP of a dynamics, with a random cotangent: every block, every tensor of theta() that learns.
 
     t: 0-d, or as `Dynamics.forward` takes it.  z: [K, B, *S].  float32 is converted to float64.
     Raises ArgumentError or ArgumentTypeError for what is not a dynamics and its state.
@@ -146,22 +157,28 @@ def vjp_checks(dynamics: Dynamics, t: Tensor, z: Tensor, *, seed: int = 0) -> li
         dz, _ = dynamics.forward(t, leaf)
     exact: list[Tensor | None] = [None] * (len(blocks) + len(theta))
     if dz.requires_grad:  # else forward is not differentiable, and finite differences must do
-        wanted = [q.tensor for q in theta if q.tensor.requires_grad]
-        z_exact, *rest = torch.autograd.grad(dz, (leaf, *wanted), cotangent, allow_unused=True)
+        learnt = [q.tensor for q in theta if q.tensor.requires_grad]
+        z_exact, *rest = torch.autograd.grad(dz, (leaf, *learnt), cotangent, allow_unused=True)
         z_exact = torch.zeros_like(z) if z_exact is None else z_exact
-        found = iter(rest)
-        exact = [*z_exact, *(next(found) if q.tensor.requires_grad else None for q in theta)]
+        each = iter(rest)
+        exact = [*z_exact, *(next(each) if q.tensor.requires_grad else None for q in theta)]
 
     def value() -> float:
         with torch.no_grad():
             return (dynamics.forward(t, z)[0] * cotangent).sum().item()
 
+    rows = zip([*blocks, *theta], [*z_bar, *theta_bar], exact, strict=True)
+    # Blocks are slices of a state without grad; a frozen parameter is nothing to check.
+    kept = [row for i, row in enumerate(rows) if i < len(blocks) or row[0].tensor.requires_grad]
+    quantities, found, wanted = zip(*kept, strict=True)
+    return VjpCase(quantities, found, wanted, dz.requires_grad, value)
+
+
+def vjp_checks(case: VjpCase, *, seed: int = 0) -> list[Check]:
+    """Every quantity of the case against autograd, where F is differentiable, and finite differences."""
     checks = []
-    pairs = zip([*blocks, *theta], [*z_bar, *theta_bar], exact, strict=True)
-    for quantity, got, want in pairs:
-        if quantity in theta and not quantity.tensor.requires_grad:
-            continue
-        checks += judged(quantity, got, want, value, seed, dz.requires_grad, BOUND_EXACT)
+    for quantity, got, want in zip(case.quantities, case.found, case.exact, strict=True):
+        checks += judged(quantity, got, want, case.value, seed, case.differentiable, BOUND_EXACT)
     return checks
 
 

@@ -6,19 +6,22 @@ control does not enter the difference quotient, and its limit is the derivative 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ..solvers.state import Layout, layout_of
 from .autograd_dynamics import discover_parameters
 from .dynamics import Dynamics
-from .gradient import Direct, Discrete
+from .gradient import Backsolve, Direct, Discrete, Interpolating
 from .solve import solve
 from .verify import (
     BOUND_DIFFERENCES,
@@ -33,15 +36,22 @@ from .verify import (
     in_double,
     theta_of,
 )
+from .verify_slopes import Along, Taylor, along, compare_along, taylor
+
+GAP_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
 class References:
-    """What a solve's gradients should be: by autograd, and by finite differences at some entries."""
+    """What a solve's gradients should be: by autograd, and by finite differences.
+
+    differences: at some entries of each quantity ({}: none).  lines: along a random direction (or None).
+    """
 
     quantities: tuple[Quantity, ...]
     exact: tuple[Tensor, ...]
     differences: tuple[Entries, ...]
+    lines: tuple[Along | None, ...]
 
 
 class GradientProblem:
@@ -63,6 +73,12 @@ class GradientProblem:
         self.batch_axis = 1 if isinstance(func, Dynamics) else 0
         self.theta = self._parameters(layout)
         self.weights: list[Tensor] | None = None
+
+    def at_tolerance(self, tolerance: float) -> GradientProblem:
+        """The same problem with rtol = atol = tolerance."""
+        changed = copy.copy(self)
+        changed.arguments = {**self.arguments, "rtol": tolerance, "atol": tolerance}
+        return changed
 
     def _parameters(self, layout: Layout) -> list[Quantity]:
         if isinstance(self.func, Dynamics):
@@ -105,31 +121,44 @@ class GradientProblem:
 
     def gradient(self, choice: Any) -> list[Tensor | None]:
         """dL/d(quantity) by a gradient choice of `solve`, in the order of `quantities`."""
-        solution = solve(self.func, self._y0(), self.t, **{**self.arguments, "gradient": choice})
+        return self._gradient_of(
+            solve(self.func, self._y0(), self.t, **{**self.arguments, "gradient": choice}).y
+        )
+
+    def _gradient_of(self, y: Any) -> list[Tensor | None]:
         inputs = (*self.leaves, *(q.tensor for q in self.theta))
-        found = torch.autograd.grad(self._loss(solution.y), inputs, allow_unused=True)
+        found = torch.autograd.grad(self._loss(y), inputs, allow_unused=True)
         start, theta = list(found[: len(self.leaves)]), found[len(self.leaves) :]
         if isinstance(self.func, Dynamics):
             start = [None] * len(self.leaves[0]) if start[0] is None else list(start[0])
         return [*start, *theta]
 
-    def references(self, *, by_differences: bool = True) -> References:
-        """Both references (or autograd alone); the steps are those that an unperturbed solve takes."""
+    def gradient_of(self, values: Callable[[Any, Tensor], Any]) -> list[Tensor | None]:
+        """dL/d(quantity) by autograd through another way to y, values(y0, t)."""
+        return self._gradient_of(values(self._y0(), self.t))
+
+    def references(self, *, entries: int = 1, directions: bool = True) -> References:
+        """Autograd, and finite differences at so many entries and along a direction of each quantity.
+
+        The steps are those that an unperturbed solve takes.
+        """
         quantities = self.quantities()
         exact = [
             torch.zeros_like(q.tensor) if g is None else g
             for q, g in zip(quantities, self.gradient(Direct()), strict=True)
         ]
-        if not by_differences:
-            return References(quantities, tuple(exact), tuple({} for _ in quantities))
-        replay = self._replay()
-        found = tuple(
-            differences(replay, q.tensor, int(g.abs().flatten().argmax()), self.seed)
+        if not entries and not directions:
+            nothing = ({},) * len(quantities), (None,) * len(quantities)
+            return References(quantities, tuple(exact), *nothing)
+        value = self.replay()
+        found: list[Entries] = [
+            differences(value, q.tensor, int(g.abs().flatten().argmax()), self.seed, entries)
             for q, g in zip(quantities, exact, strict=True)
-        )
-        return References(quantities, tuple(exact), found)
+        ]
+        lines = [along(value, q.tensor, self.seed) if directions else None for q in quantities]
+        return References(quantities, tuple(exact), tuple(found), tuple(lines))
 
-    def _replay(self) -> Callable[[], float]:
+    def replay(self) -> Callable[[], float]:
         """L as a function of what the tensors hold now, along the steps of now."""
         if self.arguments.get("dt") is not None:
             return lambda: self._loss(self._solve(self._y0(detach=True), self.t, self.arguments)).item()
@@ -167,26 +196,80 @@ class GradientProblem:
 
 
 def gradient_checks(
-    problem: GradientProblem,
-    choice: Any,
+    found: Sequence[Tensor | None],
     references: References,
-    bound: float | None = None,
+    bound: float | None,
     *,
-    judge: bool = True,
+    direction: str = "dot-product",
 ) -> list[Check]:
-    """A gradient choice against both references; judge=False: autograd alone, without a bound."""
-    bound = bound_of(choice, problem.arguments) if bound is None else bound
+    """A gradient against the references; bound None: autograd alone, not judged.
+
+    direction: what the comparison along a direction is called.
+    """
     checks = []
-    quantities = zip(
-        references.quantities, problem.gradient(choice), references.exact, references.differences, strict=True
+    rows = zip(
+        references.quantities, found, references.exact, references.differences, references.lines, strict=True
     )
-    for quantity, found, exact, entries in quantities:
+    for quantity, got, exact, entries, line in rows:
         name, shape = quantity.name, quantity.tensor.shape
-        checks.append(compare(name, "autograd", found, exact, bound if judge else None))
-        if judge:
-            loose = max(bound, BOUND_DIFFERENCES)
-            checks.append(compare_entries(name, found, entries, shape, loose))
+        checks.append(compare(name, "autograd", got, exact, bound))
+        if bound is None:
+            continue
+        loose = max(bound, BOUND_DIFFERENCES)
+        if entries:
+            checks.append(compare_entries(name, got, entries, shape, loose))
+        if line is not None:
+            checks.append(compare_along(name, direction, got, line, loose))
     return checks
+
+
+def gradient_taylor(problem: GradientProblem, found: Sequence[Tensor | None]) -> Taylor:
+    """The Taylor remainder of a gradient along the steps of the unperturbed solve."""
+    return taylor(problem.replay(), problem.quantities(), found, problem.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """How far a continuous adjoint is from the discrete one at a tolerance, relative to the largest entry."""
+
+    tolerance: float
+    interpolating: float | None
+    backsolve: float | None
+
+
+def gaps(problem: GradientProblem, tolerances: Sequence[float] = GAP_TOLERANCES) -> tuple[Gap, ...]:
+    """The gap between both kinds of gradient as rtol = atol falls; None where an adjoint cannot go on.
+
+    () where the steps are fixed: there is no tolerance then.
+    """
+    if problem.arguments.get("dt") is not None:
+        return ()
+    found = []
+    for tolerance in tolerances:
+        each = problem.at_tolerance(tolerance)
+        try:
+            exact = each.gradient(Discrete())
+        except SolverError:  # the solve itself: nothing to compare
+            return tuple(found)
+        found.append(
+            Gap(tolerance, *(_gap(each, choice, exact) for choice in (Interpolating(), Backsolve())))
+        )
+    return tuple(found)
+
+
+def _gap(problem: GradientProblem, choice: Any, exact: Sequence[Tensor | None]) -> float | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AdamodeWarning)
+            found = problem.gradient(choice)
+    except SolverError:
+        return None
+    worst = 0.0
+    for quantity, got, want in zip(problem.quantities(), found, exact, strict=True):
+        want = torch.zeros_like(quantity.tensor) if want is None else want
+        check = compare(quantity.name, "discrete", got, want, None)
+        worst = max(worst, check.relative_error) if math.isfinite(check.relative_error) else math.inf
+    return worst
 
 
 def bound_of(choice: Any, arguments: dict[str, Any]) -> float:

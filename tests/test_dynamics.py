@@ -14,8 +14,8 @@ from adamode.models.dynamics import (
     SecondOrderODE,
 )
 from adamode.models.dynamics.anode import augment
-from adamode.models.fields import MLP
-from adamode.solvers.errors import ArgumentError, ArgumentTypeError
+from adamode.models.fields import MLP, AutogradField
+from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 
 D = torch.float64
 
@@ -150,3 +150,18 @@ def test_augmenting_appends_zeros_to_dim_1():
     assert wide.shape == (2, 5, 4)
     assert torch.equal(wide[:, :3], h)
     assert not wide[:, 3:].any()
+
+
+def test_a_second_order_field_of_the_users_own_returns_the_channels_of_h_alone():
+    torch.manual_seed(0)
+    mlp = MLP(6, (7,), out_dim=3).to(D)
+    for field in (lambda t, hv: mlp(t, hv), AutogradField(lambda t, hv: mlp(t, hv))):
+        second, z = SecondOrderODE(field), torch.randn(2, 4, 3, dtype=D)
+        a = torch.randn(2, 4, 3, dtype=D)
+        found, expected = second.forward(torch.tensor(0.3, dtype=D), z), SecondOrderODE(mlp)
+        dz, saved = expected.forward(torch.tensor(0.3, dtype=D), z)
+        assert torch.allclose(found[0], dz)
+        assert torch.allclose(second.vjp(found[1], a)[0], expected.vjp(saved, a)[0])
+    wrong = SecondOrderODE(lambda t, hv: hv)
+    with pytest.raises(DynamicsError, match=r"\(4, 6\).*must return \(4, 3\)"):
+        wrong.forward(torch.tensor(0.3, dtype=D), z)

@@ -23,7 +23,7 @@ class SecondOrderODE(nn.Module, Dynamics):
 
     def __init__(self, field: Any):
         super().__init__()
-        self.field = as_field(field)
+        self.field = as_field(field, joined=2)
 
     def theta(self) -> tuple[Tensor, ...]:
         """The field's parameters."""

@@ -59,14 +59,21 @@ class AutogradField(nn.Module):
     """Any f(t, h) → dh, an `nn.Module` or a function, with the field's four methods by autograd.
 
     params: the leaf tensors that a function depends on (a module's parameters are known); None:
-    those that its graph reaches, looked up by `discover`.
+    those that its graph reaches, looked up by `discover`.  joined: how many blocks h joins in dim 1
+    (2 in the second-order model); f has the channels of one.
     The graph of each evaluation is kept in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     """
 
-    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], params: tuple[Tensor, ...] | None = None):
+    def __init__(
+        self,
+        func: Callable[[Tensor, Tensor], Tensor],
+        params: tuple[Tensor, ...] | None = None,
+        *,
+        joined: int = 1,
+    ):
         super().__init__()
-        self.func = func
+        self.func, self.joined = func, joined
         self.open = params is None and not isinstance(func, nn.Module)
         self.params = tuple(params or ())
 
@@ -119,10 +126,17 @@ class AutogradField(nn.Module):
             return tuple(None for _ in theta)
         return torch.autograd.grad(outputs, theta, cotangents, retain_graph=True, allow_unused=True)
 
-    @staticmethod
-    def _checked(f: Any, h: Tensor) -> Tensor:
+    def _checked(self, f: Any, h: Tensor) -> Tensor:
         if not isinstance(f, Tensor):
             raise DynamicsError(f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h.")
+        if self.joined > 1:
+            one = (h.shape[0], h.shape[1] // self.joined, *h.shape[2:])
+            if f.shape != one or f.dtype != h.dtype or f.device != h.device:
+                raise DynamicsError(
+                    f"field(t, [h, v]) returned {tuple(f.shape)} of {f.dtype} on {f.device} for [h, v] "
+                    f"{tuple(h.shape)} of {h.dtype} on {h.device}; it must return {one}, like h alone."
+                )
+            return f
         if f.shape != h.shape or f.dtype != h.dtype or f.device != h.device:
             raise DynamicsError(
                 f"field(t, h) returned {tuple(f.shape)} of {f.dtype} on {f.device} for h "
@@ -145,11 +159,14 @@ def stacked(items: list[Tensor], weights: Tensor | None = None) -> Tensor:
     return whole * per_sample(rows.reshape(-1), whole)
 
 
-def as_field(field: Any) -> Any:
+def as_field(field: Any, *, joined: int = 1) -> Any:
     """The field itself where it has the four methods, else `AutogradField` around it.
 
+    joined: see `AutogradField`.
     Raises ArgumentTypeError for something that cannot be called.
     """
+    if isinstance(field, AutogradField) and field.joined != joined:
+        return AutogradField(field.func, None if field.open else field.params, joined=joined)
     if isinstance(field, (Field, AutogradField)):
         return field
     if all(
@@ -157,7 +174,7 @@ def as_field(field: Any) -> Any:
     ):
         return field
     if callable(field):
-        return AutogradField(field)
+        return AutogradField(field, joined=joined)
     raise ArgumentTypeError(
         f"field={field!r} cannot be called; give a module or a function f(t, h) that returns dh like h."
     )

@@ -1,0 +1,270 @@
+"""`verify_models`: the six models, each against its references, by variant, gradient and stepping mode."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
+from ..adjoint.verify import Check, compare
+from ..adjoint.verify_solve import GradientProblem, References, gradient_checks
+from ..models.dynamics.adamnode import FORMS
+from .analytic import closed_solution, has_closed_solution
+from .rows import ModelReport, ModelRow, PrintedError
+from .statements import check_statements
+from .zoo import Instance, Variant, check_names, chosen_variants
+
+STEPPINGS = ("shared", "per_sample")
+CHOICES = {
+    "discrete": Discrete(),
+    "discrete-state": Discrete(keep="state"),
+    "discrete-checkpoints": Discrete(checkpoints=2),
+    "interpolating": Interpolating(),
+    "backsolve": Backsolve(),
+}
+GRADIENTS = tuple(CHOICES)
+CONTINUOUS = ("interpolating", "backsolve")
+# `Discrete` is exact at any tolerance, and is checked where its steps are large. What follows the
+# tolerance must reach 1e-7 at the tight one, and all must against the solution itself.
+LOOSE, TIGHT, FINE = 1e-6, 1e-10, 1e-12
+BOUND_EXACT, BOUND_TIGHT = 1e-9, 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How one instance is checked.
+
+    Of the discrete adjoints along large steps: loose_method, loose (tolerance). Of what follows the
+    tolerance: tight_method, tight, and its bound.
+    """
+
+    instance: Instance
+    loose_method: str = "dopri5"
+    tight_method: str = "dop853"
+    loose: float = LOOSE
+    tight: float = TIGHT
+    bound: float = BOUND_TIGHT
+    times: tuple[float, ...] = (0.0, 0.37, 1.0)
+
+    def problem(self, tolerance: float, method: str, stepping: str) -> tuple[Any, GradientProblem]:
+        """The instance's solve at a tolerance."""
+        return self.instance.problem(
+            rtol=tolerance, atol=tolerance, method=method, stepping=stepping, t=self.times
+        )
+
+
+def verify_models(
+    *,
+    models: Iterable[str] | None = None,
+    denominators: Iterable[str] | None = None,
+    activations: Iterable[str] | None = None,
+    forms: Iterable[str] = FORMS,
+    gradients: Iterable[str] = GRADIENTS,
+    full: bool = False,
+    seed: int = 0,
+    seeds_printed: int = 8,
+    device: str = "cpu",
+) -> ModelReport:
+    """Checks the models' hand-derived gradients, in float64 and both stepping modes.
+
+    models, denominators (AdamNODE's), activations (GHBNODE's): None for all.
+    forms: of AdamODE's VJP; those that are not "exact" are measured and not judged.
+    full: every adaptive method, other fields, decreasing times and three seeds besides.
+    seeds_printed: problems over which the printed forms' errors are summed up.
+    Raises ArgumentError for an unknown name, with the nearest.
+    """
+    forms, gradients = tuple(forms), tuple(gradients)
+    check_names("form", forms, FORMS)
+    check_names("gradient", gradients, GRADIENTS)
+    variants = chosen_variants(
+        *(None if x is None else tuple(x) for x in (models, denominators, activations))
+    )
+    if "exact" not in forms:  # the others are AdamODE's alone
+        variants = tuple(v for v in variants if v.model == "adamnode")
+    rows: list[ModelRow] = []
+    for variant in variants:
+        for plan in plans(variant, seed, device, full=full):
+            rows += plan_rows(plan, gradients, forms if variant.model == "adamnode" else ("exact",))
+    adam = any(v.model == "adamnode" for v in variants)
+    printed = tuple(printed_error(f, range(seeds_printed), device) for f in forms if adam and f != "exact")
+    return ModelReport(tuple(rows), printed, check_statements(device) if printed else ())
+
+
+def plans(variant: Variant, seed: int, device: str, *, full: bool) -> Iterator[Plan]:
+    """One plan, or (full) the product with fields, methods, directions of time and seeds."""
+    yield Plan(Instance(variant, seed, device=device))
+    if not full:
+        return
+    for field in ("conv", "autograd"):
+        yield Plan(Instance(variant, seed, field, device))
+    for loose, large, tight, small in (
+        ("bosh3", 1e-4, "tsit5", 1e-9),
+        ("adaptive_heun", 1e-3, "dopri5", 1e-9),
+        ("fehlberg2", 1e-3, "bosh3", 1e-6),
+        ("tsit5", 1e-6, "dopri8", 1e-10),
+        ("dopri8", 1e-6, "dop853", 1e-11),
+        ("dop853", 1e-6, "dop853", 1e-8),
+    ):
+        instance, bound = Instance(variant, seed + 1, device=device), max(1e3 * small, BOUND_TIGHT)
+        yield Plan(instance, loose, tight, large, small, bound)
+    for more in (1, 2):
+        yield Plan(Instance(variant, seed + more, device=device))
+    yield Plan(Instance(variant, seed, device=device, least=5.0), times=(1.0, 0.7, 0.5))
+
+
+def plan_rows(plan: Plan, gradients: Sequence[str], forms: Sequence[str]) -> list[ModelRow]:
+    """All comparisons of one instance; the fine solve and the closed solution are shared by all."""
+    rows: list[ModelRow] = []
+    tight = tuple(g for g in gradients if g in ("discrete", *CONTINUOUS))
+    judged = "exact" in forms
+    fine = None
+    if tight and judged:
+        _, problem = plan.problem(FINE, "dop853", "shared")
+        fine = _filled(problem, problem.gradient(Direct()))
+    for stepping in STEPPINGS:
+        rows += _loose_rows(plan, stepping, [g for g in gradients if g not in CONTINUOUS], forms)
+        rows += _tight_rows(plan, stepping, tight, forms, fine)
+        if judged:
+            rows += _analytic_rows(plan, stepping, tight)
+    return rows
+
+
+def _loose_rows(plan: Plan, stepping: str, gradients: Sequence[str], forms: Sequence[str]) -> list[ModelRow]:
+    """The discrete adjoints against autograd and differences through the same large steps."""
+    if not gradients:
+        return []
+    dynamics, problem = plan.problem(plan.loose, plan.loose_method, stepping)
+    references = problem.references(entries=0, directions="exact" in forms)
+    rows = []
+    for gradient in gradients:
+        for form in forms:
+            found = _gradient(dynamics, problem, gradient, form)
+            rows += _against(
+                plan, plan.loose_method, stepping, gradient, form, found, references, BOUND_EXACT
+            )
+    return rows
+
+
+def _tight_rows(
+    plan: Plan, stepping: str, gradients: Sequence[str], forms: Sequence[str], fine: Any
+) -> list[ModelRow]:
+    """The continuous adjoints against autograd and differences, and all against the fine solve."""
+    if not gradients:
+        return []
+    dynamics, problem = plan.problem(plan.tight, plan.tight_method, stepping)
+    continuous = [g for g in gradients if g in CONTINUOUS]
+    references = problem.references(entries=0, directions="exact" in forms) if continuous else None
+    rows: list[ModelRow] = []
+    for gradient in gradients:
+        for form in forms if gradient in continuous else ("exact",):
+            if form == "exact" and fine is None:
+                continue
+            found = _gradient(dynamics, problem, gradient, form)
+            what = plan, plan.tight_method, stepping, gradient, form
+            if gradient in continuous:
+                rows += _against(*what, found, references, plan.bound)
+            if form == "exact":
+                rows += _exactly(*what, "fine-solve", problem, found, fine, plan.bound)
+    return rows
+
+
+def _analytic_rows(plan: Plan, stepping: str, gradients: Sequence[str]) -> list[ModelRow]:
+    """Against the closed solution of the same model over an affine field."""
+    instance = dataclasses.replace(plan.instance, field="affine")
+    if not has_closed_solution(instance) or plan.instance.field != "mlp":
+        return []
+    affine = dataclasses.replace(plan, instance=instance)
+    dynamics, problem = affine.problem(plan.tight, plan.tight_method, stepping)
+    exact = _filled(problem, problem.gradient_of(closed_solution(instance, dynamics)))
+    rows: list[ModelRow] = []
+    for gradient in gradients:
+        found = problem.gradient(CHOICES[gradient])
+        what = affine, plan.tight_method, stepping, gradient, "exact"
+        rows += _exactly(*what, "analytic", problem, found, exact, plan.bound)
+    return rows
+
+
+def _gradient(dynamics: Any, problem: GradientProblem, gradient: str, form: str) -> list[Any]:
+    if form != "exact":
+        dynamics.adjoint_form = form
+    try:
+        return problem.gradient(CHOICES[gradient])
+    finally:
+        if form != "exact":
+            dynamics.adjoint_form = "exact"
+
+
+def _filled(problem: GradientProblem, found: Sequence[Any]) -> list[Any]:
+    """Zeros for what L does not depend on."""
+    quantities = problem.quantities()
+    return [torch.zeros_like(q.tensor) if g is None else g for q, g in zip(quantities, found, strict=True)]
+
+
+def _against(
+    plan: Plan,
+    method: str,
+    stepping: str,
+    gradient: str,
+    form: str,
+    found: Any,
+    references: References,
+    bound: float,
+) -> list[ModelRow]:
+    limit = bound if form == "exact" else None
+    checks = gradient_checks(found, references, limit, direction="finite-differences")
+    return [_row(plan, method, stepping, gradient, form, c) for c in checks]
+
+
+def _exactly(
+    plan: Plan,
+    method: str,
+    stepping: str,
+    gradient: str,
+    form: str,
+    reference: str,
+    problem: GradientProblem,
+    found: Any,
+    expected: Any,
+    bound: float,
+) -> list[ModelRow]:
+    triples = zip(problem.quantities(), found, expected, strict=True)
+    checks = [compare(q.name, reference, got, want, bound) for q, got, want in triples]
+    return [_row(plan, method, stepping, gradient, form, c) for c in checks]
+
+
+def _row(plan: Plan, method: str, stepping: str, gradient: str, form: str, check: Check) -> ModelRow:
+    v = plan.instance.variant
+    return ModelRow(
+        v.model,
+        v.denominator,
+        v.activation,
+        plan.instance.field,
+        method,
+        gradient,
+        stepping,
+        form,
+        check.quantity,
+        check.reference,
+        check.relative_error,
+        check.bound,
+        check.ok,
+        check.index,
+        check.found,
+        check.expected,
+    )
+
+
+def printed_error(form: str, seeds: Iterable[int], device: str = "cpu") -> PrintedError:
+    """How far dL/dz(t0) is off under a printed form, exact denominator, discrete adjoint."""
+    whole, h_block = [], []
+    for seed in seeds:
+        instance = Instance(Variant("adamnode", "exact"), seed, device=device)
+        dynamics, problem = instance.problem(rtol=LOOSE, atol=LOOSE)
+        exact = torch.stack(problem.gradient(Discrete())[:3])
+        found = torch.stack(_gradient(dynamics, problem, "discrete", form)[:3])
+        whole.append(((found - exact).norm() / exact.norm()).item())
+        h_block.append(((found[0] - exact[0]).norm() / exact[0].norm()).item())
+    return PrintedError(form, tuple(whole), tuple(h_block))

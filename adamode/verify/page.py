@@ -1,0 +1,93 @@
+"""The report of ``adamode verify --html``: each number beside the formula that it is the value of."""
+
+from __future__ import annotations
+
+from .. import report as html
+from .derivations import DERIVATIONS, GENERAL
+from .layout import SHORT, VariantTable, variant_tables
+from .rows import ModelReport
+
+REFERENCES = (
+    "autograd: plain backpropagation through the same steps.",
+    "differences: central differences of fourth order through the same steps, along a random direction of "
+    "the block or parameter.",
+    "fine solve: autograd through a solve with DOP853 at a tolerance of 1e-12.",
+    "analytic: the closed solution of the same model over an affine field (matrix exponential; for AdamODE, "
+    "which is never linear, convolutions at W_h = 0; GHBNODE with tanh has none).",
+)
+GRADIENTS = (
+    "discrete: the exact derivative of the steps, with kept stages, stages computed again, and checkpoints.",
+    "interpolating: the adjoint ODE backwards, with z(t) from the forward pass.",
+    "backsolve: state and adjoint backwards together.",
+)
+
+
+def html_page(report: ModelReport, settings: str) -> str:
+    """The whole page. settings: one line on how it was made."""
+    judged = sum(row.ok is not None for row in report.rows)
+    verdict = (
+        html.paragraph(f"All {judged} comparisons are within their bounds.", "ok")
+        if report.ok
+        else html.paragraph(f"{len(report.failures)} of {judged} comparisons miss their bounds.", "fails")
+    )
+    body = [html.paragraph(settings, "quiet"), verdict]
+    if report.failures:
+        body.append(html.items([row.failure() for row in report.failures]))
+    body += [
+        html.heading("What is checked"),
+        html.formulas(GENERAL),
+        html.paragraph(
+            "Each cell is the largest relative error over both stepping modes (shared, per sample) and all "
+            "methods and fields of this run: the difference at the worst entry, over the largest entry."
+        ),
+        html.items((*GRADIENTS, *REFERENCES)),
+    ]
+    for one in variant_tables(report):
+        body += _variant(one)
+    body += _errata(report)
+    return html.page("adamode verify: the hand-derived gradients", body)
+
+
+def _variant(one: VariantTable) -> list[str]:
+    found = [html.heading(one.title), html.formulas(DERIVATIONS[one.model].equations)]
+    for exact in (True, False):
+        columns = [c for c in one.columns if (c[0] == "exact") is exact]
+        if not columns:
+            continue
+        groups: list[tuple[str, int]] = [("", 2)]
+        for form, gradient, _ in columns:
+            words = gradient if exact else f"{gradient}, form {form}"
+            if groups[-1][0] == words:
+                groups[-1] = (words, groups[-1][1] + 1)
+            else:
+                groups.append((words, 1))
+        rows = []
+        for quantity in one.quantities:
+            cells = [one.cells.get((quantity, c)) for c in columns]
+            numbers = [("–", "quiet") if c is None else (str(c), _kind(c.ok)) for c in cells]
+            verdict = one.verdict(quantity) if exact else "not judged"
+            kind = {"ok": "ok", "FAILS": "fails"}.get(verdict, "quiet")
+            rows.append([(quantity, ""), (one.formula(quantity), "formula text"), *numbers, (verdict, kind)])
+        if exact:
+            rows.append([("bound", "quiet"), ("", ""), *((one.bound(c), "quiet") for c in columns), ("", "")])
+        head = ["", "what it is", *(SHORT[c[2]] for c in columns), ""]
+        caption = "" if exact else "The printed forms of c, measured and not judged: a wrong gradient"
+        found.append(html.table(head, rows, caption, html.group_row([*groups, ("", 1)])))
+    return found
+
+
+def _kind(ok: bool | None) -> str:
+    return "fails" if ok is False else ""
+
+
+def _errata(report: ModelReport) -> list[str]:
+    if not report.printed and not report.statements:
+        return []
+    found = [html.heading("The paper's printed adjoint"), html.items([e.sentence() for e in report.printed])]
+    rows = []
+    for s in report.statements:
+        measured = "; ".join(f"{name}: {value:.2g}" for name, value in s.measured.items())
+        kind = "fails" if s.verdict == "false" else "ok"
+        rows.append([*((cell, "text") for cell in (s.where, s.claim)), (s.verdict, kind), (s.why, "text")])
+        rows[-1].append((measured, "text"))
+    return [*found, html.table(["place", "statement", "verdict", "why", "measured"], rows)]

@@ -1,0 +1,169 @@
+"""The models that ``adamode verify`` checks, small and with random weights, and the problems made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adjoint.dynamics import Dynamics
+from ..adjoint.verify_solve import GradientProblem
+from ..models.denominators import DENOMINATORS
+from ..models.dynamics import (
+    AdamODE,
+    AugmentedNODE,
+    GeneralisedHeavyBallODE,
+    HeavyBallODE,
+    NeuralODE,
+    SecondOrderODE,
+)
+from ..models.dynamics.anode import augment
+from ..models.fields import MLP, AutogradField, Conv
+from ..solvers.errors import ArgumentError, nearest
+
+MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
+ACTIVATIONS = ("tanh", "hardtanh")  # of GHBNODE
+FIELDS = ("mlp", "conv", "autograd", "affine")
+BLOCKS = {"node": 1, "anode": 1, "sonode": 2, "hbnode": 2, "ghbnode": 2, "adamnode": 3}
+BATCH, AUGMENTED = 2, 2
+_D = torch.float64
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A model with the choice it has: AdamNODE's denominator, GHBNODE's activation."""
+
+    model: str
+    denominator: str | None = None
+    activation: str | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(x for x in (self.model, self.denominator, self.activation) if x)
+
+
+VARIANTS = (
+    *(Variant(model) for model in MODELS[:4]),
+    *(Variant("ghbnode", activation=activation) for activation in ACTIVATIONS),
+    *(Variant("adamnode", denominator) for denominator in DENOMINATORS),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """A variant over a field, and a start: what a seed decides.
+
+    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine"
+    (f = W[h, t] + b, for which there are closed solutions).  least: of AdamODE's v0; solved backwards
+    v falls, and the exact denominator ends where v + ε < 0.
+    """
+
+    variant: Variant
+    seed: int = 0
+    field: str = "mlp"
+    device: str = "cpu"
+    least: float = 0.1
+
+    def build(self) -> tuple[Any, Tensor]:
+        """(the dynamics, z0), in float64; AdamODE starts from v0 > 0."""
+        generator = torch.Generator().manual_seed(self.seed)
+        field = _random(self._field(), generator)
+        dynamics = self._dynamics(AutogradField(field) if self.field == "autograd" else field)
+        blocks, shape = BLOCKS[self.variant.model], self._shape()
+        h0 = torch.randn(BATCH, *shape, generator=generator, dtype=_D)
+        rest = torch.randn(blocks - 1, BATCH, *shape, generator=generator, dtype=_D)
+        if self.variant.model == "anode":
+            h0 = augment(h0, AUGMENTED)
+            rest = rest.new_zeros((0, *h0.shape))
+        z0 = torch.cat((h0[None], rest))
+        if self.variant.model == "adamnode":
+            z0[2] = z0[2].square() + self.least
+        if self.variant.activation == "hardtanh":
+            z0[1] *= 0.3  # where σ(−m) = −m …
+            if self.field != "affine":
+                z0[1, :, 0] = 15.0  # … and where it is clipped: f and γm cannot bring m down to 5 in time
+        return dynamics.to(self.device), z0.to(self.device)
+
+    def _shape(self) -> tuple[int, ...]:
+        channels = 4 if self.variant.model == "anode" else 6
+        return (2, 3, 3) if self.field == "conv" else (channels,)
+
+    def _field(self) -> nn.Module:
+        dim = self._shape()[0] + (AUGMENTED if self.variant.model == "anode" else 0)
+        inputs = 2 * dim if self.variant.model == "sonode" else dim
+        if self.field == "conv":
+            return Conv(inputs, 3, out_channels=dim, activation="tanh")
+        return MLP(inputs, () if self.field == "affine" else (12,), out_dim=dim)
+
+    def _dynamics(self, field: nn.Module) -> nn.Module:
+        variant = self.variant
+        if variant.model == "adamnode":
+            made: nn.Module = AdamODE(
+                field, alpha=0.3, beta=0.4, eps=1e-3, denominator=variant.denominator or "exact"
+            )
+        elif variant.model == "ghbnode":
+            # Rates of hardtanh's case are small: see the start above.
+            gamma, xi = (0.1, 0.4) if variant.activation == "hardtanh" else (0.3, 1.7)
+            made = GeneralisedHeavyBallODE(field, gamma=gamma, xi=xi, activation=variant.activation or "tanh")
+        elif variant.model == "hbnode":
+            made = HeavyBallODE(field, gamma=0.3)
+        else:
+            made = {"node": NeuralODE, "anode": AugmentedNODE, "sonode": SecondOrderODE}[variant.model](field)
+        return made.double()
+
+    def problem(self, **arguments: Any) -> tuple[Any, GradientProblem]:
+        """The dynamics, and its solve from 0 to 1 with an output between; arguments: `solve`'s."""
+        dynamics, z0 = self.build()
+        times = arguments.pop("t", (0.0, 0.37, 1.0))
+        t = torch.tensor(times, dtype=_D, device=self.device)
+        return dynamics, GradientProblem(dynamics, z0, t, arguments, seed=self.seed)
+
+
+def _random(field: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Weights N(0, 1/inputs), biases N(0, 1/4)."""
+    field = field.double()
+    with torch.no_grad():
+        for p in field.parameters():
+            drawn = torch.randn(p.shape, generator=generator, dtype=_D)
+            p.copy_(drawn / math.sqrt(p[0].numel()) if p.ndim > 1 else drawn / 2)
+    return field
+
+
+def chosen_variants(
+    models: tuple[str, ...] | None, denominators: tuple[str, ...] | None, activations: tuple[str, ...] | None
+) -> tuple[Variant, ...]:
+    """The variants asked for; a denominator or an activation alone means the model that has one.
+
+    Raises ArgumentError for an unknown name, with the nearest, and where nothing is left.
+    """
+    for argument, values, known in (
+        ("model", models, MODELS),
+        ("denominator", denominators, DENOMINATORS),
+        ("activation", activations, ACTIVATIONS),
+    ):
+        check_names(argument, values or (), known)
+    found = tuple(
+        v
+        for v in VARIANTS
+        if (models is None or v.model in models)
+        and (denominators is None or v.denominator in denominators)
+        and (activations is None or v.activation in activations)
+    )
+    if not found:
+        raise ArgumentError(
+            f"model={models}, denominator={denominators}, activation={activations} leave nothing to check: "
+            "adamnode has the denominators, ghbnode the activations."
+        )
+    return found
+
+
+def check_names(argument: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Raises ArgumentError for a name that is not known, with the nearest."""
+    for value in values:
+        if value not in known:
+            raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
+
+
+__all__ = ["MODELS", "VARIANTS", "Dynamics", "Instance", "Variant", "chosen_variants"]
