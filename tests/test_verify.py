@@ -3,6 +3,8 @@
 import dataclasses
 import html.parser
 import json
+import statistics
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from adamode.models.dynamics import AdamODE
 from adamode.models.fields import MLP, AutogradField
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
 from adamode.verify.layout import conclusion, text_tables
+from adamode.verify.models import printed_error
 from adamode.verify.page import html_page
 
 T = torch.tensor([0.0, 0.37, 1.0], dtype=torch.float64)
@@ -428,3 +431,18 @@ def test_where_a_continuous_adjoint_cannot_go_on_the_gap_says_so():
     assert gap.backsolve is None
     assert gap.interpolating is not None
     assert "cannot go on" in str(verify.Report((), None, (gap,)))
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("paper", "Eq. 15 as printed"), ("paper-rates", "with the rates put in")]
+)
+def test_the_derivations_page_gives_the_printed_forms_errors_as_measured(form, name):
+    found = printed_error(form, range(8))
+    page = (Path(__file__).parents[1] / "docs" / "derive" / "adjoints.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    for cell, errors in zip(line.split("|")[2:4], (found.whole, found.h_block), strict=True):
+        numbers = [
+            float(x) for x in cell.replace("%", "").replace("[", "").replace("]", "").replace(",", "").split()
+        ]
+        expected = [100 * x for x in (statistics.median(errors), min(errors), max(errors))]
+        assert numbers == pytest.approx(expected, abs=0.6)
