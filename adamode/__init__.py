@@ -18,6 +18,7 @@ if os.path.isfile(os.path.join(_root, "setup.cfg")) and os.path.isdir(os.path.jo
     __path__.append(_root)
 
 _EXPORTS: dict[str, str] = {
+    "ANODE": "models.model",
     "AdamNODE": "models.model",
     "AdamodeError": "solvers.errors",
     "AdamodeWarning": "solvers.errors",
@@ -29,12 +30,16 @@ _EXPORTS: dict[str, str] = {
     "Dynamics": "adjoint.dynamics",
     "DynamicsError": "solvers.errors",
     "Event": "solvers.events",
+    "GHBNODE": "models.model",
+    "HBNODE": "models.model",
     "I": "solvers.controller",
     "Interpolating": "adjoint.gradient",
+    "NODE": "models.model",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.controller",
     "PID": "solvers.controller",
     "ReconstructionError": "solvers.errors",
+    "SONODE": "models.model",
     "SecondDerivativeError": "solvers.errors",
     "Solution": "solvers.solution",
     "SolverError": "solvers.errors",

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .model import AdamNODE, Model
+from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE, Model
 from .registry import create, defaults, names, tasks
 
-__all__ = ["AdamNODE", "Model", "create", "defaults", "names", "tasks"]
+__all__ = [
+    "ANODE",
+    "GHBNODE",
+    "HBNODE",
+    "NODE",
+    "SONODE",
+    "AdamNODE",
+    "Model",
+    "create",
+    "defaults",
+    "names",
+    "tasks",
+]

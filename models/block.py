@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from ..adjoint.gradient import Gradient
 from ..adjoint.solve import solve
-from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError, nearest
 from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
 from ..solvers.status import Status
 from ..solvers.stepper import clock
-from .fields.field import AutogradField
+from .dynamics.anode import augment
+from .fields.field import AutogradField, Field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,8 @@ class SolveSettings:
 
     def __post_init__(self) -> None:
         times = self.t.tolist() if isinstance(self.t, Tensor) else self.t
-        if not isinstance(times, Sequence) or len(times) != 2:
+        numbers = isinstance(times, Sequence) and all(isinstance(x, int | float) for x in times)
+        if not numbers or len(times) != 2:
             raise ArgumentError(f"t={self.t!r} must be the block's start and end time, such as (0.0, 1.0).")
         start, end = (float(x) for x in times)
         if not (math.isfinite(start) and math.isfinite(end)) or start == end:
@@ -70,7 +73,18 @@ class Block(nn.Module):
 
     dynamics: an `nn.Module` and `Dynamics` with ``blocks``, the names of its state's parts.
     ``last_stats`` is None before the first call, then a `LastSolve`.
+    An unknown keyword, of the class or of a call, is an ArgumentTypeError with the nearest names.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Block:
+        """The object, not yet initialised; refuses unknown settings (copying passes none)."""
+        _refuse_unknown(cls.__name__, cls.__init__, kwargs)
+        return super().__new__(cls)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`forward` with the module's hooks; refuses unknown starts."""
+        _refuse_unknown(f"{type(self).__name__} block", self.forward, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def __init__(self, dynamics: nn.Module, settings: SolveSettings):
         super().__init__()
@@ -85,7 +99,8 @@ class Block(nn.Module):
 
     def end(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T) from h(t0) and the other blocks' starts, zeros where None."""
-        times = torch.tensor(self.settings.t, dtype=torch.float64, device=_device(h0))
+        check_start(h0)
+        times = torch.tensor(self.settings.t, dtype=torch.float64, device=h0.device)
         return self._solve(h0, start, times).y[-1, 0]
 
     def path(self, h0: Tensor, t: Tensor, **start: Tensor | None) -> dict[str, Tensor]:
@@ -99,7 +114,8 @@ class Block(nn.Module):
         rest = [torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names]
         spent = 0
         if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
-            spent = self.field.discover(clock(float(t.flatten()[0]), h0), h0)  # host read
+            seen = torch.cat((h0, *rest), dim=1) if self.field.joined > 1 else h0
+            spent = self.field.discover(clock(float(t.flatten()[0]), h0), seen)  # host read
         solution = solve(self.dynamics, torch.stack((h0, *rest)), t, **self.settings.arguments())
         solution.stats.nfe += spent
         self.last_stats = LastSolve(solution.stats, solution.status)
@@ -107,9 +123,7 @@ class Block(nn.Module):
 
     def _check(self, h0: Tensor, start: dict[str, Tensor | None]) -> None:
         """Shapes and dtypes, before anything is evaluated."""
-        _device(h0)
-        if h0.ndim < 2:
-            raise ArgumentError(f"h0 has shape {tuple(h0.shape)}; it must be [B, C, …].")
+        check_start(h0)
         for block, value in start.items():
             if value is None:
                 continue
@@ -120,6 +134,7 @@ class Block(nn.Module):
                     f"{block}0 is {tuple(value.shape)} of {value.dtype} on {value.device}; it must be like "
                     f"h0, {tuple(h0.shape)} of {h0.dtype} on {h0.device}."
                 )
+        self._check_channels(h0)
         p = next(iter(self.parameters()), None)
         if p is not None and p.device != h0.device:
             raise ArgumentError(f"h0 is on {h0.device}, the block on {p.device}: block.to(h0.device).")
@@ -129,24 +144,55 @@ class Block(nn.Module):
                 f"say h0.to({p.dtype})."
             )
 
+    def _check_channels(self, h0: Tensor) -> None:
+        """A hand-written field says how many channels it takes and returns; others are seen when called."""
+        if not isinstance(self.field, Field) or self.field.channels_in is None:
+            return
+        joined = getattr(self.dynamics, "joined", 1)
+        c, found = h0.shape[1], (self.field.channels_in, self.field.channels_out)
+        if found != (joined * c, c):
+            state = "h" if joined == 1 else "[h, v]"
+            raise DynamicsError(
+                f"h0 has shape {tuple(h0.shape)}, {c} channels, and the field takes {found[0]} and returns "
+                f"{found[1]}; a field f(t, {state}) on this h0 takes {joined * c} and returns {c}."
+            )
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy has solved nothing yet.
         return {**self.__dict__, "last_stats": None}
 
 
-def _device(h0: Any) -> torch.device:
+def _refuse_unknown(owner: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
+    if not given:
+        return
+    code = getattr(function, "__wrapped__", function).__code__
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        return
+    for name in given:
+        if name not in known:
+            raise ArgumentTypeError(f"{owner} got an unknown argument {name!r}: {nearest(name, known[1:])}")
+
+
+def check_start(h0: Any) -> None:
+    """Raises ArgumentTypeError unless h0 is a tensor, ArgumentError unless it is [B, C, …]."""
     if not isinstance(h0, Tensor):
         raise ArgumentTypeError(f"h0 is a {type(h0).__name__}; give a tensor [B, C, …].")
-    return h0.device
+    if h0.ndim < 2:
+        raise ArgumentError(f"h0 has shape {tuple(h0.shape)}; it must be [B, C, …].")
 
 
 class IdentityBlock(nn.Module):
-    """h(T) = h(t0): a model with this in its block's place shows what the block contributes."""
+    """h(T) = h(t0): a model with this in its block's place shows what the block contributes.
 
-    def __init__(self) -> None:
+    pad: channels of zeros that the block would append to h0.
+    """
+
+    def __init__(self, *, pad: int = 0) -> None:
         super().__init__()
+        self.pad = pad
         self.last_stats = LastSolve(Stats(), Status.SUCCESS)
 
     def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
-        """h0 itself."""
-        return h0
+        """h0 itself, padded where the block would pad it."""
+        return augment(h0, self.pad) if self.pad else h0

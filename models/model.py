@@ -1,15 +1,221 @@
-"""The public blocks, and a whole model: encoder → start → block → head."""
+"""The six public blocks, and a whole model: encoder → start → block → head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..adjoint.gradient import Discrete, Gradient
-from .block import Block, LastSolve, SolveSettings
-from .dynamics.adamnode import AdamODE
+from .block import Block, LastSolve, SolveSettings, check_start
+from .dynamics import (
+    AdamODE,
+    AugmentedNODE,
+    GeneralisedHeavyBallODE,
+    HeavyBallODE,
+    NeuralODE,
+    SecondOrderODE,
+)
+from .dynamics.anode import augment as with_zeros
+
+Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
+
+# sigmoid(−3) and softplus(2): where the authors of HBNODE start γ and ξ.
+GAMMA, XI = 0.04742587317756678, 2.1269280110429727
+
+
+class NODE(Block):
+    """A neural ODE: h' = f(t, h), h0 ↦ h(T).
+
+    field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d ([B, 1, …, 1] per sample).
+    learnable: taken as by the other five; there is no number of its own here to freeze.
+    t: start and end.  rtol, atol, method, stepping, gradient: as in `adamode.solve`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Eq. 2.
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        learnable: bool = True,
+        t: Sequence[float] = (0.0, 1.0),
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        method: str = "dopri5",
+        stepping: str = "shared",
+        gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    ):
+        super().__init__(NeuralODE(field), SolveSettings(t, rtol, atol, method, stepping, gradient))
+
+    def forward(self, h0: Tensor) -> Tensor:
+        """h(T), [B, C, …], like h0."""
+        return self.end(h0)
+
+    def trajectory(self, h0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """{"h"} at the times t, [T], as [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t)
+
+
+class ANODE(Block):
+    """A neural ODE with room to move around itself: NODE on h0 with channels of zeros appended.
+
+    field: f(t, h) → dh on [B, C + augment, …].  augment: how many channels are appended to dim 1
+    of h0; h(T) and the trajectory have them too.  The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: E. Dupont, A. Doucet, Y. W. Teh, Augmented neural ODEs, NeurIPS 2019, Sec. 4.
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        augment: int,
+        learnable: bool = True,
+        t: Sequence[float] = (0.0, 1.0),
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        method: str = "dopri5",
+        stepping: str = "shared",
+        gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    ):
+        super().__init__(AugmentedNODE(field), SolveSettings(t, rtol, atol, method, stepping, gradient))
+        with_zeros(torch.empty(0, 1), augment)  # its checks, now and not at the first call
+        self.augment = augment
+
+    def forward(self, h0: Tensor) -> Tensor:
+        """h(T), [B, C + augment, …], from h0 [B, C, …]."""
+        return self.end(self._padded(h0))
+
+    def trajectory(self, h0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """{"h"} at the times t, [T], as [T, B, C + augment, …]; the start is at t[0]."""
+        return self.path(self._padded(h0), t)
+
+    def _padded(self, h0: Tensor) -> Tensor:
+        check_start(h0)
+        return with_zeros(h0, self.augment)
+
+
+class SONODE(Block):
+    """A second-order neural ODE: h' = v, v' = f(t, [h, v]), (h0, v0) ↦ h(T).
+
+    field: f(t, x) → dv with x = torch.cat([h, v], dim=1), [B, 2C, …], and dv [B, C, …].
+    The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: A. Norcliffe, C. Bodnar, B. Day, N. Simidjievski, P. Liò, NeurIPS 2020, Eq. 4.
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        learnable: bool = True,
+        t: Sequence[float] = (0.0, 1.0),
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        method: str = "dopri5",
+        stepping: str = "shared",
+        gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    ):
+        super().__init__(SecondOrderODE(field), SolveSettings(t, rtol, atol, method, stepping, gradient))
+
+    def forward(self, h0: Tensor, v0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; the velocity v0 is zero where not given."""
+        return self.end(h0, v=v0)
+
+    def trajectory(self, h0: Tensor, t: Tensor, v0: Tensor | None = None) -> dict[str, Tensor]:
+        """{"h", "v"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, v=v0)
+
+
+class HBNODE(Block):
+    """A heavy ball neural ODE: h' = −m, m' = f(t, h) − γ m, (h0, m0) ↦ h(T).
+
+    field: f(t, h) → dh as in `NODE`.  gamma: start value of the damping γ in (0, 1), learnt unless
+    ``learnable=False``; the default is the authors' sigmoid(−3).  The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021; AdamNODE paper, Eq. 3.
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        gamma: float = GAMMA,
+        learnable: bool = True,
+        t: Sequence[float] = (0.0, 1.0),
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        method: str = "dopri5",
+        stepping: str = "shared",
+        gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    ):
+        dynamics = HeavyBallODE(field, gamma=gamma, learnable=learnable)
+        super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
+
+    @property
+    def gamma(self) -> Tensor:
+        """γ, 0-d."""
+        return self.dynamics.gamma
+
+    def forward(self, h0: Tensor, m0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; m0 is zero where not given."""
+        return self.end(h0, m=m0)
+
+    def trajectory(self, h0: Tensor, t: Tensor, m0: Tensor | None = None) -> dict[str, Tensor]:
+        """{"h", "m"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, m=m0)
+
+
+class GHBNODE(Block):
+    """A generalised heavy ball neural ODE: h' = σ(−m), m' = f(t, h) − γ m + ξ h, (h0, m0) ↦ h(T).
+
+    field: f(t, h) → dh as in `NODE`.  gamma, xi: start values of γ in (0, 1) and ξ > 0, learnt
+    unless ``learnable=False``; the defaults are the authors' sigmoid(−3) and softplus(2).
+    activation: σ, "tanh" or "hardtanh" (clipped at ±5).  The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021 (with m and f of the other sign).
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        gamma: float = GAMMA,
+        xi: float = XI,
+        activation: str = "tanh",
+        learnable: bool = True,
+        t: Sequence[float] = (0.0, 1.0),
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        method: str = "dopri5",
+        stepping: str = "shared",
+        gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    ):
+        dynamics = GeneralisedHeavyBallODE(
+            field, gamma=gamma, xi=xi, activation=activation, learnable=learnable
+        )
+        super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
+
+    @property
+    def gamma(self) -> Tensor:
+        """γ, 0-d."""
+        return self.dynamics.gamma
+
+    @property
+    def xi(self) -> Tensor:
+        """ξ, 0-d."""
+        return self.dynamics.xi
+
+    def forward(self, h0: Tensor, m0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; m0 is zero where not given."""
+        return self.end(h0, m=m0)
+
+    def trajectory(self, h0: Tensor, t: Tensor, m0: Tensor | None = None) -> dict[str, Tensor]:
+        """{"h", "m"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, m=m0)
 
 
 class AdamNODE(Block):
@@ -32,7 +238,7 @@ class AdamNODE(Block):
 
     def __init__(
         self,
-        field: nn.Module | Callable[[Tensor, Tensor], Tensor],
+        field: Network,
         *,
         alpha: float = 0.0474,
         beta: float = 0.0474,

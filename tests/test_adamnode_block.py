@@ -191,7 +191,7 @@ def block_call(**settings):
         (lambda: AdamNODE(7), ArgumentTypeError, "cannot be called"),
         (lambda: AdamNODE(MLP(4))(torch.randn(4)), ArgumentError, r"\[B, C, …\]"),
         (lambda: AdamNODE(MLP(4))([1.0]), ArgumentTypeError, "list"),
-        (lambda: AdamNODE(MLP(4))(torch.randn(3, 5)), DynamicsError, r"\[B, 4\]"),
+        (lambda: AdamNODE(MLP(4))(torch.randn(3, 5)), DynamicsError, "the field takes 4"),
         (lambda: AdamNODE(MLP(4))(torch.ones(3, 4, dtype=torch.int64)), AdamodeError, "int64"),
         (lambda: AdamNODE(MLP(4))(torch.randn(3, 4).float()), ArgumentError, "float32"),
         (lambda: AdamNODE(MLP(4))(torch.full((3, 4), math.nan)), ArgumentError, "nan"),

@@ -20,10 +20,11 @@ class SecondOrderODE(nn.Module, Dynamics):
     """
 
     blocks = ("h", "v")
+    joined = 2  # blocks that the field sees, side by side in dim 1
 
     def __init__(self, field: Any):
         super().__init__()
-        self.field = as_field(field, joined=2)
+        self.field = as_field(field, joined=self.joined)
 
     def theta(self) -> tuple[Tensor, ...]:
         """The field's parameters."""

@@ -29,6 +29,7 @@ class Conv(Field):
             if not isinstance(value, int) or value < 1:
                 raise ArgumentError(f"Conv field: {name}={value!r} must be a whole number ≥ 1.")
         self.channels = channels
+        self.channels_in, self.channels_out = channels, out
         self.activation = get_activation(activation).name
         self.layers = nn.ModuleList(
             (

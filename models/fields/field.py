@@ -25,7 +25,12 @@ class Field(nn.Module, abc.ABC):
 
     ``field(t, h)`` is f by torch's own operations (`reference`): an ordinary module under autograd.
     The four methods below are the fast path; module hooks do not fire there.
+    ``channels_in``, ``channels_out``: sizes of dim 1 of h and of f, for checks at a block's door;
+    None where a field leaves that to its own checks.
     """
+
+    channels_in: int | None = None
+    channels_out: int | None = None
 
     def __call__(self, t: Tensor, h: Tensor) -> Tensor:
         """f(t, h), differentiable by autograd."""
@@ -169,6 +174,9 @@ def as_field(field: Any, *, joined: int = 1) -> Any:
         return AutogradField(field.func, None if field.open else field.params, joined=joined)
     if isinstance(field, (Field, AutogradField)):
         return field
+    if "_orig_mod" in getattr(field, "_modules", ()):
+        # torch.compile's wrapper shows its module's methods, but its forward is the module's call.
+        return AutogradField(field, joined=joined)
     if all(
         callable(getattr(field, name, None)) for name in ("vjp", "parameter_gradients", "theta", "forward")
     ):

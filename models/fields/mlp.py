@@ -35,6 +35,7 @@ class MLP(Field):
             if not isinstance(width, int) or width < 1:
                 raise ArgumentError(f"MLP widths {widths} must be whole numbers ≥ 1; {width!r} is not.")
         self.dim, self.time = dim, time
+        self.channels_in, self.channels_out = widths[0], widths[-1]
         self.activation = get_activation(activation).name
         first = widths[0] + (1 if time else 0)
         inputs = [first, *widths[1:-1]]
