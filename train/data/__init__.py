@@ -1,15 +1,75 @@
-"""Data sets by name. One file each; a data set says where it came from."""
+"""Data sets by name. One file each; a data set says where it came from.
+
+For the loop over epochs, ``data = load_data(name, options)`` is a `DataSet`:
+
+- ``data.train, data.val, data.test`` (and ``data.more_tests``, by name) are torch data sets of
+  (input, target); `splits.batches` cuts any of them into batches.
+- ``data.task == "classification"``: inputs [B, C, H, W] or [B, D] float32, targets [B] int64 in
+  0 … ``data.classes`` − 1. Cross entropy, accuracy.
+- ``data.task == "regression"``: inputs float32, targets float32 of the shape of the model's output.
+  The Silverbox sets are sequences: input [B, L, 3], target [B, L − given, 1]. Column 0 of the input is
+  the voltage that drives the circuit, at times 0, 1 … L−1; column 1 is the measured output in the first
+  ``data.given`` rows and 0 after them, so that nothing of what is to be simulated leaks; column 2 is 1
+  in those rows and 0 after them. A model returns the outputs of rows given … L−1. Mean squared error
+  over all entries; its root × ``data.per_unit`` is in ``data.unit`` (mV). L is one number per set:
+  windows in training and validation, one long free run in the tests.
+- Where ``hasattr(data.train, "set_epoch")``, call ``data.train.set_epoch(seed, epoch)`` before each
+  epoch: it chooses the random numbers of the augmentation, per image, whatever the batches.
+- ``data.card`` is printed before training; its ``sha256`` identifies the data.
+- ``model_task(name)`` is the task under which the models are registered: "silverbox" for its three forms.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from ...solvers.errors import ArgumentError, nearest
 from .card import DataCard
+from .cifar10 import load_cifar10
+from .circles import load_circles
 from .digits import load_digits_data
-from .splits import Splits
+from .duffing import load_silverbox_simulated
+from .mnist import load_mnist
+from .options import DataOptions
+from .silverbox import load_silverbox, load_silverbox_paper
+from .spiral import load_spiral
+from .splits import DataSet, LabelledImages, Samples, Splits, batches
 
-DATASETS: dict[str, Callable[[], Splits]] = {"digits": load_digits_data}
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A data set of the registry: how it is loaded, the options it takes, what it is in one line.
+
+    model_task: the task that models are registered under, where it is not the data set's name.
+    """
+
+    load: Callable[[DataOptions], DataSet]
+    takes: tuple[str, ...]
+    about: str
+    model_task: str | None = None
+
+
+_IMAGES = ("augment", "normalise", "train_size")
+
+DATASETS: dict[str, Entry] = {
+    "digits": Entry(load_digits_data, _IMAGES, "8×8 handwritten digits that come with scikit-learn"),
+    "mnist": Entry(load_mnist, _IMAGES, "28×28 handwritten digits"),
+    "cifar10": Entry(load_cifar10, _IMAGES, "32×32 colour images of ten kinds of things"),
+    "silverbox": Entry(
+        load_silverbox,
+        ("window", "given"),
+        "an electronic Duffing oscillator, measured: the benchmark's task",
+    ),
+    "silverbox-paper": Entry(
+        load_silverbox_paper, ("given",), "the same recording: the paper's first 1,000 samples", "silverbox"
+    ),
+    "silverbox-simulated": Entry(
+        load_silverbox_simulated, ("window", "given"), "a Duffing oscillator like it, simulated", "silverbox"
+    ),
+    "spiral": Entry(load_spiral, (), "two spiral arms in the plane, generated"),
+    "circles": Entry(load_circles, (), "a disc inside a ring, generated"),
+}
 
 
 def check_dataset(name: object) -> None:
@@ -18,10 +78,41 @@ def check_dataset(name: object) -> None:
         raise ArgumentError(f"dataset={name!r} is not a known data set: {nearest(str(name), DATASETS)}")
 
 
-def load_data(name: str) -> Splits:
-    """Training, validation and test set called ``name``, with their card."""
+def model_task(name: str) -> str:
+    """The task under which models for the data set ``name`` are registered."""
     check_dataset(name)
-    return DATASETS[name]()
+    return DATASETS[name].model_task or name
 
 
-__all__ = ["DATASETS", "DataCard", "Splits", "check_dataset", "load_data"]
+def load_data(name: str, options: DataOptions | None = None) -> DataSet:
+    """Training, validation and test set called ``name``, with their card.
+
+    Raises: ArgumentError for an unknown name or an option that the data set does not have; DataError,
+    with file, row and column, for files that are missing, damaged or not what they should be.
+    """
+    check_dataset(name)
+    options = DataOptions() if options is None else options
+    entry = DATASETS[name]
+    for option in options.asked():
+        if option not in entry.takes:
+            those = ", ".join(known for known, other in DATASETS.items() if option in other.takes)
+            raise ArgumentError(
+                f"{option}={getattr(options, option)!r} is no option of data set {name!r}, but of {those}."
+            )
+    return entry.load(options)
+
+
+__all__ = [
+    "DATASETS",
+    "DataCard",
+    "DataOptions",
+    "DataSet",
+    "Entry",
+    "LabelledImages",
+    "Samples",
+    "Splits",
+    "batches",
+    "check_dataset",
+    "load_data",
+    "model_task",
+]

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class DataCard:
-    """Name, origin, counts and checksum of a data set.
+class FileRecord:
+    """A file that was read: its name, its size in bytes, the SHA-256 of its bytes."""
 
-    counts: samples of each split.  shape: of one input.  classes: number of labels.
-    source: where the files came from.  sha256: of the raw arrays.  note: what a reader of a figure
-    must know (for instance that it is a sample of something larger).
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataCard:
+    """Name, origin, counts and checksums of a data set.
+
+    counts: samples of each split, in reading order.  shape: of one input.  classes: number of labels, 0 in
+    regression.  source: where the data came from.  sha256: of the raw arrays as read or generated.
+    note: what a reader of a figure must know (for instance that it is a sample of something larger).
+    files: those that were read.  task: "classification" or "regression".
     """
 
     name: str
@@ -24,16 +36,26 @@ class DataCard:
     classes: int
     sha256: str
     note: str = ""
+    files: tuple[FileRecord, ...] = ()
+    task: str = "classification"
 
     def __str__(self) -> str:
         counts = ", ".join(f"{split} {n}" for split, n in self.counts.items())
         shape = "×".join(str(n) for n in self.shape)
+        if self.task == "classification":
+            what = f"{sum(self.counts.values())} inputs of shape {shape}, {self.classes} classes"
+        else:
+            what = f"{self.task}, training inputs of shape {shape}"
         lines = [
-            f"data      {self.name}: {sum(self.counts.values())} inputs of shape {shape}, "
-            f"{self.classes} classes ({counts})",
+            f"data      {self.name}: {what} ({counts})",
             f"source    {self.source}; sha256 {self.sha256[:16]}…",
         ]
+        lines += [f"file      {f.name}, {f.size:,} bytes, sha256 {f.sha256[:16]}…" for f in self.files]
         return "\n".join([*lines, f"note      {self.note}"] if self.note else lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card as plain values, for JSON."""
+        return dataclasses.asdict(self)
 
 
 def checksum(*arrays: np.ndarray) -> str:
@@ -43,3 +65,13 @@ def checksum(*arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def file_record(path: Path) -> FileRecord:
+    """Name, size and SHA-256 of a file, read in pieces."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+            size += len(piece)
+    return FileRecord(path.name, size, digest.hexdigest())

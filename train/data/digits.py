@@ -7,36 +7,32 @@ E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine L
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torchvision.transforms import v2
 
 from .card import DataCard, checksum
-from .splits import LabelledImages, Splits, stratified_split
+from .images import build_images
+from .options import DataOptions
+from .splits import DataSet, stratified_split
 
 SHARES = (0.1, 0.2)  # validation, test
 
 
-def load_digits_data() -> Splits:
+def load_digits_data(options: DataOptions) -> DataSet:
     """The digits: inputs [1, 8, 8] float32 with mean 0 and variance 1 over the training images."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = bunch.images.astype(np.uint8)[:, None]  # 0 … 16
     labels = bunch.target.astype(np.int64)
-    parts = stratified_split(labels, SHARES)
-    seen = images[parts[0]].astype(np.float64)  # validation and test decide nothing
-    transform = v2.Compose([v2.ToDtype(torch.float32), v2.Normalize([seen.mean()], [seen.std()])])
-    train, val, test = (
-        LabelledImages(torch.from_numpy(images[part]), torch.from_numpy(labels[part]), transform)
-        for part in parts
-    )
+    parts = dict(zip(("train", "val", "test"), stratified_split(labels, SHARES), strict=True))
+    arrays = {f"{axis}_{part}": rows for part in parts for axis, rows in (("x", images), ("y", labels))}
     card = DataCard(
         name="digits",
         source="scikit-learn, load_digits (UCI Optical Recognition of Handwritten Digits)",
-        counts={"train": len(train), "validation": len(val), "test": len(test)},
+        counts={},
         shape=(1, 8, 8),
         classes=10,
         sha256=checksum(images, labels),
         note="stratified split by a fixed seed; all three parts share their 13 writers",
     )
-    return Splits(train, val, test, card)
+    return build_images(arrays, parts, card, options, v2.RandomCrop(8, padding=1), top=16.0)

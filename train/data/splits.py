@@ -1,9 +1,9 @@
-"""Labelled images as an ordinary torch data set, and the cut into three."""
+"""Samples as ordinary torch data sets, the three parts of a data set, and how they are cut and batched."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,34 +16,116 @@ from .card import DataCard
 SPLIT_SEED = 0
 
 
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """Ready inputs [N, *S] with targets [N, *R]."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor):
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch at once: ([n, *S], [n, *R])."""
+        return self.inputs[indices], self.targets[indices]
+
+
 class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
     """Images [N, C, H, W] of any dtype with labels [N]; ``transform`` makes them floats.
 
     ``transform`` must treat a batch as it treats a single image (as normalisation does).
+    ``augment`` is a random transform of one image that keeps its shape. What it draws depends on the
+    two numbers of `set_epoch` and the image's index alone: not on the order of the images, the batch
+    size or the number of processes, and no global generator moves.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]):
-        self.images, self.labels, self.transform = images, labels, transform
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        transform: Callable[[Tensor], Tensor],
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.images, self.labels, self.transform, self.augment = images, labels, transform, augment
+        self._epoch: tuple[int, int] | None = None
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Chooses the random numbers of ``augment``: call it before each epoch."""
+        self._epoch = (seed, epoch)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.transform(self.images[index]), self.labels[index]
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch at once: ([n, C, H, W], [n])."""
-        return self.transform(self.images[indices]), self.labels[indices]
+        images = self.images[indices]
+        if self.augment is not None:
+            images = self._augmented(images, indices)
+        return self.transform(images), self.labels[indices]
+
+    def _augmented(self, images: Tensor, indices: list[int]) -> Tensor:
+        if self._epoch is None:
+            raise RuntimeError("augmented images need set_epoch(seed, epoch) before they are read.")
+        # torchvision's transforms draw from torch's global CPU generator: it is seeded per image
+        # (some µs; fork_rng takes 250 µs) and put back.
+        before = torch.get_rng_state()
+        try:
+            done = []
+            for image, index in zip(images, indices, strict=True):
+                words = np.random.SeedSequence((*self._epoch, index)).generate_state(2)
+                torch.default_generator.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+                done.append(self.augment(image))
+        finally:
+            torch.set_rng_state(before)
+        return torch.stack(done)
 
 
 @dataclasses.dataclass(frozen=True)
-class Splits:
-    """Three data sets of (input, label) and the card that says what they are."""
+class DataSet:
+    """Three sets of (input, target), the card that says what they are, and how to judge on them.
 
-    train: LabelledImages
-    val: LabelledImages
-    test: LabelledImages
+    task: "classification" (targets: labels, int64) or "regression" (targets: floats of the shape of
+    the model's output).
+    given: rows of a sequence whose measured output the input shows; targets begin after them.
+    unit, per_unit: an RMSE in the targets' scale times per_unit is in this unit ("mV").
+    dt: seconds between two rows of a sequence; a model's time runs in rows, 0 … L−1.
+    more_tests: further test sets by name, each to be reported beside ``test``.
+    """
+
+    train: Dataset[tuple[Tensor, Tensor]]
+    val: Dataset[tuple[Tensor, Tensor]]
+    test: Dataset[tuple[Tensor, Tensor]]
     card: DataCard
+    given: int = 0
+    unit: str = ""
+    per_unit: float = 1.0
+    dt: float | None = None
+    more_tests: Mapping[str, Dataset[tuple[Tensor, Tensor]]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+        return self.card.name
+
+    @property
+    def task(self) -> str:
+        """Either "classification" or "regression"."""
+        return self.card.task
+
+    @property
+    def classes(self) -> int:
+        """Number of labels; 0 in regression."""
+        return self.card.classes
+
+
+Splits = DataSet
 
 
 def stratified_split(labels: np.ndarray, shares: tuple[float, float]) -> tuple[np.ndarray, ...]:
@@ -62,8 +144,21 @@ def stratified_split(labels: np.ndarray, shares: tuple[float, float]) -> tuple[n
     return tuple(np.sort(np.concatenate(part)) for part in (train, val, test))
 
 
-def batches(data: LabelledImages, order: Tensor, batch_size: int, start: int = 0) -> DataLoader:
-    """Batches (inputs, labels) of ``data`` in ``order``, from batch number ``start`` on.
+def balanced_subset(labels: np.ndarray, size: int) -> np.ndarray:
+    """Sorted indices of ``size`` samples (all, where there are fewer), each class as often as any other.
+
+    Classes differ by at most one, unless one has too few. The same labels give the same subset.
+    """
+    generator = np.random.default_rng(SPLIT_SEED)
+    members = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    rounds = [np.asarray([m[i] for m in members if i < len(m)]) for i in range(max(map(len, members)))]
+    return np.sort(np.concatenate(rounds)[:size])
+
+
+def batches(
+    data: Dataset[tuple[Tensor, Tensor]], order: Tensor, batch_size: int, start: int = 0
+) -> DataLoader:
+    """Batches (inputs, targets) of ``data`` in ``order``, from batch number ``start`` on.
 
     The last batch may be smaller. No global random number is drawn: a run that starts in the
     middle of an epoch sees the same numbers afterwards as one that did not stop.

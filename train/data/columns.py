@@ -1,0 +1,123 @@
+"""Two columns of numbers by name, from a `.csv` or a `.mat` file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...solvers.errors import DataError
+from .files import unreadable
+
+
+def read_columns(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """The columns called ``names`` as float64 [N] each; the file's ending decides how it is read.
+
+    Raises: DataError that names file, row and column for what is missing or is no finite number.
+    """
+    return read_mat(path, names) if path.suffix.lower() == ".mat" else read_csv(path, names)
+
+
+def read_csv(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """Columns of a comma-separated file whose first line is a header.
+
+    Other columns, and blank lines at the end, are passed over. Rows are counted from 1 after the header.
+    Raises: DataError, see `read_columns`.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(path, error) from error
+    if not rows:
+        raise DataError(f"{str(path)!r} is empty; a header with {', '.join(names)} and rows are needed.")
+    header = [cell.strip() for cell in rows[0]]
+    missing = [name for name in names if name not in header]
+    if missing:
+        found = ", ".join(repr(cell) for cell in header if cell) or "no names"
+        raise DataError(
+            f"{str(path)!r}, line 1: column {' and '.join(map(repr, missing))} missing; there are {found}. "
+            "Columns are separated by commas, and the first line holds their names."
+        )
+    while len(rows) > 1 and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
+    if len(rows) == 1:
+        raise DataError(f"{str(path)!r} has a header and no rows.")
+    return tuple(_column(path, rows, header.index(name), name) for name in names)
+
+
+def _column(path: Path, rows: list[list[str]], index: int, name: str) -> np.ndarray:
+    values = np.empty(len(rows) - 1)
+    for number, row in enumerate(rows[1:]):
+        try:
+            values[number] = float(row[index])
+        except (ValueError, IndexError):
+            text = repr(row[index][:40]) if index < len(row) else "missing: the row ends before it"
+            raise DataError(_at(path, number, name, f"is {text}")) from None
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise DataError(_at(path, int(wrong[0]), name, f"is {values[wrong[0]]}", also=len(wrong) - 1))
+    return values
+
+
+def read_mat(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """Variables of a MATLAB file (up to version 7.2), each [1, N], [N, 1] or [N].
+
+    Raises: DataError, see `read_columns`.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        found = loadmat(path, variable_names=list(names))
+    except NotImplementedError as error:
+        raise DataError(
+            f"{str(path)!r} is a MATLAB 7.3 file (HDF5), which is not read; in MATLAB, "
+            f"save('{path.name}', '-v7') writes one that is."
+        ) from error
+    # Damaged files make the reader raise nearly anything.
+    except (OSError, ValueError, TypeError, EOFError, KeyError, MatReadError, ArithmeticError) as error:
+        raise unreadable(path, error) from error
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__module__ in ("zlib", "struct"):
+            raise unreadable(path, error) from error
+        raise
+    columns = tuple(_variable(path, found, name) for name in names)
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) > 1:
+        pairs = ", ".join(f"{name} {n}" for name, n in zip(names, lengths, strict=True))
+        raise DataError(f"{str(path)!r}: variables of different lengths ({pairs}); they must be equal.")
+    return columns
+
+
+def _variable(path: Path, found: dict[str, object], name: str) -> np.ndarray:
+    value = found.get(name)
+    if value is None:
+        others = ", ".join(key for key in _variables(path)) or "no variables"
+        raise DataError(f"{str(path)!r}: variable {name!r} missing; the file has {others}.")
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise DataError(f"{str(path)!r}: variable {name!r} is of type {kind}; real numbers are needed.")
+    if value.size == 0 or value.size != max(value.shape):
+        raise DataError(
+            f"{str(path)!r}: variable {name!r} has shape {value.shape}; one row or column is needed."
+        )
+    values = value.reshape(-1).astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise DataError(_at(path, int(wrong[0]), name, f"is {values[wrong[0]]}", also=len(wrong) - 1))
+    return values
+
+
+def _variables(path: Path) -> list[str]:
+    from scipy.io import whosmat
+
+    return [name for name, *_ in whosmat(path)]
+
+
+def _at(path: Path, row: int, name: str, what: str, also: int = 0) -> str:
+    more = f" (and {also} more rows)" if also else ""
+    line = f" (line {row + 2})" if path.suffix.lower() != ".mat" else ""
+    return f"{str(path)!r}, row {row + 1}{line}, column {name!r} {what}{more}; a finite number is needed."

@@ -1,0 +1,51 @@
+"""Keras-style `.npz` files: x_train, y_train, x_test, y_test in one archive."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ...solvers.errors import DataError
+from .files import unreadable
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def read_npz(path: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
+    """The arrays called ``keys`` of a `.npz` file. Nothing in it is unpickled.
+
+    Raises: DataError for a file that is no archive, is truncated or damaged (naming the entry), lacks
+    a key (listing those it has) or holds Python objects.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise DataError(f"{str(path)!r} holds one array; a .npz archive with {', '.join(keys)} is needed.")
+    with archive:
+        missing = [key for key in keys if key not in archive.files]
+        if missing:
+            found = ", ".join(sorted(archive.files)) or "nothing"
+            raise DataError(
+                f"{str(path)!r} lacks {', '.join(missing)}; it holds {found}. A file as Keras writes it has "
+                f"{', '.join(keys)}."
+            )
+        return {key: _read_entry(path, archive, key) for key in keys}
+
+
+def _read_entry(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    try:
+        array = archive[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{str(path)!r}, entry {key}: cannot be read: {reason.rstrip('.')}. The file may be truncated, "
+            "or the entry may hold Python objects, which are not read; fetch it again."
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{str(path)!r}, entry {key} is no array; fetch the file again.")
+    return array

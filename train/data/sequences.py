@@ -1,0 +1,83 @@
+"""Recordings of a driven system, cut into sequences that a model simulates."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ...solvers.errors import ArgumentError
+from .card import DataCard
+from .splits import DataSet, Samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Input u and output y, float64 [N] each, one value every dt seconds."""
+
+    u: np.ndarray
+    y: np.ndarray
+    dt: float
+
+    def __getitem__(self, rows: slice) -> Recording:
+        return Recording(self.u[rows], self.y[rows], self.dt)
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def scaled(self, offset: tuple[float, float], factor: float) -> Recording:
+        """(u − offset[0]) · factor and (y − offset[1]) · factor."""
+        return Recording((self.u - offset[0]) * factor, (self.y - offset[1]) * factor, self.dt)
+
+
+def sequences(parts: list[Recording], given: int) -> Samples:
+    """Recordings of one length L as inputs [B, L, 3] and targets [B, L − given, 1], float32.
+
+    Input columns: u; y in the first ``given`` rows and 0 after; 1 in those rows and 0 after.
+    """
+    u, y = (torch.from_numpy(np.stack([getattr(p, name) for p in parts])) for name in ("u", "y"))
+    shown = torch.zeros_like(y)
+    shown[:, :given] = 1
+    inputs = torch.stack((u, torch.where(shown > 0, y, 0.0), shown), dim=-1)
+    return Samples(inputs.float(), y[:, given:, None].float())
+
+
+def windows(parts: list[Recording], window: int, given: int) -> list[Recording]:
+    """Stretches of given + window rows; of each part every row after its first ``given`` is simulated once.
+
+    What is left at a part's end and does not fill a window is dropped.
+    Raises: ArgumentError where no part is long enough.
+    """
+    length = given + window
+    cut = [
+        part[start : start + length] for part in parts for start in range(0, len(part) - length + 1, window)
+    ]
+    if not cut:
+        longest = max(len(part) for part in parts)
+        raise ArgumentError(
+            f"window={window} with given={given} needs {length} samples in a row; a part has {longest}."
+        )
+    return cut
+
+
+def one_step(parts: list[Recording], order: int) -> tuple[np.ndarray, np.ndarray]:
+    """The regression of y[k] on the past: rows [y[k−1] … y[k−order], u[k], u[k−1] … u[k−order]] and y[k].
+
+    Returns [M, 2·order + 1] and [M]: what a linear ARX model of this order is fitted to.
+    """
+    rows, targets = [], []
+    for part in parts:
+        k = np.arange(order, len(part))
+        past = [part.y[k - i] for i in range(1, order + 1)] + [part.u[k - i] for i in range(order + 1)]
+        rows.append(np.stack(past, axis=1))
+        targets.append(part.y[k])
+    return np.concatenate(rows), np.concatenate(targets)
+
+
+def sequence_data_set(card: DataCard, parts: dict[str, Samples], given: int, dt: float) -> DataSet:
+    """A data set of sequences in units of 10 mV. parts: "train", "validation", "test" and more tests."""
+    card = dataclasses.replace(card, counts={name: len(part) for name, part in parts.items()})
+    train, val, test, *_ = parts.values()
+    more = dict(list(parts.items())[3:])
+    return DataSet(train, val, test, card, given=given, unit="mV", per_unit=10.0, dt=dt, more_tests=more)
