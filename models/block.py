@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
@@ -20,6 +21,7 @@ from ..solvers.solution import Solution
 from ..solvers.status import Status
 from ..solvers.stepper import clock
 from .dynamics.anode import augment
+from .fields.driven import Driven, Signal
 from .fields.field import AutogradField, Field
 
 
@@ -72,6 +74,7 @@ class Block(nn.Module):
     """Solves a dynamics from given start blocks over a fixed interval.
 
     dynamics: an `nn.Module` and `Dynamics` with ``blocks``, the names of its state's parts.
+    pad: channels of zeros appended to dim 1 of h0.
     ``last_stats`` is None before the first call, then a `LastSolve`.
     An unknown keyword, of the class or of a call, is an ArgumentTypeError with the nearest names.
     """
@@ -86,8 +89,9 @@ class Block(nn.Module):
         _refuse_unknown(f"{type(self).__name__} block", self.forward, kwargs)
         return super().__call__(*args, **kwargs)
 
-    def __init__(self, dynamics: nn.Module, settings: SolveSettings):
+    def __init__(self, dynamics: nn.Module, settings: SolveSettings, *, pad: int = 0):
         super().__init__()
+        self.pad = pad
         self.dynamics = dynamics
         self.settings = settings
         self.last_stats: LastSolve | None = None
@@ -99,16 +103,31 @@ class Block(nn.Module):
 
     def end(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T) from h(t0) and the other blocks' starts, zeros where None."""
-        check_start(h0)
-        times = torch.tensor(self.settings.t, dtype=torch.float64, device=h0.device)
+        times = torch.tensor(self.settings.t, dtype=torch.float64, device=check_start(h0).device)
         return self._solve(h0, start, times).y[-1, 0]
 
-    def path(self, h0: Tensor, t: Tensor, **start: Tensor | None) -> dict[str, Tensor]:
-        """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0]."""
-        y = self._solve(h0, start, t).y
+    def path(
+        self, h0: Tensor, t: Tensor, *, step_at: Tensor | None = None, **start: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0].
+
+        step_at: times that steps must hit, such as kinks of an input signal.
+        """
+        y = self._solve(h0, start, t, step_at).y
         return {name: y[:, k] for k, name in enumerate(self.dynamics.blocks)}
 
-    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor) -> Solution:
+    def driven(self, signal: Signal) -> Block:
+        """This block with its `Driven` field under ``signal``; the parameters are shared, not copied."""
+        if not isinstance(self.field, Driven):
+            raise ArgumentTypeError(
+                f"the block's field is a {type(self.field).__name__}; an input signal needs a Driven one."
+            )
+        return _with_part(self, dynamics=_with_part(self.dynamics, field=self.field.with_signal(signal)))
+
+    def _solve(
+        self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, step_at: Tensor | None = None
+    ) -> Solution:
+        h0 = augment(check_start(h0), self.pad) if self.pad else h0
         self._check(h0, start)
         names = self.dynamics.blocks[1:]
         rest = [torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names]
@@ -116,7 +135,8 @@ class Block(nn.Module):
         if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
             seen = torch.cat((h0, *rest), dim=1) if self.field.joined > 1 else h0
             spent = self.field.discover(clock(float(t.flatten()[0]), h0), seen)  # host read
-        solution = solve(self.dynamics, torch.stack((h0, *rest)), t, **self.settings.arguments())
+        z0 = torch.stack((h0, *rest))
+        solution = solve(self.dynamics, z0, t, step_at=step_at, **self.settings.arguments())
         solution.stats.nfe += spent
         self.last_stats = LastSolve(solution.stats, solution.status)
         return solution
@@ -174,12 +194,20 @@ def _refuse_unknown(owner: str, function: Callable[..., Any], given: dict[str, A
             raise ArgumentTypeError(f"{owner} got an unknown argument {name!r}: {nearest(name, known[1:])}")
 
 
-def check_start(h0: Any) -> None:
-    """Raises ArgumentTypeError unless h0 is a tensor, ArgumentError unless it is [B, C, …]."""
+def _with_part(module: nn.Module, **parts: nn.Module) -> Any:
+    """The module with other parts under these names; everything else is shared."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = {**module.__dict__["_modules"], **parts}
+    return other
+
+
+def check_start(h0: Any) -> Tensor:
+    """h0; ArgumentTypeError unless it is a tensor, ArgumentError unless it is [B, C, …]."""
     if not isinstance(h0, Tensor):
         raise ArgumentTypeError(f"h0 is a {type(h0).__name__}; give a tensor [B, C, …].")
     if h0.ndim < 2:
         raise ArgumentError(f"h0 has shape {tuple(h0.shape)}; it must be [B, C, …].")
+    return h0
 
 
 class IdentityBlock(nn.Module):
@@ -196,3 +224,12 @@ class IdentityBlock(nn.Module):
     def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h0 itself, padded where the block would pad it."""
         return augment(h0, self.pad) if self.pad else h0
+
+    def driven(self, signal: Signal) -> IdentityBlock:
+        """Itself: nothing is driven."""
+        return self
+
+    def path(self, h0: Tensor, t: Tensor, **given: Any) -> dict[str, Tensor]:
+        """{"h"}: h0 at every time."""
+        h = self(h0)
+        return {"h": h.expand(len(t), *h.shape)}

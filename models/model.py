@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.gradient import Discrete, Gradient
-from .block import Block, LastSolve, SolveSettings, check_start
+from .block import Block, LastSolve, SolveSettings
 from .dynamics import (
     AdamODE,
     AugmentedNODE,
@@ -81,21 +81,22 @@ class ANODE(Block):
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
     ):
-        super().__init__(AugmentedNODE(field), SolveSettings(t, rtol, atol, method, stepping, gradient))
         with_zeros(torch.empty(0, 1), augment)  # its checks, now and not at the first call
-        self.augment = augment
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient)
+        super().__init__(AugmentedNODE(field), settings, pad=augment)
+
+    @property
+    def augment(self) -> int:
+        """How many channels of zeros are appended."""
+        return self.pad
 
     def forward(self, h0: Tensor) -> Tensor:
         """h(T), [B, C + augment, …], from h0 [B, C, …]."""
-        return self.end(self._padded(h0))
+        return self.end(h0)
 
     def trajectory(self, h0: Tensor, t: Tensor) -> dict[str, Tensor]:
         """{"h"} at the times t, [T], as [T, B, C + augment, …]; the start is at t[0]."""
-        return self.path(self._padded(h0), t)
-
-    def _padded(self, h0: Tensor) -> Tensor:
-        check_start(h0)
-        return with_zeros(h0, self.augment)
+        return self.path(h0, t)
 
 
 class SONODE(Block):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .conv import Conv
+from .driven import Driven, Signal
 from .field import AutogradField, Field, as_field
+from .linear import Linear
 from .mlp import MLP
 
-__all__ = ["MLP", "AutogradField", "Conv", "Field", "as_field"]
+__all__ = ["MLP", "AutogradField", "Conv", "Driven", "Field", "Linear", "Signal", "as_field"]
