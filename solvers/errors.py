@@ -10,6 +10,7 @@ AdamodeError
 ├── ReconstructionError      (RuntimeError)   the reverse solve lost the forward solution
 ├── NotRepeatableError       (RuntimeError)   func gave another value when evaluated again
 ├── DataError                (ValueError)     a data file that cannot be what it should be
+│   └── MissingDataError                      data that are not where they are looked for
 ├── CheckpointError          (ValueError)     a checkpoint or run folder that does not fit
 ├── TrainingError            (RuntimeError)   training cannot go on (NaN loss, failed solve)
 └── SolverError              (RuntimeError)   a solve that cannot go on: t, dt, status, stats
@@ -100,6 +101,10 @@ class NotRepeatableError(AdamodeError, RuntimeError):
 
 class DataError(AdamodeError, ValueError):
     """A data file that is missing, damaged or of another kind than asked for."""
+
+
+class MissingDataError(DataError):
+    """Data that are not where they are looked for: the text says what was looked for, and how to get it."""
 
 
 class CheckpointError(AdamodeError, ValueError):

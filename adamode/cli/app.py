@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .data import data
 from .inspect import inspect
 from .train import train
 from .verify import verify
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(verify)
 app.command()(inspect)
+app.command()(data)
 
 
 def _print_version(wanted: bool) -> None:

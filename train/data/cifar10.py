@@ -38,7 +38,7 @@ def load_cifar10(options: DataOptions) -> DataSet:
 
     Raises: DataError for files that are missing, damaged or of another kind.
     """
-    folder = data_folder(options.data_dir, "cifar10", REMEDY)
+    folder = data_folder(options.data_dir, "cifar10", REMEDY, make=options.download)
     npz = find_file(folder, ["cifar10.npz"])
     if npz is not None:
         arrays, files = read_npz(npz), (file_record(npz),)

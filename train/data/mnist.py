@@ -12,7 +12,7 @@ import numpy as np
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from ...solvers.errors import DataError
+from ...solvers.errors import MissingDataError
 from .card import FileRecord, file_record
 from .files import data_folder, find_file, not_found, unreadable
 from .idx import read_idx
@@ -46,7 +46,7 @@ def load_mnist(options: DataOptions) -> DataSet:
 
     Raises: DataError for files that are missing, damaged or of another kind.
     """
-    folder = data_folder(options.data_dir, "mnist", REMEDY)
+    folder = data_folder(options.data_dir, "mnist", REMEDY, make=options.download)
     if options.download and not _present(folder):
         _download(folder)
     if npz := find_file(folder, ["mnist.npz"]):
@@ -80,7 +80,7 @@ def _read_idx_files(
         places = [f"{place}{IDX['x_train'][0]}[.gz] and its three fellows" for place in FOLDERS[:2]]
         raise not_found("mnist", folder, ["mnist.npz", *places], REMEDY)
     if missing:
-        raise DataError(f"data set 'mnist' in {str(folder)!r} lacks {', '.join(missing)}. {REMEDY}")
+        raise MissingDataError(f"data set 'mnist' in {str(folder)!r} lacks {', '.join(missing)}. {REMEDY}")
     arrays = {key: read_idx(path, IDX[key][1]) for key, path in paths.items() if path is not None}
     files = tuple(file_record(path) for path in paths.values() if path is not None)
     return arrays, files, {key: repr(str(path)) for key, path in paths.items()}

@@ -1,0 +1,19 @@
+"""Files that a command is asked to write."""
+
+from __future__ import annotations
+
+import os
+
+
+def check_output_file(option: str, path: str | None) -> None:
+    """Says before the work, not after it, that ``path`` cannot be written; None and "-" always can.
+
+    Raises: ArgumentError unless path is a file, there or not, in a folder that exists.
+    """
+    if path is None or path == "-":
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder) or os.path.isdir(path):
+        from ..solvers.errors import ArgumentError
+
+        raise ArgumentError(f"{option} {path!r} must be a file in a folder that exists.")
