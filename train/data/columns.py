@@ -10,6 +10,7 @@ import numpy as np
 
 from ...solvers.errors import DataError
 from .files import unreadable
+from .matlab import Variable, read_matlab
 
 
 def read_columns(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
@@ -56,34 +57,19 @@ def _column(path: Path, rows: list[list[str]], index: int, name: str) -> np.ndar
         except (ValueError, IndexError):
             text = repr(row[index][:40]) if index < len(row) else "missing: the row ends before it"
             raise DataError(_at(path, number, name, f"is {text}")) from None
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise DataError(_at(path, int(wrong[0]), name, f"is {values[wrong[0]]}", also=len(wrong) - 1))
-    return values
+    return _checked_finite(path, name, values)
 
 
 def read_mat(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
-    """Variables of a MATLAB file (up to version 7.2), each [1, N], [N, 1] or [N].
+    """Variables of a MATLAB file (`-v6`, `-v7`), each [1, N], [N, 1] or [N].
 
     Raises: DataError, see `read_columns`.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     try:
-        found = loadmat(path, variable_names=list(names))
-    except NotImplementedError as error:
-        raise DataError(
-            f"{str(path)!r} is a MATLAB 7.3 file (HDF5), which is not read; in MATLAB, "
-            f"save('{path.name}', '-v7') writes one that is."
-        ) from error
-    # Damaged files make the reader raise nearly anything.
-    except (OSError, ValueError, TypeError, EOFError, KeyError, MatReadError, ArithmeticError) as error:
+        raw = path.read_bytes()
+    except OSError as error:
         raise unreadable(path, error) from error
-    except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__module__ in ("zlib", "struct"):
-            raise unreadable(path, error) from error
-        raise
+    found = read_matlab(raw, repr(str(path)))
     columns = tuple(_variable(path, found, name) for name in names)
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
@@ -92,29 +78,23 @@ def read_mat(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
     return columns
 
 
-def _variable(path: Path, found: dict[str, object], name: str) -> np.ndarray:
-    value = found.get(name)
-    if value is None:
-        others = ", ".join(key for key in _variables(path)) or "no variables"
-        raise DataError(f"{str(path)!r}: variable {name!r} missing; the file has {others}.")
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise DataError(f"{str(path)!r}: variable {name!r} is of type {kind}; real numbers are needed.")
-    if value.size == 0 or value.size != max(value.shape):
-        raise DataError(
-            f"{str(path)!r}: variable {name!r} has shape {value.shape}; one row or column is needed."
-        )
-    values = value.reshape(-1).astype(np.float64)
+def _variable(path: Path, found: dict[str, Variable], name: str) -> np.ndarray:
+    where = f"{str(path)!r}: variable {name!r}"
+    if name not in found:
+        raise DataError(f"{where} missing; the file has {', '.join(map(repr, found)) or 'no variables'}.")
+    values = found[name].values
+    if values is None:
+        raise DataError(f"{where} is {found[name].kind}; an array of real numbers is needed.")
+    if values.size == 0 or values.size != max(values.shape):
+        raise DataError(f"{where} has shape {values.shape}; one row or one column is needed.")
+    return _checked_finite(path, name, values.reshape(-1).astype(np.float64))
+
+
+def _checked_finite(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise DataError(_at(path, int(wrong[0]), name, f"is {values[wrong[0]]}", also=len(wrong) - 1))
     return values
-
-
-def _variables(path: Path) -> list[str]:
-    from scipy.io import whosmat
-
-    return [name for name, *_ in whosmat(path)]
 
 
 def _at(path: Path, row: int, name: str, what: str, also: int = 0) -> str:

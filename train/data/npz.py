@@ -21,11 +21,18 @@ def read_npz(path: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
     a key (listing those it has) or holds Python objects.
     """
     try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+        if start != b"PK":
+            raise DataError(
+                f"{str(path)!r} is no .npz archive: it begins with {start!r} and not with b'PK'. A file as "
+                f"numpy.savez writes it, with {', '.join(keys)}, is needed."
+            )
         archive = np.load(path, allow_pickle=False)
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise unreadable(path, error) from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise DataError(f"{str(path)!r} holds one array; a .npz archive with {', '.join(keys)} is needed.")
     with archive:
         missing = [key for key in keys if key not in archive.files]
         if missing:
