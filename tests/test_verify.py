@@ -446,3 +446,14 @@ def test_the_derivations_page_gives_the_printed_forms_errors_as_measured(form, n
         ]
         expected = [100 * x for x in (statistics.median(errors), min(errors), max(errors))]
         assert numbers == pytest.approx(expected, abs=0.6)
+
+
+def test_a_model_that_raises_fails_the_verification_by_name(monkeypatch):
+    def planted(self, saved, cotangent):
+        raise ValueError("blocks are mixed up")
+
+    monkeypatch.setattr(AdamODE, "vjp", planted)
+    result = run("--model", "adamnode", "--gradient", "discrete", "--form", "exact")
+    assert result.exit_code == 1
+    assert "adamnode, exact: " in result.stderr
+    assert "blocks are mixed up" in result.stderr

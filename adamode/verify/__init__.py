@@ -24,7 +24,7 @@ from ..adjoint.verify_solve import (
     gradient_checks,
     gradient_taylor,
 )
-from .models import GRADIENTS, STEPPINGS, verify_models
+from .models import GRADIENTS, STEPPINGS, VerificationError, verify_models
 from .report import Report
 from .rows import ModelReport, ModelRow, PrintedError
 from .statements import Statement
@@ -95,6 +95,7 @@ __all__ = [
     "Report",
     "Statement",
     "Taylor",
+    "VerificationError",
     "check_gradient",
     "check_vjp",
     "verify_models",

@@ -12,6 +12,7 @@ from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
 from ..adjoint.verify import Check, compare
 from ..adjoint.verify_solve import GradientProblem, References, gradient_checks
 from ..models.dynamics.adamnode import FORMS
+from ..solvers.errors import AdamodeError
 from .analytic import closed_solution, has_closed_solution
 from .rows import ModelReport, ModelRow, PrintedError
 from .statements import check_statements
@@ -31,6 +32,13 @@ CONTINUOUS = ("interpolating", "backsolve")
 # tolerance must reach 1e-7 at the tight one, and all must against the solution itself.
 LOOSE, TIGHT, FINE = 1e-6, 1e-10, 1e-12
 BOUND_EXACT, BOUND_TIGHT = 1e-9, 1e-7
+
+
+class VerificationError(AdamodeError, RuntimeError):
+    """A model raised where a gradient was expected: it fails the verification.
+
+    The message names the model and its variant; ``__cause__`` is what it raised.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +82,7 @@ def verify_models(
     forms: of AdamODE's VJP; those that are not "exact" are measured and not judged.
     full: every adaptive method, other fields, decreasing times and three seeds besides.
     seeds_printed: problems over which the printed forms' errors are summed up.
-    Raises ArgumentError for an unknown name, with the nearest.
+    Raises ArgumentError for an unknown name, with the nearest, VerificationError where a model raises.
     """
     forms, gradients = tuple(forms), tuple(gradients)
     check_names("form", forms, FORMS)
@@ -87,7 +95,10 @@ def verify_models(
     rows: list[ModelRow] = []
     for variant in variants:
         for plan in plans(variant, seed, device, full=full):
-            rows += plan_rows(plan, gradients, forms if variant.model == "adamnode" else ("exact",))
+            try:
+                rows += plan_rows(plan, gradients, forms if variant.model == "adamnode" else ("exact",))
+            except Exception as error:  # a model's, since the arguments are known to be right
+                raise VerificationError(f"{variant}: {type(error).__name__}: {error}") from error
     adam = any(v.model == "adamnode" for v in variants)
     printed = tuple(printed_error(f, range(seeds_printed), device) for f in forms if adam and f != "exact")
     return ModelReport(tuple(rows), printed, check_statements(device) if printed else ())
