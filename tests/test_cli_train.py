@@ -12,6 +12,7 @@ from standin import StandIn
 from typer.testing import CliRunner
 
 from adamode.cli.app import app
+from adamode.cli.options import SETTINGS
 from adamode.train import TrainConfig
 
 runner = CliRunner()
@@ -76,6 +77,7 @@ def test_settings_reach_the_model(tmp_path, monkeypatch):
         "method": "dopri5",
         "stepping": "shared",
         "denominator": "softplus",
+        "hidden": 16,
         "block": "identity",
     }
 
@@ -175,9 +177,26 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         option.replace("-", "_"): default
         for option, default in re.findall(r"--([a-z-]+) <[^>]*> (?:(?!--).)*?\[default: \((.*?)\)\]", text)
     }
-    recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol")
-    expected = {k: f"digits: {v}" if k in recipe else str(v) for k, v in config.to_dict().items()}
-    assert shown == expected | {"name": "MODEL-DATASET"}
+    recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol", "hidden")
+    expected = {
+        k: f"digits: {v}" if k in recipe else str(v)
+        for k, v in config.to_dict().items()
+        if v is not False and v != ""
+    }
+    said = {
+        "name": "MODEL-DATASET",
+        "data_dir": "$ADAMODE_DATA",
+        "normalise": "standard",
+        "train_size": "all",
+    }
+    assert shown == expected | said
+
+
+def test_every_setting_of_the_configuration_is_an_option():
+    assert {setting.name for setting in SETTINGS} == set(TrainConfig.__dataclass_fields__)
+    for setting in SETTINGS:
+        value = getattr(TrainConfig(), setting.name)
+        assert isinstance(value, setting.kind), setting.name
 
 
 def start(folder):

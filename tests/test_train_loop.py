@@ -11,7 +11,8 @@ from adamode.train.checkpoint import load_checkpoint
 
 EPOCH_KEYS = [
     *("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
-    *("nfe_forward", "nfe_backward", "seconds", "peak_memory_mib"),
+    *("nfe_forward", "nfe_backward", "efficacy_forward", "efficacy_backward"),
+    *("seconds", "peak_memory_mib", "skipped_batches"),
 ]
 
 
@@ -26,7 +27,9 @@ def test_a_run_leaves_config_metrics_and_checkpoint(tmp_path):
     records = []
     result = Trainer(config, build=build_standin, on_epoch=records.append, quiet=True).fit()
     run = tmp_path / "run"
-    assert sorted(p.name for p in run.iterdir()) == ["checkpoint.pt", "config.json", "metrics.jsonl"]
+    assert sorted(p.name for p in run.iterdir()) == [
+        *("best.pt", "checkpoint.pt", "config.json", "config.toml", "metrics.csv", "metrics.jsonl")
+    ]
     assert json.loads((run / "config.json").read_text())["lr"] == 0.01
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [list(row) for row in rows[:-1]] == [EPOCH_KEYS] * 2
@@ -185,7 +188,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path, monkeypa
 
     def full(descriptor):
         flushed.append(descriptor)
-        if len(flushed) > 10:
+        if len(flushed) > 16:
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
@@ -193,7 +196,8 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path, monkeypa
     with pytest.raises(TrainingError, match=r"checkpoint\.pt.*No space left.*--resume"):
         Trainer(config_for(tmp_path, checkpoint_every=7), build=build_standin, quiet=True).fit()
     monkeypatch.undo()
-    # two flushes a file: config, checkpoints after 7, 14 and 20 steps, metrics
+    # two flushes a file: two of the configuration, checkpoints after 7, 14 and 20 steps, the best
+    # weights, two of metrics
     state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert (state["epoch"], state["batch"]) == (1, 0)
 

@@ -12,7 +12,7 @@ from standin import build_standin
 
 from adamode.solvers.errors import CheckpointError
 from adamode.train import TrainConfig, Trainer
-from adamode.train.checkpoint import load_checkpoint
+from adamode.train.checkpoint import BEST_KEYS, load_checkpoint
 from adamode.train.interrupt import Interrupted
 from adamode.train.runs import RunFolder
 
@@ -54,6 +54,8 @@ def metrics(run):
 
 def assert_equal_bit_for_bit(run, other):
     assert metrics(run) == metrics(other)
+    best = [comparable(load_checkpoint(folder / "best.pt", BEST_KEYS)) for folder in (run, other)]
+    assert best[0] == best[1]
     assert comparable(load_checkpoint(run / "checkpoint.pt")) == comparable(
         load_checkpoint(other / "checkpoint.pt")
     )
@@ -95,11 +97,11 @@ def test_a_run_stopped_between_two_steps_repeats_none(tmp_path, uninterrupted, m
     calls = []
     original = Trainer._train_step
 
-    def counted(self, x, y):
-        calls.append(len(y))
+    def counted(self, part):
+        calls.append(len(part[1]))
         if len(calls) == 25:  # in the second epoch of 20 steps, and not at a periodic checkpoint
             os.kill(os.getpid(), number)
-        original(self, x, y)
+        original(self, part)
 
     monkeypatch.setattr(Trainer, "_train_step", counted)
     with pytest.raises(Interrupted) as stop:

@@ -9,6 +9,7 @@ from torch import nn
 from .. import models
 from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
 from .config import TrainConfig
+from .data import model_task
 
 _GRADIENTS = {
     "discrete": Discrete,
@@ -30,8 +31,10 @@ def build_model(config: TrainConfig) -> nn.Module:
         "stepping": config.stepping,
         "gradient": _GRADIENTS[config.gradient](),
     }
-    if config.model == "adamnode":
+    if config.denominator:
         overrides["denominator"] = config.denominator
+    if config.hidden:
+        overrides["hidden"] = config.hidden
     if config.block == "identity":
         overrides["block"] = "identity"
-    return models.create(config.model, task=config.dataset, **overrides)
+    return models.create(config.model, task=model_task(config.dataset), **overrides)

@@ -18,7 +18,7 @@ import torch
 from ..solvers.errors import CheckpointError, TrainingError
 from .write_aside import write_aside
 
-FORMAT = "adamode-checkpoint-1"
+FORMAT = "adamode-checkpoint-2"
 KEYS = frozenset(
     {"config", "model", "optimizer", "rng", "epoch", "batch", "sums", "history", "best", "final"}
 )
@@ -40,8 +40,13 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
         ) from error
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+BEST_KEYS = frozenset({"config", "model", "epoch", "metrics"})
+
+
+def load_checkpoint(path: str | os.PathLike[str], keys: frozenset[str] = KEYS) -> dict[str, Any]:
     """Reads what `save_checkpoint` wrote, with all tensors on the CPU.
+
+    keys: what a file of this kind must hold (`KEYS`; `BEST_KEYS` for the best weights alone).
 
     Raises: CheckpointError for a file that is missing, damaged or not a checkpoint of this project.
     """
@@ -54,12 +59,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             "it is missing, damaged or not a checkpoint. Restore it from a copy, or train again "
             "under another --name."
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= KEYS:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= keys:
         raise CheckpointError(
             f"checkpoint {str(path)!r} was not written by this project (a file with format={FORMAT!r} "
             "is needed). Give the folder of a run that `adamode train` made."
         )
-    state = {key: content[key] for key in KEYS}
+    state = {key: content[key] for key in keys}
     if content.get("digest") != _digest(state):
         raise CheckpointError(
             f"checkpoint {str(path)!r} is damaged: its contents do not match their digest. Restore "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
+from ..solvers.errors import ArgumentError
 from .metrics import EpochSums
+from .objective import Objective, told
 
 
 class ProgressBar:
@@ -17,8 +20,8 @@ class ProgressBar:
     Quiet: neither bar nor lines. Where stderr is not a terminal, it is redrawn rarely.
     """
 
-    def __init__(self, total: int, done: int, *, quiet: bool):
-        self._quiet = quiet
+    def __init__(self, total: int, done: int, *, objective: Objective, quiet: bool):
+        self._quiet, self._objective = quiet, objective
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -38,10 +41,10 @@ class ProgressBar:
 
     def step(self, sums: EpochSums) -> None:
         """One optimiser step was made; ``sums`` are those of the epoch so far."""
-        if self._quiet:
+        if self._quiet or not sums.samples:
             return
         self._bar.set_postfix_str(
-            f"loss {sums.mean('loss'):.3f}, acc {100 * sums.accuracy:.1f} %, "
+            f"loss {sums.mean('loss'):.3f}, {self._objective.told(self._objective.measure(sums))}, "
             f"nfe {sums.mean('nfe_forward'):.0f}/{sums.mean('nfe_backward'):.0f}",
             refresh=False,
         )
@@ -50,21 +53,64 @@ class ProgressBar:
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """An epoch has ended with this row of metrics."""
         if not self._quiet:
-            tqdm.write(epoch_line(row, epochs), file=sys.stdout)
+            tqdm.write(epoch_line(row, epochs, self._objective.unit), file=sys.stdout)
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
+def epoch_line(row: dict[str, Any], epochs: int, unit: str = "") -> str:
     """One row of metrics.jsonl for people."""
+    quality = "accuracy" if "val_accuracy" in row else "rmse"
+    skipped = f"  {row['skipped_batches']} batches skipped" if row.get("skipped_batches") else ""
     return (
         f"epoch {row['epoch']:>3}/{epochs}  "
-        f"train loss {row['train_loss']:.4f} acc {100 * row['train_accuracy']:5.1f} %  "
-        f"val loss {row['val_loss']:.4f} acc {100 * row['val_accuracy']:5.1f} %  "
+        f"train loss {row['train_loss']:.4f} {told(quality, row[f'train_{quality}'], unit)}  "
+        f"val loss {row['val_loss']:.4f} {told(quality, row[f'val_{quality}'], unit)}  "
         f"NFE {row['nfe_forward']:.1f} forward {row['nfe_backward']:.1f} backward  "
-        f"{row['seconds']:.1f} s"
+        f"{row['seconds']:.1f} s{skipped}"
     )
 
 
-def say(text: object, *, quiet: bool) -> None:
-    """Prints to stdout unless quiet."""
-    if not quiet:
+class BoardWriter:
+    """TensorBoard's event files of a run, one scalar a metric and epoch.
+
+    Raises: ArgumentError where the package is missing.
+    """
+
+    def __init__(self, folder: Path, done: int):
+        writer = board()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Epochs after the checkpoint that is gone on from are dropped from the picture.
+        self._writer = writer(str(folder), purge_step=done + 1 if done else None)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Adds an epoch's row of metrics."""
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the files."""
+        self._writer.close()
+
+
+def board() -> Any:
+    """TensorBoard's writer class. Raises: ArgumentError, with the way out, where it is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ArgumentError(
+            f"--tensorboard: the package is missing ({error}). Install it with "
+            "`pip install 'adamode[tensorboard]'` or `pip install tensorboard`, or leave the option out; "
+            "metrics.jsonl and metrics.csv are written anyway."
+        ) from error
+    return SummaryWriter
+
+
+def say(text: object, *, quiet: bool, above_bar: bool = False) -> None:
+    """Prints to stdout unless quiet; above the bar where one is shown."""
+    if quiet:
+        return
+    if above_bar:
+        tqdm.write(str(text), file=sys.stdout)
+    else:
         print(text, flush=True)

@@ -18,55 +18,60 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass
 class EpochSums:
-    """Sums over the samples seen so far in a pass; part of every checkpoint."""
+    """Sums over the samples seen so far in a pass; part of every checkpoint.
+
+    score: right answers, or squared errors.  skipped: batches that could not be solved and were left
+    out (``on_solver_error="skip"``).
+    """
 
     samples: int = 0
     loss: float = 0.0
-    correct: int = 0
+    score: float = 0.0
     nfe_forward: float = 0.0
     nfe_backward: float = 0.0
     seconds: float = 0.0
+    skipped: int = 0
 
-    def add(self, n: int, loss: float, correct: int, nfe: tuple[float, float]) -> None:
-        """Adds a batch of n samples: its mean loss, correct answers and mean NFE."""
+    def add(self, n: int, loss: float, score: float, nfe: tuple[float, float]) -> None:
+        """Adds a batch of n samples: its sums of losses, of scores, and of NFE over the samples."""
         self.samples += n
-        self.loss += loss * n
-        self.correct += correct
-        self.nfe_forward += nfe[0] * n
-        self.nfe_backward += nfe[1] * n
+        self.loss += loss
+        self.score += score
+        self.nfe_forward += nfe[0]
+        self.nfe_backward += nfe[1]
 
     def mean(self, name: str) -> float:
         """Mean over samples of loss, nfe_forward or nfe_backward."""
         return getattr(self, name) / self.samples
 
-    @property
-    def accuracy(self) -> float:
-        """Share of samples answered correctly, 0 … 1."""
-        return self.correct / self.samples
 
+def solve_counts(model: nn.Module, n: int) -> tuple[float, float]:
+    """(forward, backward) NFE of the model's last call, summed over its n samples.
 
-def solve_counts(model: nn.Module) -> tuple[float, float]:
-    """(forward, backward) NFE of the model's last call; (0, 0) where nothing was solved.
-
-    Per-sample statistics are averaged over the batch.
+    Where one step size serves the batch each sample counts every evaluation; per-sample counts are
+    added up, exactly. (0, 0) where nothing was solved.
     """
-    stats = getattr(model, "last_stats", None)
-    if stats is None:
-        stats = getattr(getattr(model, "block", None), "last_stats", None)
+    stats = last_stats(model)
     if stats is None:
         return 0.0, 0.0
-    return _mean(getattr(stats, "nfe", 0)), _mean(getattr(stats, "nfe_backward", 0))
+    return _sum(getattr(stats, "nfe", 0), n), _sum(getattr(stats, "nfe_backward", 0), n)
 
 
-def _mean(count: Any) -> float:
-    if isinstance(count, Tensor):
-        return float(count.double().mean())  # host read
-    return float(count or 0)
+def last_stats(model: nn.Module) -> Any:
+    """What the model's, or its block's, last solve left; None where there was none."""
+    stats = getattr(model, "last_stats", None)
+    return getattr(getattr(model, "block", None), "last_stats", None) if stats is None else stats
 
 
-def efficacy(accuracy: float, nfe: float) -> float | None:
-    """Accuracy per evaluation; None where nothing was evaluated (the block is the identity)."""
-    return accuracy / nfe if nfe > 0 else None
+def _sum(count: Any, n: int) -> float:
+    if isinstance(count, Tensor) and count.ndim:
+        return float(count.double().sum())  # host read
+    return float(count or 0) * n
+
+
+def efficacy(accuracy: float | None, nfe: float) -> float | None:
+    """Accuracy per evaluation; None where nothing was evaluated, or where values are predicted."""
+    return accuracy / nfe if accuracy is not None and nfe > 0 else None
 
 
 def count_parameters(model: nn.Module) -> int:

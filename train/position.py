@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .metrics import EpochSums, count_parameters, efficacy
+from .objective import Objective
 from .runs import RunFolder
 
 Row = dict[str, Any]
@@ -27,23 +29,26 @@ class EpochRecord:
 class TrainResult:
     """A finished run.
 
-    folder: where it is kept.  history: its rows of metrics.  test_loss, test_accuracy: of the
-    weights with the best validation accuracy, which is ``best_epoch``'s.  nfe_forward: mean of the
-    test pass.  nfe_backward: mean of the last training epoch.  efficacy_forward,
-    efficacy_backward: test accuracy ÷ these; None where nothing is solved.  parameters: trained
-    ones.  trained: False if the run was finished already and was only read.
+    folder: where it is kept.  history: its rows of metrics.  test_loss, test_accuracy (of classes) or
+    test_rmse (of values; the other is None): of the weights that were best in validation, which are
+    ``best_epoch``'s.  nfe_forward: mean of the test pass.  nfe_backward: mean of the last training
+    epoch.  efficacy_forward, efficacy_backward: test accuracy ÷ these; None where nothing is solved.
+    parameters: trained ones.  more_tests: accuracy or error on the data set's further test sets.
+    trained: False if the run was finished already and was only read.
     """
 
     folder: Path
     history: tuple[Row, ...]
     test_loss: float
-    test_accuracy: float
+    test_accuracy: float | None
+    test_rmse: float | None
     nfe_forward: float
     nfe_backward: float
     efficacy_forward: float | None
     efficacy_backward: float | None
     parameters: int
     best_epoch: int
+    more_tests: dict[str, float]
     trained: bool
 
 
@@ -55,53 +60,71 @@ class Position:
     batch: int = 0  # finished optimiser steps of the epoch under way
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)  # of the epoch under way
     history: list[Row] = dataclasses.field(default_factory=list)
-    best: dict[str, Any] | None = None  # epoch, val_accuracy, val_loss, model (weights)
+    best: dict[str, Any] | None = None  # epoch, val_loss, val_accuracy or val_rmse, model (weights)
     final: Row | None = None  # of a finished run
 
-    def end_epoch(self, val: EpochSums, memory: float | None) -> bool:
+    def end_epoch(self, val: EpochSums, memory: float | None, objective: Objective) -> bool:
         """Adds the epoch's row; returns whether it is the best so far on the validation set.
 
-        The best has the highest accuracy, then the lowest loss.
+        The best has the highest accuracy (or the lowest error), then the lowest loss. The epoch's
+        efficacies are validation accuracy ÷ NFE of training, forward and backward.
         """
         self.epoch += 1
+        q = objective.quality
+        accuracy = objective.measure(val) if q == "accuracy" else None
+        forward, backward = self.sums.mean("nfe_forward"), self.sums.mean("nfe_backward")
         row = {
             "epoch": self.epoch,
             "train_loss": self.sums.mean("loss"),
-            "train_accuracy": self.sums.accuracy,
+            f"train_{q}": objective.measure(self.sums),
             "val_loss": val.mean("loss"),
-            "val_accuracy": val.accuracy,
-            "nfe_forward": self.sums.mean("nfe_forward"),
-            "nfe_backward": self.sums.mean("nfe_backward"),
+            f"val_{q}": objective.measure(val),
+            "nfe_forward": forward,
+            "nfe_backward": backward,
+            "efficacy_forward": efficacy(accuracy, forward),
+            "efficacy_backward": efficacy(accuracy, backward),
             "seconds": self.sums.seconds,
             "peak_memory_mib": memory,
+            "skipped_batches": self.sums.skipped,
         }
         self.history.append(row)
         self.batch, self.sums = 0, EpochSums()
-        return self.best is None or _merit(row) > _merit(self.best)
+        return self.best is None or objective.better(row, self.best)
 
     def keep_best(self, weights: dict[str, Any]) -> None:
         """Takes the last epoch's ``weights`` (a copy that nobody changes) for the best."""
         row = self.history[-1]
-        kept = {key: row[key] for key in ("epoch", "val_accuracy", "val_loss")}
+        kept = {key: row[key] for key in row if key == "epoch" or key.startswith("val_")}
         self.best = {**kept, "model": weights}
 
-    def finish(self, test: EpochSums, model: nn.Module) -> None:
-        """Fills ``final`` from the test pass of the best weights."""
+    def over(self, epochs: int, patience: int) -> bool:
+        """Whether training has ended: all epochs made, or ``patience`` of them without a better one."""
+        waited = 0 if self.best is None else self.epoch - self.best["epoch"]
+        return self.epoch >= epochs or (0 < patience <= waited)
+
+    def finish(
+        self, test: EpochSums, model: nn.Module, objective: Objective, more: Mapping[str, EpochSums]
+    ) -> None:
+        """Fills ``final`` from the test pass of the best weights; ``more`` are those of further sets."""
+        quality = objective.measure(test)
+        accuracy = quality if objective.quality == "accuracy" else None
         forward, backward = test.mean("nfe_forward"), self.history[-1]["nfe_backward"]
         self.final = {
             "test_loss": test.mean("loss"),
-            "test_accuracy": test.accuracy,
+            f"test_{objective.quality}": quality,
             "nfe_forward": forward,
             "nfe_backward": backward,
-            "efficacy_forward": efficacy(test.accuracy, forward),
-            "efficacy_backward": efficacy(test.accuracy, backward),
+            "efficacy_forward": efficacy(accuracy, forward),
+            "efficacy_backward": efficacy(accuracy, backward),
             "parameters": count_parameters(model),
             "best_epoch": self.best["epoch"],
+            "more_tests": {name: objective.measure(sums) for name, sums in more.items()},
         }
 
     def result(self, folder: RunFolder, *, trained: bool) -> TrainResult:
         """The result of a finished run."""
-        return TrainResult(folder.path, tuple(self.history), **self.final, trained=trained)
+        values = {"test_accuracy": None, "test_rmse": None, **self.final}
+        return TrainResult(folder.path, tuple(self.history), **values, trained=trained)
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -116,7 +139,3 @@ class Position:
         """The position that `to_checkpoint` wrote into a checkpoint's state."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: state[name] for name in names} | {"sums": EpochSums(**state["sums"])})
-
-
-def _merit(row: Row) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]

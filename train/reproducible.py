@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import random
+import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-_PACKAGES = ("adamode", "torch", "torchvision", "numpy", "scipy", "scikit-learn")
 
 
 def seed_everything(seed: int) -> None:
@@ -54,15 +57,60 @@ def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the machine and the packages that decide a run's numbers."""
+    """Versions of Python, the machine and every installed package, by name."""
     found = {
         "python": platform.python_version(),
         "platform": sys.platform,
         "machine": platform.machine(),
     }
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
+    packages = {}
+    for package in metadata.distributions():
+        name = package.metadata["Name"] if package.metadata is not None else None
+        if name:  # a damaged installation has none
+            packages.setdefault(name.lower(), package.version)
+    return found | {name: str(packages[name]) for name in sorted(packages)}
+
+
+def git_state() -> dict[str, Any]:
+    """Commit, and whether files differ from it, of this package's checkout and the current folder's.
+
+    Only what there is: empty for an installed package used outside any repository.
+    """
+    found: dict[str, Any] = {}
+    root = Path(__file__).resolve().parent.parent
+    places = {"here": Path.cwd()} | ({"adamode": root} if (root / ".git").exists() else {})
+    for place, folder in sorted(places.items()):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit:
+            found[f"{place}_commit"] = commit
+            found[f"{place}_changed"] = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     return found
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""  # no git here
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Inside, torch refuses or replaces operations whose results vary; afterwards all is as before."""
+    if not wanted:
+        yield
+        return
+    # cuBLAS reads it when it starts, and torch refuses to go on without it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms)
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,8 +1,11 @@
 """Layout of a run's folder, and the decision whether a run may start, go on or is finished.
 
-    <output_dir>/<name>/config.json     settings, and the versions of what computed
+    <output_dir>/<name>/config.json     settings, the versions of all packages, the state of git
+                       /config.toml     the same, to train with again: --config
                        /metrics.jsonl   one line an epoch, a last one when finished
-                       /checkpoint.pt   everything that decides the next number
+                       /metrics.csv     the same as a table
+                       /checkpoint.pt   everything that decides the next number, the best weights too
+                       /best.pt         the weights that were best in validation
                        /plots/          pictures, drawn by others
 
 The checkpoint is the truth: metrics.jsonl is written from the rows inside it, so after a kill
@@ -11,7 +14,9 @@ at any moment the two agree again as soon as the run goes on.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import os
 from pathlib import Path
@@ -19,11 +24,15 @@ from typing import Any
 
 from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, TrainingError
 from .checkpoint import load_checkpoint
-from .config import TrainConfig
-from .reproducible import versions
+from .config import TABLES, TrainConfig, toml_line
+from .reproducible import git_state, versions
+from .schedule import OPEN_ENDED
 from .write_aside import write_aside
 
-FINAL_KEYS = ("test_loss", "test_accuracy", "efficacy_forward", "efficacy_backward", "parameters")
+FINAL_KEYS = (
+    *("test_loss", "test_accuracy", "test_rmse", "more_tests"),
+    *("efficacy_forward", "efficacy_backward", "parameters"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +55,16 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """checkpoint.pt."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """best.pt: config, epoch, metrics and the weights (``model``) that were best in validation."""
+        return self.path / "best.pt"
+
+    @property
+    def table(self) -> Path:
+        """metrics.csv."""
+        return self.path / "metrics.csv"
 
     @property
     def failure(self) -> Path:
@@ -94,7 +113,7 @@ class RunFolder:
 
     def _refuse_differences(self, there: TrainConfig, here: TrainConfig, *, resume: bool) -> None:
         found = there.differences(here)
-        if resume and here.schedule == "constant":
+        if resume and here.schedule in OPEN_ENDED:
             # A run may be made longer, unless its step sizes have come down to 0 at its end; `open`
             # refuses to make it shorter than it is.
             found.pop("epochs", None)
@@ -115,17 +134,23 @@ class RunFolder:
             ) from error
         if not isinstance(content, dict):
             raise CheckpointError(f"{str(self.config)!r} is not a run's configuration.")
-        content.pop("versions", None)
+        content = {name: value for name, value in content.items() if name not in TABLES}
         return _config_of(content, self.config)
 
     def create(self, config: TrainConfig) -> None:
-        """Makes the folder and writes config.json.
+        """Makes the folder and writes config.json and config.toml.
 
         Raises: ArgumentError if it cannot be written there.
         """
-        content = {**config.to_dict(), "versions": versions()}
+        tables = {"versions": versions(), "git": git_state()}
+        content = {**config.to_dict(), **tables}
+        lines = [config.toml()]
+        for table, values in tables.items():
+            lines.append(f"\n[{table}]\n")
+            lines.extend(toml_line(json.dumps(name), value) for name, value in values.items())
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            write_aside(self.path / "config.toml", "".join(lines))
             write_aside(self.config, json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise ArgumentError(
@@ -134,14 +159,24 @@ class RunFolder:
             ) from error
 
     def write_metrics(self, history: list[dict[str, Any]], final: dict[str, Any] | None) -> None:
-        """Writes metrics.jsonl from the rows so far and, of a finished run, its last line.
+        """Writes metrics.jsonl and metrics.csv from the rows so far and, of a finished run, its last line.
 
         Raises: TrainingError if the disk refuses; the file that was there stays.
         """
-        last = [] if final is None else [{"final": True, **{key: final[key] for key in FINAL_KEYS}}]
+        last = (
+            []
+            if final is None
+            else [{"final": True, **{k: final[k] for k in FINAL_KEYS if final.get(k, {}) != {}}}]
+        )
         rows = [*history, *last]
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
         try:
+            write_aside(self.table, table.getvalue())
             write_aside(self.metrics, text)
         except OSError as error:
             raise TrainingError(

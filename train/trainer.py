@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -11,33 +12,49 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ..solvers.errors import CheckpointError, ReconstructionError, SolverError, TrainingError
+from ..solvers.errors import CheckpointError, TrainingError
 from .build import build_model
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
-from .data import Splits, load_data
-from .data.splits import LabelledImages, batches
+from .data import DataSet, load_data
 from .device import checked_device
+from .distributed import Ranks, own_device, refuse_batch_statistics, restarted
 from .interrupt import Interrupted, StopRequest
-from .logs import ProgressBar, say
-from .metrics import EpochSums, count_parameters, peak_memory_mib, solve_counts
+from .logs import BoardWriter, ProgressBar, board, say
+from .metrics import EpochSums, count_parameters, peak_memory_mib
+from .objective import Objective
 from .position import EpochRecord, Position, TrainResult
-from .reproducible import epoch_order, restore_rng_state, rng_state, seed_everything
+from .reproducible import deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
 from .schedule import step_size
+from .step import (
+    CANNOT_BE_SOLVED,
+    Examples,
+    SamplesFailed,
+    agree,
+    choose_augmentation,
+    descend,
+    evaluate,
+    norms_of_state,
+    on_device,
+    parts_of_batches,
+)
 
 
 class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
     build: makes the model from the configuration (default: `adamode.models.create`'s).
-    on_epoch: called with an `EpochRecord` after each epoch.  quiet: no bar, no lines.
-    After `fit`, ``model`` holds the weights that were tested.
+    on_epoch: called with an `EpochRecord` after each epoch, on rank 0.  quiet: no bar, no lines.
+    After `fit`, ``model`` holds the weights that were tested. Started by torchrun, the processes train
+    together (`adamode.train.distributed`).
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     device: torch.device
+    ranks: Ranks
+    objective: Objective
     steps: int  # optimiser steps of an epoch
 
     def __init__(
@@ -51,6 +68,7 @@ class Trainer:
         self.config, self.quiet = config, quiet
         self.folder, self.position = RunFolder(config.folder), Position()
         self._build, self._on_epoch = build, on_epoch
+        self._dtype = getattr(torch, config.dtype)
 
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Trains to the last epoch, tests, and returns the result; a finished run is only read.
@@ -60,117 +78,191 @@ class Trainer:
         Raises: CheckpointError where the run's folder does not fit, ArgumentError for settings
         that the model refuses (nothing is written then), TrainingError where training cannot go on.
         """
-        state = self.folder.open(self.config, resume=resume)
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)
         try:
-            self.device = checked_device(self.config.device)
-            data = load_data(self.config.dataset)
-            self._set_up(data, state)
-            if self.position.final is None:
-                self._announce(data)
-                self._run(data)
-                return self.position.result(self.folder, trained=True)
-            return self.position.result(self.folder, trained=False)
+            self.device = checked_device(own_device(self.config.device))
+            with Ranks.join(self.device) as self.ranks, deterministic(self.config.deterministic):
+                return self._fit(resume=resume)
         finally:
             torch.set_num_threads(threads)
 
-    def _set_up(self, data: Splits, state: dict[str, Any] | None) -> None:
+    def _fit(self, *, resume: bool) -> TrainResult:
+        self.quiet = self.quiet or self.ranks.rank > 0
+        # Processes that torchrun started anew find the run that they had begun.
+        resume = resume or (restarted() and self.folder.checkpoint.exists())
+        state = self.ranks.first(lambda: self.folder.open(self.config, resume=resume))
+        if self.config.tensorboard:
+            board()
+        data = load_data(self.config.dataset, self.config.data_options())
+        self._set_up(data, state)
+        trained = self.position.final is None
+        if trained:
+            self._announce(data)
+            self._run(data)
+        return self.position.result(self.folder, trained=trained)
+
+    def _set_up(self, data: DataSet, state: dict[str, Any] | None) -> None:
         """Model, optimiser and position: new, or those of a checkpoint's state."""
         seed_everything(self.config.seed)
-        self.model = self._build(self.config).to(self.device)
+        self.objective = Objective.of(data)
+        self.model = self._build(self.config).to(self.device, self._dtype)
+        refuse_batch_statistics(self.model.train(), self.ranks.world)
+        self.ranks.share_weights(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
-        self.position = Position()
+        self.position, self._n = Position(), len(data.train)
+        self.steps = -(-self._n // self.config.batch_size)
+        if self.ranks.rank:  # other ranks draw other masks for their samples
+            torch.manual_seed(self.config.seed + self.ranks.rank * 1_000_003)
         if state is None:
             self._rehearse(data)
-            self.folder.create(self.config)
+            self.ranks.first(lambda: self.folder.create(self.config))
             return
         self._restore(state)
-        if self.position.epoch < self.config.epochs:
+        if not self.position.over(self.config.epochs, self.config.patience):
             self.position.final = None  # a finished run may be made longer
-            self.folder.create(self.config)
+            self.ranks.first(lambda: self.folder.create(self.config))
         elif self.position.final is not None:
             self.model.load_state_dict(self.position.best["model"])
-        self._write_metrics()  # a kill may have come between checkpoint and metrics
+        # A kill may have come between the checkpoint and the files that are written from it.
+        self._write_metrics()
+        self._write_best()
 
-    def _rehearse(self, data: Splits) -> None:
+    def _rehearse(self, data: DataSet) -> None:
         """One batch forwards and backwards on a copy of the model, before anything is written.
 
         What the model refuses, it refuses here. The random generators are put back.
         """
+        choose_augmentation(data.train, self.config.seed, 0)
         before, model = rng_state(), copy.deepcopy(self.model).train()
-        x, y = next(iter(batches(data.train, torch.arange(len(data.train)), self.config.batch_size)))
+        first = torch.arange(min(self._n, self.config.batch_size))
+        part = next(parts_of_batches(data.train, first, self.config.batch_size, self.ranks))
+        failure = ""
         try:
-            nn.functional.cross_entropy(model(x.to(self.device)), y.to(self.device)).backward()
-        except (SolverError, ReconstructionError) as error:
+            if part is not None:
+                self._descend(model, *on_device(part, self.device, self._dtype), total=len(first))
+        except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
+            failure, cause = str(error), error
+        told = agree(EpochSums(), failure, self.ranks)
+        if told:
             raise TrainingError(
-                f"the untrained model cannot be solved on the first batch: {error} Nothing was written."
-            ) from error
+                f"the untrained model cannot be solved on the first batch: {told} Nothing was written."
+            ) from (cause if failure else None)
         restore_rng_state(before)
 
-    def _run(self, data: Splits) -> None:
+    def _run(self, data: DataSet) -> None:
         config, position = self.config, self.position
-        self.steps = -(-len(data.train) // config.batch_size)
         total, done = config.epochs * self.steps, position.epoch * self.steps + position.batch
-        with StopRequest() as stop, ProgressBar(total, done, quiet=self.quiet) as bar:
-            while position.epoch < config.epochs:
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(StopRequest())
+            bar = stack.enter_context(ProgressBar(total, done, objective=self.objective, quiet=self.quiet))
+            writer = None
+            if config.tensorboard and self.ranks.rank == 0:
+                writer = BoardWriter(self.folder.path / "tensorboard", position.epoch)
+                stack.callback(writer.close)
+            while not position.over(config.epochs, config.patience):
                 self._train_epoch(data.train, stop, bar)
                 val = self._evaluate(self.model, data.val, stop)
-                if position.end_epoch(val, peak_memory_mib(self.device)):
+                memory = peak_memory_mib(self.device)
+                memory = None if memory is None else self.ranks.max(memory)
+                position.sums.seconds = self.ranks.max(position.sums.seconds)
+                best = position.end_epoch(val, memory, self.objective)
+                if best:
                     position.keep_best(copy.deepcopy(self.model.state_dict()))
                 self._save()
+                if best:
+                    self._write_best()
                 self._write_metrics()
                 bar.epoch(position.history[-1], config.epochs)
-                if self._on_epoch is not None:
-                    history = tuple(position.history)
-                    self._on_epoch(EpochRecord(self.folder, history[-1], history))
+                if writer is not None:
+                    writer.epoch(position.history[-1])
+                self._hand_out()
             tested = copy.deepcopy(self.model)
             tested.load_state_dict(position.best["model"])
-            position.finish(self._evaluate(tested, data.test, stop), tested)
+            more = {name: self._evaluate(tested, part, stop) for name, part in data.more_tests.items()}
+            position.finish(self._evaluate(tested, data.test, stop), tested, self.objective, more)
             self._save()  # with the last weights, so that a longer run can go on from them
             self._write_metrics()
             self.model = tested
 
-    def _train_epoch(self, data: LabelledImages, stop: StopRequest, bar: ProgressBar) -> None:
+    def _hand_out(self) -> None:
+        if self._on_epoch is not None and self.ranks.rank == 0:
+            history = tuple(self.position.history)
+            self._on_epoch(EpochRecord(self.folder, history[-1], history))
+
+    def _train_epoch(self, data: Examples, stop: StopRequest, bar: ProgressBar) -> None:
         """The rest of the epoch under way, with a checkpoint every so many steps."""
         config, position = self.config, self.position
         self.model.train()
+        choose_augmentation(data, config.seed, position.epoch)
         order = epoch_order(len(data), config.seed, position.epoch)
-        for x, y in batches(data, order, config.batch_size, start=position.batch):
+        for part in parts_of_batches(data, order, config.batch_size, self.ranks, start=position.batch):
             self._stop_if_asked(stop)
             start = time.perf_counter()
-            self._train_step(x.to(self.device), y.to(self.device))
+            self._train_step(None if part is None else on_device(part, self.device, self._dtype))
             position.sums.seconds += time.perf_counter() - start
             position.batch += 1
             bar.step(position.sums)
             if position.batch % config.checkpoint_every == 0:
                 self._save()
+        if position.sums.samples == 0:
+            raise TrainingError(
+                f"epoch {position.epoch + 1}: not one batch could be solved. Try a looser --rtol and "
+                "--atol, a smaller --lr or another --denominator."
+            )
 
-    def _train_step(self, x: Tensor, y: Tensor) -> None:
-        """One optimiser step. On failure weights and position stay what they were."""
+    def _descend(self, model: nn.Module, x: Tensor, y: Tensor, *, total: int) -> EpochSums:
+        config = self.config
+        return descend(model, x, y, self.objective, total=total, parts=config.accumulate, amp=config.amp)
+
+    def _train_step(self, part: tuple[Tensor, Tensor] | None) -> None:
+        """One optimiser step on all ranks' parts. On failure weights and position stay what they were."""
+        config, position = self.config, self.position
         self.optimizer.zero_grad(set_to_none=True)
+        total = min(config.batch_size, self._n - position.batch * config.batch_size)
+        sums, failure, cause = EpochSums(), "", None
         try:
-            logits = self.model(x)
-            loss = nn.functional.cross_entropy(logits, y)
-            loss.backward()
-        except (SolverError, ReconstructionError) as error:
-            self._fail(f"the solver could not go on: {error}", error)
-        correct = (logits.argmax(1) == y).sum()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        numbers = torch.stack([n.detach().double() for n in (loss, norm, correct)])
-        value, norm, correct = numbers.tolist()  # host read
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            self._fail(f"the loss is {value:.6g} and the norm of its gradient {norm:.6g}", None)
-        done = self.position.epoch * self.steps + self.position.batch
-        lr = step_size(self.config.schedule, self.config.lr, done, self.config.epochs * self.steps)
+            if part is not None:
+                sums = self._descend(self.model, *part, total=total)
+        except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
+            failure, cause = f"the solver could not go on: {error}", error
+        failure = agree(sums, failure, self.ranks)
+        if failure and config.on_solver_error == "stop":
+            self._fail(failure, cause)
+        if failure:
+            self._skip(failure)
+            return
+        self.ranks.add_gradients(self.model.parameters())
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()  # host read
+        if not (math.isfinite(sums.loss) and math.isfinite(norm)):
+            told = f"the loss is {sums.loss / sums.samples:.6g} and the norm of its gradient {norm:.6g}"
+            state = "" if part is None else norms_of_state(self.model, part[0])
+            self._fail(f"{told}. {state}".rstrip(". "), None)
+        done = position.epoch * self.steps + position.batch
+        lr = step_size(config.schedule, config.lr, done, config.epochs * self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        self.position.sums.add(len(y), value, int(correct), solve_counts(self.model))
+        counts = (sums.nfe_forward, sums.nfe_backward)
+        position.sums.add(sums.samples, sums.loss, sums.score, counts)
+
+    def _keep_failure(self) -> None:
+        """The state before the failing step, in failure.pt, for study."""
+        state = self._state()
+        self.ranks.first(lambda: save_checkpoint(self.folder.failure, state))
+
+    def _skip(self, what: str) -> None:
+        """Counts and reports a batch that is left out; the weights stay what they were."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._keep_failure()
+        self.position.sums.skipped += 1
+        epoch, batch = self.position.epoch + 1, self.position.batch
+        say(
+            f"epoch {epoch}, batch {batch} (counted from 0) skipped: {what}", quiet=self.quiet, above_bar=True
+        )
 
     def _fail(self, what: str, cause: Exception | None) -> NoReturn:
-        """Keeps the state before the failing step in failure.pt, for study, and raises."""
-        save_checkpoint(self.folder.failure, self._state())
+        self._keep_failure()
         epoch, batch = self.position.epoch + 1, self.position.batch
         raise TrainingError(
             f"epoch {epoch}, batch {batch} (counted from 0): {what}. The weights before this step "
@@ -179,38 +271,44 @@ class Trainer:
             "--gradient discrete."
         ) from cause
 
-    @torch.no_grad()
-    def _evaluate(self, model: nn.Module, data: LabelledImages, stop: StopRequest) -> EpochSums:
-        """Loss, accuracy and forward NFE over a data set, in batches of the training's size."""
-        model.eval()
-        sums = EpochSums()
-        for x, y in batches(data, torch.arange(len(data)), self.config.batch_size):
+    def _evaluate(self, model: nn.Module, data: Examples, stop: StopRequest) -> EpochSums:
+        """Loss, score and forward NFE over a data set, in batches of the training's size."""
+        sums, config = EpochSums(), self.config
+        passes = evaluate(
+            model,
+            data,
+            self.objective,
+            batch_size=config.batch_size,
+            ranks=self.ranks,
+            amp=config.amp,
+            dtype=self._dtype,
+        )
+        try:
             self._stop_if_asked(stop)
-            x, y = x.to(self.device), y.to(self.device)
-            logits = model(x)
-            loss = float(nn.functional.cross_entropy(logits, y))  # host read
-            correct = int((logits.argmax(1) == y).sum())  # host read
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"epoch {self.position.epoch + 1}: the loss on unseen data is {loss}; "
-                    f"{str(self.folder.checkpoint)!r}, if there is one, is the last good checkpoint. "
-                    "Try a smaller --lr."
-                )
-            sums.add(len(y), loss, correct, (solve_counts(model)[0], 0.0))
+            for so_far in passes:
+                sums = so_far
+                self._stop_if_asked(stop)
+        except TrainingError as error:
+            raise TrainingError(
+                f"epoch {self.position.epoch + 1}, {error}; {str(self.folder.checkpoint)!r}, if there is "
+                "one, is the last good checkpoint. Try a smaller --lr."
+            ) from error
         return sums
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
-        if stop.signum is not None:
+        signum = int(self.ranks.max(stop.signum or 0))
+        if signum:
             self._save()
-            raise Interrupted(stop.signum)
+            raise Interrupted(signum)
 
     def _state(self) -> dict[str, Any]:
-        """Everything that decides the next number."""
+        """Everything that decides the next number; the generators of all ranks."""
+        first, *others = self.ranks.gather(rng_state())
         return {
             "config": self.config.to_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": rng_state(),
+            "rng": {**first, "others": others},
             **self.position.to_checkpoint(),
         }
 
@@ -219,25 +317,39 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.position = Position.from_checkpoint(state)
-            restore_rng_state(state["rng"])
+            generators = [state["rng"], *state["rng"]["others"]]
+            if self.ranks.rank < len(generators):  # else there are more ranks now, seeded anew
+                restore_rng_state(generators[self.ranks.rank])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"checkpoint {str(self.folder.checkpoint)!r} does not fit this model: {error}"
             ) from error
 
     def _save(self) -> None:
-        save_checkpoint(self.folder.checkpoint, self._state())
+        state = self._state()
+        self.ranks.first(lambda: save_checkpoint(self.folder.checkpoint, state))
+
+    def _write_best(self) -> None:
+        best = self.position.best
+        if best is None:
+            return
+        metrics = {name: value for name, value in best.items() if name not in ("epoch", "model")}
+        content = {"epoch": best["epoch"], "metrics": metrics, "model": best["model"]}
+        state = {"config": self.config.to_dict(), **content}
+        self.ranks.first(lambda: save_checkpoint(self.folder.best, state))
 
     def _write_metrics(self) -> None:
-        self.folder.write_metrics(self.position.history, self.position.final)
+        history, final = self.position.history, self.position.final
+        self.ranks.first(lambda: self.folder.write_metrics(history, final))
 
-    def _announce(self, data: Splits) -> None:
+    def _announce(self, data: DataSet) -> None:
         config = self.config
         block = "" if config.block == "ode" else f", block replaced by the {config.block}"
+        several = "" if self.ranks.world == 1 else f"; {self.ranks.world} processes"
         text = (
             f"{data.card}\n"
             f"model     {config.model}: {count_parameters(self.model):,} parameters{block}; "
             f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}\n"
-            f"run       {self.folder.path}"
+            f"run       {self.folder.path}{several}"
         )
         say(text, quiet=self.quiet)

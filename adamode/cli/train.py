@@ -7,49 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import with_settings
 from .status import reports_errors
 
 
-def _option(help_text: str, default: str | None = None, *names: str) -> Any:
-    """An option that is None where not given; ``default`` is what the help says it then is."""
-    return typer.Option(*names, help=help_text, show_default=default or False)
-
-
+@with_settings
 @reports_errors
 def train(
-    model: Annotated[str | None, _option("Which model.", "adamnode")] = None,
-    dataset: Annotated[str | None, _option("Which data set; digits need no download.", "digits")] = None,
-    block: Annotated[
-        str | None, _option("ode, or identity: the same model without it, as a control.", "ode")
-    ] = None,
-    epochs: Annotated[int | None, _option("Passes over the training set.", "digits: 20")] = None,
-    batch_size: Annotated[int | None, _option("Samples of one optimiser step.", "digits: 32")] = None,
-    lr: Annotated[float | None, _option("Adam's first step size.", "digits: 0.01")] = None,
-    schedule: Annotated[
-        str | None, _option("cosine brings the step size down to 0; constant.", "digits: cosine")
-    ] = None,
-    clip: Annotated[float | None, _option("Largest norm of a gradient.", "digits: 1.0")] = None,
-    rtol: Annotated[float | None, _option("The solver's relative tolerance.", "digits: 0.001")] = None,
-    atol: Annotated[float | None, _option("The solver's absolute tolerance.", "digits: 0.001")] = None,
-    method: Annotated[str | None, _option("The solver's method.", "dopri5")] = None,
-    stepping: Annotated[
-        str | None, _option("shared: one step size for the batch; per_sample.", "shared")
-    ] = None,
-    gradient: Annotated[
-        str | None, _option("discrete, interpolating, backsolve or direct.", "discrete")
-    ] = None,
-    denominator: Annotated[
-        str | None, _option("AdamNODE's D(v): exact, softplus or sigmoid.", "exact")
-    ] = None,
-    seed: Annotated[int | None, _option("Of the weights and the order of the samples.", "0")] = None,
-    device: Annotated[str | None, _option("cpu, cuda, cuda:1 …", "cpu")] = None,
-    threads: Annotated[int | None, _option("CPU threads of torch.", "1")] = None,
-    checkpoint_every: Annotated[
-        int | None, _option("Optimiser steps between checkpoints inside an epoch.", "100")
-    ] = None,
-    name: Annotated[str | None, _option("Name of the run's folder.", "MODEL-DATASET")] = None,
-    output_dir: Annotated[str | None, _option("Folder that holds the runs.", "runs")] = None,
-    config: Annotated[Path | None, _option("TOML file of settings; options win over it.")] = None,
+    settings: dict[str, Any],
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
 ) -> None:
@@ -59,42 +25,63 @@ def train(
 
     Ctrl-C leaves a checkpoint; the same command with --resume goes on from it.
 
-    A finished run with --schedule constant is made longer by --resume with more --epochs.
-    """
-    given = {k: v for k, v in locals().items() if k not in ("config", "resume", "quiet") and v is not None}
+    A finished run with --schedule constant or decay is made longer by --resume with more --epochs.
 
-    from ..plotting import draw_run
+    Several processes: torchrun --nproc-per-node N -m adamode train …
+    """
     from ..train import TrainConfig, Trainer, TrainResult
 
-    settings = TrainConfig(**given) if config is None else TrainConfig.from_toml(config, **given)
-    trainer = Trainer(settings, quiet=quiet)
+    chosen = TrainConfig(**settings) if config is None else TrainConfig.from_toml(config, **settings)
+    trainer = Trainer(chosen, quiet=quiet)
     result: TrainResult | None = None
+    picture: Path | None = None
     try:
         result = trainer.fit(resume=resume)
     finally:  # an interrupted run has a picture too
-        picture = draw_run(trainer.folder) if trainer.position.history else None
+        first = getattr(trainer, "ranks", None) is None or trainer.ranks.rank == 0
+        if first and trainer.position.history:
+            from ..plotting import draw_run
+
+            picture = draw_run(trainer.folder)
+    if not first:  # one process speaks for all
+        return
     if not result.trained:
         typer.echo("This run is finished already; nothing was trained. Another --name makes a new one.")
-    typer.echo(summary(result))
+    typer.echo(summary(result, trainer.objective.unit))
     typer.echo(f"picture   {picture}")
 
 
-def summary(result: Any) -> str:
+def summary(result: Any, unit: str = "") -> str:
     """The lines that end a run. result: `adamode.train.TrainResult`."""
-
-    def efficacy(value: float | None) -> str:
-        return "none (nothing is solved)" if value is None else f"{value:.4f}"
-
     seconds = sum(row["seconds"] for row in result.history)
+    of_values = result.test_accuracy is None
     return "\n".join(
         (
-            f"test      accuracy {100 * result.test_accuracy:.2f} %, loss {result.test_loss:.4f} "
+            f"test      {quality(result, unit)}, loss {result.test_loss:.4f} "
             f"(weights of epoch {result.best_epoch}, the best in validation)",
+            *(f"          {name}: {_measure(v, of_values, unit)}" for name, v in result.more_tests.items()),
             f"NFE       {result.nfe_forward:.1f} forward (test), {result.nfe_backward:.1f} backward "
             "(last epoch)",
-            f"efficacy  {efficacy(result.efficacy_forward)} forward, "
-            f"{efficacy(result.efficacy_backward)} backward (test accuracy ÷ NFE)",
+            f"efficacy  {told_efficacy(result.efficacy_forward, of_values)} forward, "
+            f"{told_efficacy(result.efficacy_backward, of_values)} backward (test accuracy ÷ NFE)",
             f"time      {seconds:.1f} s in {len(result.history)} epochs",
             f"run       {result.folder}",
         )
     )
+
+
+def quality(result: Any, unit: str = "") -> str:
+    """The test's accuracy or error for people."""
+    of_values = result.test_accuracy is None
+    return _measure(result.test_rmse if of_values else result.test_accuracy, of_values, unit)
+
+
+def _measure(value: float, of_values: bool, unit: str) -> str:
+    return f"rmse {value:.4g} {unit}".rstrip() if of_values else f"accuracy {100 * value:.2f} %"
+
+
+def told_efficacy(value: float | None, of_values: bool) -> str:
+    """An efficacy for people, or why there is none."""
+    if value is None:
+        return "none (values are predicted)" if of_values else "none (nothing is solved)"
+    return f"{value:.4f}"

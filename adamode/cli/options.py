@@ -1,0 +1,106 @@
+"""The settings of a training run as options of a command: one table, for ``train`` and ``sweep``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A field of `adamode.TrainConfig` as an option.
+
+    default: what the help says the value is where the option is not given.  A ``bool`` is a switch.
+    """
+
+    name: str
+    kind: type
+    help: str
+    default: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option's name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def parameter(self) -> inspect.Parameter:
+        """A keyword of a command, None (False for a switch) where it is not given."""
+        if self.kind is bool:
+            option, kind, value = typer.Option(self.flag, help=self.help), bool, False
+        else:
+            option = typer.Option(help=self.help, show_default=self.default or False)
+            kind, value = self.kind | None, None
+        annotation = Annotated[kind, option]
+        return inspect.Parameter(
+            self.name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation
+        )
+
+
+SETTINGS = (
+    Setting("model", str, "Which model.", "adamnode"),
+    Setting("dataset", str, "Which data set; digits need no download.", "digits"),
+    Setting("block", str, "ode, or identity: the same model without it, as a control.", "ode"),
+    Setting("epochs", int, "Passes over the training set.", "digits: 20"),
+    Setting("batch_size", int, "Samples of one optimiser step, over all processes.", "digits: 32"),
+    Setting("lr", float, "Adam's first step size.", "digits: 0.01"),
+    Setting(
+        "schedule",
+        str,
+        "cosine brings the step size down to 0; constant; decay: ×0.95 each 1,000 steps.",
+        "digits: cosine",
+    ),
+    Setting("clip", float, "Largest norm of a gradient.", "digits: 1.0"),
+    Setting("rtol", float, "The solver's relative tolerance.", "digits: 0.001"),
+    Setting("atol", float, "The solver's absolute tolerance.", "digits: 0.001"),
+    Setting("method", str, "The solver's method.", "dopri5"),
+    Setting("stepping", str, "shared: one step size for the batch; per_sample.", "shared"),
+    Setting("gradient", str, "discrete, interpolating, backsolve or direct.", "discrete"),
+    Setting("denominator", str, "AdamNODE's D(v): exact, softplus or sigmoid.", "exact"),
+    Setting("hidden", int, "Width of the field.", "digits: 16"),
+    Setting("patience", int, "Stop after so many epochs without a better validation; 0: never.", "0"),
+    Setting("accumulate", int, "Cut each batch into so many pieces, to save memory.", "1"),
+    Setting("amp", str, "bf16: encoder, head and field in bfloat16, the state as it was; off.", "off"),
+    Setting("dtype", str, "float32 or float64.", "float32"),
+    Setting("deterministic", bool, "Torch's deterministic algorithms only."),
+    Setting("on_solver_error", str, "stop, or skip a batch that cannot be solved.", "stop"),
+    Setting("seed", int, "Of the weights and the order of the samples.", "0"),
+    Setting("device", str, "cpu, cuda, cuda:1 …", "cpu"),
+    Setting("threads", int, "CPU threads of torch.", "1"),
+    Setting("checkpoint_every", int, "Optimiser steps between checkpoints inside an epoch.", "100"),
+    Setting("tensorboard", bool, "Write TensorBoard's files beside the others."),
+    Setting("data_dir", str, "Folder of the data files.", "$ADAMODE_DATA"),
+    Setting("download", bool, "Fetch data files that are missing into the folder."),
+    Setting("augment", bool, "Random crops (and flips) of the training images."),
+    Setting("normalise", str, "standard: mean 0, variance 1; unit: to 0 … 1.", "standard"),
+    Setting("train_size", int, "At most so many training images, balanced over the classes.", "all"),
+    Setting("window", int, "Silverbox: samples simulated in a training window; 0: its own default.", "0"),
+    Setting("given", int, "Silverbox: measured outputs shown before them; 0: its own default.", "0"),
+    Setting("name", str, "Name of the run's folder.", "MODEL-DATASET"),
+    Setting("output_dir", str, "Folder that holds the runs.", "runs"),
+)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command that takes ``settings``, a dict of the options given, an option for each.
+
+    Its other parameters stay options of their own.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    names = {setting.name for setting in SETTINGS}
+
+    def with_options(**values: Any) -> None:
+        given = {n: values.pop(n) for n in list(values) if n in names and n not in own}
+        command(settings={n: v for n, v in given.items() if v is not None and v is not False}, **values)
+
+    options = [setting.parameter() for setting in SETTINGS if setting.name not in own]
+    others = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.items() if name != "settings"]
+    with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+    with_options.__module__ = command.__module__
+    parameters = [*options, *others]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
