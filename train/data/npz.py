@@ -21,27 +21,32 @@ def read_npz(path: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
     a key (listing those it has) or holds Python objects.
     """
     try:
+        # NumPy, given a path, leaves the file open when the archive turns out damaged.
         with open(path, "rb") as file:
             start = file.read(2)
-        if start != b"PK":
-            raise DataError(
-                f"{str(path)!r} is no .npz archive: it begins with {start!r} and not with b'PK'. A file as "
-                f"numpy.savez writes it, with {', '.join(keys)}, is needed."
-            )
-        archive = np.load(path, allow_pickle=False)
+            if start != b"PK":
+                raise DataError(
+                    f"{str(path)!r} is no .npz archive: it begins with {start!r} and not with b'PK'. A file "
+                    f"as numpy.savez writes it, with {', '.join(keys)}, is needed."
+                )
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return _read_entries(path, archive, keys)
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise unreadable(path, error) from error
-    with archive:
-        missing = [key for key in keys if key not in archive.files]
-        if missing:
-            found = ", ".join(sorted(archive.files)) or "nothing"
-            raise DataError(
-                f"{str(path)!r} lacks {', '.join(missing)}; it holds {found}. A file as Keras writes it has "
-                f"{', '.join(keys)}."
-            )
-        return {key: _read_entry(path, archive, key) for key in keys}
+
+
+def _read_entries(path: Path, archive: np.lib.npyio.NpzFile, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    missing = [key for key in keys if key not in archive.files]
+    if missing:
+        found = ", ".join(sorted(archive.files)) or "nothing"
+        raise DataError(
+            f"{str(path)!r} lacks {', '.join(missing)}; it holds {found}. A file as Keras writes it has "
+            f"{', '.join(keys)}."
+        )
+    return {key: _read_entry(path, archive, key) for key in keys}
 
 
 def _read_entry(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
