@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE, Model
-from .registry import create, defaults, names, tasks
+from .registry import Size, create, defaults, matched, names, parameters, sizes, tasks
+from .series import SeriesModel
 
 __all__ = [
     "ANODE",
@@ -13,8 +14,13 @@ __all__ = [
     "SONODE",
     "AdamNODE",
     "Model",
+    "SeriesModel",
+    "Size",
     "create",
     "defaults",
+    "matched",
     "names",
+    "parameters",
+    "sizes",
     "tasks",
 ]

@@ -107,13 +107,19 @@ class Block(nn.Module):
         return self._solve(h0, start, times).y[-1, 0]
 
     def path(
-        self, h0: Tensor, t: Tensor, *, step_at: Tensor | None = None, **start: Tensor | None
+        self,
+        h0: Tensor,
+        t: Tensor,
+        *,
+        step_at: Tensor | None = None,
+        max_steps: int = 100_000,
+        **start: Tensor | None,
     ) -> dict[str, Tensor]:
         """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0].
 
-        step_at: times that steps must hit, such as kinks of an input signal.
+        step_at: times that steps must hit, such as kinks of an input signal.  max_steps: attempts.
         """
-        y = self._solve(h0, start, t, step_at).y
+        y = self._solve(h0, start, t, step_at=step_at, max_steps=max_steps).y
         return {name: y[:, k] for k, name in enumerate(self.dynamics.blocks)}
 
     def driven(self, signal: Signal) -> Block:
@@ -124,9 +130,7 @@ class Block(nn.Module):
             )
         return _with_part(self, dynamics=_with_part(self.dynamics, field=self.field.with_signal(signal)))
 
-    def _solve(
-        self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, step_at: Tensor | None = None
-    ) -> Solution:
+    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution:
         h0 = augment(check_start(h0), self.pad) if self.pad else h0
         self._check(h0, start)
         names = self.dynamics.blocks[1:]
@@ -136,7 +140,7 @@ class Block(nn.Module):
             seen = torch.cat((h0, *rest), dim=1) if self.field.joined > 1 else h0
             spent = self.field.discover(clock(float(t.flatten()[0]), h0), seen)  # host read
         z0 = torch.stack((h0, *rest))
-        solution = solve(self.dynamics, z0, t, step_at=step_at, **self.settings.arguments())
+        solution = solve(self.dynamics, z0, t, **more, **self.settings.arguments())
         solution.stats.nfe += spent
         self.last_stats = LastSolve(solution.stats, solution.status)
         return solution

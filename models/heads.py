@@ -23,3 +23,20 @@ class PoolHead(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Logits."""
         return self.linear(nn.functional.adaptive_avg_pool2d(h, self.cells).flatten(1))
+
+
+class FlatHead(nn.Module):
+    """One linear layer on all of h: [B, *S] with ``features`` numbers a sample → logits [B, classes]."""
+
+    def __init__(self, features: int, classes: int):
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Logits."""
+        if h.ndim < 2 or h[0].numel() != self.linear.in_features:
+            raise ArgumentError(
+                f"h(T) has shape {tuple(h.shape)}, but the head takes {self.linear.in_features} numbers a "
+                "sample: give inputs of the size that the model was made for."
+            )
+        return self.linear(h.flatten(1))

@@ -1,4 +1,4 @@
-"""Models by name and task, with the sizes and settings they are trained with."""
+"""Models by name and task: how they are made, how many parameters they have, and widths that match."""
 
 from __future__ import annotations
 
@@ -6,107 +6,153 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..adjoint.gradient import Discrete, Gradient
-from ..solvers.errors import ArgumentError, nearest
-from .augment import LearnedStart, ThirdsStart, ZeroStart
-from .block import IdentityBlock
-from .encoders import ConvEncoder
-from .fields.conv import Conv
-from .heads import PoolHead
-from .model import AdamNODE, Model
+from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+from .assemble import block_keywords, build_images, build_points, build_series, check_choice
+from .block import Block
+from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .presets import TASKS, settings_of
 
-BLOCKS = ("ode", "identity")
-STARTS = ("learned", "thirds", "zeros")
+BLOCKS: dict[str, type[Block]] = {
+    "node": NODE,
+    "anode": ANODE,
+    "sonode": SONODE,
+    "hbnode": HBNODE,
+    "ghbnode": GHBNODE,
+    "adamnode": AdamNODE,
+}
+_BUILDERS: dict[str, Callable[[type[Block], dict[str, Any]], nn.Module]] = {
+    "digits": build_images,
+    "mnist": build_images,
+    "cifar10": build_images,
+    "silverbox": build_series,
+    "spiral": build_points,
+    "circles": build_points,
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamNODEDigits:
-    """AdamNODE on 8×8 digits, x [B, 1, 8, 8].
+class Size:
+    """One line of the table of models: how many parameters are learnt, and how far that is from a target.
 
-    The encoder sees one pixel at a time and the head nine averages, so what tells digits apart must
-    come from the block: with the recipe of `adamode train` and seeds 0, 1, 2 the test accuracy is
-    96.4, 97.8 and 96.9 % with it, 84.1, 84.7 and 82.5 % with the identity in its place.
+    target: the number asked for, or AdamNODE's where none was.  width: the setting that was chosen,
+    such as {"hidden": 16}.
     """
 
-    channels: int = 8
-    hidden: int = 16  # 32 takes twice as long
-    activation: str = "relu"
-    cells: int = 3
-    start: str = "learned"  # v0 > 0 keeps the exact denominator inside its domain
-    block: str = "ode"
-    alpha: float = 0.0474  # 1−α = sigmoid(3), the released code's for CIFAR-10
-    # With 1−β = sigmoid(3), too, v follows f² so fast that explicit stages leave v + ε > 0, and steps
-    # are rejected for it: 110 evaluations a solve. With this 45 to 60, and learning goes there anyway.
-    beta: float = 0.95
-    eps: float = 1e-3
-    denominator: str = "exact"
-    adjoint_form: str = "exact"
-    learnable: bool = True
-    t: tuple[float, float] = (0.0, 2.0)
-    rtol: float = 1e-3
-    atol: float = 1e-3
-    method: str = "dopri5"
-    stepping: str = "shared"
-    gradient: Gradient | None = Discrete()  # noqa: RUF009  (frozen)
-    classes: int = 10
+    model: str
+    task: str
+    parameters: int
+    target: int
+    width: dict[str, int]
 
-    def build(self) -> Model:
-        """The model, its weights drawn from torch's global generator."""
-        _check_choice("block", self.block, BLOCKS)
-        _check_choice("start", self.start, STARTS)
-        names = {f.name for f in dataclasses.fields(AdamNODEDigits)}
-        keywords = {n: getattr(self, n) for n in names & set(AdamNODE.__init__.__kwdefaults__)}
-        encoder = ConvEncoder(1, self.channels)
-        head = PoolHead(self.channels, self.classes, cells=self.cells)
-        starts = {
-            "learned": lambda: LearnedStart(self.channels),
-            "thirds": ThirdsStart,
-            "zeros": ZeroStart,
-        }
-        start = starts[self.start]()
-        field = Conv(self.channels, self.hidden, activation=self.activation)
-        block = AdamNODE(field, **keywords) if self.block == "ode" else IdentityBlock()
-        return Model(encoder, start, block, head)
-
-
-_PRESETS: dict[tuple[str, str], Callable[..., Any]] = {("adamnode", "digits"): AdamNODEDigits}
+    @property
+    def difference(self) -> int:
+        """parameters − target."""
+        return self.parameters - self.target
 
 
 def names() -> tuple[str, ...]:
     """The models that `create` knows."""
-    return tuple(sorted({model for model, _ in _PRESETS}))
+    return tuple(BLOCKS)
 
 
-def tasks(model: str) -> tuple[str, ...]:
-    """The tasks a model has settings for."""
-    _check_choice("model", model, names())
-    return tuple(sorted(task for name, task in _PRESETS if name == model))
+def tasks(model: str | None = None) -> tuple[str, ...]:
+    """The tasks that there are settings for; each model has all of them."""
+    if model is not None:
+        check_choice("model", model, names())
+    return tuple(TASKS)
 
 
 def defaults(model: str, task: str) -> dict[str, Any]:
     """The settings of `create` by name, with the values they have where none are given."""
-    _check_choice("task", task, tasks(model))
-    return {field.name: field.default for field in dataclasses.fields(_PRESETS[model, task])}
+    check_choice("model", model, names())
+    check_choice("task", task, tasks())
+    found = {**block_keywords(BLOCKS[model]), **settings_of(model, task)}
+    if "t" not in TASKS[task]:  # a sequence brings its own times
+        del found["t"]
+    return found
 
 
-def create(model: str, task: str = "digits", **overrides: Any) -> nn.Module:
-    """Encoder → block → head as the command line trains it.
+def create(
+    model: str, task: str = "digits", *, match_parameters: int | None = None, **overrides: Any
+) -> nn.Module:
+    """Encoder → block → head as the command line trains it; weights from torch's global generator.
 
-    overrides: any setting of the preset by name (widths, rates, solver settings), and
+    model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".  task: "digits", "mnist",
+    "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits), "silverbox"
+    (x [B, L, 3] → outputs [B, L − n, 1], see `SeriesModel`).
+    match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
+    overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
-    Raises ArgumentError for an unknown model, task or setting, with the nearest names.
+    Raises ArgumentError for an unknown model, task or setting, with the nearest names, and for sizes
+    that do not fit together.
     """
-    _check_choice("task", task, tasks(model))
-    preset = _PRESETS[model, task]
-    known = [field.name for field in dataclasses.fields(preset)]
+    settings = _settings(model, task, overrides)
+    if match_parameters is not None:
+        settings.update(matched(model, task, match_parameters, **overrides))
+    return _BUILDERS[task](BLOCKS[model], settings)
+
+
+def parameters(model: str, task: str, **overrides: Any) -> int:
+    """How many numbers the model learns; no weights are drawn and no memory is used for them."""
+    with torch.device("meta"):
+        built = create(model, task, **overrides)
+    return sum(p.numel() for p in built.parameters() if p.requires_grad)
+
+
+def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, int]:
+    """The width, {setting: value}, with the number of parameters nearest to target (the less of two).
+
+    The width is ``hidden``; for a linear field, which has none, ``channels``.
+    Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
+    """
+    if isinstance(target, bool) or not isinstance(target, int):
+        raise ArgumentTypeError(f"match_parameters={target!r} must be a whole number.")
+    if target < 1:
+        raise ArgumentError(f"match_parameters={target} must be at least 1.")
+    settings = _settings(model, task, overrides)
+    name = "hidden" if settings["hidden"] else "channels"
+    if name in overrides:
+        raise ArgumentError(
+            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
+        )
+
+    def count(width: int) -> int:
+        return parameters(model, task, **{**overrides, name: width})
+
+    least = 1 + (settings["augment"] if model == "anode" and name == "channels" else 0)
+    low, high = least, 2 * least  # count grows with the width: bracket the target, then bisect
+    while count(high) < target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < target else (low, middle)
+    return {name: min((low, high), key=lambda width: abs(count(width) - target))}
+
+
+def sizes(task: str | None = None, match_parameters: int | None = None) -> list[Size]:
+    """The table of models by task, at their registered or their matched widths."""
+    if task is not None:
+        check_choice("task", task, tasks())
+    rows = []
+    for each in tasks() if task is None else (task,):
+        target = parameters("adamnode", each) if match_parameters is None else match_parameters
+        for model in names():
+            if match_parameters is None:
+                chosen = defaults(model, each)
+                name = "hidden" if chosen["hidden"] else "channels"
+                width = {name: chosen[name]}
+            else:
+                width = matched(model, each, match_parameters)
+            rows.append(Size(model, each, parameters(model, each, **width), target, width))
+    return rows
+
+
+def _settings(model: str, task: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    settings = defaults(model, task)
     for name in overrides:
-        if name not in known:
-            raise ArgumentError(f"{name!r} is not a setting of {model} on {task}: {nearest(name, known)}")
-    return preset(**overrides).build()
-
-
-def _check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(value, known)}")
+        if name not in settings:
+            raise ArgumentError(f"{name!r} is not a setting of {model} on {task}: {nearest(name, settings)}")
+    return {**settings, **overrides}

@@ -8,7 +8,7 @@ import torch
 
 from adamode import models
 from adamode.models.augment import LearnedStart, ThirdsStart, ZeroStart
-from adamode.models.encoders import ConvEncoder
+from adamode.models.encoders import ConvEncoder, DeepConvEncoder
 from adamode.models.heads import PoolHead
 from adamode.solvers.errors import ArgumentError
 
@@ -72,6 +72,17 @@ def test_a_model_survives_deepcopy_pickle_and_state_dict():
         (("adamnode",), {"hiden": 3}, "did you mean 'hidden'"),
         (("adamnode",), {"block": "identiy"}, "did you mean 'identity'"),
         (("adamnode",), {"start": "zero"}, "did you mean 'zeros'"),
+        (("node",), {"alpha": 0.3}, "'alpha' is not a setting of node on digits"),
+        (("hbnode", "silverbox"), {"t": (0.0, 1.0)}, "'t' is not a setting"),
+        (("adamnode",), {"start": "encoder"}, "must be even"),
+        (("adamnode", "mnist"), {"channels": 6}, "must be even"),
+        (("node", "cifar10"), {"channels": 2}, "too few for images of 3"),
+        (("anode",), {"augment": 8}, "augment=8"),
+        (("node",), {"hidden": 0}, "hidden=0"),
+        (("node", "spiral"), {"channels": 1}, "2 features"),
+        (("node", "spiral"), {"start": "encoder"}, "no encoder"),
+        (("node",), {"match_parameters": 0}, "match_parameters=0"),
+        (("node",), {"match_parameters": 9, "hidden": 3}, "leave one away"),
         (("adamnode",), {"denominator": "exakt"}, "did you mean 'exact'"),
     ],
 )
@@ -80,10 +91,134 @@ def test_unknown_names_offer_the_nearest(arguments, settings, text):
         models.create(*arguments, **settings)
 
 
-def test_names_and_tasks_are_what_create_takes():
-    for name in models.names():
-        for task in models.tasks(name):
-            assert isinstance(models.create(name, task=task), models.Model)
+MODELS, TASKS = models.names(), models.tasks()
+INPUTS = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "spiral": (2,),
+    "circles": (2,),
+}
+
+
+def test_the_six_models_have_settings_for_the_six_tasks():
+    assert MODELS == ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
+    assert set(TASKS) == {*INPUTS, "silverbox"}
+    assert models.tasks("hbnode") == TASKS
+
+
+@pytest.mark.parametrize("task", INPUTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_a_task_gives_logits_and_every_parameter_learns(name, task):
+    model = models.create(name, task=task)
+    x = torch.rand(2, *INPUTS[task])
+    logits = model(x)
+    assert logits.shape == (2, 2 if len(INPUTS[task]) == 1 else 10)
+    logits.square().sum().backward()
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
+    assert model.last_stats.nfe > 6
+    control = models.create(name, task=task, block="identity")
+    assert control(x).shape == logits.shape
+
+
+# The authors' models have 85,235 … 86,179 and 171,635 … 173,611; HBNODE's training log on MNIST prints
+# 85,930.
+AUTHORS = {
+    "mnist": (85_316, 85_462, 86_179, 85_930, 85_235, 85_829),
+    "cifar10": (173_611, 172_452, 171_635, 172_916, 172_916, 173_069),
+}
+
+
+@pytest.mark.parametrize("task", AUTHORS)
+def test_parameters_are_the_authors(task):
+    for name, count in zip(MODELS, AUTHORS[task], strict=True):
+        assert models.parameters(name, task) == count, name
+
+
+def test_adamnode_on_digits_is_the_model_that_it_was():
+    assert models.parameters("adamnode", "digits") == 3_532
+
+
+@pytest.mark.parametrize("task", ["digits", "spiral", "circles", "mnist", "cifar10"])
+def test_registered_sizes_match_within_two_per_cent(task):
+    for row in models.sizes(task):
+        assert abs(row.difference) < 0.02 * row.target, row
+
+
+def test_counting_draws_nothing_and_counts_what_learns():
+    before = torch.get_rng_state()
+    count = models.parameters("ghbnode", "cifar10")
+    assert torch.equal(torch.get_rng_state(), before)
+    model = models.create("ghbnode", "cifar10")  # its ξ is fixed
+    assert count == sum(p.numel() for p in model.parameters()) - 1
+    assert not model.block.dynamics.raw_xi.requires_grad
+    assert model.block.xi.item() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("name", "task"), [("node", "digits"), ("adamnode", "mnist"), ("anode", "spiral")])
+def test_a_matched_width_is_the_nearest(name, task):
+    target = 45_000
+    width = models.matched(name, task, target)["hidden"]
+    off = [abs(models.parameters(name, task, hidden=w) - target) for w in (width - 1, width, width + 1)]
+    assert min(off) == off[1]
+    model = models.create(name, task, match_parameters=target)
+    assert sum(p.numel() for p in model.parameters()) == models.parameters(name, task, hidden=width)
+
+
+def test_a_linear_field_is_matched_by_its_channels_and_a_wide_one_by_its_width():
+    assert models.matched("hbnode", "silverbox", 100).keys() == {"channels"}
+    assert models.matched("hbnode", "digits", 1) == {"hidden": 1}
+    assert models.matched("anode", "silverbox", 1)["channels"] == 2  # one of them is appended
+
+
+def test_the_authors_settings_are_the_paper_tasks_defaults():
+    mnist, cifar = (models.create("adamnode", task) for task in ("mnist", "cifar10"))
+    assert 1 - mnist.block.alpha.item() == pytest.approx(0.0066929, rel=1e-4)  # sigmoid(−5)
+    assert 1 - mnist.block.beta.item() == pytest.approx(0.9933071, rel=1e-4)
+    assert mnist.block.dynamics.denominator == "softplus"
+    assert 1 - cifar.block.alpha.item() == pytest.approx(0.9525741, rel=1e-4)
+    assert 1 - cifar.block.beta.item() == pytest.approx(0.9525741, rel=1e-4)
+    assert cifar.block.dynamics.denominator == "sigmoid"
+    assert (mnist.block.settings.rtol, cifar.block.settings.atol) == (1e-4, 1e-5)
+    assert mnist.block.dynamics.eps == cifar.block.dynamics.eps == 1e-8
+
+
+def test_node_starts_from_the_image_and_anode_pads_it_with_zeros():
+    x = torch.rand(2, 3, 32, 32)
+    for name in ("node", "anode"):
+        model = models.create(name, "cifar10")
+        assert model.start(x, model.encoder(x)).keys() == {"h0"}
+        assert torch.equal(model.encoder(x), x)
+    assert model.block(x).shape == (2, 13, 32, 32)
+
+
+@pytest.mark.parametrize(("name", "other"), [("sonode", "v0"), ("hbnode", "m0"), ("ghbnode", "m0")])
+def test_encoder_starts_cut_x_and_o_in_two(name, other):
+    x = torch.rand(2, 3, 32, 32)
+    model = models.create(name, "cifar10")
+    o = model.encoder(x)
+    start = model.start(x, o)
+    assert torch.equal(start["h0"], torch.cat((x, o[:, :9]), 1))
+    assert torch.equal(start[other], o[:, 9:])
+
+
+@pytest.mark.parametrize("start", ["zeros", "learned", "encoder"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_start_fits_every_model(name, start):
+    for encoder in ("pixel", "deep"):
+        model = models.create(name, "digits", start=start, encoder=encoder, channels=5)
+        assert model(X).shape == (3, 10)
+
+
+def test_the_deep_encoder_is_three_convolutions_with_leaky_slopes():
+    encoder, x = DeepConvEncoder(1, 4, 2), torch.randn(2, 1, 5, 5)
+    first, second, last = encoder.layers
+
+    def sigma(y):
+        return torch.where(y > 0, y, 0.3 * y)
+
+    torch.testing.assert_close(encoder(x), last(sigma(second(sigma(first(x))))))
 
 
 def test_thirds_start_cuts_x_o_and_o_squared():

@@ -1,0 +1,117 @@
+"""A block under an input signal, from the outputs known to the outputs to come."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..solvers.errors import ArgumentError, ArgumentTypeError
+from .block import Block, IdentityBlock, LastSolve
+from .fields.driven import Signal
+
+
+def shrunk(layer: nn.Linear, scale: float) -> nn.Linear:
+    """The layer with its start weights times scale."""
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(scale)
+    return layer
+
+
+class SeriesStart(nn.Module):
+    """The state at the last known row: h0's first entry is the output there, the rest is w.
+
+    dim: entries of h0.  others: the state's other starts: (), ("m0",), ("v0",) or ("m0", "v0").
+    v0 = m0² where there are both, as in the released code for Silverbox.  kind: where w comes from.
+        "zeros"    zeros
+        "learned"  one number an entry, the same for every sample (the released code's)
+        "encoder"  one linear layer on the last ``given`` known rows of input and output, with zeros
+                   in place of rows that are not known
+    scale: of the first w, or of the encoder's first weights, against torch's own.
+    """
+
+    def __init__(self, dim: int, others: tuple[str, ...], kind: str, *, given: int = 1, scale: float = 1.0):
+        super().__init__()
+        self.dim, self.kind, self.given = dim, kind, given
+        self.squared = "v0" if others == ("m0", "v0") else None
+        self.drawn = tuple(name for name in others if name != self.squared)
+        size = dim - 1 + dim * len(self.drawn)
+        if kind == "learned" and size:
+            self.w = nn.Parameter(scale * torch.randn(size))
+        elif kind == "encoder" and size:
+            self.encoder = shrunk(nn.Linear(2 * given, size), scale)
+        self.size = size
+
+    def forward(self, known: Tensor) -> dict[str, Tensor]:
+        """{"h0", …}, each [B, dim], from the known rows [B, n, 2] of input and output."""
+        y = known[:, -1, 1:]
+        w = self._w(known)
+        parts = torch.cat((y, w), dim=1).split(self.dim, dim=1)
+        start = dict(zip(("h0", *self.drawn), parts, strict=True))
+        if self.squared is not None:
+            start[self.squared] = start["m0"].square()
+        return start
+
+    def _w(self, known: Tensor) -> Tensor:
+        if self.kind == "zeros" or not self.size:
+            return known.new_zeros(len(known), self.size)
+        if self.kind == "learned":
+            return self.w.expand(len(known), -1)
+        rows = known[:, -self.given :]
+        rows = nn.functional.pad(rows, (0, 0, self.given - rows.shape[1], 0))
+        return self.encoder(rows.flatten(1))
+
+
+class SeriesModel(nn.Module):
+    """Known rows → start → block under the input → the first entry of h at every later row.
+
+    Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
+    """
+
+    def __init__(self, start: SeriesStart, block: Block | IdentityBlock):
+        super().__init__()
+        self.start, self.block = start, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs [B, L − n, 1] of rows n … L−1, from x [B, L, 3].
+
+        Columns of x: the input; the output in the first n rows and 0 after them; 1 in those rows and
+        0 after them, with one n ≥ 1 for all samples.  Raises ArgumentError for anything else.
+        """
+        n = _known_rows(x)
+        rows = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
+        start = self.start(x[:, :n, :2])
+        h0 = start.pop("h0")
+        block = self.block.driven(Signal(rows, x[:, :, :1].detach()))
+        path = block.path(
+            h0,
+            rows[n - 1 :],
+            step_at=rows[n:-1],
+            max_steps=max(100_000, 100 * len(rows)),
+            **{name.removesuffix("0"): value for name, value in start.items()},
+        )
+        self.block.last_stats = block.last_stats
+        return path["h"][1:, :, :1].transpose(0, 1)
+
+    @property
+    def last_stats(self) -> LastSolve | None:
+        """What the block's last solve cost."""
+        return self.block.last_stats
+
+
+def _known_rows(x: Tensor) -> int:
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor [B, L, 3].")
+    if x.ndim != 3 or x.shape[2] != 3 or x.shape[0] < 1:
+        raise ArgumentError(
+            f"x has shape {tuple(x.shape)}; it must be [B, L, 3]: input, output where known, 1 where known."
+        )
+    n = int((x[0, :, 2] == 1).sum())  # host read
+    mask = torch.zeros_like(x[0, :, 2])
+    mask[:n] = 1
+    if not 1 <= n < x.shape[1] or not torch.equal(x[:, :, 2], mask.expand(len(x), -1)):  # host read
+        raise ArgumentError(
+            f"x[:, :, 2] must be 1 in the first n rows and 0 after them, with the same n in "
+            f"1 … {x.shape[1] - 1} for every sample; it is 1 in {n} rows of the first."
+        )
+    return n
