@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,15 @@ _BUILDERS: dict[str, Callable[[type[Block], dict[str, Any]], nn.Module]] = {
     "circles": build_points,
 }
 
+LEAST_HIDDEN = 8  # below it a field is not worth its channels
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
     """One line of the table of models: how many parameters are learnt, and how far that is from a target.
 
-    target: the number asked for, or AdamNODE's where none was.  width: the setting that was chosen,
-    such as {"hidden": 16}.
+    target: the number asked for, or AdamNODE's where none was.  width: the settings that decide it, such
+    as {"hidden": 16}.
     """
 
     model: str
@@ -103,9 +106,11 @@ def parameters(model: str, task: str, **overrides: Any) -> int:
 
 
 def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, int]:
-    """The width, {setting: value}, with the number of parameters nearest to target (the less of two).
+    """The width, {setting: value}, with the number of parameters nearest to target.
 
-    The width is ``hidden``; for a linear field, which has none, ``channels``.
+    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered
+    channels alone (their head) leave no room for 8 hidden ones, there are fewer channels too, as many as
+    do; channels or width among the overrides are left as they are.
     Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
     """
     if isinstance(target, bool) or not isinstance(target, int):
@@ -118,18 +123,45 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
         raise ArgumentError(
             f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
         )
+    if name == "channels":
+        least = 1 + settings.get("augment", 0)
+        return {
+            name: _nearest_width(lambda n: parameters(model, task, channels=n, **overrides), target, least)
+        }
+    found: list[tuple[int, dict[str, int]]] = []
+    for fewer in range(1 if {"channels", "augment"} & overrides.keys() else settings["channels"]):
+        try:
+            width = _with_fewer_channels(settings, fewer) if fewer else {}
+            count = functools.partial(parameters, model, task, **{**overrides, **width})
+            hidden = _nearest_width(lambda n, count=count: count(hidden=n), target, 1)
+        except ArgumentError:  # so few channels do not fit the task
+            continue
+        width = {**width, "hidden": hidden}
+        found.append((abs(count(hidden=hidden) - target), width))
+        if hidden >= LEAST_HIDDEN:
+            return width
+    return min(found, key=lambda pair: pair[0])[1]
 
-    def count(width: int) -> int:
-        return parameters(model, task, **{**overrides, name: width})
 
-    least = 1 + (settings["augment"] if model == "anode" and name == "channels" else 0)
-    low, high = least, 2 * least  # count grows with the width: bracket the target, then bisect
+def _with_fewer_channels(settings: dict[str, Any], fewer: int) -> dict[str, int]:
+    """fewer channels of h; a model that appends zeros appends so many fewer."""
+    width = {"channels": settings["channels"] - fewer}
+    if "augment" in settings:
+        if settings["augment"] <= fewer:
+            raise ArgumentError("nothing would be left to append")
+        width["augment"] = settings["augment"] - fewer
+    return width
+
+
+def _nearest_width(count: Callable[[int], int], target: int, least: int) -> int:
+    """The n ≥ least with count(n), which grows with n, nearest to target; the less of two equally near."""
+    low, high = least, 2 * least  # bracket the target, then bisect
     while count(high) < target:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) < target else (low, middle)
-    return {name: min((low, high), key=lambda width: abs(count(width) - target))}
+    return min((low, high), key=lambda n: abs(count(n) - target))
 
 
 def sizes(task: str | None = None, match_parameters: int | None = None) -> list[Size]:

@@ -168,8 +168,19 @@ def test_a_matched_width_is_the_nearest(name, task):
 
 def test_a_linear_field_is_matched_by_its_channels_and_a_wide_one_by_its_width():
     assert models.matched("hbnode", "silverbox", 100).keys() == {"channels"}
-    assert models.matched("hbnode", "digits", 1) == {"hidden": 1}
+    assert models.matched("hbnode", "digits", 1, channels=8) == {"hidden": 1}
     assert models.matched("anode", "silverbox", 1)["channels"] == 2  # one of them is appended
+
+
+@pytest.mark.parametrize("task", ["mnist", "cifar10", "digits", "circles"])
+def test_where_the_head_alone_is_larger_a_match_takes_fewer_channels(task):
+    """On CIFAR-10 the head on AdamNODE's 15 channels has 153,610 parameters."""
+    for row in models.sizes(task, 45_000):
+        assert abs(row.difference) < 0.05 * 45_000, row
+        assert row.width["hidden"] >= 8
+    x = torch.rand(2, *INPUTS[task])
+    model = models.create("anode", task, match_parameters=45_000)
+    assert model(x).shape == (2, 2 if task == "circles" else 10)
 
 
 def test_the_authors_settings_are_the_paper_tasks_defaults():

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from .data import data
 from .inspect import inspect
+from .models import models
 from .train import train
 from .verify import verify
 
@@ -24,6 +25,7 @@ app.command()(train)
 app.command()(verify)
 app.command()(inspect)
 app.command()(data)
+app.command()(models)
 
 
 def _print_version(wanted: bool) -> None:
