@@ -131,6 +131,6 @@ def test_the_arms_of_the_spiral_are_half_a_turn_apart_and_no_line_separates_them
     assert float(distance.std()) == pytest.approx(0.03, rel=0.1)
     assert distance.abs().max() < 1 / 6  # half of what lies between the arms, 1/(2 · 1.5)
     inputs = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-    signs = 2.0 * y[:, None] - 1
+    signs = 2 * y[:, None].double() - 1
     line = torch.linalg.lstsq(inputs, signs).solution
     assert ((inputs @ line > 0) == (signs > 0)).double().mean() < 0.75

@@ -231,6 +231,25 @@ def test_a_flipped_byte_in_an_npz_names_the_entry(mnist):
         load("mnist", mnist)
 
 
+def test_changed_bytes_in_an_npz_are_a_data_error_or_change_nothing(mnist):
+    path = mnist / "mnist.npz"
+    np.savez(path, **mnist_arrays(train=20, test=10))
+    raw, whole = path.read_bytes(), load("mnist", mnist).card.sha256
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(raw)
+        # the first entry's headers, or the directory at the end: the middle has checksums
+        start = generator.choice([0, len(raw) - 400])
+        damaged[start + generator.integers(0, 250)] = generator.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        try:
+            assert load("mnist", mnist).card.sha256 == whole
+        except DataError:
+            refused += 1
+    assert refused > 100
+
+
 def test_an_npz_without_a_key_lists_those_it_has(tmp_path):
     arrays = mnist_arrays()
     del arrays["y_test"]

@@ -34,7 +34,7 @@ from .mnist import load_mnist
 from .options import DataOptions
 from .silverbox import load_silverbox, load_silverbox_paper
 from .spiral import load_spiral
-from .splits import DataSet, LabelledImages, Samples, Splits, batches
+from .splits import DataSet, LabelledImages, Samples, batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,6 @@ __all__ = [
     "Entry",
     "LabelledImages",
     "Samples",
-    "Splits",
     "batches",
     "check_dataset",
     "load_data",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +14,17 @@ import numpy as np
 from ...solvers.errors import DataError
 from .files import unreadable
 
+# What zipfile and NumPy were seen to raise for archives with bytes changed.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,  # "encrypted"; NotImplementedError is one
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -34,7 +48,7 @@ def read_npz(path: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
                 return _read_entries(path, archive, keys)
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise unreadable(path, error) from error
 
 
@@ -51,13 +65,12 @@ def _read_entries(path: Path, archive: np.lib.npyio.NpzFile, keys: tuple[str, ..
 
 def _read_entry(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
     try:
-        array = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        # All of it first: then the archive's checksum is compared before NumPy looks at the header.
+        raw = archive.zip.read(f"{key}.npy")
+        return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+    except (*_DAMAGED, KeyError, SyntaxError, tokenize.TokenError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{str(path)!r}, entry {key}: cannot be read: {reason.rstrip('.')}. The file may be truncated, "
             "or the entry may hold Python objects, which are not read; fetch it again."
         ) from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{str(path)!r}, entry {key} is no array; fetch the file again.")
-    return array

@@ -125,9 +125,6 @@ class DataSet:
         return self.card.classes
 
 
-Splits = DataSet
-
-
 def stratified_split(labels: np.ndarray, shares: tuple[float, float]) -> tuple[np.ndarray, ...]:
     """Indices (train, val, test), sorted; val and test get ``shares`` of each class.
 
