@@ -8,9 +8,10 @@ from data_files import csv_text, recording
 
 from adamode.solvers.errors import ArgumentError, DataError, MissingDataError
 from adamode.train.data import DataOptions, load_data
+from adamode.train.data.arx import ARX, arx_errors, fit_arx
 from adamode.train.data.columns import read_columns
 from adamode.train.data.matlab import read_matlab
-from adamode.train.data.sequences import Recording, one_step, sequences, windows
+from adamode.train.data.sequences import Recording, sequences, windows
 
 NAMES = ("V1", "V2")
 
@@ -292,13 +293,55 @@ def test_windows_cover_each_part_without_crossing_into_the_next():
     ]
 
 
-def test_one_step_regression_recovers_the_model_that_made_the_data():
+def linear_recording(n=300):
+    """y[k] = 1.2 y[k−1] − 0.5 y[k−2] + 0.3 u[k] + 0.1 u[k−1] − 0.2 u[k−2], exactly."""
     generator = np.random.default_rng(0)
-    u = generator.standard_normal(200)
-    y = np.zeros(200)
-    for k in range(2, 200):
+    u = generator.standard_normal(n)
+    y = generator.standard_normal(n)
+    for k in range(2, n):
         y[k] = 1.2 * y[k - 1] - 0.5 * y[k - 2] + 0.3 * u[k] + 0.1 * u[k - 1] - 0.2 * u[k - 2]
-    rows, targets = one_step([Recording(u[:100], y[:100], 1.0), Recording(u[100:], y[100:], 1.0)], order=2)
-    assert rows.shape == (196, 5)
-    found = np.linalg.lstsq(rows, targets, rcond=None)[0]
-    assert found == pytest.approx([1.2, -0.5, 0.3, 0.1, -0.2], abs=1e-12)
+    return Recording(u, y, 1.0)
+
+
+def test_arx_recovers_the_model_that_made_the_data():
+    whole = linear_recording()
+    model = fit_arx([whole[:100], whole[100:200]], order=2)
+    assert model.a == pytest.approx([1.2, -0.5], abs=1e-12)
+    assert model.b == pytest.approx([0.3, 0.1, -0.2], abs=1e-12)
+    assert model.stable  # roots 0.6 ± 0.37i
+    rest = whole[200:]
+    assert model.predict(rest) == pytest.approx(rest.y[2:], abs=1e-12)
+    assert model.simulate(rest, given=7) == pytest.approx(rest.y[7:], abs=1e-11)
+
+
+def test_arx_in_free_run_does_not_look_at_the_outputs_it_simulates():
+    part = linear_recording(50)
+    model = fit_arx([linear_recording()], order=2)
+    spoilt = Recording(part.u, np.concatenate((part.y[:10], np.full(40, 1e6))), 1.0)
+    assert np.array_equal(model.simulate(spoilt, given=10), model.simulate(part, given=10))
+
+
+def test_an_unstable_arx_is_told_apart():
+    assert not ARX(np.array([1.01]), np.array([1.0, 0.0])).stable
+    assert ARX(np.array([0.99]), np.array([1.0, 0.0])).stable
+
+
+def test_arx_refuses_orders_that_cannot_be():
+    part = linear_recording(20)
+    for order in (0, True, 1.5, -1):
+        with pytest.raises(ArgumentError, match="order="):
+            fit_arx([part], order)
+    with pytest.raises(ArgumentError, match="order=9 has 19 coefficients, and there are 11 rows"):
+        fit_arx([part], 9)
+    with pytest.raises(ArgumentError, match="given=1 is less than the order 2"):
+        fit_arx([part], 2).simulate(part, given=1)
+
+
+def test_arx_errors_are_in_millivolts_over_the_rows_after_the_given_ones(silverbox):
+    data = load_data("silverbox", DataOptions(data_dir=silverbox))
+    errors = arx_errors(data, order=2)
+    assert list(errors) == ["test", "arrow-inside", "multisine"]
+    # noise cannot be foretold: what is left is the output's own standard deviation, 50 mV
+    for row in errors.values():
+        assert row["one_step"] == pytest.approx(50, rel=0.02)
+        assert row["free_run"] == pytest.approx(50, rel=0.02)

@@ -61,6 +61,14 @@ def windows(parts: list[Recording], window: int, given: int) -> list[Recording]:
     return cut
 
 
+def recordings_of(samples: Samples, given: int) -> list[Recording]:
+    """The recordings that `sequences` was given, to float32's precision; dt is one row."""
+    u = samples.inputs[:, :, 0].double().numpy()
+    shown = samples.inputs[:, :given, 1].double().numpy()
+    y = np.concatenate((shown, samples.targets[:, :, 0].double().numpy()), axis=1)
+    return [Recording(a, b, 1.0) for a, b in zip(u, y, strict=True)]
+
+
 def one_step(parts: list[Recording], order: int) -> tuple[np.ndarray, np.ndarray]:
     """The regression of y[k] on the past: rows [y[k−1] … y[k−order], u[k], u[k−1] … u[k−order]] and y[k].
 
