@@ -189,10 +189,10 @@ class Block(nn.Module):
 def _refuse_unknown(owner: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
     if not given:
         return
-    code = getattr(function, "__wrapped__", function).__code__
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    if code.co_flags & inspect.CO_VARKEYWORDS:
+    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARKEYWORDS:  # not ours to know
         return
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     for name in given:
         if name not in known:
             raise ArgumentTypeError(f"{owner} got an unknown argument {name!r}: {nearest(name, known[1:])}")
