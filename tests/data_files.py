@@ -5,6 +5,8 @@ import struct
 
 import numpy as np
 
+from adamode.train.data import DataOptions, load_data
+
 IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
@@ -54,3 +56,14 @@ def csv_text(u, y):
     """The benchmark's own layout: quoted names, a trailing comma, no newline at the end."""
     rows = "\n".join(f"{a!r},{b!r}," for a, b in zip(u.tolist(), y.tolist(), strict=True))
     return f'"V1","V2",\n{rows}'
+
+
+def load(name, folder, **options):
+    """The data set called ``name`` from the files in ``folder``."""
+    return load_data(name, DataOptions(data_dir=folder, **options))
+
+
+def write_npz(folder, name, arrays):
+    """Writes <name>.npz and returns the folder."""
+    np.savez_compressed(folder / f"{name}.npz", **arrays)
+    return folder

@@ -14,6 +14,7 @@ from .card import DataCard, FileRecord, checksum
 from .options import DataOptions
 from .splits import DataSet, LabelledImages, balanced_subset, stratified_split
 
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
 VALIDATION_SHARE = 0.1  # of the official training images, in each class
 
 
@@ -102,16 +103,7 @@ def build_images(
     arrays: for each part its images [N, C, H, W] and labels [N], under "x_<part>", "y_<part>" with
     part "train", "val", "test".  parts: rows taken of each.  top: the value that white has.
     """
-    if options.train_size is not None:
-        rows = parts["train"]
-        kept = rows[balanced_subset(arrays["y_train"][rows], options.train_size)]
-        if len(kept) < options.train_size:
-            raise ArgumentError(
-                f"train_size={options.train_size}: {card.name} has only {len(rows)} training images."
-            )
-        text = f"training set cut to {len(kept)} of {len(rows)} images by train_size"
-        card = _with_note(card, text)
-        parts = {**parts, "train": kept}
+    card, parts = _cut(arrays, parts, card, options)
     tensors = {
         part: (torch.from_numpy(arrays[f"x_{part}"][rows]), torch.from_numpy(arrays[f"y_{part}"][rows]))
         for part, rows in parts.items()
@@ -126,6 +118,22 @@ def build_images(
     names = {"train": "train", "val": "validation", "test": "test"}
     counts = {names[part]: len(data) for part, data in sets.items()}
     return DataSet(sets["train"], sets["val"], sets["test"], dataclasses.replace(card, counts=counts))
+
+
+def _cut(
+    arrays: dict[str, np.ndarray], parts: dict[str, np.ndarray], card: DataCard, options: DataOptions
+) -> tuple[DataCard, dict[str, np.ndarray]]:
+    """The parts with as many rows as train_size and test_size say, and a card that tells it."""
+    for part, option in (("train", "train_size"), ("test", "test_size"), ("val", "test_size")):
+        size, rows = getattr(options, option), parts[part]
+        if size is None or (part == "val" and size >= len(rows)):
+            continue
+        if size > len(rows):
+            raise ArgumentError(f"{option}={size}: {card.name} has only {len(rows)} {_WORDS[part]} images.")
+        kept = rows[balanced_subset(arrays[f"y_{part}"][rows], size)]
+        parts = {**parts, part: kept}
+        card = _with_note(card, f"{_WORDS[part]} set cut to {size} of {len(rows)} images by {option}")
+    return card, parts
 
 
 def normalisation(train: Tensor, kind: str, top: float) -> v2.Transform:

@@ -9,7 +9,7 @@ from ...solvers.errors import ArgumentError, ArgumentTypeError, nearest
 
 NORMALISATIONS = ("standard", "unit")
 # Options that mean something for some data sets only; the registry says for which.
-SPECIAL = ("augment", "normalise", "train_size", "window", "given")
+SPECIAL = ("augment", "normalise", "train_size", "test_size", "window", "given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,8 @@ class DataOptions:
     augment: random crops (and flips) of the training images; False by default.
     normalise: "standard" (mean 0, variance 1 over the training images, per channel) or "unit" (to
     [0, 1] and nothing else, as the paper's code does).
-    train_size: at most so many training images, as many of each class as of any other to within one.
+    train_size: so many of the training images, as many of each class as of any other to within one.
+    test_size: so many of the test images, in the same way, and of the validation images if those are more.
     window, given: of the Silverbox sequences, in samples: simulated ones of a training window, and
     measured outputs shown before them.
 
@@ -33,6 +34,7 @@ class DataOptions:
     augment: bool | None = None
     normalise: str | None = None
     train_size: int | None = None
+    test_size: int | None = None
     window: int | None = None
     given: int | None = None
 
@@ -49,7 +51,7 @@ class DataOptions:
             raise ArgumentError(
                 f"normalise={self.normalise!r} is not known: {nearest(str(self.normalise), NORMALISATIONS)}"
             )
-        for name in ("train_size", "window", "given"):
+        for name in ("train_size", "test_size", "window", "given"):
             value = getattr(self, name)
             if value is None:
                 continue
