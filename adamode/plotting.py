@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .train.listing import RunSummary
 from .train.runs import RunFolder
 from .train.write_aside import write_aside
 
@@ -21,6 +22,8 @@ LOOKS = (
     {"color": "#56B4E9", "marker": "v", "linestyle": (0, (5, 1))},
     {"color": "#000000", "marker": "x", "linestyle": (0, (1, 1))},
 )
+_LOSS = {"accuracy": "cross-entropy loss", "rmse": "mean squared error"}
+_TITLE = {"accuracy": "accuracy", "rmse": "root mean squared error"}
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,7 +36,7 @@ _STYLE = {
 
 
 def draw_run(folder: RunFolder) -> Path:
-    """Draws loss, accuracy, NFE and efficacy over the epochs of a run to plots/training.png.
+    """Draws loss, accuracy (or error), NFE and efficacy over the epochs of a run to plots/training.png.
 
     Returns the picture's path. The efficacy of an epoch is validation accuracy ÷ NFE.
     """
@@ -47,20 +50,22 @@ def draw_run(folder: RunFolder) -> Path:
         def line(axis: Any, values: list[Any], label: str, colour: str) -> None:
             axis.plot(epochs, values, label=label, color=colour, marker=".", markersize=3)
 
-        for axis, quantity in zip(axes[:2], ("loss", "accuracy"), strict=True):
+        quality = "accuracy" if "val_accuracy" in history[0] else "rmse"
+        for axis, quantity in zip(axes[:2], ("loss", quality), strict=True):
             line(axis, [row[f"train_{quantity}"] for row in history], "training", BLUE)
             line(axis, [row[f"val_{quantity}"] for row in history], "validation", ORANGE)
         axes[0].set_yscale("log")
         if final is not None:
-            label = f"test {100 * final['test_accuracy']:.1f} %"
-            axes[1].axhline(final["test_accuracy"], color=GREEN, linestyle="--", label=label)
+            tested = final[f"test_{quality}"]
+            label = f"test {100 * tested:.1f} %" if quality == "accuracy" else f"test {tested:.4g}"
+            axes[1].axhline(tested, color=GREEN, linestyle="--", label=label)
         for direction, colour in (("forward", BLUE), ("backward", PINK)):
             nfe = [row[f"nfe_{direction}"] for row in history]
             line(axes[2], nfe, direction, colour)
-            ratio = [row["val_accuracy"] / n if n else None for row, n in zip(history, nfe, strict=True)]
+            ratio = [row.get(f"efficacy_{direction}") for row in history]
             if None not in ratio:
                 line(axes[3], ratio, direction, colour)
-        titles = ("cross-entropy loss", "accuracy", "evaluations of f a batch (NFE)", "efficacy")
+        titles = (_LOSS[quality], _TITLE[quality], "evaluations of f a batch (NFE)", "efficacy")
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("epoch")
@@ -69,6 +74,37 @@ def draw_run(folder: RunFolder) -> Path:
 
     path = folder.plots / "training.png"
     _save(path, draw, title=folder.path.name)
+    return path
+
+
+def draw_runs(runs: Sequence[RunSummary], path: Path) -> Path:
+    """Draws several runs over each other: validation loss, accuracy (or error), NFE forward and backward.
+
+    Runs without a finished epoch are left out. Returns the picture's path.
+    """
+    begun = [run for run in runs if run.history]
+
+    def draw(axes: Any) -> None:
+        kinds = {"accuracy" if "val_accuracy" in run.history[0] else "rmse" for run in begun}
+        for k, run in enumerate(begun):
+            # A seventh run has the first one's marker again, in grey levels of its own.
+            look = {**LOOKS[k % len(LOOKS)], "alpha": max(0.25, 1 - 0.3 * (k // len(LOOKS)))}
+            epochs = [row["epoch"] for row in run.history]
+            quality = "accuracy" if "val_accuracy" in run.history[0] else "rmse"
+            names = ("val_loss", f"val_{quality}", "nfe_forward", "nfe_backward")
+            for axis, name in zip(axes, names, strict=True):
+                axis.plot(epochs, [row[name] for row in run.history], label=run.name, markersize=3, **look)
+        axes[0].set_yscale("log")
+        measure = _TITLE[kinds.pop()] if len(kinds) == 1 else "accuracy or error"
+        titles = ("validation loss", f"validation {measure}", "NFE forward", "NFE backward")
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set_title(title, fontsize=9)
+            axis.set_xlabel("epoch")
+        axes[0].figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, max(1, len(begun)))
+        )
+
+    _save(path, draw, title=f"{len(begun)} runs")
     return path
 
 

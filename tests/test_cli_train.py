@@ -78,6 +78,7 @@ def test_settings_reach_the_model(tmp_path, monkeypatch):
         "stepping": "shared",
         "denominator": "softplus",
         "hidden": 16,
+        "channels": 8,
         "block": "identity",
     }
 
@@ -177,7 +178,7 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         option.replace("-", "_"): default
         for option, default in re.findall(r"--([a-z-]+) <[^>]*> (?:(?!--).)*?\[default: \((.*?)\)\]", text)
     }
-    recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol", "hidden")
+    recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol", "hidden", "channels")
     expected = {
         k: f"digits: {v}" if k in recipe else str(v)
         for k, v in config.to_dict().items()

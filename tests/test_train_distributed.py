@@ -208,7 +208,7 @@ def test_torchrun_of_the_program_trains_resumes_and_speaks_with_one_voice(tmp_pa
     ]
     first = torchrun(*command, "--epochs", 1)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("accuracy") == 1
+    assert first.stdout.count("test      accuracy") == 1
     assert "2 processes" in first.stdout
     longer = torchrun(*command, "--epochs", 2, "--resume")
     assert longer.returncode == 0, longer.stderr
@@ -218,22 +218,25 @@ def test_torchrun_of_the_program_trains_resumes_and_speaks_with_one_voice(tmp_pa
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.slow
+@forks
 def test_shared_steps_of_two_processes_agree_within_the_tolerance(tmp_path):
-    """Each rank's norm sees its own half, so the steps differ: gradients within 10 · rtol."""
-    settings = SETTINGS | {"stepping": "shared", "rtol": 1e-5, "atol": 1e-5, "hidden": 8}
+    """Each rank's norm sees its own half, so the steps differ: within 10 · rtol for a smooth field.
+
+    A field with kinks (ReLU) has gradients that differ by about 1e-3 at every tolerance.
+    """
+    settings = {"dataset": "circles", "dtype": "float64", "epochs": 1, "batch_size": 501, "rtol": 1e-5}
+    settings |= {"atol": 1e-5, "clip": 1000.0}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     train(tmp_path / "one", **settings)
-    assert torchrun(TESTS / "train_worker.py", tmp_path / "two", json.dumps(settings)).returncode == 0
+    assert on_two_ranks(tmp_path, lambda: train(tmp_path / "two", **settings)) == []
     gradients, passes = gradients_and_passes(tmp_path / "one")
     gradients2, passes2 = gradients_and_passes(tmp_path / "two")
     for name, gradient in gradients[0].items():
-        assert (gradient - gradients2[0][name]).norm() <= 10 * 1e-5 * gradient.norm() + 1e-9, name
+        assert (gradient - gradients2[0][name]).norm() <= 10 * 1e-5 * gradient.norm(), name
     assert [p["samples"] for p in passes] == [p["samples"] for p in passes2]
-    # the sample-weighted mean over ranks lies between whole numbers of evaluations of each
-    for sums in passes2:
-        assert sums["nfe_forward"] == int(sums["nfe_forward"])
+    for sums in passes2:  # each sample counts the evaluations of its rank
+        assert sums["nfe_forward"] == int(sums["nfe_forward"]) >= 8 * sums["samples"]
 
 
 @pytest.mark.slow

@@ -33,8 +33,9 @@ def build_model(config: TrainConfig) -> nn.Module:
     }
     if config.denominator:
         overrides["denominator"] = config.denominator
-    if config.hidden:
-        overrides["hidden"] = config.hidden
+    for name in ("hidden", "channels", "match_parameters"):
+        if getattr(config, name):
+            overrides[name] = getattr(config, name)
     if config.block == "identity":
         overrides["block"] = "identity"
     return models.create(config.model, task=model_task(config.dataset), **overrides)

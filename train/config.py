@@ -76,8 +76,10 @@ class TrainConfig:
     1,000 steps), clip (gradients of a larger norm are scaled down to it): None takes the data set's
     recipe.
     rtol, atol (of the solver, forwards and backwards), method, stepping (as in `adamode.solve`),
-    denominator (AdamNODE's D(v); "" for models without one), hidden (width of the field; 0 for models
-    without): None takes what the model is registered with for the task.
+    denominator (AdamNODE's D(v); "" for models without one), hidden (width of the field), channels (of
+    the block's h; 0 where there is no such width, or it is matched): None takes what the model is
+    registered with for the task.  match_parameters: the width whose number of parameters is nearest to
+    this; 0 leaves the widths alone.
     gradient: "discrete", "interpolating", "backsolve" or "direct".
     patience: stop after so many epochs in a row without a better validation; 0 never does.
     accumulate: cut each batch into so many pieces, one backward pass each, to save memory.
@@ -110,6 +112,8 @@ class TrainConfig:
     gradient: str = "discrete"  # exact for the steps taken, and the fastest measured
     denominator: str | None = None
     hidden: int | None = None
+    channels: int | None = None
+    match_parameters: int = 0
     patience: int = 0
     accumulate: int = 1
     amp: str = "off"
@@ -169,18 +173,18 @@ class TrainConfig:
     def _fill_from_model(self, preset: Mapping[str, Any]) -> None:
         """Settings that the model is registered with; those it does not have can only be absent."""
         self._fill(preset, _OF_THE_MODEL)
-        for name, absent in (("denominator", ""), ("hidden", 0)):
-            if name in preset:
-                self._fill(preset, (name,))
-                continue
-            if getattr(self, name) not in (None, absent):
+        _check_count("match_parameters", self.match_parameters, smallest=0)
+        for name, absent in (("denominator", ""), ("hidden", 0), ("channels", 0)):
+            value, own = getattr(self, name), preset.get(name) or absent
+            if value not in (None, absent) and own == absent:
                 raise ArgumentError(
-                    f"{name}={getattr(self, name)!r}: {self.model} on {self.dataset} has no {name}; "
-                    "leave it out."
+                    f"{name}={value!r}: {self.model} on {self.dataset} has no {name}; leave it out."
                 )
-            object.__setattr__(self, name, absent)
-        if "hidden" in preset:
-            _check_count("hidden", self.hidden, smallest=1)
+            if value is None:
+                matched = self.match_parameters and name != "denominator"  # chosen by the registry
+                object.__setattr__(self, name, absent if matched else own)
+            if name != "denominator":
+                _check_count(name, getattr(self, name), smallest=0)
 
     def _fill(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
         for name in names:
@@ -233,6 +237,11 @@ class TrainConfig:
 
         Raises: ArgumentError if the file cannot be read, is not TOML or holds unknown settings.
         """
+        return cls.from_dict({**cls.table_of(path), **overrides})
+
+    @staticmethod
+    def table_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+        """The settings that a TOML file holds, not yet checked. Raises: ArgumentError, as `from_toml`."""
         try:
             settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -241,8 +250,7 @@ class TrainConfig:
                 "`epochs = 20`."
             ) from error
         # The file that a run leaves says in tables what computed it; these are no settings.
-        settings = {k: v for k, v in settings.items() if k not in TABLES or not isinstance(v, dict)}
-        return cls.from_dict({**settings, **overrides})
+        return {k: v for k, v in settings.items() if k not in TABLES or not isinstance(v, dict)}
 
     def differences(self, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
         """Settings that decide the numbers and differ: {name: (here, there)}."""

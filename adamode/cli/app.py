@@ -8,8 +8,12 @@ import typer
 
 from .. import __version__
 from .data import data
+from .evaluate import evaluate
 from .inspect import inspect
 from .models import models
+from .predict import predict
+from .runs import runs
+from .sweep import sweep
 from .train import train
 from .verify import verify
 
@@ -21,11 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train)
-app.command()(verify)
-app.command()(inspect)
-app.command()(data)
-app.command()(models)
+for command in (train, evaluate, predict, runs, sweep, models, data, verify, inspect):
+    app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -61,6 +61,8 @@ SETTINGS = (
     Setting("gradient", str, "discrete, interpolating, backsolve or direct.", "discrete"),
     Setting("denominator", str, "AdamNODE's D(v): exact, softplus or sigmoid.", "exact"),
     Setting("hidden", int, "Width of the field.", "digits: 16"),
+    Setting("channels", int, "Channels of the block.", "digits: 8"),
+    Setting("match_parameters", int, "Width with the number of parameters nearest to this; 0: as is.", "0"),
     Setting("patience", int, "Stop after so many epochs without a better validation; 0: never.", "0"),
     Setting("accumulate", int, "Cut each batch into so many pieces, to save memory.", "1"),
     Setting("amp", str, "bf16: encoder, head and field in bfloat16, the state as it was; off.", "off"),

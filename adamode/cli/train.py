@@ -59,7 +59,7 @@ def summary(result: Any, unit: str = "") -> str:
         (
             f"test      {quality(result, unit)}, loss {result.test_loss:.4f} "
             f"(weights of epoch {result.best_epoch}, the best in validation)",
-            *(f"          {name}: {_measure(v, of_values, unit)}" for name, v in result.more_tests.items()),
+            *(f"          {name}: {measure(v, of_values, unit)}" for name, v in result.more_tests.items()),
             f"NFE       {result.nfe_forward:.1f} forward (test), {result.nfe_backward:.1f} backward "
             "(last epoch)",
             f"efficacy  {told_efficacy(result.efficacy_forward, of_values)} forward, "
@@ -73,10 +73,11 @@ def summary(result: Any, unit: str = "") -> str:
 def quality(result: Any, unit: str = "") -> str:
     """The test's accuracy or error for people."""
     of_values = result.test_accuracy is None
-    return _measure(result.test_rmse if of_values else result.test_accuracy, of_values, unit)
+    return measure(result.test_rmse if of_values else result.test_accuracy, of_values, unit)
 
 
-def _measure(value: float, of_values: bool, unit: str) -> str:
+def measure(value: float, of_values: bool, unit: str) -> str:
+    """An accuracy or an error for people."""
     return f"rmse {value:.4g} {unit}".rstrip() if of_values else f"accuracy {100 * value:.2f} %"
 
 

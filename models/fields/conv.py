@@ -55,7 +55,7 @@ class Conv(Field):
         sigma = get_activation(self.activation).value
         inputs, x = [], h
         for i, layer in enumerate(self.layers):
-            inputs.append(x)
+            inputs.append(x.to(layer.weight.dtype))  # under autocast x is shorter; the VJP is not
             x = _convolve(layer, t, x)
             if i < len(self.layers) - 1:
                 x = sigma(x)

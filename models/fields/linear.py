@@ -39,11 +39,11 @@ class Linear(Field):
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, x)."""
         self._check(h)
-        return torch.addmm(self.layer.bias, h, self.layer.weight.T), h
+        return torch.addmm(self.layer.bias, h, self.layer.weight.T), h.to(self.layer.weight.dtype)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """x̄ = c W; deltas: c."""
-        return cotangent @ self.layer.weight, cotangent
+        return (cotangent @ self.layer.weight).to(cotangent.dtype), cotangent
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """W̄ = Σ c xᵀ and b̄ = Σ c, one product over all stages and samples."""

@@ -56,7 +56,7 @@ class MLP(Field):
         sigma = get_activation(self.activation).value
         inputs, x = [], h
         for i, layer in enumerate(self.layers):
-            inputs.append(x)
+            inputs.append(x.to(layer.weight.dtype))  # under autocast x is shorter; the VJP is not
             weight, bias = layer.weight, layer.bias
             if i == 0 and self.time:
                 weight, bias = weight[:, : self.dim], bias + t * weight[:, self.dim]
@@ -71,9 +71,11 @@ class MLP(Field):
         backward = get_activation(self.activation).backward
         delta, deltas = cotangent, [cotangent]
         for i in range(len(self.layers) - 1, 0, -1):
-            delta = backward(delta @ self.layers[i].weight, inputs[i])  # inputs[i] = σ's output
+            x_bar = (delta @ self.layers[i].weight).to(cotangent.dtype)  # autocast shortens products
+            delta = backward(x_bar, inputs[i])  # inputs[i] = σ's output
             deltas.append(delta)
-        return delta @ self.layers[0].weight[:, : self.dim], deltas[::-1]
+        h_bar = delta @ self.layers[0].weight[:, : self.dim]
+        return h_bar.to(cotangent.dtype), deltas[::-1]
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """W̄ = Σ δ xᵀ and b̄ = Σ δ, one product a layer over all stages and samples."""

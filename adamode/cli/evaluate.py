@@ -1,0 +1,77 @@
+"""``adamode evaluate`` and what it shares with ``adamode predict``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .status import reports_errors
+from .train import measure, told_efficacy
+
+Run = Annotated[
+    Path, typer.Argument(help="The folder of a run, or its name in OUTPUT_DIR.", show_default=False)
+]
+OutputDir = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+Weights = Annotated[str, typer.Option(help="best in validation, or last.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda …", show_default="the run's")]
+Threads = Annotated[int, typer.Option(help="CPU threads of torch.", min=1)]
+DataDir = Annotated[
+    str | None, typer.Option(help="Folder of the data files.", show_default="the run's, or $ADAMODE_DATA")
+]
+Json = Annotated[str | None, typer.Option("--json", help="Write the result as JSON: a file, or - .")]
+
+
+@reports_errors
+def evaluate(
+    run: Run,
+    part: Annotated[str, typer.Option(help="train, val, test or a further test set.")] = "test",
+    weights: Weights = "best",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Of the pass.", show_default="the run's", min=1)
+    ] = None,
+    device: Device = None,
+    threads: Threads = 1,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = Path("runs"),
+    to_json: Json = None,
+) -> None:
+    """Judge a trained model: loss, accuracy or error, NFE and efficacy on a part of its data."""
+    import torch
+
+    from ..train.evaluation import judge, load_data_of, load_run
+
+    torch.set_num_threads(threads)
+    folder = find_run(run, output_dir)
+    loaded = load_run(folder, weights=weights, device=device)
+    result = judge(loaded, load_data_of(loaded, data_dir=data_dir), part, batch_size=batch_size)
+    if to_json is not None:
+        write_json({"run": str(folder), "weights": weights, **result.as_dict()}, to_json)
+    if to_json == "-":
+        return
+    of_values = result.quality == "rmse"
+    typer.echo(
+        f"{result.part:<9} {measure(result.value, of_values, result.unit)}, loss {result.loss:.4f} "
+        f"({result.samples} samples; weights of epoch {result.epoch})\n"
+        f"NFE       {result.nfe_forward:.1f} forward\n"
+        f"efficacy  {told_efficacy(result.efficacy_forward, of_values)} forward\n"
+        f"model     {loaded.config.model}: {result.parameters:,} parameters"
+    )
+
+
+def find_run(run: Path, output_dir: Path) -> Path:
+    """The folder called ``run``, or the run of that name in output_dir."""
+    return output_dir / run if not run.exists() and (output_dir / run).is_dir() else run
+
+
+def write_json(content: object, where: str) -> None:
+    """Writes JSON to a file, or to stdout for "-"."""
+    text = json.dumps(content, indent=2)
+    if where == "-":
+        typer.echo(text)
+        return
+    from ..train.write_aside import write_aside
+
+    write_aside(where, text + "\n")

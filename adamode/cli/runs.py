@@ -1,0 +1,95 @@
+"""``adamode runs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .evaluate import write_json
+from .status import reports_errors
+
+COLUMNS = ("run", "state", "epochs", "test", "validation", "NFE f/b", "efficacy f/b", "parameters", "seconds")
+
+
+@reports_errors
+def runs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which runs to compare.", show_default="all")
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    to_json: Annotated[
+        str | None, typer.Option("--json", help="Write the runs as JSON: a file, or - .")
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Where to draw them.", show_default="OUTPUT_DIR/runs.png if several have begun"),
+    ] = None,
+    no_picture: Annotated[bool, typer.Option("--no-picture", help="Draw nothing.")] = False,
+) -> None:
+    """List runs and compare them: where they differ in settings, their results, a picture."""
+    from ..train.listing import differing_settings, list_runs
+
+    found = list_runs(output_dir, names or ())
+    drawn = None
+    if not no_picture and (picture is not None or sum(bool(run.history) for run in found) > 1):
+        from ..plotting import draw_runs
+
+        drawn = draw_runs(found, output_dir / "runs.png" if picture is None else picture)
+    if to_json is not None:
+        write_json({"runs": [run.as_dict() for run in found]}, to_json)
+    if to_json == "-":
+        return
+    if not found:
+        typer.echo(f"no runs in {str(output_dir)!r}; `adamode train` makes one.")
+        return
+    typer.echo(table([COLUMNS, *(_line(run) for run in found)]))
+    differing = differing_settings(found)
+    if differing:
+        rows = [("run", *differing)]
+        rows += [
+            (run.name, *("" if run.config is None else str(getattr(run.config, n)) for n in differing))
+            for run in found
+        ]
+        typer.echo("\nsettings that differ\n" + table(rows))
+    for run in found:
+        if run.problem:
+            typer.echo(f"{run.name}: {run.problem}", err=True)
+    if drawn is not None:
+        typer.echo(f"\npicture   {drawn}")
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of texts under each other; the first is the heading."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+def _line(run: Any) -> tuple[str, ...]:
+    last, final = run.history[-1] if run.history else {}, run.final or {}
+
+    def measured(row: dict[str, Any], part: str) -> str:
+        if row.get(f"{part}_accuracy") is not None:
+            return f"{100 * row[f'{part}_accuracy']:.2f} %"
+        return "" if row.get(f"{part}_rmse") is None else f"rmse {row[f'{part}_rmse']:.4g}"
+
+    def pair(row: dict[str, Any], name: str, form: str) -> str:
+        both = [row.get(f"{name}_{direction}") for direction in ("forward", "backward")]
+        return "" if None in both else " / ".join(format(value, form) for value in both)
+
+    epochs = "" if run.config is None else f"{len(run.history)}/{run.config.epochs}"
+    return (
+        run.name,
+        run.state,
+        epochs,
+        measured(final, "test"),
+        measured(run.best_row, "val"),
+        pair(last, "nfe", ".1f"),
+        pair(final, "efficacy", ".4f"),
+        f"{final['parameters']:,}" if "parameters" in final else "",
+        f"{sum(row['seconds'] for row in run.history):.0f}" if run.history else "",
+    )

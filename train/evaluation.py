@@ -1,0 +1,197 @@
+"""A run's model again: loaded, judged on a part of its data, asked about a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..solvers.errors import ArgumentError, CheckpointError, DataError, nearest
+from .build import build_model
+from .checkpoint import load_checkpoint
+from .config import TrainConfig
+from .data import DataSet, load_data
+from .data.splits import LabelledImages
+from .device import checked_device
+from .distributed import Ranks
+from .metrics import EpochSums, count_parameters, efficacy
+from .objective import Objective
+from .reproducible import seed_everything
+from .runs import RunFolder
+from .step import evaluate, mixed_precision
+
+WEIGHTS = ("best", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run's configuration and its model, in evaluation mode, with the weights of ``epoch``."""
+
+    config: TrainConfig
+    model: nn.Module
+    epoch: int
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and inputs."""
+        return getattr(torch, self.config.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What a pass over a part of the data said.
+
+    quality: "accuracy" (0 … 1) or "rmse" (in ``unit``), the kind of ``value``.  nfe_forward: mean over
+    samples.  efficacy_forward: accuracy ÷ NFE; None for values, or where nothing is solved.
+    """
+
+    part: str
+    samples: int
+    loss: float
+    quality: str
+    value: float
+    unit: str
+    nfe_forward: float
+    efficacy_forward: float | None
+    parameters: int
+    epoch: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the measure under its own name."""
+        values = dataclasses.asdict(self)
+        values[values.pop("quality")] = values.pop("value")
+        return values
+
+
+def load_run(
+    folder: str | os.PathLike[str], *, weights: str = "best", device: str | None = None
+) -> LoadedRun:
+    """The model of the run in ``folder``, with the weights that were best in validation, or the last.
+
+    device: None is the run's.
+    Raises: CheckpointError where there is no run or no such weights, ArgumentError for other values.
+    """
+    if weights not in WEIGHTS:
+        raise ArgumentError(f"weights={weights!r} is not known: {nearest(str(weights), WEIGHTS)}")
+    run = RunFolder(Path(folder))
+    if not run.checkpoint.exists():
+        what = "holds a run without a checkpoint yet" if run.config.exists() else "is not the folder of a run"
+        raise CheckpointError(
+            f"{str(folder)!r} {what}; give a folder that `adamode train` made, such as runs/adamnode-digits "
+            "(`adamode runs` lists them)."
+        )
+    state = load_checkpoint(run.checkpoint)
+    if weights == "best" and state["best"] is None:
+        raise CheckpointError(
+            f"{str(folder)!r} has not finished an epoch, so no weights are the best yet: take weights='last'."
+        )
+    config = TrainConfig.from_dict(state["config"])
+    place = checked_device(config.device if device is None else device)
+    seed_everything(config.seed)
+    model = build_model(config).to(place, getattr(torch, config.dtype))
+    best = weights == "best"
+    try:
+        model.load_state_dict(state["best"]["model"] if best else state["model"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {str(run.checkpoint)!r} do not fit the model of this version: {error}"
+        ) from error
+    return LoadedRun(config, model.eval(), state["best"]["epoch"] if best else state["epoch"], place)
+
+
+def load_data_of(run: LoadedRun, *, data_dir: str | None = None) -> DataSet:
+    """The data set that a run was trained on; data_dir: where its files are now, if elsewhere."""
+    config = run.config if data_dir is None else dataclasses.replace(run.config, data_dir=data_dir)
+    return load_data(config.dataset, config.data_options())
+
+
+def judge(run: LoadedRun, data: DataSet, part: str = "test", *, batch_size: int | None = None) -> Judgement:
+    """Loss, accuracy or error, NFE and efficacy of a run's model on a part of its data.
+
+    part: "train", "val", "test", or the name of one of the data's further test sets.
+    Raises: ArgumentError for an unknown part, TrainingError where a batch cannot be solved.
+    """
+    parts = {"train": data.train, "val": data.val, "test": data.test, **data.more_tests}
+    if part not in parts:
+        raise ArgumentError(f"part={part!r} is not one of {data.name}'s: {nearest(str(part), parts)}")
+    objective, sums = Objective.of(data), EpochSums()
+    passes = evaluate(
+        run.model,
+        _without_augmentation(parts[part]),
+        objective,
+        batch_size=run.config.batch_size if batch_size is None else batch_size,
+        ranks=Ranks(device=run.device),
+        amp=run.config.amp,
+        dtype=run.dtype,
+    )
+    for so_far in passes:
+        sums = so_far
+    value, nfe = objective.measure(sums), sums.mean("nfe_forward")
+    return Judgement(
+        part=part,
+        samples=sums.samples,
+        loss=sums.mean("loss"),
+        quality=objective.quality,
+        value=value,
+        unit=objective.unit,
+        nfe_forward=nfe,
+        efficacy_forward=efficacy(value if objective.quality == "accuracy" else None, nfe),
+        parameters=count_parameters(run.model),
+        epoch=run.epoch,
+    )
+
+
+def _without_augmentation(data: Any) -> Any:
+    if isinstance(data, LabelledImages) and data.augment is not None:
+        return LabelledImages(data.images, data.labels, data.transform)
+    return data
+
+
+def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = False) -> Tensor:
+    """A picture as an input [1, C, H, W] of the data set: its size, colours, range and normalisation.
+
+    Grey data take the picture's luminance, with white as the largest value; ``invert`` is for dark ink
+    on light paper, where the data have light ink on dark.  Transparent pixels are taken as black.
+    Raises: ArgumentError if the data are no pictures, DataError for a file that is none.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not isinstance(data.train, LabelledImages):
+        raise ArgumentError(f"{data.name} has no pictures: inputs of shape {data.card.shape} cannot be read.")
+    channels, height, width = data.train.images.shape[1:]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                if "A" in picture.getbands() or "transparency" in picture.info:
+                    rgba = picture.convert("RGBA")
+                    picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+                picture = picture.convert("L" if channels == 1 else "RGB")
+                small = picture.resize((width, height), Image.Resampling.BOX)
+    except (
+        *(OSError, UnidentifiedImageError, SyntaxError, ValueError),
+        *(Image.DecompressionBombWarning, Image.DecompressionBombError),
+    ) as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read as a picture ({error}); give a PNG, JPEG or the like."
+        ) from error
+    pixels = np.asarray(small, dtype=np.float64).reshape(height, width, channels).transpose(2, 0, 1)
+    pixels = (255 - pixels if invert else pixels) / 255
+    largest = float(data.train.images.max())  # 16 in the small digits, 255 else
+    raw = torch.from_numpy(np.rint(pixels * largest).astype(np.uint8))[None]
+    return data.train.transform(raw)
+
+
+@torch.no_grad()
+def probabilities(run: LoadedRun, x: Tensor) -> list[float]:
+    """The model's probability of each class for one input [1, …]. Raises: SolverError."""
+    with mixed_precision(run.model, run.config.amp, run.device):
+        output = run.model(x.to(run.device, run.dtype))
+    return output.double().softmax(1)[0].tolist()
