@@ -365,7 +365,7 @@ def test_memory_does_not_grow_over_2000_steps(tmp_path):
             super()._train_step(part)
             seen.append(resident())
 
-    settings = {"train_size": 400, "batch_size": 4, "epochs": 20, "hidden": 4, "schedule": "constant"}
+    settings = {"train_size": 400, "batch_size": 4, "epochs": 20, "hidden": 2, "test_size": 10}
     Watched(config_for(tmp_path, **settings, checkpoint_every=1000), quiet=True).fit()
     assert len(seen) == 2000
     assert max(seen[-100:]) - max(seen[300:400]) < 8

@@ -90,7 +90,7 @@ class TrainConfig:
     threads: of torch on the CPU.  checkpoint_every: optimiser steps between checkpoints inside an
     epoch (one is written at the end of every epoch anyway).  tensorboard: write its event files too.
     data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.  download: fetch
-    what is missing there.  augment, normalise, train_size, window, given: as in
+    what is missing there.  augment, normalise, train_size, test_size, window, given: as in
     `adamode.train.data.DataOptions`; "" and 0 take the data set's own default.
     name: of the run's folder in output_dir; None is "<model>-<dataset>".
 
@@ -130,6 +130,7 @@ class TrainConfig:
     augment: bool = False
     normalise: str = ""
     train_size: int = 0
+    test_size: int = 0
     window: int = 0
     given: int = 0
     name: str | None = None
@@ -149,7 +150,7 @@ class TrainConfig:
         get_method(self.method)
         for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every"):
             _check_count(name, getattr(self, name), smallest=1)
-        for name in ("patience", "train_size", "window", "given"):
+        for name in ("patience", "train_size", "test_size", "window", "given"):
             _check_count(name, getattr(self, name), smallest=0)
         _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
         for name in ("lr", "clip", "rtol", "atol"):
@@ -204,6 +205,7 @@ class TrainConfig:
             augment=self.augment or None,
             normalise=self.normalise or None,
             train_size=self.train_size or None,
+            test_size=self.test_size or None,
             window=self.window or None,
             given=self.given or None,
         )

@@ -79,6 +79,7 @@ SETTINGS = (
     Setting("augment", bool, "Random crops (and flips) of the training images."),
     Setting("normalise", str, "standard: mean 0, variance 1; unit: to 0 … 1.", "standard"),
     Setting("train_size", int, "At most so many training images, balanced over the classes.", "all"),
+    Setting("test_size", int, "At most so many validation and test images, in the same way.", "all"),
     Setting("window", int, "Silverbox: samples simulated in a training window; 0: its own default.", "0"),
     Setting("given", int, "Silverbox: measured outputs shown before them; 0: its own default.", "0"),
     Setting("name", str, "Name of the run's folder.", "MODEL-DATASET"),
