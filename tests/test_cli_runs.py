@@ -239,6 +239,28 @@ def test_no_more_processes_than_asked_run_at_once_and_a_failure_stops_no_other(t
     assert {e.job.config.seed: (e.status, e.said) for e in ended if e.status} == {1: (1, "error: not today")}
 
 
+class Sleeps(Job):
+    """A job whose process never ends by itself."""
+
+    def command(self):
+        import sys
+
+        return [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+
+
+def test_ctrl_c_ends_every_process_of_a_sweep(tmp_path):
+    jobs = [Sleeps(job.config, job.state) for job in plan({"output_dir": str(tmp_path)}, {"seed": [0, 1]})]
+    started = []
+
+    def interrupt(job):
+        started.append(job)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # it returns: the processes have been waited for
+        run_sweep(jobs, at_once=2, on_start=interrupt)
+
+
 @pytest.mark.slow
 def test_a_sweep_trains_what_is_not_finished_and_only_that(tmp_path):
     arguments = ["sweep", "--dataset", "circles", "--models", "node,adamnode", "--seeds", "0-1"]

@@ -1,8 +1,11 @@
 import dataclasses
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,51 @@ def test_a_run_killed_while_saving_goes_on_as_if_nothing_had_happened(
     assert epochs[0] == kept["epoch"] + 1
     assert_equal_bit_for_bit(run, uninterrupted)
     assert not list(run.glob(".*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is POSIX's")
+def test_twenty_kills_at_random_moments_change_no_bit(tmp_path, uninterrupted):
+    """A forked process is killed after a random time and the next one goes on, until 20 were killed."""
+    rng, kills, runs = random.Random(0), 0, 0
+    while kills < 20:
+        folder = tmp_path / str(runs)
+        child = fork_training(folder, tmp_path / "steps.txt")
+        time.sleep(rng.uniform(0.0, 0.6))
+        finished, _ = os.waitpid(child, os.WNOHANG)
+        if not finished:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+            continue
+        assert_equal_bit_for_bit(folder / "run", uninterrupted)
+        runs += 1
+    folder = tmp_path / str(runs)
+    os.waitpid(fork_training(folder, tmp_path / "steps.txt"), 0)
+    assert_equal_bit_for_bit(folder / "run", uninterrupted)
+    # only work since the last checkpoint is done again: at most 7 steps for a kill
+    steps = len((tmp_path / "steps.txt").read_text())
+    assert (runs + 1) * 60 <= steps <= (runs + 1) * 60 + 20 * 7
+
+
+def fork_training(folder, steps):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads about
+        child = os.fork()
+    if child == 0:
+        try:
+            original = Trainer._train_step
+
+            def counted(self, part):
+                with open(steps, "a") as file:
+                    file.write(".")
+                original(self, part)
+
+            Trainer._train_step = counted
+            train(folder, resume=(folder / "run").exists())
+        finally:
+            os._exit(0)
+    return child
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
