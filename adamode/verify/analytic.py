@@ -77,7 +77,7 @@ def _linear(model: str, dynamics: Any, layer: Any, z0: Tensor, t: Tensor) -> Ten
 
 def _adam(dynamics: Any, layer: Any, z0: Tensor, t: Tensor) -> Tensor:
     """m and v by convolution, h = h0 − ∫ m D(v); one interval after another."""
-    a, b = torch.sigmoid(dynamics.raw_alpha), torch.sigmoid(dynamics.raw_beta)
+    a, b = 1 - dynamics.alpha, 1 - dynamics.beta
     values, z = [z0], z0
     for start, end in itertools.pairwise(t.tolist()):
         z = _adam_interval(dynamics, layer, a, b, z, start, end)
