@@ -178,6 +178,9 @@ def test_last_stats_count_the_last_call_and_its_backward_pass(case):
     assert stats.nfe_backward == 0
     h.sum().backward()
     assert stats.nfe_backward == 6 * stats.n_accepted
+    block(**values)
+    assert block.last_stats is not stats
+    assert block.last_stats.nfe_backward == 0
 
 
 @every_block

@@ -195,6 +195,20 @@ def test_the_authors_settings_are_the_paper_tasks_defaults():
     assert mnist.block.dynamics.eps == cifar.block.dynamics.eps == 1e-8
 
 
+def test_ghbnode_has_the_authors_squash_and_restoring_force():
+    expected = {
+        "mnist": ("tanh", 2.1269, True),
+        "cifar10": ("tanh", 1.5, False),
+        "silverbox": ("hardtanh", 0.6931, False),
+    }
+    for task, (activation, xi, learnt) in expected.items():
+        dynamics = models.create("ghbnode", task).block.dynamics
+        assert dynamics.activation == activation
+        assert dynamics.xi.item() == pytest.approx(xi, rel=1e-3)
+        assert dynamics.raw_xi.requires_grad == learnt
+        assert dynamics.gamma.item() == pytest.approx(0.0474, rel=1e-3)  # sigmoid(−3)
+
+
 def test_node_starts_from_the_image_and_anode_pads_it_with_zeros():
     x = torch.rand(2, 3, 32, 32)
     for name in ("node", "anode"):
