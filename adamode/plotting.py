@@ -69,6 +69,7 @@ def draw_run(folder: RunFolder) -> Path:
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
             if axis.lines:
                 axis.legend()
 
@@ -100,6 +101,7 @@ def draw_runs(runs: Sequence[RunSummary], path: Path) -> Path:
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, max(1, len(begun)))
         )

@@ -195,17 +195,9 @@ def torchrun(*arguments, restarts=0):
 
 @pytest.mark.slow
 def test_torchrun_of_the_program_trains_resumes_and_speaks_with_one_voice(tmp_path):
-    settings = "--stepping per_sample --dtype float64 --hidden 2 --train-size 27 --batch-size 14 --name run"
-    command = [
-        "-m",
-        "adamode",
-        "train",
-        "--output-dir",
-        tmp_path,
-        *settings.split(),
-        "--schedule",
-        "constant",
-    ]
+    settings = "--stepping per_sample --dtype float64 --hidden 2 --train-size 27 --batch-size 14"
+    settings += f" --schedule constant --output-dir {tmp_path} --name run"
+    command = ["-m", "adamode", "train", *settings.split()]
     first = torchrun(*command, "--epochs", 1)
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("test      accuracy") == 1
