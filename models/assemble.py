@@ -14,6 +14,7 @@ from .fields.conv import Conv
 from .fields.driven import Driven
 from .fields.linear import Linear
 from .fields.mlp import MLP
+from .fields.total import Total
 from .heads import FlatHead, PoolHead
 from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE, Model
 from .series import SeriesModel, SeriesStart, shrunk
@@ -91,12 +92,12 @@ def build_series(cls: type[Block], s: dict[str, Any]) -> nn.Module:
     kind, scale = s["start"], s["scale"]
     start = SeriesStart(channels - pad, OTHERS[cls], kind, given=s["given"], scale=scale)
     features = (2 if cls is SONODE else 1) * channels + 1
-    if s["hidden"] == 0:
-        inner: Any = Linear(features, out_dim=channels, scale=scale)
-    else:
+    inner: Any = Linear(features, out_dim=channels, scale=scale)
+    if s["hidden"]:  # beside the linear part, which large states do not saturate
         widths = (s["hidden"], s["hidden"])
-        inner = MLP(features, widths, out_dim=channels, activation=s["activation"], time=False)
-        shrunk(inner.layers[-1], scale)
+        network = MLP(features, widths, out_dim=channels, activation=s["activation"], time=False)
+        shrunk(network.layers[-1], scale)
+        inner = Total(inner, network)
     return SeriesModel(start, _block(cls, Driven(inner), s, pad))
 
 

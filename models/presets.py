@@ -59,7 +59,7 @@ _POINTS: Settings = {
 }
 _SILVERBOX: Settings = {
     "channels": 1,
-    "hidden": 0,  # a linear field, the authors'; above 0 two layers of that width
+    "hidden": 0,  # a linear field, the authors'; above 0 a network of two such layers beside it
     "activation": "tanh",
     "start": "encoder",  # the authors': "learned"
     "given": 8,  # rows that the encoder reads

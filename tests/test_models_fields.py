@@ -9,7 +9,7 @@ import torch
 
 from adamode import GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from adamode.adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
-from adamode.models.fields import MLP, Driven, Linear, Signal
+from adamode.models.fields import MLP, Driven, Linear, Signal, Total
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -25,6 +25,7 @@ FIELDS = {
     "linear": lambda: Linear(N),
     "linear under a signal": lambda: Driven(Linear(N + U, out_dim=N)).with_signal(signal()),
     "linear under one signal for all": lambda: Driven(Linear(N + U, out_dim=N)).with_signal(signal(False)),
+    "sum": lambda: Total(Linear(N), MLP(N, (4,)), MLP(N, (3,))),
     "mlp under a signal": lambda: Driven(MLP(N + U, (4,), out_dim=N)).with_signal(signal()),
 }
 every_field = pytest.mark.parametrize("make", FIELDS.values(), ids=FIELDS)
@@ -143,6 +144,8 @@ ONE = torch.zeros(2, dtype=torch.float64)
         (lambda: Linear(0), ArgumentError, "dim=0"),
         (lambda: Linear(2, out_dim=1.5), ArgumentError, "out_dim=1.5"),
         (lambda: Linear(2)(ONE[0], torch.zeros(3, 4)), DynamicsError, r"\[B, 2\]"),
+        (lambda: Total(), ArgumentError, "at least one"),
+        (lambda: Total(Linear(2), Linear(3)), ArgumentError, "all of one size"),
         (lambda: Driven(torch.nn.Linear(2, 2)), ArgumentTypeError, "give a Linear or MLP"),
         (lambda: Driven(Linear(2), inputs=2), ArgumentError, "inputs=2"),
         (lambda: Driven(Linear(3, out_dim=2))(ONE[0], torch.zeros(3, 2)), DynamicsError, "no input signal"),

@@ -7,5 +7,6 @@ from .driven import Driven, Signal
 from .field import AutogradField, Field, as_field
 from .linear import Linear
 from .mlp import MLP
+from .total import Total
 
-__all__ = ["MLP", "AutogradField", "Conv", "Driven", "Field", "Linear", "Signal", "as_field"]
+__all__ = ["MLP", "AutogradField", "Conv", "Driven", "Field", "Linear", "Signal", "Total", "as_field"]
