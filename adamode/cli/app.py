@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from .data import data
 from .evaluate import evaluate
+from .export import export
 from .inspect import inspect
 from .models import models
 from .predict import predict
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, evaluate, predict, runs, sweep, models, data, verify, inspect):
+for command in (train, evaluate, predict, export, runs, sweep, models, data, verify, inspect):
     app.command()(command)
 
 

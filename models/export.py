@@ -1,0 +1,141 @@
+"""A model with a fixed number of equal steps in place of its adaptive solve: what `torch.export` can trace.
+
+An adaptive solve decides its steps from the values it sees, so it has no graph of its own. The same
+method with N equal steps has one, and it does not grow with N: the steps are a loop inside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.stepper import host_times
+from ..solvers.tableau import Tableau
+from .block import Block, IdentityBlock, _with_part
+from .dynamics.anode import augment
+from .fields.field import AutogradField
+from .model import Model
+from .series import SeriesModel
+
+
+class FixedSteps(nn.Module):
+    """z(t1) from z(t0) by n equal steps of an explicit Runge–Kutta method.
+
+    dynamics: an `nn.Module` whose ``forward(t, z)`` returns (dz, anything).  tableau: the method; its
+    error estimate is not used, and neither are stages that only it needs.  z: [blocks, B, *S].
+    ``evaluations``: of f in one call, n times the stages that the weights need.
+    Raises ArgumentTypeError or ArgumentError unless n is a whole number ≥ 1.
+    """
+
+    def __init__(self, dynamics: nn.Module, tableau: Tableau, t0: float, t1: float, n: int):
+        super().__init__()
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise ArgumentTypeError(f"steps={n!r} is {type(n).__name__}; give a whole number.")
+        if n < 1:
+            raise ArgumentError(f"steps={n} must be at least 1.")
+        self.dynamics, self.n, self.dt = dynamics, n, (t1 - t0) / n
+        rows = [[(j, float(w)) for j, w in enumerate(row) if w != 0] for row in (*tableau.a, tableau.b)]
+        self.stages = rows[-1][-1][0] + 1  # an FSAL method's last stage is the next step's first
+        self.rows, self.weights = rows[: self.stages], rows[-1]
+        ends = [t0 + i * self.dt for i in range(n)] + [t1]
+        times = [host_times(ends[i], ends[i + 1], tableau)[: self.stages] for i in range(n)]
+        like = next(dynamics.parameters(), torch.empty(0, dtype=torch.float64))
+        self.register_buffer("times", torch.tensor(times, dtype=torch.float64).to(like))  # [n, stages]
+
+    @property
+    def evaluations(self) -> int:
+        """Of f in one call."""
+        return self.n * self.stages
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z(t1), like z."""
+        if torch.compiler.is_exporting():
+            return self._loop(z)
+        for times in self.times:
+            z = self._step(times, z)
+        return z
+
+    def _step(self, times: Tensor, z: Tensor) -> Tensor:
+        slopes: list[Tensor] = []
+        times = times.to(z.dtype)
+        for i, row in enumerate(self.rows):
+            slopes.append(self.dynamics.forward(times[i], self._add(z, slopes, row))[0])
+        return self._add(z, slopes, self.weights)
+
+    def _add(self, z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]]) -> Tensor:
+        """z + dt Σ w_j k_j."""
+        for j, weight in row:
+            z = torch.add(z, slopes[j], alpha=self.dt * weight)
+        return z
+
+    def _loop(self, z: Tensor) -> Tensor:
+        """The same as a loop of the graph: one step is traced, whatever n is."""
+        from torch._higher_order_ops.while_loop import while_loop  # torch.while_loop from 2.14 on
+
+        def goes_on(i: Tensor, z: Tensor) -> Tensor:
+            return i < self.n
+
+        def body(i: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, self._step(self.times.index_select(0, i.reshape(1))[0], z)
+
+        first = torch.zeros((), dtype=torch.int64, device=z.device)
+        return while_loop(goes_on, body, (first, z))[1]
+
+
+class FixedBlock(nn.Module):
+    """A block's h(T) by `FixedSteps` with the block's method, interval and parameters (shared)."""
+
+    def __init__(self, block: Block, n: int):
+        super().__init__()
+        from ..solvers.methods import get_method
+
+        self.pad, settings = block.pad, block.settings
+        dynamics = block.dynamics
+        if isinstance(block.field, AutogradField):
+            dynamics = _with_part(dynamics, field=_Plain(block.field))
+        self.others = dynamics.blocks[1:]
+        self.steps = FixedSteps(dynamics, get_method(settings.method), *settings.t, n)
+
+    def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
+        """h(T), [B, C, …], from h0 and the other starts (``m0``, ``v0``), zeros where not given."""
+        h0 = augment(h0, self.pad) if self.pad else h0
+        rest = [start.get(f"{name}0") for name in self.others]
+        z0 = torch.stack((h0, *[torch.zeros_like(h0) if value is None else value for value in rest]))
+        return self.steps(z0)[0]
+
+
+class _Plain(nn.Module):
+    """An `AutogradField` without the graphs it keeps for its VJP."""
+
+    def __init__(self, field: AutogradField):
+        super().__init__()
+        self.func = field.func
+
+    def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        return self.func(t, h), None
+
+
+def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
+    """The model, or block, with n equal steps of its method; parameters are shared.
+
+    One with the identity in its block's place has nothing to solve and is returned as it is.
+    Raises ArgumentError for a model of a time series, ArgumentTypeError for any other module.
+    """
+    if isinstance(model, SeriesModel):
+        raise ArgumentError(
+            "a model of a time series has no fixed graph: how many rows are known is read from its input, "
+            "and every row ends a step. From Python: load_run(folder).model(x), see docs/train.md."
+        )
+    if isinstance(model, Block):
+        fixed: nn.Module = FixedBlock(model, n)
+    elif isinstance(model, Model) and isinstance(model.block, Block):
+        fixed = Model(model.encoder, model.start, FixedBlock(model.block, n), model.head)
+    elif isinstance(model, Model) and isinstance(model.block, IdentityBlock):
+        return model
+    else:
+        raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model or one of the six blocks.")
+    fixed.training = model.training
+    return fixed

@@ -1,0 +1,168 @@
+"""A run's inference as a `torch.export` program, with as many equal steps as its tolerance asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.block import Block
+from ..models.export import with_fixed_steps
+from ..models.model import Model
+from ..solvers.errors import AdamodeError, ArgumentError
+from .data import DataSet
+from .evaluation import LoadedRun
+from .write_aside import write_aside
+
+MOST_STEPS = 1024
+SAMPLE = 256  # inputs that the steps are chosen on
+EXTRA = "adamode.json"
+TOLD = ("model", "dataset", "method", "rtol", "atol", "dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """How many equal steps, and how near they come to the adaptive solve.
+
+    steps: 0 where nothing is solved.  evaluations: of f in one call.  difference: the largest of any
+    output of the sample from the adaptive solve's.  bound: atol + rtol · the largest output.
+    converged: halving the steps changes no output by more than half the bound; where the difference is above
+    the bound nevertheless, it is the adaptive solve's own error.  samples: how many were compared.
+    """
+
+    steps: int
+    evaluations: int
+    difference: float
+    bound: float
+    converged: bool
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written, and what it gave when it was read back.
+
+    reloaded: the largest difference from the same steps in eager mode, and ``adaptive`` that from the
+    run's own adaptive solve, on batches of ``batch_sizes``, none of which was traced.
+    """
+
+    path: str
+    chosen: Steps
+    shape: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    reloaded: float
+    adaptive: float
+    epoch: int
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+
+def export_run(
+    run: LoadedRun, data: DataSet, path: str | os.PathLike[str], *, steps: int | None = None
+) -> Exported:
+    """Writes encoder → block → head of a run as a program of `torch.export`, for batches of any size.
+
+    data: the run's; the first 256 inputs of its validation part choose the steps.  steps: that many
+    instead, however far from the adaptive solve.  The program is read back and compared before the file
+    is written, aside and renamed. It computes in the run's dtype, without mixed precision.
+    Raises: ArgumentError for a model of a time series, for steps below 1, where 1024 steps are not
+    enough, and for what `torch.export` cannot trace; SolverError; OSError if the file cannot be written.
+    """
+    with_fixed_steps(run.model, 1 if steps is None else steps)  # refused before any work
+    count = min(SAMPLE, len(data.val))
+    x = data.val.__getitems__(list(range(count)))[0].to(run.device, run.dtype)
+    with torch.no_grad():
+        chosen = choose_steps(run.model, x, steps=steps)
+        fixed = with_fixed_steps(run.model, max(1, chosen.steps))
+        example = x[:2].expand(2, *x.shape[1:]).clone()
+        about = {
+            **{name: getattr(run.config, name) for name in TOLD},
+            "epoch": run.epoch,
+            "device": str(run.device),
+            "input": ["batch", *x.shape[1:]],
+            **dataclasses.asdict(chosen),
+        }
+        program = traced(fixed, example, about)
+        again = torch.export.load(io.BytesIO(program)).module()
+        sizes = tuple(sorted({1, min(3, count), count} - {2}))
+        pairs = [(again(x[:n]), fixed(x[:n]), run.model(x[:n])) for n in sizes]
+    reloaded = max(_largest(got - eager) for got, eager, _ in pairs)
+    if not reloaded <= chosen.bound:
+        raise ArgumentError(
+            f"the exported program, read back, differs from the model by {reloaded:.3g} (bound "
+            f"{chosen.bound:.3g}), so it was not written; please report this with torch's version."
+        )
+    write_aside(path, program)
+    adaptive = max(_largest(got - own) for got, _, own in pairs)
+    shape = tuple(x.shape[1:])
+    return Exported(os.fspath(path), chosen, shape, sizes, reloaded, adaptive, run.epoch, len(program))
+
+
+def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> Steps:
+    """Doubles the number of equal steps until the outputs for x are as the adaptive solve's.
+
+    That is: within atol + rtol · the largest output of them; or, since an adaptive solve has an error of
+    its own, until doubling changes no output by more than half of that.  steps: only measures this many.
+    Raises: ArgumentError where 1024 steps are not enough, SolverError.
+    """
+    own = model(x)
+    block = model.block if isinstance(model, Model) else model
+    if not isinstance(block, Block):
+        return Steps(0, 0, 0.0, 0.0, True, len(x))
+    bound = block.settings.atol + block.settings.rtol * _largest(own)
+    if not math.isfinite(bound):
+        raise ArgumentError("the run's model gives numbers that are not finite for its validation data.")
+    before, n = None, 1 if steps is None else steps
+    while True:
+        fixed = with_fixed_steps(model, n)
+        output = fixed(x)
+        difference = _largest(output - own)
+        # Two coarse solutions can be equally wrong: they say nothing below four steps.
+        settled = before is not None and n > 4 and _largest(output - before) <= bound / 2
+        if steps is not None or difference <= bound or settled:
+            evaluations = (fixed.block if isinstance(model, Model) else fixed).steps.evaluations
+            return Steps(n, evaluations, difference, bound, settled, len(x))
+        if n >= MOST_STEPS:
+            raise ArgumentError(
+                f"{n} equal steps are still {difference:.3g} from the adaptive solve, whose tolerance allows "
+                f"{bound:.3g}: the equations are stiff for some inputs. Name a number with --steps if that "
+                "error will do, or train with a looser --rtol and --atol."
+            )
+        before, n = output, 2 * n
+
+
+def traced(model: nn.Module, example: Tensor, about: dict[str, Any]) -> bytes:
+    """The bytes of a .pt2 file: the model's graph, its first dimension of any size ≥ 1.
+
+    about: kept in the file under the name "adamode.json".
+    Raises: ArgumentError, with the reason, for what `torch.export` cannot trace.
+    """
+    batch = torch.export.Dim("batch")
+    buffer = io.BytesIO()
+    try:
+        program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, buffer, extra_files={EXTRA: json.dumps(about)})
+    except AdamodeError:
+        raise
+    except Exception as error:  # the tracer raises a dozen unrelated types
+        reason = str(error).strip().splitlines() or [""]
+        raise ArgumentError(
+            f"torch.export cannot trace this model ({type(error).__name__}: {reason[0]}). From "
+            "Python: load_run(folder).model(x), see docs/train.md."
+        ) from error
+    return buffer.getvalue()
+
+
+def _largest(x: Tensor) -> float:
+    """The largest |x|; infinite where any is not finite."""
+    largest = float(x.abs().max())
+    return largest if math.isfinite(largest) else math.inf
