@@ -20,7 +20,7 @@ from adamode.models.export import FixedSteps, with_fixed_steps
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
 from adamode.solvers.methods import METHODS
 from adamode.train import export as train_export
-from adamode.train.evaluation import load_data_of, load_run
+from adamode.train.evaluation import LoadedRun, load_data_of, load_run
 from adamode.train.export import choose_steps, traced
 
 runner = CliRunner()
@@ -223,6 +223,15 @@ def test_series_and_other_modules_are_refused():
             with_fixed_steps(create("node", "circles"), steps)
 
 
+def test_a_run_of_a_time_series_is_refused_before_its_data_are_looked_for(tmp_path, monkeypatch):
+    config = TrainConfig(model="node", dataset="silverbox", data_dir=str(tmp_path / "nowhere"))
+    run = LoadedRun(config, create("node", "silverbox").eval(), 1, torch.device("cpu"))
+    monkeypatch.setattr("adamode.train.evaluation.load_run", lambda *_, **__: run)
+    result = call("export", tmp_path, "--output", tmp_path / "x.pt2")
+    assert result.exit_code == 2, result.output
+    assert "a model of a time series has no fixed graph" in plain(result.stderr)
+
+
 def test_a_field_that_looks_at_its_values_is_refused_with_the_reason():
     class Branching(nn.Module):
         def forward(self, t, h):
@@ -259,8 +268,10 @@ def test_a_field_of_ones_own_is_traced_from_python():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["digits", "mnist", "cifar10", "spiral"])
-@pytest.mark.parametrize("model", BLOCKS)
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [*itertools.product(BLOCKS, ("digits", "spiral")), ("adamnode", "mnist"), ("anode", "cifar10")],
+)
 def test_every_model_can_be_traced(model, task):
     whole = create(model, task).eval()
     shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "spiral": (2,)}[task]

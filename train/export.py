@@ -77,10 +77,10 @@ def export_run(
     Raises: ArgumentError for a model of a time series, for steps below 1, where 1024 steps are not
     enough, and for what `torch.export` cannot trace; SolverError; OSError if the file cannot be written.
     """
-    with_fixed_steps(run.model, 1 if steps is None else steps)  # refused before any work
     count = min(SAMPLE, len(data.val))
     x = data.val.__getitems__(list(range(count)))[0].to(run.device, run.dtype)
     with torch.no_grad():
+        with_fixed_steps(run.model, 1 if steps is None else steps)  # refused before the adaptive solve
         chosen = choose_steps(run.model, x, steps=steps)
         fixed = with_fixed_steps(run.model, max(1, chosen.steps))
         example = x[:2].expand(2, *x.shape[1:]).clone()

@@ -36,11 +36,13 @@ def export(
     check_output_file("--json", to_json)
     import torch
 
+    from ..models.export import with_fixed_steps
     from ..train.evaluation import load_data_of, load_run
     from ..train.export import export_run
 
     torch.set_num_threads(threads)
     loaded = load_run(folder, weights=weights, device=device)
+    with_fixed_steps(loaded.model, 1 if steps is None else steps)  # refused before the data are read
     data = load_data_of(loaded, data_dir=data_dir)
     done = export_run(loaded, data, folder / "model.pt2" if output is None else output, steps=steps)
     if to_json is not None:
