@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..solvers.errors import ArgumentError
+
 
 class Dynamics(abc.ABC):
     """dz/dt = F(t, z; θ) on a state of K blocks, z: [K, B, *S], with its hand-derived VJP.
@@ -55,3 +57,15 @@ class Dynamics(abc.ABC):
 
         weights: [n], [n, B] (per-sample steps), or None for ones.
         """
+
+
+def check_blocks(dynamics: Dynamics, z: Tensor, name: str) -> None:
+    """Raises ArgumentError where z, [K, …], has not the K that a dynamics with named ``blocks`` has."""
+    blocks = getattr(dynamics, "blocks", None)
+    if not isinstance(blocks, tuple) or not all(isinstance(block, str) for block in blocks):
+        return
+    if blocks and len(blocks) != len(z):
+        raise ArgumentError(
+            f"{name} has shape {tuple(z.shape)}: {len(z)} blocks along dim 0, but {type(dynamics).__name__} "
+            f"has {len(blocks)}: {', '.join(blocks)}."
+        )

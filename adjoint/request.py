@@ -18,7 +18,7 @@ from ..solvers.methods import get_method
 from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
 from ..solvers.state import Layout, layout_of
 from ..solvers.tableau import Tableau
-from .dynamics import Dynamics
+from .dynamics import Dynamics, check_blocks
 from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
 STEPPINGS = ("shared", "per_sample")
@@ -105,6 +105,8 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     check_state(z0, allow_non_finite=per_sample)
     if blocks and (not layout.single or z0.dim() < 2):
         raise ArgumentTypeError("y0 of a Dynamics must be one tensor [K, B, *S].")
+    if blocks:
+        check_blocks(func, z0, "y0")
     tolerance = Tolerance(
         check_tolerance(options.rtol, "rtol", z0, layout), check_tolerance(options.atol, "atol", z0, layout)
     )

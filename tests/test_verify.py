@@ -11,6 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+import adamode
 from adamode import verify
 from adamode.adjoint.dynamics import Dynamics
 from adamode.adjoint.gradient import Backsolve, Discrete
@@ -457,3 +458,43 @@ def test_a_model_that_raises_fails_the_verification_by_name(monkeypatch):
     assert result.exit_code == 1
     assert "adamnode, exact: " in result.stderr
     assert "blocks are mixed up" in result.stderr
+
+
+def test_a_kink_on_the_way_is_no_wrong_gradient():
+    """ReLU's corner between the points of a difference quotient is stepped around, not reported."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3, 3).double()
+    for seed in range(6):
+        y0 = torch.randn(2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        report = verify.check_gradient(
+            lambda t, y: torch.relu(linear(y)) - y * t, y0, T, method="rk4", dt=0.1, seed=seed
+        )
+        assert report.ok, report
+    wrong = verify.check_gradient(Scalar(factor=1.001), z_scalar(), T, method="rk4", dt=0.1)
+    assert not wrong.ok
+
+
+def test_the_steps_themselves_can_be_what_the_loss_sees():
+    report = verify.check_gradient(adamode_dynamics(), state(), T, save="steps")
+    assert report.ok, report
+    assert report.gaps == ()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: verify.check_gradient(Scalar(), z_scalar(), T, gradient=None), "gradient=None"),
+        (lambda: verify.check_gradient(lambda t, y: y, torch.ones(0, 2).double(), T), "without entries"),
+        (lambda: verify.check_vjp(adamode_dynamics(), 0.3, state()[:2]), "AdamODE has 3: h, m, v"),
+        (lambda: verify.check_vjp(adamode_dynamics(), 0.3, state()[0, 0]), "must be \\[K, B"),
+        (lambda: verify.check_vjp(adamode_dynamics(), 0.3, state()[:, :0]), "with entries"),
+        (lambda: adamode.solve(adamode_dynamics(), state()[:2], T), "AdamODE has 3: h, m, v"),
+        (
+            lambda: adamode.solve(adamode_dynamics(), state()[:2], T, stepping="per_sample"),
+            "AdamODE has 3: h, m, v",
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_checked_is_refused_at_the_door(call, text):
+    with pytest.raises(ArgumentError, match=text):
+        call()

@@ -24,6 +24,7 @@ from ..adjoint.verify_solve import (
     gradient_checks,
     gradient_taylor,
 )
+from ..solvers.errors import ArgumentError
 from .models import GRADIENTS, STEPPINGS, VerificationError, verify_models
 from .report import Report
 from .rows import ModelReport, ModelRow, PrintedError
@@ -76,11 +77,13 @@ def check_gradient(
     cannot go on.
     """
     choice = solve_arguments.pop("gradient", Discrete())
+    if choice is None:
+        raise ArgumentError("gradient=None gives no gradient to check: leave it out, or choose another.")
     problem = GradientProblem(func, y0, t, solve_arguments, seed=seed)
     references = problem.references()
     found = problem.gradient(choice)
     rows = gradient_checks(found, references, bound_of(choice, problem.arguments))
-    return Report(tuple(rows), gradient_taylor(problem, found), gaps(problem, gap_tolerances))
+    return Report(tuple(rows), gradient_taylor(problem, found, choice), gaps(problem, gap_tolerances))
 
 
 __all__ = [
