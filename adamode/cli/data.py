@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from .paths import check_output_file
+from .paths import check_output_file, write_json
 from .status import reports_errors
 
 
@@ -56,16 +55,5 @@ def data(
         cards.append(entry)
         if json_path != "-" and not quiet:
             typer.echo(text if name is not None else f"{text}\n")
-    _write_json(json_path, cards)
-
-
-def _write_json(path: str | None, cards: list[dict[str, Any]]) -> None:
-    if path is None:
-        return
-    from ..train.write_aside import write_aside
-
-    text = json.dumps({"data": cards}, indent=1, ensure_ascii=False, allow_nan=False)
-    if path == "-":
-        typer.echo(text)
-    else:
-        write_aside(path, text + "\n")
+    if json_path is not None:
+        write_json({"data": cards}, json_path, indent=1, ensure_ascii=False, allow_nan=False)

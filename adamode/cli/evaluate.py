@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .paths import write_json
 from .status import reports_errors
 from .train import measure, told_efficacy
 
@@ -64,14 +64,3 @@ def evaluate(
 def find_run(run: Path, output_dir: Path) -> Path:
     """The folder called ``run``, or the run of that name in output_dir."""
     return output_dir / run if not run.exists() and (output_dir / run).is_dir() else run
-
-
-def write_json(content: object, where: str) -> None:
-    """Writes JSON to a file, or to stdout for "-"."""
-    text = json.dumps(content, indent=2)
-    if where == "-":
-        typer.echo(text)
-        return
-    from ..train.write_aside import write_aside
-
-    write_aside(where, text + "\n")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .evaluate import DataDir, Json, OutputDir, Run, Threads, Weights, find_run, write_json
-from .paths import check_output_file
+from .evaluate import DataDir, Json, OutputDir, Run, Threads, Weights, find_run
+from .paths import check_output_file, write_json
 from .status import reports_errors
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from .paths import check_output_file
+from .paths import check_output_file, write_json
 from .status import reports_errors
 
 
@@ -37,13 +36,7 @@ def models(
 
     rows = [_row(size) for size in sizes(task, match_parameters)]
     if json_path is not None:
-        text = json.dumps(rows, indent=1)
-        if json_path == "-":
-            typer.echo(text)
-        else:
-            from ..train.write_aside import write_aside
-
-            write_aside(json_path, text + "\n")
+        write_json(rows, json_path, indent=1)
     if json_path != "-" and not quiet:
         typer.echo(_table(rows))
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any
+
+import typer
 
 
 def check_output_file(option: str, path: str | None) -> None:
@@ -17,3 +21,14 @@ def check_output_file(option: str, path: str | None) -> None:
         from ..solvers.errors import ArgumentError
 
         raise ArgumentError(f"{option} {path!r} must be a file in a folder that exists.")
+
+
+def write_json(content: object, where: str, *, indent: int = 2, **form: Any) -> None:
+    """Writes JSON to a file, or to stdout for "-". form: further arguments of `json.dumps`."""
+    text = json.dumps(content, indent=indent, **form)
+    if where == "-":
+        typer.echo(text)
+        return
+    from ..train.write_aside import write_aside
+
+    write_aside(where, text + "\n")

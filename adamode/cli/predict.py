@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .evaluate import DataDir, Device, Json, OutputDir, Run, Threads, Weights, find_run, write_json
+from .evaluate import DataDir, Device, Json, OutputDir, Run, Threads, Weights, find_run
+from .paths import write_json
 from .status import reports_errors
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .evaluate import write_json
+from ..text import aligned
+from .paths import write_json
 from .status import reports_errors
 
 COLUMNS = ("run", "state", "epochs", "test", "validation", "NFE f/b", "efficacy f/b", "parameters", "seconds")
@@ -62,10 +63,7 @@ def runs(
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """Rows of texts under each other; the first is the heading."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = aligned(rows)
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
 

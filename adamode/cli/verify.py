@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Annotated, Any
 
 import typer
 
+from .paths import check_output_file, write_json
 from .status import reports_errors
 
 Full = Annotated[
@@ -72,9 +71,8 @@ def verify(
     Exit status 1 if the exact form misses a bound.
     """
     # A path that cannot be written is said before the work and not after it.
-    for option, path in (("--json", json_path), ("--html", html_path)):
-        if path is not None and not (path == "-" and option == "--json"):
-            _check_folder(option, path)
+    check_output_file("--json", json_path)
+    check_output_file("--html", html_path)
     chosen = {
         "models": _only(model),
         "denominators": _only(denominator),
@@ -111,25 +109,12 @@ def _only(value: str | None) -> tuple[str, ...] | None:
 
 
 def _write(report: Any, json_path: str | None, html_path: str | None, settings: str) -> None:
-    from ..train.write_aside import write_aside
-
     if html_path is not None:
         import torch
 
+        from ..train.write_aside import write_aside
         from ..verify.page import html_page
 
         write_aside(html_path, html_page(report, f"adamode verify: {settings}, torch {torch.__version__}."))
-    if json_path is None:
-        return
-    text = json.dumps(report.as_dict(), indent=1, allow_nan=False)
-    if json_path == "-":
-        typer.echo(text)
-    else:
-        write_aside(json_path, text + "\n")
-
-
-def _check_folder(option: str, path: str) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder) or os.path.isdir(path):
-        typer.echo(f"error: {option} {path!r}: it must be a file in a folder that exists.", err=True)
-        raise typer.Exit(2)
+    if json_path is not None:
+        write_json(report.as_dict(), json_path, indent=1, allow_nan=False)

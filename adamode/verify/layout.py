@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..text import aligned
 from .derivations import DERIVATIONS
-from .report import aligned
 from .rows import ModelReport, ModelRow
 
 GROUPS = ("discrete", "interpolating", "backsolve")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from ..adjoint.verify import Check
 from ..adjoint.verify_slopes import Taylor
 from ..adjoint.verify_solve import Gap
+from ..text import aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,3 @@ def bound_text(bound: float | None) -> str:
 
 def _gap(gap: float | None) -> str:
     return "cannot go on" if gap is None else f"{gap:.1e}"
-
-
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text as lines with aligned columns."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
