@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers.checks import check_positive, check_resolution, check_state, check_tolerance
+from ..solvers.checks import check_choice, check_positive, check_resolution, check_state, check_tolerance
 from ..solvers.controller import PID
-from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.events import Event
 from ..solvers.methods import get_method
 from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
@@ -52,9 +52,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, known in (("stepping", STEPPINGS), ("save", SAVES)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ArgumentError(f"{name}={value!r} is not known: {nearest(str(value), known)}")
+            check_choice(name, getattr(self, name), known)
         if self.gradient is not None and not isinstance(self.gradient, CHOICES):
             raise ArgumentTypeError(
                 f"gradient={self.gradient!r} must be Discrete, Interpolating, Backsolve, Direct or None."
@@ -73,10 +71,8 @@ class Options:
             raise ArgumentError(
                 "compact=True needs stepping='per_sample': only there samples leave the batch."
             )
-        if callable(self.norm):
-            return
-        if self.norm not in NORMS:
-            raise ArgumentError(f"norm={self.norm!r} is not known: {nearest(str(self.norm), NORMS)}")
+        if not callable(self.norm):
+            check_choice("norm", self.norm, NORMS)
 
 
 @dataclasses.dataclass(frozen=True)

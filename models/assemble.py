@@ -6,18 +6,19 @@ from typing import Any
 
 from torch import nn
 
-from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+from ..solvers.checks import check_choice
+from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .augment import HalvesStart, LearnedStart, ThirdsStart, ZeroStart
 from .block import Block, IdentityBlock
 from .encoders import Beside, ConvEncoder, DeepConvEncoder
 from .fields.conv import Conv
 from .fields.driven import Driven
-from .fields.linear import Linear
+from .fields.linear import Linear, shrunk
 from .fields.mlp import MLP
 from .fields.total import Total
 from .heads import FlatHead, PoolHead
 from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE, Model
-from .series import SeriesModel, SeriesStart, shrunk
+from .series import SeriesModel, SeriesStart
 
 BLOCK_KINDS = ("ode", "identity")
 START_KINDS = ("encoder", "learned", "zeros")
@@ -174,9 +175,3 @@ def _check_counts(s: dict[str, Any], *names: str) -> None:
             raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; give a whole number.")
         if value < 1:
             raise ArgumentError(f"{name}={value} must be at least 1.")
-
-
-def check_choice(argument: str, value: Any, known: tuple[str, ...]) -> None:
-    """Raises ArgumentError, with the nearest names, unless value is one of the known."""
-    if value not in known:
-        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")

@@ -131,7 +131,24 @@ class SONODE(Block):
         return self.path(h0, t, v=v0)
 
 
-class HBNODE(Block):
+class _HeavyBall(Block):
+    """What both heavy balls have: a damping γ, and a state [h, m]."""
+
+    @property
+    def gamma(self) -> Tensor:
+        """γ, 0-d."""
+        return self.dynamics.gamma
+
+    def forward(self, h0: Tensor, m0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; m0 is zero where not given."""
+        return self.end(h0, m=m0)
+
+    def trajectory(self, h0: Tensor, t: Tensor, m0: Tensor | None = None) -> dict[str, Tensor]:
+        """{"h", "m"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, m=m0)
+
+
+class HBNODE(_HeavyBall):
     """A heavy ball neural ODE: h' = −m, m' = f(t, h) − γ m, (h0, m0) ↦ h(T).
 
     field: f(t, h) → dh as in `NODE`.  gamma: start value of the damping γ in (0, 1), learnt unless
@@ -156,21 +173,8 @@ class HBNODE(Block):
         dynamics = HeavyBallODE(field, gamma=gamma, learnable=learnable)
         super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
 
-    @property
-    def gamma(self) -> Tensor:
-        """γ, 0-d."""
-        return self.dynamics.gamma
 
-    def forward(self, h0: Tensor, m0: Tensor | None = None) -> Tensor:
-        """h(T), [B, C, …], like h0; m0 is zero where not given."""
-        return self.end(h0, m=m0)
-
-    def trajectory(self, h0: Tensor, t: Tensor, m0: Tensor | None = None) -> dict[str, Tensor]:
-        """{"h", "m"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
-        return self.path(h0, t, m=m0)
-
-
-class GHBNODE(Block):
+class GHBNODE(_HeavyBall):
     """A generalised heavy ball neural ODE: h' = σ(−m), m' = f(t, h) − γ m + ξ h, (h0, m0) ↦ h(T).
 
     field: f(t, h) → dh as in `NODE`.  gamma, xi: start values of γ in (0, 1) and ξ > 0, learnt
@@ -201,22 +205,9 @@ class GHBNODE(Block):
         super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
 
     @property
-    def gamma(self) -> Tensor:
-        """γ, 0-d."""
-        return self.dynamics.gamma
-
-    @property
     def xi(self) -> Tensor:
         """ξ, 0-d."""
         return self.dynamics.xi
-
-    def forward(self, h0: Tensor, m0: Tensor | None = None) -> Tensor:
-        """h(T), [B, C, …], like h0; m0 is zero where not given."""
-        return self.end(h0, m=m0)
-
-    def trajectory(self, h0: Tensor, t: Tensor, m0: Tensor | None = None) -> dict[str, Tensor]:
-        """{"h", "m"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
-        return self.path(h0, t, m=m0)
 
 
 class AdamNODE(Block):

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from .assemble import block_keywords, build_images, build_points, build_series, check_choice
+from .assemble import block_keywords, build_images, build_points, build_series
 from .block import Block
 from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from .presets import TASKS, settings_of

@@ -8,14 +8,7 @@ from torch import Tensor, nn
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .block import Block, IdentityBlock, LastSolve
 from .fields.driven import Signal
-
-
-def shrunk(layer: nn.Linear, scale: float) -> nn.Linear:
-    """The layer with its start weights times scale."""
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.mul_(scale)
-    return layer
+from .fields.linear import shrunk
 
 
 class SeriesStart(nn.Module):

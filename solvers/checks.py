@@ -5,16 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError, ArgumentTypeError, DynamicsError
+from .errors import ArgumentError, ArgumentTypeError, DynamicsError, nearest
 from .state import Layout
 
 STATE_DTYPES = (torch.float32, torch.float64)
+
+
+def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
+    """Raises ArgumentError, with the nearest names, unless value is one of the known."""
+    if value not in known:
+        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
 
 
 def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = False) -> None:

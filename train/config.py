@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import defaults
+from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .data import DataOptions, check_dataset, model_task
@@ -146,7 +147,7 @@ class TrainConfig:
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
         for name, known in CHOICES.items():
             if name != "denominator" or self.denominator:
-                _check_choice(name, getattr(self, name), known)
+                check_choice(name, getattr(self, name), known)
         get_method(self.method)
         for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every"):
             _check_count(name, getattr(self, name), smallest=1)
@@ -274,11 +275,6 @@ def _check_text(name: str, value: Any) -> None:
         raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; a text is needed.")
     if not value.strip():
         raise ArgumentError(f"{name}={value!r} is empty; give a name.")
-
-
-def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ArgumentError(f"{name}={value!r} is not known: {nearest(str(value), known)}")
 
 
 def _check_count(name: str, value: Any, *, smallest: int, largest: int | None = None) -> None:

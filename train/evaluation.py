@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, CheckpointError, DataError, nearest
 from .build import build_model
 from .checkpoint import load_checkpoint
@@ -78,8 +79,7 @@ def load_run(
     device: None is the run's.
     Raises: CheckpointError where there is no run or no such weights, ArgumentError for other values.
     """
-    if weights not in WEIGHTS:
-        raise ArgumentError(f"weights={weights!r} is not known: {nearest(str(weights), WEIGHTS)}")
+    check_choice("weights", weights, WEIGHTS)
     run = RunFolder(Path(folder))
     if not run.checkpoint.exists():
         what = "holds a run without a checkpoint yet" if run.config.exists() else "is not the folder of a run"

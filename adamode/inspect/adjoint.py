@@ -16,7 +16,7 @@ from ..solvers.errors import ArgumentError, nearest
 from ..solvers.methods import get_method
 from ..solvers.trace import TraceRow
 from .dynamics import AdjointProblem
-from .study import Settings, fixed_step
+from .study import Settings
 
 GRADIENTS: dict[str, Gradient] = {
     "discrete": Discrete(),
@@ -89,14 +89,7 @@ def study_adjoints(
     settings: its dtype and device are those of the problem's z0 already.  seed: of w in L = w·z(T).
     A reverse solve that fails is in its study; a forward solve that fails raises SolverError.
     """
-    tableau = get_method(method)
-    arguments: dict[str, Any] = {
-        "method": method,
-        "rtol": settings.rtol,
-        "atol": settings.atol,
-        "dt": fixed_step(problem.span, tableau, settings.dt),
-        "max_steps": settings.max_steps,
-    }
+    arguments = settings.arguments(get_method(method), problem.span)
     t = torch.tensor(problem.span, dtype=torch.float64, device=problem.z0.device)
     g = problem.cotangent(seed)
 

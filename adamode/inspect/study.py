@@ -34,6 +34,19 @@ class Settings:
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
 
+    def arguments(self, tableau: Tableau, span: tuple[float, float]) -> dict[str, Any]:
+        """Keyword arguments of `solve`. A method without an error estimate gets a step if none is given."""
+        dt = self.dt
+        if dt is None and not tableau.adaptive:
+            dt = abs(span[1] - span[0]) / FIXED_STEPS
+        return {
+            "method": tableau.name,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "dt": dt,
+            "max_steps": self.max_steps,
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
@@ -97,13 +110,6 @@ def output_times(problem: Problem, n: int = OUTPUTS) -> list[float]:
     return times
 
 
-def fixed_step(span: tuple[float, float], tableau: Tableau, dt: float | None) -> float | None:
-    """The step that a method without an error estimate gets where none is given."""
-    if dt is None and not tableau.adaptive:
-        return abs(span[1] - span[0]) / FIXED_STEPS
-    return dt
-
-
 def study(problem: Problem, method: str, settings: Settings, f: Field | None = None) -> Study:
     """Solves, with a trace. A solve that cannot go on is returned with its failure, not raised.
 
@@ -112,13 +118,7 @@ def study(problem: Problem, method: str, settings: Settings, f: Field | None = N
     """
     tableau = get_method(method)
     times = output_times(problem)
-    arguments: dict[str, Any] = {
-        "method": method,
-        "rtol": settings.rtol,
-        "atol": settings.atol,
-        "dt": fixed_step(problem.span, tableau, settings.dt),
-        "max_steps": settings.max_steps,
-    }
+    arguments = settings.arguments(tableau, problem.span)
     y0 = problem.state(settings.dtype, settings.device)
     t = torch.tensor(times, dtype=torch.float64, device=settings.device)
     options = {**arguments, "dense": True, "gradient": None}

@@ -12,11 +12,12 @@ from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
 from ..adjoint.verify import Check, compare
 from ..adjoint.verify_solve import GradientProblem, References, gradient_checks
 from ..models.dynamics.adamnode import FORMS
+from ..solvers.checks import check_choice
 from ..solvers.errors import AdamodeError
 from .analytic import closed_solution, has_closed_solution
 from .rows import ModelReport, ModelRow, PrintedError
 from .statements import check_statements
-from .zoo import Instance, Variant, check_names, chosen_variants
+from .zoo import Instance, Variant, chosen_variants
 
 STEPPINGS = ("shared", "per_sample")
 CHOICES = {
@@ -85,8 +86,10 @@ def verify_models(
     Raises ArgumentError for an unknown name, with the nearest, VerificationError where a model raises.
     """
     forms, gradients = tuple(forms), tuple(gradients)
-    check_names("form", forms, FORMS)
-    check_names("gradient", gradients, GRADIENTS)
+    for form in forms:
+        check_choice("form", form, FORMS)
+    for gradient in gradients:
+        check_choice("gradient", gradient, GRADIENTS)
     variants = chosen_variants(
         *(None if x is None else tuple(x) for x in (models, denominators, activations))
     )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.dynamics import Dynamics
 from ..adjoint.verify_solve import GradientProblem
 from ..models.denominators import DENOMINATORS
 from ..models.dynamics import (
@@ -22,7 +21,8 @@ from ..models.dynamics import (
 )
 from ..models.dynamics.anode import augment
 from ..models.fields import MLP, AutogradField, Conv
-from ..solvers.errors import ArgumentError, nearest
+from ..solvers.checks import check_choice
+from ..solvers.errors import ArgumentError
 
 MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
 ACTIVATIONS = ("tanh", "hardtanh")  # of GHBNODE
@@ -143,7 +143,8 @@ def chosen_variants(
         ("denominator", denominators, DENOMINATORS),
         ("activation", activations, ACTIVATIONS),
     ):
-        check_names(argument, values or (), known)
+        for value in values or ():
+            check_choice(argument, value, known)
     found = tuple(
         v
         for v in VARIANTS
@@ -157,13 +158,3 @@ def chosen_variants(
             "adamnode has the denominators, ghbnode the activations."
         )
     return found
-
-
-def check_names(argument: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Raises ArgumentError for a name that is not known, with the nearest."""
-    for value in values:
-        if value not in known:
-            raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
-
-
-__all__ = ["MODELS", "VARIANTS", "Dynamics", "Instance", "Variant", "chosen_variants"]

@@ -134,18 +134,14 @@ class AutogradField(nn.Module):
     def _checked(self, f: Any, h: Tensor) -> Tensor:
         if not isinstance(f, Tensor):
             raise DynamicsError(f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h.")
-        if self.joined > 1:
-            one = (h.shape[0], h.shape[1] // self.joined, *h.shape[2:])
-            if f.shape != one or f.dtype != h.dtype or f.device != h.device:
-                raise DynamicsError(
-                    f"field(t, [h, v]) returned {tuple(f.shape)} of {f.dtype} on {f.device} for [h, v] "
-                    f"{tuple(h.shape)} of {h.dtype} on {h.device}; it must return {one}, like h alone."
-                )
-            return f
-        if f.shape != h.shape or f.dtype != h.dtype or f.device != h.device:
+        like = (h.shape[0], h.shape[1] // self.joined, *h.shape[2:]) if self.joined > 1 else h.shape
+        if f.shape != like or f.dtype != h.dtype or f.device != h.device:
+            seen, must = "h", "dh must have h's shape, dtype and device"
+            if self.joined > 1:
+                seen, must = "[h, v]", f"it must return {like}, like h alone"
             raise DynamicsError(
-                f"field(t, h) returned {tuple(f.shape)} of {f.dtype} on {f.device} for h "
-                f"{tuple(h.shape)} of {h.dtype} on {h.device}; dh must have h's shape, dtype and device."
+                f"field(t, {seen}) returned {tuple(f.shape)} of {f.dtype} on {f.device} for {seen} "
+                f"{tuple(h.shape)} of {h.dtype} on {h.device}; {must}."
             )
         return f
 

@@ -11,6 +11,14 @@ from ...solvers.errors import ArgumentError, DynamicsError
 from .field import Field, Gradients, stacked
 
 
+def shrunk(layer: nn.Linear, scale: float) -> nn.Linear:
+    """The layer with its start weights times scale."""
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(scale)
+    return layer
+
+
 class Linear(Field):
     """f(t, x) = W x + b; time does not enter.
 
@@ -26,10 +34,7 @@ class Linear(Field):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ArgumentError(f"Linear field: {name}={value!r} must be a whole number ≥ 1.")
         self.channels_in, self.channels_out = dim, out
-        self.layer = nn.Linear(dim, out)
-        with torch.no_grad():
-            for p in self.layer.parameters():
-                p.mul_(scale)
+        self.layer = shrunk(nn.Linear(dim, out), scale)
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
         """f by `nn.Linear`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from ...solvers.errors import ArgumentError, ArgumentTypeError, nearest
+from ...solvers.checks import check_choice
+from ...solvers.errors import ArgumentError, ArgumentTypeError
 
 NORMALISATIONS = ("standard", "unit")
 # Options that mean something for some data sets only; the registry says for which.
@@ -47,10 +48,8 @@ class DataOptions:
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "augment" and value is None):
                 raise _wrong_type(name, value, "True or False")
-        if self.normalise is not None and self.normalise not in NORMALISATIONS:
-            raise ArgumentError(
-                f"normalise={self.normalise!r} is not known: {nearest(str(self.normalise), NORMALISATIONS)}"
-            )
+        if self.normalise is not None:
+            check_choice("normalise", self.normalise, NORMALISATIONS)
         for name in ("train_size", "test_size", "window", "given"):
             value = getattr(self, name)
             if value is None:
