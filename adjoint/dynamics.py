@@ -59,11 +59,16 @@ class Dynamics(abc.ABC):
         """
 
 
+def named_blocks(func: Any) -> tuple[str, ...]:
+    """The names in ``blocks`` of a `Dynamics`, or (): another module may mean something else by it."""
+    blocks = getattr(func, "blocks", ()) if isinstance(func, Dynamics) else ()
+    named = isinstance(blocks, (tuple, list)) and all(isinstance(block, str) for block in blocks)
+    return tuple(blocks) if named else ()
+
+
 def check_blocks(dynamics: Dynamics, z: Tensor, name: str) -> None:
     """Raises ArgumentError where z, [K, …], has not the K that a dynamics with named ``blocks`` has."""
-    blocks = getattr(dynamics, "blocks", None)
-    if not isinstance(blocks, tuple) or not all(isinstance(block, str) for block in blocks):
-        return
+    blocks = named_blocks(dynamics)
     if blocks and len(blocks) != len(z):
         raise ArgumentError(
             f"{name} has shape {tuple(z.shape)}: {len(z)} blocks along dim 0, but {type(dynamics).__name__} "

@@ -27,7 +27,7 @@ from ..solvers.loop import Stats
 from ..solvers.solve import Wish, forward_solve
 from ..solvers.stepper import Step
 from ..solvers.trace import Trace, TraceRow
-from .dynamics import Dynamics
+from .dynamics import named_blocks
 from .gradient import Direct, Discrete, Gradient
 from .request import Options, Request, read_request
 from .shared import make_problem
@@ -174,7 +174,7 @@ def adjoint_trajectory(
                 raise
             failure = error
         dense = DenseOutput(run.steps, times[0], times[-1])
-        blocks, forward = _blocks(func, y0.shape[0] if y0.dim() else 0), tuple(trace.rows())
+        blocks, forward = named_blocks(func), tuple(trace.rows())
         backward, lost = walk.attempts()
         if isinstance(gradient, Discrete):
             backward = walk.steps_back(forward)
@@ -222,10 +222,3 @@ def _checked(
     if unknown:
         raise ArgumentTypeError(f"unknown argument {unknown[0]!r}: {nearest(unknown[0], named)}")
     return read_request(func, y0, t, Options(**{**named, **arguments, "gradient": gradient}))
-
-
-def _blocks(func: Any, n: int) -> tuple[str, ...]:
-    """The names of a dynamics' n blocks; another module may have a `blocks` that means something else."""
-    blocks = getattr(func, "blocks", ()) if isinstance(func, Dynamics) else ()
-    fit = isinstance(blocks, (tuple, list)) and len(blocks) == n and all(isinstance(b, str) for b in blocks)
-    return tuple(blocks) if fit else ()

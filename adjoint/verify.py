@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from .dynamics import Dynamics, check_blocks
+from .dynamics import Dynamics, check_blocks, named_blocks
 
 # Relative to the largest entry, float64. Exact derivatives agree to rounding, 1e-13 as a rule.
 BOUND_EXACT = 1e-9
@@ -202,33 +202,19 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0)
     return VjpCase(quantities, found, wanted, dz.requires_grad, value)
 
 
-def vjp_checks(case: VjpCase, *, seed: int = 0) -> list[Check]:
-    """Every quantity of the case against autograd, where F is differentiable, and finite differences."""
-    checks = []
-    for quantity, got, want in zip(case.quantities, case.found, case.exact, strict=True):
-        checks += judged(quantity, got, want, case.value, seed, case.differentiable, BOUND_EXACT)
-    return checks
-
-
 def judged(
-    quantity: Quantity,
-    found: Tensor | None,
-    exact: Tensor | None,
-    value: Callable[[], float],
-    seed: int,
-    differentiable: bool,
-    bound: float,
+    case: VjpCase, quantity: Quantity, found: Tensor | None, exact: Tensor | None, seed: int
 ) -> list[Check]:
-    """Both references for one quantity."""
+    """One quantity of the case against autograd, where F is differentiable, and finite differences."""
     name, tensor = quantity.name, quantity.tensor
     rows = []
-    if differentiable:
+    if case.differentiable:
         exact = torch.zeros_like(tensor) if exact is None else exact
-        rows.append(compare(name, "autograd", found, exact, bound))
+        rows.append(compare(name, "autograd", found, exact, BOUND_EXACT))
     guide = exact if exact is not None else found
     largest = 0 if guide is None else int(guide.abs().flatten().argmax())
-    entries = differences(value, tensor, largest, seed)
-    rows.append(compare_entries(name, found, entries, tensor.shape, max(bound, BOUND_DIFFERENCES)))
+    entries = differences(case.value, tensor, largest, seed)
+    rows.append(compare_entries(name, found, entries, tensor.shape, BOUND_DIFFERENCES))
     return rows
 
 
@@ -256,5 +242,5 @@ def theta_of(dynamics: Dynamics) -> list[Quantity]:
 
 def block_names(dynamics: Dynamics, count: int) -> tuple[str, ...]:
     """The names of the state's blocks: the dynamics' own ``blocks``, or 0, 1, …"""
-    names = tuple(getattr(dynamics, "blocks", ()))
+    names = named_blocks(dynamics)
     return names if len(names) == count else tuple(str(k) for k in range(count))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.dynamics import Dynamics
+from ..adjoint.dynamics import Dynamics, named_blocks
 from ..models.denominators import get_denominator
 from ..models.dynamics import (
     AdamODE,
@@ -63,7 +63,7 @@ class AdjointProblem:
     @property
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks of z, or ()."""
-        return tuple(getattr(self.func, "blocks", ())) if isinstance(self.func, Dynamics) else ()
+        return named_blocks(self.func)
 
     @property
     def loss(self) -> str:
@@ -201,7 +201,7 @@ def _own(name: str, wanted: Wanted) -> AdjointProblem:
         return _of_problem(find_problem(name, wanted.y0, wanted.t_end, wanted.t_start, loaded=thing))
     if wanted.y0 is None or wanted.t_end is None:
         raise ArgumentError(f"{name} is a Dynamics: give its start and end, --y0 1,0 --t-end 10.")
-    blocks = max(1, len(getattr(thing, "blocks", ())))
+    blocks = max(1, len(named_blocks(thing)))
     if len(wanted.y0) % blocks:
         raise ArgumentError(
             f"y0 has {len(wanted.y0)} numbers; {name} has {blocks} blocks, which must have equally many."

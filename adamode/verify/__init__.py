@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..adjoint.dynamics import Dynamics
 from ..adjoint.gradient import Discrete
-from ..adjoint.verify import BOUND_EXACT, Check, vjp_case, vjp_checks
+from ..adjoint.verify import Check, judged, vjp_case
 from ..adjoint.verify_slopes import Taylor, dot_product, taylor
 from ..adjoint.verify_solve import (
     GAP_TOLERANCES,
@@ -46,10 +46,9 @@ def check_vjp(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0
     """
     case = vjp_case(dynamics, t, z, seed=seed)
     rows = []
-    single = vjp_checks(case, seed=seed)
-    for quantity, found in zip(case.quantities, case.found, strict=True):
-        rows += [row for row in single if row.quantity == quantity.name]
-        rows.append(dot_product(quantity, found, case.value, seed, BOUND_EXACT))
+    for quantity, found, exact in zip(case.quantities, case.found, case.exact, strict=True):
+        rows += judged(case, quantity, found, exact, seed)
+        rows.append(dot_product(quantity, found, case.value, seed))
     return Report(tuple(rows), taylor(case.value, case.quantities, case.found, seed))
 
 

@@ -156,9 +156,8 @@ def _loose_rows(plan: Plan, stepping: str, gradients: Sequence[str], forms: Sequ
     for gradient in gradients:
         for form in forms:
             found = _gradient(dynamics, problem, gradient, form)
-            rows += _against(
-                plan, plan.loose_method, stepping, gradient, form, found, references, BOUND_EXACT
-            )
+            checks = _against(found, references, BOUND_EXACT if form == "exact" else None)
+            rows += _rows(plan, plan.loose_method, stepping, gradient, form, checks)
     return rows
 
 
@@ -176,12 +175,12 @@ def _tight_rows(
         for form in forms if gradient in continuous else ("exact",):
             if form == "exact" and fine is None:
                 continue
-            found = _gradient(dynamics, problem, gradient, form)
-            what = plan, plan.tight_method, stepping, gradient, form
-            if gradient in continuous:
-                rows += _against(*what, found, references, plan.bound)
+            found, checks = _gradient(dynamics, problem, gradient, form), []
+            if references is not None and gradient in continuous:
+                checks += _against(found, references, plan.bound if form == "exact" else None)
             if form == "exact":
-                rows += _exactly(*what, "fine-solve", problem, found, fine, plan.bound)
+                checks += _compared(problem, "fine-solve", found, fine, plan.bound)
+            rows += _rows(plan, plan.tight_method, stepping, gradient, form, checks)
     return rows
 
 
@@ -195,9 +194,8 @@ def _analytic_rows(plan: Plan, stepping: str, gradients: Sequence[str]) -> list[
     exact = _filled(problem, problem.gradient_of(closed_solution(instance, dynamics)))
     rows: list[ModelRow] = []
     for gradient in gradients:
-        found = problem.gradient(CHOICES[gradient])
-        what = affine, plan.tight_method, stepping, gradient, "exact"
-        rows += _exactly(*what, "analytic", problem, found, exact, plan.bound)
+        checks = _compared(problem, "analytic", problem.gradient(CHOICES[gradient]), exact, plan.bound)
+        rows += _rows(affine, plan.tight_method, stepping, gradient, "exact", checks)
     return rows
 
 
@@ -217,58 +215,28 @@ def _filled(problem: GradientProblem, found: Sequence[Any]) -> list[Any]:
     return [torch.zeros_like(q.tensor) if g is None else g for q, g in zip(quantities, found, strict=True)]
 
 
-def _against(
-    plan: Plan,
-    method: str,
-    stepping: str,
-    gradient: str,
-    form: str,
-    found: Any,
-    references: References,
-    bound: float,
-) -> list[ModelRow]:
-    limit = bound if form == "exact" else None
-    checks = gradient_checks(found, references, limit, direction="finite-differences")
-    return [_row(plan, method, stepping, gradient, form, c) for c in checks]
+def _against(found: Any, references: References, bound: float | None) -> list[Check]:
+    return gradient_checks(found, references, bound, direction="finite-differences")
 
 
-def _exactly(
-    plan: Plan,
-    method: str,
-    stepping: str,
-    gradient: str,
-    form: str,
-    reference: str,
-    problem: GradientProblem,
-    found: Any,
-    expected: Any,
-    bound: float,
-) -> list[ModelRow]:
+def _compared(
+    problem: GradientProblem, reference: str, found: Any, expected: Any, bound: float
+) -> list[Check]:
     triples = zip(problem.quantities(), found, expected, strict=True)
-    checks = [compare(q.name, reference, got, want, bound) for q, got, want in triples]
-    return [_row(plan, method, stepping, gradient, form, c) for c in checks]
+    return [compare(q.name, reference, got, want, bound) for q, got, want in triples]
 
 
-def _row(plan: Plan, method: str, stepping: str, gradient: str, form: str, check: Check) -> ModelRow:
+def _rows(
+    plan: Plan, method: str, stepping: str, gradient: str, form: str, checks: Sequence[Check]
+) -> list[ModelRow]:
     v = plan.instance.variant
-    return ModelRow(
-        v.model,
-        v.denominator,
-        v.activation,
-        plan.instance.field,
-        method,
-        gradient,
-        stepping,
-        form,
-        check.quantity,
-        check.reference,
-        check.relative_error,
-        check.bound,
-        check.ok,
-        check.index,
-        check.found,
-        check.expected,
-    )
+    what = v.model, v.denominator, v.activation, plan.instance.field, method, gradient, stepping, form
+    return [
+        ModelRow(
+            *what, c.quantity, c.reference, c.relative_error, c.bound, c.ok, c.index, c.found, c.expected
+        )
+        for c in checks
+    ]
 
 
 def printed_error(form: str, seeds: Iterable[int], device: str = "cpu") -> PrintedError:
