@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import functools
 import math
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from benchmark_package import benchmark_module
 
 from adamode import PID
 
 ROOT = Path(__file__).parents[1]
 
 
-def _package() -> str:
-    """benchmarks/accuracy under a name of its own: it is not installed, and must not be found by path."""
-    name, folder = "accuracy_study", ROOT / "benchmarks" / "accuracy"
-    if name not in sys.modules:
-        where = [str(folder)]
-        spec = importlib.util.spec_from_file_location(
-            name, folder / "__init__.py", submodule_search_locations=where
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return name
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{_package()}.{name}")
-
-
+_module = functools.partial(benchmark_module, "accuracy")
 heterogeneous, lines, measurements = _module("heterogeneous"), _module("lines"), _module("measurements")
 problems, solvers, tables = _module("problems"), _module("solvers"), _module("tables")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import adjoint_study
 import pytest
+from benchmark_package import benchmark_module
 
 from adamode import Backsolve
 
-guard = adjoint_study.module("guard")
+guard = benchmark_module("adjoints", "guard")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import adjoint_study
 import pytest
 import torch
+from benchmark_package import FOLDER, benchmark_module
 
 from adamode import Backsolve, Discrete, solve
 from adamode.adjoint.discrete import DiscreteWalk
 
-cases, cost, growth, meter = (adjoint_study.module(name) for name in ("cases", "cost", "growth", "meter"))
-page, slopes, tables, ways = (adjoint_study.module(name) for name in ("page", "slopes", "tables", "ways"))
+cases, cost, growth, meter = (
+    benchmark_module("adjoints", name) for name in ("cases", "cost", "growth", "meter")
+)
+page, slopes, tables, ways = (
+    benchmark_module("adjoints", name) for name in ("page", "slopes", "tables", "ways")
+)
 
 
 def test_the_meter_counts_what_is_alive_once_and_forgets_what_is_freed():
@@ -100,7 +104,7 @@ def test_tables_go_between_their_markers_and_nowhere_else(tmp_path):
 
 
 def test_the_same_command_writes_every_table_of_the_page():
-    text = (adjoint_study.FOLDER.parents[1] / "docs" / "adjoints.md").read_text(encoding="utf-8")
+    text = (FOLDER.parent / "docs" / "adjoints.md").read_text(encoding="utf-8")
     for name in ("machine", "summary", "cost", "wide", "slopes", "memory", "retaken", "batches", "guard"):
         text = page.insert(text, name, "")  # raises where a marker is missing
     assert "python -m benchmarks.adjoints" in text

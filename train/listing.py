@@ -11,6 +11,7 @@ from typing import Any
 
 from ..solvers.errors import ArgumentError, CheckpointError, nearest
 from .config import NOT_COMPARED, TrainConfig
+from .objective import merit
 from .runs import RunFolder
 
 
@@ -33,11 +34,7 @@ class RunSummary:
     @property
     def best_row(self) -> dict[str, Any]:
         """The epoch that was best in validation; empty where none has ended."""
-        if not self.history:
-            return {}
-        if "val_accuracy" in self.history[0]:
-            return max(self.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-        return min(self.history, key=lambda row: (row["val_rmse"], row["val_loss"]))
+        return max(self.history, key=merit, default={})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

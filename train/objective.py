@@ -67,11 +67,13 @@ class Objective:
 
     def better(self, row: dict[str, float], best: dict[str, float]) -> bool:
         """Whether an epoch's validation beats the best so far: by quality, then by the lower loss."""
-        return self._merit(row) > self._merit(best)
+        return merit(row) > merit(best)
 
-    def _merit(self, row: dict[str, float]) -> tuple[float, float]:
-        sign = 1 if self.quality == "accuracy" else -1
-        return sign * row[f"val_{self.quality}"], -row["val_loss"]
+
+def merit(row: dict[str, float]) -> tuple[float, float]:
+    """What an epoch's validation is worth, to be compared: its accuracy or error, then its loss."""
+    quality = row["val_accuracy"] if "val_accuracy" in row else -row["val_rmse"]
+    return quality, -row["val_loss"]
 
 
 def _half(output: Tensor) -> bool:

@@ -93,10 +93,13 @@ def descend(
         check_samples(model)
         loss = objective.loss(output, ys)
         (loss * (len(ys) / total)).backward()
-        pair = torch.stack([loss.detach().double(), objective.score(output, ys)])
-        value, score = pair.tolist()  # host read
+        value, score = _read(loss, objective.score(output, ys))
         sums.add(len(ys), value * len(ys), score, solve_counts(model, len(ys)))
     return sums
+
+
+def _read(loss: Tensor, score: Tensor) -> list[float]:
+    return torch.stack([loss.detach().double(), score]).tolist()  # one host read
 
 
 def check_samples(model: nn.Module) -> None:
@@ -175,7 +178,7 @@ def evaluate(
                 with mixed_precision(model, amp, x.device):
                     output = model(x)
                 check_samples(model)
-                loss, score = float(objective.loss(output, y)), float(objective.score(output, y))  # host read
+                loss, score = _read(objective.loss(output, y), objective.score(output, y))
                 batch.add(len(y), loss * len(y), score, (solve_counts(model, len(y))[0], 0.0))
             except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
                 failure = str(error)

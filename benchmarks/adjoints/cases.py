@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from adamode import Discrete, solve
+from adamode import Discrete, Solution, solve
 from adamode.adjoint.dynamics import Dynamics
 from adamode.models.dynamics import (
     AdamODE,
@@ -77,11 +78,17 @@ def make(
 Gradients = list[Tensor]
 
 
+def gradient_of(case: Case, tol: float, **arguments: Any) -> tuple[Gradients, Solution]:
+    """(dL/dz0 and dL/dθ, the solution) at this tolerance. arguments: `solve`'s."""
+    z0 = case.z0.clone().requires_grad_()
+    sol = solve(case.dynamics, z0, case.t, rtol=tol, atol=tol, **arguments)
+    found = torch.autograd.grad((sol.y[-1] * case.w).sum(), [z0, *case.dynamics.theta()])
+    return list(found), sol
+
+
 def reference(case: Case, tol: float = 1e-12) -> Gradients:
     """dL/dz0 and dL/dθ by the discrete adjoint of dop853 in float64 at this tolerance."""
-    z0 = case.z0.clone().requires_grad_()
-    sol = solve(case.dynamics, z0, case.t, method="dop853", rtol=tol, atol=tol, gradient=Discrete())
-    return list(torch.autograd.grad((sol.y[-1] * case.w).sum(), [z0, *case.dynamics.theta()]))
+    return gradient_of(case, tol, method="dop853", gradient=Discrete())[0]
 
 
 def error(found: Gradients, right: Gradients) -> float:

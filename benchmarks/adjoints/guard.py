@@ -13,12 +13,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from adamode import Backsolve, Discrete, ReconstructionError, SolverError, solve
-from adamode.adjoint.gradient import Gradient
+from adamode import Backsolve, Discrete, ReconstructionError, SolverError
 from adamode.models.dynamics import AdamODE
 from adamode.models.fields import MLP
 
-from .cases import Case, Gradients, error
+from .cases import Case, error, gradient_of
 
 CASES = 100
 HARD = 50  # cases from this seed on have (1−β)T in 4 … 20
@@ -65,25 +64,17 @@ def random_case(seed: int) -> tuple[Case, float]:
     return Case("AdamNODE", dynamics, torch.stack((h, m, v)), t, w), product
 
 
-def gradient_of(case: Case, gradient: Gradient, tol: float) -> tuple[Gradients, float]:
-    """(dL/dz0 and dL/dθ, the reconstruction error, 0 where none is measured)."""
-    z0 = case.z0.clone().requires_grad_()
-    sol = solve(case.dynamics, z0, case.t, rtol=tol, atol=tol, gradient=gradient)
-    found = torch.autograd.grad((sol.y[-1] * case.w).sum(), [z0, *case.dynamics.theta()])
-    off = sol.stats.reconstruction_error
-    return list(found), 0.0 if off is None else float(off)
-
-
 def try_case(seed: int, choice: Backsolve = Backsolve()) -> Outcome:  # noqa: B008  (frozen)
     """Backsolve on one case. `ReconstructionError`, or another `SolverError`, is the guard's answer."""
     case, product = random_case(seed)
     try:
-        found, off = gradient_of(case, choice, TOL)
+        found, sol = gradient_of(case, TOL, gradient=choice)
     except (ReconstructionError, SolverError) as problem:
         return Outcome(seed, product, None, text=f"{type(problem).__name__}: {problem}")
-    right, _ = gradient_of(case, Discrete(keep="state"), REFERENCE_TOL)
+    right, _ = gradient_of(case, REFERENCE_TOL, gradient=Discrete(keep="state"))
+    off = sol.stats.reconstruction_error
     finite = all(bool(x.isfinite().all()) for x in found)
-    return Outcome(seed, product, error(found, right), finite, off)
+    return Outcome(seed, product, error(found, right), finite, 0.0 if off is None else float(off))
 
 
 def study(seeds: Iterable[int] = range(CASES), choice: Backsolve = Backsolve()) -> list[Outcome]:  # noqa: B008

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from .card import FileRecord, file_record
 from .files import data_folder, find_file, not_found, unreadable
-from .images import ImageKind, build_official, check_images, checked_labels
+from .images import ImageKind, build_official, check_official
 from .npz import read_npz
 from .options import DataOptions
 from .splits import DataSet
@@ -48,10 +48,8 @@ def load_cifar10(options: DataOptions) -> DataSet:
             raise not_found("cifar10", folder, ["cifar10.npz", f"{BATCHES}/"], REMEDY)
         arrays, files = _read_batches(folder, options.download)
         where = {key: f"{str(folder / BATCHES)!r}, {key}" for key in arrays}
-    for part in ("train", "test"):
-        x, y = f"x_{part}", f"y_{part}"
-        check_images(arrays[x], where[x], (32, 32, 3))
-        arrays[y] = checked_labels(arrays[y], where[y], 10, len(arrays[x]))
+    check_official(arrays, where, (32, 32, 3), KIND.classes)
+    for x in ("x_train", "x_test"):
         arrays[x] = np.ascontiguousarray(arrays[x].transpose(0, 3, 1, 2))
     return build_official(KIND, arrays, files, options)
 

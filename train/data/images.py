@@ -62,6 +62,19 @@ def checked_labels(labels: np.ndarray, where: str, classes: int, count: int) -> 
     return labels.astype(np.int64)
 
 
+def check_official(
+    arrays: dict[str, np.ndarray], where: dict[str, str], shape: tuple[int, ...], classes: int
+) -> None:
+    """Checks x_train, y_train, x_test, y_test; labels are replaced by `checked_labels`'.
+
+    where: file and entry of each.  shape: of an image as it was read.
+    """
+    for part in ("train", "test"):
+        x, y = f"x_{part}", f"y_{part}"
+        check_images(arrays[x], where[x], shape)
+        arrays[y] = checked_labels(arrays[y], where[y], classes, len(arrays[x]))
+
+
 def build_official(
     kind: ImageKind, arrays: dict[str, np.ndarray], files: tuple[FileRecord, ...], options: DataOptions
 ) -> DataSet:

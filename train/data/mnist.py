@@ -16,7 +16,7 @@ from ...solvers.errors import MissingDataError
 from .card import FileRecord, file_record
 from .files import data_folder, find_file, not_found, unreadable
 from .idx import read_idx
-from .images import ImageKind, build_official, check_images, checked_labels
+from .images import ImageKind, build_official, check_official
 from .npz import read_npz
 from .options import DataOptions
 from .splits import DataSet
@@ -54,10 +54,8 @@ def load_mnist(options: DataOptions) -> DataSet:
         where = {key: f"{str(npz)!r}, {key}" for key in arrays}
     else:
         arrays, files, where = _read_idx_files(folder)
-    for part in ("train", "test"):
-        x, y = f"x_{part}", f"y_{part}"
-        check_images(arrays[x], where[x], (28, 28))
-        arrays[y] = checked_labels(arrays[y], where[y], 10, len(arrays[x]))
+    check_official(arrays, where, (28, 28), KIND.classes)
+    for x in ("x_train", "x_test"):
         arrays[x] = arrays[x][:, None]
     return build_official(KIND, arrays, files, options)
 
