@@ -2,7 +2,7 @@
 
 Every operation that torch dispatches is seen, those in a backward pass too, and with it each new
 storage; a storage counts until it is freed, whoever holds it: Python or autograd's graph. (Compared once
-with the allocator's own record in torch's profiler: equal within 400 bytes in all choices.)
+with the allocator's own record in torch's profiler: within 400 bytes, but for `Direct()`: 24 kB, 0.1 %.)
 """
 
 from __future__ import annotations
