@@ -99,7 +99,7 @@ def build_series(cls: type[Block], s: dict[str, Any]) -> nn.Module:
         network = MLP(features, widths, out_dim=channels, activation=s["activation"], time=False)
         shrunk(network.layers[-1], scale)
         inner = Total(inner, network)
-    return SeriesModel(start, _block(cls, Driven(inner), s, pad))
+    return SeriesModel(start, _block(cls, Driven(inner), s, pad), unit=s["unit"])
 
 
 def _block(cls: type[Block], field: nn.Module, s: dict[str, Any], pad: int) -> Block | IdentityBlock:

@@ -65,9 +65,19 @@ _SILVERBOX: Settings = {
     "given": 8,  # rows that the encoder reads
     # Of the first weights of start and field: with torch's own a state can grow by 1e20 in 64 rows.
     "scale": 0.01,
+    "unit": 1.0,
     "block": "ode",
     "rtol": 1e-5,  # the authors' 1e-7 is below what float32 resolves
     "atol": 1e-5,
+}
+# Ours, for simulating: the linear field and a network beside it, on a state of about unit size.
+_SILVERBOX_NETWORK: Settings = {
+    **_SILVERBOX,
+    "channels": 2,
+    "hidden": 16,
+    "unit": 10.0,  # 0.1 V of output is 1
+    "rtol": 1e-3,  # half the evaluations of 1e-4 and the same errors
+    "atol": 1e-3,
 }
 
 TASKS: dict[str, Settings] = {
@@ -75,6 +85,7 @@ TASKS: dict[str, Settings] = {
     "mnist": _MNIST,
     "cifar10": _CIFAR10,
     "silverbox": _SILVERBOX,
+    "silverbox-network": _SILVERBOX_NETWORK,
     "spiral": _POINTS,
     "circles": _POINTS,
 }
@@ -128,6 +139,22 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "adamnode": {
             "alpha": SIGMOID_5,
             "beta": 1 - SIGMOID_5,
+            "denominator": "softplus",
+            "eps": 1e-8,
+        },
+    },
+    "silverbox-network": {
+        "anode": {"channels": 3, "augment": 1},
+        "sonode": {"channels": 1},
+        # With the usual 0.047 an untrained state is hardly damped, and learning does not begin.
+        "hbnode": {"gamma": 0.2},
+        "ghbnode": {"gamma": 0.2, "sigma": "hardtanh", "xi": LN2, "xi_learnable": False},
+        # f² must stay small against 1 in softplus(v), or every solution tends to one speed.
+        "adamnode": {
+            "channels": 3,
+            "unit": 50.0,
+            "alpha": 0.1,
+            "beta": 0.5,
             "denominator": "softplus",
             "eps": 1e-8,
         },

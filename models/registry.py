@@ -30,6 +30,7 @@ _BUILDERS: dict[str, Callable[[type[Block], dict[str, Any]], nn.Module]] = {
     "mnist": build_images,
     "cifar10": build_images,
     "silverbox": build_series,
+    "silverbox-network": build_series,
     "spiral": build_points,
     "circles": build_points,
 }
@@ -86,7 +87,8 @@ def create(
 
     model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".  task: "digits", "mnist",
     "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits), "silverbox"
-    (x [B, L, 3] → outputs [B, L − n, 1], see `SeriesModel`).
+    (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1], see
+    `SeriesModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .block import Block, IdentityBlock, LastSolve
 from .fields.driven import Signal
@@ -59,11 +60,13 @@ class SeriesModel(nn.Module):
     """Known rows → start → block under the input → the first entry of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
+    unit: input and output that are 1 in the state.
     """
 
-    def __init__(self, start: SeriesStart, block: Block | IdentityBlock):
+    def __init__(self, start: SeriesStart, block: Block | IdentityBlock, *, unit: float = 1.0):
         super().__init__()
-        self.start, self.block = start, block
+        check_positive(unit, "unit")
+        self.start, self.block, self.unit = start, block, unit
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [B, L − n, 1] of rows n … L−1, from x [B, L, 3].
@@ -73,9 +76,9 @@ class SeriesModel(nn.Module):
         """
         n = _known_rows(x)
         rows = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
-        start = self.start(x[:, :n, :2])
+        start = self.start(x[:, :n, :2] / self.unit)
         h0 = start.pop("h0")
-        block = self.block.driven(Signal(rows, x[:, :, :1].detach()))
+        block = self.block.driven(Signal(rows, x[:, :, :1].detach() / self.unit))
         path = block.path(
             h0,
             rows[n - 1 :],
@@ -84,7 +87,7 @@ class SeriesModel(nn.Module):
             **{name.removesuffix("0"): value for name, value in start.items()},
         )
         self.block.last_stats = block.last_stats
-        return path["h"][1:, :, :1].transpose(0, 1)
+        return self.unit * path["h"][1:, :, :1].transpose(0, 1)
 
     @property
     def last_stats(self) -> LastSolve | None:

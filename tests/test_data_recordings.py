@@ -229,8 +229,8 @@ def test_the_benchmarks_parts_are_the_benchmarks_ranges(silverbox):
         assert torch.equal(x[:50, 1], torch.from_numpy(100 * (y[start : start + 50] - mean)).float())
         assert x[50:, 1:].abs().max() == 0
         assert (x[:50, 2] == 1).all()
-    assert data.train.inputs.shape == (812, 114, 3)
-    assert data.train.targets.shape == (812, 64, 1)
+    assert data.train.inputs.shape == (1624, 82, 3)
+    assert data.train.targets.shape == (1624, 32, 1)
     # 10 mV a unit: an error in these units × per_unit is in mV
     assert float(tests["test"][0][1].std()) * data.per_unit == pytest.approx(1000 * 0.05, rel=0.02)
     assert data.dt == pytest.approx(1 / 610.35)

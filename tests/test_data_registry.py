@@ -53,9 +53,9 @@ def test_every_option_that_the_registry_names_exists_and_every_data_set_has_a_li
     assert {name for entry in DATASETS.values() for name in entry.takes} == set(SPECIAL)
 
 
-def test_the_forms_of_the_silverbox_share_one_task_for_models():
-    silverboxes = [name for name in DATASETS if name.startswith("silverbox")]
-    assert {model_task(name) for name in silverboxes} == {"silverbox"}
+def test_the_papers_silverbox_has_the_authors_models_and_the_benchmarks_has_ours():
+    assert model_task("silverbox-paper") == "silverbox"
+    assert model_task("silverbox") == model_task("silverbox-simulated") == "silverbox-network"
     assert model_task("digits") == "digits"
     with pytest.raises(ArgumentError, match="did you mean 'silverbox'"):
         model_task("silverbx")

@@ -101,9 +101,9 @@ INPUTS = {
 }
 
 
-def test_the_six_models_have_settings_for_the_six_tasks():
+def test_the_six_models_have_settings_for_every_task():
     assert MODELS == ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
-    assert set(TASKS) == {*INPUTS, "silverbox"}
+    assert set(TASKS) == {*INPUTS, "silverbox", "silverbox-network"}
     assert models.tasks("hbnode") == TASKS
 
 

@@ -33,9 +33,13 @@ def build_model(config: TrainConfig) -> nn.Module:
     }
     if config.denominator:
         overrides["denominator"] = config.denominator
-    for name in ("hidden", "channels", "match_parameters"):
-        if getattr(config, name):
+    preset = models.defaults(config.model, model_task(config.dataset))
+    for name in ("hidden", "channels"):
+        # 0 leaves a width to match_parameters; else it is what was asked for, and refused if it can't be.
+        if name in preset and (getattr(config, name) or not config.match_parameters):
             overrides[name] = getattr(config, name)
+    if config.match_parameters:
+        overrides["match_parameters"] = config.match_parameters
     if config.block == "identity":
         overrides["block"] = "identity"
     return models.create(config.model, task=model_task(config.dataset), **overrides)

@@ -18,6 +18,7 @@ from .build import build_model
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .data import DataSet, load_data
+from .data.sequences import one_step_ahead
 from .data.splits import LabelledImages
 from .device import checked_device
 from .distributed import Ranks
@@ -112,19 +113,34 @@ def load_data_of(run: LoadedRun, *, data_dir: str | None = None) -> DataSet:
     return load_data(config.dataset, config.data_options())
 
 
-def judge(run: LoadedRun, data: DataSet, part: str = "test", *, batch_size: int | None = None) -> Judgement:
+def judge(
+    run: LoadedRun,
+    data: DataSet,
+    part: str = "test",
+    *,
+    batch_size: int | None = None,
+    one_step: bool = False,
+) -> Judgement:
     """Loss, accuracy or error, NFE and efficacy of a run's model on a part of its data.
 
     part: "train", "val", "test", or the name of one of the data's further test sets.
-    Raises: ArgumentError for an unknown part, TrainingError where a batch cannot be solved.
+    one_step: predict each row of a recording from the measured rows before it, `DataSet.given` of them,
+    where else it is simulated from the first ones alone.
+    Raises: ArgumentError for an unknown part, or one_step where there are no sequences; TrainingError
+    where a batch cannot be solved.
     """
     parts = {"train": data.train, "val": data.val, "test": data.test, **data.more_tests}
     if part not in parts:
         raise ArgumentError(f"part={part!r} is not one of {data.name}'s: {nearest(str(part), parts)}")
     objective, sums = Objective.of(data), EpochSums()
+    samples = _without_augmentation(parts[part])
+    if one_step:
+        if not data.given:
+            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it away.")
+        samples = one_step_ahead(samples, data.given)
     passes = evaluate(
         run.model,
-        _without_augmentation(parts[part]),
+        samples,
         objective,
         batch_size=run.config.batch_size if batch_size is None else batch_size,
         ranks=Ranks(device=run.device),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .paths import write_json
+from .paths import check_output_file, write_json
 from .status import reports_errors
 from .train import measure, told_efficacy
 
@@ -29,6 +29,12 @@ def evaluate(
     run: Run,
     part: Annotated[str, typer.Option(help="train, val, test or a further test set.")] = "test",
     weights: Weights = "best",
+    one_step: Annotated[
+        bool,
+        typer.Option(
+            "--one-step", help="Recordings: each row from the measured rows before it, not a free run."
+        ),
+    ] = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Of the pass.", show_default="the run's", min=1)
     ] = None,
@@ -43,12 +49,16 @@ def evaluate(
 
     from ..train.evaluation import judge, load_data_of, load_run
 
+    check_output_file("--json", to_json)
     torch.set_num_threads(threads)
     folder = find_run(run, output_dir)
     loaded = load_run(folder, weights=weights, device=device)
-    result = judge(loaded, load_data_of(loaded, data_dir=data_dir), part, batch_size=batch_size)
+    data = load_data_of(loaded, data_dir=data_dir)
+    result = judge(loaded, data, part, batch_size=batch_size, one_step=one_step)
     if to_json is not None:
-        write_json({"run": str(folder), "weights": weights, **result.as_dict()}, to_json)
+        write_json(
+            {"run": str(folder), "weights": weights, "one_step": one_step, **result.as_dict()}, to_json
+        )
     if to_json == "-":
         return
     of_values = result.quality == "rmse"

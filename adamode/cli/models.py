@@ -14,7 +14,10 @@ from .status import reports_errors
 def models(
     task: Annotated[
         str | None,
-        typer.Option(help="digits, mnist, cifar10, silverbox, spiral or circles.", show_default="all"),
+        typer.Option(
+            help="digits, mnist, cifar10, silverbox, silverbox-network, spiral, circles.",
+            show_default="all",
+        ),
     ] = None,
     match_parameters: Annotated[
         int | None,

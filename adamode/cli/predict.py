@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .evaluate import DataDir, Device, Json, OutputDir, Run, Threads, Weights, find_run
-from .paths import write_json
+from .paths import check_output_file, write_json
 from .status import reports_errors
 
 
@@ -32,6 +32,7 @@ def predict(
 
     from ..train.evaluation import load_data_of, load_run, probabilities, read_picture
 
+    check_output_file("--json", to_json)
     torch.set_num_threads(threads)
     loaded = load_run(find_run(run, output_dir), weights=weights, device=device)
     data = load_data_of(loaded, data_dir=data_dir)

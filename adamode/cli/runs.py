@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..text import aligned
-from .paths import write_json
+from .paths import check_output_file, write_json
 from .status import reports_errors
 
 COLUMNS = ("run", "state", "epochs", "test", "validation", "NFE f/b", "efficacy f/b", "parameters", "seconds")
@@ -32,6 +32,8 @@ def runs(
     """List runs and compare them: where they differ in settings, their results, a picture."""
     from ..train.listing import differing_settings, list_runs
 
+    check_output_file("--json", to_json)
+    check_output_file("--picture", None if picture is None else str(picture))
     found = list_runs(output_dir, names or ())
     drawn = None
     if not no_picture and (picture is not None or sum(bool(run.history) for run in found) > 1):

@@ -16,7 +16,8 @@ For the loop over epochs, ``data = load_data(name, options)`` is a `DataSet`:
 - Where ``hasattr(data.train, "set_epoch")``, call ``data.train.set_epoch(seed, epoch)`` before each
   epoch: it chooses the random numbers of the augmentation, per image, whatever the batches.
 - ``data.card`` is printed before training; its ``sha256`` identifies the data.
-- ``model_task(name)`` is the task under which the models are registered: "silverbox" for its three forms.
+- ``model_task(name)`` is the task under which the models are registered: "silverbox-network" for
+  silverbox and silverbox-simulated, "silverbox", the authors' models, for silverbox-paper.
 """
 
 from __future__ import annotations
@@ -60,12 +61,16 @@ DATASETS: dict[str, Entry] = {
         load_silverbox,
         ("window", "given"),
         "an electronic Duffing oscillator, measured: the benchmark's task",
+        "silverbox-network",
     ),
     "silverbox-paper": Entry(
         load_silverbox_paper, ("given",), "the same recording: the paper's first 1,000 samples", "silverbox"
     ),
     "silverbox-simulated": Entry(
-        load_silverbox_simulated, ("window", "given"), "a Duffing oscillator like it, simulated", "silverbox"
+        load_silverbox_simulated,
+        ("window", "given"),
+        "a Duffing oscillator like it, simulated",
+        "silverbox-network",
     ),
     "spiral": Entry(load_spiral, (), "two spiral arms in the plane, generated"),
     "circles": Entry(load_circles, (), "a disc inside a ring, generated"),

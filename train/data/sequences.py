@@ -69,6 +69,14 @@ def recordings_of(samples: Samples, given: int) -> list[Recording]:
     return [Recording(a, b, 1.0) for a, b in zip(u, y, strict=True)]
 
 
+def one_step_ahead(samples: Samples, given: int) -> Samples:
+    """Every row after the first ``given`` as a sequence of its own: the ``given`` measured rows before it.
+
+    What a model makes of these are predictions one step ahead, of the same rows as a free run's.
+    """
+    return sequences(windows(recordings_of(samples, given), 1, given), given)
+
+
 def one_step(parts: list[Recording], order: int) -> tuple[np.ndarray, np.ndarray]:
     """The regression of y[k] on the past: rows [y[k−1] … y[k−order], u[k], u[k−1] … u[k−order]] and y[k].
 

@@ -37,7 +37,7 @@ ARROW_INSIDE = slice(100, 32_100)
 TRAINING = slice(40_650, 92_690)  # six realisations; 92,690 lies in the silence after them
 VALIDATION = slice(92_690, 105_712)  # the rest of the training range: one and a half
 MULTISINE = slice(105_712, 127_400)
-GIVEN, WINDOW = 50, 64  # outputs shown before a simulation (the benchmark's number), window of training
+GIVEN, WINDOW = 50, 32  # outputs shown before a simulation (the benchmark's number), window of training
 
 # The paper's task, as the authors' code runs it: one trajectory of 1,000 samples from its first output;
 # the next 4,000 are the test. The 1,000 after them, which nobody else uses, are our validation.
