@@ -11,7 +11,7 @@ from adamode.train.data import DataOptions, load_data
 from adamode.train.data.arx import ARX, arx_errors, fit_arx
 from adamode.train.data.columns import read_columns
 from adamode.train.data.matlab import read_matlab
-from adamode.train.data.sequences import Recording, sequences, windows
+from adamode.train.data.sequences import Recording, one_step_ahead, sequences, windows
 
 NAMES = ("V1", "V2")
 
@@ -345,3 +345,14 @@ def test_arx_errors_are_in_millivolts_over_the_rows_after_the_given_ones(silverb
     for row in errors.values():
         assert row["one_step"] == pytest.approx(50, rel=0.02)
         assert row["free_run"] == pytest.approx(50, rel=0.02)
+
+
+def test_one_step_ahead_shows_the_measured_rows_before_each_row_of_the_free_run():
+    free = sequences([ramp(9)], given=3)
+    ahead = one_step_ahead(free, given=3)
+    assert ahead.inputs.shape == (6, 4, 3)
+    assert torch.equal(ahead.targets.flatten(), free.targets.flatten())
+    y = torch.from_numpy(ramp(9).y).float()
+    for k in range(6):
+        assert torch.equal(ahead.inputs[k, :3, 1], y[k : k + 3])
+        assert ahead.inputs[k, 3, 1] == 0

@@ -122,6 +122,29 @@ def bad(**change):
     return x
 
 
+def test_a_unit_changes_scale_and_not_the_linear_models_solution():
+    one, ten = (
+        models.create("hbnode", "silverbox", scale=0.3, unit=u, rtol=1e-10, atol=1e-10) for u in (1, 10)
+    )
+    for p in (one.block.field.inner.layer.bias, one.start.encoder.bias):
+        p.data.zero_()  # a bias is in units of the state
+    ten.load_state_dict(one.state_dict())
+    x = sequences(2, 8, 3)
+    assert torch.allclose(one(x), ten(x), rtol=1e-7)
+    ten.block.field.inner.layer.bias.data.fill_(0.1)
+    one.block.field.inner.layer.bias.data.fill_(1.0)
+    assert torch.allclose(one(x), ten(x), rtol=1e-7)
+    with pytest.raises(ArgumentError, match="unit"):
+        models.create("hbnode", "silverbox", unit=0.0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_network_task_learns_in_every_parameter(name):
+    model, x = models.create(name, "silverbox-network"), sequences()
+    found = gradients(model, x, torch.randn(3, 8, 1))
+    assert all(g.isfinite().all() for g in found)
+
+
 SERIES = models.create("node", "silverbox").double()
 
 
