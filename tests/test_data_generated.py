@@ -76,8 +76,8 @@ def test_simulated_is_said_wherever_it_is_shown(simulated):
 
 
 def test_the_simulated_set_has_the_form_of_the_measured_one(simulated):
-    assert simulated.train.inputs.shape == (360, 114, 3)
-    assert simulated.train.targets.shape == (360, 64, 1)
+    assert simulated.train.inputs.shape == (720, 82, 3)
+    assert simulated.train.targets.shape == (720, 32, 1)
     assert simulated.test.inputs.shape == (2, 1024, 3)
     assert simulated.test.targets.shape == (2, 974, 1)
     assert (simulated.task, simulated.given, simulated.unit, simulated.per_unit) == (

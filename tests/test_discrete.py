@@ -16,6 +16,9 @@ from adamode import Direct, Discrete, solve
 from adamode.solvers.methods import METHODS
 
 BOUND = 1e-12
+# The backpropagated twin keeps its stages one by one, which rounds differently (how, depends on the
+# processor): the error estimate differs with it, and so do adaptive steps.
+STEPS_ROUNDED = 1e-9
 KEEP = pytest.mark.parametrize("keep", ["stages", "state"])
 
 
@@ -52,7 +55,7 @@ def batch(*shape, seed=1):
     n=st.integers(1, 4),
     inner=st.lists(st.floats(0.01, 0.99), min_size=0, max_size=12, unique=True),
     backwards=st.booleans(),
-    tol=st.sampled_from([1e-2, 1e-4, 1e-7]),
+    tol=st.sampled_from([None, 1e-2, 1e-4, 1e-7]),
     keep=st.sampled_from(["stages", "state"]),
     handwritten=st.booleans(),
     seed=st.integers(0, 99),
@@ -66,8 +69,12 @@ def test_discrete_equals_autograd_through_the_steps(b, n, inner, backwards, tol,
     y0 = batch(2, b, n, seed=seed) if handwritten else batch(b, n, seed=seed)
     times = f64(0.0, *sorted(inner), 1.0) * 3
     t = times.flip(0) if backwards else times
-    error, *_ = compare(func, y0, t, keep, rtol=tol, atol=tol)
-    assert error <= BOUND
+    if tol is None:
+        error, *_ = compare(func, y0, t, keep, dt=0.3)
+        assert error <= BOUND
+    else:
+        error, *_ = compare(func, y0, t, keep, rtol=tol, atol=tol)
+        assert error <= STEPS_ROUNDED
 
 
 @KEEP

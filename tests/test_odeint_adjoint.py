@@ -59,8 +59,8 @@ def test_a_tuple_states_gradients_are_those_of_torchdiffeq(direction):
 
 
 def test_values_are_odeints():
-    net = Net()
-    assert torch.equal(odeint_adjoint(net, batch(2, 3), T), adamode.odeint(net, batch(2, 3), T))
+    net = Net()  # 1e-12: stages in one buffer and in a list round differently
+    assert worst([odeint_adjoint(net, batch(2, 3), T)], [adamode.odeint(net, batch(2, 3), T)]) <= 1e-12
 
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "heun2", "heun3", "rk4", "bosh3", "dopri8", "tsit5"])
@@ -463,7 +463,7 @@ def test_a_tuple_of_pairs_solves_forward_as_odeint_does():
     ours = odeint_adjoint(Pair(), (batch(2, 3), batch(4)), T)
     assert isinstance(ours, tuple)
     plain = adamode.odeint(Pair(), (batch(2, 3), batch(4)), T)
-    assert worst(ours, plain) == 0
+    assert worst(ours, plain) <= 1e-12
     assert (
         worst(
             adamode.odeint(lambda t, y: pair(y), (batch(2, 3), batch(4)), T),

@@ -108,9 +108,10 @@ def test_a_sample_that_stays_has_the_gradients_of_its_limit(gradient):
     assert worst([t_bar[0]], [torch.cat((-products.sum()[None], products))]) <= 1e-14
 
 
-# Stages in one buffer or in a list round differently, and where order 8 meets a loose tolerance the error
-# estimate is made of rounding: steps then differ by 1e-5, and solutions by that part of their error.
-OPTIONS = {"dopri8": {"dt": 0.4}, "dop853": {"dt": 0.4}, "adaptive_heun": {"rtol": 1e-3, "atol": 1e-3}}
+# Stages in one buffer or in a list round differently (how, depends on the processor), the error estimate with
+# them, and so the steps: a bound on rounding alone needs fixed steps. Of adaptive ones of order 8 at a loose
+# tolerance the estimate is made of rounding: steps then differ by 1e-5.
+OPTIONS = {"adaptive_heun": {"rtol": 1e-3, "atol": 1e-3}}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -123,11 +124,15 @@ def test_networks_and_hand_written_dynamics(func, method):
         [torch.linspace(a, b, 4, dtype=torch.float64) for a, b in ((0, 1), (1, -1), (0, 3), (2, 2.1))]
     )
     g = some_cotangents(4, *shape)
-    options = {"method": method, **OPTIONS.get(method, {})}
-    _, direct = gradients(func, y0, t, g, Direct(), **options)
-    for gradient, compact in zip(DISCRETE, (True, False, True), strict=True):
-        _, found = gradients(func, y0, t, g, gradient, compact=compact, **options)
-        assert worst(found, direct) <= 1e-12
+    ways = [({"dt": 0.4}, 1e-12)]
+    if method not in ("dopri8", "dop853"):
+        ways.append((OPTIONS.get(method, {}), 1e-9))
+    for own, bound in ways:
+        options = {"method": method, **own}
+        _, direct = gradients(func, y0, t, g, Direct(), **options)
+        for gradient, compact in zip(DISCRETE, (True, False, True), strict=True):
+            _, found = gradients(func, y0, t, g, gradient, compact=compact, **options)
+            assert worst(found, direct) <= bound
 
 
 @pytest.mark.parametrize("gradient", [*DISCRETE, Direct()], ids=repr)

@@ -106,21 +106,23 @@ def test_gradients_with_respect_to_everything(save, gradient, stepping):
     assert worst(found, expected) <= (1e-6 if isinstance(gradient, (Backsolve, Interpolating)) else 1e-7)
 
 
+# Rounding in the error estimate (how much, depends on the processor) moves the ends of adaptive steps, and
+# each row with y': by some 1e-12 to 1e-9. Fixed steps leave rounding alone.
+@pytest.mark.parametrize(("own", "bound"), [({"dt": 0.13}, 1e-13), ({}, 1e-7)])
 @pytest.mark.parametrize("stepping", STEPPINGS)
 @pytest.mark.parametrize("gradient", [Discrete(), Discrete(keep="state"), Discrete(checkpoints=3)], ids=repr)
-def test_the_gradient_of_all_steps_is_that_of_backpropagation(gradient, stepping):
+def test_the_gradient_of_all_steps_is_that_of_backpropagation(gradient, stepping, own, bound):
     net, y0 = Net(), torch.randn(3, 3, dtype=torch.float64)
     y0[2] = math.nan if stepping == "per_sample" else 0.5
     results = []
     for choice in (Direct(), gradient):
         start, t = y0.clone().requires_grad_(), f64(0.1, 2.0).requires_grad_()
-        sol = solve(net, start, t, save="steps", gradient=choice, stepping=stepping)
+        sol = solve(net, start, t, save="steps", gradient=choice, stepping=stepping, **own)
         weights = torch.cos(torch.arange(sol.y.numel(), dtype=torch.float64)).view(sol.y.shape)
         there = ~sol.y.isnan()
         loss = (weights * sol.y)[there].sum()
         results.append(torch.autograd.grad(loss, (start, t, *net.parameters())))
-    # Rounding moves the steps' ends by some 1e-12, and each row with y'
-    assert worst(results[1], results[0]) <= 2e-11
+    assert worst(results[1], results[0]) <= bound
 
 
 def test_the_time_gradient_of_steps_belongs_to_the_ends_of_each_sample():
