@@ -16,6 +16,8 @@ from standin import build_standin
 from adamode.solvers.errors import CheckpointError
 from adamode.train import TrainConfig, Trainer
 from adamode.train.checkpoint import BEST_KEYS, load_checkpoint
+from adamode.train.data import load_data
+from adamode.train.data.card import FileRecord
 from adamode.train.interrupt import Interrupted
 from adamode.train.runs import RunFolder
 
@@ -282,6 +284,22 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = Trainer(config, build=lambda config: torch.nn.Linear(3, 3), quiet=True)
     with pytest.raises(CheckpointError, match="does not fit this model"):
         other.fit(resume=True)
+
+
+def test_a_checkpoint_of_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
+    stop_after_first_epoch(tmp_path)
+    before = contents(tmp_path)
+
+    def other(name, options):
+        data = load_data(name, options)
+        digest = "0123456789abcdef" * 4
+        card = dataclasses.replace(data.card, sha256=digest, files=(FileRecord("other.npz", 1, digest),))
+        return dataclasses.replace(data, card=card)
+
+    monkeypatch.setattr("adamode.train.trainer.load_data", other)
+    with pytest.raises(CheckpointError, match=r"made with other data.*0123456789abcdef…"):
+        train(tmp_path, resume=True)
+    assert contents(tmp_path) == before
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, uninterrupted):

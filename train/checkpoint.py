@@ -18,9 +18,9 @@ import torch
 from ..solvers.errors import CheckpointError, TrainingError
 from .write_aside import write_aside
 
-FORMAT = "adamode-checkpoint-2"
+FORMAT = "adamode-checkpoint-3"
 KEYS = frozenset(
-    {"config", "model", "optimizer", "rng", "epoch", "batch", "sums", "history", "best", "final"}
+    {"config", "data", "model", "optimizer", "rng", "epoch", "batch", "sums", "history", "best", "final"}
 )
 
 

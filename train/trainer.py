@@ -110,7 +110,7 @@ class Trainer:
         refuse_batch_statistics(self.model.train(), self.ranks.world)
         self.ranks.share_weights(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
-        self.position, self._n = Position(), len(data.train)
+        self.position, self._n, self._data = Position(), len(data.train), data.card.sha256
         self.steps = -(-self._n // self.config.batch_size)
         if self.ranks.rank:  # other ranks draw other masks for their samples
             torch.manual_seed(self.config.seed + self.ranks.rank * 1_000_003)
@@ -118,6 +118,7 @@ class Trainer:
             self._rehearse(data)
             self.ranks.first(lambda: self.folder.create(self.config))
             return
+        self._refuse_other_data(state["data"], data)
         self._restore(state)
         if not self.position.over(self.config.epochs, self.config.patience):
             self.position.final = None  # a finished run may be made longer
@@ -306,11 +307,24 @@ class Trainer:
         first, *others = self.ranks.gather(rng_state())
         return {
             "config": self.config.to_dict(),
+            "data": self._data,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": {**first, "others": others},
             **self.position.to_checkpoint(),
         }
+
+    def _refuse_other_data(self, sha256: str, data: DataSet) -> None:
+        """The same name, but other files behind it: a run of two data sets would be neither's.
+
+        Generated sets follow from the settings, up to the rounding of the machine's own exp and cos.
+        """
+        if data.card.files and sha256 != data.card.sha256:
+            raise CheckpointError(
+                f"checkpoint {str(self.folder.checkpoint)!r} was made with other data: its {data.name} had "
+                f"sha256 {sha256[:16]}…, that of {data.card.source} is {data.card.sha256[:16]}…. Give the "
+                "--data-dir of the first part, or train again under another --name."
+            )
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
