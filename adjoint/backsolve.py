@@ -11,6 +11,7 @@ seminorm P. Kidger, R. T. Q. Chen, T. Lyons, "Hey, that's not an ODE", ICML 2021
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,6 +41,7 @@ class AugmentedField:
         return torch.stack((dz, z_bar.neg())), (saved, deltas)
 
 
+@functools.lru_cache(maxsize=16)  # one function for one norm: programs are known by it
 def seminorm(norm: Norm) -> Norm:
     """The larger of the norms of z and of a."""
     return lambda za: largest((norm(za[0]), norm(za[1])))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..solvers.interpolant import weights
 from ..solvers.loop import Stats
+from ..solvers.order import dense_strides, flat_rows, rows_like
 from ..solvers.output import Place
 from ..solvers.step import StageBuffer, dense_stages, rk_step
 from ..solvers.tableau import Numeric, Tableau
@@ -65,13 +66,14 @@ class StepBack:
         k_bar[m] = _plus(k_bar[m], held, 1.0)
         if k_bar[m] is not None:
             lam = lam + self.vjp(saved[m], k_bar[m])  # Y_last is y1
-        rows = lam.new_empty((m + 1, *lam.shape))
+        strides = dense_strides(lam)
+        rows = rows_like(m + 1, lam, strides)
         rows[m].copy_(lam)
-        flat = rows.view(m + 1, -1)
+        flat = flat_rows(rows)
         shared = isinstance(dt, float)
         scaled = self.numeric.transposed * dt if shared else self.numeric.transposed
         for i in range(m - 1, -1, -1):
-            cotangent = torch.mv(flat[i + 1 :].t(), scaled[i, i + 1 :]).view(lam.shape)
+            cotangent = torch.mv(flat[i + 1 :].t(), scaled[i, i + 1 :]).as_strided(lam.shape, strides)
             if not shared:
                 cotangent = cotangent * dt
             if k_bar[i] is not None:
@@ -109,7 +111,8 @@ class DiscreteWalk:
     """The walk backwards over one tape.
 
     g: cotangents of the outputs, one for each place; the first place is the start.
-    watch: sees (time, dL/dz there, None) at every step's ends, for study.
+    watch: sees (time, dL/dz there, None) at every step's ends, for study.  like: a state, for its memory
+    order.
     """
 
     def __init__(
@@ -123,8 +126,9 @@ class DiscreteWalk:
         *,
         want_theta: bool = True,
         watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
+        like: Tensor | None = None,
     ):
-        self.watch = watch
+        self.watch, self.like = watch, g[0] if like is None else like.detach()
         self.dynamics, self.tableau, self.tape, self.g, self.stats = dynamics, tableau, tape, g, stats
         self.numeric: Numeric = tableau.numeric(g[0].dtype, g[0].device)
         self.theta = ThetaSum(dynamics, wanted=want_theta)
@@ -139,7 +143,7 @@ class DiscreteWalk:
 
     def run(self) -> Tensor:
         """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
-        lam = torch.zeros_like(self.g[0])
+        lam = torch.zeros_like(self.like)
         held: Tensor | None = None
         for n, step in self.tape.backwards(self._again):
             for i in self.ending.get(n, ()):

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ..solvers.errors import ReconstructionError
 from ..solvers.field import CountedField
+from ..solvers.queued import Queue
 from ..solvers.solve import Run, forward_solve
 from .dynamics import Dynamics
 from .function import Solve, Task, refuse_transforms
 from .gradient import Direct, Gradient
 from .problem import Problem, Walk
+from .queueing import queue_for, with_derivatives
 from .time_move import moved_end, moved_start
 from .walks import Recording, record_for
 
@@ -61,8 +63,9 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
             return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
         refuse_transforms((problem.z0, problem.t, *theta))
         runs: list[Run] = []
-        recording = record_for(problem, dynamics, gradient)
-        task = _task(problem, dynamics, runs, recording)
+        queue = queue_for(problem, gradient)
+        recording = record_for(problem, dynamics, gradient, queue=queue)
+        task = _task(problem, dynamics, runs, recording, queue)
         values = Solve.apply(task, problem.z0, problem.t, *theta)
         return Answer(values, runs.pop(), WalkBack(theta, recording.walk))
 
@@ -82,8 +85,9 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad)
     with torch.no_grad():
         field = CountedField(plain, problem.stats)
         z0 = problem.z0.detach()
+        settings = dataclasses.replace(problem.settings, queue=queue_for(problem, None))
         run = forward_solve(
-            field, z0, problem.times, problem.settings, problem.stats, wish=problem.wish, **problem.observers
+            field, z0, problem.times, settings, problem.stats, wish=problem.wish, **problem.observers
         )
         return Answer(_stacked(run), run)
 
@@ -128,6 +132,7 @@ def _task(
     dynamics: Dynamics,
     runs: list[Run],
     recording: Recording,
+    queue: Queue | None,
 ) -> Task:
     """The forward pass under the dynamics whose VJP will be used, and the chosen walk back."""
 
@@ -136,7 +141,7 @@ def _task(
             CountedField(dynamics.forward, problem.stats),
             z0.detach(),
             problem.times,
-            problem.settings,
+            dataclasses.replace(problem.settings, queue=with_derivatives(queue, derivatives)),
             problem.stats,
             wish=dataclasses.replace(
                 problem.wish, derivatives=derivatives, dense=problem.wish.dense or recording.dense

@@ -27,6 +27,14 @@ def _raise(error: ReconstructionError | NotRepeatableError) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class Speed:
+    """How attempts are made: `sync_every` and `compile` of `solve`."""
+
+    sync_every: int = 1
+    compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """One solve, checked and packed.
 
@@ -35,6 +43,7 @@ class Problem:
     reconstruction error past its limit.  observers: keyword arguments of `forward_solve` (callbacks).
     wish: what to record besides.  theta_norm: an error norm of the reverse solve that wants θ's
     adjoints.  guard: around the backward pass (torchdiffeq's manners).
+    speed, func, named: how attempts are made, what a program would compile, whether params were named.
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -52,3 +61,6 @@ class Problem:
     theta_norm: ThetaNorm | None = None
     wish: Wish = Wish()  # noqa: RUF009  (frozen)
     guard: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    speed: Speed = Speed()
+    func: Any = None
+    named: bool = False

@@ -19,14 +19,16 @@ class KeptStep:
 
     chained: its first stage is the last of the step before.  times: of its stages; None where they are
     `stage_times(t0, t1)`: a 0-d tensor a stage would be a whole small state a step.
+    k0: f(t0, y0), where a compiled walk takes the stages again.
     """
 
     t0: float
     t1: float
     y0: Tensor | None
     times: list[Tensor] | None
-    saved: tuple[Any, ...] | None
+    saved: Sequence[Any] | None
     chained: bool
+    k0: Tensor | None = None
 
     @property
     def dt(self) -> float:
@@ -46,19 +48,22 @@ class Tape:
     """The accepted steps of a solve, in order.
 
     stages: keep what the field saved at every stage (else the state, and stages are evaluated anew).
+    first: keep f(t0, y0) beside the state.
     """
 
-    def __init__(self, *, stages: bool):
-        self.stages = stages
+    def __init__(self, *, stages: bool, first: bool = False):
+        self.stages, self.first = stages, first
         self.steps: list[KeptStep] = []
 
     def __call__(self, step: Step) -> None:
         """The hook."""
-        saved = tuple(step.saved) if self.stages else None
+        saved = None
+        if self.stages:
+            saved = tuple(step.saved) if isinstance(step.saved, list) else step.saved
         y0 = None if self.stages else step.y0
-        self.steps.append(
-            KeptStep(step.t0, step.t1, y0, None if step.plain else step.times, saved, step.chained)
-        )
+        k0 = getattr(step, "k0", None) if self.first else None
+        times = None if step.plain else step.times
+        self.steps.append(KeptStep(step.t0, step.t1, y0, times, saved, step.chained, k0))
 
     def backwards(self, again: Again) -> Iterator[tuple[int, KeptStep]]:
         """The steps from the last to the first."""

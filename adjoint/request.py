@@ -49,6 +49,8 @@ class Options:
     save: str
     dt: float | None
     compact: bool
+    sync_every: int
+    compile: bool
 
     def __post_init__(self) -> None:
         for name, known in (("stepping", STEPPINGS), ("save", SAVES)):
@@ -67,6 +69,9 @@ class Options:
         if self.dt is not None:
             check_positive(self.dt, "dt")
         check_positive(self.max_steps, "max_steps", integer=True)
+        check_positive(self.sync_every, "sync_every", integer=True)
+        if not isinstance(self.compile, bool):
+            raise ArgumentTypeError(f"compile={self.compile!r} must be True or False.")
         if self.compact and self.stepping != "per_sample":
             raise ArgumentError(
                 "compact=True needs stepping='per_sample': only there samples leave the batch."

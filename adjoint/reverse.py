@@ -107,6 +107,7 @@ class ReverseSolve:
             )
         except SolverError as error:
             raise self.carrier.explained(i - 1, error) from error
+        self.stats.nfe_backward += own.nfe  # made inside compiled programs; the field counts the others
         self.stats.n_accepted_backward += own.n_accepted
         self.stats.n_rejected_backward += own.n_rejected
         state = run.values[-1]

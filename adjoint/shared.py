@@ -20,7 +20,7 @@ from ..solvers.trace import Trace
 from .dense import DenseQuery
 from .engine import Answer, differentiate
 from .event_gradient import differentiable_event
-from .problem import Problem
+from .problem import Problem, Speed
 from .request import Request, norm_of
 from .wrap import wrap
 
@@ -94,7 +94,20 @@ def make_problem(request: Request, times: list[float]) -> Problem:
     plain, make_dynamics, autocast = wrap(
         request.func, request.layout, z0, clock(times[0], z0), options.params, stats, cast=False
     )
-    return Problem(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish=wish)
+    return Problem(
+        plain,
+        make_dynamics,
+        z0,
+        t,
+        times,
+        settings,
+        autocast,
+        stats,
+        wish=wish,
+        speed=Speed(options.sync_every, options.compile),
+        func=request.func,
+        named=options.params is not None,
+    )
 
 
 def _events(request: Request, problem: Problem, answer: Answer, n: int) -> tuple[list[Any], list[Any]]:

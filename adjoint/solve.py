@@ -45,6 +45,8 @@ def solve(
     save: str = "times",
     dt: float | None = None,
     compact: bool = False,
+    sync_every: int = 1,
+    compile: bool = False,
     **unknown: Any,
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
@@ -67,6 +69,10 @@ def solve(
     save: y at "times", at all accepted "steps", or at the "end" only.
     compact: per sample, func sees only the samples still under way; it must hold no data of its own
     for each sample.
+    sync_every: attempts that are queued on the device before the host looks once; the steps are the same.
+    compile: attempts, and the steps of a Discrete() gradient, are programs of `torch.compile`: one call
+    each, or with sync_every > 1 one call for all of them, the loop in the graph. func must be a Dynamics or
+    an nn.Module on one tensor; what cannot be compiled is solved without, with an AdamodeWarning.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
@@ -95,6 +101,8 @@ def solve(
         save=save,
         dt=dt,
         compact=compact,
+        sync_every=sync_every,
+        compile=compile,
     )
     request = read_request(func, y0, t, options)
     return solve_samples(request) if stepping == "per_sample" else solve_shared(request)

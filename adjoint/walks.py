@@ -17,15 +17,18 @@ from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.norms import Tolerance
 from ..solvers.output import Place
+from ..solvers.queued import Queue
 from ..solvers.solve import Settings, forward_solve
 from ..solvers.stepper import Step
 from .backsolve import StateAndAdjoint
+from .compiled_walk import CompiledWalk
 from .discrete import DiscreteWalk
 from .dynamics import Dynamics
 from .gradient import Backsolve, Discrete, Gradient, Interpolating
 from .guard import AnySettings, judged_by
 from .interpolating import AdjointAlone
 from .problem import Problem, Walk
+from .queueing import reverse_queue
 from .record import Anchors, CheckpointTape, Tape
 from .repeatable import LastEvaluation
 from .reverse import ReverseSolve, Watch
@@ -43,22 +46,31 @@ class Recording:
 
 
 def record_for(
-    problem: Problem, dynamics: Dynamics, gradient: Gradient, watch: Watch | None = None
+    problem: Problem,
+    dynamics: Dynamics,
+    gradient: Gradient,
+    watch: Watch | None = None,
+    queue: Queue | None = None,
 ) -> Recording:
-    """The recording that a gradient choice needs. watch: sees the adjoint on its way, for study."""
+    """The recording that a gradient choice needs. watch: sees the adjoint on its way, for study.
+    queue: of the forward solve."""
     if isinstance(gradient, Backsolve):
-        return _backsolve(problem, dynamics, gradient, watch)
+        return _backsolve(problem, dynamics, gradient, watch, reverse_queue(problem, queue))
     if isinstance(gradient, Interpolating):
         return _interpolating(problem, dynamics, gradient, watch)
     assert isinstance(gradient, Discrete)
-    return _discrete(problem, dynamics, gradient, watch)
+    return _discrete(problem, dynamics, gradient, watch, queue)
 
 
-def _discrete(problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: Watch | None) -> Recording:
-    tape: Tape | CheckpointTape = Tape(stages=gradient.keep == "stages")
+def _discrete(
+    problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: Watch | None, queue: Queue | None
+) -> Recording:
+    compiled = queue is not None and queue.owner is not None
+    again = gradient.keep == "state" if queue is None else not queue.keep
+    tape: Tape | CheckpointTape = Tape(stages=not again, first=compiled)
     if gradient.checkpoints is not None:
-        tape = CheckpointTape(gradient.checkpoints)
-    again, last = gradient.keep == "state" or gradient.checkpoints is not None, LastEvaluation()
+        again, tape = True, CheckpointTape(gradient.checkpoints)
+    last = LastEvaluation()
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
@@ -66,14 +78,24 @@ def _discrete(problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: W
         tableau = problem.settings.tableau
         if again:
             last.check(dynamics, problem.stats, problem.complain)
-        back = DiscreteWalk(dynamics, tableau, tape, places, g, problem.stats, want_theta=want, watch=watch)
+        if compiled and isinstance(tape, Tape) and watch is None:
+            fast = CompiledWalk(dynamics, queue, tableau, tape, places, g, problem.stats, problem.z0)
+            found = fast.run()
+            if found is not None:
+                return found
+        back = DiscreteWalk(
+            dynamics, tableau, tape, places, g, problem.stats, want_theta=want, watch=watch, like=problem.z0
+        )
         return back.run(), back.theta.result()
 
     return Recording([tape, last] if again else [tape], walk)
 
 
-def _backsolve(problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch: Watch | None) -> Recording:
+def _backsolve(
+    problem: Problem, dynamics: Dynamics, gradient: Backsolve, watch: Watch | None, queue: Queue | None
+) -> Recording:
     settings = problem.reverse_settings or reverse_settings(problem.settings, gradient)
+    settings = dataclasses.replace(settings, queue=queue)
     anchors = Anchors(gradient.anchors) if gradient.anchors else None
     last = LastEvaluation()
 

@@ -17,6 +17,8 @@ from .events import EventWatch, Fired
 from .loop import Outcome, Pace, Stats, Stop, march, march_grid
 from .norms import Norm, Tolerance
 from .output import OutputWriter, Place
+from .queued import Queue, QueuedMarch
+from .resident import Rules
 from .status import Status
 from .step import Field
 from .stepper import RungeKuttaStepper, Step
@@ -36,6 +38,7 @@ class Settings:
     adaptive steps.
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
+    queue: attempts that decide for themselves, where the solve allows it (`why_not_queued`).
     """
 
     tableau: Tableau
@@ -48,6 +51,7 @@ class Settings:
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
+    queue: Queue | None = None
 
     @property
     def fixed(self) -> bool:
@@ -255,6 +259,12 @@ def _march(
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end, before_jump=end in settings.jump_at)
+    if settings.queue is not None:
+        rules = Rules(
+            settings.tableau, stepper.numeric, settings.norm, settings.controller, settings.queue.with_stages
+        )
+        queued = QueuedMarch(stepper, rules, settings.queue, stats)
+        return queued.march(dt0, t0, stops_of(t0, end, settings), settings.max_steps, accept, attempt)
     pace = Pace(settings.controller, settings.tableau.error_order, dt0)
     return march(driven, pace, t0, stops_of(t0, end, settings), settings.max_steps, stats, accept, attempt)
 

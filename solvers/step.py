@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .order import dense_strides, flat_rows, rows_like
 from .tableau import Numeric, Tableau
 
 # A field returns the derivative and whatever its VJP wants kept; the solver only carries the latter.
@@ -62,9 +63,9 @@ class StageBuffer:
 
     def __init__(self, numeric: Numeric, like: Tensor, dt: float | Tensor, storage: Tensor | None = None):
         self.numeric, self.dt, self.shape = numeric, dt, like.shape
-        n = len(numeric.a_rows)
-        self.k = like.new_empty((n, *like.shape)) if storage is None else storage
-        self.flat = self.k.view(n, -1)
+        self.strides = dense_strides(like)
+        self.k = rows_like(len(numeric.a_rows), like, self.strides) if storage is None else storage
+        self.flat = flat_rows(self.k)
         self.count = 0
 
     def put(self, i: int, k: Tensor) -> None:
@@ -80,7 +81,7 @@ class StageBuffer:
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i. The sum meets y once: y's rounding is the coarse one."""
-        product = torch.mv(self.flat[: len(weights)].t(), weights).view(self.shape)
+        product = torch.mv(self.flat[: len(weights)].t(), weights).as_strided(self.shape, self.strides)
         if y is None:
             return product
         if isinstance(self.dt, float):
@@ -94,7 +95,9 @@ class StageBuffer:
     def errors(self) -> tuple[Tensor, ...]:
         """Error estimates."""
         rows = self.numeric.errors
-        found = (torch.mv(self.flat[: len(row)].t(), row).view(self.shape) for row in rows)
+        found = (
+            torch.mv(self.flat[: len(row)].t(), row).as_strided(self.shape, self.strides) for row in rows
+        )
         return tuple(error.mul_(self.dt) for error in found)
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:

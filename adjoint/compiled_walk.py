@@ -1,0 +1,169 @@
+"""The walk back over one tape by compiled programs: the same result as `DiscreteWalk`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..solvers.interpolant import weights
+from ..solvers.kept import KeptStages
+from ..solvers.loop import Stats
+from ..solvers.output import Place
+from ..solvers.programs import Programs, signature
+from ..solvers.queued import Queue
+from ..solvers.tableau import Tableau
+from .compiled_step import Way, loop, single
+from .dynamics import Dynamics
+from .record import KeptStep, Tape
+
+
+class CompiledWalk:
+    """dL/dz at the start and θ's gradients, by programs of the queue's owner.
+
+    dynamics: the same, to evaluate without compiling.  like: a state, for its memory order.
+    places, g: of the outputs; the first is the start.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        queue: Queue,
+        tableau: Tableau,
+        tape: Tape,
+        places: Sequence[Place],
+        g: Sequence[Tensor],
+        stats: Stats,
+        like: Tensor,
+    ):
+        self.dynamics, self.queue, self.tape, self.g, self.stats = dynamics, queue, tape, g, stats
+        self.like, self.places = like, places
+        self.theta = dynamics.theta()
+        numeric = tableau.numeric(like.dtype, like.device)
+        self.way = Way(queue.calls, tableau, numeric, count=len(self.theta))
+        self.ending: dict[int, list[int]] = {}
+        self.inside: dict[int, list[tuple[int, float]]] = {}
+        for i, place in enumerate(places):
+            if place.theta == 1.0:
+                self.ending.setdefault(place.step, []).append(i)
+            else:
+                self.inside.setdefault(place.step, []).append((i, place.theta))
+
+    def run(self) -> tuple[Tensor, list[Tensor]] | None:
+        """(dL/dz at the start without the cotangent of the output there, θ's gradients); None where the
+        programs could not be compiled, or an output needs stages of its own (dop853)."""
+        if self.inside and self.way.tableau.c_dense:
+            return None
+        lam, held = self._zeros(), self._zeros()
+        totals = [torch.zeros_like(p) for p in self.theta]
+        walk = self._loops if self.queue.sync_every > 1 else self._singles
+        for found in walk(lam, held, totals):
+            if found is None:
+                return None
+            lam, held, totals = found
+        first = self.tape.steps[0]
+        lam = lam + self._close(first, held, totals)
+        for i in self.ending.get(-1, ())[1:]:  # outputs at the start itself, but for the first
+            lam = lam + self.g[i]
+        return lam, totals
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros_like(self.like, requires_grad=False)
+
+    def _close(self, first: KeptStep, held: Tensor, totals: list[Tensor]) -> Tensor:
+        """Through the very first stage, which no step before shares."""
+        y0 = first.y0 if first.saved is None else None
+        if y0 is None:
+            saved = first.saved[0]
+        else:
+            self.stats.nfe_recomputed += 1
+            time = torch.full((), first.t0, dtype=y0.dtype, device=y0.device)
+            _, saved = self.dynamics.forward(time, y0)
+        self.stats.nfe_backward += 1
+        bar, delta = self.dynamics.vjp(saved, held)
+        for i, gradient in enumerate(self.dynamics.parameter_gradients([saved], [delta], None)):
+            if gradient is not None:
+                totals[i] = totals[i] + gradient
+        return bar
+
+    def _ended(self, n: int, lam: Tensor) -> Tensor:
+        for i in self.ending.get(n, ()):
+            lam = lam + self.g[i]
+        return lam
+
+    def _outputs(self, n: int, dt: float) -> tuple[Tensor, Tensor]:
+        """What outputs inside step n add to each k̄_i and to dL/dy."""
+        g = torch.stack([self.g[i] for i, _ in self.inside[n]])
+        rows = [weights(self.way.numeric, theta) for _, theta in self.inside[n]]
+        table = torch.tensor(rows, dtype=torch.float64).to(g, non_blocking=True) * dt
+        return (table.t() @ g.flatten(1)).view(-1, *g.shape[1:]), g.sum(0)
+
+    def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
+        """Step by step."""
+        m = self.way.tableau.n_stages - 1
+        for n in range(len(self.tape.steps) - 1, -1, -1):
+            step = self.tape.steps[n]
+            lam = self._ended(n, lam)
+            inside = self._outputs(n, step.dt) if n in self.inside else None
+            way = dataclasses.replace(self.way, outputs=inside is not None)
+            if isinstance(step.saved, KeptStages):
+                way = dataclasses.replace(way, recipe=step.saved.recipe)
+                known = (step.saved.times, step.saved.states, step.saved.lean)
+            else:
+                known = (step.y0, step.k0)
+                self.stats.nfe_recomputed += m
+            ends = torch.tensor([step.t0, step.t1], dtype=torch.float64).to(lam.device, non_blocking=True)
+            key = ("back", way.key, signature(self.like))
+            arguments = (self.queue.owner, ends, known, lam, held, inside, totals)
+            found = Programs.of(self.queue.owner).run(key, functools.partial(single, way), *arguments)
+            yield found
+            self.stats.nfe_backward += m
+            lam, held, totals = found
+
+    def _loops(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
+        """Groups of up to sync_every steps, each in one call."""
+        m, n_steps, size = self.way.tableau.n_stages - 1, len(self.tape.steps), self.queue.sync_every
+        for end in range(n_steps, 0, -size):
+            group = range(max(end - size, 0), end)
+            lam = self._ended(end - 1, lam)
+            steps = [self.tape.steps[n] for n in group]
+            pad = [steps[-1]] * (size - len(steps))  # one program for groups of every length
+            ends = torch.tensor([[s.t0, s.t1] for s in steps + pad], dtype=torch.float64)
+            outputs = self._outputs_of(group, size)
+            way = dataclasses.replace(self.way, outputs=bool(outputs))
+            arguments = (
+                self.queue.owner,
+                torch.tensor([len(steps) - 1]).to(lam.device, non_blocking=True),
+                ends.to(lam.device, non_blocking=True),
+                torch.stack([s.y0 for s in steps + pad]),
+                torch.stack([s.k0 for s in steps + pad]),
+                lam,
+                held,
+                outputs,
+                totals,
+            )
+            key = ("loop back", way.key, size, signature(self.like))
+            found = Programs.of(self.queue.owner).run(key, functools.partial(loop, way), *arguments)
+            yield found
+            self.stats.nfe_backward += m * len(steps)
+            self.stats.nfe_recomputed += m * len(steps)
+            lam, held, totals = found
+
+    def _outputs_of(self, group: range, size: int) -> tuple[Tensor, ...]:
+        """For each step of the group, what the outputs in it and at its end add; () where there are none
+        but at the last one's end."""
+        inside = any(n in self.inside for n in group)
+        if not inside and not any(n in self.ending for n in group[:-1]):
+            return ()
+        k_bar = self.like.new_zeros((size, self.way.tableau.n_stages, *self.like.shape))
+        y_bar, at_end = (self.like.new_zeros((size, *self.like.shape)) for _ in range(2))
+        for j, n in enumerate(group):
+            if n in self.inside:
+                k_bar[j], y_bar[j] = self._outputs(n, self.tape.steps[n].dt)
+            if n != group[-1]:
+                for i in self.ending.get(n, ()):
+                    at_end[j] += self.g[i]
+        return k_bar, y_bar, at_end

@@ -1,0 +1,116 @@
+"""Whether and how a solve's attempts are queued and compiled: `sync_every` and `compile` of `solve`."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..solvers.errors import AdamodeWarning
+from ..solvers.norms import block_rms, maximum, rms
+from ..solvers.queued import Queue
+from .calls import Calls, DynamicsCalls, ModuleCalls
+from .dynamics import Dynamics
+from .gradient import Direct, Discrete, Gradient, Interpolating
+from .problem import Problem
+from .wrap import CheckedDynamics
+
+
+def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
+    """The queue of the forward solve; None for stepping as ever.
+
+    What stands in the way is one AdamodeWarning, and the solve goes on without.
+    """
+    wanted = problem.speed
+    if wanted.sync_every == 1 and not wanted.compile:
+        return None
+    reason = _not_queued(problem, gradient)
+    if reason:
+        _warn("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
+        return None
+    owner, calls = None, None
+    if wanted.compile:
+        reason = _not_compiled(problem)
+        if reason:
+            _warn("compile=True", reason)
+            if wanted.sync_every == 1:
+                return None
+        else:
+            owner, calls = _owner(problem.func)
+    wish = problem.wish
+    inner = len(problem.times) > 2 and not wish.every_step
+    stages = inner or wish.dense or wish.trace is not None or isinstance(gradient, Interpolating)
+    keep = isinstance(gradient, Discrete) and gradient.keep == "stages" and gradient.checkpoints is None
+    if isinstance(calls, ModuleCalls) or (owner is not None and wanted.sync_every > 1):
+        keep = False  # stages are taken again in the program of the way back
+    return Queue(wanted.sync_every, owner, calls, keep, stages)
+
+
+def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:
+    """The queue of a solve that wants y' at its outputs: read off the stages."""
+    return dataclasses.replace(queue, with_stages=True) if queue is not None and wanted else queue
+
+
+def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
+    """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
+    if forward is None or problem.theta_norm is not None or problem.reverse_observers:
+        return None
+    if forward.owner is None:
+        return Queue(forward.sync_every, keep=True)
+    return Queue(1, forward.owner, Augmented(forward.calls), keep=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented:
+    """[dz, −(∂F/∂z)ᵀa] of [z, a], as `backsolve.AugmentedField`, to be traced."""
+
+    calls: Calls
+
+    def evaluate(self, owner: Any, t: Tensor, za: Tensor) -> tuple[Tensor, Any]:
+        """(its value, (what f saved where the quadrature wants it, deltas))."""
+        dz, saved = self.calls.linearise(owner, t, za[0])
+        z_bar, deltas = self.calls.vjp(owner, saved, za[1])
+        if isinstance(self.calls, ModuleCalls):
+            saved = None
+        return torch.stack((dz, z_bar.neg())), (saved, deltas)
+
+
+def _owner(func: Any) -> tuple[Any, Calls]:
+    if isinstance(func, CheckedDynamics):
+        func = func.inner
+    return (func, DynamicsCalls()) if isinstance(func, Dynamics) else (func, ModuleCalls())
+
+
+def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
+    """Why the host must look at each attempt; "" where it need not."""
+    if isinstance(gradient, Direct):
+        return "gradient=Direct() follows autograd through every step; use Discrete()"
+    if problem.settings.fixed:
+        return "a fixed step (dt=…) decides nothing, so the host need not look at all"
+    if problem.settings.jump_at:
+        return "at jump_at the host restarts the solve"
+    if problem.wish.watch is not None:
+        return "events are looked for by the host after each step"
+    return ""
+
+
+def _not_compiled(problem: Problem) -> str:
+    """Why a solve cannot be compiled; "" where it can."""
+    if problem.autocast.enabled:
+        return "torch.autocast is on, and its state is not part of a compiled program"
+    if problem.settings.norm not in (rms, block_rms, maximum):
+        return (
+            "the norm is a callable of yours, or the state a tuple or dict; use norm='rms', 'max' or 'blocks'"
+        )
+    if not isinstance(problem.func, (Dynamics, nn.Module)):
+        return "func is a plain function; make it an nn.Module, whose parameters are known"
+    if isinstance(problem.func, nn.Module) and not isinstance(problem.func, Dynamics) and problem.named:
+        return "params names what gradients are wanted for; leave it out, or freeze what needs none"
+    return ""
+
+
+def _warn(what: str, reason: str) -> None:
+    warnings.warn(f"{what} does nothing here: {reason}.", AdamodeWarning, stacklevel=3)

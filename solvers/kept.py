@@ -1,0 +1,128 @@
+"""What a field saves at a stage, as few tensors as a compiled step must hand out, and put together again.
+
+Of what a field saves, some is a view of the stage's state, some is the time: these need not leave a
+compiled step. One evaluation outside tells which is which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+View = tuple[tuple[int, ...], tuple[int, ...], int]  # size, stride, offset into the state's memory
+_PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """For each leaf of what a field saves: ("time", None), ("state", a View), ("kept", None) or
+    ("plain", the value)."""
+
+    spec: Any
+    parts: tuple[tuple[str, Any], ...]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Hashable: what a program depends on."""
+        return (str(self.spec), self.parts)
+
+    def lean(self, saved: Any) -> list[Tensor]:
+        """The leaves that must be kept."""
+        leaves = pytree.tree_leaves(saved, is_leaf=_is_none)
+        return [leaf for leaf, (kind, _) in zip(leaves, self.parts, strict=True) if kind == "kept"]
+
+    def whole(self, time: Tensor, state: Tensor, lean: list[Tensor]) -> Any:
+        """What the field saved, from the time, the stage's state and the leaves kept."""
+        kept, leaves = iter(lean), []
+        for kind, value in self.parts:
+            if kind == "time":
+                leaves.append(time)
+            elif kind == "state":
+                size, stride, offset = value
+                memory = state.as_strided((state.numel(),), (1,))  # from its own beginning
+                leaves.append(memory[offset:].as_strided(size, stride))
+            else:
+                leaves.append(next(kept) if kind == "kept" else value)
+        return pytree.tree_unflatten(leaves, self.spec)
+
+    @property
+    def n_kept(self) -> int:
+        """How many tensors a stage keeps."""
+        return sum(kind == "kept" for kind, _ in self.parts)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def recipe_of(saved: Any, time: Tensor, state: Tensor) -> Recipe | None:
+    """The recipe for what a field saved at (time, state); None where it holds other things than tensors
+    and plain values in tuples, lists and dicts."""
+    leaves, spec = pytree.tree_flatten(saved, is_leaf=_is_none)
+    parts: list[tuple[str, Any]] = []
+    home = state.untyped_storage().data_ptr()
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            if leaf is time or (leaf.dim() == 0 and leaf.data_ptr() == time.data_ptr()):
+                parts.append(("time", None))
+            elif leaf.dtype == state.dtype and leaf.untyped_storage().data_ptr() == home:
+                offset = leaf.storage_offset() - state.storage_offset()
+                parts.append(("state", (tuple(leaf.shape), leaf.stride(), offset)))
+            else:
+                parts.append(("kept", None))
+        elif isinstance(leaf, _PLAIN):
+            parts.append(("plain", leaf))
+        else:
+            return None
+    return Recipe(spec, tuple(parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Last:
+    """What a step's last stage kept."""
+
+    recipe: Recipe
+    time: Tensor
+    state: Tensor
+    lean: list[Tensor]
+
+    def whole(self) -> Any:
+        """What the field saved."""
+        return self.recipe.whole(self.time, self.state, self.lean)
+
+
+class KeptStages:
+    """What the stages after the first saved, made whole when asked for: a sequence like a step's `saved`,
+    whose first entry comes from the step before."""
+
+    def __init__(self, recipe: Recipe, times: list[Tensor], states: list[Tensor], lean: list[Any]):
+        self.recipe, self.times, self.states, self.lean = recipe, times, states, lean
+        self.first: Any = None
+
+    def begin(self, first: Any) -> None:
+        """Takes the first stage's: what was saved, or the `Last` of the step before."""
+        self.first = first
+
+    def end(self) -> Last:
+        """The last stage's."""
+        return Last(self.recipe, self.times[-1], self.states[-1], self.lean[-1])
+
+    def __len__(self) -> int:
+        return len(self.states) + 1
+
+    def __getitem__(self, i: int) -> Any:
+        if i == 0 or i == -len(self):
+            return self.first.whole() if isinstance(self.first, Last) else self.first
+        j = i - 1 if i > 0 else len(self.states) + i
+        return self.recipe.whole(self.times[j], self.states[j], self.lean[j])
+
+
+def as_strided_like(x: Tensor, like: Tensor) -> Tensor:
+    """x in like's memory order."""
+    if x.stride() == like.stride():
+        return x
+    return torch.empty_strided(like.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)
