@@ -83,11 +83,16 @@ class AutogradDynamics(Dynamics):
             return self._weighted_call(saved, deltas, weights)
         factors = [None] * len(deltas) if weights is None else list(weights.unbind())
         totals: list[Tensor | None] = [None] * len(self.params)
-        for factor, gradients in zip(factors, deltas, strict=True):
-            for i, gradient in enumerate(gradients):
-                if gradient is not None:
-                    term = gradient if factor is None else gradient * factor
-                    totals[i] = term if totals[i] is None else totals[i] + term
+        for i, own in enumerate(zip(*deltas, strict=True)):
+            found = [(g, w) for g, w in zip(own, factors, strict=True) if g is not None]
+            terms = [g if w is None else g * w for g, w in found]
+            if len(terms) > 1:
+                total = terms[0] + terms[1]  # autograd's own results may share memory: these are new
+                for term in terms[2:]:
+                    total.add_(term)
+                totals[i] = total
+            elif terms:
+                totals[i] = terms[0]
         return tuple(totals)
 
     def _weighted_call(

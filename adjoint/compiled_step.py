@@ -146,6 +146,23 @@ def single(way: Way) -> Callable[..., Any]:
     return step_back_once
 
 
+def close(way: Way) -> Callable[..., Any]:
+    """(owner, t0 [1], y0, k0, λ, held, θ's sums) → (λ, θ's sums, how far f(t0, y0) is from k0, relative):
+    through the very first stage, which no step before shares."""
+
+    def close_once(
+        owner: Any, t0: Tensor, y0: Tensor, k0: Tensor, lam: Tensor, held: Tensor, totals: list[Tensor]
+    ) -> Any:
+        k, saved = way.calls.linearise(owner, t0[0].to(y0.dtype), y0)
+        bar, delta = way.calls.vjp(owner, saved, held)
+        gradients = way.calls.gradients(owner, [saved], [delta])
+        scale = k0.abs().amax()
+        off = torch.where(scale == 0, k.abs().amax(), (k - k0).abs().amax() / scale)
+        return lam + bar, _added(totals, gradients), off
+
+    return close_once
+
+
 def loop(way: Way) -> Callable[..., Any]:
     """(owner, last, [n, 2] ends, [n, *S] y0, k0, λ, held, outputs, θ's sums) → (λ, held, θ's sums).
 

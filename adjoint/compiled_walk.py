@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from ..solvers.errors import NotRepeatableError
 from ..solvers.interpolant import weights
 from ..solvers.kept import KeptStages
 from ..solvers.loop import Stats
@@ -16,16 +17,18 @@ from ..solvers.output import Place
 from ..solvers.programs import Programs, signature
 from ..solvers.queued import Queue
 from ..solvers.tableau import Tableau
-from .compiled_step import Way, loop, single
+from .compiled_step import Way, close, loop, single
 from .dynamics import Dynamics
-from .record import KeptStep, Tape
+from .record import Tape
+from .repeatable import refuse_unlike
 
 
 class CompiledWalk:
     """dL/dz at the start and θ's gradients, by programs of the queue's owner.
 
     dynamics: the same, to evaluate without compiling.  like: a state, for its memory order.
-    places, g: of the outputs; the first is the start.
+    places, g: of the outputs; the first is the start.  complain: what happens where func does not repeat
+    its values.
     """
 
     def __init__(
@@ -38,9 +41,10 @@ class CompiledWalk:
         g: Sequence[Tensor],
         stats: Stats,
         like: Tensor,
+        complain: Callable[[NotRepeatableError], None],
     ):
         self.dynamics, self.queue, self.tape, self.g, self.stats = dynamics, queue, tape, g, stats
-        self.like, self.places = like, places
+        self.like, self.complain = like, complain
         self.theta = dynamics.theta()
         numeric = tableau.numeric(like.dtype, like.device)
         self.way = Way(queue.calls, tableau, numeric, count=len(self.theta))
@@ -64,30 +68,33 @@ class CompiledWalk:
             if found is None:
                 return None
             lam, held, totals = found
-        first = self.tape.steps[0]
-        lam = lam + self._close(first, held, totals)
+        closed = self._close(lam, held, totals)
+        if closed is None:
+            return None
+        lam, totals = closed
         for i in self.ending.get(-1, ())[1:]:  # outputs at the start itself, but for the first
             lam = lam + self.g[i]
         return lam, totals
 
     def _zeros(self) -> Tensor:
-        return torch.zeros_like(self.like, requires_grad=False)
+        return torch.zeros_like(self.like.detach())
 
-    def _close(self, first: KeptStep, held: Tensor, totals: list[Tensor]) -> Tensor:
-        """Through the very first stage, which no step before shares."""
-        y0 = first.y0 if first.saved is None else None
-        if y0 is None:
-            saved = first.saved[0]
-        else:
-            self.stats.nfe_recomputed += 1
-            time = torch.full((), first.t0, dtype=y0.dtype, device=y0.device)
-            _, saved = self.dynamics.forward(time, y0)
+    def _close(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
+        """Through the very first stage; and whether func gives the same value there as it did."""
+        first = self.tape.steps[0]
+        y0 = self.like.detach()
+        t0 = torch.full((1,), first.t0, dtype=torch.float64, device=y0.device)
+        arguments = (self.queue.owner, t0, y0, first.k0, lam, held, totals)
+        key = ("close", self.way.key, signature(y0))
+        found = Programs.of(self.queue.owner).run(key, functools.partial(close, self.way), *arguments)
+        if found is None:
+            return None
+        lam, totals, off = found
+        self.stats.nfe_recomputed += 1
         self.stats.nfe_backward += 1
-        bar, delta = self.dynamics.vjp(saved, held)
-        for i, gradient in enumerate(self.dynamics.parameter_gradients([saved], [delta], None)):
-            if gradient is not None:
-                totals[i] = totals[i] + gradient
-        return bar
+        if first.saved is None:
+            refuse_unlike(float(off), y0.dtype, self.complain)  # host read
+        return lam, totals
 
     def _ended(self, n: int, lam: Tensor) -> Tensor:
         for i in self.ending.get(n, ()):

@@ -161,7 +161,11 @@ class DiscreteWalk:
             if not step.chained:
                 # A first stage of its own: the start, or after a jump of f.
                 self.back.kept, self.back.deltas = [], []
-                lam = lam + self.back.vjp(saved[0], held)
+                first = saved[0]
+                if first is None:  # it was evaluated in a compiled program
+                    time = torch.full((), step.t0, dtype=self.like.dtype, device=self.like.device)
+                    first = self._evaluate(time, self.like)[1]
+                lam = lam + self.back.vjp(first, held)
                 self.theta.add(self.back.kept, self.back.deltas)
                 held = None
         for i in self.ending.get(-1, ())[1:]:  # outputs at the start itself, but for the first

@@ -99,6 +99,7 @@ def _direct(problem: Problem) -> Answer:
         problem.stats.nfe += 1
         return problem.plain(t, z)
 
+    queue_for(problem, Direct())  # there is none: it says why
     field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
     t, z0, stats = problem.t, problem.z0, problem.stats
     timed = t.requires_grad and torch.is_grad_enabled()

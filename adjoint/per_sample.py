@@ -22,6 +22,7 @@ from ..solvers.trace import SampleTrace
 from .dense import SampleQuery
 from .dynamics import Dynamics
 from .event_gradient import differentiable_sample_event
+from .queueing import warn_idle
 from .request import Request
 from .sample_engine import SampleAnswer, SampleProblem, SampleWish, differentiate_samples
 from .wrap import check_independent_samples, wrap
@@ -31,6 +32,11 @@ def solve_samples(request: Request) -> Solution:
     """The solve; no sample raises, each has its status."""
     options, t, layout = request.options, request.t, request.layout
     check_independent_samples(request.func)
+    if options.compile or options.sync_every > 1:
+        warn_idle(
+            "compile=True" if options.compile else f"sync_every={options.sync_every}",
+            "stepping='per_sample' keeps its decisions on the device already, and looks once an attempt",
+        )
     problem = make_problem(request)
     answer = differentiate_samples(problem, options.gradient)
     n = len(answer.run.times)

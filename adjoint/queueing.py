@@ -29,13 +29,13 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
         return None
     reason = _not_queued(problem, gradient)
     if reason:
-        _warn("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
+        warn_idle("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
         return None
     owner, calls = None, None
     if wanted.compile:
         reason = _not_compiled(problem)
         if reason:
-            _warn("compile=True", reason)
+            warn_idle("compile=True", reason)
             if wanted.sync_every == 1:
                 return None
         else:
@@ -46,7 +46,7 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     keep = isinstance(gradient, Discrete) and gradient.keep == "stages" and gradient.checkpoints is None
     if isinstance(calls, ModuleCalls) or (owner is not None and wanted.sync_every > 1):
         keep = False  # stages are taken again in the program of the way back
-    return Queue(wanted.sync_every, owner, calls, keep, stages)
+    return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages)
 
 
 def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:
@@ -59,8 +59,8 @@ def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
     if forward is None or problem.theta_norm is not None or problem.reverse_observers:
         return None
     if forward.owner is None:
-        return Queue(forward.sync_every, keep=True)
-    return Queue(1, forward.owner, Augmented(forward.calls), keep=True)
+        return Queue(forward.sync_every, keep=True, keep_first=True)
+    return Queue(1, forward.owner, Augmented(forward.calls), keep=True, keep_first=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,5 +112,6 @@ def _not_compiled(problem: Problem) -> str:
     return ""
 
 
-def _warn(what: str, reason: str) -> None:
+def warn_idle(what: str, reason: str) -> None:
+    """Says why a wish for speed changes nothing."""
     warnings.warn(f"{what} does nothing here: {reason}.", AdamodeWarning, stacklevel=3)

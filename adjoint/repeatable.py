@@ -50,6 +50,10 @@ class LastEvaluation:
         again, _ = dynamics.forward(time, z)
         scale = k.abs().amax()
         off = torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
-        found = float(off)  # host read
-        if not found <= 1e3 * torch.finfo(k.dtype).eps:
-            complain(NotRepeatableError(found))
+        refuse_unlike(float(off), k.dtype, complain)  # host read
+
+
+def refuse_unlike(off: float, dtype: torch.dtype, complain: Callable[[NotRepeatableError], None]) -> None:
+    """Complains where two evaluations at one place differ, relatively, by more than rounding."""
+    if not off <= 1e3 * torch.finfo(dtype).eps:
+        complain(NotRepeatableError(off))

@@ -16,6 +16,7 @@ from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.events import Event
 from ..solvers.methods import get_method
 from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
+from ..solvers.order import channels_last
 from ..solvers.state import Layout, layout_of
 from ..solvers.tableau import Tableau
 from .dynamics import Dynamics, check_blocks
@@ -108,6 +109,8 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
         raise ArgumentTypeError("y0 of a Dynamics must be one tensor [K, B, *S].")
     if blocks:
         check_blocks(func, z0, "y0")
+        if z0.dim() == 5 and getattr(func, "channels_last", False):
+            z0 = channels_last(z0)
     tolerance = Tolerance(
         check_tolerance(options.rtol, "rtol", z0, layout), check_tolerance(options.atol, "atol", z0, layout)
     )

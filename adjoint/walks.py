@@ -19,7 +19,7 @@ from ..solvers.norms import Tolerance
 from ..solvers.output import Place
 from ..solvers.queued import Queue
 from ..solvers.solve import Settings, forward_solve
-from ..solvers.stepper import Step
+from ..solvers.stepper import Step, clock
 from .backsolve import StateAndAdjoint
 from .compiled_walk import CompiledWalk
 from .discrete import DiscreteWalk
@@ -76,19 +76,26 @@ def _discrete(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
         tableau = problem.settings.tableau
-        if again:
+        compiled_here = compiled and isinstance(tape, Tape) and watch is None
+        if again and not compiled_here:
             last.check(dynamics, problem.stats, problem.complain)
-        if compiled and isinstance(tape, Tape) and watch is None:
-            fast = CompiledWalk(dynamics, queue, tableau, tape, places, g, problem.stats, problem.z0)
+        if compiled_here:
+            fast = CompiledWalk(
+                dynamics, queue, tableau, tape, places, g, problem.stats, problem.z0, problem.complain
+            )
             found = fast.run()
             if found is not None:
                 return found
+            if again:
+                first = tape.steps[0]
+                last.kept = (clock(first.t0, problem.z0), problem.z0.detach(), first.k0)
+                last.check(dynamics, problem.stats, problem.complain)
         back = DiscreteWalk(
             dynamics, tableau, tape, places, g, problem.stats, want_theta=want, watch=watch, like=problem.z0
         )
         return back.run(), back.theta.result()
 
-    return Recording([tape, last] if again else [tape], walk)
+    return Recording([tape, last] if again and not compiled else [tape], walk)
 
 
 def _backsolve(

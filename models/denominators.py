@@ -22,11 +22,15 @@ from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Denominator:
-    """One kind: value(v, ε) → D, and derivative(v, D, ε) → dD/dv, both of v's shape."""
+    """One kind: value(v, ε) → D, and fall(v, D, ε) → −2 dD/dv, both new tensors of v's shape."""
 
     name: str
     value: Callable[[Tensor, float], Tensor]
-    derivative: Callable[[Tensor, Tensor, float], Tensor]
+    fall: Callable[[Tensor, Tensor, float], Tensor]
+
+    def derivative(self, v: Tensor, d: Tensor, eps: float) -> Tensor:
+        """dD/dv."""
+        return -0.5 * self.fall(v, d, eps)
 
 
 def _softplus(v: Tensor) -> Tensor:
@@ -38,36 +42,36 @@ def _exact(v: Tensor, eps: float) -> Tensor:
     return torch.rsqrt(v + eps)
 
 
-def _exact_derivative(v: Tensor, d: Tensor, eps: float) -> Tensor:
-    return -0.5 * d * d * d
+def _exact_fall(v: Tensor, d: Tensor, eps: float) -> Tensor:
+    return torch.pow(d, 3)
 
 
 def _softplus_value(v: Tensor, eps: float) -> Tensor:
     return 1 / (_softplus(v).sqrt() + eps)
 
 
-def _softplus_derivative(v: Tensor, d: Tensor, eps: float) -> Tensor:
+def _softplus_fall(v: Tensor, d: Tensor, eps: float) -> Tensor:
     # sigmoid/√softplus is 0/0 once softplus underflows (v ≤ −104 in float32); its limit is 0.
     root = _softplus(v).sqrt()
     quotient = torch.where(root > 0, torch.sigmoid(v) / root.clamp_min(torch.finfo(v.dtype).tiny), 0.0)
-    return -0.5 * d * d * quotient
+    return d * d * quotient
 
 
 def _sigmoid_value(v: Tensor, eps: float) -> Tensor:
     return 1 / (torch.sigmoid(v).sqrt() + eps)
 
 
-def _sigmoid_derivative(v: Tensor, d: Tensor, eps: float) -> Tensor:
+def _sigmoid_fall(v: Tensor, d: Tensor, eps: float) -> Tensor:
     s = torch.sigmoid(v)
-    return -0.5 * d * d * s.sqrt() * (1 - s)  # ds/dv = s(1 − s), and s/√s = √s
+    return d * d * s.sqrt() * (1 - s)  # ds/dv = s(1 − s), and s/√s = √s
 
 
 _KINDS = {
     kind.name: kind
     for kind in (
-        Denominator("exact", _exact, _exact_derivative),
-        Denominator("softplus", _softplus_value, _softplus_derivative),
-        Denominator("sigmoid", _sigmoid_value, _sigmoid_derivative),
+        Denominator("exact", _exact, _exact_fall),
+        Denominator("softplus", _softplus_value, _softplus_fall),
+        Denominator("sigmoid", _sigmoid_value, _sigmoid_fall),
     )
 }
 

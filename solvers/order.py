@@ -29,3 +29,8 @@ def flat_rows(rows: Tensor) -> Tensor:
     """[n, *S] of `rows_like` as [n, S's size]: each row as it lies in memory."""
     size = rows[0].numel() if len(rows) else 0
     return rows.as_strided((len(rows), size), (size, 1))
+
+
+def channels_last(z: Tensor) -> Tensor:
+    """[K, B, C, H, W] with each block's memory in the order [B, H, W, C], as convolutions like it best."""
+    return z.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)

@@ -22,15 +22,17 @@ from .errors import AdamodeWarning
 
 Program = Callable[..., Any]
 _NUMBER = itertools.count()
+BACKEND = "inductor"  # torch.compile's default; "aot_eager" traces alike, without generating code
 
 
 class Programs:
-    """The programs of one owner, by key; None where it could not be compiled."""
+    """The programs of one owner, by key; None where it could not be compiled. notes: what is known of it."""
 
     _all = WeakIdKeyDictionary()
 
     def __init__(self) -> None:
         self.known: dict[Hashable, Program | None] = {}
+        self.notes: dict[Hashable, Any] = {}
 
     @classmethod
     def of(cls, owner: Any) -> Programs:
@@ -52,7 +54,7 @@ class Programs:
                 return None if program is None else program(*arguments)
             except torch._dynamo.exc.FailOnRecompileLimitHit:  # the owner itself changed many times
                 del self.known[key]
-        program = torch.compile(_own_code(make()), fullgraph=True, dynamic=False)
+        program = torch.compile(_own_code(make()), fullgraph=True, dynamic=False, backend=BACKEND)
         try:
             found = program(*arguments)
         except Exception as error:  # dynamo, inductor and the C++ compiler raise dozens of unrelated types

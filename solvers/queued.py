@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .field import CountedField
 from .kept import KeptStages, Recipe, as_strided_like, recipe_of
 from .loop import OnAccept, OnAttempt, Outcome, Stats, Stop
 from .norms import Tolerance
 from .programs import Programs, signature
-from .resident import Attempted, Bounds, Clock, March, Rules, attempt
+from .resident import Attempted, Bounds, Clock, March, Rules, attempt, begin
 from .status import Status
-from .step import StageBuffer, StepResult
+from .step import Field, StageBuffer, StepResult, rk_step
 from .stepper import RungeKuttaStepper, Step, stage_times
+from .tableau import Tableau
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Queue:
     sync_every: attempts between two looks of the host.  owner: a dynamics to compile (None: eager), and
     calls: how a program evaluates it, evaluate(owner, t, z) → (dz, saved).
     keep: what the field saves at each stage is wanted (compiled, n > 1: it never is).
+    keep_first: so is what it saves at the very first.
     with_stages: the k_i are wanted (outputs inside steps, dense output, a trace).
     """
 
@@ -40,6 +43,7 @@ class Queue:
     owner: Any = None
     calls: Any = None
     keep: bool = False
+    keep_first: bool = False
     with_stages: bool = False
 
 
@@ -80,11 +84,9 @@ class QueuedMarch:
     """
 
     def __init__(self, stepper: RungeKuttaStepper, rules: Rules, queue: Queue, stats: Stats):
-        assert stepper.first is not None
         assert stepper.tolerance is not None
         self.stepper, self.rules, self.queue, self.stats = stepper, rules, queue, stats
-        self.y, self.first = stepper.y, stepper.first
-        self.k = as_strided_like(self.first[0], self.y)
+        self.y, self.first = stepper.y, None
         self.chained, self.before = False, None
         tolerance: Tolerance = stepper.tolerance
         self.rtol, self.atol = (
@@ -93,35 +95,70 @@ class QueuedMarch:
         )
         self.owner = queue.owner
         self.recipe: Recipe | None = None
-        if self.owner is not None and queue.keep and queue.sync_every == 1:
-            assert stepper.first_time is not None
-            self.recipe = recipe_of(self.first[1], stepper.first_time, self.y)
+
+    def _begin(self, t0: float, end: float, dt0: float | None) -> Tensor:
+        """The first evaluation and the first step; the clock to begin with.
+
+        The first time it is not compiled: what func returns is checked, and told apart (`recipe_of`).
+        """
+        stepper, found = self.stepper, None
+        key = ("begin", self.rules, signature(self.y, self.rtol, self.atol))
+        programs = None if self.owner is None else Programs.of(self.owner)
+        compiled = programs is not None and dt0 is None and not self.queue.keep_first
+        if compiled:
+            arguments = (self.owner, self._on_device([t0, end]), self.y, self.rtol, self.atol)
+            make = functools.partial(_begin_program, self.rules, self.queue.calls)
+            if programs.known.get(key) is not None and key in programs.notes:
+                with torch.no_grad():
+                    found = programs.run(key, make, *arguments)
+                self.recipe = programs.notes[key]
+        if found is not None:
+            self.k, clock = found
+            self.stats.nfe += 2
+        else:
+            stepper.restart(t0)
+            assert stepper.first is not None
+            self.first = stepper.first
+            dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
+            self.k = as_strided_like(self.first[0], self.y)
+            dt0 = min(dt0, self.rules.controller.dt_max)
+            clock = self._on_device([t0, dt0, 1.0, 1.0] + [0.0] * (len(Clock) - 4))
+            if programs is not None:
+                self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)
+                if compiled and key not in programs.known:
+                    with torch.no_grad():
+                        programs.run(key, make, *arguments)  # for the next time
+        if not (self.queue.keep and self.queue.sync_every == 1):
+            self.recipe = None
+        return clock
 
     def march(
         self,
-        dt0: float,
+        dt0: float | None,
         t0: float,
         stops: Sequence[Stop],
         max_steps: int,
         on_accept: OnAccept,
         on_attempt: OnAttempt | None,
     ) -> Outcome:
-        """Steps from t0 over all stops to the last: as `loop.march`."""
+        """Steps from t0 over all stops to the last: as `loop.march`. dt0: None for Hairer's."""
         end = stops[-1].t
         direction = math.copysign(1.0, end - t0)
         span = abs(end - t0) if math.isfinite(end) else 0.0
-        dt = self.stats.dt_first = min(dt0, self.rules.controller.dt_max)
-        clock = self._on_device([t0, dt, 1.0, 1.0] + [0.0] * (len(Clock) - 4))
-        t = t0
+        clock = self._begin(t0, end, dt0)
+        t, dt = t0, math.nan
         for stop in stops:
             bounds = Bounds(self._on_device([stop.t, direction, span]), self.rtol, self.atol)
-            clock = torch.cat((clock[: Clock.STATE], clock.new_zeros(len(Clock) - Clock.STATE)))
+            if stop is not stops[0]:
+                clock = torch.cat((clock[: Clock.STATE], clock.new_zeros(len(Clock) - Clock.STATE)))
             state = March.UNDER_WAY
             while state == March.UNDER_WAY:
                 room = min(self.queue.sync_every, max_steps - int(self.stats.n_steps))
                 if room <= 0:
                     return Outcome(Status.MAX_STEPS, t, dt)
                 clock, rows, records = self._attempts(bounds, clock, room)
+                if math.isnan(dt):
+                    self.stats.dt_first = rows[0][Clock.ASKED]
                 for row, record in zip(rows, records, strict=True):
                     t, dt, state = row[Clock.T], row[Clock.DT], March(int(row[Clock.STATE]))
                     assert row[Clock.TRIED] or state != March.UNDER_WAY, row
@@ -160,16 +197,18 @@ class QueuedMarch:
 
     def _step(self, row: list[float], record: Record) -> QueuedStep:
         tableau = self.rules.tableau
-        stages: Any = _Absent(record.k1, tableau.n_stages)
+        field = self.stepper.field
+        bare = field.field if isinstance(field, CountedField) else field
+        stages: Any = _LateStages(bare, tableau, record, row[Clock.T0], row[Clock.T1])
         if record.stages is not None:
             numeric = self.stepper.numeric
             stages = StageBuffer(numeric, record.y0, row[Clock.T1] - row[Clock.T0], record.stages)
             stages.count = tableau.n_stages
         saved = record.saved
         if saved is None:
-            saved = [None if self.chained else self.first[1]] + [None] * (tableau.n_stages - 1)
-        else:
-            saved.begin(self.before if self.chained else self.first[1])
+            saved = _Saved([None] * tableau.n_stages)
+        own = None if self.first is None else self.first[1]
+        saved.begin(self.before if self.chained else own)
         result = StepResult(record.y1, stages, saved)
         step = QueuedStep(
             row[Clock.T0],
@@ -278,16 +317,35 @@ class _Saved(list):
         return self[-1]
 
 
-class _Absent:
-    """Stages that were not handed out: the last, f(t1, y1), is there, the others are not."""
+class _LateStages:
+    """Stages that were not handed out: evaluated anew where one is asked for (an error's explanation);
+    the last, f(t1, y1), is there."""
 
-    def __init__(self, last: Tensor, n: int):
-        self.last, self.n = last, n
+    def __init__(self, field: Field, tableau: Tableau, record: Record, t0: float, t1: float):
+        self.field, self.tableau, self.record, self.ends = field, tableau, record, (t0, t1)
+        self.buffer: StageBuffer | None = None
 
     def get(self, i: int) -> Tensor:
-        """The last one."""
-        assert i in (self.n - 1, -1), "this step's stages were not asked for"
-        return self.last
+        """k_i."""
+        return self.record.k1 if i == self.tableau.n_stages - 1 else self._all().get(i)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._all(), name)
+
+    def _all(self) -> StageBuffer:
+        if self.buffer is None:
+            (t0, t1), y, first = self.ends, self.record.y0, (self.record.k0, None)
+            times = stage_times(t0, t1, self.tableau, y)
+            self.buffer = StageBuffer(self.tableau.numeric(y.dtype, y.device), y, t1 - t0)
+            rk_step(self.field, y, first, times, self.tableau, self.buffer)
+        return self.buffer
+
+
+def _begin_program(rules: Rules, calls: Any) -> Any:
+    def begin_once(owner: Any, ends: Tensor, y: Tensor, rtol: Tensor, atol: Tensor) -> Any:
+        return begin(rules, functools.partial(calls.evaluate, owner), ends, y, rtol, atol)
+
+    return begin_once
 
 
 def _single_program(rules: Rules, calls: Any, recipe: Recipe | None) -> Any:
@@ -332,7 +390,7 @@ def _loop_program(rules: Rules, calls: Any) -> Any:
             every = () if made.stages is None else (made.stages,)
             return (i + 1, made.clock, made.y, made.k, *every)
 
-        n = rules.tableau.n_stages
+        n = len(rules.tableau.rows())
         every = (y.new_zeros((n, *y.shape)),) if rules.with_stages else ()
         start = (torch.zeros((), dtype=torch.int64, device=y.device), clock.clone(), y.clone(), k.clone())
         _, *found = while_loop(goes_on, body, (*start, *every), ())

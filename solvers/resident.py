@@ -29,7 +29,7 @@ class Clock(enum.IntEnum):
     T, DT: time and |dt| to try next.  E1, E2: error ratios of the last two accepted steps.
     AFTER: the last attempt was rejected.  BAD: … for a stage that is not finite.  STATE: a `March`.
     T0, T1: the attempt went from T0 to T1.  RATIO: its error ratio.  TRIED: it was made at all.
-    ACCEPTED, FINITE: 0 or 1.
+    ACCEPTED, FINITE: 0 or 1.  ASKED: DT before it.
     """
 
     T = 0
@@ -45,6 +45,7 @@ class Clock(enum.IntEnum):
     TRIED = 10
     ACCEPTED = 11
     FINITE = 12
+    ASKED = 13
 
 
 class March(enum.IntEnum):
@@ -130,7 +131,7 @@ def attempt(
     last = stages.get(tableau.n_stages - 1)
     every = None
     if rules.with_stages:
-        every = torch.stack([stages.get(i) for i in range(tableau.n_stages)])
+        every = stages.k if isinstance(stages, StageBuffer) else _buffer(rules, stages)
     return Attempted(
         after_it,
         torch.where(fine, result.y1, y),
@@ -140,6 +141,12 @@ def attempt(
         result.saved[1:],
         every,
     )
+
+
+def _buffer(rules: Rules, stages: StageList) -> Tensor:
+    """The stages in one tensor, with room for those that only a dense output needs."""
+    n, more = rules.tableau.n_stages, len(rules.tableau.c_dense)
+    return torch.stack([stages.get(i) for i in range(n)] + [torch.zeros_like(stages.get(0))] * more)
 
 
 def settled(x: Tensor) -> Tensor:
@@ -212,5 +219,41 @@ def _clock_after(
             go.double(),
             fine.double(),
             finite.double(),
+            clock[Clock.DT],
         )
     )
+
+
+def begin(
+    rules: Rules, field: Field, ends: Tensor, y: Tensor, rtol: Tensor, atol: Tensor
+) -> tuple[Tensor, Tensor]:
+    """f(t0, y0) and the clock to begin with, its step by Hairer's estimate: as `initial_step`.
+
+    ends: float64 [t0, end].
+    """
+    t0, end = ends.unbind()
+    direction, span = torch.sign(end - t0), (end - t0).abs()
+    k = settled(field(t0.to(y.dtype), y)[0])
+    scale = Tolerance(rtol, atol).scale(y)
+
+    def size(x: Tensor) -> Tensor:
+        return rules.norm(x.double() / scale.double()).double()
+
+    d0, d1 = settled(size(y)), settled(size(k))
+    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+    h0 = settled(torch.minimum(h0, span))
+    step = (direction * h0).to(y.dtype)
+    time = t0.to(y.dtype) + step
+    last = end.to(y.dtype)
+    time = torch.where(direction > 0, torch.minimum(time, last), torch.maximum(time, last))
+    k1 = field(settled(time), settled(y + step * k))[0]
+    steepest = torch.maximum(d1, size(k1 - k) / h0)
+    h1 = torch.where(
+        steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / rules.tableau.error_order)
+    )
+    h = torch.minimum(100.0 * h0, h1)
+    h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
+    h = torch.where(h > 0, torch.minimum(h, span), 1e-6 * span.clamp(max=1.0))
+    zero, one = torch.zeros_like(t0), torch.ones_like(t0)
+    rest = [zero] * (len(Clock) - 4)
+    return k, torch.stack((t0, h.clamp(max=rules.controller.dt_max), one, one, *rest))

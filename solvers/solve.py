@@ -244,9 +244,11 @@ def _march(
 ) -> Outcome:
     """Chooses the grid or the first step, and runs the loop."""
     t0, end = times[0], times[-1]
+    accept, attempt = collector.accept, collector.attempt
+    if settings.queue is not None:
+        return _march_queued(stepper, times, settings, stats, collector)
     stepper.restart(t0, after_jump=t0 in settings.jump_at or settings.perturb)
     driven = stepper if wrap is None else wrap(stepper)
-    accept, attempt = collector.accept, collector.attempt
     if settings.fixed:
         assert settings.grid is not None
         stops = stops_of(t0, end, settings)
@@ -259,14 +261,21 @@ def _march(
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end, before_jump=end in settings.jump_at)
-    if settings.queue is not None:
-        rules = Rules(
-            settings.tableau, stepper.numeric, settings.norm, settings.controller, settings.queue.with_stages
-        )
-        queued = QueuedMarch(stepper, rules, settings.queue, stats)
-        return queued.march(dt0, t0, stops_of(t0, end, settings), settings.max_steps, accept, attempt)
     pace = Pace(settings.controller, settings.tableau.error_order, dt0)
     return march(driven, pace, t0, stops_of(t0, end, settings), settings.max_steps, stats, accept, attempt)
+
+
+def _march_queued(
+    stepper: RungeKuttaStepper, times: Sequence[float], settings: Settings, stats: Stats, collector: Collector
+) -> Outcome:
+    """The loop whose attempts decide for themselves."""
+    assert settings.queue is not None
+    rules = Rules(
+        settings.tableau, stepper.numeric, settings.norm, settings.controller, settings.queue.with_stages
+    )
+    t0, stops = times[0], stops_of(times[0], times[-1], settings)
+    queued = QueuedMarch(stepper, rules, settings.queue, stats)
+    return queued.march(settings.dt0, t0, stops, settings.max_steps, collector.accept, collector.attempt)
 
 
 def _check_fixed(run: Run, stats: Stats) -> None:

@@ -119,6 +119,8 @@ def _changes(node: ast.expr, names: set[str]) -> Iterator[tuple[str, str]]:
         elif isinstance(node.op, ast.Mult):
             yield "factor", f"({left})"
             yield "factor", f"({right})"
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        yield from _of_call(node, node.func)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield "sign", f"({_text(node.operand)})"
     elif isinstance(node, ast.Constant) and type(node.value) is int:
@@ -128,6 +130,24 @@ def _changes(node: ast.expr, names: set[str]) -> Iterator[tuple[str, str]]:
             known = [name for name in group if name in names]
             if node.id in known and len(known) > 1:
                 yield "name", known[(known.index(node.id) + 1) % len(known)]
+
+
+def _of_call(node: ast.Call, func: ast.Attribute) -> Iterator[tuple[str, str]]:
+    """The same of an operation written as a call: torch.add(x, y), x.mul_(y), x.neg_()."""
+    owner, texts = _text(func.value), [_text(x) for x in node.args]
+    if func.attr in ("neg", "neg_"):
+        yield "sign", owner
+    elif func.attr in ("mul_", "addcmul_"):
+        yield "factor", owner
+    elif owner == "(torch)" and func.attr == "add":
+        yield "sign", f"({texts[0]} - {texts[1]})"
+    elif owner == "(torch)" and func.attr == "mul":
+        yield "factor", f"{texts[0]}.clone()"
+        yield "factor", f"{texts[1]}.clone()"
+    elif owner == "(torch)" and func.attr == "addcmul":
+        yield "factor", f"{texts[0]}.clone()"
+        yield "factor", f"({texts[0]} + {texts[1]})"
+        yield "factor", f"({texts[0]} + {texts[2]})"
 
 
 def _text(node: ast.expr) -> str:

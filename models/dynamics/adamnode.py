@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ...adjoint.dynamics import Dynamics
 from ...solvers.errors import ArgumentError, nearest
 from ..denominators import check_eps, get_denominator
-from ..fields.field import as_field, stacked
+from ..fields.field import as_field
 from ..transforms import Sigmoid, raw_parameter
+from .blocks import fitted, grouped, paired, total
 
 FORMS = ("exact", "paper", "paper-rates")
 
@@ -65,46 +66,58 @@ class AdamODE(nn.Module, Dynamics):
         """(raw_alpha, raw_beta, the field's parameters …)."""
         return (self.raw_alpha, self.raw_beta, *self.field.theta())
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
+        return getattr(self.field, "channels_last", False)
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above; NaN where D leaves its domain (v + ε < 0)."""
         h, m, v = z.unbind(0)
-        a, b = Sigmoid.value(self.raw_alpha), Sigmoid.value(self.raw_beta)
         f, acts = self.field.forward(t, h)
+        f = fitted(f, z)
         d = get_denominator(self.denominator).value(v, self.eps)
-        dz = torch.stack((-m * d, -a * (f + m), b * (f * f - v)))
-        return dz, (acts, f, m, v, d, a, b)
+        minus_a, minus_b = Sigmoid.value(self.raw_alpha).neg(), Sigmoid.value(self.raw_beta).neg()
+        dh = torch.mul(m, d).neg_()
+        dm = torch.add(f, m).mul_(minus_a)
+        dv = torch.addcmul(v, f, f, value=-1).mul_(minus_b)
+        return torch.stack((dh, dm, dv)), (acts, f, m, v, d, minus_a, minus_b)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """(z̄, (the field's deltas, A's and B's integrands [B])), with one VJP of the field."""
-        (acts, f, m, v, d, a, b), (a_h, a_m, a_v) = saved, cotangent.unbind(0)
-        d_prime = get_denominator(self.denominator).derivative(v, d, self.eps)
-        h_bar, deltas = self.field.vjp(acts, self._c(f, a, b, a_m, a_v))
-        m_bar = -d * a_h - a * a_m  # ∂h'/∂m = −D, ∂m'/∂m = −A
-        v_bar = -m * d_prime * a_h - b * a_v  # ∂h'/∂v = −m·D', ∂v'/∂v = −B
-        rate_a = -(a_m * (f + m)).flatten(1).sum(1)  # ∂m'/∂A = −(f + m)
-        rate_b = (a_v * (f * f - v)).flatten(1).sum(1)  # ∂v'/∂B = f² − v
-        return torch.stack((h_bar, m_bar, v_bar)), (deltas, rate_a, rate_b)
+        """(z̄, (the field's deltas, a_m, a_v)), with one VJP of the field."""
+        (acts, f, m, v, d, minus_a, minus_b), (a_h, a_m, a_v) = saved, cotangent.unbind(0)
+        m_bar = torch.mul(a_m, minus_a)  # ∂m'/∂m = −A
+        v_bar = torch.mul(a_v, minus_b)  # ∂v'/∂v = −B
+        h_bar, deltas = self.field.vjp(acts, self._c(f, m_bar, v_bar, a_m, a_v))
+        m_bar.addcmul_(d, a_h, value=-1)  # ∂h'/∂m = −D
+        fall = get_denominator(self.denominator).fall(v, d, self.eps)  # −2 D'
+        v_bar.addcmul_(fall.mul_(m), a_h, value=0.5)  # ∂h'/∂v = −m·D'
+        return torch.stack((h_bar, m_bar, v_bar)), (deltas, a_m, a_v)
 
-    def _c(self, f: Tensor, a: Tensor, b: Tensor, a_m: Tensor, a_v: Tensor) -> Tensor:
+    def _c(self, f: Tensor, from_m: Tensor, from_v: Tensor, a_m: Tensor, a_v: Tensor) -> Tensor:
+        """The field's cotangent; from_m = −A a_m, from_v = −B a_v."""
         if self.adjoint_form == "paper":
             return a_v - a_m
         if self.adjoint_form == "paper-rates":
-            return b * a_v - a * a_m
-        return 2 * b * f * a_v - a * a_m  # ∂m'/∂f = −A, ∂v'/∂f = 2B f
+            return from_m - from_v
+        return torch.addcmul(from_m, f, from_v, value=-2)  # ∂m'/∂f = −A, ∂v'/∂f = 2B f
 
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """(raw_alpha's, raw_beta's, the field's …), None for what is frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
-        rates = [self._rate(raw, [d[i] for d in deltas], weights) for i, raw in self._raw()]
-        return (*rates, *field)
-
-    def _raw(self) -> tuple[tuple[int, Tensor], ...]:
-        return (1, self.raw_alpha), (2, self.raw_beta)
-
-    @staticmethod
-    def _rate(raw: Tensor, integrands: list[Tensor], weights: Tensor | None) -> Tensor | None:
-        if not raw.requires_grad:
-            return None
-        return stacked(integrands, weights).sum() * Sigmoid.derivative(raw)  # dA/dθ = A(1 − A)
+        alpha, beta = self.raw_alpha, self.raw_beta
+        if not (alpha.requires_grad or beta.requires_grad):
+            return (None, None, *field)
+        stages = [(f, m, v, a_m, a_v) for (_, f, m, v, *_), (_, a_m, a_v) in zip(saved, deltas, strict=True)]
+        rate_a, rate_b = [], []
+        for (f, m, v, a_m, a_v), weight in grouped(stages, weights):
+            rate_a.append(paired(a_m, f + m, weight))  # ∂m'/∂A = −(f + m)
+            rate_b.append(paired(a_v, torch.addcmul(v, f, f, value=-1), weight))  # ∂v'/∂B = f² − v
+        (*_, minus_a, minus_b), *_ = saved  # −dA/dθ = −A(1 − A)
+        return (
+            total(rate_a) * torch.addcmul(minus_a, minus_a, minus_a) if alpha.requires_grad else None,
+            total(rate_b) * torch.addcmul(minus_b, minus_b, minus_b) if beta.requires_grad else None,
+            *field,
+        )

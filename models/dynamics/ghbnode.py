@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ...adjoint.dynamics import Dynamics
 from ...solvers.errors import ArgumentError, nearest
-from ..fields.field import as_field, stacked
+from ..fields.activations import get_activation
+from ..fields.field import as_field
 from ..transforms import Sigmoid, Softplus, raw_parameter
+from .blocks import fitted, grouped, paired, total
 
 BOUND = 5.0  # of hardtanh, as the authors' code has it
 
@@ -52,39 +54,50 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
         """(raw_gamma, raw_xi, the field's parameters …)."""
         return (self.raw_gamma, self.raw_xi, *self.field.theta())
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
+        return getattr(self.field, "channels_last", False)
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
         h, m = z.unbind(0)
         f, acts = self.field.forward(t, h)
         gamma, xi = self.gamma, self.xi
-        s = torch.tanh(-m) if self.activation == "tanh" else (-m).clamp(-BOUND, BOUND)
-        return torch.stack((s, f - gamma * m + xi * h)), (acts, h, m, s, gamma, xi)
+        s = m.neg()
+        s = s.tanh_() if self.activation == "tanh" else s.clamp_(-BOUND, BOUND)
+        dm = torch.addcmul(fitted(f, z), m, gamma, value=-1).addcmul_(h, xi)
+        return torch.stack((s, dm)), (acts, h, m, s, gamma, xi)
 
-    def _slope(self, m: Tensor, s: Tensor) -> Tensor:
-        """σ'(−m)."""
+    def _down(self, a_h: Tensor, m: Tensor, s: Tensor) -> Tensor:
+        """a_h σ'(−m)."""
         if self.activation == "tanh":
-            return 1 - s * s
-        return (m.abs() < BOUND).to(m.dtype)
+            return get_activation("tanh").backward(a_h, s)
+        return a_h * (m.abs() < BOUND)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """(z̄, (the field's deltas, γ's and ξ's integrands [B])), with one VJP of the field."""
-        (acts, h, m, s, gamma, xi), (a_h, a_m) = saved, cotangent.unbind(0)
+        """(z̄, (the field's deltas, a_m)), with one VJP of the field."""
+        (acts, _, m, s, gamma, xi), (a_h, a_m) = saved, cotangent.unbind(0)
         from_f, deltas = self.field.vjp(acts, a_m)
-        h_bar = from_f + xi * a_m  # ∂m'/∂h = f_h + ξ
-        m_bar = -self._slope(m, s) * a_h - gamma * a_m  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
-        rate_gamma = -(a_m * m).flatten(1).sum(1)  # ∂m'/∂γ = −m
-        rate_xi = (a_m * h).flatten(1).sum(1)  # ∂m'/∂ξ = h
-        return torch.stack((h_bar, m_bar)), (deltas, rate_gamma, rate_xi)
+        h_bar = torch.addcmul(from_f, a_m, xi)  # ∂m'/∂h = f_h + ξ
+        m_bar = self._down(a_h, m, s).addcmul_(a_m, gamma).neg_()  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
+        return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """(raw_gamma's, raw_xi's, the field's …), None for what is frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
-        own = []
-        for i, raw, transform in ((1, self.raw_gamma, Sigmoid), (2, self.raw_xi, Softplus)):
-            value = None
-            if raw.requires_grad:
-                value = stacked([d[i] for d in deltas], weights).sum() * transform.derivative(raw)
-            own.append(value)
-        return (*own, *field)
+        raw_gamma, raw_xi = self.raw_gamma, self.raw_xi
+        if not (raw_gamma.requires_grad or raw_xi.requires_grad):
+            return (None, None, *field)
+        stages = [(h, m, a_m) for (_, h, m, *_), (_, a_m) in zip(saved, deltas, strict=True)]
+        rate_gamma, rate_xi = [], []
+        for (h, m, a_m), weight in grouped(stages, weights):
+            rate_gamma.append(paired(a_m, m.neg(), weight))  # ∂m'/∂γ = −m
+            rate_xi.append(paired(a_m, h.clone(), weight))  # ∂m'/∂ξ = h
+        return (
+            total(rate_gamma) * Sigmoid.derivative(raw_gamma) if raw_gamma.requires_grad else None,
+            total(rate_xi) * Softplus.derivative(raw_xi) if raw_xi.requires_grad else None,
+            *field,
+        )

@@ -30,6 +30,11 @@ class SecondOrderODE(nn.Module, Dynamics):
         """The field's parameters."""
         return tuple(self.field.theta())
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
+        return getattr(self.field, "channels_last", False)
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
         h, v = z.unbind(0)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...solvers.errors import ArgumentError, DynamicsError
 from .activations import get_activation
-from .field import Field, Gradients, stacked
+from .field import Field, Gradients, weights_of
+from .products import layer_gradients, weighted
 
 
 class Conv(Field):
@@ -18,7 +19,10 @@ class Conv(Field):
 
     channels: of h, [B, channels, H, W].  hidden: of the two layers between.  C₁, C₃ are 1×1,
     C₂ is 3×3 with zero padding.  out_channels: of f, channels unless given.
+    All layers work on channels-last memory: the 1×1 ones are then matrix products without a copy.
     """
+
+    channels_last = True
 
     def __init__(
         self, channels: int, hidden: int, *, out_channels: int | None = None, activation: str = "relu"
@@ -50,41 +54,54 @@ class Conv(Field):
         return self.layers[-1](torch.cat((x, time), dim=1))
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """(f, (t, [input of each layer])): the time channel is folded into a bias."""
+        """(f, (t, [input of each layer, channels last])): the time channel is folded into a bias.
+
+        f has h's order of memory, channels-last or plain.
+        """
         self._check(h)
-        sigma = get_activation(self.activation).value
-        inputs, x = [], h
-        for i, layer in enumerate(self.layers):
-            inputs.append(x.to(layer.weight.dtype))  # under autocast x is shorter; the VJP is not
-            x = _convolve(layer, t, x)
-            if i < len(self.layers) - 1:
-                x = sigma(x)
-        return x, (t, inputs)
+        sigma = get_activation(self.activation)
+        layers = weights_of(self.layers)
+        dtype, inputs = layers[0][0].dtype, []
+        x = h.permute(0, 2, 3, 1).contiguous()  # [B, H, W, C]; no copy where h is channels-last
+        for i, (weight, bias) in enumerate(layers):
+            inputs.append(
+                x if x.dtype is dtype else x.to(dtype)
+            )  # under autocast x is shorter; the VJP is not
+            x = _one(weight, bias, t, x) if i != 1 else _three(weight, bias, t, x)
+            if i < len(layers) - 1:
+                x = sigma.in_place(x)
+        return _ordered(x, h), (t, inputs)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """δ₃ = c; x̄ = Cᵀδ; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ₁, δ₂, δ₃]."""
+        """δ₃ = c; x̄ = Cᵀδ; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ₁, δ₂, δ₃], channels last."""
         _, inputs = saved
         backward = get_activation(self.activation).backward
-        delta, deltas = cotangent, [cotangent]
-        for i in range(len(self.layers) - 1, 0, -1):
-            delta = backward(_input_cotangent(self.layers[i], delta, inputs[i]), inputs[i])
-            deltas.append(delta)
-        return _input_cotangent(self.layers[0], delta, inputs[0]), deltas[::-1]
+        (first, _), (middle, _), (last, _) = weights_of(self.layers)
+        third = cotangent.permute(0, 2, 3, 1).contiguous()
+        dtype = cotangent.dtype
+        second = backward(_one_back(last, third, inputs[2]).to(dtype), inputs[2])
+        x_bar = _three_back(middle[:, :-1], second, inputs[1], [True, False, False])[0]
+        delta = backward(x_bar.permute(0, 2, 3, 1).to(dtype), inputs[1])
+        h_bar = _one_back(first, delta, inputs[0]).to(dtype)
+        return _ordered(h_bar, cotangent), [delta, second, third]
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """One convolution a layer over all stages; the time channel's part from Σ t δ."""
+        """The 1×1 layers' by products over all places, the 3×3 one's stage by stage."""
         found: list[Tensor | None] = []
-        for i, layer in enumerate(self.layers):
-            if not (layer.weight.requires_grad or layer.bias.requires_grad):
+        times = [t for t, _ in saved]
+        for i, (weight, bias) in enumerate(weights_of(self.layers)):
+            if not (weight.requires_grad or bias.requires_grad):
                 found += [None, None]
                 continue
-            delta = stacked([d[i] for d in deltas], weights)
-            weight_bar = None
-            if layer.weight.requires_grad:
-                x = stacked([inputs[i] for _, inputs in saved])
-                times = torch.cat([t.expand(inputs[0].shape[0], 1, 1, 1) for t, inputs in saved])
-                weight_bar = _weight_gradient(layer, delta, x, times)
-            found += [weight_bar, delta.sum((0, 2, 3)) if layer.bias.requires_grad else None]
+            delta, x = weighted([d[i] for d in deltas], weights), [inputs[i] for _, inputs in saved]
+            if i == 1:
+                weight_bar, bias_bar = _three_gradients(weight, delta, x, times)
+            else:
+                rows = [d.flatten(0, 2) for d in delta], [y.flatten(0, 2) for y in x]
+                weight_bar, bias_bar = layer_gradients(*rows, times)
+                weight_bar = weight_bar[:, :, None, None]
+            found.append(weight_bar if weight.requires_grad else None)
+            found.append(bias_bar if bias.requires_grad else None)
         return tuple(found)
 
     def _check(self, h: Tensor) -> None:
@@ -94,37 +111,67 @@ class Conv(Field):
             )
 
 
-def _convolve(layer: nn.Conv2d, t: Tensor, x: Tensor) -> Tensor:
-    """layer([x, t]) without the channel: a constant channel adds t times a map of its own kernel."""
-    channels = x.shape[1]
-    weight, time = layer.weight[:, :channels], layer.weight[:, channels:]
-    if t.ndim == 0 and layer.padding == (0, 0):  # the map is constant: a bias
-        return F.conv2d(x, weight, layer.bias + t * time[:, 0, 0, 0])
-    ones = x.new_ones(1, 1, *x.shape[2:])  # zero padding makes the map smaller at the border
-    shift = F.conv2d(ones, time, padding=layer.padding)
-    return F.conv2d(x, weight, layer.bias, padding=layer.padding) + t * shift
+def _ordered(x: Tensor, like: Tensor) -> Tensor:
+    """x, [B, H, W, C], as [B, C, H, W] in the order of memory of ``like``."""
+    x = x.permute(0, 3, 1, 2)
+    if like.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.contiguous()
 
 
-def _backward(layer: nn.Conv2d, delta: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> tuple:
+def _one(weight: Tensor, bias: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """The 1×1 layer as a matrix product over places; t acts as a bias. x, result: [B, H, W, C]."""
+    batch, height, width, channels = x.shape
+    kernel, time = weight[:, :-1, 0, 0], weight[:, -1, 0, 0]
+    if t.ndim == 0:
+        shifted = torch.addcmul(bias, t, time)
+        return torch.addmm(shifted, x.view(-1, channels), kernel.t()).view(batch, height, width, -1)
+    shifted = (bias + t.reshape(-1, 1) * time)[:, None]  # a bias for each sample
+    places = torch.baddbmm(shifted, x.view(batch, -1, channels), kernel.t().expand(batch, -1, -1))
+    return places.view(batch, height, width, -1)
+
+
+def _one_back(weight: Tensor, delta: Tensor, x: Tensor) -> Tensor:
+    # Into few columns the product is twice as fast from a weight laid out by column (50 → 5: 0.9 ms, 0.4).
+    kernel = weight[:, : x.shape[3], 0, 0].t().contiguous().t()
+    return torch.mm(delta.flatten(0, 2), kernel).view(x.shape)
+
+
+def _three(weight: Tensor, bias: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """The 3×3 layer without the constant channel, which adds t times a map of its own kernel."""
+    ones = x.new_ones(1, 1, *x.shape[1:3])  # zero padding makes the map smaller at the border
+    shift = F.conv2d(ones, weight[:, -1:], padding=1).permute(0, 2, 3, 1)
+    y = F.conv2d(x.permute(0, 3, 1, 2), _channels_last(weight[:, :-1]), bias, padding=1)
+    return y.permute(0, 2, 3, 1).contiguous().add_(t * shift)
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _three_back(weight: Tensor, delta: Tensor, x: Tensor, mask: list[bool]) -> tuple:
+    """`convolution_backward` of the 3×3 layer on [B, H, W, C]; what it returns is [B, C, H, W]."""
+    delta, x = delta.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
     return torch.ops.aten.convolution_backward(
-        delta, x, weight, None, layer.stride, layer.padding, layer.dilation, False, [0, 0], 1, mask
+        delta, x, _channels_last(weight), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask
     )
 
 
-def _input_cotangent(layer: nn.Conv2d, delta: Tensor, x: Tensor) -> Tensor:
-    weight = layer.weight[:, : x.shape[1]]
-    return _backward(layer, delta, x, weight, [True, False, False])[0]
-
-
-def _weight_gradient(layer: nn.Conv2d, delta: Tensor, x: Tensor, times: Tensor) -> Tensor:
-    """[out, in + 1, k, k]; the last channel's input is t · 1, so that Σ t δ over stages is enough."""
-    channels = x.shape[1]
-    # One product: Σ t δ over stages and samples, 5 times faster than multiply and sum.
-    summed = torch.mv(delta.flatten(1).t(), times.flatten()).view(1, *delta.shape[1:])
-    if layer.kernel_size == (1, 1):  # a matrix product, 2 to 3 times faster than the convolution
-        main = torch.einsum("nop,nip->oi", delta.flatten(2), x.flatten(2))
-        return torch.cat((main, summed.sum((0, 2, 3))[:, None]), dim=1)[:, :, None, None]
-    main = _backward(layer, delta, x, layer.weight[:, :channels], [False, True, False])[1]
-    ones = x.new_ones(1, 1, *x.shape[2:])
-    time = _backward(layer, summed, ones, layer.weight[:, channels:], [False, True, False])[1]
-    return torch.cat((main, time), dim=1)
+def _three_gradients(
+    weight: Tensor, deltas: list[Tensor], inputs: list[Tensor], times: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """([out, in + 1, 3, 3], [out]). The last channel's input is t · 1, so Σ δ and Σ t δ over samples do."""
+    main, maps, mask = None, None, [False, True, False]
+    for delta, x, t in zip(deltas, inputs, times, strict=True):
+        found = _three_back(weight[:, :-1], delta, x, mask)[1]
+        main = found if main is None else main.add_(found)
+        # Both sums in one product that reads δ once.
+        factors = t.reshape(-1).expand(len(delta)).to(delta.dtype)
+        sums = torch.mm(torch.stack((torch.ones_like(factors), factors)), delta.flatten(1))
+        maps = sums if maps is None else maps.add_(sums)
+    assert main is not None
+    assert maps is not None  # a step has a stage
+    plain, timed = maps.view(2, *deltas[0].shape[1:])
+    ones = timed.new_ones(1, *timed.shape[:2], 1)
+    column = _three_back(weight[:, -1:], timed[None], ones, mask)[1]
+    return torch.cat((main, column), dim=1), plain.sum((0, 1))

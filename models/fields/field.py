@@ -31,6 +31,7 @@ class Field(nn.Module, abc.ABC):
 
     channels_in: int | None = None
     channels_out: int | None = None
+    channels_last = False  # whether h, [B, C, H, W], is best in channels-last memory
 
     def __call__(self, t: Tensor, h: Tensor) -> Tensor:
         """f(t, h), differentiable by autograd."""
@@ -146,18 +147,27 @@ class AutogradField(nn.Module):
         return f
 
 
+def in_place() -> bool:
+    """Whether results may be written over memory of our own: nothing follows or traces the operations."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
+def weights_of(layers: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """(weight, bias) of each layer of a `nn.ModuleList`."""
+    if torch.compiler.is_compiling():
+        return [(layer.weight, layer.bias) for layer in layers]
+    found = []
+    for layer in layers._modules.values():
+        # `nn.Module.__getattr__` takes 1 µs. What is not there (a parametrisation, pruning) is asked for.
+        own = layer._parameters
+        weight, bias = own.get("weight"), own.get("bias")
+        found.append((layer.weight if weight is None else weight, layer.bias if bias is None else bias))
+    return found
+
+
 def per_sample(weights: Tensor, like: Tensor) -> Tensor:
     """Weights, 0-d or [B], shaped to multiply a tensor [B, …]."""
     return weights.reshape(-1, *(1,) * (like.ndim - 1)) if weights.ndim else weights
-
-
-def stacked(items: list[Tensor], weights: Tensor | None = None) -> Tensor:
-    """n tensors [B, …] as [nB, …], each stage (and sample) times its weight, [n] or [n, B]."""
-    whole = items[0] if len(items) == 1 else torch.cat(items)
-    if weights is None:
-        return whole
-    rows = weights if weights.ndim == 2 else weights[:, None].expand(-1, items[0].shape[0])
-    return whole * per_sample(rows.reshape(-1), whole)
 
 
 def as_field(field: Any, *, joined: int = 1) -> Any:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...solvers.errors import ArgumentError, DynamicsError
-from .field import Field, Gradients, stacked
+from .field import Field, Gradients
+from .products import layer_gradients, weighted
 
 
 def shrunk(layer: nn.Linear, scale: float) -> nn.Linear:
@@ -44,7 +45,10 @@ class Linear(Field):
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, x)."""
         self._check(h)
-        return torch.addmm(self.layer.bias, h, self.layer.weight.T), h.to(self.layer.weight.dtype)
+        weight = self.layer.weight
+        return torch.addmm(self.layer.bias, h, weight.t()), h if h.dtype is weight.dtype else h.to(
+            weight.dtype
+        )
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """x̄ = c W; deltas: c."""
@@ -55,11 +59,8 @@ class Linear(Field):
         weight, bias = self.layer.weight, self.layer.bias
         if not (weight.requires_grad or bias.requires_grad):
             return None, None
-        delta = stacked(deltas, weights)
-        return (
-            delta.T @ stacked(saved) if weight.requires_grad else None,
-            delta.sum(0) if bias.requires_grad else None,
-        )
+        weight_bar, bias_bar = layer_gradients(weighted(deltas, weights), saved)
+        return weight_bar if weight.requires_grad else None, bias_bar if bias.requires_grad else None
 
     def _check(self, h: Tensor) -> None:
         if h.ndim != 2 or h.shape[1] != self.channels_in:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...solvers.errors import ArgumentError, DynamicsError
 from .activations import get_activation
-from .field import Field, Gradients, stacked
+from .field import Field, Gradients, in_place, weights_of
+from .products import layer_gradients, weighted
 
 
 class MLP(Field):
@@ -53,45 +54,49 @@ class MLP(Field):
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, (t, [input of each layer])): the time column acts as a bias, h is not copied."""
         self._check(h)
-        sigma = get_activation(self.activation).value
+        sigma, fused = get_activation(self.activation), in_place()
+        layers = weights_of(self.layers)
+        dtype, last = layers[0][0].dtype, len(layers) - 1
         inputs, x = [], h
-        for i, layer in enumerate(self.layers):
-            inputs.append(x.to(layer.weight.dtype))  # under autocast x is shorter; the VJP is not
-            weight, bias = layer.weight, layer.bias
+        for i, (weight, bias) in enumerate(layers):
+            # Under autocast x is shorter; the VJP is not.
+            inputs.append(x if x.dtype is dtype else x.to(dtype))
             if i == 0 and self.time:
-                weight, bias = weight[:, : self.dim], bias + t * weight[:, self.dim]
-            x = torch.addmm(bias, x, weight.T)
-            if i < len(self.layers) - 1:
-                x = sigma(x)
+                weight, bias = weight[:, : self.dim], torch.addcmul(bias, t, weight[:, self.dim])
+            x = sigma.layer(x, weight, bias, fused=fused) if i < last else torch.addmm(bias, x, weight.t())
         return x, (t, inputs)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """δ_L = c; x̄ = δ W; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ_1, …, δ_L]."""
         _, inputs = saved
         backward = get_activation(self.activation).backward
+        layers, dtype = weights_of(self.layers), cotangent.dtype
         delta, deltas = cotangent, [cotangent]
-        for i in range(len(self.layers) - 1, 0, -1):
-            x_bar = (delta @ self.layers[i].weight).to(cotangent.dtype)  # autocast shortens products
+        for i in range(len(layers) - 1, 0, -1):
+            x_bar = torch.mm(delta, layers[i][0])
+            if x_bar.dtype is not dtype:  # autocast shortens products
+                x_bar = x_bar.to(dtype)
             delta = backward(x_bar, inputs[i])  # inputs[i] = σ's output
             deltas.append(delta)
-        h_bar = delta @ self.layers[0].weight[:, : self.dim]
-        return h_bar.to(cotangent.dtype), deltas[::-1]
+        first = layers[0][0]
+        h_bar = torch.mm(delta, first[:, : self.dim] if self.time else first)
+        deltas.reverse()
+        return (h_bar if h_bar.dtype is dtype else h_bar.to(dtype)), deltas
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """W̄ = Σ δ xᵀ and b̄ = Σ δ, one product a layer over all stages and samples."""
+        """W̄ = Σ δ xᵀ and b̄ = Σ δ over all stages and samples."""
         found: list[Tensor | None] = []
-        for i, layer in enumerate(self.layers):
-            if not (layer.weight.requires_grad or layer.bias.requires_grad):
+        for i, (weight, bias) in enumerate(weights_of(self.layers)):
+            if not (weight.requires_grad or bias.requires_grad):
                 found += [None, None]
                 continue
-            delta = stacked([d[i] for d in deltas], weights)
-            weight_bar = None
-            if layer.weight.requires_grad:
-                weight_bar = delta.T @ stacked([inputs[i] for _, inputs in saved])
-                if i == 0 and self.time:
-                    times = torch.cat([t.expand(inputs[0].shape[0], 1) for t, inputs in saved])
-                    weight_bar = torch.cat((weight_bar, delta.T @ times), dim=1)
-            found += [weight_bar, delta.sum(0) if layer.bias.requires_grad else None]
+            weight_bar, bias_bar = layer_gradients(
+                weighted([d[i] for d in deltas], weights),
+                [inputs[i] for _, inputs in saved],
+                [t for t, _ in saved] if i == 0 and self.time else None,
+            )
+            found.append(weight_bar if weight.requires_grad else None)
+            found.append(bias_bar if bias.requires_grad else None)
         return tuple(found)
 
     def _check(self, h: Tensor) -> None:

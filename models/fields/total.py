@@ -21,6 +21,7 @@ class Total(Field):
                 f"Total: give at least one field, all of one size; these have {sorted(sizes)}."
             )
         ((self.channels_in, self.channels_out),) = sizes
+        self.channels_last = any(part.channels_last for part in parts)
         self.parts = nn.ModuleList(parts)
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
