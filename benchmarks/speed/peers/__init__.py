@@ -1,0 +1,1 @@
+"""The other libraries, one file each, and our own ways beside them."""
