@@ -102,6 +102,7 @@ class KeptStages:
     def __init__(self, recipe: Recipe, times: list[Tensor], states: list[Tensor], lean: list[Any]):
         self.recipe, self.times, self.states, self.lean = recipe, times, states, lean
         self.first: Any = None
+        self.further: list[Any] = []
 
     def begin(self, first: Any) -> None:
         """Takes the first stage's: what was saved, or the `Last` of the step before."""
@@ -111,13 +112,19 @@ class KeptStages:
         """The last stage's."""
         return Last(self.recipe, self.times[-1], self.states[-1], self.lean[-1])
 
+    def append(self, saved: Any) -> None:
+        """Of a stage that only the dense output needs."""
+        self.further.append(saved)
+
     def __len__(self) -> int:
-        return len(self.states) + 1
+        return len(self.states) + 1 + len(self.further)
 
     def __getitem__(self, i: int) -> Any:
         if i == 0 or i == -len(self):
             return self.first.whole() if isinstance(self.first, Last) else self.first
-        j = i - 1 if i > 0 else len(self.states) + i
+        j = i - 1 if i > 0 else len(self) + i - 1
+        if j >= len(self.states):
+            return self.further[j - len(self.states)]
         return self.recipe.whole(self.times[j], self.states[j], self.lean[j])
 
 

@@ -22,7 +22,31 @@ from .errors import AdamodeWarning
 
 Program = Callable[..., Any]
 _NUMBER = itertools.count()
-BACKEND = "inductor"  # torch.compile's default; "aot_eager" traces alike, without generating code
+SMALL = 2048  # multiplications in a product, below which a loop in the kernel beats a call out of it
+
+
+def _small_product(a: Tensor, b: Tensor) -> Tensor:
+    """a b as a sum: inductor then makes one kernel of everything around it (a whole attempt, say)."""
+    if a.device.type != "cpu" or a.shape[0] * a.shape[1] * b.shape[1] > SMALL:
+        return NotImplemented
+    return (a[:, :, None] * b[None]).sum(1)
+
+
+def _small_product_plus(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    found = NotImplemented if beta != 1 or alpha != 1 else _small_product(a, b)
+    return found if found is NotImplemented else found + c
+
+
+def _inductor(graph: Any, inputs: Any) -> Any:
+    """torch.compile's default backend, small products written out."""
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    own = {torch.ops.aten.mm.default: _small_product, torch.ops.aten.addmm.default: _small_product_plus}
+    return compile_fx(graph, inputs, decompositions={**select_decomp_table(), **own})
+
+
+BACKEND: Any = _inductor  # "aot_eager" traces alike, without generating code
 
 
 class Programs:
