@@ -163,6 +163,34 @@ def close(way: Way) -> Callable[..., Any]:
     return close_once
 
 
+def row(way: Way) -> Callable[..., Any]:
+    """(owner, [n, 2] ends, [n, *S] y0, k0, λ, held, outputs, θ's sums) → (λ, held, θ's sums): the steps of
+    `loop` one after another, where a loop's condition would make the host wait."""
+
+    def step_back_row(
+        owner: Any,
+        ends: Tensor,
+        ys: Tensor,
+        ks: Tensor,
+        lam: Tensor,
+        held: Tensor,
+        outputs: tuple[Tensor, ...],
+        totals: list[Tensor],
+    ) -> Any:
+        for i in range(len(ys) - 1, -1, -1):
+            t0, t1 = ends[i].unbind()
+            dt = settled((t1 - t0).to(lam.dtype))
+            saved = _again(way, owner, _times(way, t0, t1, lam.dtype), dt, ys[i], ks[i])
+            added = None
+            if way.outputs:
+                lam, added = lam + outputs[2][i], Outputs(outputs[0][i], outputs[1][i])
+            lam, held, gradients = step_back(way, owner, saved, dt, lam, held, added)
+            totals = _added(totals, gradients)
+        return lam, held, totals
+
+    return step_back_row
+
+
 def loop(way: Way) -> Callable[..., Any]:
     """(owner, last, [n, 2] ends, [n, *S] y0, k0, λ, held, outputs, θ's sums) → (λ, held, θ's sums).
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..solvers.attempt_programs import loops_in_graph
 from ..solvers.errors import NotRepeatableError
 from ..solvers.interpolant import weights
 from ..solvers.kept import KeptStages
@@ -17,7 +18,7 @@ from ..solvers.output import Place
 from ..solvers.programs import Programs, signature
 from ..solvers.queued import Queue
 from ..solvers.tableau import Tableau
-from .compiled_step import Way, close, loop, single
+from .compiled_step import Way, close, loop, row, single
 from .dynamics import Dynamics
 from .record import Tape
 from .repeatable import refuse_unlike
@@ -110,8 +111,11 @@ class CompiledWalk:
 
     def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
         """Step by step."""
+        yield from self._each(range(len(self.tape.steps)), lam, held, totals)
+
+    def _each(self, group: range, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
         m = self.way.tableau.n_stages - 1
-        for n in range(len(self.tape.steps) - 1, -1, -1):
+        for n in reversed(group):
             step = self.tape.steps[n]
             lam = self._ended(n, lam)
             inside = self._outputs(n, step.dt) if n in self.inside else None
@@ -133,17 +137,22 @@ class CompiledWalk:
     def _loops(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
         """Groups of up to sync_every steps, each in one call."""
         m, n_steps, size = self.way.tableau.n_stages - 1, len(self.tape.steps), self.queue.sync_every
+        in_graph = loops_in_graph(self.like)
         for end in range(n_steps, 0, -size):
             group = range(max(end - size, 0), end)
+            if not in_graph and len(group) < size:
+                yield from self._each(group, lam, held, totals)
+                return
             lam = self._ended(end - 1, lam)
             steps = [self.tape.steps[n] for n in group]
             pad = [steps[-1]] * (size - len(steps))  # one program for groups of every length
             ends = torch.tensor([[s.t0, s.t1] for s in steps + pad], dtype=torch.float64)
             outputs = self._outputs_of(group, size)
             way = dataclasses.replace(self.way, outputs=bool(outputs))
+            last = (torch.tensor([len(steps) - 1]),) if in_graph else ()
             arguments = (
                 self.queue.owner,
-                torch.tensor([len(steps) - 1]).to(lam.device, non_blocking=True),
+                *last,
                 ends.to(lam.device, non_blocking=True),
                 torch.stack([s.y0 for s in steps + pad]),
                 torch.stack([s.k0 for s in steps + pad]),
@@ -152,8 +161,8 @@ class CompiledWalk:
                 outputs,
                 totals,
             )
-            key = ("loop back", way.key, size, signature(self.like))
-            found = Programs.of(self.queue.owner).run(key, functools.partial(loop, way), *arguments)
+            key, make = ("loop back", way.key, size, signature(self.like)), loop if in_graph else row
+            found = Programs.of(self.queue.owner).run(key, functools.partial(make, way), *arguments)
             yield found
             self.stats.nfe_backward += m * len(steps)
             self.stats.nfe_recomputed += m * len(steps)

@@ -1,8 +1,9 @@
 """The march whose attempts decide for themselves (`resident`): the host looks once for several of them.
 
 Three ways to make them, one result. Eager: n attempts are queued one after another. Compiled, n = 1: an
-attempt is one compiled call. Compiled, n > 1: the loop itself is in the compiled graph, and ends when
-the stop is reached, so nothing is attempted in vain.
+attempt is one compiled call. Compiled, n > 1: the loop itself is in the compiled graph. On the CPU it is a
+`while_loop` and ends when the stop is reached, so nothing is attempted in vain; elsewhere each turn of that
+would be a read of the host, so the n attempts are written out one after another.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .attempt_programs import begin_program, loop_program, loops_in_graph, row_program, single_program
 from .field import CountedField
 from .kept import KeptStages, Recipe, as_strided_like, recipe_of
 from .loop import OnAccept, OnAttempt, Outcome, Stats, Stop
 from .norms import Tolerance
 from .programs import Programs, signature
-from .resident import Attempted, Bounds, Clock, March, Rules, attempt, begin
+from .resident import Attempted, Bounds, Clock, March, Rules, attempt
 from .status import Status
 from .step import Field, StageBuffer, StepResult, rk_step
 from .stepper import RungeKuttaStepper, Step, stage_times
@@ -107,7 +109,7 @@ class QueuedMarch:
         compiled = programs is not None and dt0 is None and not self.queue.keep_first
         if compiled:
             arguments = (self.owner, self._on_device([t0, end]), self.y, self.rtol, self.atol)
-            make = functools.partial(_begin_program, self.rules, self.queue.calls)
+            make = functools.partial(begin_program, self.rules, self.queue.calls)
             if programs.known.get(key) is not None and key in programs.notes:
                 with torch.no_grad():
                     found = programs.run(key, make, *arguments)
@@ -265,7 +267,7 @@ class QueuedMarch:
             None if recipe is None else recipe.key,
             signature(self.y, self.rtol, self.atol),
         )
-        make = functools.partial(_single_program, self.rules, self.queue.calls, recipe)
+        make = functools.partial(single_program, self.rules, self.queue.calls, recipe)
         with torch.no_grad():
             tensors = (clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
             found = Programs.of(self.owner).run(key, make, self.owner, *tensors)
@@ -273,7 +275,7 @@ class QueuedMarch:
                 return None
             clock, y, k, y1, stages, states, times, lean = found
             row = clock.tolist()  # host read
-        self._count(row)
+        self._count()
         saved = None if recipe is None else KeptStages(recipe, times, states, lean)
         record = Record(self.y, self.k, y1, k, stages, saved)
         self.y, self.k = y, k
@@ -281,8 +283,12 @@ class QueuedMarch:
 
     def _looped(self, bounds: Bounds, clock: Tensor, room: int) -> Any:
         """Up to `room` attempts in one compiled call, the loop in the graph."""
-        key = ("loop", self.rules, signature(self.y, self.rtol, self.atol))
-        make = functools.partial(_loop_program, self.rules, self.queue.calls)
+        key = ("loop", self.rules, signature(self.y, self.rtol, self.atol), self.queue.sync_every)
+        make = functools.partial(loop_program, self.rules, self.queue.calls)
+        if not loops_in_graph(self.y):
+            if room < self.queue.sync_every:
+                return None  # the last few before max_steps
+            make = functools.partial(row_program, self.rules, self.queue.calls, room)
         with torch.no_grad():
             most = self._on_device([float(room)])
             tensors = (most, clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
@@ -292,17 +298,16 @@ class QueuedMarch:
             clocks, ys, ks, *stages = found
             rows = clocks.tolist()  # host read
         records, y, k = [], self.y, self.k
-        for i, row in enumerate(rows):
-            self._count(row)
+        for i in range(len(rows)):
+            self._count()
             records.append(Record(y, k, ys[i], ks[i], stages[0][i] if stages else None))
             y, k = ys[i], ks[i]
         self.y, self.k = y, k
         return clocks[-1], rows, records
 
-    def _count(self, row: list[float]) -> None:
-        """nfe, where calls were made inside a compiled program."""
-        if row[Clock.TRIED]:
-            self.stats.nfe += self.rules.tableau.n_stages - 1
+    def _count(self) -> None:
+        """nfe of an attempt, where calls were made inside a compiled program."""
+        self.stats.nfe += self.rules.tableau.n_stages - 1
 
 
 class _Saved(list):
@@ -339,61 +344,3 @@ class _LateStages:
             self.buffer = StageBuffer(self.tableau.numeric(y.dtype, y.device), y, t1 - t0)
             rk_step(self.field, y, first, times, self.tableau, self.buffer)
         return self.buffer
-
-
-def _begin_program(rules: Rules, calls: Any) -> Any:
-    def begin_once(owner: Any, ends: Tensor, y: Tensor, rtol: Tensor, atol: Tensor) -> Any:
-        return begin(rules, functools.partial(calls.evaluate, owner), ends, y, rtol, atol)
-
-    return begin_once
-
-
-def _single_program(rules: Rules, calls: Any, recipe: Recipe | None) -> Any:
-    nodes = [float(c) for c in rules.tableau.nodes()[1 : rules.tableau.n_stages]]
-
-    def attempt_once(
-        owner: Any, clock: Tensor, y: Tensor, k: Tensor, limits: Tensor, rtol: Tensor, atol: Tensor
-    ) -> Any:
-        field = functools.partial(calls.evaluate, owner)
-        made = attempt(rules, field, Bounds(limits, rtol, atol), clock, y, k, buffered=False)
-        states, times, lean = [], [], []
-        if recipe is not None:
-            t0, t1 = made.clock[Clock.T0], made.clock[Clock.T1]
-            states, lean = made.states, [recipe.lean(saved) for saved in made.saved]
-            times = [(t1 if c == 1 else t0 + c * (t1 - t0)).to(y.dtype) for c in nodes]
-        return made.clock, made.y, made.k, made.y1, made.stages, states, times, lean
-
-    return attempt_once
-
-
-def _loop_program(rules: Rules, calls: Any) -> Any:
-    from torch._higher_order_ops.while_loop import while_loop_stack_output_op as while_loop
-
-    def attempt_many(
-        owner: Any,
-        most: Tensor,
-        clock: Tensor,
-        y: Tensor,
-        k: Tensor,
-        limits: Tensor,
-        rtol: Tensor,
-        atol: Tensor,
-    ) -> Any:
-        bounds = Bounds(limits, rtol, atol)
-
-        def goes_on(i: Tensor, clock: Tensor, y: Tensor, k: Tensor, *stages: Tensor) -> Tensor:
-            return ((i < most) & (clock[Clock.STATE] == float(March.UNDER_WAY))).all()
-
-        def body(i: Tensor, clock: Tensor, y: Tensor, k: Tensor, *stages: Tensor) -> Any:
-            field = functools.partial(calls.evaluate, owner)
-            made = attempt(rules, field, bounds, clock, y, k, buffered=False)
-            every = () if made.stages is None else (made.stages,)
-            return (i + 1, made.clock, made.y, made.k, *every)
-
-        n = len(rules.tableau.rows())
-        every = (y.new_zeros((n, *y.shape)),) if rules.with_stages else ()
-        start = (torch.zeros((), dtype=torch.int64, device=y.device), clock.clone(), y.clone(), k.clone())
-        _, *found = while_loop(goes_on, body, (*start, *every), ())
-        return found
-
-    return attempt_many
