@@ -46,6 +46,18 @@ class StepBack:
     def __init__(self, dynamics: Dynamics, tableau: Tableau, numeric: Numeric, theta: ThetaSum, stats: Stats):
         self.dynamics, self.tableau, self.numeric = dynamics, tableau, numeric
         self.theta, self.stats = theta, stats
+        self.rows: Tensor | None = None
+
+    def _memory(self, lam: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Ȳ_0 … Ȳ_{m−1} and λ: where they are written, and what of them stage i is a product with."""
+        strides, m = dense_strides(lam), self.tableau.n_stages - 1
+        if self.rows is None or (self.rows.shape[1:], self.rows.stride()[1:]) != (lam.shape, strides):
+            self.rows = rows_like(m + 1, lam, strides)
+            flat = flat_rows(self.rows)
+            # Made once for all steps: each view costs as much as a small product.
+            self.parts = list(self.rows.unbind())
+            self.columns = [flat[i + 1 :].t() for i in range(m)]
+        return self.parts, self.columns
 
     def vjp(self, saved: Any, cotangent: Tensor) -> Tensor:
         """Ȳ of one stage; what θ gets of it is collected."""
@@ -66,21 +78,18 @@ class StepBack:
         k_bar[m] = _plus(k_bar[m], held, 1.0)
         if k_bar[m] is not None:
             lam = lam + self.vjp(saved[m], k_bar[m])  # Y_last is y1
-        strides = dense_strides(lam)
-        rows = rows_like(m + 1, lam, strides)
+        rows, columns = self._memory(lam)
         rows[m].copy_(lam)
-        flat = flat_rows(rows)
-        shared = isinstance(dt, float)
-        scaled = self.numeric.transposed * dt if shared else self.numeric.transposed
+        strides = rows[m].stride()
         for i in range(m - 1, -1, -1):
-            cotangent = torch.mv(flat[i + 1 :].t(), scaled[i, i + 1 :]).as_strided(lam.shape, strides)
-            if not shared:
-                cotangent = cotangent * dt
+            cotangent = torch.mv(columns[i], self.numeric.back_vectors[i]).as_strided(lam.shape, strides)
+            cotangent = cotangent.mul_(dt)
             if k_bar[i] is not None:
                 cotangent = cotangent + k_bar[i]
             if i > 0:
                 rows[i].copy_(self.vjp(saved[i], cotangent))
-        total = rows[1:].sum(0)
+        assert self.rows is not None
+        total = self.rows[1:].sum(0)
         self.theta.add(self.kept, self.deltas)
         return (total if y_bar is None else total + y_bar), cotangent
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,20 +15,25 @@ from torch import Tensor, nn
 
 from ..adjoint.gradient import Gradient
 from ..adjoint.solve import solve
-from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError, nearest
+from ..solvers.checks import check_positive
+from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
 from ..solvers.loop import Stats
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
 from ..solvers.status import Status
 from ..solvers.stepper import clock
 from .dynamics.anode import augment
+from .explain import explain
 from .fields.driven import Driven, Signal
 from .fields.field import AutogradField, Field
 
 
 @dataclasses.dataclass(frozen=True)
 class SolveSettings:
-    """How a block solves: the interval, and `adamode.solve`'s arguments of the same names."""
+    """How a block solves: the interval, and `adamode.solve`'s arguments of the same names.
+
+    dt0: first |dt|; None estimates it anew in every solve, for one evaluation of f.
+    """
 
     t: tuple[float, float]
     rtol: float
@@ -35,6 +41,9 @@ class SolveSettings:
     method: str
     stepping: str
     gradient: Gradient | None
+    compile: bool = False
+    sync_every: int = 1
+    dt0: float | None = None
 
     def __post_init__(self) -> None:
         times = self.t.tolist() if isinstance(self.t, Tensor) else self.t
@@ -46,6 +55,9 @@ class SolveSettings:
             raise ArgumentError(f"t={self.t!r}: start and end must be finite and differ.")
         object.__setattr__(self, "t", (start, end))
         get_method(self.method)
+        check_positive(self.sync_every, "sync_every", integer=True)
+        if not isinstance(self.compile, bool):
+            raise ArgumentTypeError(f"compile={self.compile!r} must be True or False.")
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `solve`."""
@@ -93,6 +105,10 @@ class Block(nn.Module):
         super().__init__()
         self.pad = pad
         self.dynamics = dynamics
+        reason = explain(dynamics).not_compiled if settings.compile else ""
+        if reason:
+            warnings.warn(f"compile=True does nothing here: {reason}.", AdamodeWarning, stacklevel=3)
+            settings = dataclasses.replace(settings, compile=False)
         self.settings = settings
         self.last_stats: LastSolve | None = None
 

@@ -31,7 +31,8 @@ class NODE(Block):
 
     field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d ([B, 1, …, 1] per sample).
     learnable: taken as by the other five; there is no number of its own here to freeze.
-    t: start and end.  rtol, atol, method, stepping, gradient: as in `adamode.solve`.
+    t: start and end.  rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve`
+    (`models.explain` says where compile=True does nothing; a block then warns and goes on without).
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Eq. 2.
     """
@@ -47,8 +48,11 @@ class NODE(Block):
         method: str = "dopri5",
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+        compile: bool = False,
+        sync_every: int = 1,
     ):
-        super().__init__(NeuralODE(field), SolveSettings(t, rtol, atol, method, stepping, gradient))
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
+        super().__init__(NeuralODE(field), settings)
 
     def forward(self, h0: Tensor) -> Tensor:
         """h(T), [B, C, …], like h0."""
@@ -80,9 +84,11 @@ class ANODE(Block):
         method: str = "dopri5",
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+        compile: bool = False,
+        sync_every: int = 1,
     ):
         with_zeros(torch.empty(0, 1), augment)  # its checks, now and not at the first call
-        settings = SolveSettings(t, rtol, atol, method, stepping, gradient)
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
         super().__init__(AugmentedNODE(field), settings, pad=augment)
 
     @property
@@ -119,8 +125,11 @@ class SONODE(Block):
         method: str = "dopri5",
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+        compile: bool = False,
+        sync_every: int = 1,
     ):
-        super().__init__(SecondOrderODE(field), SolveSettings(t, rtol, atol, method, stepping, gradient))
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
+        super().__init__(SecondOrderODE(field), settings)
 
     def forward(self, h0: Tensor, v0: Tensor | None = None) -> Tensor:
         """h(T), [B, C, …], like h0; the velocity v0 is zero where not given."""
@@ -169,9 +178,12 @@ class HBNODE(_HeavyBall):
         method: str = "dopri5",
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+        compile: bool = False,
+        sync_every: int = 1,
     ):
         dynamics = HeavyBallODE(field, gamma=gamma, learnable=learnable)
-        super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
+        super().__init__(dynamics, settings)
 
 
 class GHBNODE(_HeavyBall):
@@ -198,11 +210,14 @@ class GHBNODE(_HeavyBall):
         method: str = "dopri5",
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+        compile: bool = False,
+        sync_every: int = 1,
     ):
         dynamics = GeneralisedHeavyBallODE(
             field, gamma=gamma, xi=xi, activation=activation, learnable=learnable
         )
-        super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
+        super().__init__(dynamics, settings)
 
     @property
     def xi(self) -> Tensor:
@@ -220,7 +235,7 @@ class AdamNODE(Block):
     (1−α = 1−β = sigmoid(3)).  eps: a constant.  denominator: "exact" D = 1/√(v+ε), "softplus",
     "sigmoid".  adjoint_form: "exact", or a wrong gradient for study: "paper" is the printed Eq. 15,
     "paper-rates" the same with the rates 1−α, 1−β put in.  t: start and end.  rtol, atol, method,
-    stepping, gradient: as in `adamode.solve`.
+    stepping, gradient, compile, sync_every: as in `adamode.solve`.
 
     With the exact D start from v0 > 0, or take an ε well above the tolerance: from v0 = 0 and
     ε = 1e-8 the equations are stiff at first, and solving them backwards can leave their domain.
@@ -244,6 +259,8 @@ class AdamNODE(Block):
         method: str = "dopri5",
         stepping: str = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+        compile: bool = False,
+        sync_every: int = 1,
     ):
         dynamics = AdamODE(
             field,
@@ -254,7 +271,8 @@ class AdamNODE(Block):
             adjoint_form=adjoint_form,
             learnable=learnable,
         )
-        super().__init__(dynamics, SolveSettings(t, rtol, atol, method, stepping, gradient))
+        settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
+        super().__init__(dynamics, settings)
 
     @property
     def alpha(self) -> Tensor:

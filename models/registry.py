@@ -63,10 +63,15 @@ def names() -> tuple[str, ...]:
     return tuple(BLOCKS)
 
 
-def tasks(model: str | None = None) -> tuple[str, ...]:
-    """The tasks that there are settings for; each model has all of them."""
+def check_model(model: str | None) -> None:
+    """Raises ArgumentError, with the nearest names, for a model that is not known; None is any."""
     if model is not None:
         check_choice("model", model, names())
+
+
+def tasks(model: str | None = None) -> tuple[str, ...]:
+    """The tasks that there are settings for; each model has all of them."""
+    check_model(model)
     return tuple(TASKS)
 
 

@@ -47,8 +47,9 @@ class Stages(Protocol):
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
 
-    def probe(self) -> Tensor:
-        """Sum of all stages, 0-d: non-finite if any is (or, rarely, if it overflows)."""
+    def probe(self, error: Tensor) -> Tensor:
+        """Sum, 0-d, of the (first) error estimate and of the stages that it does not weigh: non-finite if any
+        stage is (or, rarely, if it overflows)."""
 
     def nought(self) -> Tensor:
         """Like the state: 0, or NaN where a stage is not finite."""
@@ -66,22 +67,30 @@ class StageBuffer:
         self.strides = dense_strides(like)
         self.k = rows_like(len(numeric.a_rows), like, self.strides) if storage is None else storage
         self.flat = flat_rows(self.k)
+        # Made once: each view costs as much as a small product.
+        self.rows = self.k.unbind()
+        self.columns = [self.flat[:i].t() for i in range(1, len(self.rows) + 1)]
         self.count = 0
+
+    def again(self, dt: float | Tensor) -> StageBuffer:
+        """The same memory for another attempt."""
+        self.dt, self.count = dt, 0
+        return self
 
     def put(self, i: int, k: Tensor) -> None:
         """Stores k_i."""
-        target = self.k[i]
-        if k.data_ptr() != target.data_ptr():
+        target = self.rows[i]
+        if k is not target:
             target.copy_(k)
         self.count = i + 1
 
     def get(self, i: int) -> Tensor:
         """k_i, a view."""
-        return self.k[i]
+        return self.rows[i]
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i. The sum meets y once: y's rounding is the coarse one."""
-        product = torch.mv(self.flat[: len(weights)].t(), weights).as_strided(self.shape, self.strides)
+        product = torch.mv(self.columns[len(weights) - 1], weights).as_strided(self.shape, self.strides)
         if y is None:
             return product
         if isinstance(self.dt, float):
@@ -90,13 +99,13 @@ class StageBuffer:
 
     def advance(self, y: Tensor, i: int) -> Tensor:
         """Y_i."""
-        return self._weighted(y, self.numeric.a[i, :i])
+        return self._weighted(y, self.numeric.a_vectors[i])
 
     def errors(self) -> tuple[Tensor, ...]:
         """Error estimates."""
         rows = self.numeric.errors
         found = (
-            torch.mv(self.flat[: len(row)].t(), row).as_strided(self.shape, self.strides) for row in rows
+            torch.mv(self.columns[len(row) - 1], row).as_strided(self.shape, self.strides) for row in rows
         )
         return tuple(error.mul_(self.dt) for error in found)
 
@@ -105,9 +114,9 @@ class StageBuffer:
         row = torch.tensor(weights, dtype=torch.float64)
         return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
 
-    def probe(self) -> Tensor:
-        """Sum over all stages put."""
-        return self.flat[: self.count].sum()
+    def probe(self, error: Tensor) -> Tensor:
+        """Sum of the estimate and of what it does not see."""
+        return sum((self.rows[i].sum() for i in self.numeric.unseen), error.sum())
 
     def nought(self) -> Tensor:
         """0 or NaN."""
@@ -154,9 +163,9 @@ class StageList:
         """Dense output and its derivative."""
         return self._weighted(y, [(j, w) for j, w in enumerate(weights) if w != 0])
 
-    def probe(self) -> Tensor:
-        """Sum over all stages."""
-        return torch.stack([k.sum() for k in self.k]).sum()
+    def probe(self, error: Tensor) -> Tensor:
+        """Sum of the estimate and of what it does not see."""
+        return sum((self.k[i].sum() for i in self.numeric.unseen), error.sum())
 
     def nought(self) -> Tensor:
         """0 or NaN."""

@@ -210,10 +210,9 @@ class RungeKuttaStepper:
     def _fresh_stages(self, dt: float) -> StageBuffer | StageList:
         if self.differentiable:
             return StageList(self.numeric, dt)
-        storage = None
         if isinstance(self._stages, StageBuffer):
-            storage = self._stages.k
-        self._stages = StageBuffer(self.numeric, self.y, dt, storage)
+            return self._stages.again(dt)
+        self._stages = StageBuffer(self.numeric, self.y, dt)
         return self._stages
 
     def _judge(self, step: Step) -> None:
@@ -221,11 +220,12 @@ class RungeKuttaStepper:
         assert self.tolerance is not None
         with torch.no_grad():
             result = step.result
+            errors = result.stages.errors()
+            probe = result.stages.probe(errors[0]) + step.y1.sum()
             if self.judge is not None:
                 ratio = self.judge(step)
             else:
-                ratio = error_ratio(result.stages.errors(), step.y0, step.y1, self.tolerance, self.norm)
-            probe = result.stages.probe() + step.y1.sum()
+                ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm)
             reads = torch.stack((ratio.to(probe), probe))
             if self.watch is not None:
                 reads = torch.cat((reads.double(), self.watch(step.t1, step.y1)))

@@ -223,6 +223,8 @@ class Numeric:
     transposed: [m, m + 1] with m = n_stages − 1; row i holds a_ji in column j > i and b_i in column
     m: what the discrete adjoint multiplies (Ȳ_0 … Ȳ_{m−1}, λ) with.
     b_index, b_nonzero: the weights that do not vanish, for quadratures.
+    a_vectors, back_vectors: the rows of a up to the diagonal, and those of transposed after it, as views.
+    unseen: the stages that the first error estimate gives no weight.
     """
 
     a: torch.Tensor
@@ -236,6 +238,9 @@ class Numeric:
     transposed: torch.Tensor
     b_index: tuple[int, ...]
     b_nonzero: torch.Tensor
+    a_vectors: tuple[torch.Tensor, ...]
+    back_vectors: tuple[torch.Tensor, ...]
+    unseen: tuple[int, ...]
 
 
 @functools.lru_cache(maxsize=256)
@@ -253,9 +258,12 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
     b = [float(w) for w in tableau.b] + [0.0] * (tableau.n_stages - len(tableau.b))
     dense = [[float(w) for w in row] for row in tableau.interpolant]
     m = tableau.n_stages - 1
+    a_table = tensor([[float(w) for w in row] + [0.0] * (n - len(row)) for row in rows])
     transposed = [[float(rows[j][i]) if j > i else 0.0 for j in range(m)] + [b[i]] for i in range(m)]
+    table = tensor(transposed)
+    seen = {j for j, w in enumerate(tableau.errors()[0]) if w != 0} if tableau.errors() else set()
     return Numeric(
-        a=tensor([[float(w) for w in row] + [0.0] * (n - len(row)) for row in rows]),
+        a=a_table,
         b=tensor([b])[0],
         errors=tensor([[float(w) for w in row] for row in tableau.errors()]).reshape(-1, len(b)),
         dense=tensor(dense),
@@ -263,7 +271,10 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
         a_rows=tuple(nonzero(row) for row in rows),
         error_rows=tuple(nonzero(row) for row in tableau.errors()),
         dense_rows=tuple(tuple(row) for row in dense),
-        transposed=tensor(transposed),
+        transposed=table,
         b_index=tuple(i for i, w in enumerate(b) if w != 0),
         b_nonzero=tensor([[w for w in b if w != 0]])[0],
+        a_vectors=tuple(a_table[i, :i] for i in range(n)),
+        back_vectors=tuple(table[i, i + 1 :] for i in range(m)),
+        unseen=tuple(i for i in range(tableau.n_stages) if i not in seen),
     )

@@ -44,7 +44,7 @@ def test_the_step_does_not_wait(name, kind, no_waiting):
     result = rk_step(field, y, field(times[0], y), times, tableau, stages)
     if tableau.adaptive:
         error_ratio(result.stages.errors(), y, result.y1, Tolerance(1e-5, 1e-5), rms)
-    result.stages.probe()
+        result.stages.probe(result.stages.errors()[0])
 
 
 @pytest.mark.parametrize("make", [Net, Swing])

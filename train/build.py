@@ -19,8 +19,16 @@ _GRADIENTS = {
 }
 
 
-def build_model(config: TrainConfig) -> nn.Module:
+def build_for_training(config: TrainConfig) -> nn.Module:
+    """`build_model`, compiled where the configuration says so."""
+    return build_model(config, compile=config.compile)
+
+
+def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
     """Encoder → block → head as the configuration says; weights from torch's global generator.
+
+    compile: the block's; not the configuration's, since a single pass (`adamode evaluate`, `predict`) is
+    over before a program is compiled.
 
     Raises: ArgumentError for an unknown model, with the nearest names.
     """
@@ -30,6 +38,8 @@ def build_model(config: TrainConfig) -> nn.Module:
         "method": config.method,
         "stepping": config.stepping,
         "gradient": _GRADIENTS[config.gradient](),
+        "compile": compile,
+        "sync_every": config.sync_every,
     }
     if config.denominator:
         overrides["denominator"] = config.denominator

@@ -20,7 +20,20 @@ from .write_aside import write_aside
 
 FORMAT = "adamode-checkpoint-3"
 KEYS = frozenset(
-    {"config", "data", "model", "optimizer", "rng", "epoch", "batch", "sums", "history", "best", "final"}
+    {
+        "config",
+        "data",
+        "model",
+        "optimizer",
+        "rng",
+        "epoch",
+        "batch",
+        "dt",
+        "sums",
+        "history",
+        "best",
+        "final",
+    }
 )
 
 

@@ -36,7 +36,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 # Where the run is kept and how fast it goes, not what it computes.
 NOT_COMPARED = frozenset(
-    {"name", "output_dir", "data_dir", "download", "threads", "device", "checkpoint_every", "tensorboard"}
+    {
+        "name",
+        "output_dir",
+        "data_dir",
+        "download",
+        "threads",
+        "device",
+        "compile",
+        "sync_every",
+        "checkpoint_every",
+        "tensorboard",
+    }
 )
 
 
@@ -86,6 +97,9 @@ class TrainConfig:
     registered with for the task.  match_parameters: the width whose number of parameters is nearest to
     this; 0 leaves the widths alone.
     gradient: "discrete", "interpolating", "backsolve" or "direct".
+    compile, sync_every: as in `adamode.solve`; the numbers agree to rounding. What is made once (the test,
+    `adamode evaluate`) is not compiled.  hand_on_dt: a training batch starts with the step size that the
+    last one ended with, which saves an evaluation of f; shared stepping only.
     patience: stop after so many epochs in a row without a better validation; 0 never does.
     accumulate: cut each batch into so many pieces, one backward pass each, to save memory.
     amp: "bf16" runs encoder, head and field under autocast; the solver's state keeps its dtype.
@@ -115,6 +129,9 @@ class TrainConfig:
     method: str | None = None
     stepping: str | None = None
     gradient: str = "discrete"  # exact for the steps taken, and the fastest measured
+    compile: bool = False  # compiling takes longer than a short run
+    sync_every: int = 1
+    hand_on_dt: bool = False  # a batch's numbers would depend on the batch before
     denominator: str | None = None
     hidden: int | None = None
     channels: int | None = None
@@ -153,16 +170,21 @@ class TrainConfig:
             if name != "denominator" or self.denominator:
                 check_choice(name, getattr(self, name), known)
         get_method(self.method)
-        for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every", "sync_every"):
             _check_count(name, getattr(self, name), smallest=1)
         for name in ("patience", "train_size", "test_size", "window", "given"):
             _check_count(name, getattr(self, name), smallest=0)
         _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
         for name in ("lr", "clip", "rtol", "atol"):
             object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
-        for name in ("deterministic", "tensorboard", "download", "augment"):
+        for name in ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentTypeError(f"{name}={getattr(self, name)!r} must be true or false.")
+        if self.hand_on_dt and self.stepping == "per_sample":
+            raise ArgumentError(
+                "hand_on_dt=True: with stepping='per_sample' every sample has its own step size, and the "
+                "next batch has other samples: take stepping='shared' or leave hand_on_dt out."
+            )
         self._check_texts()
 
     def _check_texts(self) -> None:

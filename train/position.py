@@ -58,6 +58,7 @@ class Position:
 
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished optimiser steps of the epoch under way
+    dt: float | None = None  # with hand_on_dt: the next batch's first |dt|
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)  # of the epoch under way
     history: list[Row] = dataclasses.field(default_factory=list)
     best: dict[str, Any] | None = None  # epoch, val_loss, val_accuracy or val_rmse, model (weights)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ..models.block import SolveSettings
 from ..solvers.errors import AdamodeError, ReconstructionError, SolverError, TrainingError
 from ..solvers.status import Status
 from .distributed import Ranks
@@ -76,6 +79,32 @@ def _full_precision(
         return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     return tuple(cast(a) for a in args), {name: cast(value) for name, value in kwargs.items()}
+
+
+@contextlib.contextmanager
+def solving_with(model: nn.Module, **changes: Any) -> Iterator[None]:
+    """The model's block solves with other `SolveSettings` inside; a model without a block as ever."""
+    block = getattr(model, "block", None)
+    own = getattr(block, "settings", None)
+    if not isinstance(own, SolveSettings):
+        yield
+        return
+    block.settings = dataclasses.replace(own, **changes)
+    try:
+        yield
+    finally:
+        block.settings = own
+
+
+def handed_on(model: nn.Module, solved: bool, ranks: Ranks) -> float | None:
+    """The first |dt| for the next batch: what the last solve would try next, the smallest of the ranks'.
+
+    solved: whether this rank had a part of the batch.  None where no rank solved in shared stepping.
+    """
+    dt = getattr(last_stats(model), "dt_last", None) if solved else None
+    mine = dt if isinstance(dt, float) and 0 < dt < math.inf else math.inf
+    smallest = -ranks.max(-mine)
+    return smallest if smallest < math.inf else None
 
 
 def descend(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..solvers.errors import CheckpointError, TrainingError
-from .build import build_model
+from .build import build_for_training
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import DataSet, load_data
@@ -35,9 +35,11 @@ from .step import (
     choose_augmentation,
     descend,
     evaluate,
+    handed_on,
     norms_of_state,
     on_device,
     parts_of_batches,
+    solving_with,
 )
 
 
@@ -61,7 +63,7 @@ class Trainer:
         self,
         config: TrainConfig,
         *,
-        build: Callable[[TrainConfig], nn.Module] = build_model,
+        build: Callable[[TrainConfig], nn.Module] = build_for_training,
         on_epoch: Callable[[EpochRecord], None] | None = None,
         quiet: bool = False,
     ):
@@ -141,7 +143,8 @@ class Trainer:
         failure = ""
         try:
             if part is not None:
-                self._descend(model, *on_device(part, self.device, self._dtype), total=len(first))
+                with solving_with(model, compile=False):  # the copy's programs would go with it
+                    self._descend(model, *on_device(part, self.device, self._dtype), total=len(first))
         except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
             failure, cause = str(error), error
         told = agree(EpochSums(), failure, self.ranks)
@@ -180,8 +183,9 @@ class Trainer:
                 self._hand_out()
             tested = copy.deepcopy(self.model)
             tested.load_state_dict(position.best["model"])
-            more = {name: self._evaluate(tested, part, stop) for name, part in data.more_tests.items()}
-            position.finish(self._evaluate(tested, data.test, stop), tested, self.objective, more)
+            with solving_with(tested, compile=False):  # one pass does not repay it
+                more = {name: self._evaluate(tested, part, stop) for name, part in data.more_tests.items()}
+                position.finish(self._evaluate(tested, data.test, stop), tested, self.objective, more)
             self._save()  # with the last weights, so that a longer run can go on from them
             self._write_metrics()
             self.model = tested
@@ -214,7 +218,9 @@ class Trainer:
 
     def _descend(self, model: nn.Module, x: Tensor, y: Tensor, *, total: int) -> EpochSums:
         config = self.config
-        return descend(model, x, y, self.objective, total=total, parts=config.accumulate, amp=config.amp)
+        first = {} if self.position.dt is None else {"dt0": self.position.dt}
+        with solving_with(model, **first):
+            return descend(model, x, y, self.objective, total=total, parts=config.accumulate, amp=config.amp)
 
     def _train_step(self, part: tuple[Tensor, Tensor] | None) -> None:
         """One optimiser step on all ranks' parts. On failure weights and position stay what they were."""
@@ -233,6 +239,7 @@ class Trainer:
         if failure:
             self._skip(failure)
             return
+        dt = handed_on(self.model, part is not None, self.ranks) if config.hand_on_dt else None
         self.ranks.add_gradients(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()  # host read
         if not (math.isfinite(sums.loss) and math.isfinite(norm)):
@@ -246,6 +253,7 @@ class Trainer:
         self.optimizer.step()
         counts = (sums.nfe_forward, sums.nfe_backward)
         position.sums.add(sums.samples, sums.loss, sums.score, counts)
+        position.dt = dt
 
     def _keep_failure(self) -> None:
         """The state before the failing step, in failure.pt, for study."""

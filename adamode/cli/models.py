@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -19,10 +20,22 @@ def models(
             show_default="all",
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="node, anode, sonode, hbnode, ghbnode, adamnode.", show_default="all"),
+    ] = None,
     match_parameters: Annotated[
         int | None,
         typer.Option(metavar="N", help="Pick each model's width so that it learns about N parameters."),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say instead which path each model takes: its field, hand-written VJP or autograd, memory "
+            "layout, and what --compile would do.",
+        ),
+    ] = False,
     json_path: Annotated[
         str | None,
         typer.Option("--json", metavar="PATH|-", help="Write the rows as JSON; - is the standard output."),
@@ -36,12 +49,17 @@ def models(
     """
     check_output_file("--json", json_path)
     from ..models import sizes
+    from ..models.registry import check_model
 
-    rows = [_row(size) for size in sizes(task, match_parameters)]
+    check_model(model)
+    if explain:
+        rows = _paths(task, model, match_parameters)
+    else:
+        rows = [_row(size) for size in sizes(task, match_parameters) if model in (None, size.model)]
     if json_path is not None:
         write_json(rows, json_path, indent=1)
     if json_path != "-" and not quiet:
-        typer.echo(_table(rows))
+        typer.echo(_explained(rows) if explain else _table(rows))
 
 
 def _row(size: Any) -> dict[str, Any]:
@@ -55,6 +73,49 @@ def _row(size: Any) -> dict[str, Any]:
         "difference": size.difference,
         "relative_difference": size.difference / size.target,
     }
+
+
+def _paths(task: str | None, model: str | None, match_parameters: int | None) -> list[dict[str, Any]]:
+    """The rows of --explain; no weights are drawn."""
+    import torch
+
+    from ..models import create, names, tasks
+    from ..models.explain import explain
+    from ..solvers.checks import check_choice
+    from ..solvers.errors import ArgumentError
+
+    if match_parameters is not None:
+        raise ArgumentError(
+            f"--match-parameters {match_parameters}: --explain looks at types, which no width changes; leave "
+            "one of the two out."
+        )
+    if task is not None:
+        check_choice("task", task, tasks())
+    rows = []
+    for each in tasks() if task is None else (task,):
+        for name in names() if model is None else (model,):
+            with torch.device("meta"):
+                dynamics = create(name, each).block.dynamics
+            rows.append({"model": name, "task": each, **dataclasses.asdict(explain(dynamics))})
+    return rows
+
+
+def _explained(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        layout = "channels-last for images" if row["channels_last"] else "as it comes"
+        fast = (
+            "hand-written (the fast path)" if row["vjp"] == "hand-written" else "by autograd (the slow path)"
+        )
+        programs = "attempts and steps back become compiled programs, one for each batch size"
+        lines += [
+            f"{row['model']} on {row['task']}",
+            f"  dynamics  {row['dynamics']}, VJP hand-written",
+            f"  field     {row['field']}, VJP {fast}",
+            f"  state     {layout}",
+            f"  compile   {'does nothing: ' + row['not_compiled'] if row['not_compiled'] else programs}",
+        ]
+    return "\n".join(lines)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
