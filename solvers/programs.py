@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import AdamodeWarning
+from .fast_tanh import tanh_in_programs
 
 Program = Callable[..., Any]
 _NUMBER = itertools.count()
@@ -38,11 +39,15 @@ def _small_product_plus(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alp
 
 
 def _inductor(graph: Any, inputs: Any) -> Any:
-    """torch.compile's default backend, small products written out."""
+    """torch.compile's default backend, small products and float32's tanh written out."""
     from torch._inductor.compile_fx import compile_fx
     from torch._inductor.decomposition import select_decomp_table
 
-    own = {torch.ops.aten.mm.default: _small_product, torch.ops.aten.addmm.default: _small_product_plus}
+    own = {
+        torch.ops.aten.mm.default: _small_product,
+        torch.ops.aten.addmm.default: _small_product_plus,
+        torch.ops.aten.tanh.default: tanh_in_programs,
+    }
     return compile_fx(graph, inputs, decompositions={**select_decomp_table(), **own})
 
 

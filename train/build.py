@@ -38,9 +38,11 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         "method": config.method,
         "stepping": config.stepping,
         "gradient": _GRADIENTS[config.gradient](),
-        "compile": compile,
-        "sync_every": config.sync_every,
     }
+    if compile:
+        overrides["compile"] = True
+    if config.sync_every > 1:
+        overrides["sync_every"] = config.sync_every
     if config.denominator:
         overrides["denominator"] = config.denominator
     preset = models.defaults(config.model, model_task(config.dataset))
