@@ -366,3 +366,27 @@ def test_the_picture_leaves_out_what_has_no_finite_error(tmp_path):
     assert picture.points(runs, "b") == []
     picture.draw(runs, tmp_path / "work.png")
     assert (tmp_path / "work.png").stat().st_size > 1000
+
+
+def test_the_page_has_a_line_for_each_way_and_says_what_was_not_measured():
+    from benchmarks.speed.page import table
+
+    samples = [{"cpu": 0.001 * k, "wall": 1.0} for k in (1, 2, 3, 9)]
+    counts = {"nfe": 1234, "nfe_backward": 0, "vjps": 24}
+    rows = [
+        {"way": "adamode/discrete", "samples": samples, "error": 1.5e-5, "counts": counts, "first": 12.3},
+        {"way": "torchode/autodiff", "samples": [], "reason": "not installed"},
+    ]
+    text = table({"clock": "cpu", "rows": rows})
+    line = next(line for line in text.splitlines() if "adamode/discrete" in line)
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [
+        "2.5",
+        "1.25–7.5",
+        "4",
+        "1.5e-05",
+        "1,234",
+        "0",
+        "24",
+        "12",
+    ]
+    assert "torchode/autodiff: not installed" in text
