@@ -58,9 +58,9 @@ class Tape:
     def __call__(self, step: Step) -> None:
         """The hook."""
         saved = None
-        if self.stages:
+        if self.stages and getattr(step, "has_saved", True):
             saved = tuple(step.saved) if isinstance(step.saved, list) else step.saved
-        y0 = None if self.stages else step.y0
+        y0 = step.y0 if saved is None else None
         k0 = getattr(step, "k0", None) if self.first else None
         times = None if step.plain else step.times
         self.steps.append(KeptStep(step.t0, step.t1, y0, times, saved, step.chained, k0))

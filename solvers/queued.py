@@ -52,10 +52,11 @@ class Queue:
 class QueuedStep(Step):
     """A `Step` made of what the device recorded; its stages' times are made when asked for.
 
-    k0: the first stage, f(t0, y0).
+    k0: the first stage, f(t0, y0).  has_saved: what the field saved was handed out.
     """
 
     k0: Tensor
+    has_saved: bool
 
     @property
     def times(self) -> list[Tensor]:  # type: ignore[override]
@@ -130,6 +131,8 @@ class QueuedMarch:
                 if compiled and key not in programs.known:
                     with torch.no_grad():
                         programs.run(key, make, *arguments)  # for the next time
+        if self.queue.keep_first and self.recipe is None:
+            self.owner = None  # what is wanted cannot leave a program
         if not (self.queue.keep and self.queue.sync_every == 1):
             self.recipe = None
         return clock
@@ -225,7 +228,7 @@ class QueuedMarch:
             bool(row[Clock.FINITE]),
             plain=True,
         )
-        step.k0 = record.k0
+        step.k0, step.has_saved = record.k0, record.saved is not None
         return step
 
     # Three ways

@@ -167,6 +167,36 @@ def test_a_field_with_chance_in_it_is_not_differentiated_silently():
         sol.y.sum().backward()
 
 
+class Boxed(Swing):
+    """Saves an object of its own, which no compiled program can hand out."""
+
+    class Box:
+        def __init__(self, content):
+            self.content = content
+
+    def forward(self, t, z):
+        dz, saved = super().forward(t, z)
+        return dz, self.Box(saved)
+
+    def vjp(self, saved, cotangent):
+        return super().vjp(saved.content, cotangent)
+
+    def parameter_gradients(self, saved, deltas, weights):
+        return super().parameter_gradients([box.content for box in saved], deltas, weights)
+
+
+@pytest.mark.parametrize("every", [1, 8])
+def test_a_dynamics_that_saves_objects_has_its_stages_taken_again(every):
+    func, y0 = Boxed(), torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, expected = gradient(func, y0, T)
+    sol, found = gradient(func, y0, T, compile=True, sync_every=every)
+    assert worst(found, expected) <= 1e-10
+    assert sol.stats.nfe_recomputed > 0
+    _, expected = gradient(func, y0, T, gradient=Backsolve())
+    _, found = gradient(func, y0, T, compile=True, sync_every=every, gradient=Backsolve())
+    assert worst(found, expected) <= 1e-10
+
+
 class Peeking(nn.Module):
     """Reads a value on the host, so no graph can be whole."""
 
