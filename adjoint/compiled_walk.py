@@ -14,10 +14,12 @@ from ..solvers.errors import NotRepeatableError
 from ..solvers.interpolant import weights
 from ..solvers.kept import KeptStages
 from ..solvers.loop import Stats
+from ..solvers.order import regular
 from ..solvers.output import Place
 from ..solvers.programs import Programs, signature
 from ..solvers.queued import Queue
 from ..solvers.tableau import Tableau
+from .calls import ModuleCalls
 from .compiled_step import Way, close, loop, row, single
 from .dynamics import Dynamics
 from .record import Tape
@@ -45,8 +47,9 @@ class CompiledWalk:
         complain: Callable[[NotRepeatableError], None],
     ):
         self.dynamics, self.queue, self.tape, self.g, self.stats = dynamics, queue, tape, g, stats
-        self.like, self.complain = like, complain
+        self.like, self.complain = regular(like.detach()), complain
         self.theta = dynamics.theta()
+        self.programs = Programs.of(queue.owner)
         numeric = tableau.numeric(like.dtype, like.device)
         self.way = Way(queue.calls, tableau, numeric, count=len(self.theta))
         self.ending: dict[int, list[int]] = {}
@@ -60,7 +63,7 @@ class CompiledWalk:
     def run(self) -> tuple[Tensor, list[Tensor]] | None:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients); None where the
         programs could not be compiled, or an output needs stages of its own (dop853)."""
-        if self.inside and self.way.tableau.c_dense:
+        if (self.inside and self.way.tableau.c_dense) or not self._same_parameters():
             return None
         lam, held = self._zeros(), self._zeros()
         totals = [torch.zeros_like(p) for p in self.theta]
@@ -77,6 +80,13 @@ class CompiledWalk:
             lam = lam + self.g[i]
         return lam, totals
 
+    def _same_parameters(self) -> bool:
+        """Whether those of a module that require gradients are still those of the forward solve."""
+        if not isinstance(self.queue.calls, ModuleCalls):
+            return True
+        now = [id(p) for p in self.queue.owner.parameters() if p.requires_grad]
+        return now == [id(p) for p in self.theta]
+
     def _zeros(self) -> Tensor:
         return torch.zeros_like(self.like.detach())
 
@@ -87,7 +97,7 @@ class CompiledWalk:
         t0 = torch.full((1,), first.t0, dtype=torch.float64, device=y0.device)
         arguments = (self.queue.owner, t0, y0, first.k0, lam, held, totals)
         key = ("close", self.way.key, signature(y0))
-        found = Programs.of(self.queue.owner).run(key, functools.partial(close, self.way), *arguments)
+        found = self.programs.run(key, functools.partial(close, self.way), *arguments)
         if found is None:
             return None
         lam, totals, off = found
@@ -107,7 +117,7 @@ class CompiledWalk:
         g = torch.stack([self.g[i] for i, _ in self.inside[n]])
         rows = [weights(self.way.numeric, theta) for _, theta in self.inside[n]]
         table = torch.tensor(rows, dtype=torch.float64).to(g, non_blocking=True) * dt
-        return (table.t() @ g.flatten(1)).view(-1, *g.shape[1:]), g.sum(0)
+        return (table.t() @ g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0)
 
     def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
         """Step by step."""
@@ -129,7 +139,7 @@ class CompiledWalk:
             ends = torch.tensor([step.t0, step.t1], dtype=torch.float64).to(lam.device, non_blocking=True)
             key = ("back", way.key, signature(self.like))
             arguments = (self.queue.owner, ends, known, lam, held, inside, totals)
-            found = Programs.of(self.queue.owner).run(key, functools.partial(single, way), *arguments)
+            found = self.programs.run(key, functools.partial(single, way), *arguments)
             yield found
             self.stats.nfe_backward += m
             lam, held, totals = found
@@ -162,7 +172,7 @@ class CompiledWalk:
                 totals,
             )
             key, make = ("loop back", way.key, size, signature(self.like)), loop if in_graph else row
-            found = Programs.of(self.queue.owner).run(key, functools.partial(make, way), *arguments)
+            found = self.programs.run(key, functools.partial(make, way), *arguments)
             yield found
             self.stats.nfe_backward += m * len(steps)
             self.stats.nfe_recomputed += m * len(steps)

@@ -107,7 +107,7 @@ class StepBack:
             # One product for all outputs and stages: an addition each was slower than the step's VJPs.
             table = torch.tensor([row for _, row in interior], dtype=torch.float64).mul_(dt)
             table = table.to(whole.device, whole.dtype, non_blocking=True)
-            found = torch.mm(table.t(), whole.flatten(1)).view(total, *y_bar.shape)
+            found = torch.mm(table.t(), whole.reshape(len(interior), -1)).view(total, *y_bar.shape)
             used = [any(row[j] != 0 for _, row in interior) for j in range(total)]
             k_bar = [k if wanted else None for k, wanted in zip(found.unbind(), used, strict=True)]
         else:

@@ -46,7 +46,8 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     keep = isinstance(gradient, Discrete) and gradient.keep == "stages" and gradient.checkpoints is None
     if isinstance(calls, ModuleCalls) or (owner is not None and wanted.sync_every > 1):
         keep = False  # stages are taken again in the program of the way back
-    return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages)
+    recorded = gradient is not None
+    return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages, recorded=recorded)
 
 
 def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:

@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 View = tuple[tuple[int, ...], tuple[int, ...], int]  # size, stride, offset into the state's memory
-_PLAIN = (bool, int, float, str, type(None))
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """For each leaf of what a field saves: ("time", None), ("state", a View), ("kept", None) or
-    ("plain", the value)."""
+    ("none", None)."""
 
     spec: Any
     parts: tuple[tuple[str, Any], ...]
@@ -31,8 +30,12 @@ class Recipe:
         return (str(self.spec), self.parts)
 
     def lean(self, saved: Any) -> list[Tensor]:
-        """The leaves that must be kept."""
-        leaves = pytree.tree_leaves(saved, is_leaf=_is_none)
+        """The leaves that must be kept. ValueError where saved is of another form than it was."""
+        leaves, spec = pytree.tree_flatten(saved, is_leaf=_is_none)
+        if spec != self.spec or any(
+            (leaf is None) != (kind == "none") for leaf, (kind, _) in zip(leaves, self.parts, strict=True)
+        ):
+            raise ValueError("what a stage saves has another form than at the first evaluation")
         return [leaf for leaf, (kind, _) in zip(leaves, self.parts, strict=True) if kind == "kept"]
 
     def whole(self, time: Tensor, state: Tensor, lean: list[Tensor]) -> Any:
@@ -46,7 +49,7 @@ class Recipe:
                 memory = state.as_strided((state.numel(),), (1,))  # from its own beginning
                 leaves.append(memory[offset:].as_strided(size, stride))
             else:
-                leaves.append(next(kept) if kind == "kept" else value)
+                leaves.append(next(kept) if kind == "kept" else None)
         return pytree.tree_unflatten(leaves, self.spec)
 
     @property
@@ -61,7 +64,7 @@ def _is_none(x: Any) -> bool:
 
 def recipe_of(saved: Any, time: Tensor, state: Tensor) -> Recipe | None:
     """The recipe for what a field saved at (time, state); None where it holds other things than tensors
-    and plain values in tuples, lists and dicts."""
+    and None in tuples, lists and dicts: a number may be another the next time."""
     leaves, spec = pytree.tree_flatten(saved, is_leaf=_is_none)
     parts: list[tuple[str, Any]] = []
     home = state.untyped_storage().data_ptr()
@@ -74,8 +77,8 @@ def recipe_of(saved: Any, time: Tensor, state: Tensor) -> Recipe | None:
                 parts.append(("state", (tuple(leaf.shape), leaf.stride(), offset)))
             else:
                 parts.append(("kept", None))
-        elif isinstance(leaf, _PLAIN):
-            parts.append(("plain", leaf))
+        elif leaf is None:
+            parts.append(("none", None))
         else:
             return None
     return Recipe(spec, tuple(parts))

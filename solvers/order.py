@@ -20,6 +20,20 @@ def dense_strides(x: Tensor) -> tuple[int, ...]:
     return x.stride()
 
 
+def regular(x: Tensor) -> Tensor:
+    """x, or a copy: without gaps in memory, and with a new tensor's strides along axes of size 1."""
+    strides, expected = [0] * x.dim(), 1
+    order = sorted(range(x.dim()), key=lambda d: (dense_strides(x)[d], x.shape[d], -d))
+    for d in order:
+        strides[d] = expected
+        expected *= x.shape[d]
+    if x.is_contiguous():
+        strides = list(x.new_empty(x.shape, device="meta").stride())
+    if x.stride() == tuple(strides):
+        return x
+    return x.new_empty_strided(x.shape, strides).copy_(x)
+
+
 def rows_like(n: int, x: Tensor, strides: tuple[int, ...]) -> Tensor:
     """Uninitialised [n, *x.shape], each row in the given dense order."""
     return x.new_empty_strided((n, *x.shape), (x.numel(), *strides))

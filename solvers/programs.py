@@ -8,6 +8,7 @@ what it compiles by code, and gives up after eight.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import types
 import warnings
@@ -15,7 +16,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import AdamodeWarning
@@ -24,6 +25,7 @@ from .fast_tanh import tanh_in_programs
 Program = Callable[..., Any]
 _NUMBER = itertools.count()
 SMALL = 2048  # multiplications in a product, below which a loop in the kernel beats a call out of it
+PATIENCE = 8  # how often an owner may change what was compiled into a program
 
 
 def _small_product(a: Tensor, b: Tensor) -> Tensor:
@@ -55,44 +57,95 @@ BACKEND: Any = _inductor  # "aot_eager" traces alike, without generating code
 
 
 class Programs:
-    """The programs of one owner, by key; None where it could not be compiled. notes: what is known of it."""
+    """The programs of one owner, by key.
+
+    notes: what is known of the owner for a key.  broken: a reason why nothing of it is compiled any more.
+    """
 
     _all = WeakIdKeyDictionary()
 
     def __init__(self) -> None:
         self.known: dict[Hashable, Program | None] = {}
         self.notes: dict[Hashable, Any] = {}
+        self.traces: collections.Counter = collections.Counter()
+        self.hooks: tuple[Any, ...] = ()
+        self.changes, self.warned, self.broken = 0, False, False
 
     @classmethod
     def of(cls, owner: Any) -> Programs:
-        """The owner's; made at the first call, gone with the owner."""
+        """The owner's; made at the first call, gone with the owner. To be asked once a solve."""
         if owner not in cls._all:
             cls._all[owner] = cls()
-        return cls._all[owner]
+        programs = cls._all[owner]
+        programs.hooks = _hooks(owner)
+        return programs
+
+    def has(self, key: Hashable) -> bool:
+        """Whether this program was compiled."""
+        return self.known.get((key, self.hooks)) is not None
 
     def run(self, key: Hashable, make: Callable[[], Callable[..., Any]], *arguments: Any) -> Any:
-        """What the program of this key returns for the arguments; None where it cannot be compiled.
+        """What the program of this key returns for the arguments; None where the caller must do without.
 
         make: the function to compile; it must refer to the owner by its arguments alone, or the owner
         would live as long as its programs.
-        The first failure warns, once for the owner; afterwards the caller goes on without.
+        None: it cannot be compiled (said once, for good); it raised (the uncompiled way raises func's own
+        error, or does without); or the owner has changed since, so that notes may be out of date: all is
+        forgotten, and the next solve begins anew.
         """
-        if key in self.known:
-            program = self.known[key]
-            try:
-                return None if program is None else program(*arguments)
-            except torch._dynamo.exc.FailOnRecompileLimitHit:  # the owner itself changed many times
-                del self.known[key]
-        program = torch.compile(_own_code(make()), fullgraph=True, dynamic=False, backend=BACKEND)
+        full = (key, self.hooks)
+        if self.broken or self.known.get(full, self) is None:
+            return None
+        first = full not in self.known
+        program = self._compiled(make, full) if first else self.known[full]
+        before = self.traces[full]
         try:
             found = program(*arguments)
         except Exception as error:  # dynamo, inductor and the C++ compiler raise dozens of unrelated types
-            if not any(known is None for known in self.known.values()):
-                warnings.warn(_refusal(arguments[0], error), AdamodeWarning, stacklevel=2)
-            self.known[key] = None
+            self._say(_refusal(arguments[0], error))
+            if first:
+                self.known[full] = None
             return None
-        self.known[key] = program
+        if not first and self.traces[full] > before:
+            self._forget(arguments[0])
+            return None
+        self.known[full] = program
         return found
+
+    def _compiled(self, make: Callable[[], Callable[..., Any]], full: Hashable) -> Program:
+        backend = torch._dynamo.lookup_backend(BACKEND) if isinstance(BACKEND, str) else BACKEND
+
+        def counted(graph: Any, inputs: Any) -> Any:
+            self.traces[full] += 1
+            return backend(graph, inputs)
+
+        return torch.compile(_own_code(make()), fullgraph=True, dynamic=False, backend=counted)
+
+    def _forget(self, owner: Any) -> None:
+        """The owner is another than it was: an attribute, a mode, what requires gradients."""
+        self.changes += 1
+        self.known = {key: program for key, program in self.known.items() if program is None}
+        self.notes.clear()
+        if self.changes > PATIENCE:
+            self.broken = True
+            self._say(
+                f"compile=True: {type(owner).__name__} has changed itself {self.changes} times, an attribute "
+                "that it counts its calls with, say, and would be compiled anew each time; it is solved "
+                "without compiling. Keep such numbers in a tensor, or leave compile out."
+            )
+
+    def _say(self, text: str) -> None:
+        if not self.warned or self.broken:
+            warnings.warn(text, AdamodeWarning, stacklevel=4)
+        self.warned = True
+
+
+def _hooks(owner: Any) -> tuple[Any, ...]:
+    """The forward hooks of a module and its parts: torch.compile does not look whether they have changed."""
+    if not isinstance(owner, nn.Module):
+        return ()
+    parts = [m for m in owner.modules() if m._forward_hooks or m._forward_pre_hooks]
+    return tuple((id(m), tuple(m._forward_pre_hooks), tuple(m._forward_hooks)) for m in parts)
 
 
 def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:

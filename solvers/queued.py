@@ -22,6 +22,7 @@ from .field import CountedField
 from .kept import KeptStages, Recipe, as_strided_like, recipe_of
 from .loop import OnAccept, OnAttempt, Outcome, Stats, Stop
 from .norms import Tolerance
+from .order import regular
 from .programs import Programs, signature
 from .resident import Attempted, Bounds, Clock, March, Rules, attempt
 from .status import Status
@@ -39,6 +40,7 @@ class Queue:
     keep: what the field saves at each stage is wanted (compiled, n > 1: it never is).
     keep_first: so is what it saves at the very first.
     with_stages: the k_i are wanted (outputs inside steps, dense output, a trace).
+    recorded: a gradient is wanted.
     """
 
     sync_every: int = 1
@@ -47,6 +49,7 @@ class Queue:
     keep: bool = False
     keep_first: bool = False
     with_stages: bool = False
+    recorded: bool = False
 
 
 class QueuedStep(Step):
@@ -89,7 +92,7 @@ class QueuedMarch:
     def __init__(self, stepper: RungeKuttaStepper, rules: Rules, queue: Queue, stats: Stats):
         assert stepper.tolerance is not None
         self.stepper, self.rules, self.queue, self.stats = stepper, rules, queue, stats
-        self.y, self.first = stepper.y, None
+        self.y, self.first = regular(stepper.y), None
         self.chained, self.before = False, None
         tolerance: Tolerance = stepper.tolerance
         self.rtol, self.atol = (
@@ -97,6 +100,7 @@ class QueuedMarch:
             for x in (tolerance.rtol, tolerance.atol)
         )
         self.owner = queue.owner
+        self.programs = None if self.owner is None else Programs.of(self.owner)
         self.recipe: Recipe | None = None
 
     def _begin(self, t0: float, end: float, dt0: float | None) -> Tensor:
@@ -105,16 +109,17 @@ class QueuedMarch:
         The first time it is not compiled: what func returns is checked, and told apart (`recipe_of`).
         """
         stepper, found = self.stepper, None
-        key = ("begin", self.rules, signature(self.y, self.rtol, self.atol))
-        programs = None if self.owner is None else Programs.of(self.owner)
+        # In the first solve with a gradient func's parameters are looked for, uncompiled.
+        key = ("begin", self.rules, self.queue.recorded, signature(self.y, self.rtol, self.atol))
+        programs = self.programs
         compiled = programs is not None and dt0 is None and not self.queue.keep_first
         if compiled:
             arguments = (self.owner, self._on_device([t0, end]), self.y, self.rtol, self.atol)
             make = functools.partial(begin_program, self.rules, self.queue.calls)
-            if programs.known.get(key) is not None and key in programs.notes:
+            if programs.has(key) and key in programs.notes:
+                self.recipe = programs.notes[key]
                 with torch.no_grad():
                     found = programs.run(key, make, *arguments)
-                self.recipe = programs.notes[key]
         if found is not None:
             self.k, clock = found
             self.stats.nfe += 2
@@ -128,7 +133,7 @@ class QueuedMarch:
             clock = self._on_device([t0, dt0, 1.0, 1.0] + [0.0] * (len(Clock) - 4))
             if programs is not None:
                 self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)
-                if compiled and key not in programs.known:
+                if compiled and not programs.has(key):
                     with torch.no_grad():
                         programs.run(key, make, *arguments)  # for the next time
         if self.queue.keep_first and self.recipe is None:
@@ -273,7 +278,7 @@ class QueuedMarch:
         make = functools.partial(single_program, self.rules, self.queue.calls, recipe)
         with torch.no_grad():
             tensors = (clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
-            found = Programs.of(self.owner).run(key, make, self.owner, *tensors)
+            found = self.programs.run(key, make, self.owner, *tensors)
             if found is None:
                 return None
             clock, y, k, y1, stages, states, times, lean = found
@@ -295,7 +300,7 @@ class QueuedMarch:
         with torch.no_grad():
             most = self._on_device([float(room)])
             tensors = (most, clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
-            found = Programs.of(self.owner).run(key, make, self.owner, *tensors)
+            found = self.programs.run(key, make, self.owner, *tensors)
             if found is None:
                 return None
             clocks, ys, ks, *stages = found

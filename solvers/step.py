@@ -64,7 +64,7 @@ class StageBuffer:
 
     def __init__(self, numeric: Numeric, like: Tensor, dt: float | Tensor, storage: Tensor | None = None):
         self.numeric, self.dt, self.shape = numeric, dt, like.shape
-        self.strides = dense_strides(like)
+        self.strides = dense_strides(like) if storage is None else storage.stride()[1:]
         self.k = rows_like(len(numeric.a_rows), like, self.strides) if storage is None else storage
         self.flat = flat_rows(self.k)
         # Made once: each view costs as much as a small product.
