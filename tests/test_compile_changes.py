@@ -46,7 +46,15 @@ def assert_alike(func, y0, t, inputs, every, bound=1e-10, **options):
 
 
 @EVERY
-@pytest.mark.parametrize("choice", [{}, {"gradient": Backsolve()}, {"gradient": Interpolating()}], ids=repr)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        pytest.param({"gradient": Backsolve()}, marks=pytest.mark.slow),
+        pytest.param({"gradient": Interpolating()}, marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
 def test_states_in_channels_last_order(every, choice):
     torch.manual_seed(0)
     func = NeuralODE(Conv(2, 3, activation="tanh")).double()
@@ -54,8 +62,13 @@ def test_states_in_channels_last_order(every, choice):
     assert_alike(func, z, T, tuple(func.parameters()), every, bound=1e-8, **choice)
 
 
-@EVERY
-@pytest.mark.parametrize("shape", ["transposed", "odd stride", "expanded", "0-d", "1-d"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("every", [pytest.param(1, marks=SLOW), 4])
+@pytest.mark.parametrize(
+    "shape", ["transposed", "odd stride", pytest.param("expanded", marks=SLOW), "0-d", "1-d"]
+)
 def test_states_of_every_layout(every, shape):
     class Wave(nn.Module):
         def __init__(self):
@@ -88,7 +101,7 @@ def test_hooks_that_come_and_go_are_seen(every):
     assert_alike(func, Y, T, params, every)
 
 
-@EVERY
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=SLOW)])
 def test_a_plain_value_that_a_stage_saves_is_of_its_own_solve(every):
     class Scaled(nn.Module, Dynamics):
         def __init__(self):
@@ -113,7 +126,7 @@ def test_a_plain_value_that_a_stage_saves_is_of_its_own_solve(every):
             assert_alike(func, Y[None], T, (func.w,), every)
 
 
-@EVERY
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=SLOW)])
 def test_a_leaf_that_func_captures_is_missed_in_no_solve(every):
     outside = torch.tensor(0.5, dtype=torch.float64)
 
@@ -129,7 +142,7 @@ def test_a_leaf_that_func_captures_is_missed_in_no_solve(every):
         gradients(func, Y, T, compile=True, sync_every=every)
 
 
-@EVERY
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=SLOW)])
 def test_freezing_between_the_passes_is_refused_as_without(every):
     class Three(nn.Module):
         def __init__(self):
@@ -151,6 +164,7 @@ def test_freezing_between_the_passes_is_refused_as_without(every):
             sol.y.sum().backward()
 
 
+@pytest.mark.slow
 def test_a_func_that_counts_its_calls_is_told_so_and_left_uncompiled():
     class Counting(Layer):
         def __init__(self):
