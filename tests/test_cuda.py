@@ -80,6 +80,27 @@ def test_a_solve_waits_once_per_attempt(gradient):
     assert sol.stats.n_steps > 10
 
 
+def test_queued_attempts_are_waited_for_once_in_eight():
+    net, y0 = Net().cuda(), batch(4, 3)
+    t = torch.linspace(0, 8, 5, dtype=torch.float64).cuda()
+    sol, count = waits(lambda: solve(net, y0, t, gradient=None, rtol=1e-7, sync_every=8))
+    assert sol.stats.n_steps > 16
+    assert count <= -(-sol.stats.n_steps // 8) + 3
+
+
+@pytest.mark.parametrize(
+    "options", [{"sync_every": 8}, {"compile": True}, {"compile": True, "sync_every": 4}], ids=repr
+)
+def test_queued_and_compiled_solves_agree_with_the_plain_one(options):
+    found = []
+    for more in ({}, options):
+        func, y0 = Swing().cuda(), batch(2, 4, 3).requires_grad_()
+        sol = solve(func, y0, f64(0.0, 0.3, 2.0).cuda(), method="bosh3", rtol=1e-5, **more)
+        grads = torch.autograd.grad((sol.y**2).sum(), (y0, *func.parameters()))
+        found.append([sol.y.detach(), *grads])
+    assert worst(*found) < 1e-9
+
+
 @pytest.mark.parametrize("gradient", [Discrete(), Discrete(keep="state"), Backsolve(), Direct()], ids=repr)
 def test_values_and_gradients_are_those_of_the_cpu(gradient):
     found = []
