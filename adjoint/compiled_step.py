@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ..solvers.kept import Recipe
-from ..solvers.resident import settled
+from ..solvers.resident import settled, times_between
 from ..solvers.step import StageList, rk_step
 from ..solvers.tableau import Numeric, Tableau
 from .calls import Calls
+from .repeatable import distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +95,11 @@ def step_back(
     return settled(total), settled(cotangent), gradients
 
 
-def _times(way: Way, t0: Tensor, t1: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    nodes = [float(c) for c in way.tableau.nodes()[: way.tableau.n_stages]]
-    return [(t1 if c == 1 else t0 + c * (t1 - t0)).to(dtype) for c in nodes]
-
-
-def _again(way: Way, owner: Any, times: list[Tensor], dt: Tensor, y0: Tensor, k0: Tensor) -> list[Any]:
-    """What the stages after the first save, evaluated anew."""
+def _again(
+    way: Way, owner: Any, ends: tuple[Tensor, Tensor], dt: Tensor, y0: Tensor, k0: Tensor
+) -> list[Any]:
+    """What the stages after the first save, evaluated anew between ends = (t0, t1)."""
+    times = times_between(way.tableau, *ends, y0.dtype)
 
     def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         k, saved = way.calls.linearise(owner, t, settled(z))
@@ -115,6 +114,29 @@ def _added(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list
         total if g is None else total + g.reshape(total.shape)
         for total, g in zip(totals, gradients, strict=True)
     ]
+
+
+def _taken_again(
+    way: Way,
+    owner: Any,
+    ends: Tensor,
+    y0: Tensor,
+    k0: Tensor,
+    lam: Tensor,
+    held: Tensor,
+    outputs: Sequence[Tensor],
+    totals: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """One step of several: its stages anew, and back. outputs: k̄, dL/dy, a cotangent at its end; or none."""
+    t0, t1 = ends.unbind()
+    dt = settled((t1 - t0).to(lam.dtype))
+    saved = _again(way, owner, (t0, t1), dt, y0, k0)
+    added = None
+    if way.outputs:
+        k_bar, y_bar, at_end = outputs
+        lam, added = lam + at_end, Outputs(k_bar, y_bar)
+    lam, held, gradients = step_back(way, owner, saved, dt, lam, held, added)
+    return lam, held, _added(totals, gradients)
 
 
 def single(way: Way) -> Callable[..., Any]:
@@ -135,8 +157,7 @@ def single(way: Way) -> Callable[..., Any]:
         t0, t1 = ends.unbind()
         dt = settled((t1 - t0).to(lam.dtype))
         if way.recipe is None:
-            times = _times(way, t0, t1, lam.dtype)
-            saved = _again(way, owner, times, dt, *known)
+            saved = _again(way, owner, (t0, t1), dt, *known)
         else:
             saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]
         outputs = None if inside is None else Outputs(*inside)
@@ -156,9 +177,7 @@ def close(way: Way) -> Callable[..., Any]:
         k, saved = way.calls.linearise(owner, t0[0].to(y0.dtype), y0)
         bar, delta = way.calls.vjp(owner, saved, held)
         gradients = way.calls.gradients(owner, [saved], [delta])
-        scale = k0.abs().amax()
-        off = torch.where(scale == 0, k.abs().amax(), (k - k0).abs().amax() / scale)
-        return lam + bar, _added(totals, gradients), off
+        return lam + bar, _added(totals, gradients), distance(k, k0)
 
     return close_once
 
@@ -178,14 +197,8 @@ def row(way: Way) -> Callable[..., Any]:
         totals: list[Tensor],
     ) -> Any:
         for i in range(len(ys) - 1, -1, -1):
-            t0, t1 = ends[i].unbind()
-            dt = settled((t1 - t0).to(lam.dtype))
-            saved = _again(way, owner, _times(way, t0, t1, lam.dtype), dt, ys[i], ks[i])
-            added = None
-            if way.outputs:
-                lam, added = lam + outputs[2][i], Outputs(outputs[0][i], outputs[1][i])
-            lam, held, gradients = step_back(way, owner, saved, dt, lam, held, added)
-            totals = _added(totals, gradients)
+            own = [x[i] for x in outputs]
+            lam, held, totals = _taken_again(way, owner, ends[i], ys[i], ks[i], lam, held, own, totals)
         return lam, held, totals
 
     return step_back_row
@@ -214,16 +227,10 @@ def loop(way: Way) -> Callable[..., Any]:
             return (i >= 0).all()
 
         def body(i: Tensor, lam: Tensor, held: Tensor, *totals: Tensor) -> Any:
-            t0, t1 = torch.index_select(ends, 0, i)[0].unbind()
+            own_ends, *own = (torch.index_select(x, 0, i)[0] for x in (ends, *outputs))
             y0, k0 = (settled(torch.index_select(x, 0, i)[0]) for x in (ys, ks))
-            dt = settled((t1 - t0).to(lam.dtype))
-            saved = _again(way, owner, _times(way, t0, t1, lam.dtype), dt, y0, k0)
-            added = None
-            if way.outputs:
-                k_bar, y_bar, at_end = (torch.index_select(x, 0, i)[0] for x in outputs)
-                lam, added = lam + at_end, Outputs(k_bar, y_bar)
-            lam, held, gradients = step_back(way, owner, saved, dt, lam, held, added)
-            return (i - 1, lam, held, *_added(totals, gradients))
+            lam, held, sums = _taken_again(way, owner, own_ends, y0, k0, lam, held, own, totals)
+            return (i - 1, lam, held, *sums)
 
         start = (last, lam.clone(), held.clone(), *(total.clone() for total in totals))
         _, lam, held, *totals = while_loop(goes_on, body, start)

@@ -15,12 +15,13 @@ from ..solvers.interpolant import weights
 from ..solvers.kept import KeptStages
 from ..solvers.loop import Stats
 from ..solvers.order import regular
-from ..solvers.output import Place
+from ..solvers.output import Place, by_step
 from ..solvers.programs import Programs, signature
 from ..solvers.queued import Queue
 from ..solvers.tableau import Tableau
 from .calls import ModuleCalls
 from .compiled_step import Way, close, loop, row, single
+from .discrete import pulled
 from .dynamics import Dynamics
 from .record import Tape
 from .repeatable import refuse_unlike
@@ -29,7 +30,7 @@ from .repeatable import refuse_unlike
 class CompiledWalk:
     """dL/dz at the start and θ's gradients, by programs of the queue's owner.
 
-    dynamics: the same, to evaluate without compiling.  like: a state, for its memory order.
+    dynamics: the same, for θ.  like: the state at the start.
     places, g: of the outputs; the first is the start.  complain: what happens where func does not repeat
     its values.
     """
@@ -46,19 +47,13 @@ class CompiledWalk:
         like: Tensor,
         complain: Callable[[NotRepeatableError], None],
     ):
-        self.dynamics, self.queue, self.tape, self.g, self.stats = dynamics, queue, tape, g, stats
+        self.queue, self.tape, self.g, self.stats = queue, tape, g, stats
         self.like, self.complain = regular(like.detach()), complain
         self.theta = dynamics.theta()
         self.programs = Programs.of(queue.owner)
         numeric = tableau.numeric(like.dtype, like.device)
         self.way = Way(queue.calls, tableau, numeric, count=len(self.theta))
-        self.ending: dict[int, list[int]] = {}
-        self.inside: dict[int, list[tuple[int, float]]] = {}
-        for i, place in enumerate(places):
-            if place.theta == 1.0:
-                self.ending.setdefault(place.step, []).append(i)
-            else:
-                self.inside.setdefault(place.step, []).append((i, place.theta))
+        self.ending, self.inside = by_step(places)
 
     def run(self) -> tuple[Tensor, list[Tensor]] | None:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients); None where the
@@ -88,12 +83,12 @@ class CompiledWalk:
         return now == [id(p) for p in self.theta]
 
     def _zeros(self) -> Tensor:
-        return torch.zeros_like(self.like.detach())
+        return torch.zeros_like(self.like)
 
     def _close(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
         """Through the very first stage; and whether func gives the same value there as it did."""
         first = self.tape.steps[0]
-        y0 = self.like.detach()
+        y0 = self.like
         t0 = torch.full((1,), first.t0, dtype=torch.float64, device=y0.device)
         arguments = (self.queue.owner, t0, y0, first.k0, lam, held, totals)
         key = ("close", self.way.key, signature(y0))
@@ -114,16 +109,14 @@ class CompiledWalk:
 
     def _outputs(self, n: int, dt: float) -> tuple[Tensor, Tensor]:
         """What outputs inside step n add to each k̄_i and to dL/dy."""
-        g = torch.stack([self.g[i] for i, _ in self.inside[n]])
-        rows = [weights(self.way.numeric, theta) for _, theta in self.inside[n]]
-        table = torch.tensor(rows, dtype=torch.float64).to(g, non_blocking=True) * dt
-        return (table.t() @ g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0)
+        return pulled([(self.g[i], weights(self.way.numeric, theta)) for i, theta in self.inside[n]], dt)
 
     def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
-        """Step by step."""
+        """All steps, each in one call."""
         yield from self._each(range(len(self.tape.steps)), lam, held, totals)
 
     def _each(self, group: range, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
+        """The steps of a group, from the last, each in one call."""
         m = self.way.tableau.n_stages - 1
         for n in reversed(group):
             step = self.tape.steps[n]

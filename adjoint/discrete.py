@@ -27,14 +27,26 @@ from torch import Tensor
 from ..solvers.interpolant import weights
 from ..solvers.loop import Stats
 from ..solvers.order import dense_strides, flat_rows, rows_like
-from ..solvers.output import Place
+from ..solvers.output import Place, by_step
 from ..solvers.step import StageBuffer, dense_stages, rk_step
+from ..solvers.stepper import clock
 from ..solvers.tableau import Numeric, Tableau
 from .dynamics import Dynamics
 from .quadrature import ThetaSum
 from .record import CheckpointTape, KeptStep, Tape
 
 Interior = list[tuple[Tensor, Sequence[Any]]]  # (g, b_i(θ) for each stage: floats, or per sample)
+
+
+def pulled(interior: Interior, dt: float) -> tuple[Tensor, Tensor]:
+    """What outputs inside a step add to each k̄_i, [stages, *S], and to dL/dy.
+
+    One product for all outputs and stages: an addition each was slower than the step's VJPs.
+    """
+    g = torch.stack([g for g, _ in interior])
+    table = torch.tensor([row for _, row in interior], dtype=torch.float64).mul_(dt)
+    table = table.to(g.device, g.dtype, non_blocking=True)
+    return torch.mm(table.t(), g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0)
 
 
 class StepBack:
@@ -101,16 +113,12 @@ class StepBack:
         k_bar: list[Tensor | None] = [None] * total
         if not interior:
             return k_bar, None
-        whole = torch.stack([g for g, _ in interior])
-        y_bar = whole.sum(0)
         if isinstance(dt, float):
-            # One product for all outputs and stages: an addition each was slower than the step's VJPs.
-            table = torch.tensor([row for _, row in interior], dtype=torch.float64).mul_(dt)
-            table = table.to(whole.device, whole.dtype, non_blocking=True)
-            found = torch.mm(table.t(), whole.reshape(len(interior), -1)).view(total, *y_bar.shape)
+            found, y_bar = pulled(interior, dt)
             used = [any(row[j] != 0 for _, row in interior) for j in range(total)]
             k_bar = [k if wanted else None for k, wanted in zip(found.unbind(), used, strict=True)]
         else:
+            y_bar = torch.stack([g for g, _ in interior]).sum(0)
             for g, row in interior:
                 for j, w in enumerate(row):
                     k_bar[j] = _plus(k_bar[j], g * w, dt)
@@ -150,13 +158,7 @@ class DiscreteWalk:
         self.numeric: Numeric = tableau.numeric(g[0].dtype, g[0].device)
         self.theta = ThetaSum(dynamics, wanted=want_theta)
         self.back = StepBack(dynamics, tableau, self.numeric, self.theta, stats)
-        self.ending: dict[int, list[int]] = {}
-        self.inside: dict[int, list[tuple[int, float]]] = {}
-        for i, place in enumerate(places):
-            if place.theta == 1.0:
-                self.ending.setdefault(place.step, []).append(i)
-            else:
-                self.inside.setdefault(place.step, []).append((i, place.theta))
+        self.ending, self.inside = by_step(places)
 
     def run(self) -> Tensor:
         """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
@@ -180,8 +182,7 @@ class DiscreteWalk:
                 self.back.kept, self.back.deltas = [], []
                 first = saved[0]
                 if first is None:  # it was evaluated in a compiled program
-                    time = torch.full((), step.t0, dtype=self.like.dtype, device=self.like.device)
-                    first = self._evaluate(time, self.like)[1]
+                    first = self._evaluate(clock(step.t0, self.like), self.like)[1]
                 lam = lam + self.back.vjp(first, held)
                 self.theta.add(self.back.kept, self.back.deltas)
                 held = None

@@ -48,9 +48,13 @@ class LastEvaluation:
         time, z, k = self.kept
         stats.nfe_recomputed += 1
         again, _ = dynamics.forward(time, z)
-        scale = k.abs().amax()
-        off = torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
-        refuse_unlike(float(off), k.dtype, complain)  # host read
+        refuse_unlike(float(distance(again, k)), k.dtype, complain)  # host read
+
+
+def distance(again: Tensor, k: Tensor) -> Tensor:
+    """The largest difference, relative to the largest entry of k (absolute where k is 0), 0-d."""
+    scale = k.abs().amax()
+    return torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
 
 
 def refuse_unlike(off: float, dtype: torch.dtype, complain: Callable[[NotRepeatableError], None]) -> None:

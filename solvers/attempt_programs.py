@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .kept import Recipe
-from .resident import Bounds, Clock, March, Rules, attempt, begin, settled
+from .resident import Bounds, Clock, March, Rules, attempt, begin, settled, times_between
 
 
 def loops_in_graph(y: Tensor) -> bool:
@@ -32,8 +32,6 @@ def begin_program(rules: Rules, calls: Any) -> Any:
 def single_program(rules: Rules, calls: Any, recipe: Recipe | None) -> Any:
     """(owner, clock, y, k, limits, rtol, atol) → one attempt; with a recipe what its stages saved, too."""
 
-    nodes = [float(c) for c in rules.tableau.nodes()[1 : rules.tableau.n_stages]]
-
     def attempt_once(
         owner: Any, clock: Tensor, y: Tensor, k: Tensor, limits: Tensor, rtol: Tensor, atol: Tensor
     ) -> Any:
@@ -41,9 +39,9 @@ def single_program(rules: Rules, calls: Any, recipe: Recipe | None) -> Any:
         made = attempt(rules, field, Bounds(limits, rtol, atol), clock, y, k, buffered=False)
         states, times, lean = [], [], []
         if recipe is not None:
-            t0, t1 = made.clock[Clock.T0], made.clock[Clock.T1]
             states, lean = made.states, [recipe.lean(saved) for saved in made.saved]
-            times = [(t1 if c == 1 else t0 + c * (t1 - t0)).to(y.dtype) for c in nodes]
+            ends = made.clock[Clock.T0], made.clock[Clock.T1]
+            times = times_between(rules.tableau, *ends, y.dtype)[1:]
         return made.clock, made.y, made.k, made.y1, made.stages, states, times, lean
 
     return attempt_once

@@ -22,6 +22,18 @@ class Place:
     theta: float
 
 
+def by_step(places: Sequence[Place]) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, float]]]]:
+    """Of each step, which outputs lie at its end, and which inside it, with their θ."""
+    ending: dict[int, list[int]] = {}
+    inside: dict[int, list[tuple[int, float]]] = {}
+    for i, place in enumerate(places):
+        if place.theta == 1.0:
+            ending.setdefault(place.step, []).append(i)
+        else:
+            inside.setdefault(place.step, []).append((i, place.theta))
+    return ending, inside
+
+
 class OutputWriter:
     """An on_accept hook: the values (and derivatives, where wanted) at given times, or at every step.
 

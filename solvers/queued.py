@@ -24,7 +24,7 @@ from .loop import OnAccept, OnAttempt, Outcome, Stats, Stop
 from .norms import Tolerance
 from .order import regular
 from .programs import Programs, signature
-from .resident import Attempted, Bounds, Clock, March, Rules, attempt
+from .resident import Bounds, Clock, March, Rules, attempt
 from .status import Status
 from .step import Field, StageBuffer, StepResult, rk_step
 from .stepper import RungeKuttaStepper, Step, stage_times
@@ -241,8 +241,9 @@ class QueuedMarch:
     def _attempts(self, bounds: Bounds, clock: Tensor, room: int) -> tuple[Tensor, list[Any], list[Record]]:
         """Up to `room` attempts; one host read. The clock after them, and each one's row and record."""
         if self.owner is not None:
-            found = self._looped(bounds, clock, room) if self.queue.sync_every > 1 else None
-            if found is None and self.queue.sync_every == 1:
+            if self.queue.sync_every > 1:
+                found = self._looped(bounds, clock, room)
+            else:
                 found = self._single(bounds, clock)
             if found is not None:
                 return found
@@ -254,17 +255,12 @@ class QueuedMarch:
         with torch.no_grad():
             for _ in range(room):
                 made = attempt(self.rules, self.stepper.field, bounds, clock, self.y, self.k, buffered=True)
-                records.append(self._record(made, clock))
+                saved = _Saved([None, *made.saved]) if self.queue.keep else None
+                records.append(Record(self.y, self.k, made.y1, made.k, made.stages, saved))
                 clocks.append(made.clock)
                 clock, self.y, self.k = made.clock, made.y, made.k
             rows = torch.stack(clocks).tolist()  # host read
         return clock, rows, records
-
-    def _record(self, made: Attempted, clock: Tensor) -> Record:
-        saved = None
-        if self.queue.keep:
-            saved = _Saved([None, *made.saved])
-        return Record(self.y, self.k, made.y1, made.k, made.stages, saved)
 
     def _single(self, bounds: Bounds, clock: Tensor) -> Any:
         """One attempt as one compiled call."""

@@ -110,8 +110,7 @@ def attempt(
     t1 = settled(torch.where(go, torch.where(cut, stop, t + direction * dt), t))
     span = t1 - t
     tableau, length = rules.tableau, settled(span.to(y.dtype))
-    nodes = [float(c) for c in tableau.nodes()[: tableau.n_stages]]
-    times = [(t1 if c == 1 else t + c * span).to(y.dtype) for c in nodes]
+    times = times_between(tableau, t, t1, y.dtype)
     numeric = rules.numeric
     stages = StageBuffer(numeric, y, length) if buffered else StageList(numeric, length)
     states: list[Tensor] = []
@@ -141,6 +140,13 @@ def attempt(
         result.saved[1:],
         every,
     )
+
+
+def times_between(tableau: Tableau, t0: Tensor, t1: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """When the stages are evaluated: t0 + c_i (t1 − t0), exactly t1 where c_i = 1. As `stage_times`."""
+    span = t1 - t0
+    nodes = [float(c) for c in tableau.nodes()[: tableau.n_stages]]
+    return [(t1 if c == 1 else t0 + c * span).to(dtype) for c in nodes]
 
 
 def _buffer(rules: Rules, stages: StageList) -> Tensor:

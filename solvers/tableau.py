@@ -220,10 +220,10 @@ class Numeric:
     errors: [0, 1 or 2, n_stages].  dense: [n, degree], b_i(θ)'s coefficients of θ, θ², …
     a_rows, error_rows: (index, value) of each row's entries that are not zero; dense_rows: dense as
     floats (to read them from a tensor would wait for the device).
-    transposed: [m, m + 1] with m = n_stages − 1; row i holds a_ji in column j > i and b_i in column
-    m: what the discrete adjoint multiplies (Ȳ_0 … Ȳ_{m−1}, λ) with.
     b_index, b_nonzero: the weights that do not vanish, for quadratures.
-    a_vectors, back_vectors: the rows of a up to the diagonal, and those of transposed after it, as views.
+    a_vectors: the rows of a up to the diagonal, as views.  back_vectors: for each stage i before the last,
+    m = n_stages − 1, a_ji for j = i + 1 … m − 1 and b_i: what the discrete adjoint multiplies
+    (Ȳ_{i+1} … Ȳ_{m−1}, λ) with.
     unseen: the stages that the first error estimate gives no weight.
     """
 
@@ -235,7 +235,6 @@ class Numeric:
     a_rows: tuple[tuple[tuple[int, float], ...], ...]
     error_rows: tuple[tuple[tuple[int, float], ...], ...]
     dense_rows: tuple[tuple[float, ...], ...]
-    transposed: torch.Tensor
     b_index: tuple[int, ...]
     b_nonzero: torch.Tensor
     a_vectors: tuple[torch.Tensor, ...]
@@ -271,7 +270,6 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
         a_rows=tuple(nonzero(row) for row in rows),
         error_rows=tuple(nonzero(row) for row in tableau.errors()),
         dense_rows=tuple(tuple(row) for row in dense),
-        transposed=table,
         b_index=tuple(i for i, w in enumerate(b) if w != 0),
         b_nonzero=tensor([[w for w in b if w != 0]])[0],
         a_vectors=tuple(a_table[i, :i] for i in range(n)),
