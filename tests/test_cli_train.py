@@ -189,6 +189,7 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         "data_dir": "$ADAMODE_DATA",
         "normalise": "standard",
         "train_size": "all",
+        "val_size": "all",
         "test_size": "all",
     }
     assert shown == expected | said

@@ -154,6 +154,13 @@ def test_test_size_cuts_the_test_and_a_longer_validation_alone(mnist):
         load("mnist", mnist, test_size=21)
 
 
+def test_val_size_cuts_the_validation_whatever_test_size_says(mnist):
+    assert load("mnist", mnist, val_size=3).card.counts == {"train": 50, "validation": 3, "test": 20}
+    assert load("mnist", mnist, val_size=4, test_size=2).card.counts["validation"] == 4
+    with pytest.raises(ArgumentError, match="val_size=11: mnist has only 10 validation images"):
+        load("mnist", mnist, val_size=11)
+
+
 def test_a_balanced_subset_of_unequal_classes_takes_the_small_ones_whole():
     labels = np.array([0] * 10 + [1] * 2)
     assert np.bincount(labels[balanced_subset(labels, 6)]).tolist() == [4, 2]

@@ -67,6 +67,19 @@ def test_the_epochs_efficacy_is_validation_accuracy_per_evaluation(tmp_path):
         assert row["efficacy_backward"] == row["val_accuracy"] / row["nfe_backward"]
 
 
+def test_the_test_set_can_be_measured_after_every_epoch_and_chooses_nothing(tmp_path):
+    seen, plain = fit(tmp_path / "seen", test_every_epoch=True), fit(tmp_path / "plain")
+    shown = {"test_loss", "test_accuracy", "test_nfe_forward"}
+    apart = {"seconds", "peak_memory_mib"}
+    for row, other in zip(seen.history, plain.history, strict=True):
+        assert set(row) - set(other) == shown
+        assert all(row[key] == other[key] for key in set(other) - apart)
+    best = seen.history[seen.best_epoch - 1]
+    assert (best["test_loss"], best["test_accuracy"]) == (seen.test_loss, seen.test_accuracy)
+    assert best["test_nfe_forward"] == seen.nfe_forward
+    assert len({row["test_loss"] for row in seen.history}) == 2
+
+
 def test_the_table_holds_what_the_json_lines_hold(tmp_path):
     fit(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

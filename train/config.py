@@ -104,12 +104,13 @@ class TrainConfig:
     accumulate: cut each batch into so many pieces, one backward pass each, to save memory.
     amp: "bf16" runs encoder, head and field under autocast; the solver's state keeps its dtype.
     dtype: of weights, inputs and state.  deterministic: torch's deterministic algorithms only.
+    test_every_epoch: measure the test set after every epoch too, for curves of it; it chooses nothing.
     on_solver_error: "stop", or "skip" to leave out a batch that cannot be solved and go on.
     seed: of the weights and the order of the samples.  device: "cpu", "cuda", "cuda:1" ….
     threads: of torch on the CPU.  checkpoint_every: optimiser steps between checkpoints inside an
     epoch (one is written at the end of every epoch anyway).  tensorboard: write its event files too.
     data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.  download: fetch
-    what is missing there.  augment, normalise, train_size, test_size, window, given: as in
+    what is missing there.  augment, normalise, train_size, val_size, test_size, window, given: as in
     `adamode.train.data.DataOptions`; "" and 0 take the data set's own default.
     name: of the run's folder in output_dir; None is "<model>-<dataset>".
 
@@ -141,6 +142,7 @@ class TrainConfig:
     amp: str = "off"
     dtype: str = "float32"
     deterministic: bool = False
+    test_every_epoch: bool = False
     on_solver_error: str = "stop"
     seed: int = 0
     device: str = "cpu"  # 8×8 images do not fill a GPU, and a CPU run repeats bit for bit
@@ -152,6 +154,7 @@ class TrainConfig:
     augment: bool = False
     normalise: str = ""
     train_size: int = 0
+    val_size: int = 0
     test_size: int = 0
     window: int = 0
     given: int = 0
@@ -172,12 +175,13 @@ class TrainConfig:
         get_method(self.method)
         for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every", "sync_every"):
             _check_count(name, getattr(self, name), smallest=1)
-        for name in ("patience", "train_size", "test_size", "window", "given"):
+        for name in ("patience", "train_size", "val_size", "test_size", "window", "given"):
             _check_count(name, getattr(self, name), smallest=0)
         _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
         for name in ("lr", "clip", "rtol", "atol"):
             object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
-        for name in ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt"):
+        switches = ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt")
+        for name in (*switches, "test_every_epoch"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentTypeError(f"{name}={getattr(self, name)!r} must be true or false.")
         if self.hand_on_dt and self.stepping == "per_sample":
@@ -232,6 +236,7 @@ class TrainConfig:
             augment=self.augment or None,
             normalise=self.normalise or None,
             train_size=self.train_size or None,
+            val_size=self.val_size or None,
             test_size=self.test_size or None,
             window=self.window or None,
             given=self.given or None,

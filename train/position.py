@@ -64,8 +64,12 @@ class Position:
     best: dict[str, Any] | None = None  # epoch, val_loss, val_accuracy or val_rmse, model (weights)
     final: Row | None = None  # of a finished run
 
-    def end_epoch(self, val: EpochSums, memory: float | None, objective: Objective) -> bool:
+    def end_epoch(
+        self, val: EpochSums, memory: float | None, objective: Objective, *, test: EpochSums | None = None
+    ) -> bool:
         """Adds the epoch's row; returns whether it is the best so far on the validation set.
+
+        test: sums of the test set, where it is measured after every epoch.
 
         The best has the highest accuracy (or the lowest error), then the lowest loss. The epoch's
         efficacies are validation accuracy ÷ NFE of training, forward and backward.
@@ -88,6 +92,9 @@ class Position:
             "peak_memory_mib": memory,
             "skipped_batches": self.sums.skipped,
         }
+        if test is not None:
+            row["test_loss"], row[f"test_{q}"] = test.mean("loss"), objective.measure(test)
+            row["test_nfe_forward"] = test.mean("nfe_forward")
         self.history.append(row)
         self.batch, self.sums = 0, EpochSums()
         return self.best is None or objective.better(row, self.best)

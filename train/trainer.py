@@ -167,10 +167,11 @@ class Trainer:
             while not position.over(config.epochs, config.patience):
                 self._train_epoch(data.train, stop, bar)
                 val = self._evaluate(self.model, data.val, stop)
+                test = self._evaluate(self.model, data.test, stop) if config.test_every_epoch else None
                 memory = peak_memory_mib(self.device)
                 memory = None if memory is None else self.ranks.max(memory)
                 position.sums.seconds = self.ranks.max(position.sums.seconds)
-                best = position.end_epoch(val, memory, self.objective)
+                best = position.end_epoch(val, memory, self.objective, test=test)
                 if best:
                     position.keep_best(copy.deepcopy(self.model.state_dict()))
                 self._save()

@@ -51,7 +51,7 @@ class Entry:
     model_task: str | None = None
 
 
-_IMAGES = ("augment", "normalise", "train_size", "test_size")
+_IMAGES = ("augment", "normalise", "train_size", "val_size", "test_size")
 
 DATASETS: dict[str, Entry] = {
     "digits": Entry(load_digits_data, _IMAGES, "8×8 handwritten digits that come with scikit-learn"),

@@ -136,10 +136,11 @@ def build_images(
 def _cut(
     arrays: dict[str, np.ndarray], parts: dict[str, np.ndarray], card: DataCard, options: DataOptions
 ) -> tuple[DataCard, dict[str, np.ndarray]]:
-    """The parts with as many rows as train_size and test_size say, and a card that tells it."""
-    for part, option in (("train", "train_size"), ("test", "test_size"), ("val", "test_size")):
+    """The parts with as many rows as the options of sizes say, and a card that tells it."""
+    val = "test_size" if options.val_size is None else "val_size"
+    for part, option in (("train", "train_size"), ("test", "test_size"), ("val", val)):
         size, rows = getattr(options, option), parts[part]
-        if size is None or (part == "val" and size >= len(rows)):
+        if size is None or (part == "val" and option == "test_size" and size >= len(rows)):
             continue
         if size > len(rows):
             raise ArgumentError(f"{option}={size}: {card.name} has only {len(rows)} {_WORDS[part]} images.")

@@ -10,7 +10,7 @@ from ...solvers.errors import ArgumentError, ArgumentTypeError
 
 NORMALISATIONS = ("standard", "unit")
 # Options that mean something for some data sets only; the registry says for which.
-SPECIAL = ("augment", "normalise", "train_size", "test_size", "window", "given")
+SPECIAL = ("augment", "normalise", "train_size", "val_size", "test_size", "window", "given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,7 @@ class DataOptions:
     [0, 1] and nothing else, as the paper's code does).
     train_size: so many of the training images, as many of each class as of any other to within one.
     test_size: so many of the test images, in the same way, and of the validation images if those are more.
+    val_size: so many of the validation images, where test_size should not decide.
     window, given: of the Silverbox sequences, in samples: simulated ones of a training window, and
     measured outputs shown before them.
 
@@ -35,6 +36,7 @@ class DataOptions:
     augment: bool | None = None
     normalise: str | None = None
     train_size: int | None = None
+    val_size: int | None = None
     test_size: int | None = None
     window: int | None = None
     given: int | None = None
@@ -50,7 +52,7 @@ class DataOptions:
                 raise _wrong_type(name, value, "True or False")
         if self.normalise is not None:
             check_choice("normalise", self.normalise, NORMALISATIONS)
-        for name in ("train_size", "test_size", "window", "given"):
+        for name in ("train_size", "val_size", "test_size", "window", "given"):
             value = getattr(self, name)
             if value is None:
                 continue
