@@ -1,0 +1,123 @@
+"""Where a figure is made: its folder, the pieces finished so far, and what the caller allows it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..solvers.errors import ArgumentError, CheckpointError
+from ..train.write_aside import write_aside
+
+IDENTITY = "made-with.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """What a caller allows every figure.
+
+    data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.  jobs: processes at
+    once, where a figure trains models.  threads: of torch on the CPU, in each of them.
+    """
+
+    data_dir: str = ""
+    device: str = "cpu"
+    threads: int = 1
+    jobs: int = 2
+    say: Callable[[str], None] = print
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One figure's place: ``folder`` is its own, ``runs`` the training runs that several figures share."""
+
+    folder: Path
+    runs: Path
+    scale: str
+    allowed: Allowed
+
+    def open(self, figure: str, settings: Any) -> None:
+        """Makes the folder, or goes on with what is there.
+
+        Raises: CheckpointError where it holds the figure made by another version, at another scale or with
+        other settings; ArgumentError where it cannot be written.
+        """
+        here = {
+            "figure": figure,
+            "version": __version__,
+            "scale": self.scale,
+            "settings": json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False)),
+        }
+        path = self.folder / IDENTITY
+        if path.exists():
+            there = read_json(path)
+            for name in ("figure", "version", "scale", "settings"):
+                if there.get(name) != here[name]:
+                    raise CheckpointError(
+                        f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
+                        f"{there.get('version')} at scale {there.get('scale')}, and its {name} is not this "
+                        f"one's: {_difference(there.get(name), here[name])}. Choose another --output-dir, or "
+                        "delete that folder."
+                    )
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_aside(path, json.dumps(here, indent=2) + "\n")
+        except OSError as error:
+            raise ArgumentError(
+                f"--output-dir: {str(self.folder)!r} cannot be written ({error}); choose another."
+            ) from error
+
+    def part(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A piece of the figure: read, if it was finished before, else computed and kept.
+
+        name: a file's name without ending.  compute: returns plain values that JSON can hold, no number of
+        them infinite or NaN. What is returned has been through JSON, so that it is the same either way.
+        """
+        path = self.folder / "parts" / f"{name}.json"
+        if path.exists():
+            return read_json(path)["value"]
+        self.allowed.say(f"{self.folder.name}: {name}")
+        start = time.perf_counter()
+        with computing(self.allowed.threads):
+            value = compute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"seconds": round(time.perf_counter() - start, 2), "value": value}
+        write_aside(path, json.dumps(content, allow_nan=False) + "\n")
+        return read_json(path)["value"]
+
+
+@contextlib.contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """Torch with so many threads and without the caller's random numbers moving on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises: CheckpointError if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read ({error}); delete it to make it anew."
+        ) from error
+
+
+def _difference(there: Any, here: Any) -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = [n for n in sorted({*there, *here}) if there.get(n) != here.get(n)]
+        return ", ".join(f"{n}: {there.get(n)!r} there, {here.get(n)!r} here" for n in names)
+    return f"{there!r} there, {here!r} here"
