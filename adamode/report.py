@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,19 +25,39 @@ th:first-child, td:first-child, .text { text-align: left; }
 @media (prefers-color-scheme: dark) { .ok { color: #5fd0a5; } }
 """
 
+# For a page with pictures.
+PICTURES = """
+figure { margin: 1rem 0; } figcaption { font-size: 13px; max-width: 60rem; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+@media (max-width: 40rem) { img { min-width: calc(var(--width) * .6); } }
+"""
+
+# For a page with stacked tables: where it is narrow, a row is a block of lines, each with its heading.
+STACKED = """
+.stacked th { text-align: left; }
+@media (max-width: 40rem) {
+  .stacked, .stacked tbody, .stacked tr, .stacked td { display: block; }
+  .stacked thead { display: none; }
+  .stacked tr { padding: .5rem 0; border-bottom: 1px solid #8888; }
+  .stacked td { text-align: left; border: 0; padding: .1rem 0; }
+  .stacked td::before { content: attr(data-label) ": "; font-weight: 400; color: inherit; opacity: .7; }
+  .stacked .fails { padding-left: .3rem; }
+}
+"""
+
 
 def text(value: Any) -> str:
     """The value as text that cannot be markup."""
     return html.escape(str(value))
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """A whole page; body: pieces made by the functions below."""
+def page(title: str, body: Sequence[str], style: str = "") -> str:
+    """A whole page; body: pieces made by the functions below.  style: CSS beside the common one."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{text(title)}</title>"
     parts = "\n".join(body)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}\n<style>{_STYLE}</style></head>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>{head}\n<style>{_STYLE}{style}</style></head>\n'
         f"<body>\n<h1>{text(title)}</h1>\n{parts}\n</body>\n</html>\n"
     )
 
@@ -50,6 +72,36 @@ def paragraph(words: str, kind: str = "") -> str:
     return f'<p class="{text(kind)}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
 
 
+def section(name: str, body: Sequence[str]) -> str:
+    """A part of the page that `links` lead to by ``name``."""
+    return f'<section id="{text(name)}">\n' + "\n".join(body) + "\n</section>"
+
+
+def links(targets: Sequence[tuple[str, str]]) -> str:
+    """A line of links to sections: (name, words) of each."""
+    return (
+        "<nav>" + " ".join(f'<a href="#{text(name)}">{text(words)}</a>' for name, words in targets) + "</nav>"
+    )
+
+
+def image(png: bytes, caption: str) -> str:
+    """A PNG inside the page, with its caption below, which is also what is read out in its place.
+
+    Its own width is the style's ``--width``: `PICTURES` makes it as small as a phone only where its words can
+    still be read, and lets it scroll else.
+    """
+    data = base64.b64encode(png).decode("ascii")
+    width, height = struct.unpack(">II", png[16:24])  # of its first chunk, IHDR
+    source = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}"'
+    source += f' style="--width:{width}px" alt="{text(caption)}">'
+    return f'<figure><div class="scroll">{source}</div><figcaption>{text(caption)}</figcaption></figure>'
+
+
+def details(summary: str, body: Sequence[str]) -> str:
+    """Pieces that are folded away until ``summary`` is clicked."""
+    return f"<details><summary>{text(summary)}</summary>\n" + "\n".join(body) + "\n</details>"
+
+
 def formulas(lines: Sequence[str]) -> str:
     """Formulas, one a line."""
     return f'<pre class="formula">{text(chr(10).join(lines))}</pre>'
@@ -61,17 +113,31 @@ def items(lines: Sequence[str]) -> str:
 
 
 def table(
-    head: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], caption: str = "", groups: str = ""
+    head: Sequence[str],
+    rows: Sequence[Sequence[tuple[str, str]]],
+    caption: str = "",
+    groups: str = "",
+    stacked: bool = False,
 ) -> str:
-    """rows: cells as (text, class).  groups: a row of headings above, made by `group_row`."""
+    """rows: cells as (text, class).  groups: a row of headings above, made by `group_row`.
+
+    stacked: each cell carries its heading too, so that `STACKED` can show a row as a block on a phone.
+    """
     top = "".join(f"<th>{text(cell)}</th>" for cell in head)
+    labels = [f' data-label="{text(cell)}"' if stacked else "" for cell in head]
     body = "".join(
-        "<tr>" + "".join(f'<td class="{text(kind)}">{text(cell)}</td>' for cell, kind in row) + "</tr>\n"
+        "<tr>"
+        + "".join(
+            f'<td class="{text(kind)}"{label}>{text(cell)}</td>'
+            for (cell, kind), label in zip(row, labels, strict=True)
+        )
+        + "</tr>\n"
         for row in rows
     )
+    opening = '<table class="stacked">' if stacked else "<table>"
     above = f"<caption>{text(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll"><table>{above}\n<thead>{groups}<tr>{top}</tr></thead>\n'
+        f'<div class="scroll">{opening}{above}\n<thead>{groups}<tr>{top}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>"
     )
 

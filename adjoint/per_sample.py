@@ -22,7 +22,7 @@ from ..solvers.trace import SampleTrace
 from .dense import SampleQuery
 from .dynamics import Dynamics
 from .event_gradient import differentiable_sample_event
-from .queueing import warn_idle
+from .problem import Speed
 from .request import Request
 from .sample_engine import SampleAnswer, SampleProblem, SampleWish, differentiate_samples
 from .wrap import check_independent_samples, wrap
@@ -32,11 +32,6 @@ def solve_samples(request: Request) -> Solution:
     """The solve; no sample raises, each has its status."""
     options, t, layout = request.options, request.t, request.layout
     check_independent_samples(request.func)
-    if options.compile or options.sync_every > 1:
-        warn_idle(
-            "compile=True" if options.compile else f"sync_every={options.sync_every}",
-            "stepping='per_sample' keeps its decisions on the device already, and looks once an attempt",
-        )
     problem = make_problem(request)
     answer = differentiate_samples(problem, options.gradient)
     n = len(answer.run.times)
@@ -82,7 +77,10 @@ def make_problem(request: Request) -> SampleProblem:
         trace=SampleTrace(request.tableau) if options.trace else None,
     )
     settings = _settings(request, axes, batch)
-    return SampleProblem(plain, make_dynamics, z0, wide, times, axes, settings, autocast, stats, wish)
+    speed = Speed(options.sync_every, options.compile)
+    return SampleProblem(
+        plain, make_dynamics, z0, wide, times, axes, settings, autocast, stats, wish, speed, request.func
+    )
 
 
 def _settings(request: Request, axes: Axes, batch: int) -> SampleSettings:
@@ -127,8 +125,7 @@ def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, axes: Axes)
     if norm == "max":
         return axes.maximum
     if layout.single and norm == "blocks" and axes.batch == 1:  # a Dynamics' blocks [K, B, …]
-        block = Axes(0, axes.ndim - 1)
-        return lambda z: torch.stack([block.rms(one) for one in z]).amax(0)
+        return axes.block_rms
     if layout.single:
         return axes.rms
     return lambda z: torch.stack([Axes(0, leaf.dim()).rms(leaf) for leaf in layout.leaves(z)]).amax(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from ..solvers.errors import AdamodeWarning
 from ..solvers.norms import block_rms, maximum, rms
 from ..solvers.queued import Queue
+from ..solvers.sample_march import norm_name
 from .calls import Calls, DynamicsCalls, ModuleCalls
 from .dynamics import Dynamics
 from .gradient import Direct, Discrete, Gradient, Interpolating
 from .problem import Problem
 from .wrap import CheckedDynamics
+
+if TYPE_CHECKING:
+    from .sample_engine import SampleProblem
 
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
@@ -111,6 +115,37 @@ def _not_compiled(problem: Problem) -> str:
     if isinstance(problem.func, nn.Module) and not isinstance(problem.func, Dynamics) and problem.named:
         return "params names what gradients are wanted for; leave it out, or freeze what needs none"
     return ""
+
+
+def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
+    """The queue of a per-sample solve without a gradient; None for stepping as ever, with an AdamodeWarning
+    where another was wanted. reason: why nothing can be queued, if that is known already."""
+    wanted, wish, settings = problem.speed, problem.wish, problem.settings
+    if wanted.sync_every == 1 and not wanted.compile:
+        return None
+    what = "compile=True" if wanted.compile else f"sync_every={wanted.sync_every}"
+    wishes = (
+        (wish.every_step or problem.times.shape[1] > 2, "outputs before the end"),
+        (wish.dense, "dense=True"),
+        (wish.events is not None, "events"),
+        (wish.trace is not None, "trace=True"),
+        (len(settings.stops), "step_at and jump_at"),
+        (settings.dt is not None, "a fixed step, dt=…,"),
+        (norm_name(settings.norm) is None, "a norm of your own, or a state of several leaves,"),
+        (settings.compact and wanted.compile, "compact=True (a program is for one batch size)"),
+    )
+    for there, name in wishes:
+        if there and not reason:
+            reason = f"with stepping='per_sample', {name} are the host's work at every attempt"
+    if not reason and wanted.compile and problem.autocast.enabled:
+        reason = "torch.autocast is on, and its state is not part of a compiled program"
+    if not reason and wanted.compile and not isinstance(problem.func, (Dynamics, nn.Module)):
+        reason = "func is a plain function; make it an nn.Module, whose parameters are known"
+    if reason:
+        warn_idle(what, reason)
+        return None
+    owner, calls = _owner(problem.func) if wanted.compile else (None, None)
+    return Queue(wanted.sync_every, owner, calls)
 
 
 def warn_idle(what: str, reason: str) -> None:

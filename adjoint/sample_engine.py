@@ -22,7 +22,11 @@ from ..solvers.trace import SampleTrace
 from .dynamics import Dynamics
 from .function import Solve, Task, refuse_transforms
 from .gradient import Direct, Gradient
+from .problem import Speed
+from .queueing import sample_queue
 from .sample_walks import SampleContext, record_samples
+
+_RECORDED = "a gradient is wanted, and per sample the host keeps every attempt for its way back"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class SampleProblem:
     """One per-sample solve, checked and packed.
 
     plain, make_dynamics: as in `engine.Problem`.  t: [B, T], differentiable; times: the same, float64
-    and detached.
+    and detached.  speed, func: how attempts are made, what a program would compile.
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +57,8 @@ class SampleProblem:
     autocast: Autocast
     stats: Stats
     wish: SampleWish
+    speed: Speed = Speed()  # noqa: RUF009  (frozen)
+    func: Any = None
 
     def solve(
         self,
@@ -143,6 +149,7 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
     kept: list[SampleStep] = []
     with problem.autocast.outside():
         if isinstance(gradient, Direct) and torch.is_grad_enabled():
+            sample_queue(problem, _RECORDED)
             return _direct(problem, plain, kept)
         if gradient is not None and torch.is_grad_enabled():
             dynamics = problem.make_dynamics()
@@ -150,9 +157,11 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
             theta = dynamics.theta()
             if any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
                 refuse_transforms((problem.z0, problem.t, *theta))
+                sample_queue(problem, _RECORDED)
                 return _adjoint(problem, dynamics, gradient, kept)
+        queue = sample_queue(problem, "")
         with torch.no_grad():
-            run = problem.solve(problem.z0.detach(), plain, kept)
+            run = problem.solve(problem.z0.detach(), plain, kept, queue=queue)
         return SampleAnswer(run.values, run, kept)
 
 

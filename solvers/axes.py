@@ -41,6 +41,10 @@ class Axes:
         """[b]: largest modulus of each sample."""
         return self.per_sample(x).abs().amax(1)
 
+    def block_rms(self, x: Tensor) -> Tensor:
+        """[b]: the largest of a sample's blocks' RMS, for a state [K, B, *S]."""
+        return torch.stack([Axes(0, self.ndim - 1).rms(block) for block in x]).amax(0)
+
     def batch_size(self, z: Tensor) -> int:
         """b."""
         return z.shape[self.batch]

@@ -23,6 +23,9 @@ from .batched_output import SampleOutput
 from .initial_step import initial_steps
 from .loop import Stats
 from .norms import combine_errors
+from .queued import Queue
+from .sample_attempt import next_sizes
+from .sample_march import SampleMarch, march_for
 from .samples import Rows, SampleListener, SampleRecorder, SampleSettings, SampleStep, beside
 from .status import Status
 from .step import Field, StageBuffer, StageList, StepResult, dense_stages, rk_step
@@ -34,6 +37,7 @@ class SampleSolve:
 
     field: counts its batched calls itself.  t0, end: [B].  recorder: keeps what an adjoint needs.
     listeners: see every attempt.  keep: each attempt owns its stages.
+    queue: how many attempts are made between two looks of the host, and what is compiled (`sample_march`).
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class SampleSolve:
         events: SampleEvents | None = None,
         listeners: Sequence[SampleListener] = (),
         keep: bool = False,
+        queue: Queue | None = None,
     ):
         self.field, self.axes, self.settings, self.output, self.stats = field, axes, settings, output, stats
         self.differentiable, self.recorder = differentiable, recorder
@@ -63,14 +68,19 @@ class SampleSolve:
         self.rows, self.whole = Rows.begin(t0, end), Rows.begin(t0, end)
         self.span = (end - t0).abs()
         self.storage: Tensor | None = None
+        self.queue = queue
+        self.march: SampleMarch | None = None
 
     def run(self) -> Rows:
         """Steps until no sample goes on; the rows as they ended, in the order of the batch."""
         running = self._begin()
+        self.march = march_for(self, self.queue)
         while running:
             if self.settings.compact and running < len(self.rows.index):
                 self._compact(running)
-            running = self._attempt()
+            running = self._attempt() if self.march is None else self.march.attempts()
+        if self.march is not None:
+            self.march.arrive()
         self.rows.write_into(self.whole)
         return self.whole
 
@@ -285,14 +295,9 @@ class SampleSolve:
         r.n_accepted, r.n_rejected = r.n_accepted + accepted, r.n_rejected + rejected
         r.non_finite = (r.non_finite & ~accepted & ~rejected) | bad
         if self.settings.dt is None:
-            ratio, order = step.error_ratio, self.tableau.error_order
-            grown = taken * controller.factors_accepted(ratio, r.e1, r.e2, order, r.after_rejection)
-            short = taken < 0.999 * r.dt  # cut to hit a stop: its error says little
-            after = torch.where(short, torch.maximum(grown, r.dt), grown).clamp(max=controller.dt_max)
-            shrunk = taken * controller.factors_rejected(torch.where(bad, math.nan, ratio), order)
-            learns = accepted & ~short
-            r.e1, r.e2 = torch.where(learns, ratio, r.e1), torch.where(learns, r.e1, r.e2)
-            r.dt = torch.where(accepted, after, torch.where(rejected, shrunk, r.dt))
+            numbers = (taken, r.dt, step.error_ratio, r.e1, r.e2)
+            flags, order = (accepted, rejected, bad), self.tableau.error_order
+            r.dt, r.e1, r.e2 = next_sizes(controller, order, numbers, r.after_rejection, flags)
             self._fail(rejected & (taken < self._shortest()))
         else:
             self._fail(rejected)  # a fixed step cannot be shortened
@@ -343,6 +348,8 @@ class SampleSolve:
 
     def _compact(self, running: int) -> None:
         """Finished samples leave the batch."""
+        if self.march is not None:
+            self.march.arrive()
         keep = self.rows.running.to(torch.int8).argsort(descending=True, stable=True)[:running]
         self.rows.write_into(self.whole)
         size = self.axes.batch_size(self.y)
@@ -354,5 +361,7 @@ class SampleSolve:
         if self.events is not None:
             self.events.select(keep)
         self.storage = None
+        if self.march is not None:
+            self.march.select(keep)
         if self.recorder is not None:
             self.recorder.compact(keep)

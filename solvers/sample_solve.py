@@ -13,6 +13,7 @@ from .batched import SampleSolve
 from .batched_events import SampleEvents
 from .batched_output import SampleOutput
 from .loop import Stats
+from .queued import Queue
 from .samples import Rows, SampleListener, SampleRecorder, SampleSettings
 from .step import Field
 
@@ -44,6 +45,7 @@ def sample_solve(
     events: SampleEvents | None = None,
     listeners: Sequence[SampleListener] = (),
     keep: bool = False,
+    queue: Queue | None = None,
 ) -> SampleRun:
     """Solves each sample over its own times [B, T] (float64, each row monotone or all equal).
 
@@ -71,6 +73,7 @@ def sample_solve(
         events=events,
         listeners=listeners,
         keep=keep,
+        queue=queue,
     )
     rows = solve.run()
     stats.nfe = stats.nfe + rows.nfe

@@ -98,14 +98,14 @@ class Rows:
     def begin(cls, t0: Tensor, end: Tensor) -> Rows:
         """All samples at their start."""
         one = torch.ones_like(t0)
-        no = torch.zeros_like(t0, dtype=torch.bool)
-        count = torch.zeros_like(t0, dtype=torch.int64)
-        status = torch.full_like(count, int(Status.RUNNING), dtype=torch.int8)
         index = torch.arange(len(t0), device=t0.device)
         direction = torch.where(end < t0, -one, one)
-        return cls(
-            index, t0, end, direction, torch.zeros_like(t0), one, one, no, no, status, count, count, count
-        )
+        # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
+        ratios = (one, one.clone())
+        flags = (torch.zeros_like(index, dtype=torch.bool) for _ in range(2))
+        status = torch.full_like(index, int(Status.RUNNING), dtype=torch.int8)
+        counts = (torch.zeros_like(index) for _ in range(3))
+        return cls(index, t0, end, direction, torch.zeros_like(t0), *ratios, *flags, status, *counts)
 
     def _fields(self) -> list[str]:
         return [f.name for f in dataclasses.fields(self)]

@@ -229,7 +229,7 @@ def test_what_cannot_be_compiled_is_solved_with_one_clear_warning():
         (Net(), {"gradient": Direct()}, "Direct"),
         (Net(), {"dt": 0.1}, "fixed step"),
         (Net(), {"events": Event(lambda t, y: y.sum() - 100.0)}, "events"),
-        (Net(), {"stepping": "per_sample"}, "per_sample"),
+        (Net(), {"stepping": "per_sample"}, "a gradient is wanted"),
     ],
 )
 def test_what_is_not_compiled_says_why(func, options, reason):

@@ -13,6 +13,7 @@ from .export import export
 from .inspect import inspect
 from .models import models
 from .predict import predict
+from .reproduce import reproduce
 from .runs import runs
 from .sweep import sweep
 from .train import train
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, evaluate, predict, export, runs, sweep, models, data, verify, inspect):
+for command in (train, evaluate, predict, export, runs, sweep, models, data, verify, inspect, reproduce):
     app.command()(command)
 
 

@@ -1,0 +1,233 @@
+"""``adamode reproduce``."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..reproduce.catalogue import ALL, DATASETS, FIGURES, check_name, load, seconds_left
+from .status import reports_errors
+
+if TYPE_CHECKING:
+    from ..reproduce.figure import Figure
+    from ..reproduce.result import Result
+    from ..reproduce.work import Allowed
+
+_WITH_DATASET = ", ".join(name for name, entry in FIGURES.items() if entry.by_dataset)
+_Figure = Annotated[
+    str,
+    typer.Argument(
+        metavar="FIGURE",
+        help="; ".join(
+            [*(f"{n}: {e.about}" for n, e in FIGURES.items()), f"all: {', '.join(ALL)}, in this order"]
+        )
+        + ".",
+    ),
+]
+_Dataset = Annotated[
+    str | None,
+    typer.Option(help=f"{' or '.join(DATASETS)}; for {_WITH_DATASET}.", show_default="the scale's"),
+]
+_Scale = Annotated[
+    str,
+    typer.Option(
+        help="smoke: seconds to a few minutes, no data files, shows that it runs; sample: what a desk "
+        "computer can do; paper: the paper's sizes."
+    ),
+]
+_OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the figures, their training runs and the report.", show_default="paper-SCALE"
+    ),
+]
+_Jobs = Annotated[
+    int,
+    typer.Option(min=0, help="Training runs at once; 0: train nothing, take what is finished."),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="The first of the seeds, where a figure draws at random.", show_default="the scale's"
+    ),
+]
+
+
+@reports_errors
+def reproduce(
+    figure: _Figure,
+    dataset: _Dataset = None,
+    scale: _Scale = "sample",
+    output_dir: _OutputDir = None,
+    data_dir: Annotated[
+        str, typer.Option(help="Folder of the data files.", show_default="$ADAMODE_DATA")
+    ] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch, for each run.")] = 1,
+    jobs: _Jobs = 2,
+    seed: _Seed = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
+) -> None:
+    """Make a figure or table of the AdamNODE paper, and judge its claims.
+
+    Writes to OUTPUT_DIR/FIGURE the pictures and result.json: rows, claims with the paper's number, ours and
+    a verdict, settings, versions. OUTPUT_DIR/report/index.html shows all figures made so far.
+
+    What is finished is kept: the same command goes on where it was stopped.
+
+    A claim that does not hold is a result: the exit status is 0. It is 1 if the computing failed.
+    """
+    _check(figure, dataset, scale)
+    place = Path(f"paper-{scale}") if output_dir is None else output_dir
+    names = ALL if figure == "all" else (figure,)
+
+    def say(words: str) -> None:
+        if not quiet:
+            typer.echo(words)
+
+    allowed = _allowed(data_dir, device, threads, jobs, say)
+    try:
+        with _stopped_by_sigterm():
+            failed = _make(names, scale, place, allowed, _Changes(dataset, seed, figure), quiet)
+    except KeyboardInterrupt as stop:
+        typer.echo(
+            f"\ninterrupted. What is done is kept in {str(place)!r}; the same command goes on from there.",
+            err=True,
+        )
+        raise typer.Exit(128 + getattr(stop, "signum", signal.SIGINT)) from None
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the call like Ctrl-C: training runs, processes of their own, must be asked to end too."""
+    from ..train.interrupt import Interrupted
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python allows no handlers here
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(figure: str, dataset: str | None, scale: str) -> None:
+    from ..reproduce.figure import SCALES
+    from ..solvers.errors import ArgumentError, nearest
+
+    check_name(figure, ("all",))
+    if scale not in SCALES:
+        raise ArgumentError(f"--scale={scale!r} is not known: {nearest(scale, SCALES)}")
+    if dataset is None:
+        return
+    if dataset not in DATASETS:
+        raise ArgumentError(f"--dataset={dataset!r} is not known: {nearest(dataset, DATASETS)}")
+    if figure == "all" or not FIGURES[figure].by_dataset:
+        raise ArgumentError(f"--dataset={dataset!r} says nothing about {figure}; it is for {_WITH_DATASET}.")
+
+
+def _allowed(data_dir: str, device: str, threads: int, jobs: int, say: Callable[[str], None]) -> Allowed:
+    import torch
+
+    from ..reproduce.work import Allowed
+    from ..train.device import checked_device
+
+    torch.set_num_threads(threads)
+    return Allowed(data_dir, str(checked_device(device)), threads, jobs, say)
+
+
+class _Changes:
+    """The options that change a figure's settings."""
+
+    def __init__(self, dataset: str | None, seed: int | None, asked: str):
+        self.dataset, self.seed, self.asked = dataset, seed, asked
+
+    def of(self, figure: Figure, scale: str) -> dict[str, Any]:
+        """The settings with their new values. Raises: ArgumentError for a seed that nothing is drawn with."""
+        from ..solvers.errors import ArgumentError
+
+        changes: dict[str, Any] = {} if self.dataset is None else {"datasets": (self.dataset,)}
+        if self.seed is not None:
+            settings = figure.settings[scale]
+            if hasattr(settings, "seeds"):
+                changes["seeds"] = tuple(range(self.seed, self.seed + len(settings.seeds)))
+            elif hasattr(settings, "seed"):
+                changes["seed"] = self.seed
+            elif self.asked != "all":
+                raise ArgumentError(
+                    f"--seed={self.seed}: {figure.name} draws nothing at random; leave it out."
+                )
+        return changes
+
+
+def _make(
+    names: tuple[str, ...], scale: str, place: Path, allowed: Allowed, changes: _Changes, quiet: bool
+) -> list[str]:
+    """Makes the figures in turn, prints each, refreshes the page. Returns the names of those that failed."""
+    from ..reproduce.result import finished
+    from ..reproduce.result import reproduce as make
+    from ..reproduce.training import duration
+    from ..solvers.errors import AdamodeError
+
+    spent: dict[str, float] = {}
+    failed = []
+    for i, name in enumerate(names):
+        figure = load(name)
+        changed = changes.of(figure, scale)
+        result = finished(figure, scale, place, allowed, **changed)
+        if len(names) > 1:
+            left = seconds_left(spent, names[i:])
+            estimate = "" if left is None or result is not None else f" (about {duration(left)} left)"
+            state = "finished before" if result is not None else figure.title
+            allowed.say(f"figure {i + 1} of {len(names)}, {name}: {state}{estimate}")
+        if result is None:
+            start = time.perf_counter()
+            try:
+                result = make(figure, scale, place, allowed, **changed)
+            except RuntimeError as error:
+                # As in a sweep, a figure that cannot be computed stops no other; a wrong call stops all.
+                if len(names) == 1 or not isinstance(error, AdamodeError):
+                    raise
+                typer.echo(f"error: {name}: {error}", err=True)
+                failed.append(name)
+                continue
+            spent[name] = time.perf_counter() - start
+        _print(result, place / name, quiet)
+        _refresh(place, scale, allowed)
+    return failed
+
+
+def _print(result: Result, folder: Path, quiet: bool) -> None:
+    typer.echo(f"{result.figure}, scale {result.scale}")
+    for claim in result.claims:
+        typer.echo(f"  {claim.claim}")
+        typer.echo(f"    paper    {claim.paper}\n    ours     {claim.ours}\n    verdict  {claim.verdict}")
+        if claim.why and not quiet:
+            typer.echo(f"    why      {claim.why}")
+    for finding in result.findings if not quiet else ():
+        typer.echo(f"  found    {finding}")
+    for file in ["result.json", *(picture["file"] for picture in result.pictures)] if not quiet else ():
+        typer.echo(f"written   {folder / file}")
+
+
+def _refresh(place: Path, scale: str, allowed: Allowed) -> None:
+    from ..reproduce.report import write_report
+
+    path, left_out = write_report(place, scale)
+    for line in left_out:
+        typer.echo(f"not in the report: {line}", err=True)
+    allowed.say(f"report    {path}")

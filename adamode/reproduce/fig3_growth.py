@@ -1,0 +1,233 @@
+"""Fig. 3 untrained: many random linear fields at once, solved side by side, and the norms of their states."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adjoint.dynamics import Dynamics
+from ..adjoint.solve import solve
+from ..models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
+from ..models.dynamics.anode import augment
+from ..models.fields.driven import Driven, Signal
+from ..models.fields.field import Field, Gradients
+from ..models.presets import SIGMOID_3, SIGMOID_5, settings_of
+from ..solvers.errors import ArgumentError
+from ..solvers.status import Status
+
+MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")  # the order of the figure and of draws
+INPUTS = ("code", "repaired")
+# A = 1−α and B = 1−β at the start, as released for Silverbox (and MNIST) and for CIFAR-10.
+RATES = {"silverbox": (1 - SIGMOID_5, SIGMOID_5), "cifar10": (SIGMOID_3, SIGMOID_3)}
+# Of the field's linear layer (into, out) and of the start's (numbers drawn), one state variable h each.
+_LAYERS = {
+    "node": (2, 1, 0),
+    "anode": (3, 2, 0),
+    "sonode": (3, 1, 1),
+    "hbnode": (2, 1, 1),
+    "ghbnode": (2, 1, 1),
+    "adamnode": (2, 1, 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model in one setting.
+
+    input: "code", as the released script indexes it, or "repaired".  denominator, rates: AdamNODE's, a key
+    of `RATES`.  change: of GHBNODE, "unbounded" (h' = −m) or "no-force" (ξ = 0).
+    """
+
+    model: str
+    input: str = "code"
+    denominator: str = "softplus"
+    rates: str = "silverbox"
+    change: str = ""
+
+    @property
+    def name(self) -> str:
+        """A file's name; the authors' setting is the model's alone."""
+        words = [self.model, self.change]
+        if (self.denominator, self.rates) != ("softplus", "silverbox"):
+            words += [self.denominator, self.rates]
+        words.append("repaired" if self.input == "repaired" else "")
+        return "-".join(word for word in words if word)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Random fields and starts, float64: weight [N, out, in], bias [N, out], w [N, 1] or None."""
+
+    weight: Tensor
+    bias: Tensor
+    w: Tensor | None
+
+
+class EachLinear(Field):
+    """f_i(t, x_i) = W_i x_i + b_i: sample i has a layer of its own. Nothing in it is learnt.
+
+    weight: [N, out, in].  bias: [N, out].  x: [N, in].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.channels_out, self.channels_in = weight.shape[1:]
+
+    def reference(self, t: Tensor, h: Tensor) -> Tensor:
+        """f, [N, out]."""
+        return (self.weight * h[:, None, :]).sum(2) + self.bias  # a batched product of so small ones is slower
+
+    def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        """(f, nothing)."""
+        return self.reference(t, h), None
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """x̄_i = W_iᵀ c_i."""
+        return (self.weight * cotangent[:, :, None]).sum(1), cotangent
+
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
+        """None are learnt."""
+        return ()
+
+
+def draw(seed: int, count: int) -> dict[str, Draws]:
+    """``count`` random inits of each model, torch's own, in the order in which the released script draws.
+
+    One generator goes through the models, and in each through the inits: weight and bias of the field, then
+    the start. It draws in float32; the values are given in float64.
+    """
+    found = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for model in MODELS:
+            into, out, start = _LAYERS[model]
+            layers, starts = [], []
+            for _ in range(count):
+                layers.append(nn.Linear(into, out, dtype=torch.float32))
+                if start:
+                    starts.append(nn.Linear(1, start, bias=False, dtype=torch.float32).weight[0])
+            found[model] = Draws(
+                torch.stack([layer.weight for layer in layers]).detach().double(),
+                torch.stack([layer.bias for layer in layers]).detach().double(),
+                torch.stack(starts).detach().double() if starts else None,
+            )
+    return found
+
+
+def joined(*parts: Draws) -> Draws:
+    """One after the other."""
+    starts = [part.w for part in parts if part.w is not None]
+    return Draws(
+        torch.cat([part.weight for part in parts]),
+        torch.cat([part.bias for part in parts]),
+        torch.cat(starts) if starts else None,
+    )
+
+
+def input_signal(u: Tensor, kind: str) -> Signal:
+    """The input v1(t) for 0 ≤ t < len(u), u: [T] its samples, T ≥ 3.
+
+    "repaired": linear between samples. "code": the script takes the sample's index for ⌊t⌋ clamped to 0 and
+    1 (the number of its parts, training and test, in the place of that of samples), so that past t = 1 the
+    line through samples 1 and 2 goes on.
+    """
+    if kind not in INPUTS:
+        raise ArgumentError(f"input={kind!r} must be one of {', '.join(INPUTS)}.")
+    last = len(u) - 1
+    if kind == "repaired":
+        return Signal(torch.arange(last + 1, dtype=torch.float64), u[:, None])
+    end = u[1] + (last - 1) * (u[2] - u[1])
+    return Signal(torch.tensor([0.0, 1.0, last], dtype=torch.float64), torch.stack((u[0], u[1], end))[:, None])
+
+
+def system(case: Case, draws: Draws, u: Tensor, y0: Tensor) -> tuple[Dynamics, Tensor]:
+    """The dynamics of all inits side by side and their starts [K, N, C], float64.
+
+    h(0) is the first output (ANODE: and a zero), m or v is w, AdamNODE's v(0) = w².
+    """
+    model, set_up = case.model, settings_of(case.model, "silverbox")
+    weight = draws.weight.clone()
+    # f + ξh is f with another weight of h, which the project's dynamics with ξ in them need for ξ = 0.
+    if case.change == "unbounded":
+        weight[:, 0, 0] += set_up["xi"]
+    elif case.change == "no-force":
+        weight[:, 0, 0] -= set_up["xi"]
+    field = Driven(EachLinear(weight, draws.bias)).with_signal(input_signal(u, case.input))
+    h0 = y0.expand(len(weight), 1)
+    blocks = [augment(h0, 1) if model == "anode" else h0]
+    if draws.w is not None:
+        blocks += [draws.w, draws.w.square()] if model == "adamnode" else [draws.w]
+    return _dynamics(case, field, set_up).double(), torch.stack(blocks)
+
+
+def _dynamics(case: Case, field: Driven, set_up: dict[str, Any]) -> Any:
+    if case.model in ("node", "anode"):
+        return NeuralODE(field)
+    if case.model == "sonode":
+        return SecondOrderODE(field)
+    if case.model == "hbnode" or case.change == "unbounded":
+        return HeavyBallODE(field, gamma=set_up["gamma"])
+    if case.model == "ghbnode":
+        return GeneralisedHeavyBallODE(
+            field, gamma=set_up["gamma"], xi=set_up["xi"], activation=set_up["sigma"]
+        )
+    a, b = RATES[case.rates]
+    return AdamODE(field, alpha=1 - a, beta=1 - b, eps=set_up["eps"], denominator=case.denominator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """log10 of the norms of N states at t = 0, 1, …, [N, T]; NaN from where a solve failed.
+
+    whole: of all blocks.  h: of h alone.  status: of each solve, by name.  attempts: of steps, of each.
+    """
+
+    whole: Tensor
+    h: Tensor
+    status: tuple[str, ...]
+    attempts: Tensor
+
+
+def grow(case: Case, draws: Draws, u: Tensor, y0: Tensor, *, tol: float, max_steps: int) -> Growth:
+    """Solves each init by itself from t = 0 to len(u) − 1, rtol = atol = tol; steps end where u has kinks.
+
+    draws: [N] inits.  u: [T], the input's samples.  y0: 0-d, the first output.
+    """
+    dynamics, z0 = system(case, draws, u, y0)
+    solution = solve(
+        dynamics,
+        z0,
+        torch.arange(len(u), dtype=torch.float64),
+        rtol=tol,
+        atol=tol,
+        stepping="per_sample",
+        step_at=input_signal(u, case.input).times[1:-1],
+        max_steps=max_steps,
+        gradient=None,
+    )
+    states = solution.y.permute(2, 0, 1, 3)  # [N, T, K, C]
+    return Growth(
+        log10_norm(states.flatten(2)),
+        log10_norm(states[:, :, 0]),
+        tuple(Status(value).name for value in solution.status.tolist()),
+        torch.as_tensor(solution.stats.n_steps),
+    )
+
+
+def log10_norm(states: Tensor) -> Tensor:
+    """log10 ‖x‖₂ over the last dimension; no square overflows. −∞ for zeros, NaN for NaN."""
+    largest = states.abs().amax(-1, keepdim=True)
+    scale = torch.where(largest > 0, largest, 1.0)
+    return (scale.squeeze(-1)).log10() + (states / scale).norm(dim=-1).log10()
+
+
+def log10_mean(logs: Tensor, dim: int = 0) -> Tensor:
+    """log10 of the mean of 10^logs along ``dim``; no power overflows."""
+    e = math.log(10.0)
+    return (torch.logsumexp(logs * e, dim) - math.log(logs.shape[dim])) / e

@@ -1,0 +1,184 @@
+"""Fig. 4: how long an epoch of training takes.
+
+What the paper says: AdamNODE's training time is about that of HBNODE and GHBNODE.
+What it leaves open: the machine, what "about" is (here: within a factor of 1.25), the number of seeds.
+What its authors' code does: torchdiffeq 0.2.2's continuous adjoint on a GPU. Seconds here are those of this
+project's solver with the exact derivative of the steps, on the machine of the runs, so only their ratios can
+be compared, and they rest on the sizes of the models as well as on the NFE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from .curves import HATCH_OF, LOOK_OF, legend_below, mean_line
+from .fig2 import by_seed, epoch_of
+from .figure import IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
+from .paired import gain, verdict_alike
+from .training import (
+    DATA_NAMES,
+    MODEL_NAMES,
+    SIZES,
+    Run,
+    TrainingSettings,
+    count_seeds,
+    data_sets,
+    sizes_told,
+    title_of,
+    training_runs,
+)
+from .work import Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Fig4Settings(TrainingSettings):
+    """The runs, and the factor within which two times count as alike."""
+
+    alike: float = 1.25
+
+
+SETTINGS = {scale: Fig4Settings(**size) for scale, size in SIZES.items()}
+
+
+def compute(settings: Fig4Settings, work: Work) -> Outcome:
+    """One row a run: seconds of an epoch's training steps, their mean over the epochs, and every epoch's."""
+    runs, missing = training_runs(settings, work)
+    stands_for = data_sets(settings)
+    rows = [_row(run, stands_for[run.dataset]) for run in runs]
+    for row in rows:
+        alike = [other for other in rows if other["dataset"] == row["dataset"]]
+        reference = by_seed(alike, "hbnode", "seconds_per_epoch").get(row["seed"])
+        row["relative_to_hbnode"] = None if reference is None else row["seconds_per_epoch"] / reference
+    count_seeds(settings, rows)
+    return Outcome(
+        rows,
+        findings=(
+            *missing,
+            "Seconds are those of the wall clock. Runs in processes of their own (two at once, where --jobs "
+            "was not given) shared the machine's cores with one another and with whatever else ran.",
+            "Seconds go with the NFE: seconds_per_nfe is an epoch's seconds ÷ (NFE forward + NFE backward), "
+            "what one evaluation of the field, forwards or backwards, took for all batches of an epoch.",
+        ),
+    )
+
+
+def _row(run: Run, stands_for: tuple[str, ...]) -> dict[str, Any]:
+    history = [epoch_of(row) for row in run.history]
+    seconds = [row["seconds"] for row in run.history]
+    nfe = sum(row["nfe_forward"] + row["nfe_backward"] for row in run.history)
+    for epoch, so_far in zip(history, itertools.accumulate(seconds), strict=True):
+        epoch["seconds_so_far"] = so_far
+    return {
+        "dataset": run.dataset,
+        "stands_for": list(stands_for),
+        "model": run.model,
+        "seed": run.seed,
+        "parameters": run.final["parameters"],
+        "seconds_per_epoch": sum(seconds) / len(seconds),
+        "seconds_per_nfe": sum(seconds) / nfe,
+        "nfe_forward": run.history[-1]["nfe_forward"],
+        "nfe_backward": run.history[-1]["nfe_backward"],
+        "test_accuracy": history[-1]["test_accuracy"],
+        "history": history,
+    }
+
+
+def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
+    """A claim a data set: the ratios to HBNODE and GHBNODE, paired over seeds."""
+    claims = []
+    for dataset, stands_for in data_sets(settings).items():
+        rows = [row for row in outcome.rows if row["dataset"] == dataset]
+        mine = by_seed(rows, "adamnode", "seconds_per_epoch")
+        gains = {m: gain(mine, by_seed(rows, m, "seconds_per_epoch")) for m in ("hbnode", "ghbnode")}
+        verdicts = {verdict_alike(each, settings.alike) for each in gains.values()}
+        verdict = verdicts.pop() if len(verdicts) == 1 else UNTOLD if UNTOLD in verdicts else IN_PART
+        told = "; ".join(f"{each.told('{:+.0f}', '%')} on {MODEL_NAMES[m]}" for m, each in gains.items())
+        where = " and ".join(DATA_NAMES[name] for name in stands_for)
+        claims.append(
+            Claim(
+                f"{where}: AdamNODE's training time is about that of HBNODE and GHBNODE",
+                "about the same",
+                told,
+                UNTOLD if settings.stand_in else verdict,
+                f"About: within a factor of {settings.alike:g}. {title_of(dataset, stands_for)}; "
+                f"{sizes_told(settings, rows)}. Intervals: 95 %, paired over seeds. The runs shared "
+                "the machine.",
+            )
+        )
+    return claims
+
+
+_HEIGHT = 3.3
+
+
+def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
+    """A row a data set: seconds of an epoch as bars, accuracy over the seconds of training so far."""
+    sets = data_sets(settings)
+    figure.set_size_inches(10.5, _HEIGHT * len(sets) + 0.6)
+    parts = figure.subfigures(len(sets), 1, squeeze=False)[:, 0]
+    for part, (dataset, stands_for) in zip(parts, sets.items(), strict=True):
+        rows = [row for row in outcome.rows if row["dataset"] == dataset]
+        part.suptitle(f"{title_of(dataset, stands_for)}: {sizes_told(settings, rows)}", fontsize=10)
+        left, right = part.subplots(1, 2)
+        _bars(left, settings.models, rows)
+        for model in settings.models:
+            mean_line(right, rows, model, "seconds_so_far", "test_accuracy")
+        right.set_xlabel("seconds of training (tests left out)")
+        right.set_title("test accuracy", fontsize=9)
+    legend_below(figure, settings.models)
+
+
+def _bars(axis: Any, models: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    for place, model in enumerate(models):
+        seconds = list(by_seed(rows, model, "seconds_per_epoch").values())
+        if not seconds:
+            continue
+        mean = sum(seconds) / len(seconds)
+        ends = [[mean - min(seconds)], [max(seconds) - mean]]
+        axis.bar(
+            place,
+            mean,
+            yerr=ends if len(seconds) > 1 else None,
+            color=LOOK_OF[model]["color"],
+            hatch=HATCH_OF[model],
+            edgecolor="white",
+            capsize=3,
+        )
+    axis.set_xticks(range(len(models)), [MODEL_NAMES[model] for model in models], fontsize=8)
+    axis.grid(visible=False, axis="x")
+    axis.set_title("seconds of training an epoch", fontsize=9)
+
+
+FIGURE = Figure(
+    name="fig4",
+    title="Fig. 4: training time",
+    says="AdamNODE trains about as fast as HBNODE and GHBNODE.",
+    settings=SETTINGS,
+    compute=compute,
+    judge=judge,
+    pictures={
+        "fig4": Picture(
+            draw,
+            (10.5, 2 * _HEIGHT + 0.6),
+            "Seconds of the wall clock that the training steps of an epoch took, and test accuracy over the "
+            "seconds so far. Bars and lines are means over the seeds, whiskers and bands go from the least "
+            "to the largest. The runs shared the machine with one another.",
+        )
+    },
+    columns={
+        "dataset": "data",
+        "model": "model",
+        "seed": "seed",
+        "seeds": "finished",
+        "parameters": "parameters",
+        "seconds_per_epoch": "seconds an epoch",
+        "relative_to_hbnode": "÷ HBNODE's",
+        "seconds_per_nfe": "seconds an epoch ÷ NFE",
+        "nfe_forward": "NFE forward (training)",
+        "nfe_backward": "NFE backward",
+        "test_accuracy": "test accuracy",
+    },
+)

@@ -1,0 +1,267 @@
+"""One figure, made: its outcome, its verdicts and pictures, and the file that holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..plotting import save_figure
+from ..solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
+from ..train.listing import list_runs
+from ..train.reproducible import git_state, versions
+from ..train.write_aside import write_aside
+from .catalogue import FIGURES, SHARED_RUNS
+from .figure import SCALES, Claim, Figure, Outcome, Picture
+from .work import Allowed, Work, read_json
+
+RESULT = "result.json"
+_SPENT = "seconds.json"
+_PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What result.json holds, in its order.
+
+    rows, variants, findings: of `Outcome`.  pictures: {"file", "caption"} of each, in the same folder.
+    version: of adamode; versions: of what it rests on.  machine: processor, cores, device, threads, jobs.
+    git: as a run's.  seconds: of work, over all calls that it took.  command: makes it again.  runs: for a
+    figure that trains, the finished training runs that were there, with their epochs.
+    """
+
+    figure: str
+    scale: str
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+    claims: list[Claim]
+    variants: dict[str, Any]
+    findings: list[str]
+    pictures: list[dict[str, str]]
+    version: str
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    git: dict[str, Any]
+    seconds: float
+    command: str
+    runs: dict[str, int]
+
+    def text(self) -> str:
+        """As JSON. Raises: ValueError where a number is infinite or NaN."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def reproduce(
+    figure: Figure, scale: str, output_dir: str | os.PathLike[str], allowed: Allowed, **changes: Any
+) -> Result:
+    """Makes a figure in <output_dir>/<its name>, or goes on where it was left: pictures and result.json.
+
+    changes: fields of the scale's settings with another value, such as datasets=("mnist",).
+    Raises: ArgumentError for a scale or a field that there is not, CheckpointError where the folder holds
+    the figure of another version, scale or settings, MissingDataError where its data are not there, and
+    what the computing raises.
+    """
+    settings = chosen_settings(figure, scale, **changes)
+    place = Path(output_dir)
+    work = Work(place / figure.name, place / SHARED_RUNS, scale, allowed)
+    work.open(figure.name, settings)
+    with _counted(work.folder), _with_remedy(scale):
+        outcome = figure.compute(settings, work)
+        claims = figure.judge(settings, outcome)
+        pictures = _draw(figure, settings, outcome, work.folder)
+    installed = versions()
+    result = Result(
+        figure=figure.name,
+        scale=scale,
+        settings=_plain(settings),
+        rows=outcome.rows,
+        claims=claims,
+        variants=outcome.variants,
+        findings=list(outcome.findings),
+        pictures=pictures,
+        version=__version__,
+        versions={name: installed[name] for name in _PACKAGES if name in installed},
+        machine=_machine(allowed),
+        git=git_state(),
+        seconds=_spent(work.folder),
+        command=_command(figure, scale, allowed, changes),
+        runs=_runs(figure, place)[0],
+    )
+    try:
+        text = result.text()
+    except ValueError as error:
+        raise ValueError(f"{figure.name}: the outcome holds what JSON cannot ({error}).") from error
+    write_aside(work.folder / RESULT, text)
+    return result
+
+
+def chosen_settings(figure: Figure, scale: str, **changes: Any) -> Any:
+    """The settings of a scale with ``changes``. Raises: ArgumentError for what there is not."""
+    if scale not in SCALES:
+        raise ArgumentError(f"scale={scale!r} is not known: {nearest(scale, SCALES)}")
+    settings = figure.settings[scale]
+    known = [field.name for field in dataclasses.fields(settings)]
+    for name in changes:
+        if name not in known:
+            raise ArgumentError(
+                f"{name}={changes[name]!r} is no setting of {figure.name}: {nearest(name, known)}"
+            )
+    return dataclasses.replace(settings, **changes)
+
+
+def finished(
+    figure: Figure, scale: str, output_dir: str | os.PathLike[str], allowed: Allowed, **changes: Any
+) -> Result | None:
+    """The result that is there, if `reproduce` with the same arguments would make it again just so.
+
+    None where there is none, or a picture of it lacks; for a figure that trains also where runs were finished
+    since, or where this call may train and a run is unfinished or nothing was allowed then (``jobs=0``).
+    Raises: CheckpointError where it is of another version, scale or other settings.
+    """
+    settings = chosen_settings(figure, scale, **changes)
+    place = Path(output_dir)
+    Work(place / figure.name, place / SHARED_RUNS, scale, allowed).open(figure.name, settings)
+    path = place / figure.name / RESULT
+    if not path.exists():
+        return None
+    result = read_result(path, scale)
+    done, others = _runs(figure, place)
+    trains = bool(FIGURES[figure.name].runs) and allowed.jobs > 0
+    whole = (
+        result.settings == _plain(settings)
+        and all((path.parent / picture["file"]).is_file() for picture in result.pictures)
+        and result.runs == done
+        and not (trains and (others or result.machine["jobs"] == 0))
+    )
+    return result if whole else None
+
+
+def read_result(path: Path, scale: str | None = None) -> Result:
+    """What a result.json holds.
+
+    Raises: CheckpointError where it cannot be read, lacks something, is of another version of adamode, or
+    (where ``scale`` is given) of another scale.
+    """
+    content = read_json(path)
+    names = [field.name for field in dataclasses.fields(Result)]
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != __version__:
+        raise CheckpointError(
+            f"{str(path)!r} was made by adamode {version}, and this is {__version__}; make it anew in "
+            "another --output-dir, or delete its folder."
+        )
+    if sorted(content) != sorted(names):
+        odd = ", ".join(sorted(set(content) ^ set(names)))
+        raise CheckpointError(f"{str(path)!r} is not a figure's result ({odd}); delete it to make it anew.")
+    if scale is not None and content["scale"] != scale:
+        raise CheckpointError(
+            f"{str(path)!r} was made at scale {content['scale']!r}, not {scale!r}; choose "
+            "another --output-dir."
+        )
+    try:
+        claims = [Claim(**claim) for claim in content["claims"]]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r}: its claims cannot be read ({error}); delete it.") from error
+    return Result(**{**content, "claims": claims})
+
+
+def _runs(figure: Figure, output_dir: Path) -> tuple[dict[str, int], list[str]]:
+    """Of the training runs where the figure has its own: epochs of the finished ones, names of the others."""
+    where = FIGURES[figure.name].runs
+    place = output_dir / where
+    if not where or not place.is_dir():
+        return {}, []
+    runs = list_runs(place)
+    done = {run.name: len(run.history) for run in runs if run.state == "finished"}
+    return done, [run.name for run in runs if run.name not in done]
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False))
+    return plain
+
+
+def _draw(figure: Figure, settings: Any, outcome: Outcome, folder: Path) -> list[dict[str, str]]:
+    written = []
+    for name, picture in figure.pictures.items():
+
+        def draw(empty: Any, picture: Picture = picture) -> None:
+            picture.draw(empty, settings, outcome)
+
+        save_figure(folder / f"{name}.png", draw, size=picture.size)
+        written.append({"file": f"{name}.png", "caption": picture.caption})
+    return written
+
+
+@contextlib.contextmanager
+def _counted(folder: Path) -> Iterator[None]:
+    """Adds the time spent inside to what earlier calls took, also when it ends in an error or Ctrl-C."""
+    before, start = _spent(folder), time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = round(before + time.perf_counter() - start, 2)
+        write_aside(folder / _SPENT, json.dumps({"seconds": seconds}) + "\n")
+
+
+def _spent(folder: Path) -> float:
+    path = folder / _SPENT
+    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+
+@contextlib.contextmanager
+def _with_remedy(scale: str) -> Iterator[None]:
+    """A data file that lacks stops no one from seeing the figure made: the error says how."""
+    try:
+        yield
+    except MissingDataError as error:
+        if scale == "smoke":
+            raise
+        raise MissingDataError(f"{error} `--scale smoke` makes the figure, small, without it.") from error
+
+
+def _machine(allowed: Allowed) -> dict[str, Any]:
+    """What it was made on; nothing that tells whose machine it is."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # not Linux
+        cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        found = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
+        name = found.group(1).strip() if found else name
+    device = torch.device(allowed.device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else allowed.device
+    cores = os.cpu_count()
+    return {
+        "processor": name,
+        "cores": cores,
+        "device": where,
+        "threads": allowed.threads,
+        "jobs": allowed.jobs,
+    }
+
+
+def _command(figure: Figure, scale: str, allowed: Allowed, changes: Mapping[str, Any]) -> str:
+    """What makes the same again, but for folders."""
+    words = ["adamode", "reproduce", figure.name]
+    for name, value in changes.items():
+        if name == "datasets":
+            words += ["--dataset", ",".join(value)]
+        elif name in ("seed", "seeds"):
+            words += ["--seed", str(value if name == "seed" else value[0])]
+        else:
+            words += [f"({name}={value!r}, from Python)"]
+    words += ["--scale", scale]
+    usual = Allowed()
+    for name in ("device", "threads", "jobs"):
+        if getattr(allowed, name) != getattr(usual, name):
+            words += [f"--{name}", str(getattr(allowed, name))]
+    return " ".join(words)

@@ -1,0 +1,313 @@
+"""Table 1: memory of a training step on CIFAR-10.
+
+What the paper says: MiB of the six models, with the continuous adjoint of torchdiffeq 0.2.2.
+What it leaves open: how it was measured (its numbers are of a GPU's process, so the context of CUDA and the
+workspaces of cuDNN are in them, the same for all models or nearly so), and at which batch; its training
+takes 64.
+What its authors' code does: torchdiffeq's adjoint, whose reverse solve has θ's adjoint in its state, several
+times over in its stages; the adjoints here keep θ out of it. So MiB cannot be compared, and ratios to NODE
+only roughly: a constant that is in all of the paper's numbers brings its ratios nearer to 1.
+What is measured here: the most that lives at one moment during the forward and backward pass of one batch,
+above what lived before it, with the trained weights of the first seed; on the CPU by the storages of all
+tensors (`memory.LiveStorage`), on CUDA by torch's allocator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..adjoint.gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..train.evaluation import LoadedRun
+from ..train.metrics import EpochSums
+from ..train.objective import Objective
+from ..train.step import CANNOT_BE_SOLVED, descend, solving_with
+from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
+from .memory import MIB, parameter_bytes, peak_of
+from .training import (
+    MODEL_NAMES,
+    SIZES,
+    Run,
+    TrainingSettings,
+    data_sets,
+    first_batches,
+    loaded_again,
+    title_of,
+    training_runs,
+)
+from .work import Work
+
+PAPER_MIB = {"node": 2469, "anode": 2485, "sonode": 2863, "hbnode": 2891, "ghbnode": 2889, "adamnode": 3531}
+# In the order of the table: the paper's way first.
+ADJOINTS: Mapping[str, Gradient] = {
+    "backsolve": Backsolve(),
+    "interpolating": Interpolating(),
+    "discrete_state": Discrete(keep="state"),
+    "discrete_stages": Discrete(keep="stages"),
+    "direct": Direct(),
+}
+ADJOINT_NAMES = {
+    "backsolve": "backsolve",
+    "interpolating": "interpolating",
+    "discrete_state": "discrete, states kept",
+    "discrete_stages": "discrete, stages kept",
+    "direct": "direct (autograd)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table1Settings(TrainingSettings):
+    """The runs whose weights are taken.
+
+    batch_size: images of the step.  near: two ratios to NODE count as the same where they differ by no
+    more than this part of the paper's.
+    """
+
+    datasets: tuple[str, ...] = ("cifar10",)
+    batch_size: int = 64
+    near: float = 0.1
+
+
+SETTINGS = {scale: Table1Settings(**size) for scale, size in SIZES.items()}
+SETTINGS["smoke"] = dataclasses.replace(SETTINGS["smoke"], batch_size=8)
+
+
+def compute(settings: Table1Settings, work: Work) -> Outcome:
+    """One row a model; the steps themselves, one a model and adjoint, are the variant "steps"."""
+    runs, missing = training_runs(settings, work)
+    stands_for = data_sets(settings)
+    rows, steps = [], []
+    for dataset, paper in stands_for.items():
+        first = _of_one_seed(settings, [run for run in runs if run.dataset == dataset])
+        if first and first[0].seed != settings.seeds[0]:
+            missing.append(f"{dataset}: weights of seed {first[0].seed}, not {settings.seeds[0]}.")
+        mine = [_step(run, name, settings, work) for run in first for name in ADJOINTS]
+        rows += _rows(first, mine, paper, [run for run in runs if run.dataset == dataset], settings)
+        steps += mine
+    findings = [
+        *missing,
+        "MiB are the tensors that lived at most during one forward and backward pass, above what lived "
+        "before (parameters and the batch); the paper's are of a GPU's process, with CUDA's context and "
+        "workspaces, and of torchdiffeq 0.2.2's adjoint, which has θ in its state. Compare the ratios to "
+        "NODE, roughly.",
+        *(
+            f"{ADJOINT_NAMES[step['adjoint']]} raises for {MODEL_NAMES[step['model']]}: {step['problem']}"
+            for step in steps
+            if step["problem"]
+        ),
+    ]
+    return Outcome(rows, {"steps": steps}, tuple(findings))
+
+
+def _of_one_seed(settings: Table1Settings, runs: Sequence[Run]) -> list[Run]:
+    """The runs of the first seed that most models have."""
+    best: list[Run] = []
+    for seed in settings.seeds:
+        mine = [run for run in runs if run.seed == seed]
+        best = mine if len(mine) > len(best) else best
+    return best
+
+
+def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> dict[str, Any]:
+    step = work.part(
+        f"memory-{run.dataset}-{run.model}-{adjoint}",
+        lambda: measured(run, ADJOINTS[adjoint], settings, work),
+    )
+    return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}
+
+
+def measured(run: Run, gradient: Gradient, settings: Table1Settings, work: Work) -> dict[str, Any]:
+    """Peak memory and NFE of one training step of the run's model, or the problem that it met."""
+    loaded, data = loaded_again(run, work)
+    x, y = next(first_batches(loaded, data, settings.batch_size))
+    held = {
+        "batch_size": len(y),
+        "parameters": run.final["parameters"],
+        "parameters_mib": parameter_bytes(loaded.model) / MIB,
+    }
+    sums: list[EpochSums] = []
+    try:
+        peak = peak_of(
+            lambda: sums.append(_descend(loaded, Objective.of(data), x, y, gradient)), loaded.device
+        )
+    except CANNOT_BE_SOLVED as error:
+        empty = {"peak_mib": None, "with_parameters_mib": None, "nfe_forward": None, "nfe_backward": None}
+        return {**held, **empty, "problem": f"{type(error).__name__}: {error}"}
+    return {
+        **held,
+        "peak_mib": peak / MIB,
+        "with_parameters_mib": (peak + parameter_bytes(loaded.model)) / MIB,
+        "nfe_forward": sums[0].mean("nfe_forward"),
+        "nfe_backward": sums[0].mean("nfe_backward"),
+        "problem": "",
+    }
+
+
+def _descend(loaded: LoadedRun, objective: Objective, x: Any, y: Any, gradient: Gradient) -> EpochSums:
+    model = loaded.model.train()
+    with solving_with(model, gradient=gradient):
+        return descend(model, x, y, objective, total=len(y), parts=1, amp=loaded.config.amp)
+
+
+def _rows(
+    first: Sequence[Run],
+    steps: Sequence[dict[str, Any]],
+    paper: Sequence[str],
+    runs: Sequence[Run],
+    settings: Table1Settings,
+) -> list[dict[str, Any]]:
+    found = {(step["model"], step["adjoint"]): step for step in steps}
+    rows = []
+    for run in first:
+        mine = [other for other in runs if other.model == run.model]
+        last = [other.history[-1] for other in mine]
+        row = {
+            "dataset": run.dataset,
+            "stands_for": list(paper),
+            "model": run.model,
+            "seeds": f"{len(mine)} of {len(settings.seeds)} seeds",
+            "parameters": run.final["parameters"],
+            "nfe_forward": sum(epoch["nfe_forward"] for epoch in last) / len(last),
+            "nfe_backward": sum(epoch["nfe_backward"] for epoch in last) / len(last),
+            "test_accuracy": sum(epoch["test_accuracy"] for epoch in last) / len(last),
+            "paper_mib": PAPER_MIB[run.model],
+            "paper_relative": PAPER_MIB[run.model] / PAPER_MIB["node"],
+            "batch_size": found[run.model, "backsolve"]["batch_size"],
+        }
+        for name in ADJOINTS:
+            step, node = found[run.model, name], found.get(("node", name))
+            row[f"mib_{name}"] = step["peak_mib"]
+            row[f"relative_{name}"] = (
+                step["peak_mib"] / node["peak_mib"]
+                if node and node["peak_mib"] and step["peak_mib"]
+                else None
+            )
+        rows.append(row)
+    return rows
+
+
+def judge(settings: Table1Settings, outcome: Outcome) -> list[Claim]:
+    """By backsolve, the paper's way, and by the exact derivative of the steps, the default of training."""
+    claims = []
+    for dataset, paper in data_sets(settings).items():
+        rows = {row["model"]: row for row in outcome.rows if row["dataset"] == dataset}
+        size = next((row["batch_size"] for row in rows.values()), settings.batch_size)
+        why = f"{title_of(dataset, paper)}, a batch of {size}, one set of weights a model; bytes of tensors."
+        for name in ("backsolve", "discrete_stages"):
+            for claim in (_most(rows, name), _ratio(rows, name, settings)):
+                verdict = UNTOLD if settings.stand_in else claim.verdict
+                claims.append(dataclasses.replace(claim, verdict=verdict, why=f"{claim.why} {why}".strip()))
+    return claims
+
+
+def _most(rows: Mapping[str, dict[str, Any]], name: str) -> Claim:
+    claim = f"AdamNODE needs the most memory of the six ({ADJOINT_NAMES[name]})"
+    mib = {model: row[f"mib_{name}"] for model, row in rows.items() if row[f"mib_{name}"] is not None}
+    told = ", ".join(f"{MODEL_NAMES[model]} {value:.1f}" for model, value in mib.items())
+    if set(mib) != set(MODEL_NAMES):
+        return Claim(
+            claim, "3531 MiB, NODE 2469", f"MiB: {told}" if told else "none", UNTOLD, "Some are missing."
+        )
+    verdict = HOLDS if max(mib, key=mib.__getitem__) == "adamnode" else FAILS
+    return Claim(claim, "3531 MiB, NODE 2469", f"MiB: {told}", verdict)
+
+
+def _ratio(rows: Mapping[str, dict[str, Any]], name: str, settings: Table1Settings) -> Claim:
+    paper = PAPER_MIB["adamnode"] / PAPER_MIB["node"]
+    claim = f"AdamNODE needs {paper:.2f} times NODE's memory ({ADJOINT_NAMES[name]})"
+    ratio = rows.get("adamnode", {}).get(f"relative_{name}")
+    if ratio is None:
+        return Claim(claim, f"{paper:.2f}", "not measured", UNTOLD)
+    near = abs(ratio / paper - 1) <= settings.near
+    verdict = HOLDS if near else IN_PART if ratio > 1 else FAILS
+    why = f"Holds within {100 * settings.near:.0f} % of the ratio, in part where it is at least above 1."
+    return Claim(claim, f"{paper:.2f}", f"{ratio:.2f}", verdict, why)
+
+
+_BARS = (
+    ("paper", {"color": "#666666"}),
+    ("backsolve", {"color": "#0072B2", "hatch": "///"}),
+    ("interpolating", {"color": "#56B4E9", "hatch": "..."}),
+    ("discrete_state", {"color": "#009E73", "hatch": "xxx"}),
+    ("discrete_stages", {"color": "#D55E00", "hatch": "\\\\\\"}),
+    ("direct", {"color": "#CC79A7", "hatch": "++"}),
+)
+
+
+def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
+    """Bars relative to NODE, the paper's first; below them the MiB."""
+    sets = data_sets(settings)
+    figure.set_size_inches(10.5, 6.4 * len(sets))
+    parts = figure.subfigures(len(sets), 1, squeeze=False)[:, 0]
+    for part, (dataset, paper) in zip(parts, sets.items(), strict=True):
+        rows = [row for row in outcome.rows if row["dataset"] == dataset]
+        size = rows[0]["batch_size"] if rows else settings.batch_size
+        above, below = part.subplots(2, 1)
+        _grouped(
+            above,
+            rows,
+            {name: f"{'paper_' if name == 'paper' else ''}relative{_tail(name)}" for name, _ in _BARS},
+        )
+        above.axhline(1.0, color="black", linewidth=0.8)
+        above.set_ylabel("memory ÷ NODE's")
+        _grouped(below, rows, {name: f"mib_{name}" for name, _ in _BARS if name != "paper"})
+        below.set_yscale("log")
+        below.set_ylabel("MiB at the peak, tensors only")
+        part.suptitle(
+            f"{title_of(dataset, paper)}: memory of one training step, a batch of {size}; the paper's is "
+            "that of a GPU's process",
+            fontsize=10,
+        )
+        part.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+
+
+def _tail(name: str) -> str:
+    return "" if name == "paper" else f"_{name}"
+
+
+def _grouped(axis: Any, rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> None:
+    looks, width = dict(_BARS), 0.86 / len(columns)
+    for k, (name, column) in enumerate(columns.items()):
+        places = [i + (k - (len(columns) - 1) / 2) * width for i in range(len(rows))]
+        heights = [row[column] if row[column] is not None else float("nan") for row in rows]
+        label = "the paper's" if name == "paper" else ADJOINT_NAMES[name]
+        axis.bar(places, heights, width, label=label, edgecolor="white", linewidth=0.5, **looks[name])
+    axis.set_xticks(range(len(rows)), [MODEL_NAMES[row["model"]] for row in rows])
+    axis.grid(visible=False, axis="x")
+
+
+FIGURE = Figure(
+    name="table1",
+    title="Table 1: memory",
+    says="On CIFAR-10 AdamNODE needs 1.43 times the memory of NODE, the heavy balls 1.17 times.",
+    settings=SETTINGS,
+    compute=compute,
+    judge=judge,
+    pictures={
+        "table1": Picture(
+            draw,
+            (10.5, 6.4),
+            "Peak memory of one training step relative to NODE's, the paper's beside that of each way to the "
+            "gradient, and below it in MiB. Only tensors are counted; the paper's numbers have a GPU's "
+            "context and workspaces in them.",
+        )
+    },
+    columns={
+        "dataset": "data",
+        "model": "model",
+        "seeds": "finished",
+        "parameters": "parameters",
+        "nfe_forward": "NFE forward (training)",
+        "nfe_backward": "NFE backward",
+        "paper_mib": "paper, MiB",
+        "paper_relative": "paper ÷ NODE",
+        "mib_backsolve": "backsolve, MiB",
+        "relative_backsolve": "÷ NODE",
+        "mib_interpolating": "interpolating, MiB",
+        "mib_discrete_state": "discrete, states kept, MiB",
+        "mib_discrete_stages": "discrete, stages kept, MiB",
+        "relative_discrete_stages": "÷ NODE (stages kept)",
+        "mib_direct": "direct, MiB",
+    },
+)
