@@ -125,18 +125,19 @@ def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
         return None
     what = "compile=True" if wanted.compile else f"sync_every={wanted.sync_every}"
     wishes = (
-        (wish.every_step or problem.times.shape[1] > 2, "outputs before the end"),
-        (wish.dense, "dense=True"),
-        (wish.events is not None, "events"),
-        (wish.trace is not None, "trace=True"),
-        (len(settings.stops), "step_at and jump_at"),
-        (settings.dt is not None, "a fixed step, dt=…,"),
-        (norm_name(settings.norm) is None, "a norm of your own, or a state of several leaves,"),
-        (settings.compact and wanted.compile, "compact=True (a program is for one batch size)"),
+        (wish.every_step or problem.times.shape[1] > 2, "outputs before the end are"),
+        (wish.dense, "dense=True is"),
+        (wish.events is not None, "events are"),
+        (wish.trace is not None, "trace=True is"),
+        (len(settings.stops), "step_at and jump_at are"),
+        (settings.dt is not None, "a fixed step, dt=…, is"),
+        (norm_name(settings.norm) is None, "a norm of your own, or of a state of several leaves, is"),
     )
     for there, name in wishes:
         if there and not reason:
-            reason = f"with stepping='per_sample', {name} are the host's work at every attempt"
+            reason = f"with stepping='per_sample' {name} the host's work at every attempt"
+    if not reason and settings.compact and wanted.compile:
+        reason = "a program is for one batch size, and compact=True changes it: leave compact out"
     if not reason and wanted.compile and problem.autocast.enabled:
         reason = "torch.autocast is on, and its state is not part of a compiled program"
     if not reason and wanted.compile and not isinstance(problem.func, (Dynamics, nn.Module)):

@@ -51,14 +51,11 @@ def _not_compiled(field: nn.Module) -> str:
         return "every batch brings an input signal of its own, and each would be compiled anew"
     if not isinstance(field, AutogradField):
         return ""
-    if _is_compiled(field.func):
-        return (
-            f"{_name(field.func)} is compiled already and autograd differentiates it, which no whole program "
-            "can hold; the field alone stays compiled"
-        )
+    if isinstance(field.func, nn.Module):
+        return ""
     return (
-        f"autograd differentiates {_name(field.func)}, which no whole program can hold; give a Field with a "
-        "hand-written VJP, or compile the field alone, torch.compile(field)"
+        f"autograd differentiates {_name(field.func)}, a function whose parameters no program knows; make it "
+        "an nn.Module, or give a Field with a hand-written VJP"
     )
 
 

@@ -64,12 +64,14 @@ def _is_none(x: Any) -> bool:
 
 def recipe_of(saved: Any, time: Tensor, state: Tensor) -> Recipe | None:
     """The recipe for what a field saved at (time, state); None where it holds other things than tensors
-    and None in tuples, lists and dicts: a number may be another the next time."""
+    and None in tuples, lists and dicts (a number may be another the next time), or a graph of autograd's."""
     leaves, spec = pytree.tree_flatten(saved, is_leaf=_is_none)
     parts: list[tuple[str, Any]] = []
     home = state.untyped_storage().data_ptr()
     for leaf in leaves:
         if isinstance(leaf, Tensor):
+            if leaf.grad_fn is not None:
+                return None
             if leaf is time or (leaf.dim() == 0 and leaf.data_ptr() == time.data_ptr()):
                 parts.append(("time", None))
             elif leaf.dtype == state.dtype and leaf.untyped_storage().data_ptr() == home:

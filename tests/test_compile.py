@@ -255,3 +255,28 @@ def test_the_programs_go_with_their_owner_and_do_not_hinder_a_copy():
 def test_compile_must_be_true_or_false():
     with pytest.raises(TypeError, match="compile"):
         solve(Swing(), torch.ones(2, 1, 3, dtype=torch.float64), f64(0.0, 1.0), compile="yes")
+
+
+@pytest.mark.parametrize("gradient_kind", [Discrete(), Backsolve()], ids=["discrete", "backsolve"])
+def test_a_modules_own_field_in_a_models_dynamics_is_compiled(gradient_kind):
+    torch.manual_seed(0)
+    func = AdamODE(Switch(), alpha=0.3, beta=0.4, eps=1e-3).double()
+    y0 = torch.rand(3, 4, 2, dtype=torch.float64) + 0.5
+    plain, expected = gradient(func, y0, f64(0.0, 1.0), gradient=gradient_kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast, found = gradient(func, y0, f64(0.0, 1.0), gradient=gradient_kind, compile=True)
+    assert fast.stats.n_accepted == plain.stats.n_accepted
+    assert worst([fast.y, *found], [plain.y, *expected]) <= 1e-11
+    before = compilations()
+    gradient(func, y0 * 1.1, f64(0.0, 1.5), gradient=gradient_kind, compile=True)
+    assert compilations() == before
+    if isinstance(gradient_kind, Discrete):  # not by falling back
+        assert fast.stats.nfe_recomputed > 0
+
+
+def test_a_compiled_field_frozen_in_part_has_no_gradient_there():
+    torch.manual_seed(0)
+    func = NeuralODE(Switch()).double()
+    _, found = gradient(func, Y0, f64(0.0, 1.0), compile=True)
+    assert len(found) == 2 + 2  # y0 and t, weight and bias of the layer that is trained

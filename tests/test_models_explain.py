@@ -49,21 +49,21 @@ def compiled(module):
             False,
             "input",
         ),
-        (NeuralODE(Own()), ("NeuralODE", "Own"), "autograd", False, "autograd differentiates Own"),
+        (NeuralODE(Own()), ("NeuralODE", "Own"), "autograd", False, ""),
         (NeuralODE(decay), ("NeuralODE", "decay"), "autograd", False, "autograd differentiates decay"),
         (
             AdamODE(compiled(Own()), alpha=0.1, beta=0.1, eps=1e-3),
             ("AdamODE", "torch.compile(Own)"),
             "autograd",
             False,
-            r"torch\.compile\(Own\) is compiled already",
+            "",  # its code becomes a part of the program
         ),
         (
             NeuralODE(compiled(MLP(2, (4,)))),  # its hand-written VJP is hidden by the wrapper
             ("NeuralODE", "torch.compile(MLP)"),
             "autograd",
             False,
-            "compiled already",
+            "",
         ),
     ],
 )
@@ -96,15 +96,14 @@ def test_what_is_said_of_compiling_is_what_solve_does(make, monkeypatch):
         assert not caught
 
 
-@pytest.mark.parametrize("make", [Own, lambda: compiled(Own())])
-def test_a_block_says_it_once_when_made_and_never_again(make):
+def test_a_block_says_it_once_when_made_and_never_again():
     with pytest.warns(AdamodeWarning, match="compile=True does nothing here: .*autograd") as caught:
-        block = models.NODE(make(), compile=True)
+        block = models.NODE(decay, compile=True)
     assert len(caught) == 1
     assert caught[0].filename == __file__  # the line that made the block
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        block(torch.ones(3, 2)).sum().backward()
+        block(torch.ones(3, 2, requires_grad=True)).sum().backward()
 
 
 def test_every_registered_model_is_explained_as_it_is_built():

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import adamode
 from adamode.cli.app import app
 from adamode.reproduce.catalogue import ALL, FIGURES, load, seconds_left
-from adamode.reproduce.figure import FAILS, VERDICTS, Claim, Outcome
+from adamode.reproduce.figure import FAILS, SCALES, VERDICTS, Claim, Outcome
 from adamode.reproduce.report import html_page, write_report
 from adamode.reproduce.result import finished, read_result, reproduce
 from adamode.reproduce.work import Allowed
@@ -161,14 +161,15 @@ def test_all_makes_the_figures_in_order_and_what_is_finished_not_again(plant, tm
     first = call("all", "--scale", "smoke")
     assert first.exit_code == 0, first.output
     assert made == ["fig1", "fig3", "fig2", "fig4", "table1"]
-    assert "figure 2 of 5, fig3: squares of numbers (about" in first.stdout
+    assert "figure 2 of 5, fig3: the norm of the state over time (about" in first.stdout
     before = {name: content(tmp_path / "paper-smoke" / name) for name in ALL}
     (tmp_path / "paper-smoke" / "fig2" / "result.json").unlink()
     (tmp_path / "paper-smoke" / "table1" / "table1.png").unlink()
     again = call("all", "--scale", "smoke")
     assert again.exit_code == 0, again.output
     assert made[5:] == ["fig2", "table1"]
-    assert "figure 1 of 5, fig1: finished before" in again.stdout
+    assert "fig2: finished before" not in again.stdout
+    assert "fig1: finished before" in again.stdout
     assert content(tmp_path / "paper-smoke" / "fig1") == before["fig1"]
     page = (tmp_path / "paper-smoke" / "report" / "index.html").read_text(encoding="utf-8")
     assert [page.count(f'<section id="{name}">') for name in ALL] == [1] * 5
@@ -296,12 +297,27 @@ def test_missing_data_names_the_way_without(plant):
     )
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_catalogue_tells_of_each_figure_what_it_is(name):
+    figure = load(name)
+    assert figure.name == name
+    assert tuple(figure.settings) == SCALES
+    assert {hasattr(settings, "datasets") for settings in figure.settings.values()} == {
+        FIGURES[name].by_dataset
+    }
+    for settings in figure.settings.values():
+        json.dumps(dataclasses.asdict(settings), allow_nan=False)
+    assert figure.pictures
+    assert figure.columns
+
+
 def test_what_is_left_is_judged_by_the_shares_of_what_was_made():
-    assert seconds_left({}, ["fig2"]) is None
-    share = {name: FIGURES[name].share for name in ALL}
-    spent = {"fig1": 5.0}
-    assert seconds_left(spent, ["fig2"]) == pytest.approx(5.0 * share["fig2"] / share["fig1"])
-    assert sum(share.values()) == pytest.approx(1.0)
+    for which, scale in enumerate(("smoke", "sample")):
+        assert seconds_left({}, ["fig2"], scale) is None
+        share = {name: FIGURES[name].share[which] for name in ALL}
+        left = seconds_left({"fig1": 5.0}, ["fig2"], scale)
+        assert left == pytest.approx(5.0 * share["fig2"] / share["fig1"])
+        assert sum(share.values()) == pytest.approx(1.0)
 
 
 class Reader(HTMLParser):

@@ -190,10 +190,11 @@ def _make(
         changed = changes.of(figure, scale)
         result = finished(figure, scale, place, allowed, **changed)
         if len(names) > 1:
-            left = seconds_left(spent, names[i:])
+            left = seconds_left(spent, names[i:], scale)
             estimate = "" if left is None or result is not None else f" (about {duration(left)} left)"
-            state = "finished before" if result is not None else figure.title
-            allowed.say(f"figure {i + 1} of {len(names)}, {name}: {state}{estimate}")
+            allowed.say(f"figure {i + 1} of {len(names)}, {name}: {FIGURES[name].about}{estimate}")
+        if result is not None:
+            allowed.say(f"{name}: finished before")
         if result is None:
             start = time.perf_counter()
             try:

@@ -42,6 +42,20 @@ def legend_below(figure: Any, models: Sequence[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=3.2)
 
 
+def log_scale(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers at 1, 2, 5, 10 …; where it spans too little for them, none."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    low, high = axis.get_ylim()
+    if not 0 < 3 * low < high:
+        return
+    axis.set_yscale("log")
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    plain = FuncFormatter(lambda value, place: f"{value:g}")
+    axis.yaxis.set_major_formatter(plain)
+    axis.yaxis.set_minor_formatter(plain)
+
+
 def whole_numbers(axis: Any) -> None:
     """Ticks of the x axis at whole numbers only."""
     axis.xaxis.get_major_locator().set_params(integer=True)

@@ -22,7 +22,7 @@ from ..adjoint.gradient import Backsolve
 from ..train.metrics import EpochSums, efficacy
 from ..train.objective import Objective
 from ..train.step import CANNOT_BE_SOLVED, descend, solving_with
-from .curves import legend_below, mean_line, whole_numbers
+from .curves import legend_below, log_scale, mean_line, whole_numbers
 from .figure import UNTOLD, Claim, Figure, Outcome, Picture
 from .paired import Interval, difference, gain, verdict_best, verdict_gain
 from .training import (
@@ -237,13 +237,9 @@ def draw(figure: Any, settings: Fig2Settings, outcome: Outcome) -> None:
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("epoch")
             whole_numbers(axis)
-        if rows and all(v > 0 for row in rows for v in _column(row, "train_loss")):
-            part.axes[0].set_yscale("log")
+        if rows:
+            log_scale(part.axes[0])
     legend_below(figure, settings.models)
-
-
-def _column(row: Any, name: str) -> list[float]:
-    return [epoch[name] for epoch in row["history"]]
 
 
 FIGURE = Figure(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.dynamics import Dynamics
 from ..adjoint.solve import solve
 from ..models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
 from ..models.dynamics.anode import augment
@@ -66,34 +65,44 @@ class Draws:
     bias: Tensor
     w: Tensor | None
 
+    def times(self, scale: float) -> Draws:
+        """All of it times ``scale``."""
+        return Draws(scale * self.weight, scale * self.bias, None if self.w is None else scale * self.w)
+
 
 class EachLinear(Field):
-    """f_i(t, x_i) = W_i x_i + b_i: sample i has a layer of its own. Nothing in it is learnt.
+    """f_i(t, x_i) = W_i x_i + b_i: sample i has a layer of its own.
 
-    weight: [N, out, in].  bias: [N, out].  x: [N, in].
+    weight: [N, out, in].  bias: [N, out]; learnt where they are parameters.  x: [N, in].
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        self.weight, self.bias = weight, bias
         self.channels_out, self.channels_in = weight.shape[1:]
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
         """f, [N, out]."""
-        return (self.weight * h[:, None, :]).sum(2) + self.bias  # a batched product of so small ones is slower
+        return (self.weight * h[:, None, :]).sum(
+            2
+        ) + self.bias  # a batched product of such small ones is slower
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """(f, nothing)."""
-        return self.reference(t, h), None
+        """(f, x)."""
+        return self.reference(t, h), h
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """x̄_i = W_iᵀ c_i."""
+        """x̄_i = W_iᵀ c_i; deltas: c."""
         return (self.weight * cotangent[:, :, None]).sum(1), cotangent
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """None are learnt."""
-        return ()
+        """W̄_i = Σ c_i x_iᵀ and b̄_i = Σ c_i over the stages."""
+        if not self.theta():
+            return ()
+        x, c = torch.stack(saved), torch.stack(deltas)
+        if weights is not None:
+            c = c * weights.reshape(len(c), -1, 1)
+        return (c[..., None] * x[..., None, :]).sum(0), c.sum(0)
 
 
 def draw(seed: int, count: int) -> dict[str, Draws]:
@@ -143,42 +152,48 @@ def input_signal(u: Tensor, kind: str) -> Signal:
     if kind == "repaired":
         return Signal(torch.arange(last + 1, dtype=torch.float64), u[:, None])
     end = u[1] + (last - 1) * (u[2] - u[1])
-    return Signal(torch.tensor([0.0, 1.0, last], dtype=torch.float64), torch.stack((u[0], u[1], end))[:, None])
+    return Signal(
+        torch.tensor([0.0, 1.0, last], dtype=torch.float64), torch.stack((u[0], u[1], end))[:, None]
+    )
 
 
-def system(case: Case, draws: Draws, u: Tensor, y0: Tensor) -> tuple[Dynamics, Tensor]:
-    """The dynamics of all inits side by side and their starts [K, N, C], float64.
-
-    h(0) is the first output (ANODE: and a zero), m or v is w, AdamNODE's v(0) = w².
-    """
-    model, set_up = case.model, settings_of(case.model, "silverbox")
-    weight = draws.weight.clone()
-    # f + ξh is f with another weight of h, which the project's dynamics with ξ in them need for ξ = 0.
-    if case.change == "unbounded":
-        weight[:, 0, 0] += set_up["xi"]
-    elif case.change == "no-force":
-        weight[:, 0, 0] -= set_up["xi"]
+def system(case: Case, draws: Draws, u: Tensor, y0: Tensor) -> tuple[Any, Tensor]:
+    """The dynamics of all inits side by side and their starts [K, N, C], float64. u: [T].  y0: 0-d."""
+    weight = draws.weight
+    if case.change:
+        # f + ξh is f with another weight of h. So ξ is added where σ and with it ξ is to go from the
+        # dynamics, and taken away where it is to stay there without effect.
+        xi = torch.zeros_like(weight)
+        xi[:, 0, 0] = settings_of("ghbnode", "silverbox")["xi"]
+        weight = weight + xi if case.change == "unbounded" else weight - xi
     field = Driven(EachLinear(weight, draws.bias)).with_signal(input_signal(u, case.input))
-    h0 = y0.expand(len(weight), 1)
-    blocks = [augment(h0, 1) if model == "anode" else h0]
-    if draws.w is not None:
-        blocks += [draws.w, draws.w.square()] if model == "adamnode" else [draws.w]
-    return _dynamics(case, field, set_up).double(), torch.stack(blocks)
+    return dynamics_of(case, field).double(), starts(case.model, draws.w, y0, len(weight))
 
 
-def _dynamics(case: Case, field: Driven, set_up: dict[str, Any]) -> Any:
-    if case.model in ("node", "anode"):
+def dynamics_of(case: Case, field: Driven) -> Any:
+    """The project's dynamics, set up for the Silverbox as the released code does, but for ``case``."""
+    model, set_up = case.model, settings_of(case.model, "silverbox")
+    if model in ("node", "anode"):
         return NeuralODE(field)
-    if case.model == "sonode":
+    if model == "sonode":
         return SecondOrderODE(field)
-    if case.model == "hbnode" or case.change == "unbounded":
+    if model == "hbnode" or case.change == "unbounded":
         return HeavyBallODE(field, gamma=set_up["gamma"])
-    if case.model == "ghbnode":
+    if model == "ghbnode":
         return GeneralisedHeavyBallODE(
             field, gamma=set_up["gamma"], xi=set_up["xi"], activation=set_up["sigma"]
         )
     a, b = RATES[case.rates]
     return AdamODE(field, alpha=1 - a, beta=1 - b, eps=set_up["eps"], denominator=case.denominator)
+
+
+def starts(model: str, w: Tensor | None, y0: Tensor, count: int) -> Tensor:
+    """[K, N, C]: h(0) is the first output (ANODE: and a zero), m or v is w, AdamNODE's v(0) = w²."""
+    h0 = y0.expand(count, 1)
+    blocks = [augment(h0, 1) if model == "anode" else h0]
+    if w is not None:
+        blocks += [w, w.square()] if model == "adamnode" else [w]
+    return torch.stack(blocks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,19 +210,22 @@ class Growth:
 
 
 def grow(case: Case, draws: Draws, u: Tensor, y0: Tensor, *, tol: float, max_steps: int) -> Growth:
-    """Solves each init by itself from t = 0 to len(u) − 1, rtol = atol = tol; steps end where u has kinks.
-
-    draws: [N] inits.  u: [T], the input's samples.  y0: 0-d, the first output.
-    """
+    """Solves each init from t = 0 to len(u) − 1. draws: [N] inits.  u: [T], the input.  y0: first output."""
     dynamics, z0 = system(case, draws, u, y0)
+    return norms(dynamics, z0, input_signal(u, case.input), tol=tol, max_steps=max_steps)
+
+
+def norms(dynamics: Any, z0: Tensor, signal: Signal, *, tol: float, max_steps: int) -> Growth:
+    """Solves each sample of z0, [K, N, C], by itself, rtol = atol = tol; steps end at the input's kinks."""
+    last = int(signal.times[-1])
     solution = solve(
         dynamics,
         z0,
-        torch.arange(len(u), dtype=torch.float64),
+        torch.arange(last + 1, dtype=torch.float64),
         rtol=tol,
         atol=tol,
         stepping="per_sample",
-        step_at=input_signal(u, case.input).times[1:-1],
+        step_at=signal.times[1:-1],
         max_steps=max_steps,
         gradient=None,
     )

@@ -146,6 +146,7 @@ def _bars(axis: Any, models: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
             hatch=HATCH_OF[model],
             edgecolor="white",
             capsize=3,
+            ecolor="#888888",  # seen on a black bar too
         )
     axis.set_xticks(range(len(models)), [MODEL_NAMES[model] for model in models], fontsize=8)
     axis.grid(visible=False, axis="x")

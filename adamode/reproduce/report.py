@@ -131,7 +131,7 @@ def _claims_table(
 
 
 def _figure(figure: Figure, result: Result, pictures: Sequence[bytes]) -> list[str]:
-    body = [html.heading(f"{figure.name}: {figure.title}"), html.paragraph(f"The paper says: {figure.says}")]
+    body = [html.heading(figure.title), html.paragraph(f"The paper says: {figure.says}")]
     rows = [
         [
             (claim.claim, "claim"),
@@ -162,7 +162,7 @@ def _rows(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _making(result: Result) -> list[str]:
     """How it was made: the command at once, the rest folded."""
-    seeds = [f"{name} {_said(value)}" for name, value in result.settings.items() if name in ("seed", "seeds")]
+    seeds = [f"{name} {_said(value)}" for name, value in result.settings.items() if "seed" in name]
     machine = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     lines = [
         f"Seeds: {', '.join(seeds) or 'nothing is drawn at random'}.",
@@ -205,5 +205,5 @@ def _said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_said, value))
+        return ", ".join(f"({_said(v)})" if isinstance(v, list | tuple) else _said(v) for v in value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

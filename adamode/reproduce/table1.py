@@ -23,6 +23,7 @@ from ..train.evaluation import LoadedRun
 from ..train.metrics import EpochSums
 from ..train.objective import Objective
 from ..train.step import CANNOT_BE_SOLVED, descend, solving_with
+from .curves import log_scale
 from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
 from .memory import MIB, parameter_bytes, peak_of
 from .training import (
@@ -139,7 +140,7 @@ def measured(run: Run, gradient: Gradient, settings: Table1Settings, work: Work)
         "peak_mib": peak / MIB,
         "with_parameters_mib": (peak + parameter_bytes(loaded.model)) / MIB,
         "nfe_forward": sums[0].mean("nfe_forward"),
-        "nfe_backward": sums[0].mean("nfe_backward"),
+        "nfe_backward": sums[0].mean("nfe_backward") or None,  # autograd's own walk counts nothing
         "problem": "",
     }
 
@@ -252,7 +253,8 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
         above.axhline(1.0, color="black", linewidth=0.8)
         above.set_ylabel("memory ÷ NODE's")
         _grouped(below, rows, {name: f"mib_{name}" for name, _ in _BARS if name != "paper"})
-        below.set_yscale("log")
+        if rows:
+            log_scale(below)
         below.set_ylabel("MiB at the peak, tensors only")
         part.suptitle(
             f"{title_of(dataset, paper)}: memory of one training step, a batch of {size}; the paper's is "

@@ -59,7 +59,7 @@ class Work:
         if path.exists():
             there = read_json(path)
             for name in ("figure", "version", "scale", "settings"):
-                if there.get(name) != here[name]:
+                if _fixed(there.get(name)) != _fixed(here[name]):
                     raise CheckpointError(
                         f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
                         f"{there.get('version')} at scale {there.get('scale')}, and its {name} is not this "
@@ -114,6 +114,11 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{str(path)!r} cannot be read ({error}); delete it to make it anew."
         ) from error
+
+
+def _fixed(value: Any) -> Any:
+    """Settings without the data sets: the pieces of each are apart, and one may be asked for after another."""
+    return {k: v for k, v in value.items() if k != "datasets"} if isinstance(value, dict) else value
 
 
 def _difference(there: Any, here: Any) -> str:

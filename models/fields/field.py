@@ -69,6 +69,7 @@ class AutogradField(nn.Module):
     (2 in the second-order model); f has the channels of one.
     The graph of each evaluation is kept in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
+    Inside a compiled program there are no graphs: there `torch.func.vjp` makes the VJP of a module.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class AutogradField(nn.Module):
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, (h, f with its graph)). Under grad mode f stays part of the caller's graph."""
+        if torch.compiler.is_compiling():
+            return self._traced(t, h)
         if torch.is_inference_mode_enabled():  # no graph can be recorded, and none is wanted
             return self._checked(self.func(t, h), h), None
         outer = torch.is_grad_enabled()
@@ -112,7 +115,10 @@ class AutogradField(nn.Module):
         return (f if outer else f.detach()), (h, f)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """((∂f/∂h)ᵀc, c): the parameters' part waits for the weights."""
+        """((∂f/∂h)ᵀc, c): the parameters' part waits for the weights (in a program: is there already)."""
+        if callable(saved):
+            h_bar, *gradients = saved(cotangent)
+            return h_bar, gradients
         h, f = saved
         if not f.requires_grad:  # a constant field
             return torch.zeros_like(h), cotangent
@@ -122,6 +128,8 @@ class AutogradField(nn.Module):
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """One weighted `torch.autograd.grad` over all stages."""
+        if deltas and isinstance(deltas[0], list):
+            return tuple(sum(parts[1:], parts[0]) for parts in zip(*deltas, strict=True))
         theta = self.theta()
         outputs, cotangents = [], []
         for i, ((_, f), c) in enumerate(zip(saved, deltas, strict=True)):
@@ -131,6 +139,18 @@ class AutogradField(nn.Module):
         if not theta or not outputs:
             return tuple(None for _ in theta)
         return torch.autograd.grad(outputs, theta, cotangents, retain_graph=True, allow_unused=True)
+
+    def _traced(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        """(f, its pullback to h and the parameters that require gradients), to be compiled."""
+        if not isinstance(self.func, nn.Module) or self.params:
+            raise DynamicsError("a plain function's parameters are not known; make it an nn.Module")
+        trained = {name: p for name, p in self.func.named_parameters() if p.requires_grad}
+
+        def f(h: Tensor, *values: Tensor) -> Tensor:
+            return torch.func.functional_call(self.func, dict(zip(trained, values, strict=True)), (t, h))
+
+        value, pullback = torch.func.vjp(f, h, *trained.values())
+        return self._checked(value, h), pullback
 
     def _checked(self, f: Any, h: Tensor) -> Tensor:
         if not isinstance(f, Tensor):

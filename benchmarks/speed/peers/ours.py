@@ -200,6 +200,8 @@ def ways() -> list[Way]:
         found.append(_forward_way(f"adamode/forward{end}", extra, hetero=False))
     for stepping, arguments in STEPPINGS.items():
         for mode, extra in MODES.items():
+            if extra and arguments.get("compact"):
+                continue  # a program is for one batch size
             name = "/".join(filter(None, ("adamode", stepping, mode)))
             found.append(_forward_way(name, {**arguments, **extra}, hetero=True))
     return found + _users_ways()
