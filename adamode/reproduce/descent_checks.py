@@ -82,10 +82,7 @@ def by_scipy(function: TestFunction, one: Descent, times: np.ndarray, tolerance:
 
     f, more = {"adamode": (adamode, 4), "hbode": (hbode, 2), "gradient-flow": (gradient_flow, 0)}[flow.model]
     z0 = [*one.start, *[0.0] * more]
-    # A first step by hand: scipy's guess leaves v + ε > 0 and it does not come back.
-    found = solve_ivp(
-        f, (times[0], times[-1]), z0, "DOP853", times, rtol=tolerance, atol=tolerance, first_step=1e-6
-    )
+    found = solve_ivp(f, (times[0], times[-1]), z0, "DOP853", times, rtol=tolerance, atol=tolerance)
     return found.y[:2].T if found.success and np.isfinite(found.y).all() else None
 
 

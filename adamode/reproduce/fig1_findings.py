@@ -79,8 +79,8 @@ def _rates(settings: Fig1Settings, outcome: Outcome) -> list[str]:
         found.append(
             f"{function.capitalize()}: {', '.join(parts)} stay within {JUDGED} of the minimum at the end. Of "
             f"{comparisons} comparisons (closer, faster; {len(RIVALS)} rivals; {n} starts) AdamODE wins "
-            f"most, {_won(most)}, at A = {most['rate_m']:.3g}, B = {most['rate_v']:.3g}. Best median distance: "
-            f"{_best(entries)}."
+            f"most, {_won(most)}, at A = {most['rate_m']:.3g}, B = {most['rate_v']:.3g}. Best median "
+            f"distance: {_best(entries)}."
         )
     return found
 

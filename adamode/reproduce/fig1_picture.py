@@ -67,8 +67,10 @@ def _way(axis: Any, curve: dict[str, list[float | None]], model: str) -> None:
     look["alpha"] = 0.45 if model == "hbode" else 1.0
     # Markers at equal distances on paper; gradient flow, the shortest way, lies on top.
     height = 5 if model == "gradient-flow" else 2 + ORDER.index(model) / 2
-    axis.plot(xs, ys, markevery=0.12, zorder=height, **look)
-    axis.plot(xs[:1], ys[:1], marker="o", color="black", markersize=7, fillstyle="none", linestyle="")
+    axis.plot(xs, ys, markevery=1.5 if model == "hbode" else 0.12, zorder=height, **look)
+    axis.plot(
+        xs[:1], ys[:1], marker="o", color="black", markersize=8, fillstyle="none", linestyle="", zorder=7
+    )
 
 
 def _line(axis: Any, xs: list[Any], values: list[Any], model: str, settings: Fig1Settings) -> None:

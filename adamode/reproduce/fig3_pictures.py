@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any
 
 from ..plotting import BLUE, GREEN, LOOKS, ORANGE
@@ -141,7 +142,7 @@ def draw_denominators(figure: Any, settings: Any, outcome: Outcome) -> None:
             panel.plot(numbers(inits["whole"]["mean"]), label=kind, linewidth=2, **look)
             panel.plot(numbers(inits["h"]["mean"]), linewidth=0.9, **look)
             _failed_at(panel, inits["whole"]["mean"], look)
-        panel.set_title(_title(settings, f"AdamNODE, {titles[rates]}"), fontsize=10)
+        panel.set_title(f"AdamNODE, {titles[rates]}", fontsize=10)
         panel.legend(loc="upper left", title="denominator (thin: h alone)", alignment="left")
     kinds = {
         "ghbnode": "as it is",
@@ -155,6 +156,7 @@ def draw_denominators(figure: Any, settings: Any, outcome: Outcome) -> None:
         _failed_at(axes[-1], curve, look)
     axes[-1].set_title("GHBNODE,\nwhat keeps it small", fontsize=10)
     axes[-1].legend(loc="upper left")
+    figure.suptitle(_title(settings, f"{settings.inits} inits of seed {settings.seed}"), fontsize=10)
     axes[0].set_ylabel(f"{NORM}, mean of {settings.inits} inits")
     powers(axes[0].yaxis)
     for panel in axes:
@@ -164,7 +166,7 @@ def draw_denominators(figure: Any, settings: Any, outcome: Outcome) -> None:
 
 def draw_trained(figure: Any, settings: Any, outcome: Outcome) -> None:
     """The norms over t of trained models, the median of all, and their errors."""
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     trained = outcome.variants["trained"]
@@ -172,8 +174,8 @@ def draw_trained(figure: Any, settings: Any, outcome: Outcome) -> None:
         curves = [numbers(curve) for curve in trained[model]["whole"]]
         for curve in curves:
             left.plot(curve, color=LOOK[model]["color"], linewidth=0.5, alpha=0.3)
-        median = [sorted(at)[len(at) // 2] for at in zip(*curves, strict=True)]
-        left.plot(median, label=NAMES[model], markevery=_every(len(median), k), **LOOK[model])
+        middle = [median(at) for at in zip(*curves, strict=True)]
+        left.plot(middle, label=NAMES[model], markevery=_every(len(middle), k), **LOOK[model])
         _errors(right, k, trained[model], settings)
     left.set_xlim(0, settings.rows - 1)
     left.set_xlabel("t (samples)")
@@ -187,8 +189,9 @@ def draw_trained(figure: Any, settings: Any, outcome: Outcome) -> None:
     rms = trained["node"]["output_rms_mv"]
     right.axhline(rms, color="0.4", linestyle="--", linewidth=1, label="the output's own RMS")
     right.set_yscale("log")
+    right.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     for place in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
-        place(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        place(FuncFormatter(lambda value, _: f"{value:g}"))
     right.set_xticks(range(len(MODELS)), [NAMES[model] for model in MODELS], fontsize=8)
     right.set_ylabel("RMSE after training (mV)")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)

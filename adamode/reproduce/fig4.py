@@ -11,9 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from ..train.objective import Objective
+from ..train.step import descend
 from .curves import HATCH_OF, LOOK_OF, legend_below, mean_line
 from .fig2 import by_seed, epoch_of
 from .figure import IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
@@ -26,6 +32,8 @@ from .training import (
     TrainingSettings,
     count_seeds,
     data_sets,
+    first_batches,
+    loaded_again,
     sizes_told,
     title_of,
     training_runs,
@@ -35,9 +43,11 @@ from .work import Work
 
 @dataclasses.dataclass(frozen=True)
 class Fig4Settings(TrainingSettings):
-    """The runs, and the factor within which two times count as alike."""
+    """The runs; the factor within which two times count as alike; and on how many training batches, after
+    one that warms up, a step is timed by itself."""
 
     alike: float = 1.25
+    timed_batches: int = 3
 
 
 SETTINGS = {scale: Fig4Settings(**size) for scale, size in SIZES.items()}
@@ -47,25 +57,50 @@ def compute(settings: Fig4Settings, work: Work) -> Outcome:
     """One row a run: seconds of an epoch's training steps, their mean over the epochs, and every epoch's."""
     runs, missing = training_runs(settings, work)
     stands_for = data_sets(settings)
-    rows = [_row(run, stands_for[run.dataset]) for run in runs]
+    rows = [_row(run, stands_for[run.dataset], settings, work) for run in runs]
     for row in rows:
         alike = [other for other in rows if other["dataset"] == row["dataset"]]
-        reference = by_seed(alike, "hbnode", "seconds_per_epoch").get(row["seed"])
-        row["relative_to_hbnode"] = None if reference is None else row["seconds_per_epoch"] / reference
+        reference = by_seed(alike, "hbnode", "seconds_per_step").get(row["seed"])
+        row["relative_to_hbnode"] = None if reference is None else row["seconds_per_step"] / reference
     count_seeds(settings, rows)
     return Outcome(
         rows,
         findings=(
             *missing,
-            "Seconds are those of the wall clock. Runs in processes of their own (two at once, where --jobs "
-            "was not given) shared the machine's cores with one another and with whatever else ran.",
+            "Seconds an epoch are those of the wall clock. Runs in processes of their own (two at once, "
+            "where --jobs was not given) shared the machine's cores with one another and with whatever else ran. "
+            "Seconds a step are processor time (on a GPU the clock's) of training steps by themselves, one "
+            "model after another, with the trained weights: the claim is judged by these.",
             "Seconds go with the NFE: seconds_per_nfe is an epoch's seconds ÷ (NFE forward + NFE backward), "
             "what one evaluation of the field, forwards or backwards, took for all batches of an epoch.",
         ),
     )
 
 
-def _row(run: Run, stands_for: tuple[str, ...]) -> dict[str, Any]:
+def seconds_per_step(run: Run, batches: int, work: Work) -> float:
+    """Median seconds of a training step, forward and backward, over ``batches`` after one that warms up.
+
+    Processor time, which other work on the machine does not lengthen; on a CUDA device the clock's.
+    """
+    loaded, data = loaded_again(run, work)
+    objective, config = Objective.of(data), loaded.config
+    on_cpu = loaded.device.type == "cpu"
+    took = []
+    loaded.model.train()
+    for x, y in itertools.islice(first_batches(loaded, data, config.batch_size), batches + 1):
+        start = time.process_time() if on_cpu else time.perf_counter()
+        descend(loaded.model, x, y, objective, total=len(y), parts=1, amp=config.amp)
+        if not on_cpu:
+            torch.cuda.synchronize(loaded.device)
+        took.append((time.process_time() if on_cpu else time.perf_counter()) - start)
+    return statistics.median(took[1:] or took)
+
+
+def _row(run: Run, stands_for: tuple[str, ...], settings: Fig4Settings, work: Work) -> dict[str, Any]:
+    step = work.part(
+        f"step-{run.dataset}-{run.model}-seed={run.seed}",
+        lambda: seconds_per_step(run, settings.timed_batches, work),
+    )
     history = [epoch_of(row) for row in run.history]
     seconds = [row["seconds"] for row in run.history]
     nfe = sum(row["nfe_forward"] + row["nfe_backward"] for row in run.history)
@@ -77,6 +112,7 @@ def _row(run: Run, stands_for: tuple[str, ...]) -> dict[str, Any]:
         "model": run.model,
         "seed": run.seed,
         "parameters": run.final["parameters"],
+        "seconds_per_step": step,
         "seconds_per_epoch": sum(seconds) / len(seconds),
         "seconds_per_nfe": sum(seconds) / nfe,
         "nfe_forward": run.history[-1]["nfe_forward"],
@@ -91,8 +127,8 @@ def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
     claims = []
     for dataset, stands_for in data_sets(settings).items():
         rows = [row for row in outcome.rows if row["dataset"] == dataset]
-        mine = by_seed(rows, "adamnode", "seconds_per_epoch")
-        gains = {m: gain(mine, by_seed(rows, m, "seconds_per_epoch")) for m in ("hbnode", "ghbnode")}
+        mine = by_seed(rows, "adamnode", "seconds_per_step")
+        gains = {m: gain(mine, by_seed(rows, m, "seconds_per_step")) for m in ("hbnode", "ghbnode")}
         verdicts = {verdict_alike(each, settings.alike) for each in gains.values()}
         verdict = verdicts.pop() if len(verdicts) == 1 else UNTOLD if UNTOLD in verdicts else IN_PART
         told = "; ".join(f"{each.told('{:+.0f}', '%')} on {MODEL_NAMES[m]}" for m, each in gains.items())
@@ -104,8 +140,8 @@ def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
                 told,
                 UNTOLD if settings.stand_in else verdict,
                 f"About: within a factor of {settings.alike:g}. {title_of(dataset, stands_for)}; "
-                f"{sizes_told(settings, rows)}. Intervals: 95 %, paired over seeds. The runs shared "
-                "the machine.",
+                f"{sizes_told(settings, rows)}. Processor time of a training step with the trained weights; "
+                "intervals: 95 %, paired over seeds.",
             )
         )
     return claims
@@ -115,7 +151,7 @@ _HEIGHT = 3.3
 
 
 def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
-    """A row a data set: seconds of an epoch as bars, accuracy over the seconds of training so far."""
+    """A row a data set: seconds of a step as bars, accuracy over the seconds of training so far."""
     sets = data_sets(settings)
     figure.set_size_inches(10.5, _HEIGHT * len(sets) + 0.6)
     parts = figure.subfigures(len(sets), 1, squeeze=False)[:, 0]
@@ -133,7 +169,7 @@ def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
 
 def _bars(axis: Any, models: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     for place, model in enumerate(models):
-        seconds = list(by_seed(rows, model, "seconds_per_epoch").values())
+        seconds = list(by_seed(rows, model, "seconds_per_step").values())
         if not seconds:
             continue
         mean = sum(seconds) / len(seconds)
@@ -150,7 +186,7 @@ def _bars(axis: Any, models: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
         )
     axis.set_xticks(range(len(models)), [MODEL_NAMES[model] for model in models], fontsize=8)
     axis.grid(visible=False, axis="x")
-    axis.set_title("seconds of training an epoch", fontsize=9)
+    axis.set_title("seconds of a training step (processor time)", fontsize=9)
 
 
 FIGURE = Figure(
@@ -164,9 +200,9 @@ FIGURE = Figure(
         "fig4": Picture(
             draw,
             (10.5, 2 * _HEIGHT + 0.6),
-            "Seconds of the wall clock that the training steps of an epoch took, and test accuracy over the "
-            "seconds so far. Bars and lines are means over the seeds, whiskers and bands go from the least "
-            "to the largest. The runs shared the machine with one another.",
+            "Processor time of a training step, and test accuracy over the clock's seconds of training so "
+            "far (the runs shared the machine with one another). Bars and lines are means over the seeds, "
+            "whiskers and bands go from the least to the largest.",
         )
     },
     columns={
@@ -175,8 +211,9 @@ FIGURE = Figure(
         "seed": "seed",
         "seeds": "finished",
         "parameters": "parameters",
-        "seconds_per_epoch": "seconds an epoch",
+        "seconds_per_step": "seconds a step",
         "relative_to_hbnode": "÷ HBNODE's",
+        "seconds_per_epoch": "seconds an epoch (clock)",
         "seconds_per_nfe": "seconds an epoch ÷ NFE",
         "nfe_forward": "NFE forward (training)",
         "nfe_backward": "NFE backward",
