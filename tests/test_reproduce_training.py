@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import math
 
 import pytest
@@ -246,6 +247,16 @@ def test_table1_has_the_memory_of_every_adjoint_relative_to_node(place):
     before = files_under(place)
     assert table1.FIGURE.compute(settings, work_in(place, "table1")) == outcome
     assert files_under(place) == before
+
+
+def test_table1_takes_a_model_as_it_begins_where_its_run_is_not_finished(place, tmp_path):
+    shutil.copytree(place / "runs" / "node-digits-seed=0", tmp_path / "runs" / "node-digits-seed=0")
+    settings = dataclasses.replace(tiny(table1), models=("node", "adamnode"))
+    outcome = table1.FIGURE.compute(settings, work_in(tmp_path, "table1", jobs=0))
+    assert [row["weights"] for row in outcome.rows] == [f"{settings.epochs} epochs", "untrained"]
+    assert [row["seeds"] for row in outcome.rows] == ["1 of 1 seeds", "0 of 1 seeds"]
+    assert all(row["mib_discrete_stages"] > 0 for row in outcome.rows)
+    assert any("untrained weights of AdamNODE" in finding for finding in outcome.findings)
 
 
 def test_pictures_are_drawn_also_where_seeds_and_models_lack(place, tmp_path):

@@ -184,7 +184,7 @@ def _rows(norms: dict[str, Any], rows: int) -> list[dict[str, Any]]:
 
 FIGURE = Figure(
     name="fig3",
-    title="the norm of the state over time",
+    title="Fig. 3: the norm of the state over time",
     says=(
         "On the Silverbox data, at t = 64, the norm of AdamNODE's state is 10^18 times smaller than HBNODE's "
         "and 10^12 times smaller than NODE's; it stays as small as GHBNODE's, without GHBNODE's bounded "

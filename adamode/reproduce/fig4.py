@@ -68,7 +68,8 @@ def compute(settings: Fig4Settings, work: Work) -> Outcome:
         findings=(
             *missing,
             "Seconds an epoch are those of the wall clock. Runs in processes of their own (two at once, "
-            "where --jobs was not given) shared the machine's cores with one another and with whatever else ran. "
+            "where --jobs was not given) shared the machine's cores with one another and with all else that "
+            "ran. "
             "Seconds a step are processor time (on a GPU the clock's) of training steps by themselves, one "
             "model after another, with the trained weights: the claim is judged by these.",
             "Seconds go with the NFE: seconds_per_nfe is an epoch's seconds ÷ (NFE forward + NFE backward), "

@@ -8,7 +8,8 @@ What its authors' code does: torchdiffeq's adjoint, whose reverse solve has θ's
 times over in its stages; the adjoints here keep θ out of it. So MiB cannot be compared, and ratios to NODE
 only roughly: a constant that is in all of the paper's numbers brings its ratios nearer to 1.
 What is measured here: the most that lives at one moment during the forward and backward pass of one batch,
-above what lived before it, with the trained weights of the first seed; on the CPU by the storages of all
+above what lived before it, with the trained weights of the first seed (untrained ones where a run is not
+finished); on the CPU by the storages of all
 tensors (`memory.LiveStorage`), on CUDA by torch's allocator.
 """
 
@@ -34,8 +35,10 @@ from .training import (
     data_sets,
     first_batches,
     loaded_again,
+    plan_runs,
     title_of,
     training_runs,
+    untrained,
 )
 from .work import Work
 
@@ -83,6 +86,9 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
         first = _of_one_seed(settings, [run for run in runs if run.dataset == dataset])
         if first and first[0].seed != settings.seeds[0]:
             missing.append(f"{dataset}: weights of seed {first[0].seed}, not {settings.seeds[0]}.")
+        first = _with_untrained(first, dataset, settings, work)
+        if lack := [MODEL_NAMES[run.model] for run in first if not run.history]:
+            missing.append(f"{dataset}: no finished run, so untrained weights of {', '.join(lack)}.")
         mine = [_step(run, name, settings, work) for run in first for name in ADJOINTS]
         rows += _rows(first, mine, paper, [run for run in runs if run.dataset == dataset], settings)
         steps += mine
@@ -110,9 +116,20 @@ def _of_one_seed(settings: Table1Settings, runs: Sequence[Run]) -> list[Run]:
     return best
 
 
+def _with_untrained(runs: Sequence[Run], dataset: str, settings: Table1Settings, work: Work) -> list[Run]:
+    """All models in their order; those without a finished run as they would begin."""
+    found = {run.model: run for run in runs}
+    seed = runs[0].seed if runs else settings.seeds[0]
+    for job in plan_runs(settings, work):
+        config = job.config
+        if (config.dataset, config.seed) == (dataset, seed) and config.model not in found:
+            found[config.model] = untrained(config)
+    return [found[model] for model in settings.models]
+
+
 def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> dict[str, Any]:
     step = work.part(
-        f"memory-{run.dataset}-{run.model}-{adjoint}",
+        f"memory-{run.dataset}-{run.model}-{adjoint}{'' if run.history else '-untrained'}",
         lambda: measured(run, ADJOINTS[adjoint], settings, work),
     )
     return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}
@@ -162,16 +179,16 @@ def _rows(
     rows = []
     for run in first:
         mine = [other for other in runs if other.model == run.model]
-        last = [other.history[-1] for other in mine]
+        step = found[run.model, "discrete_stages"]
         row = {
             "dataset": run.dataset,
             "stands_for": list(paper),
             "model": run.model,
             "seeds": f"{len(mine)} of {len(settings.seeds)} seeds",
             "parameters": run.final["parameters"],
-            "nfe_forward": sum(epoch["nfe_forward"] for epoch in last) / len(last),
-            "nfe_backward": sum(epoch["nfe_backward"] for epoch in last) / len(last),
-            "test_accuracy": sum(epoch["test_accuracy"] for epoch in last) / len(last),
+            "weights": f"{len(run.history)} epochs" if run.history else "untrained",
+            "nfe_forward": step["nfe_forward"],
+            "nfe_backward": step["nfe_backward"],
             "paper_mib": PAPER_MIB[run.model],
             "paper_relative": PAPER_MIB[run.model] / PAPER_MIB["node"],
             "batch_size": found[run.model, "backsolve"]["batch_size"],
@@ -300,7 +317,8 @@ FIGURE = Figure(
         "model": "model",
         "seeds": "finished",
         "parameters": "parameters",
-        "nfe_forward": "NFE forward (training)",
+        "weights": "weights",
+        "nfe_forward": "NFE forward (this step)",
         "nfe_backward": "NFE backward",
         "paper_mib": "paper, MiB",
         "paper_relative": "paper ÷ NODE",

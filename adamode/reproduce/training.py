@@ -18,14 +18,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..models import names
 from ..solvers.errors import CheckpointError, TrainingError
+from ..train.build import build_model
 from ..train.config import TrainConfig
 from ..train.data import DataSet, load_data
+from ..train.device import checked_device
 from ..train.evaluation import LoadedRun, load_data_of, load_run
-from ..train.reproducible import epoch_order
+from ..train.metrics import count_parameters
+from ..train.reproducible import epoch_order, seed_everything
 from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.sweep import Ended, Job, plan, run_sweep
@@ -87,8 +91,11 @@ SIZES: Mapping[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run. dataset: what it was trained on.  history: its epochs' rows of metrics.  final: the
-    last line, with the number of parameters."""
+    """A finished run, or (`untrained`) a model as one would begin with, without history.
+
+    dataset: what it was trained on.  history: its epochs' rows of metrics.  final: the last line, with the
+    number of parameters.  config: its settings.
+    """
 
     dataset: str
     model: str
@@ -96,6 +103,22 @@ class Run:
     folder: Path
     history: tuple[dict[str, Any], ...]
     final: dict[str, Any]
+    config: TrainConfig
+
+
+def untrained(config: TrainConfig) -> Run:
+    """The model that a run of these settings begins with."""
+    model = loaded_untrained(config, config.device).model
+    final = {"parameters": count_parameters(model)}
+    return Run(config.dataset, config.model, config.seed, Path(config.folder), (), final, config)
+
+
+def loaded_untrained(config: TrainConfig, device: str) -> LoadedRun:
+    """The same, as `load_run` gives a trained one."""
+    place = checked_device(device)
+    seed_everything(config.seed)
+    model = build_model(config).to(place, getattr(torch, config.dtype))
+    return LoadedRun(config, model.eval(), 0, place)
 
 
 def data_sets(settings: TrainingSettings) -> dict[str, tuple[str, ...]]:
@@ -137,8 +160,8 @@ def training_runs(settings: TrainingSettings, work: Work) -> tuple[list[Run], li
 
     `Allowed.jobs` of 1 or more trains what is not finished, in so many processes at once; 0 trains nothing
     and takes what there is.
-    Raises: CheckpointError where nothing is finished and nothing may be trained, or nothing could be;
-    DataError where the images are not there.
+    Raises: CheckpointError where nothing is finished and nothing may be trained; TrainingError where nothing
+    could be; DataError where the images are not there.
     """
     jobs = plan_runs(settings, work)
     left = [job for job in jobs if job.state != "finished"]
@@ -147,10 +170,16 @@ def training_runs(settings: TrainingSettings, work: Work) -> tuple[list[Run], li
         failed = _train(settings, jobs, left, work)
         jobs = plan_runs(settings, work)
     runs = [_read(job.config) for job in jobs if job.state == "finished"]
-    missing = [f"{e.job.config.name} could not be trained: {e.said}" for e in failed]
+    missing = [
+        f"{e.job.config.name} could not be trained: {e.said.replace(str(work.runs), 'runs')}" for e in failed
+    ]
+    if not runs and missing:
+        raise TrainingError(f"not one of the {len(jobs)} runs could be trained. {missing[0]}")
     if not runs:
-        why = missing[0] if missing else "nothing may be trained: allow --jobs 1 or more"
-        raise CheckpointError(f"{str(work.runs)!r} holds no finished run of the {len(jobs)} planned: {why}.")
+        raise CheckpointError(
+            f"{str(work.runs)!r} holds no finished run of the {len(jobs)} planned: nothing may be trained: "
+            "allow --jobs 1 or more."
+        )
     if len(runs) + len(failed) < len(jobs):
         missing.append(f"{len(jobs) - len(runs) - len(failed)} of {len(jobs)} runs are not finished yet.")
     return runs, missing
@@ -159,7 +188,7 @@ def training_runs(settings: TrainingSettings, work: Work) -> tuple[list[Run], li
 def _read(config: TrainConfig) -> Run:
     folder = RunFolder(config.folder)
     *history, final = folder.read_metrics()
-    return Run(config.dataset, config.model, config.seed, folder.path, tuple(history), final)
+    return Run(config.dataset, config.model, config.seed, folder.path, tuple(history), final, config)
 
 
 def _train(settings: TrainingSettings, jobs: Sequence[Job], left: Sequence[Job], work: Work) -> list[Ended]:
@@ -250,8 +279,11 @@ def duration(seconds: float) -> str:
 
 
 def loaded_again(run: Run, work: Work) -> tuple[LoadedRun, DataSet]:
-    """The run's model with its last weights, and its data."""
-    loaded = load_run(run.folder, weights="last", device=work.allowed.device)
+    """The run's model with its last weights (its first, where it is untrained), and its data."""
+    if run.history:
+        loaded = load_run(run.folder, weights="last", device=work.allowed.device)
+    else:
+        loaded = loaded_untrained(run.config, work.allowed.device)
     return loaded, load_data_of(loaded, data_dir=work.allowed.data_dir or None)
 
 

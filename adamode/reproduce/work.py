@@ -117,7 +117,7 @@ def read_json(path: Path) -> Any:
 
 
 def _fixed(value: Any) -> Any:
-    """Settings without the data sets: the pieces of each are apart, and one may be asked for after another."""
+    """Settings without the data sets: the pieces of each are apart, and either may be asked for later."""
     return {k: v for k, v in value.items() if k != "datasets"} if isinstance(value, dict) else value
 
 
