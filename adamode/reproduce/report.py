@@ -15,6 +15,7 @@ from ..train.write_aside import write_aside
 from .catalogue import ALL, FIGURES, load
 from .figure import FAILS, HOLDS, IN_PART, UNTOLD, VERDICTS, Claim, Figure
 from .result import RESULT, Result, read_result
+from .summary import markdown
 from .training import duration
 
 PAGE = Path("report") / "index.html"
@@ -49,7 +50,7 @@ td { vertical-align: top; } td.claim { min-width: 18rem; max-width: 34rem; } td.
 
 
 def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, list[str]]:
-    """Writes <output_dir>/report/index.html from the results that are there.
+    """Writes <output_dir>/report/index.html, and its numbers as <output_dir>/summary.md, from the results that are there.
 
     Returns its path and, a sentence each, which results were left out and why: of another version or scale,
     or not readable.
@@ -73,6 +74,11 @@ def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, 
     path = place / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, page)
+    claims = [(figure.name, claim) for figure, result, _ in found for claim in result.claims]
+    opening = [f"{_SCALES[scale]} adamode {__version__}.", counted(claims)]
+    pairs = [(figure, result) for figure, result, _ in found]
+    text = markdown(pairs, opening=opening, said=said, made=made_told)
+    write_aside(place / "summary.md", text)
     return path, left_out
 
 
@@ -86,7 +92,7 @@ def html_page(
     claims = [(figure.name, claim) for figure, result, _ in found for claim in result.claims]
     body = [
         html.paragraph(f"{_SCALES[scale]} adamode {__version__}.", "quiet"),
-        html.paragraph(_count(claims)),
+        html.paragraph(counted(claims)),
     ]
     lacking = [name for name in ALL if name not in {figure.name for figure, _, _ in found}]
     if left_out:
@@ -106,7 +112,8 @@ def html_page(
     return html.page("The AdamNODE paper, reproduced", body, html.STACKED + html.PICTURES + _STYLE)
 
 
-def _count(claims: Sequence[tuple[str, Claim]]) -> str:
+def counted(claims: Sequence[tuple[str, Claim]]) -> str:
+    """How many claims have each verdict, as a sentence."""
     if not claims:
         return "No claim was judged."
     numbers = {verdict: sum(claim.verdict == verdict for _, claim in claims) for verdict in VERDICTS}
@@ -160,9 +167,9 @@ def _rows(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> str:
     return html.details(f"The table: {len(rows)} rows", [table])
 
 
-def _making(result: Result) -> list[str]:
-    """How it was made: the command at once, the rest folded."""
-    seeds = [f"{name} {_said(value)}" for name, value in result.settings.items() if "seed" in name]
+def made_told(result: Result) -> list[str]:
+    """How a result was made, a sentence each."""
+    seeds = [f"{name} {said(value)}" for name, value in result.settings.items() if "seed" in name]
     machine = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     lines = [
         f"Seeds: {', '.join(seeds) or 'nothing is drawn at random'}.",
@@ -170,14 +177,20 @@ def _making(result: Result) -> list[str]:
         + ", ".join(f"{name} {version}" for name, version in result.versions.items())
         + ".",
         f"Machine: {machine}.",
-        f"Git: {_commit(result.git)}.",
+        f"Git: {commit_told(result.git)}.",
         f"Time: {duration(result.seconds)} of work, over all calls.",
     ]
     if FIGURES[result.figure].runs:
         lines.append(f"Finished training runs that were there: {len(result.runs)}.")
     if result.variants:
         lines.append(f"Other settings computed, in result.json: {', '.join(result.variants)}.")
-    settings = [[(name, ""), (_said(value), "text")] for name, value in result.settings.items()]
+    return lines
+
+
+def _making(result: Result) -> list[str]:
+    """The command at once, the rest folded."""
+    lines = made_told(result)
+    settings = [[(name, ""), (said(value), "text")] for name, value in result.settings.items()]
     return [
         html.formulas([result.command]),
         html.details(
@@ -187,7 +200,7 @@ def _making(result: Result) -> list[str]:
     ]
 
 
-def _commit(git: Mapping[str, Any]) -> str:
+def commit_told(git: Mapping[str, Any]) -> str:
     """This package's own, else that of the folder where the command was called."""
     place = "adamode" if "adamode_commit" in git else "here"
     if f"{place}_commit" not in git:
@@ -196,14 +209,15 @@ def _commit(git: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> tuple[str, str]:
-    return ("–", "quiet") if value is None else (_said(value), "")
+    return ("–", "quiet") if value is None else (said(value), "")
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """A value of a row or a setting for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(f"({_said(v)})" if isinstance(v, list | tuple) else _said(v) for v in value)
+        return ", ".join(f"({said(v)})" if isinstance(v, list | tuple) else said(v) for v in value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
