@@ -15,7 +15,9 @@ ODD = Claim("a | b\nc", "1 %", "2 %", HOLDS, "because | of it")
 
 def made(tmp_path, rows):
     figure = planted(
-        "fig1", compute=lambda settings, work: Outcome(rows, findings=("found\nout",)), judge=lambda s, o: [ODD]
+        "fig1",
+        compute=lambda settings, work: Outcome(rows, findings=("found\nout",)),
+        judge=lambda s, o: [ODD],
     )
     reproduce(figure, "smoke", tmp_path, Allowed(say=lambda text: None))
     return figure

@@ -257,6 +257,9 @@ def test_table1_takes_a_model_as_it_begins_where_its_run_is_not_finished(place, 
     assert [row["seeds"] for row in outcome.rows] == ["1 of 1 seeds", "0 of 1 seeds"]
     assert all(row["mib_discrete_stages"] > 0 for row in outcome.rows)
     assert any("untrained weights of AdamNODE" in finding for finding in outcome.findings)
+    settings = dataclasses.replace(settings, models=("node",))
+    outcome = table1.FIGURE.compute(settings, work_in(tmp_path / "empty", "table1", jobs=0))
+    assert [row["weights"] for row in outcome.rows] == ["untrained"]
 
 
 def test_pictures_are_drawn_also_where_seeds_and_models_lack(place, tmp_path):

@@ -155,11 +155,13 @@ def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
     return jobs
 
 
-def training_runs(settings: TrainingSettings, work: Work) -> tuple[list[Run], list[str]]:
+def training_runs(
+    settings: TrainingSettings, work: Work, *, needed: bool = True
+) -> tuple[list[Run], list[str]]:
     """(The finished runs in the order of the plan, what is missing as sentences).
 
     `Allowed.jobs` of 1 or more trains what is not finished, in so many processes at once; 0 trains nothing
-    and takes what there is.
+    and takes what there is.  needed: False where none at all will do, too.
     Raises: CheckpointError where nothing is finished and nothing may be trained; TrainingError where nothing
     could be; DataError where the images are not there.
     """
@@ -173,9 +175,9 @@ def training_runs(settings: TrainingSettings, work: Work) -> tuple[list[Run], li
     missing = [
         f"{e.job.config.name} could not be trained: {e.said.replace(str(work.runs), 'runs')}" for e in failed
     ]
-    if not runs and missing:
+    if not runs and needed and missing:
         raise TrainingError(f"not one of the {len(jobs)} runs could be trained. {missing[0]}")
-    if not runs:
+    if not runs and needed:
         raise CheckpointError(
             f"{str(work.runs)!r} holds no finished run of the {len(jobs)} planned: nothing may be trained: "
             "allow --jobs 1 or more."
