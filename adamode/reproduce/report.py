@@ -50,9 +50,9 @@ td { vertical-align: top; } td.claim { min-width: 18rem; max-width: 34rem; } td.
 
 
 def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, list[str]]:
-    """Writes <output_dir>/report/index.html, and its numbers as <output_dir>/summary.md, from the results that are there.
+    """Writes <output_dir>/report/index.html and its numbers as <output_dir>/summary.md.
 
-    Returns its path and, a sentence each, which results were left out and why: of another version or scale,
+    They are made from the results that are there. Returns the page's path and, a sentence each, which results were left out and why: of another version or scale,
     or not readable.
     """
     place = Path(output_dir)
