@@ -52,8 +52,8 @@ td { vertical-align: top; } td.claim { min-width: 18rem; max-width: 34rem; } td.
 def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, list[str]]:
     """Writes <output_dir>/report/index.html and its numbers as <output_dir>/summary.md.
 
-    They are made from the results that are there. Returns the page's path and, a sentence each, which results were left out and why: of another version or scale,
-    or not readable.
+    They are made from the results that are there. Returns the page's path and, a sentence each, which
+    results were left out and why: of another version or scale, or not readable.
     """
     place = Path(output_dir)
     found: list[tuple[Figure, Result, list[bytes]]] = []
