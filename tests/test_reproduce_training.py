@@ -244,6 +244,11 @@ def test_table1_has_the_memory_of_every_adjoint_relative_to_node(place):
         assert step["with_parameters_mib"] - step["peak_mib"] == pytest.approx(step["parameters_mib"])
         assert step["parameters_mib"] * 2**20 == pytest.approx(4 * step["parameters"], rel=0.01)
         assert step["batch_size"] == 8
+    one = {o["model"]: o for o in outcome.variants["evaluations"]}
+    assert one["adamnode"]["state_mib"] == pytest.approx(3 * one["node"]["state_mib"])
+    assert one["node"]["state_mib"] == pytest.approx(8 * 8 * 8 * 8 * 4 / 2**20)  # batch, channels, image
+    assert all(o["evaluation_mib"] > o["state_mib"] for o in one.values())
+    assert any(f"NODE {one['node']['state_mib']:.1f}, " in finding for finding in outcome.findings)
     before = files_under(place)
     assert table1.FIGURE.compute(settings, work_in(place, "table1")) == outcome
     assert files_under(place) == before

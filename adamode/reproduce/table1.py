@@ -19,7 +19,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..adjoint.gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..models.augment import augment
 from ..train.evaluation import LoadedRun
 from ..train.metrics import EpochSums
 from ..train.objective import Objective
@@ -81,7 +85,7 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
     """One row a model; the steps themselves, one a model and adjoint, are the variant "steps"."""
     runs, missing = training_runs(settings, work, needed=False)
     stands_for = data_sets(settings)
-    rows, steps = [], []
+    rows, steps, ones = [], [], []
     for dataset, paper in stands_for.items():
         first = _of_one_seed(settings, [run for run in runs if run.dataset == dataset])
         if first and first[0].seed != settings.seeds[0]:
@@ -90,6 +94,7 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
         if lack := [MODEL_NAMES[run.model] for run in first if not run.history]:
             missing.append(f"{dataset}: no finished run, so untrained weights of {', '.join(lack)}.")
         mine = [_step(run, name, settings, work) for run in first for name in ADJOINTS]
+        ones += [{"dataset": dataset, "model": run.model, **_one(run, settings, work)} for run in first]
         rows += _rows(first, mine, paper, [run for run in runs if run.dataset == dataset], settings)
         steps += mine
     findings = [
@@ -104,7 +109,30 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
             if step["problem"]
         ),
     ]
-    return Outcome(rows, {"steps": steps}, tuple(findings))
+    findings += [_why(dataset, [o for o in ones if o["dataset"] == dataset]) for dataset in stands_for]
+    return Outcome(rows, {"steps": steps, "evaluations": ones}, tuple(findings))
+
+
+def _why(dataset: str, ones: Sequence[Mapping[str, Any]]) -> str:
+    """What decides the memory: the width of the network, or the size of the state."""
+    told = "; ".join(
+        f"{MODEL_NAMES[o['model']]} {o['state_mib']:.1f}, {o['evaluation_mib']:.0f}" for o in ones
+    )
+    return (
+        f"{dataset}: MiB of the state, and of one evaluation of f with its VJP: {told}. Sizes are matched in "
+        "parameters, so the models with more channels have the narrower network, and NODE the widest, with "
+        "the largest activations. Here they decide: every way back keeps those of a step's six evaluations at "
+        "least, as the parameters' gradients of a step are one product a layer. Where, as in torchdiffeq, an "
+        "adjoint's stages hold states and adjoints, and one evaluation at a time has a graph, memory grows "
+        "with the state, and AdamNODE's three blocks show."
+    )
+
+
+def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
+    return work.part(
+        f"evaluation-{run.dataset}-{run.model}{'' if run.history else '-untrained'}",
+        lambda: evaluated(run, settings, work),
+    )
 
 
 def _of_one_seed(settings: Table1Settings, runs: Sequence[Run]) -> list[Run]:
@@ -159,6 +187,41 @@ def measured(run: Run, gradient: Gradient, settings: Table1Settings, work: Work)
         "nfe_forward": sums[0].mean("nfe_forward"),
         "nfe_backward": sums[0].mean("nfe_backward") or None,  # autograd's own walk counts nothing
         "problem": "",
+    }
+
+
+def evaluated(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
+    """MiB of the state z at the block's start, and of one evaluation of f(t, z) with its VJP, alone."""
+    loaded, data = loaded_again(run, work)
+    x, _ = next(first_batches(loaded, data, settings.batch_size))
+    block, starts = loaded.model.block, []
+
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        starts.append([*args, *kwargs.values()])
+
+    handle = block.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        with torch.no_grad(), solving_with(loaded.model, rtol=0.1, atol=0.1):
+            loaded.model(x)
+    finally:
+        handle.remove()
+    given = [value for value in starts[0] if isinstance(value, Tensor)]
+    if block.pad:
+        given[0] = augment(given[0], block.pad)
+    z = torch.stack([given[0], *(torch.zeros_like(given[0]) for _ in block.dynamics.blocks[1:])])
+    for i, value in enumerate(given[1:], 1):
+        z[i] = value
+    t = torch.zeros((), dtype=z.dtype, device=z.device)
+
+    def once() -> None:
+        with torch.no_grad():
+            dz, saved = block.dynamics.forward(t, z)
+            _, deltas = block.dynamics.vjp(saved, torch.ones_like(dz))
+            block.dynamics.parameter_gradients([saved], [deltas], None)
+
+    return {
+        "state_mib": z.numel() * z.element_size() / MIB,
+        "evaluation_mib": peak_of(once, loaded.device) / MIB,
     }
 
 
