@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..adjoint.gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
-from ..models.augment import augment
+from ..models.dynamics.anode import augment
 from ..train.evaluation import LoadedRun
 from ..train.metrics import EpochSums
 from ..train.objective import Objective
@@ -121,7 +121,7 @@ def _why(dataset: str, ones: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{dataset}: MiB of the state, and of one evaluation of f with its VJP: {told}. Sizes are matched in "
         "parameters, so the models with more channels have the narrower network, and NODE the widest, with "
-        "the largest activations. Here they decide: every way back keeps those of a step's six evaluations at "
+        "the largest activations. Here they decide: every way back keeps those of a step's evaluations at "
         "least, as the parameters' gradients of a step are one product a layer. Where, as in torchdiffeq, an "
         "adjoint's stages hold states and adjoints, and one evaluation at a time has a graph, memory grows "
         "with the state, and AdamNODE's three blocks show."
