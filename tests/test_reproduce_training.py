@@ -145,6 +145,10 @@ def test_fig2_s_rows_are_the_runs_last_epochs(place):
             row["test_accuracy"]
         )
         assert (row["dataset"], row["stands_for"]) == ("digits", ["mnist", "cifar10"])
+    last = {row["model"]: row["efficacy_forward"] for row in outcome.rows}
+    best = max(value for model, value in last.items() if model != "adamnode")
+    told = next(f for f in outcome.findings if "epoch by epoch" in f)
+    assert f"{100 * (last['adamnode'] / best - 1):+.0f} % (" in told.rpartition(", ")[2]
     assert {claim.verdict for claim in fig2.FIGURE.judge(tiny(fig2), outcome)} == {UNTOLD}
 
 

@@ -73,8 +73,29 @@ def compute(settings: Fig2Settings, work: Work) -> Outcome:
             f"{row['backsolve_problem']}"
             for row in raised
         ),
+        *(told for dataset in stands_for for told in _by_epoch(rows, dataset)),
     ]
     return Outcome(rows, findings=tuple(findings))
+
+
+def _by_epoch(rows: Sequence[dict[str, Any]], dataset: str) -> list[str]:
+    """Whether the claim about efficacy depends on the epoch at which one looks: a sentence, or none."""
+    mine = [row for row in rows if row["dataset"] == dataset]
+    means: dict[str, list[float]] = {}
+    for model in {row["model"] for row in mine}:
+        curves = [[e["efficacy_forward"] or 0.0 for e in r["history"]] for r in mine if r["model"] == model]
+        means[model] = [sum(each) / len(each) for each in zip(*curves, strict=False)]
+    ours = means.pop("adamnode", [])
+    if not ours or not means:
+        return []
+    leads = []
+    for epoch, value in enumerate(ours):
+        best = max(means, key=lambda model: means[model][epoch])
+        leads.append(f"{100 * (value / means[best][epoch] - 1):+.0f} % ({MODEL_NAMES[best]})")
+    return [
+        f"{dataset}: AdamNODE's forward efficacy over the best other model's, epoch by epoch, means over the "
+        f"seeds: {', '.join(leads)}."
+    ]
 
 
 def epoch_of(row: dict[str, Any]) -> dict[str, Any]:
