@@ -227,7 +227,10 @@ def _with_remedy(scale: str) -> Iterator[None]:
     except MissingDataError as error:
         if scale == "smoke":
             raise
-        raise MissingDataError(f"{error} `--scale smoke` makes the figure, small, without it.") from error
+        raise MissingDataError(
+            f"{error} (MNIST and CIFAR-10: `adamode data NAME --data-dir FOLDER --download` does.) "
+            "`--scale smoke` makes the figure, small, without it."
+        ) from error
 
 
 def _machine(allowed: Allowed) -> dict[str, Any]:
