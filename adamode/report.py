@@ -121,9 +121,12 @@ def table(
 ) -> str:
     """rows: cells as (text, class).  groups: a row of headings above, made by `group_row`.
 
+    The heading of a column whose first cell has the class "text" stands left too.
     stacked: each cell carries its heading too, so that `STACKED` can show a row as a block on a phone.
     """
-    top = "".join(f"<th>{text(cell)}</th>" for cell in head)
+    texts = ["text" in kind.split() for _, kind in rows[0]] if rows else [False] * len(head)
+    opens = ['<th class="text">' if is_text else "<th>" for is_text in texts]
+    top = "".join(f"{opening}{text(cell)}</th>" for opening, cell in zip(opens, head, strict=True))
     labels = [f' data-label="{text(cell)}"' if stacked else "" for cell in head]
     body = "".join(
         "<tr>"

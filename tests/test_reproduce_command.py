@@ -267,6 +267,91 @@ def test_another_scale_in_the_same_folder_ends_with_2_and_says_what_to_do(plant)
     assert "Choose another --output-dir" in result.stderr
 
 
+DAMAGES = {
+    "rows": [None, [1]],
+    "claims": [None, "x", [{"claim": 1, "paper": "a", "ours": "b", "verdict": "holds"}]],
+    "findings": [None, [1]],
+    "pictures": [None, "x", [{}], ["a.png"], [{"file": "a.png"}], [{"file": "../a.png", "caption": "a"}]],
+    "settings": [None],
+    "variants": [3],
+    "versions": [None],
+    "machine": [None],
+    "git": [None, []],
+    "runs": [None],
+    "seconds": [None, "x"],
+    "command": [None],
+    "figure": ["fig3", [], None],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f, values in DAMAGES.items() for v in values])
+def test_a_damaged_result_is_named_with_what_to_do(field, value, plant, tmp_path):
+    plant(dataclasses.replace(planted("fig1"), pictures={}))
+    assert call("fig1", "--scale", "smoke", "--output-dir", "out").exit_code == 0
+    path = tmp_path / "out" / "fig1" / "result.json"
+    path.write_text(json.dumps({**content(path.parent), field: value}))
+    result = call("fig1", "--scale", "smoke", "--output-dir", "out")
+    assert result.exit_code == 2, result.output
+    assert "out/fig1/result.json" in result.stderr
+    assert field in result.stderr
+    assert "delete it to make it anew" in result.stderr
+    write_report(tmp_path / "out", "smoke")  # other figures go on
+    assert "Left out, as damaged" in (tmp_path / "out/report/index.html").read_text(encoding="utf-8")
+    path.unlink()
+    assert call("fig1", "--scale", "smoke", "--output-dir", "out").exit_code == 0
+
+
+@pytest.mark.parametrize("file", ["result.json", "seconds.json", "parts/squares.json"])
+@pytest.mark.parametrize("text", ["", '{"seconds": 1', "[]", "3", "null", '"x"', "{}"])
+def test_a_file_that_holds_something_else_is_named_and_made_anew_once_deleted(file, text, plant, tmp_path):
+    plant(dataclasses.replace(planted("fig1"), pictures={}))
+    assert call("fig1", "--scale", "smoke", "--output-dir", "out").exit_code == 0
+    (tmp_path / "out" / "fig1" / "result.json").unlink()
+    path = tmp_path / "out" / "fig1" / file
+    path.write_text(text)
+    result = call("fig1", "--scale", "smoke", "--output-dir", "out")
+    assert result.exit_code == 2, result.output
+    assert f"out/fig1/{file}" in result.stderr
+    assert "delete it to make it anew" in result.stderr
+    path.unlink()
+    assert call("fig1", "--scale", "smoke", "--output-dir", "out").exit_code == 0
+
+
+@pytest.mark.parametrize("keep", [0, 10, -5])
+def test_a_damaged_picture_is_drawn_again_and_kept_from_the_page(keep, plant, tmp_path):
+    assert call("fig1", "--scale", "smoke").exit_code == 0
+    place = tmp_path / "paper-smoke"
+    path = place / "fig1" / content(place / "fig1")["pictures"][0]["file"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:keep])
+    _, left_out = write_report(place, "smoke")
+    assert "is not a whole PNG" in left_out[0]
+    assert call("fig1", "--scale", "smoke").exit_code == 0
+    assert path.read_bytes().endswith(whole[-12:])
+
+
+def test_a_report_that_cannot_be_written_ends_with_2_after_the_result(plant, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report").write_text("a file in its place")
+    result = call("fig1", "--scale", "smoke", "--output-dir", "out")
+    assert result.exit_code == 2
+    assert "--output-dir: the report in 'out' cannot be written" in result.stderr
+    assert content(tmp_path / "out" / "fig1")["figure"] == "fig1"
+
+
+def test_a_seed_that_torch_cannot_take_is_refused(plant, tmp_path):
+    assert call("fig1", "--scale", "smoke", "--seed", 2**32).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pieces_of_a_call_that_was_killed_count_in_the_seconds(plant, tmp_path):
+    reproduce(planted("fig1"), "smoke", tmp_path, QUIET)
+    (tmp_path / "fig1" / "seconds.json").unlink()
+    part = tmp_path / "fig1" / "parts" / "squares.json"
+    part.write_text(json.dumps({"seconds": 5000.0, "value": [0, 1, 4]}))
+    assert reproduce(planted("fig1"), "smoke", tmp_path, QUIET).seconds >= 5000
+
+
 def test_numbers_that_are_not_finite_are_no_result(plant, tmp_path):
     def endless(settings, work):
         return Outcome([{"model": "node", "square": float("inf")}])
@@ -292,9 +377,9 @@ def test_missing_data_names_the_way_without(plant):
     plant(planted("fig2", compute=lacking, kind=DataSettings))
     result = call("fig2", "--output-dir", "a")
     assert result.exit_code == 2
-    assert (
-        "data set 'mnist' is not there. `--scale smoke` makes the figure, small, without it." in result.stderr
-    )
+    said = " ".join(result.stderr.split())
+    assert "data set 'mnist' is not there. (MNIST and CIFAR-10: `adamode data NAME" in said
+    assert said.endswith("`--scale smoke` makes the figure, small, without it.")
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -381,6 +466,11 @@ def test_every_picture_has_words_and_a_long_table_is_folded(page):
     assert "The table: 3 rows" not in page
     for words in ("Squares grow faster", "Seeds: seeds 0, 1", "adamode reproduce fig2 --scale sample"):
         assert words in page
+
+
+def test_the_heading_above_words_stands_left_like_them(page):
+    assert '<th class="text">value</th>' in page
+    assert "<th>its square</th>" in page
 
 
 def test_help_of_the_command_imports_no_torch():

@@ -56,7 +56,10 @@ _Jobs = Annotated[
 _Seed = Annotated[
     int | None,
     typer.Option(
-        min=0, help="The first of the seeds, where a figure draws at random.", show_default="the scale's"
+        min=0,
+        max=2**32 - 1,  # numpy's largest
+        help="The first of the seeds, where a figure draws at random.",
+        show_default="the scale's",
     ),
 ]
 
@@ -227,8 +230,14 @@ def _print(result: Result, folder: Path, quiet: bool) -> None:
 
 def _refresh(place: Path, scale: str, allowed: Allowed) -> None:
     from ..reproduce.report import write_report
+    from ..solvers.errors import ArgumentError
 
-    path, left_out = write_report(place, scale)
+    try:
+        path, left_out = write_report(place, scale)
+    except OSError as error:
+        raise ArgumentError(
+            f"--output-dir: the report in {str(place)!r} cannot be written ({error}); choose another."
+        ) from error
     for line in left_out:
         typer.echo(f"not in the report: {line}", err=True)
     allowed.say(f"report    {path}")

@@ -15,7 +15,8 @@ from torch import Tensor
 from .fig3_growth import Growth, log10_mean
 
 Value = float | None
-QUANTILES = {"q05": 0.05, "median": 0.5, "q95": 0.95}
+QUANTILES = {"q05": 0.05, "q95": 0.95}  # of the logs, interpolated between them
+SPREAD = ("q05", "median", "q95", "low", "high")
 
 
 def record(growth: Growth, inits: int) -> dict[str, Any]:
@@ -67,14 +68,22 @@ def _bands(logs: Tensor) -> dict[str, Any]:
 
 
 def spread(values: Sequence[Value]) -> dict[str, Value]:
-    """log10 of the mean (None where a value is), and of those that are there quantiles, low and high."""
+    """log10 of the mean (None where a value is), and of those that are there median, quantiles, low, high."""
     logs = tensor(values)
     there = logs[~logs.isnan()]
     found: dict[str, Value] = {"mean": plain(log10_mean(logs)) if len(logs) else None}
     if not len(there):
-        return {**found, **dict.fromkeys([*QUANTILES, "low", "high"])}
+        return {**found, **dict.fromkeys(SPREAD)}
+    found["median"] = plain(log10_median(there))
     found.update({name: plain(torch.quantile(there, q)) for name, q in QUANTILES.items()})
     return {**found, "low": plain(there.min()), "high": plain(there.max())}
+
+
+def log10_median(logs: Tensor) -> Tensor:
+    """log10 of the median of 10^logs, none of them NaN: of an even count, of the mean of the middle two."""
+    ordered = logs.sort().values
+    low, high = (len(logs) - 1) // 2, len(logs) // 2
+    return log10_mean(ordered[low : high + 1])
 
 
 def groups(values: Sequence[Value], size: int) -> list[Value]:
@@ -97,9 +106,14 @@ def compared(other: dict[str, Any], own: dict[str, Any], size: int, of: str = "w
     within = spread(plain(ratios))
     return {
         "inits": plain(log10_mean(ends[0]) - log10_mean(ends[1])),
-        "groups": {name: within[name] for name in (*QUANTILES, "low", "high")},
+        "groups": {name: within[name] for name in SPREAD},
         "count": len(ratios),
-        "medians": plain(single[0].nanmedian() - single[1].nanmedian()),
+        "medians": plain(_median_there(single[0]) - _median_there(single[1])),
         "smaller": plain((ratios > 0).double().mean()),
         "smaller_single": plain((single[0] > single[1]).double().mean()),
     }
+
+
+def _median_there(logs: Tensor) -> Tensor:
+    there = logs[~logs.isnan()]
+    return log10_median(there) if len(there) else torch.tensor(math.nan)

@@ -14,7 +14,7 @@ from ..solvers.errors import CheckpointError
 from ..train.write_aside import write_aside
 from .catalogue import ALL, FIGURES, load
 from .figure import FAILS, HOLDS, IN_PART, UNTOLD, VERDICTS, Claim, Figure
-from .result import RESULT, Result, read_result
+from .result import RESULT, Result, read_picture, read_result
 from .summary import markdown
 from .training import duration
 
@@ -36,7 +36,8 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 details details, details > :not(summary) { margin-left: 1rem; }
 pre.formula { font-family: ui-monospace, monospace; font-size: 13px; overflow-wrap: anywhere; }
 td.ok, td.part, td.fails, td.untold { font-weight: 600; text-align: left; min-width: 6.5rem; }
-td { vertical-align: top; } td.claim { min-width: 18rem; max-width: 34rem; } td.why { min-width: 18rem; }
+td { vertical-align: top; } td[class=""] { white-space: nowrap; }
+td.claim { min-width: 18rem; max-width: 34rem; } td.why { min-width: 18rem; }
 .part { color: #8a4b00; } .untold { color: #555; } a { color: #0060a0; }
 @media (prefers-color-scheme: dark) {
   body { background: #16181b; color: #e4e6e8; }
@@ -53,7 +54,7 @@ def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, 
     """Writes <output_dir>/report/index.html and its numbers as <output_dir>/summary.md.
 
     They are made from the results that are there. Returns the page's path and, a sentence each, which
-    results were left out and why: of another version or scale, or not readable.
+    results were left out and why: of another version or scale, damaged, or not readable.
     """
     place = Path(output_dir)
     found: list[tuple[Figure, Result, list[bytes]]] = []
@@ -64,7 +65,7 @@ def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, 
             continue
         try:
             result = read_result(path, scale)
-            pictures = [(path.parent / picture["file"]).read_bytes() for picture in result.pictures]
+            pictures = [read_picture(path.parent / picture["file"]) for picture in result.pictures]
         except (CheckpointError, OSError) as error:
             left_out.append(f"{name}: {error}")
             continue
@@ -98,7 +99,8 @@ def html_page(
     if left_out:
         body.append(
             html.paragraph(
-                f"Left out, as made by another version or at another scale: {', '.join(left_out)}."
+                "Left out, as damaged, or made by another version or at another scale: "
+                f"{', '.join(left_out)}."
             )
         )
     if lacking:
@@ -205,7 +207,7 @@ def commit_told(git: Mapping[str, Any]) -> str:
     place = "adamode" if "adamode_commit" in git else "here"
     if f"{place}_commit" not in git:
         return "no repository"
-    return f"{git[f'{place}_commit'][:12]}{', with changes' if git[f'{place}_changed'] else ''}"
+    return f"{str(git[f'{place}_commit'])[:12]}{', with changes' if git.get(f'{place}_changed') else ''}"
 
 
 def _cell(value: Any) -> tuple[str, str]:

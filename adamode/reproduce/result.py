@@ -27,6 +27,7 @@ from .work import Allowed, Work, read_json
 
 RESULT = "result.json"
 _SPENT = "seconds.json"
+_PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
 
 
@@ -124,8 +125,9 @@ def finished(
 ) -> Result | None:
     """The result that is there, if `reproduce` with the same arguments would make it again just so.
 
-    None where there is none, or a picture of it lacks; for a figure that trains also where runs were finished
-    since, or where this call may train and a run is unfinished or nothing was allowed then (``jobs=0``).
+    None where there is none, or a picture of it lacks or is damaged; for a figure that trains also where
+    runs were finished since, or where this call may train and a run is unfinished or nothing was allowed
+    then (``jobs=0``).
     Raises: CheckpointError where it is of another version, scale or other settings.
     """
     settings = chosen_settings(figure, scale, **changes)
@@ -139,9 +141,9 @@ def finished(
     trains = bool(FIGURES[figure.name].runs) and allowed.jobs > 0
     whole = (
         result.settings == _plain(settings)
-        and all((path.parent / picture["file"]).is_file() for picture in result.pictures)
+        and all(_is_whole(path.parent / picture["file"]) for picture in result.pictures)
         and result.runs == done
-        and not (trains and (others or result.machine["jobs"] == 0))
+        and not (trains and (others or result.machine.get("jobs") == 0))
     )
     return result if whole else None
 
@@ -149,16 +151,17 @@ def finished(
 def read_result(path: Path, scale: str | None = None) -> Result:
     """What a result.json holds.
 
-    Raises: CheckpointError where it cannot be read, lacks something, is of another version of adamode, or
-    (where ``scale`` is given) of another scale.
+    Raises: CheckpointError where it cannot be read, lacks something, is damaged, is of another version of
+    adamode, or (where ``scale`` is given) of another scale.
     """
     content = read_json(path)
     names = [field.name for field in dataclasses.fields(Result)]
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != __version__:
+    if not isinstance(content, dict) or "version" not in content:
+        raise CheckpointError(f"{str(path)!r} is not a figure's result; delete it to make it anew.")
+    if content["version"] != __version__:
         raise CheckpointError(
-            f"{str(path)!r} was made by adamode {version}, and this is {__version__}; make it anew in "
-            "another --output-dir, or delete its folder."
+            f"{str(path)!r} was made by adamode {content['version']}, and this is {__version__}; make it "
+            "anew in another --output-dir, or delete its folder."
         )
     if sorted(content) != sorted(names):
         odd = ", ".join(sorted(set(content) ^ set(names)))
@@ -168,11 +171,56 @@ def read_result(path: Path, scale: str | None = None) -> Result:
             f"{str(path)!r} was made at scale {content['scale']!r}, not {scale!r}; choose "
             "another --output-dir."
         )
+    damaged = [name for name in names if not _is_right(name, content[name])]
+    if damaged or content["figure"] != path.parent.name:
+        raise CheckpointError(
+            f"{str(path)!r} is damaged: {', '.join(damaged) or 'figure'} cannot be right; delete it to make "
+            "it anew."
+        )
     try:
         claims = [Claim(**claim) for claim in content["claims"]]
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r}: its claims cannot be read ({error}); delete it.") from error
+        raise CheckpointError(
+            f"{str(path)!r}: its claims cannot be read ({error}); delete it to make it anew."
+        ) from error
     return Result(**{**content, "claims": claims})
+
+
+def read_picture(path: Path) -> bytes:
+    """A picture's PNG. Raises: CheckpointError if it is damaged, OSError if it cannot be read."""
+    png = path.read_bytes()
+    if not (png.startswith(_PNG_BEGINS) and png.endswith(_PNG_ENDS)):
+        raise CheckpointError(f"{str(path)!r} is not a whole PNG; delete it to make it anew.")
+    return png
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_picture(path)
+    except (CheckpointError, OSError):
+        return False
+    return True
+
+
+def _is_right(name: str, value: Any) -> bool:
+    """Whether a field of a result has the shape that it is written with."""
+    if name in ("settings", "variants", "versions", "machine", "git", "runs"):
+        return isinstance(value, dict)
+    if name == "seconds":
+        return isinstance(value, int | float)
+    if name in ("figure", "scale", "version", "command"):
+        return isinstance(value, str)
+    return isinstance(value, list) and all(_is_right_in(name, one) for one in value)
+
+
+def _is_right_in(name: str, one: Any) -> bool:
+    """The same for an entry of a list."""
+    if name == "findings":
+        return isinstance(one, str)
+    if name == "pictures":  # its file lies beside the result, and nowhere else
+        words = (one.get("file"), one.get("caption")) if isinstance(one, dict) else (None,)
+        return all(isinstance(word, str) for word in words) and Path(one["file"]).name == one["file"]
+    return isinstance(one, dict) and (name == "rows" or all(isinstance(v, str) for v in one.values()))
 
 
 def _runs(figure: Figure, output_dir: Path) -> tuple[dict[str, int], list[str]]:
@@ -215,8 +263,17 @@ def _counted(folder: Path) -> Iterator[None]:
 
 
 def _spent(folder: Path) -> float:
-    path = folder / _SPENT
-    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+    """Seconds that earlier calls took; at least those of the finished pieces: a killed call left no sum."""
+    path, parts = folder / _SPENT, sorted((folder / "parts").glob("*.json"))
+    return max(_seconds(path) if path.exists() else 0.0, sum(map(_seconds, parts)))
+
+
+def _seconds(path: Path) -> float:
+    content = read_json(path)
+    seconds = content.get("seconds") if isinstance(content, dict) else None
+    if not isinstance(seconds, int | float):
+        raise CheckpointError(f"{str(path)!r} is damaged: it tells no seconds; delete it to make it anew.")
+    return float(seconds)
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ def _why(dataset: str, ones: Sequence[Mapping[str, Any]]) -> str:
 
 def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
     return work.part(
-        f"evaluation-{run.dataset}-{run.model}{'' if run.history else '-untrained'}",
+        f"evaluation-{run.dataset}-{run.model}-seed={run.seed}{'' if run.history else '-untrained'}",
         lambda: evaluated(run, settings, work),
     )
 
@@ -157,7 +157,7 @@ def _with_untrained(runs: Sequence[Run], dataset: str, settings: Table1Settings,
 
 def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> dict[str, Any]:
     step = work.part(
-        f"memory-{run.dataset}-{run.model}-{adjoint}{'' if run.history else '-untrained'}",
+        f"memory-{run.dataset}-{run.model}-{adjoint}-seed={run.seed}{'' if run.history else '-untrained'}",
         lambda: measured(run, ADJOINTS[adjoint], settings, work),
     )
     return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}

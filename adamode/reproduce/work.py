@@ -46,19 +46,27 @@ class Work:
     def open(self, figure: str, settings: Any) -> None:
         """Makes the folder, or goes on with what is there.
 
-        Raises: CheckpointError where it holds the figure made by another version, at another scale or with
-        other settings; ArgumentError where it cannot be written.
+        Raises: CheckpointError where it holds the figure made by another version, at another scale, on
+        another device, with other threads or settings, or does not say what it holds; ArgumentError where it
+        cannot be written.
         """
         here = {
             "figure": figure,
             "version": __version__,
             "scale": self.scale,
+            "device": self.allowed.device,
+            "threads": self.allowed.threads,
             "settings": json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False)),
         }
         path = self.folder / IDENTITY
+        if not path.exists() and any((self.folder / "parts").glob("*.json")):
+            raise CheckpointError(
+                f"{str(self.folder)!r} holds finished pieces, and {IDENTITY}, which says of what, is not "
+                "there: choose another --output-dir, or delete that folder."
+            )
         if path.exists():
-            there = read_json(path)
-            for name in ("figure", "version", "scale", "settings"):
+            there = _identity(path, here)
+            for name in here:
                 if _fixed(there.get(name)) != _fixed(here[name]):
                     raise CheckpointError(
                         f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
@@ -110,10 +118,22 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises: CheckpointError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{str(path)!r} cannot be read ({error}); delete it to make it anew."
         ) from error
+
+
+def _identity(path: Path, here: dict[str, Any]) -> dict[str, Any]:
+    """What the folder says that it holds. Raises: CheckpointError where it does not say."""
+    remedy = f"choose another --output-dir, or delete the folder {str(path.parent)!r}."
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read ({error}): {remedy}") from error
+    if not isinstance(there, dict) or set(there) != set(here):
+        raise CheckpointError(f"{str(path)!r} does not say what the folder holds: {remedy}")
+    return there
 
 
 def _fixed(value: Any) -> Any:

@@ -1,0 +1,79 @@
+"""A figure's folder says what it holds, and pieces of something else are never taken for its own."""
+
+import dataclasses
+import json
+
+import pytest
+
+from adamode.reproduce.work import IDENTITY, Allowed, Work
+from adamode.solvers.errors import CheckpointError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    points: int = 3
+    datasets: tuple[str, ...] = ("mnist",)
+
+
+def work_in(folder, scale="smoke", **allowed):
+    return Work(folder / "fig1", folder / "runs", scale, Allowed(say=lambda text: None, **allowed))
+
+
+@pytest.fixture
+def made(tmp_path):
+    work = work_in(tmp_path)
+    work.open("fig1", Settings())
+    assert work.part("piece", lambda: 1) == 1
+    return tmp_path
+
+
+def test_a_piece_is_computed_once(made):
+    work = work_in(made)
+    work.open("fig1", Settings())
+    assert work.part("piece", lambda: 2) == 1
+    work.open("fig1", Settings(datasets=("cifar10",)))  # pieces of each are apart
+    assert work.part("other", lambda: 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"scale": "sample"}, "its scale is not this one's"),
+        ({"threads": 2}, "its threads is not this one's: 1 there, 2 here"),
+        ({"device": "cuda"}, "its device is not this one's"),
+    ],
+)
+def test_another_scale_device_or_number_of_threads_is_refused(made, change, says):
+    with pytest.raises(CheckpointError, match=says):
+        work_in(made, **change).open("fig1", Settings())
+
+
+def test_other_settings_are_refused_by_name(made):
+    with pytest.raises(CheckpointError, match="points: 3 there, 4 here"):
+        work_in(made).open("fig1", Settings(points=4))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '"x"', "{}", "[" * 100_000])
+def test_a_damaged_identity_is_refused_and_the_folder_is_to_go_not_the_file(made, content):
+    (made / "fig1" / IDENTITY).write_text(content)
+    with pytest.raises(CheckpointError, match="delete the folder"):
+        work_in(made).open("fig1", Settings())
+
+
+def test_pieces_without_an_identity_are_not_adopted(made):
+    (made / "fig1" / IDENTITY).unlink()
+    with pytest.raises(CheckpointError, match="holds finished pieces"):
+        work_in(made).open("fig1", Settings())
+
+
+def test_a_damaged_piece_is_named(made):
+    (made / "fig1" / "parts" / "piece.json").write_text('{"sec')
+    with pytest.raises(CheckpointError, match=r"piece\.json' cannot be read.*delete it to make it anew"):
+        work_in(made).part("piece", lambda: 1)
+
+
+def test_a_piece_that_json_cannot_hold_leaves_nothing(made):
+    with pytest.raises(ValueError, match="JSON"):
+        work_in(made).part("odd", lambda: float("nan"))
+    assert json.loads((made / "fig1" / "parts" / "piece.json").read_text())["value"] == 1
+    assert not (made / "fig1" / "parts" / "odd.json").exists()
