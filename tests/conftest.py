@@ -15,6 +15,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Autograd makes its threads at the first backward pass, for the devices known by then. torch.compile makes
+# fake ones known, and with threads for those a forked process could not use autograd: so make them now.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(autouse=True)
