@@ -52,6 +52,16 @@ class DynamicsCalls(Calls):
         return list(owner.parameter_gradients(saved, deltas, None))
 
 
+def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+    """(module(t, z), its pullback to z and the parameters that require gradients), to be traced."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def f(z: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(module, dict(zip(trained, values, strict=True)), (t, z))
+
+    return torch.func.vjp(f, z, *trained.values())
+
+
 class ModuleCalls(Calls):
     """Of an `nn.Module` f(t, y): its call, and the VJP that torch.func makes of it."""
 
@@ -61,12 +71,7 @@ class ModuleCalls(Calls):
 
     def linearise(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), its pullback to z and the parameters that require gradients)."""
-        trained = {name: p for name, p in owner.named_parameters() if p.requires_grad}
-
-        def f(z: Tensor, *values: Tensor) -> Tensor:
-            return torch.func.functional_call(owner, dict(zip(trained, values, strict=True)), (t, z))
-
-        return torch.func.vjp(f, z, *trained.values())
+        return module_vjp(owner, t, z)
 
     def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, the parameters' gradients of this stage)."""

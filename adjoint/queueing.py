@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .sample_engine import SampleProblem
 
 
+_AUTOCAST = "torch.autocast is on, and its state is not part of a compiled program"
+_PLAIN = "func is a plain function; make it an nn.Module, whose parameters are known"
+
+
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """The queue of the forward solve; None for stepping as ever.
 
@@ -105,13 +109,13 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
 def _not_compiled(problem: Problem) -> str:
     """Why a solve cannot be compiled; "" where it can."""
     if problem.autocast.enabled:
-        return "torch.autocast is on, and its state is not part of a compiled program"
+        return _AUTOCAST
     if problem.settings.norm not in (rms, block_rms, maximum):
         return (
             "the norm is a callable of yours, or the state a tuple or dict; use norm='rms', 'max' or 'blocks'"
         )
     if not isinstance(problem.func, (Dynamics, nn.Module)):
-        return "func is a plain function; make it an nn.Module, whose parameters are known"
+        return _PLAIN
     if isinstance(problem.func, nn.Module) and not isinstance(problem.func, Dynamics) and problem.named:
         return "params names what gradients are wanted for; leave it out, or freeze what needs none"
     return ""
@@ -139,9 +143,9 @@ def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
     if not reason and settings.compact and wanted.compile:
         reason = "a program is for one batch size, and compact=True changes it: leave compact out"
     if not reason and wanted.compile and problem.autocast.enabled:
-        reason = "torch.autocast is on, and its state is not part of a compiled program"
+        reason = _AUTOCAST
     if not reason and wanted.compile and not isinstance(problem.func, (Dynamics, nn.Module)):
-        reason = "func is a plain function; make it an nn.Module, whose parameters are known"
+        reason = _PLAIN
     if reason:
         warn_idle(what, reason)
         return None

@@ -28,6 +28,14 @@ class Tolerance:
             size = torch.maximum(size, y.abs())  # torch.maximum keeps NaN, Python's max drops it
         return size.mul_(self.rtol).add_(self.atol)
 
+    def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """rtol and atol as tensors of like's dtype and device: arguments of a compiled program."""
+        rtol, atol = (
+            torch.as_tensor(x, dtype=like.dtype).to(like.device, non_blocking=True)
+            for x in (self.rtol, self.atol)
+        )
+        return rtol, atol
+
     def select(self, keep: Tensor, axes: Axes, batch: int) -> Tolerance:
         """The tolerances of the samples at the positions in keep."""
 

@@ -21,7 +21,6 @@ from .attempt_programs import begin_program, loop_program, loops_in_graph, row_p
 from .field import CountedField
 from .kept import KeptStages, Recipe, as_strided_like, recipe_of
 from .loop import OnAccept, OnAttempt, Outcome, Stats, Stop
-from .norms import Tolerance
 from .order import regular
 from .programs import Programs, signature
 from .resident import Bounds, Clock, March, Rules, attempt
@@ -94,11 +93,7 @@ class QueuedMarch:
         self.stepper, self.rules, self.queue, self.stats = stepper, rules, queue, stats
         self.y, self.first = regular(stepper.y), None
         self.chained, self.before = False, None
-        tolerance: Tolerance = stepper.tolerance
-        self.rtol, self.atol = (
-            torch.as_tensor(x, dtype=self.y.dtype).to(self.y.device, non_blocking=True)
-            for x in (tolerance.rtol, tolerance.atol)
-        )
+        self.rtol, self.atol = stepper.tolerance.tensors(self.y)
         self.owner = queue.owner
         self.programs = None if self.owner is None else Programs.of(self.owner)
         self.recipe: Recipe | None = None

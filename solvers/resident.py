@@ -164,7 +164,7 @@ def settled(x: Tensor) -> Tensor:
     return torch.as_strided(x, x.shape, x.stride())
 
 
-def _spacing(t: Tensor) -> Tensor:
+def spacing(t: Tensor) -> Tensor:
     """Ten times the spacing of floats at t, to within a factor of two."""
     return 10.0 * 2.0**-52 * t.abs()
 
@@ -173,7 +173,7 @@ def _raised(rules: Rules, bounds: Bounds, t: Tensor, dt: Tensor, bad: Tensor) ->
     """(dt, whether it is too short to be a step): as `Pace.too_short`."""
     stop, _, span = bounds.limits.unbind()
     controller = rules.controller
-    least = torch.maximum(_spacing(t), 1e-20 * span.clamp(max=1.0)).clamp(min=controller.dt_min)
+    least = torch.maximum(spacing(t), 1e-20 * span.clamp(max=1.0)).clamp(min=controller.dt_min)
     short = ((stop - t).abs() > 1.001 * dt) & (dt < least)
     if controller.force_dt_min and controller.dt_min > 0:
         forced = short & (bad == 0)
@@ -206,7 +206,7 @@ def _clock_after(
     judged = torch.where(finite, ratio, torch.nan)
     shorter = taken * controller.factors_rejected(judged, order)
     refused = go & ~fine
-    stuck = refused & (taken < torch.maximum(_spacing(t), 1e-20 * span.clamp(max=1.0)))
+    stuck = refused & (taken < torch.maximum(spacing(t), 1e-20 * span.clamp(max=1.0)))
     state = torch.where(fine & (t1 == stop), _STOP, state)
     state = torch.where(stuck, _STUCK, torch.where(short, _TOO_SHORT, state))
     moved = fine & ~cut_short

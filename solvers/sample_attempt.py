@@ -17,7 +17,7 @@ from torch import Tensor
 from .axes import Axes
 from .controller import PID
 from .norms import Tolerance, combine_errors
-from .resident import settled
+from .resident import settled, spacing
 from .status import Status
 from .step import Field, StageBuffer, StageList, rk_step
 from .tableau import Numeric, Tableau
@@ -71,11 +71,6 @@ class SampleEnds(NamedTuple):
     end: Tensor
     direction: Tensor
     least: Tensor
-
-
-def spacing(t: Tensor) -> Tensor:
-    """Ten times the spacing of floats at t, to within a factor of two."""
-    return 10.0 * 2.0**-52 * t.abs()
 
 
 def attempt_samples(

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .attempt_programs import loops_in_graph
 from .controller import PID
-from .norms import Tolerance
 from .programs import Programs, signature
 from .queued import Queue
 from .sample_attempt import SampleClock, SampleEnds, SampleRules, attempt_samples, sample_program
@@ -125,7 +124,7 @@ class SampleMarch:
     def _compiled(self) -> tuple[SampleClock, Tensor] | None:
         """The same in one compiled call, and how many were made; None, from now on, where it cannot be."""
         solve, n = self.solve, self.queue.sync_every
-        rtol, atol = self._tolerance(solve.tolerance)
+        rtol, atol = solve.tolerance.tensors(solve.y)
         clock, y = self._clock(), solve.y
         key = ("samples", self.rules, n, signature(y, solve.first, rtol, atol, *clock))
         make = functools.partial(
@@ -139,11 +138,3 @@ class SampleMarch:
             return None
         made, *numbers, solve.y, solve.first = found
         return SampleClock(*numbers), made
-
-    def _tolerance(self, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
-        y = self.solve.y
-        rtol, atol = (
-            torch.as_tensor(x, dtype=y.dtype).to(y.device, non_blocking=True)
-            for x in (tolerance.rtol, tolerance.atol)
-        )
-        return rtol, atol

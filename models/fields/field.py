@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...adjoint.autograd_dynamics import discover_parameters
+from ...adjoint.calls import module_vjp
 from ...solvers.errors import ArgumentTypeError, DynamicsError
 
 Gradients = tuple[Tensor | None, ...]
@@ -144,12 +145,7 @@ class AutogradField(nn.Module):
         """(f, its pullback to h and the parameters that require gradients), to be compiled."""
         if not isinstance(self.func, nn.Module) or self.params:
             raise DynamicsError("a plain function's parameters are not known; make it an nn.Module")
-        trained = {name: p for name, p in self.func.named_parameters() if p.requires_grad}
-
-        def f(h: Tensor, *values: Tensor) -> Tensor:
-            return torch.func.functional_call(self.func, dict(zip(trained, values, strict=True)), (t, h))
-
-        value, pullback = torch.func.vjp(f, h, *trained.values())
+        value, pullback = module_vjp(self.func, t, h)
         return self._checked(value, h), pullback
 
     def _checked(self, f: Any, h: Tensor) -> Tensor:
