@@ -22,9 +22,9 @@ from .batched_events import SampleEvents
 from .batched_output import SampleOutput
 from .initial_step import initial_steps
 from .loop import Stats
-from .norms import combine_errors
+from .norms import error_ratio
 from .queued import Queue
-from .sample_attempt import next_sizes
+from .sample_attempt import finite_samples, next_sizes
 from .sample_march import SampleMarch, march_for
 from .samples import Rows, SampleListener, SampleRecorder, SampleSettings, SampleStep, beside
 from .status import Status
@@ -279,13 +279,10 @@ class SampleSolve:
 
     @torch.no_grad()
     def _judge(self, result: StepResult) -> tuple[Tensor, Tensor]:
-        # 0 · x is NaN where x is not finite: a sum of them cannot overflow as the sum of x could.
-        blemish = result.stages.nought() + result.y1 * 0.0
-        finite = ~self.axes.per_sample(blemish).sum(1).isnan()
+        finite = finite_samples(self.axes, result.stages, result.y1)
         if self.settings.dt is not None:
             return torch.full_like(self.rows.t, math.nan), finite
-        scale = self.tolerance.scale(self.y, result.y1)
-        ratio = combine_errors([self.norm(error / scale) for error in result.stages.errors()])
+        ratio = error_ratio(result.stages.errors(), self.y, result.y1, self.tolerance, self.norm)
         return ratio.to(self.rows.t), finite
 
     def _advance(self, step: SampleStep, rejected: Tensor, bad: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .axes import Axes
 from .controller import PID
-from .norms import Tolerance, combine_errors
+from .norms import Tolerance, error_ratio
 from .resident import settled, spacing
 from .status import Status
 from .step import Field, StageBuffer, StageList, rk_step
@@ -134,12 +134,14 @@ def _judge(
 ) -> tuple[Tensor, Tensor]:
     """[b] error ratios, and whether all stages and y1 are finite."""
     axes = rules.axes
-    scale = tolerance.scale(y, y1)
-    norm = getattr(axes, rules.norm)
-    ratio = combine_errors([norm(error / scale) for error in stages.errors()]).to(dtype)
-    # 0 · x is NaN where x is not finite, and zeros cannot overflow.
-    finite = ~axes.per_sample(stages.nought() + y1 * 0.0).sum(1).isnan()
-    return ratio, finite
+    ratio = error_ratio(stages.errors(), y, y1, tolerance, getattr(axes, rules.norm))
+    return ratio.to(dtype), finite_samples(axes, stages, y1)
+
+
+def finite_samples(axes: Axes, stages: StageBuffer | StageList, y1: Tensor) -> Tensor:
+    """[b]: whether all stages and y1 are finite."""
+    # 0 · x is NaN where x is not finite: a sum of them cannot overflow as the sum of x could.
+    return ~axes.per_sample(stages.nought() + y1 * 0.0).sum(1).isnan()
 
 
 def next_sizes(
