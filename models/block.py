@@ -146,16 +146,21 @@ class Block(nn.Module):
             )
         return _with_part(self, dynamics=_with_part(self.dynamics, field=self.field.with_signal(signal)))
 
-    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution:
+    def state(self, h0: Tensor, **start: Tensor | None) -> Tensor:
+        """The solver's state at the start, [block, B, C, …]: h0 with its padding, then the other blocks.
+
+        Raises: ArgumentError, ArgumentTypeError where shapes, dtypes or devices do not fit.
+        """
         h0 = augment(check_start(h0), self.pad) if self.pad else h0
         self._check(h0, start)
         names = self.dynamics.blocks[1:]
-        rest = [torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names]
-        spent = 0
+        return torch.stack((h0, *(torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names)))
+
+    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution:
+        z0, spent = self.state(h0, **start), 0
         if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
-            seen = torch.cat((h0, *rest), dim=1) if self.field.joined > 1 else h0
-            spent = self.field.discover(clock(float(t.flatten()[0]), h0), seen)  # host read
-        z0 = torch.stack((h0, *rest))
+            seen = torch.cat(tuple(z0), dim=1) if self.field.joined > 1 else z0[0]
+            spent = self.field.discover(clock(float(t.flatten()[0]), z0[0]), seen)  # host read
         solution = solve(self.dynamics, z0, t, **more, **self.settings.arguments())
         solution.stats.nfe += spent
         self.last_stats = LastSolve(solution.stats, solution.status)

@@ -108,6 +108,19 @@ def test_a_block_solves_its_equations(case):
     torch.testing.assert_close(torch.stack(list(path.values()), 1), expected, rtol=1e-7, atol=1e-7)
 
 
+@every_block
+def test_the_state_at_the_start_is_what_was_given_and_zeros(case):
+    block, values = case.block(), case.values(2, C)
+    own = without_h0(values)
+    state = block.state(values["h0"], **{name.rstrip("0"): value for name, value in own.items()})
+    padded = [nn.functional.pad(x, (0, case.pad)) for x in values.values()]
+    assert torch.equal(state, torch.stack(padded))
+    alone = block.state(values["h0"])
+    assert torch.equal(alone[0], padded[0])
+    assert alone.shape == state.shape
+    assert not alone[1:].any()
+
+
 def without_h0(values):
     return {name: value for name, value in values.items() if name != "h0"}
 

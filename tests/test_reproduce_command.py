@@ -13,11 +13,13 @@ import types
 from html.parser import HTMLParser
 
 import pytest
+import typer
 from planted_figures import EVIL, DataSettings, compute, planted
 from typer.testing import CliRunner
 
 import adamode
 from adamode.cli.app import app
+from adamode.cli.status import reports_errors
 from adamode.reproduce.catalogue import ALL, FIGURES, load, seconds_left
 from adamode.reproduce.figure import FAILS, SCALES, VERDICTS, Claim, Outcome
 from adamode.reproduce.report import html_page, write_report
@@ -132,6 +134,7 @@ def test_a_claim_that_does_not_hold_is_a_result_and_a_failure_is_status_1(plant)
         (["fig1", "--threads", "0"], "threads"),
         (["fig1", "--jobs", "-1"], "jobs"),
         (["fig1", "--output-dir", "a-file"], "a-file"),
+        (["fig1", "--output-dir", ""], "--output-dir='' names no folder"),
     ],
 )
 def test_a_wrong_call_says_what_is_wrong_and_ends_with_2(arguments, says, plant, tmp_path):
@@ -471,6 +474,20 @@ def test_every_picture_has_words_and_a_long_table_is_folded(page):
 def test_the_heading_above_words_stands_left_like_them(page):
     assert '<th class="text">value</th>' in page
     assert "<th>its square</th>" in page
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly(capsys, monkeypatch):
+    def left(words, **keywords):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    @reports_errors
+    def command():
+        typer.echo("many lines")
+
+    monkeypatch.setattr(typer, "echo", left)
+    with pytest.raises(BrokenPipeError):  # typer's own end: status 1, no message
+        command()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_help_of_the_command_imports_no_torch():

@@ -327,6 +327,7 @@ def test_smoke_runs_through(made):
         math.log10(np.median(10 ** ends.numpy())), abs=1e-5
     )
     assert {claim.verdict for claim in result.claims} == {UNTOLD}
+    assert result.claims[0].claim.startswith("At t = 3 (the paper's: 64) the norm of AdamNODE's")
     assert "simulated" in result.findings[0]
     assert sorted(path.stem for path in (place / "fig3").glob("*.png")) == sorted(FIGURE.pictures)
     assert (

@@ -10,7 +10,7 @@ import torch
 
 from adamode import Backsolve, TrainConfig
 from adamode.plotting import save_figure
-from adamode.reproduce import ablations, fig2, fig4, table1, training
+from adamode.reproduce import ablations, fig2, fig4, section, table1, training
 from adamode.reproduce.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
 from adamode.reproduce.paired import (
     difference,
@@ -116,7 +116,7 @@ def test_a_data_set_can_be_left_out_and_the_stand_in_says_for_what_it_stands():
     sample, smoke = (fig2.FIGURE.settings[scale] for scale in ("sample", "smoke"))
     assert training.data_sets(dataclasses.replace(sample, datasets=("mnist",))) == {"mnist": ("mnist",)}
     assert training.data_sets(smoke) == {"digits": ("mnist", "cifar10")}
-    assert "standing in for MNIST and CIFAR-10" in training.title_of("digits", ("mnist", "cifar10"))
+    assert "standing in for MNIST and CIFAR-10" in section.title_of("digits", ("mnist", "cifar10"))
 
 
 # What is computed from runs
@@ -170,9 +170,7 @@ def test_without_training_what_is_finished_is_taken_and_counted(place, tmp_path)
     outcome = fig2.FIGURE.compute(settings, work)
     assert {row["seeds"] for row in outcome.rows} == {"1 of 2 seeds"}
     assert outcome.findings[0] == "4 of 8 runs are not finished yet."
-    assert (
-        training.sizes_told(settings, outcome.rows) == "32 training, 32 test images, 2 epochs, 1 of 2 seeds"
-    )
+    assert section.sizes_told(settings, outcome.rows) == "32 training, 32 test images, 2 epochs, 1 of 2 seeds"
     assert all("1 of 2 seeds" in claim.why for claim in fig2.FIGURE.judge(settings, outcome))
     assert not (place / "runs" / "node-digits-seed=1").exists()
 

@@ -94,17 +94,25 @@ def load_run(
             f"{str(folder)!r} has not finished an epoch, so no weights are the best yet: take weights='last'."
         )
     config = TrainConfig.from_dict(state["config"])
-    place = checked_device(config.device if device is None else device)
-    seed_everything(config.seed)
-    model = build_model(config).to(place, getattr(torch, config.dtype))
-    best = weights == "best"
+    fresh, best = untrained_run(config, device=device), weights == "best"
     try:
-        model.load_state_dict(state["best"]["model"] if best else state["model"])
+        fresh.model.load_state_dict(state["best"]["model"] if best else state["model"])
     except RuntimeError as error:
         raise CheckpointError(
             f"the weights in {str(run.checkpoint)!r} do not fit the model of this version: {error}"
         ) from error
-    return LoadedRun(config, model.eval(), state["best"]["epoch"] if best else state["epoch"], place)
+    return dataclasses.replace(fresh, epoch=state["best"]["epoch"] if best else state["epoch"])
+
+
+def untrained_run(config: TrainConfig, *, device: str | None = None) -> LoadedRun:
+    """The model that a run of ``config`` begins with; draws from the global random numbers its seed gives.
+
+    device: None is the configuration's.
+    """
+    place = checked_device(config.device if device is None else device)
+    seed_everything(config.seed)
+    model = build_model(config).to(place, getattr(torch, config.dtype))
+    return LoadedRun(config, model.eval(), 0, place)
 
 
 def load_data_of(run: LoadedRun, *, data_dir: str | None = None) -> DataSet:

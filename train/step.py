@@ -145,6 +145,21 @@ def check_samples(model: nn.Module) -> None:
         )
 
 
+@contextlib.contextmanager
+def start_seen(block: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """A dict that the block's calls inside fill with what they start from: h0, and m0, v0 … as given."""
+    seen: dict[str, Tensor] = {}
+
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.update(kwargs, **dict(zip(("h0",), args, strict=False)))
+
+    handle = block.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
 def norms_of_state(model: nn.Module, x: Tensor) -> str:
     """The norms of h, m, v … at the block's start and end for a batch, as a sentence; "" without a block.
 
@@ -153,17 +168,8 @@ def norms_of_state(model: nn.Module, x: Tensor) -> str:
     block = getattr(model, "block", None)
     if not hasattr(block, "trajectory") or not hasattr(block, "settings"):
         return ""
-    seen: dict[str, Tensor] = {}
-
-    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.update(kwargs, **dict(zip(("h0",), args, strict=False)))
-
-    handle = block.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        with torch.no_grad(), contextlib.suppress(AdamodeError):
-            model(x)
-    finally:
-        handle.remove()
+    with torch.no_grad(), start_seen(block) as seen, contextlib.suppress(AdamodeError):
+        model(x)
     if not seen:
         return ""
     start = {name.rstrip("0"): value for name, value in seen.items() if isinstance(value, Tensor)}

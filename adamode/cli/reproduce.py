@@ -44,7 +44,7 @@ _Scale = Annotated[
     ),
 ]
 _OutputDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         help="Folder of the figures, their training runs and the report.", show_default="paper-SCALE"
     ),
@@ -88,8 +88,8 @@ def reproduce(
 
     A claim that does not hold is a result: the exit status is 0. It is 1 if the computing failed.
     """
-    _check(figure, dataset, scale)
-    place = Path(f"paper-{scale}") if output_dir is None else output_dir
+    _check(figure, dataset, scale, output_dir)
+    place = Path(f"paper-{scale}" if output_dir is None else output_dir)
     names = ALL if figure == "all" else (figure,)
 
     def say(words: str) -> None:
@@ -128,13 +128,15 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check(figure: str, dataset: str | None, scale: str) -> None:
+def _check(figure: str, dataset: str | None, scale: str, output_dir: str | None) -> None:
     from ..reproduce.figure import SCALES
     from ..solvers.errors import ArgumentError, nearest
 
     check_name(figure, ("all",))
     if scale not in SCALES:
         raise ArgumentError(f"--scale={scale!r} is not known: {nearest(scale, SCALES)}")
+    if output_dir is not None and not output_dir.strip():
+        raise ArgumentError(f"--output-dir={output_dir!r} names no folder; leave it out for paper-{scale}.")
     if dataset is None:
         return
     if dataset not in DATASETS:

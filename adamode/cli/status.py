@@ -24,6 +24,8 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             kept = "" if signum is None else " The checkpoint is saved; go on with --resume."
             typer.echo(f"\ninterrupted.{kept}", err=True)
             raise typer.Exit(128 + (signum or signal.SIGINT)) from None
+        except BrokenPipeError:
+            raise  # the reader of stdout has left, as `head` does: typer ends quietly, with status 1
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             from ..solvers.errors import AdamodeError
 

@@ -63,8 +63,8 @@ def _way(axis: Any, curve: dict[str, list[float | None]], model: str) -> None:
     points = [(x, y) for x, y in zip(curve["x"], curve["y"], strict=True) if x is not None and y is not None]
     xs, ys = zip(*points, strict=True)
     # The undamped one would hide the others.
-    look = {**_LOOK[model], "linewidth": 0.6 if model == "hbode" else 1.6, "markersize": 4.5}
-    look["alpha"] = 0.45 if model == "hbode" else 1.0
+    look = {**_LOOK[model], "linewidth": 0.9 if model == "hbode" else 1.6, "markersize": 4.5}
+    look["alpha"] = 0.8 if model == "hbode" else 1.0
     # Markers at equal distances on paper; gradient flow, the shortest way, lies on top.
     height = 5 if model == "gradient-flow" else 2 + ORDER.index(model) / 2
     axis.plot(xs, ys, markevery=1.5 if model == "hbode" else 0.12, zorder=height, **look)

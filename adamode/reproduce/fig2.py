@@ -25,18 +25,15 @@ from ..train.step import CANNOT_BE_SOLVED, descend, solving_with
 from .curves import legend_below, log_scale, mean_line, whole_numbers
 from .figure import UNTOLD, Claim, Figure, Outcome, Picture
 from .paired import Interval, difference, gain, verdict_best, verdict_gain
+from .section import count_seeds, draw_sections, sections, sizes_told
 from .training import (
-    DATA_NAMES,
     MODEL_NAMES,
     SIZES,
     Run,
     TrainingSettings,
-    count_seeds,
     data_sets,
     first_batches,
     loaded_again,
-    sizes_told,
-    title_of,
     training_runs,
 )
 from .work import Work
@@ -159,17 +156,16 @@ def by_seed(rows: Sequence[dict[str, Any]], model: str, name: str) -> dict[int, 
 def judge(settings: Fig2Settings, outcome: Outcome) -> list[Claim]:
     """Each claim for each data set, with differences paired over seeds; the last epoch's numbers."""
     claims: list[Claim] = []
-    for dataset, stands_for in data_sets(settings).items():
-        rows = [row for row in outcome.rows if row["dataset"] == dataset]
-        where = " and ".join(DATA_NAMES[name] for name in stands_for)
-        sizes = f"{title_of(dataset, stands_for)}; {sizes_told(settings, rows)}"
-        others = [model for model in settings.models if model != "adamnode"]
+    others = [model for model in settings.models if model != "adamnode"]
+    for section in sections(settings, outcome.rows):
+        rows = section.rows
+        sizes = f"{section.title}; {sizes_told(settings, rows)}"
         found = [_lowest_loss(rows, others), *_highest_efficacy(rows, others), *_gains(rows)]
-        if "mnist" in stands_for:
+        if "mnist" in section.stands_for:
             found.append(_accuracy(rows, others))
         for claim in found:
             verdict = UNTOLD if settings.stand_in else claim.verdict
-            words = f"{where}: {claim.claim}"
+            words = f"{section.where}: {claim.claim}"
             why = f"{claim.why} {sizes}. Intervals: 95 %, paired over seeds.".strip()
             claims.append(Claim(words, claim.paper, claim.ours, verdict, why))
     return claims
@@ -246,12 +242,9 @@ _HEIGHT = 5.2  # inches for a data set
 
 def draw(figure: Any, settings: Fig2Settings, outcome: Outcome) -> None:
     """Six panels a data set: each quantity over the epochs, a line a model."""
-    sets = data_sets(settings)
-    figure.set_size_inches(10.5, _HEIGHT * len(sets) + 0.9)
-    parts = figure.subfigures(len(sets), 1, squeeze=False)[:, 0]
-    for part, (dataset, stands_for) in zip(parts, sets.items(), strict=True):
-        rows = [row for row in outcome.rows if row["dataset"] == dataset]
-        part.suptitle(f"{title_of(dataset, stands_for)}: {sizes_told(settings, rows)}", fontsize=10)
+    for part, section in draw_sections(figure, settings, outcome.rows, height=_HEIGHT, more=0.9):
+        rows = section.rows
+        part.suptitle(f"{section.title}: {sizes_told(settings, rows)}", fontsize=10)
         for axis, (name, title) in zip(part.subplots(2, 3).flat, _PANELS, strict=True):
             for model in settings.models:
                 mean_line(axis, rows, model, "epoch", name)

@@ -30,19 +30,20 @@ def judge(settings: Any, outcome: Outcome) -> list[Claim]:
     """Two claims of size, the likeness with GHBNODE, and the claims of size for trained models."""
     ratios = outcome.variants["ratios"]
     told = settings.dataset == "silverbox-paper" and settings.draws >= DRAWS_FROM
-    claims = [_size(outcome, other, power, told) for other, power in SMALLER.items()]
+    moment = "t = 64" if settings.rows == 64 else f"t = {settings.rows - 1} (the paper's: 64)"
+    claims = [_size(outcome, other, power, moment, told) for other, power in SMALLER.items()]
     claims.append(_likeness(outcome, ratios["ghbnode"]["code"], told))
     trained = settings.dataset == "silverbox-paper" and settings.train_steps >= TRAINED_FROM
     claims.append(_trained(settings, outcome, trained))
     return claims
 
 
-def _size(outcome: Outcome, other: str, paper: int, told: bool) -> Claim:
+def _size(outcome: Outcome, other: str, paper: int, moment: str, told: bool) -> Claim:
     ratio = outcome.variants["ratios"][other]["code"]
     verdict = size_verdict(ratio["inits"], ratio["groups"]["q05"], ratio["groups"]["q95"], paper)
     typical, single = ratio["medians"], outcome.variants["norms"][other]["draws"]["whole"]
     return Claim(
-        f"At t = 64 the norm of AdamNODE's state is 10^{paper} times smaller than {NAMES[other]}'s.",
+        f"At {moment} the norm of AdamNODE's state is 10^{paper} times smaller than {NAMES[other]}'s.",
         f"10^{paper}",
         f"{power(ratio['inits'])} from the authors' ten inits; {_range(ratio['groups'])} (5–95 %) over "
         f"{ratio['count']} other groups of ten; {power(typical)} by medians of single inits",

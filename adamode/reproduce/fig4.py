@@ -24,18 +24,15 @@ from .curves import HATCH_OF, LOOK_OF, legend_below, mean_line
 from .fig2 import by_seed, epoch_of
 from .figure import IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
 from .paired import gain, verdict_alike
+from .section import count_seeds, draw_sections, sections, sizes_told
 from .training import (
-    DATA_NAMES,
     MODEL_NAMES,
     SIZES,
     Run,
     TrainingSettings,
-    count_seeds,
     data_sets,
     first_batches,
     loaded_again,
-    sizes_told,
-    title_of,
     training_runs,
 )
 from .work import Work
@@ -126,21 +123,20 @@ def _row(run: Run, stands_for: tuple[str, ...], settings: Fig4Settings, work: Wo
 def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
     """A claim a data set: the ratios to HBNODE and GHBNODE, paired over seeds."""
     claims = []
-    for dataset, stands_for in data_sets(settings).items():
-        rows = [row for row in outcome.rows if row["dataset"] == dataset]
+    for section in sections(settings, outcome.rows):
+        rows = section.rows
         mine = by_seed(rows, "adamnode", "seconds_per_step")
         gains = {m: gain(mine, by_seed(rows, m, "seconds_per_step")) for m in ("hbnode", "ghbnode")}
         verdicts = {verdict_alike(each, settings.alike) for each in gains.values()}
         verdict = verdicts.pop() if len(verdicts) == 1 else UNTOLD if UNTOLD in verdicts else IN_PART
         told = "; ".join(f"{each.told('{:+.0f}', '%')} on {MODEL_NAMES[m]}" for m, each in gains.items())
-        where = " and ".join(DATA_NAMES[name] for name in stands_for)
         claims.append(
             Claim(
-                f"{where}: AdamNODE's training time is about that of HBNODE and GHBNODE",
+                f"{section.where}: AdamNODE's training time is about that of HBNODE and GHBNODE",
                 "about the same",
                 told,
                 UNTOLD if settings.stand_in else verdict,
-                f"About: within a factor of {settings.alike:g}. {title_of(dataset, stands_for)}; "
+                f"About: within a factor of {settings.alike:g}. {section.title}; "
                 f"{sizes_told(settings, rows)}. Processor time of a training step with the trained weights; "
                 "intervals: 95 %, paired over seeds.",
             )
@@ -153,12 +149,9 @@ _HEIGHT = 3.3
 
 def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
     """A row a data set: seconds of a step as bars, accuracy over the seconds of training so far."""
-    sets = data_sets(settings)
-    figure.set_size_inches(10.5, _HEIGHT * len(sets) + 0.6)
-    parts = figure.subfigures(len(sets), 1, squeeze=False)[:, 0]
-    for part, (dataset, stands_for) in zip(parts, sets.items(), strict=True):
-        rows = [row for row in outcome.rows if row["dataset"] == dataset]
-        part.suptitle(f"{title_of(dataset, stands_for)}: {sizes_told(settings, rows)}", fontsize=10)
+    for part, section in draw_sections(figure, settings, outcome.rows, height=_HEIGHT, more=0.6):
+        rows = section.rows
+        part.suptitle(f"{section.title}: {sizes_told(settings, rows)}", fontsize=10)
         left, right = part.subplots(1, 2)
         _bars(left, settings.models, rows)
         for model in settings.models:

@@ -20,17 +20,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..adjoint.gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
-from ..models.dynamics.anode import augment
 from ..train.evaluation import LoadedRun
 from ..train.metrics import EpochSums
 from ..train.objective import Objective
-from ..train.step import CANNOT_BE_SOLVED, descend, solving_with
+from ..train.step import CANNOT_BE_SOLVED, descend, solving_with, start_seen
 from .curves import log_scale
 from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
 from .memory import MIB, parameter_bytes, peak_of
+from .section import draw_sections, sections
 from .training import (
     MODEL_NAMES,
     SIZES,
@@ -40,7 +39,6 @@ from .training import (
     first_batches,
     loaded_again,
     plan_runs,
-    title_of,
     training_runs,
     untrained,
 )
@@ -194,23 +192,10 @@ def evaluated(run: Run, settings: Table1Settings, work: Work) -> dict[str, float
     """MiB of the state z at the block's start, and of one evaluation of f(t, z) with its VJP, alone."""
     loaded, data = loaded_again(run, work)
     x, _ = next(first_batches(loaded, data, settings.batch_size))
-    block, starts = loaded.model.block, []
-
-    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        starts.append([*args, *kwargs.values()])
-
-    handle = block.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        with torch.no_grad(), solving_with(loaded.model, rtol=0.1, atol=0.1):
-            loaded.model(x)
-    finally:
-        handle.remove()
-    given = [value for value in starts[0] if isinstance(value, Tensor)]
-    if block.pad:
-        given[0] = augment(given[0], block.pad)
-    z = torch.stack([given[0], *(torch.zeros_like(given[0]) for _ in block.dynamics.blocks[1:])])
-    for i, value in enumerate(given[1:], 1):
-        z[i] = value
+    block = loaded.model.block
+    with torch.no_grad(), start_seen(block) as start, solving_with(loaded.model, rtol=0.1, atol=0.1):
+        loaded.model(x)
+    z = block.state(**{"h0" if name == "h0" else name.rstrip("0"): value for name, value in start.items()})
     t = torch.zeros((), dtype=z.dtype, device=z.device)
 
     def once() -> None:
@@ -271,10 +256,10 @@ def _rows(
 def judge(settings: Table1Settings, outcome: Outcome) -> list[Claim]:
     """By backsolve, the paper's way, and by the exact derivative of the steps, the default of training."""
     claims = []
-    for dataset, paper in data_sets(settings).items():
-        rows = {row["model"]: row for row in outcome.rows if row["dataset"] == dataset}
+    for section in sections(settings, outcome.rows):
+        rows = {row["model"]: row for row in section.rows}
         size = next((row["batch_size"] for row in rows.values()), settings.batch_size)
-        why = f"{title_of(dataset, paper)}, a batch of {size}, one set of weights a model; bytes of tensors."
+        why = f"{section.title}, a batch of {size}, one set of weights a model; bytes of tensors."
         for name in ("backsolve", "discrete_stages"):
             for claim in (_most(rows, name), _ratio(rows, name, settings)):
                 verdict = UNTOLD if settings.stand_in else claim.verdict
@@ -318,11 +303,8 @@ _BARS = (
 
 def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
     """Bars relative to NODE, the paper's first; below them the MiB."""
-    sets = data_sets(settings)
-    figure.set_size_inches(10.5, 6.4 * len(sets))
-    parts = figure.subfigures(len(sets), 1, squeeze=False)[:, 0]
-    for part, (dataset, paper) in zip(parts, sets.items(), strict=True):
-        rows = [row for row in outcome.rows if row["dataset"] == dataset]
+    for part, section in draw_sections(figure, settings, outcome.rows, height=6.4):
+        rows = section.rows
         size = rows[0]["batch_size"] if rows else settings.batch_size
         above, below = part.subplots(2, 1)
         _grouped(
@@ -337,7 +319,7 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
             log_scale(below)
         below.set_ylabel("MiB at the peak, tensors only")
         part.suptitle(
-            f"{title_of(dataset, paper)}: memory of one training step, a batch of {size}; the paper's is "
+            f"{section.title}: memory of one training step, a batch of {size}; the paper's is "
             "that of a GPU's process",
             fontsize=10,
         )

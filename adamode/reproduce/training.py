@@ -18,18 +18,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..models import names
 from ..solvers.errors import CheckpointError, TrainingError
-from ..train.build import build_model
 from ..train.config import TrainConfig
 from ..train.data import DataSet, load_data
-from ..train.device import checked_device
-from ..train.evaluation import LoadedRun, load_data_of, load_run
+from ..train.evaluation import LoadedRun, load_data_of, load_run, untrained_run
 from ..train.metrics import count_parameters
-from ..train.reproducible import epoch_order, seed_everything
+from ..train.reproducible import epoch_order
 from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.sweep import Ended, Job, plan, run_sweep
@@ -108,17 +105,8 @@ class Run:
 
 def untrained(config: TrainConfig) -> Run:
     """The model that a run of these settings begins with."""
-    model = loaded_untrained(config, config.device).model
-    final = {"parameters": count_parameters(model)}
+    final = {"parameters": count_parameters(untrained_run(config).model)}
     return Run(config.dataset, config.model, config.seed, Path(config.folder), (), final, config)
-
-
-def loaded_untrained(config: TrainConfig, device: str) -> LoadedRun:
-    """The same, as `load_run` gives a trained one."""
-    place = checked_device(device)
-    seed_everything(config.seed)
-    model = build_model(config).to(place, getattr(torch, config.dtype))
-    return LoadedRun(config, model.eval(), 0, place)
 
 
 def data_sets(settings: TrainingSettings) -> dict[str, tuple[str, ...]]:
@@ -285,7 +273,7 @@ def loaded_again(run: Run, work: Work) -> tuple[LoadedRun, DataSet]:
     if run.history:
         loaded = load_run(run.folder, weights="last", device=work.allowed.device)
     else:
-        loaded = loaded_untrained(run.config, work.allowed.device)
+        loaded = untrained_run(run.config, device=work.allowed.device)
     return loaded, load_data_of(loaded, data_dir=work.allowed.data_dir or None)
 
 
@@ -294,41 +282,3 @@ def first_batches(loaded: LoadedRun, data: DataSet, size: int) -> Iterator[tuple
     order = epoch_order(len(data.train), loaded.config.seed, 0)
     for indices in order.split(size):
         yield on_device(data.train.__getitems__(indices.tolist()), loaded.device, loaded.dtype)
-
-
-def count_seeds(settings: TrainingSettings, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes into each row, a run's, how many of the seeds its model has: "seeds": "1 of 3 seeds"."""
-    for row in rows:
-        mine = [r for r in rows if (r["model"], r["dataset"]) == (row["model"], row["dataset"])]
-        row["seeds"] = f"{len(mine)} of {len(settings.seeds)} seeds"
-
-
-def seeds_told(settings: TrainingSettings, rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many seeds the rows of the least complete model have: "2 of 3 seeds"."""
-    have = {model: set[int]() for model in settings.models}
-    for row in rows:
-        have[row["model"]].add(row["seed"])
-    counts = sorted({len(seeds) for seeds in have.values()})
-    wanted = len(settings.seeds)
-    if counts == [wanted]:
-        return f"{wanted} seed{'s' if wanted != 1 else ''}"
-    some = "–".join(map(str, (counts[0], counts[-1]) if len(counts) > 1 else counts))
-    return f"{some} of {wanted} seed{'s' if wanted != 1 else ''}"
-
-
-def sizes_told(settings: TrainingSettings, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The sizes, to be printed in a picture: "1,000 training, 1,000 test images, 5 epochs, 3 seeds"."""
-    parts = [
-        f"{size:,} {part}"
-        for size, part in ((settings.train_size, "training"), (settings.test_size, "test"))
-        if size
-    ]
-    images = f"{', '.join(parts)} images" if len(parts) == 2 else "all training and test images"
-    return f"{images}, {settings.epochs} epochs, {seeds_told(settings, rows)}"
-
-
-def title_of(dataset: str, stands_for: Sequence[str]) -> str:
-    """A data set for people, with those that it stands in for."""
-    name = DATA_NAMES.get(dataset, dataset)
-    others = [DATA_NAMES[other] for other in stands_for if other != dataset]
-    return f"{name}, standing in for {' and '.join(others)}" if others else name
