@@ -149,6 +149,12 @@ def test_fig2_s_rows_are_the_runs_last_epochs(place):
     best = max(value for model, value in last.items() if model != "adamnode")
     told = next(f for f in outcome.findings if "epoch by epoch" in f)
     assert f"{100 * (last['adamnode'] / best - 1):+.0f} % (" in told.rpartition(", ")[2]
+    step = next(f for f in outcome.findings if "an attempted step of dopri5 is 6 evaluations" in f)
+    nfe = next(row["nfe_forward"] for row in outcome.rows if row["model"] == "adamnode")
+    assert f"{600 / nfe:.0f} % of AdamNODE's mean {nfe:.3g}" in step
+    passes = [epoch["nfe_forward"] for row in outcome.rows for epoch in row["history"]]
+    alike = sum(nfe in (8, 14, 20, 26, 32, 38, 44, 50) for nfe in passes)
+    assert f"Of {len(passes)} test passes (models, seeds, epochs) {alike} have" in step
     assert {claim.verdict for claim in fig2.FIGURE.judge(tiny(fig2), outcome)} == {UNTOLD}
 
 
