@@ -344,6 +344,9 @@ def test_a_report_that_cannot_be_written_ends_with_2_after_the_result(plant, tmp
 
 def test_a_seed_that_torch_cannot_take_is_refused(plant, tmp_path):
     assert call("fig1", "--scale", "smoke", "--seed", 2**32).exit_code == 2
+    result = call("fig1", "--scale", "smoke", "--seed", 2**32 - 1)
+    assert result.exit_code == 2
+    assert "--seed=4294967295: fig1 takes 2 seeds from there on" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -381,8 +384,10 @@ def test_missing_data_names_the_way_without(plant):
     result = call("fig2", "--output-dir", "a")
     assert result.exit_code == 2
     said = " ".join(result.stderr.split())
-    assert "data set 'mnist' is not there. (MNIST and CIFAR-10: `adamode data NAME" in said
-    assert said.endswith("`--scale smoke` makes the figure, small, without it.")
+    assert "data set 'mnist' is not there. `adamode data NAME --data-dir FOLDER --download` fetches" in said
+    assert said.endswith(
+        "`adamode reproduce FIGURE --scale smoke` makes the figure, small, without any data files."
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)

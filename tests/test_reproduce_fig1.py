@@ -244,6 +244,13 @@ def test_verdicts_follow_the_counts():
     assert {claim.verdict for claim in claims} == {FAILS}
     mixed = worse[:3] + better[3:]
     assert {c.verdict for c in judge(settings, outcome(ours, mixed, worse, worse))} == {FAILS, HOLDS}
+    late, never = planted(1e-3, None), planted(1e-2, None)
+    some = judge(settings, outcome(ours[:3] + late[3:], never, never, never))
+    fast = [claim for claim in some if "faster" in claim.claim]
+    assert {claim.verdict for claim in fast} == {HOLDS}  # the other four tell nothing
+    assert "3 against 0 of 7 get there, neither from 4;" in fast[0].why
+    none = judge(settings, outcome(late, never, never, never))
+    assert {claim.verdict for claim in none if "faster" in claim.claim} == {UNTOLD}
     few = judge(settings, outcome(ours[:2], worse[:2], worse[:2], worse[:2]))
     assert {claim.verdict for claim in few} == {UNTOLD}
     assert [verdict(w, 7, True) for w in (7, 6, 4, 3, 0)] == [HOLDS, IN_PART, IN_PART, FAILS, FAILS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -363,8 +364,17 @@ def test_claims_follow_the_numbers_where_the_data_are_real(made):
     outcome.variants["ratios"]["node"]["code"].update(
         inits=2.0, groups={"q05": 0.0, "median": 1.0, "q95": 3.0}
     )
-    heavy, light, like, trained = judge(settings, outcome)
+    fits = outcome.variants["trained"]
+    fits["hbnode"].update(rmse_mv_after=[1.0, 1.2], output_rms_mv=4.6)
+    fits["node"].update(rmse_mv_after=[1.0, None], output_rms_mv=4.6)  # one diverged
+    heavy, light, like, trained, untrained = judge(settings, outcome)
     assert (heavy.verdict, light.verdict, trained.verdict) == (HOLDS, FAILS, FAILS)
+    assert untrained.verdict == UNTOLD
+    assert "NODE has not learned the output" in untrained.why
+    assert "NODE diverged" in untrained.why
+    assert "from the authors' ten inits" in heavy.ours
+    other = judge(dataclasses.replace(settings, seed=5), outcome)[0]
+    assert "from 10 inits of seed 5" in other.ours
     assert like.verdict in (HOLDS, IN_PART)
     assert "10^18.6" in heavy.ours
     assert "10^17.2 … 10^19.0" in heavy.ours

@@ -4,9 +4,11 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from adamode.reproduce.work import IDENTITY, Allowed, Work
 from adamode.solvers.errors import CheckpointError
+from adamode.train.reproducible import git_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,3 +79,28 @@ def test_a_piece_that_json_cannot_hold_leaves_nothing(made):
         work_in(made).part("odd", lambda: float("nan"))
     assert json.loads((made / "fig1" / "parts" / "piece.json").read_text())["value"] == 1
     assert not (made / "fig1" / "parts" / "odd.json").exists()
+
+
+def test_a_call_that_made_nothing_binds_no_other(tmp_path):
+    work_in(tmp_path).open("fig1", Settings())
+    work_in(tmp_path, threads=2).open("fig1", Settings(points=4))
+    assert work_in(tmp_path, threads=2).part("piece", lambda: 1) == 1
+    with pytest.raises(CheckpointError, match="its threads is not this one's: 2 there, 1 here"):
+        work_in(tmp_path).open("fig1", Settings(points=4))
+
+
+def test_pieces_of_another_torch_are_refused(made, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    with pytest.raises(CheckpointError, match=r"its torch is not this one's: .* there, '1\.0' here"):
+        work_in(made).open("fig1", Settings())
+
+
+def test_a_piece_without_a_value_is_named(made):
+    (made / "fig1" / "parts" / "piece.json").write_text('{"seconds": 1}')
+    with pytest.raises(CheckpointError, match=r"piece\.json.* has no value; delete it"):
+        work_in(made).part("piece", lambda: 1)
+
+
+def test_a_piece_says_which_code_made_it(made):
+    content = json.loads((made / "fig1" / "parts" / "piece.json").read_text())
+    assert content["git"] == git_state()

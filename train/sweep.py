@@ -90,7 +90,9 @@ def _looked_up(config: TrainConfig) -> Job:
     state = folder.open(config, resume=folder.checkpoint.exists())
     if state is None:
         return Job(config, "new")
-    return Job(config, "unfinished" if state["final"] is None else "finished")
+    # One that was made shorter goes on to the length asked for; one that stopped early has its reason.
+    short = state["epoch"] < config.epochs and not config.patience
+    return Job(config, "unfinished" if state["final"] is None or short else "finished")
 
 
 def run_sweep(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..reproduce.result import Result
     from ..reproduce.work import Allowed
 
+LARGEST_SEED = 2**32 - 1  # numpy's
 _WITH_DATASET = ", ".join(name for name, entry in FIGURES.items() if entry.by_dataset)
 _Figure = Annotated[
     str,
@@ -57,7 +58,7 @@ _Seed = Annotated[
     int | None,
     typer.Option(
         min=0,
-        max=2**32 - 1,  # numpy's largest
+        max=LARGEST_SEED,
         help="The first of the seeds, where a figure draws at random.",
         show_default="the scale's",
     ),
@@ -169,6 +170,11 @@ class _Changes:
         if self.seed is not None:
             settings = figure.settings[scale]
             if hasattr(settings, "seeds"):
+                if self.seed + len(settings.seeds) > LARGEST_SEED + 1:
+                    raise ArgumentError(
+                        f"--seed={self.seed}: {figure.name} takes {len(settings.seeds)} seeds from there on, "
+                        f"and the largest is {LARGEST_SEED}; give a smaller one."
+                    )
                 changes["seeds"] = tuple(range(self.seed, self.seed + len(settings.seeds)))
             elif hasattr(settings, "seed"):
                 changes["seed"] = self.seed

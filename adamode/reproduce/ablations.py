@@ -29,6 +29,7 @@ from ..train.device import checked_device
 from ..train.metrics import last_stats
 from ..train.position import EpochRecord
 from ..train.reproducible import seed_everything
+from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.trainer import Trainer
 from .curves import whole_numbers
@@ -137,10 +138,12 @@ def compute(settings: AblationSettings, work: Work) -> Outcome:
         if work.allowed.jobs == 0 and not (work.folder / "parts" / f"{part}.json").exists():
             findings.append(f"{variant.title}: not trained yet.")
             continue
-        trained = work.part(part, lambda variant=variant: _trained(variant, settings, work))
-        if trained["problem"]:
-            findings.append(f"{variant.title}: {trained['problem']}")
-        rows.append(_row(variant, settings, trained["history"]))
+        try:
+            history = work.part(part, lambda variant=variant: _trained(variant, settings, work))
+        except TrainingError as error:  # no finished piece: the next call goes on with it
+            findings.append(f"{variant.title}: {error}")
+            history = _history_of(config_of(variant, settings, work))
+        rows.append(_row(variant, settings, history))
     if not rows:
         raise CheckpointError(
             f"{str(work.folder)!r} holds no trained variant, and nothing may be trained: allow --jobs 1."
@@ -152,7 +155,7 @@ def compute(settings: AblationSettings, work: Work) -> Outcome:
     return Outcome(rows, {"first_batch": first}, tuple(findings))
 
 
-def _trained(variant: Variant, settings: AblationSettings, work: Work) -> dict[str, Any]:
+def _trained(variant: Variant, settings: AblationSettings, work: Work) -> list[dict[str, Any]]:
     config = config_of(variant, settings, work)
 
     def on_epoch(record: EpochRecord) -> None:
@@ -163,12 +166,13 @@ def _trained(variant: Variant, settings: AblationSettings, work: Work) -> dict[s
         work.allowed.say(f"{work.folder.name}: {variant.name}: {said}")
 
     trainer = Trainer(config, build=lambda c: build(c, variant), on_epoch=on_epoch, quiet=True)
-    try:
-        result = trainer.fit(resume=trainer.folder.checkpoint.exists() and not _finished(trainer))
-    except TrainingError as error:
-        history = [row for row in trainer.folder.read_metrics() if not row.get("final")]
-        return {"history": [epoch_of(row) for row in history], "problem": str(error)}
-    return {"history": [epoch_of(row) for row in result.history], "problem": ""}
+    result = trainer.fit(resume=trainer.folder.checkpoint.exists() and not _finished(trainer))
+    return [epoch_of(row) for row in result.history]
+
+
+def _history_of(config: TrainConfig) -> list[dict[str, Any]]:
+    """The finished epochs of a run."""
+    return [epoch_of(row) for row in RunFolder(config.folder).read_metrics() if not row.get("final")]
 
 
 def _finished(trainer: Trainer) -> bool:

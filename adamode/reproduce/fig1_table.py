@@ -73,6 +73,11 @@ def faster(ours: Sequence[Row], theirs: Sequence[Row], key: str = f"stays_{JUDGE
     return sum(_less(o[key], t[key]) for o, t in zip(ours, theirs, strict=True))
 
 
+def undecided(ours: Sequence[Row], theirs: Sequence[Row], key: str = f"stays_{JUDGED}") -> int:
+    """From how many starts neither reaches the radius."""
+    return sum(o[key] is None and t[key] is None for o, t in zip(ours, theirs, strict=True))
+
+
 def _less(a: float | None, b: float | None) -> bool:
     return a is not None and (b is None or a < b)
 
@@ -154,8 +159,8 @@ def of(outcome: Outcome, function: str, model: str) -> list[Row]:
 def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:
     """The paper's sentence taken apart: closer and faster, on each function, than each rival.
 
-    Against HBODE at two γ, all starts of both counted together: all of them is "holds", fewer than half
-    "does not hold".
+    Against HBODE at two γ, all starts of both counted together, but for those from which neither arrives:
+    all of them is "holds", fewer than half "does not hold".
     """
     claims = []
     for function in FUNCTIONS:
@@ -170,31 +175,32 @@ def _claim(
 ) -> Claim:
     ours = of(outcome, function, "adamode")
     at = {"hbode": f" at γ = {settings.gamma:.3g}", "hbode-damped": f" at γ = {settings.fair_gamma:g}"}
-    counts, evidence = [], []
+    counts, evidence, comparisons = [], [], 0
     for model in models:
         theirs = of(outcome, function, model)
         counts.append((closer if kind == "closer" else faster)(ours, theirs))
         evidence.append(_evidence(kind, ours, theirs, at.get(model, "")))
+        comparisons += len(ours) - (undecided(ours, theirs) if kind == "faster" else 0)
     n = len(ours)
     told = ", ".join(f"{c} of {n} starts{at.get(m, '')}" for c, m in zip(counts, models, strict=True))
     what = (
         f"nearer at t = {settings.end:g}"
         if kind == "closer"
-        else f"comes within {JUDGED} for good sooner, up to t = {settings.end:g},"
+        else f"comes within {JUDGED}, to stay to t = {settings.end:g}, sooner"
     )
     reach = "comes closer to the minimum" if kind == "closer" else "reaches the minimum faster"
     return Claim(
         f"On {function.capitalize()}'s function AdamODE {reach} than {rival}.",
         kind,
         f"{what} from {told}",
-        verdict(sum(counts), n * len(models), n >= settings.enough_starts),
+        verdict(sum(counts), comparisons, n >= settings.enough_starts),
         " ".join(evidence),
     )
 
 
 def verdict(wins: int, comparisons: int, enough: bool) -> str:
-    """All comparisons won: holds. Fewer than half: does not hold."""
-    if not enough:
+    """All comparisons won: holds. Fewer than half: does not hold. None made: nothing is told."""
+    if not enough or not comparisons:
         return UNTOLD
     return HOLDS if wins == comparisons else IN_PART if 2 * wins >= comparisons else FAILS
 
@@ -209,7 +215,8 @@ def _evidence(kind: str, ours: list[Row], theirs: list[Row], at: str) -> str:
     reached = sum(row[f"stays_{JUDGED}"] is not None for row in ours)
     them = sum(row[f"stays_{JUDGED}"] is not None for row in theirs)
     return (
-        f"{reached} against {them} of {n}{at} get there; sooner to stay within {other}; sooner just to pass "
+        f"{reached} against {them} of {n}{at} get there, neither from {undecided(ours, theirs)}; "
+        f"sooner to stay within {other}; sooner just to pass "
         f"within {JUDGED} from {first}."
     )
 

@@ -222,15 +222,15 @@ PICTURES = {
         draw_draws,
         (12, 5),
         "Left, norms at the last row over many inits: range (thin), 5–95 % (thick), median (marker), of "
-        "single inits and of means of ten; stars are the authors' ten. Right, other models' means of ten "
-        "over AdamNODE's, the claims as lines.",
+        "single inits and of means of ten; stars are the inits of the claims. Right, other models' means of "
+        "ten over AdamNODE's, the claims as lines.",
     ),
     "fig3-denominators": Picture(
         draw_denominators,
         (12, 4.8),
-        "Mean norms of AdamNODE over the authors' inits for three denominators, with the rates released for "
-        "Silverbox and those for CIFAR-10 (thin, h alone); right, GHBNODE without its bounded activation and "
-        "without its restoring force.",
+        "Mean norms of AdamNODE over the inits of the claims for three denominators, with the rates released "
+        "for Silverbox and those for CIFAR-10 (thin, h alone); right, GHBNODE without its bounded activation "
+        "and without its restoring force.",
     ),
     "fig3-trained": Picture(
         draw_trained,

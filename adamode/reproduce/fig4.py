@@ -22,7 +22,7 @@ from ..train.objective import Objective
 from ..train.step import descend
 from .curves import HATCH_OF, LOOK_OF, legend_below, mean_line
 from .fig2 import by_seed, epoch_of
-from .figure import IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
+from .figure import UNTOLD, Claim, Figure, Outcome, Picture
 from .paired import gain, verdict_alike
 from .section import count_seeds, draw_sections, sections, sizes_told
 from .training import (
@@ -60,15 +60,17 @@ def compute(settings: Fig4Settings, work: Work) -> Outcome:
         reference = by_seed(alike, "hbnode", "seconds_per_step").get(row["seed"])
         row["relative_to_hbnode"] = None if reference is None else row["seconds_per_step"] / reference
     count_seeds(settings, rows)
+    on_cpu = torch.device(work.allowed.device).type == "cpu"
+    clock = "processor time, which other work on the machine lengthens less," if on_cpu else "the clock's"
     return Outcome(
         rows,
+        {"step_clock": "processor" if on_cpu else "wall"},
         findings=(
             *missing,
-            "Seconds an epoch are those of the wall clock. Runs in processes of their own (two at once, "
-            "where --jobs was not given) shared the machine's cores with one another and with all else that "
-            "ran. "
-            "Seconds a step are processor time (on a GPU the clock's) of training steps by themselves, one "
-            "model after another, with the trained weights: the claim is judged by these.",
+            "Seconds an epoch are those of the wall clock, with all else in them that ran on the machine, "
+            "such as other runs where several were trained at once. "
+            f"Seconds a step are {clock} of training steps by themselves, one model after another, with the "
+            "trained weights: the claims are judged by these.",
             "Seconds go with the NFE: seconds_per_nfe is an epoch's seconds ÷ (NFE forward + NFE backward), "
             "what one evaluation of the field, forwards or backwards, took for all batches of an epoch.",
         ),
@@ -78,7 +80,7 @@ def compute(settings: Fig4Settings, work: Work) -> Outcome:
 def seconds_per_step(run: Run, batches: int, work: Work) -> float:
     """Median seconds of a training step, forward and backward, over ``batches`` after one that warms up.
 
-    Processor time, which other work on the machine does not lengthen; on a CUDA device the clock's.
+    Processor time, which other work on the machine lengthens less; on a CUDA device the clock's.
     """
     loaded, data = loaded_again(run, work)
     objective, config = Objective.of(data), loaded.config
@@ -121,27 +123,28 @@ def _row(run: Run, stands_for: tuple[str, ...], settings: Fig4Settings, work: Wo
 
 
 def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
-    """A claim a data set: the ratios to HBNODE and GHBNODE, paired over seeds."""
+    """For each data set, AdamNODE's time against HBNODE's and GHBNODE's, ratios paired over seeds."""
     claims = []
     for section in sections(settings, outcome.rows):
-        rows = section.rows
-        mine = by_seed(rows, "adamnode", "seconds_per_step")
-        gains = {m: gain(mine, by_seed(rows, m, "seconds_per_step")) for m in ("hbnode", "ghbnode")}
-        verdicts = {verdict_alike(each, settings.alike) for each in gains.values()}
-        verdict = verdicts.pop() if len(verdicts) == 1 else UNTOLD if UNTOLD in verdicts else IN_PART
-        told = "; ".join(f"{each.told('{:+.0f}', '%')} on {MODEL_NAMES[m]}" for m, each in gains.items())
-        claims.append(
-            Claim(
-                f"{section.where}: AdamNODE's training time is about that of HBNODE and GHBNODE",
-                "about the same",
-                told,
-                UNTOLD if settings.stand_in else verdict,
-                f"About: within a factor of {settings.alike:g}. {section.title}; "
-                f"{sizes_told(settings, rows)}. Processor time of a training step with the trained weights; "
-                "intervals: 95 %, paired over seeds.",
+        mine = by_seed(section.rows, "adamnode", "seconds_per_step")
+        for model in ("hbnode", "ghbnode"):
+            lead = gain(mine, by_seed(section.rows, model, "seconds_per_step"))
+            claims.append(
+                Claim(
+                    f"{section.where}: AdamNODE's training time is about {MODEL_NAMES[model]}'s",
+                    "about the same",
+                    lead.told("{:+.0f}", "%"),
+                    UNTOLD if settings.stand_in else verdict_alike(lead, settings.alike),
+                    f"About: within a factor of {settings.alike:g}. {section.title}; "
+                    f"{sizes_told(settings, section.rows)}. {_time(outcome).capitalize()} of a training step "
+                    "with the trained weights; intervals: 95 %, paired over seeds.",
+                )
             )
-        )
     return claims
+
+
+def _time(outcome: Outcome) -> str:
+    return "processor time" if outcome.variants["step_clock"] == "processor" else "time"
 
 
 _HEIGHT = 3.3
@@ -154,6 +157,7 @@ def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
         part.suptitle(f"{section.title}: {sizes_told(settings, rows)}", fontsize=10)
         left, right = part.subplots(1, 2)
         _bars(left, settings.models, rows)
+        left.set_title(f"seconds of a training step ({_time(outcome)})", fontsize=9)
         for model in settings.models:
             mean_line(right, rows, model, "seconds_so_far", "test_accuracy")
         right.set_xlabel("seconds of training (tests left out)")
@@ -180,7 +184,6 @@ def _bars(axis: Any, models: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
         )
     axis.set_xticks(range(len(models)), [MODEL_NAMES[model] for model in models], fontsize=8)
     axis.grid(visible=False, axis="x")
-    axis.set_title("seconds of a training step (processor time)", fontsize=9)
 
 
 FIGURE = Figure(
@@ -194,9 +197,9 @@ FIGURE = Figure(
         "fig4": Picture(
             draw,
             (10.5, 2 * _HEIGHT + 0.6),
-            "Processor time of a training step, and test accuracy over the clock's seconds of training so "
-            "far (the runs shared the machine with one another). Bars and lines are means over the seeds, "
-            "whiskers and bands go from the least to the largest.",
+            "Time of a training step, on a processor the time that it computed, and test accuracy over the "
+            "clock's seconds of training so far, with all else in them that ran on the machine. Bars and "
+            "lines are means over the seeds, whiskers and bands go from the least to the largest.",
         )
     },
     columns={

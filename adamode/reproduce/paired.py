@@ -79,15 +79,20 @@ def verdict_best(leads: Mapping[str, Interval]) -> str:
     return HOLDS if leads and all(lead.low > 0 for lead in leads.values()) else UNTOLD
 
 
-def verdict_gain(lead: Interval, paper: float) -> str:
-    """Whether a lead of ``paper`` (> 0) is there.
+RULE_OF_GAINS = (
+    "Holds where the interval lies above half of the paper's number and reaches it, in part where it lies "
+    "above 0 otherwise; does not where it begins at 0 or below and ends below the paper's number."
+)
 
-    Holds where the interval is above 0 and reaches the paper's number; in part where it is above 0 but
-    ends below that number; not where it is not above 0 and ends below it. An interval that has both 0 and
-    the paper's number in it tells nothing.
+
+def verdict_gain(lead: Interval, paper: float) -> str:
+    """Whether a lead of ``paper`` (> 0) is there, by `RULE_OF_GAINS`.
+
+    An interval that has both 0 and the paper's number in it tells nothing; one that is wide and begins near
+    0 does not show the paper's number by reaching it.
     """
     if lead.low > 0:
-        return HOLDS if lead.high >= paper else IN_PART
+        return HOLDS if lead.low >= paper / 2 and lead.high >= paper else IN_PART
     return UNTOLD if lead.high >= paper else FAILS
 
 

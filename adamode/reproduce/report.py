@@ -25,7 +25,8 @@ _SCALES = {
     "smoke": "Scale smoke: as small as it can be, to see that everything runs. Its numbers say nothing about "
     "the paper's claims.",
     "sample": "Scale sample: smaller than in the paper, to fit a desk computer. Each figure's settings say "
-    "by how much, and a claim that needs more is not judged.",
+    "by how much. A verdict is one of these sizes, and what so few seeds, images or draws do not decide "
+    "cannot be told.",
     "paper": "Scale paper: the sizes of the paper.",
 }
 _STYLE = """

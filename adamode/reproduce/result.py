@@ -23,9 +23,9 @@ from ..train.reproducible import git_state, versions
 from ..train.write_aside import write_aside
 from .catalogue import FIGURES, SHARED_RUNS
 from .figure import SCALES, Claim, Figure, Outcome, Picture
-from .work import Allowed, Work, read_json
+from .training import TrainingSettings, data_sets
+from .work import RESULT, Allowed, Work, read_json
 
-RESULT = "result.json"
 _SPENT = "seconds.json"
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
@@ -37,8 +37,9 @@ class Result:
 
     rows, variants, findings: of `Outcome`.  pictures: {"file", "caption"} of each, in the same folder.
     version: of adamode; versions: of what it rests on.  machine: processor, cores, device, threads, jobs.
-    git: as a run's.  seconds: of work, over all calls that it took.  command: makes it again.  runs: for a
-    figure that trains, the finished training runs that were there, with their epochs.
+    git: as a run's, and as it was when this was put together: each piece and each run has its own.
+    seconds: of work, over all calls that it took.  command: makes it again.  runs: for a figure that trains,
+    the finished training runs on its data sets that were there, with their epochs.
     """
 
     figure: str
@@ -96,7 +97,7 @@ def reproduce(
         git=git_state(),
         seconds=_spent(work.folder),
         command=_command(figure, scale, allowed, changes),
-        runs=_runs(figure, place)[0],
+        runs=_runs(figure, place, settings)[0],
     )
     try:
         text = result.text()
@@ -137,7 +138,7 @@ def finished(
     if not path.exists():
         return None
     result = read_result(path, scale)
-    done, others = _runs(figure, place)
+    done, others = _runs(figure, place, settings)
     trains = bool(FIGURES[figure.name].runs) and allowed.jobs > 0
     whole = (
         result.settings == _plain(settings)
@@ -223,13 +224,15 @@ def _is_right_in(name: str, one: Any) -> bool:
     return isinstance(one, dict) and (name == "rows" or all(isinstance(v, str) for v in one.values()))
 
 
-def _runs(figure: Figure, output_dir: Path) -> tuple[dict[str, int], list[str]]:
-    """Of the training runs where the figure has its own: epochs of the finished ones, names of the others."""
+def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, int], list[str]]:
+    """Of the training runs where the figure has its own, on its data sets: epochs of the finished ones, names
+    of the others."""
     where = FIGURES[figure.name].runs
     place = output_dir / where
     if not where or not place.is_dir():
         return {}, []
-    runs = list_runs(place)
+    sets = data_sets(settings) if isinstance(settings, TrainingSettings) else None
+    runs = [r for r in list_runs(place) if sets is None or r.config is None or r.config.dataset in sets]
     done = {run.name: len(run.history) for run in runs if run.state == "finished"}
     return done, [run.name for run in runs if run.name not in done]
 
@@ -285,8 +288,8 @@ def _with_remedy(scale: str) -> Iterator[None]:
         if scale == "smoke":
             raise
         raise MissingDataError(
-            f"{error} (MNIST and CIFAR-10: `adamode data NAME --data-dir FOLDER --download` does.) "
-            "`--scale smoke` makes the figure, small, without it."
+            f"{error} `adamode data NAME --data-dir FOLDER --download` fetches MNIST and CIFAR-10. `adamode "
+            "reproduce FIGURE --scale smoke` makes the figure, small, without any data files."
         ) from error
 
 
@@ -322,6 +325,7 @@ def _command(figure: Figure, scale: str, allowed: Allowed, changes: Mapping[str,
     words += ["--scale", scale]
     usual = Allowed()
     for name in ("device", "threads", "jobs"):
-        if getattr(allowed, name) != getattr(usual, name):
+        # Without training nothing is made in an empty folder.
+        if getattr(allowed, name) != getattr(usual, name) and (name, allowed.jobs) != ("jobs", 0):
             words += [f"--{name}", str(getattr(allowed, name))]
     return " ".join(words)

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import __version__
 from ..models import names
 from ..solvers.errors import CheckpointError, TrainingError
 from ..train.config import TrainConfig
@@ -31,7 +32,7 @@ from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.sweep import Ended, Job, plan, run_sweep
 from ..train.trainer import Trainer
-from .work import Work, computing
+from .work import Work, computing, read_json
 
 MODEL_NAMES = {
     "node": "NODE",
@@ -119,7 +120,8 @@ def data_sets(settings: TrainingSettings) -> dict[str, tuple[str, ...]]:
 def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
     """Every run, checked, seeds outermost: a stop leaves whole seeds of all models and data sets.
 
-    Reads only. Raises: CheckpointError where a folder holds another run under the name.
+    Reads only. Raises: CheckpointError where a folder holds another run under the name, or one of another
+    version, device or number of threads.
     """
     allowed = work.allowed
     jobs: list[Job] = []
@@ -140,7 +142,29 @@ def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
                 "checkpoint_every": settings.checkpoint_every,
             }
             jobs += plan(base, {"model": list(settings.models), "seed": [seed]})
+    for job in jobs:
+        _refuse_another(job.config)
     return jobs
+
+
+def _refuse_another(config: TrainConfig) -> None:
+    """Raises: CheckpointError where the run's folder was begun by another version, or on another device or
+    with other threads, which a run may go on with and a figure must not mix."""
+    folder = RunFolder(config.folder)
+    if not folder.config.exists():
+        return
+    there, made = folder.read_config(), read_json(folder.config).get("versions")
+    version = made.get("adamode") if isinstance(made, dict) else None
+    for name, found, asked in (
+        ("version", version, __version__),
+        ("device", there.device, config.device),
+        ("threads", there.threads, config.threads),
+    ):
+        if found != asked:
+            raise CheckpointError(
+                f"{str(folder.path)!r} holds a run whose {name} is not this one's: {found!r} there, "
+                f"{asked!r} here. Choose another --output-dir, or delete that folder."
+            )
 
 
 def training_runs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,11 @@ import torch
 
 from .. import __version__
 from ..solvers.errors import ArgumentError, CheckpointError
+from ..train.reproducible import git_state
 from ..train.write_aside import write_aside
 
 IDENTITY = "made-with.json"
+RESULT = "result.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +49,26 @@ class Work:
     def open(self, figure: str, settings: Any) -> None:
         """Makes the folder, or goes on with what is there.
 
-        Raises: CheckpointError where it holds the figure made by another version, at another scale, on
-        another device, with other threads or settings, or does not say what it holds; ArgumentError where it
-        cannot be written.
+        Raises: CheckpointError where it holds the figure made by another version or torch, at another scale,
+        on another device, with other threads or settings, or does not say what it holds; ArgumentError where
+        it cannot be written.
         """
         here = {
             "figure": figure,
             "version": __version__,
+            "torch": torch.__version__,
             "scale": self.scale,
             "device": self.allowed.device,
             "threads": self.allowed.threads,
             "settings": json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False)),
         }
         path = self.folder / IDENTITY
-        if not path.exists() and any((self.folder / "parts").glob("*.json")):
+        if not path.exists() and self._holds_something():
             raise CheckpointError(
                 f"{str(self.folder)!r} holds finished pieces, and {IDENTITY}, which says of what, is not "
                 "there: choose another --output-dir, or delete that folder."
             )
-        if path.exists():
+        if path.exists() and self._holds_something():
             there = _identity(path, here)
             for name in here:
                 if _fixed(there.get(name)) != _fixed(here[name]):
@@ -83,6 +87,10 @@ class Work:
                 f"--output-dir: {str(self.folder)!r} cannot be written ({error}); choose another."
             ) from error
 
+    def _holds_something(self) -> bool:
+        """Whether a piece, or the result, was finished here; a call that failed before binds no other."""
+        return (self.folder / RESULT).exists() or any((self.folder / "parts").glob("*.json"))
+
     def part(self, name: str, compute: Callable[[], Any]) -> Any:
         """A piece of the figure: read, if it was finished before, else computed and kept.
 
@@ -91,15 +99,15 @@ class Work:
         """
         path = self.folder / "parts" / f"{name}.json"
         if path.exists():
-            return read_json(path)["value"]
+            return _value(path)
         self.allowed.say(f"{self.folder.name}: {name}")
         start = time.perf_counter()
         with computing(self.allowed.threads):
             value = compute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"seconds": round(time.perf_counter() - start, 2), "value": value}
+        content = {"seconds": round(time.perf_counter() - start, 2), "git": _git(), "value": value}
         write_aside(path, json.dumps(content, allow_nan=False) + "\n")
-        return read_json(path)["value"]
+        return _value(path)
 
 
 @contextlib.contextmanager
@@ -122,6 +130,20 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{str(path)!r} cannot be read ({error}); delete it to make it anew."
         ) from error
+
+
+@functools.cache
+def _git() -> dict[str, Any]:
+    """The commit of the code that is running: as it was when this process first asked."""
+    return git_state()
+
+
+def _value(path: Path) -> Any:
+    """What a finished piece holds. Raises: CheckpointError where it is none."""
+    content = read_json(path)
+    if not isinstance(content, dict) or "value" not in content:
+        raise CheckpointError(f"{str(path)!r} is damaged: it has no value; delete it to make it anew.")
+    return content["value"]
 
 
 def _identity(path: Path, here: dict[str, Any]) -> dict[str, Any]:
