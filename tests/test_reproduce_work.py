@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from adamode.reproduce import work as reproduce_work
 from adamode.reproduce.work import IDENTITY, Allowed, Work
 from adamode.solvers.errors import CheckpointError
 from adamode.train.reproducible import git_state
@@ -101,6 +102,8 @@ def test_a_piece_without_a_value_is_named(made):
         work_in(made).part("piece", lambda: 1)
 
 
-def test_a_piece_says_which_code_made_it(made):
-    content = json.loads((made / "fig1" / "parts" / "piece.json").read_text())
+def test_a_piece_says_which_code_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce_work, "_git", git_state)  # kept once a process, wherever that began
+    assert work_in(tmp_path).part("piece", lambda: 1) == 1
+    content = json.loads((tmp_path / "fig1" / "parts" / "piece.json").read_text())
     assert content["git"] == git_state()
