@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..solvers.errors import ArgumentError
 from ..solvers.field import Autocast
@@ -16,10 +18,14 @@ from .dynamics import Dynamics
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """One evaluation with its graph: z (a leaf) and dz."""
+    """One evaluation with its graph: z (a leaf), and where dz's history begins (None where it has none).
+
+    An edge of the graph, not the tensor: func may write its next result into the same one, and the
+    tensor's history would then be that evaluation's.
+    """
 
     z: Tensor
-    dz: Tensor
+    dz: GradientEdge | None
 
 
 class AutogradDynamics(Dynamics):
@@ -42,6 +48,8 @@ class AutogradDynamics(Dynamics):
     ):
         self.f, self.autocast, self.missed = f, autocast, missed
         self.late = False
+        self.inside = False  # func was seen to differentiate inside
+        self.returned: tuple[weakref.ref[Tensor], int] | None = None  # the last result, and its version
         unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
         self.params = tuple(unique.values())
 
@@ -55,7 +63,9 @@ class AutogradDynamics(Dynamics):
         if self.missed is None:
             with torch.enable_grad():
                 dz = self.f(t, z)
-            return dz.detach(), Graph(z, dz)
+                edge = get_gradient_edge(dz) if dz.requires_grad else None
+            self._cut_if_overwritten(dz)
+            return dz.detach(), Graph(z, edge)
         missed, self.missed, since = self.missed, None, mark()
         dz, graph = self.forward(t, z)
         found = captured(graph.dz, graph.z, self.params, since)
@@ -63,9 +73,33 @@ class AutogradDynamics(Dynamics):
             missed(found)
         return dz, graph
 
+    def value(self, t: Tensor, z: Tensor) -> Tensor:
+        """dz without a graph. A func that differentiates inside, and does not ask for it, gets one."""
+        if self.missed is not None or self.inside:
+            return self.forward(t, z)[0]
+        try:
+            with torch.no_grad():
+                return self.f(t, z)
+        except RuntimeError as error:
+            if "require grad" not in str(error):
+                raise
+            self.inside = True
+            return self.forward(t, z)[0]
+
+    def _cut_if_overwritten(self, dz: Tensor) -> None:
+        """Frees the history of a tensor into which func writes all its results.
+
+        The next result would carry the graphs of all before it, and every VJP would walk through them.
+        """
+        if self.returned is not None:
+            before, version = self.returned
+            if before() is dz and dz._version != version and dz.grad_fn is not None and not dz._is_view():
+                dz.detach_()
+        self.returned = None if dz.is_inference() else (weakref.ref(dz), dz._version)
+
     def vjp(self, saved: Graph, cotangent: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """(z̄, gradients of the parameters for this cotangent)."""
-        if not saved.dz.requires_grad:  # f depends on neither the state nor a parameter
+        if saved.dz is None:  # f depends on neither the state nor a parameter
             return torch.zeros_like(saved.z), (None,) * len(self.params)
         if self.late:
             z_bar = torch.autograd.grad(saved.dz, saved.z, cotangent, retain_graph=True, allow_unused=True)[0]
@@ -99,9 +133,10 @@ class AutogradDynamics(Dynamics):
         self, saved: list[Graph], cotangents: list[Tensor], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """One `torch.autograd.grad` over all stages; weights [n, B], the batch is axis 0."""
-        outputs, weighted = [], []
+        outputs: list[GradientEdge] = []
+        weighted: list[Tensor] = []
         for i, (graph, a) in enumerate(zip(saved, cotangents, strict=True)):
-            if graph.dz.requires_grad:
+            if graph.dz is not None:
                 outputs.append(graph.dz)
                 weighted.append(a if weights is None else a * weights[i].view(-1, *[1] * (a.dim() - 1)))
         if not outputs or not self.params:
@@ -119,7 +154,8 @@ def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Ten
     since = mark()
     with torch.enable_grad():
         dz = f(t, z)
-    found = captured(dz, z, (), since)
+        edge = get_gradient_edge(dz) if dz.requires_grad else None
+    found = captured(edge, z, (), since)
     if found.foreign is not None:
         raise ArgumentError(
             f"func uses a tensor that was computed outside it (by {found.foreign}) and needs a "

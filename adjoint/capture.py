@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ def mark() -> int:
     return node._sequence_nr()
 
 
-def captured(dz: Tensor, z: Tensor, known: Sequence[Tensor], since: int) -> Captured:
+def captured(dz: GradientEdge | None, z: Tensor, known: Sequence[Tensor], since: int) -> Captured:
     """Walks dz's graph back to z, to the tensors in `known` (leaves or not), and to everything else.
 
     since: `mark()` before the evaluation.
@@ -38,7 +39,7 @@ def captured(dz: Tensor, z: Tensor, known: Sequence[Tensor], since: int) -> Capt
     leaves: dict[int, Tensor] = {}
     foreign: str | None = None
     seen: set[Any] = set(stops)
-    stack = [dz.grad_fn]
+    stack: list[Any] = [] if dz is None else [dz.node]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

@@ -41,6 +41,10 @@ class Dynamics(abc.ABC):
         t: 0-d, or [B, 1, …, 1] with the dimensions of one block (per-sample stepping).
         """
 
+    def value(self, t: Tensor, z: Tensor) -> Tensor:
+        """dz alone, for a pass whose `saved` nobody will want."""
+        return self.forward(t, z)[0]
+
     @abc.abstractmethod
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """((∂F/∂z)ᵀa, deltas) for a = cotangent, [K, B, *S]; deltas are not summed over B.

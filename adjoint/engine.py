@@ -138,8 +138,9 @@ def _task(
     """The forward pass under the dynamics whose VJP will be used, and the chosen walk back."""
 
     def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Run]:
+        field = dynamics.forward if recording.saves else lambda t, z: (dynamics.value(t, z), None)
         run = forward_solve(
-            CountedField(dynamics.forward, problem.stats),
+            CountedField(field, problem.stats),
             z0.detach(),
             problem.times,
             dataclasses.replace(problem.settings, queue=with_derivatives(queue, derivatives)),

@@ -227,9 +227,10 @@ def _adjoint(
     runs: list[SampleRun] = []
 
     def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, SampleRun]:
+        field = dynamics.forward if recording.saves else lambda t, z: (dynamics.value(t, z), None)
         run = problem.solve(
             z0.detach(),
-            dynamics.forward,
+            field,
             kept,
             derivatives=derivatives,
             recorder=recording.recorder,
@@ -249,7 +250,7 @@ def _adjoint(
     def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         g = torch.cat((-a[None], g[1 : len(derivatives)]))
         product = torch.where(g == 0, 0.0, g * derivatives)  # 0 · NaN of a sample that failed
-        per_row = product.movedim(axes.batch + 1, 1).flatten(2).sum(2)  # [n, B]
+        per_row = axes.rows_per_sample(product).sum(2)  # [n, B]
         return (per_row[:, :, None] * _time_of_rows(problem, runs[0])).sum(0)
 
     task = Task(forward, backward, time_gradient, problem.autocast)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.axes import Axes
-from ..solvers.samples import SampleStep, Written
+from ..solvers.samples import SampleRecorder, SampleStep, Written
 from .checkpointing import Take, Thinning, walk_back
 from .repeatable import LastEvaluation
 
@@ -61,7 +61,7 @@ class Unit:
     before: list[KeptFirst | Tensor]
 
 
-class SampleTape:
+class SampleTape(SampleRecorder):
     """A SampleRecorder: attempts in which some sample accepted, in order.
 
     stages: keep what the field saved at every stage (else states, and stages are evaluated anew).
@@ -114,7 +114,7 @@ class SampleTape:
         self.index = self.index.index_select(0, keep)
 
 
-class SampleCheckpointTape:
+class SampleCheckpointTape(SampleRecorder):
     """A SampleRecorder with at most `checkpoints` pairs (state, first stage), now or in the walk back."""
 
     def __init__(self, batch: int, device: torch.device, checkpoints: int):
@@ -181,8 +181,8 @@ class SampleCheckpointTape:
         return twin
 
 
-class SampleAnchors:
-    """A SampleRecorder of a few states along the way (`record.Anchors` for each sample); `most` may be 0."""
+class SampleAnchors(SampleRecorder):
+    """A few states along the way (`record.Anchors` for each sample); `most` may be 0."""
 
     def __init__(self, batch: int, axes: Axes, most: int):
         self.batch, self.axes, self.most = batch, axes, most
@@ -207,12 +207,3 @@ class SampleAnchors:
         for k in self.thinning.gone:
             self.states.pop(k, None)
         self.n_attempts += 1
-
-    def start(self, saved: Any) -> None:
-        """Nothing."""
-
-    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
-        """Nothing."""
-
-    def compact(self, keep: Tensor) -> None:
-        """Nothing: an attempt says itself which samples it holds."""

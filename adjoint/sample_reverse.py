@@ -17,7 +17,7 @@ from ..solvers.axes import Axes
 from ..solvers.errors import ReconstructionError, solver_error
 from ..solvers.loop import Stats
 from ..solvers.sample_solve import sample_solve
-from ..solvers.samples import SampleNorm, SampleSettings, SampleStep
+from ..solvers.samples import SampleNorm, SampleRecorder, SampleSettings, SampleStep
 from ..solvers.stacked_dense import StackedDense
 from ..solvers.status import Status
 from .dynamics import Dynamics
@@ -126,8 +126,8 @@ class SampleAdjointAlone:
         """Nothing to compare."""
 
 
-class SampleQuadrature:
-    """A SampleRecorder that sums dL/dθ over accepted steps."""
+class SampleQuadrature(SampleRecorder):
+    """Sums dL/dθ over accepted steps; each attempt brings its own first stage."""
 
     def __init__(self, theta: ThetaSum, b_index: tuple[int, ...], b: Tensor):
         self.theta, self.b_index, self.b = theta, b_index, b
@@ -138,15 +138,6 @@ class SampleQuadrature:
         parts = [step.result.saved[i] for i in self.b_index]
         weights = -self.b[:, None] * dt
         self.theta.add([saved for saved, _ in parts], [deltas for _, deltas in parts], weights)
-
-    def start(self, saved: Any) -> None:
-        """First stages come with each attempt."""
-
-    def restart(self, saved: Any, which: Tensor) -> None:
-        """First stages come with each attempt."""
-
-    def compact(self, keep: Tensor) -> None:
-        """The reverse solve keeps its batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +158,7 @@ def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observ
 
     times: [n, B], NaN where not reached; the first row is the start.
     """
-    missing = times.isnan() | values.isnan().movedim(axes.batch + 1, 1).flatten(2).any(2)
+    missing = times.isnan() | axes.rows_per_sample(values.isnan()).any(2)
     missing[0] = False
     key = torch.where(missing, torch.inf, (times - times[0]).abs())
     order = key.argsort(dim=0, stable=True)
@@ -178,7 +169,7 @@ def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observ
     samples = torch.arange(times.shape[1], device=times.device)
     own = cotangents[pick, samples]
     # A sample that never began holds NaN: it stands still where a healthy one starts.
-    begins = torch.isfinite(by_sample[0]).flatten(1).all(1)
+    begins = axes.all_samples(torch.isfinite(values[0]))
     twin = torch.where(begins, samples, begins.to(torch.int8).argmax())
     pick = torch.where(begins, pick, 0)
     z = by_sample[pick, twin].movedim(1, axes.batch + 1)

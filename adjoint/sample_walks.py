@@ -41,12 +41,14 @@ class SampleRecording:
     walk(times, values, g, want_theta): back over outputs and events; times: [n, B], NaN where not
     reached, the first row the start.  ask(output, t, values, g, want_theta): the same for any times
     t [n, B] of a dense output; values and g have a first row for the start.
+    saves: as of `walks.Recording`.
     """
 
     recorder: SampleRecorder
     walk: Callable[[Tensor, Tensor, Tensor, bool], Result]
     ask: Callable[[SampleDense, Tensor, Tensor, Tensor, bool], Result]
     dense: bool = False
+    saves: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) ->
         asked = tape.with_outputs([output.outputs(step, t) for step in output.steps])
         return back(asked, g, output.at_start(t), want)
 
-    return SampleRecording(tape, walk, ask)
+    return SampleRecording(tape, walk, ask, saves=True)  # a first stage's is kept in any case
 
 
 def _continuous(

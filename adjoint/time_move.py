@@ -11,6 +11,11 @@ from torch import Tensor
 F = Callable[[Tensor, Tensor], Tensor]
 
 
+def _own(f: F) -> F:
+    """f with its result in memory of its own: func may hand back one buffer at every call."""
+    return lambda t, z: f(t, z).clone()
+
+
 class _Moved(torch.autograd.Function):
     """z as a function of its time t: dz/dt = slope, which is f(t, z).
 
@@ -33,7 +38,8 @@ class _Moved(torch.autograd.Function):
         z, slope, t = z.view_as(z), slope.view_as(slope), t.view_as(t)
         shift = (t - t.detach()).to(z.dtype)
         time = t.detach().to(z.dtype)
-        bend = ctx.f(time + 0.5 * shift, z + 0.5 * shift * slope) - ctx.f(time, z)
+        half, f = 0.5 * shift, _own(ctx.f)
+        bend = f(time + half, z + half * slope) - f(time, z)
         moved = z + shift * (slope + bend)
         wanted = [x for x in (z, slope, t) if x.requires_grad]
         found = iter(torch.autograd.grad(moved, wanted, g, create_graph=True))
@@ -54,4 +60,5 @@ def moved_start(f: F, z: Tensor, t: Tensor) -> Tensor:
     shift = (t - t.detach()).to(z.dtype)
     time = t.detach().to(z.dtype) + shift
     half = 0.5 * shift
+    f = _own(f)
     return z - shift * f(time - half, z - half * f(time, z))

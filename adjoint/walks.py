@@ -38,11 +38,13 @@ PATIENCE = 20  # how many times the forward attempts a first reverse solve may t
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """hooks: of the forward solve.  dense: it must keep its stages.  walk: the way back."""
+    """hooks: of the forward solve.  dense: it must keep its stages.  walk: the way back.
+    saves: whether the way back uses what the forward solve's evaluations saved (their graphs, say)."""
 
     hooks: list[Callable[[Step], Any]]
     walk: Walk
     dense: bool = False
+    saves: bool = False
 
 
 def record_for(
@@ -95,7 +97,7 @@ def _discrete(
         )
         return back.run(), back.theta.result()
 
-    return Recording([tape, last] if again and not compiled else [tape], walk)
+    return Recording([tape, last] if again and not compiled else [tape], walk, saves=not again)
 
 
 def _backsolve(

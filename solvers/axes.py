@@ -28,6 +28,10 @@ class Axes:
         """The state as [b, n]."""
         return x.movedim(self.batch, 0).reshape(x.shape[self.batch], -1)
 
+    def rows_per_sample(self, x: Tensor) -> Tensor:
+        """Several states, [rows, *state], as [rows, b, n]; n is 1 for a state [b]."""
+        return x.movedim(self.batch + 1, 1).reshape(len(x), x.shape[self.batch + 1], -1)
+
     def all_samples(self, flags: Tensor) -> Tensor:
         """[b]: whether all of a sample's entries are True."""
         return self.per_sample(flags).all(1)

@@ -28,7 +28,7 @@ from .sample_attempt import finite_samples, next_sizes
 from .sample_march import SampleMarch, march_for
 from .samples import Rows, SampleListener, SampleRecorder, SampleSettings, SampleStep, beside
 from .status import Status
-from .step import Field, StageBuffer, StageList, StepResult, dense_stages, rk_step
+from .step import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
 from .tableau import Numeric
 
 
@@ -58,7 +58,8 @@ class SampleSolve:
         keep: bool = False,
         queue: Queue | None = None,
     ):
-        self.field, self.axes, self.settings, self.output, self.stats = field, axes, settings, output, stats
+        self.field = owned(field) if differentiable else field
+        self.axes, self.settings, self.output, self.stats = axes, settings, output, stats
         self.differentiable, self.recorder = differentiable, recorder
         self.events, self.listeners, self.keep = events, listeners, keep
         self.tableau = settings.tableau
@@ -123,7 +124,7 @@ class SampleSolve:
     def _evaluate_first(self, counted: Tensor) -> Any:
         r = self.rows
         time = beside(self.axes.clock(r.t, self.y), self.settings.at_jump(r.t), r.direction)
-        self.first, saved = self.field(time, self.y)
+        self.first, saved = owned(self.field)(time, self.y)  # it outlives the probe's evaluation
         r.nfe = r.nfe + counted
         return saved
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .controller import PID
 from .norms import Norm, Tolerance, error_ratio
-from .step import Field, StageBuffer, StageList, rk_step
+from .step import Field, StageBuffer, StageList, owned, rk_step
 from .tableau import Numeric, Tableau
 
 
@@ -239,7 +239,7 @@ def begin(
     """
     t0, end = ends.unbind()
     direction, span = torch.sign(end - t0), (end - t0).abs()
-    k = settled(field(t0.to(y.dtype), y)[0])
+    k = settled(owned(field)(t0.to(y.dtype), y)[0])
     scale = Tolerance(rtol, atol).scale(y)
 
     def size(x: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class SampleListener(Protocol):
         """An attempt; rows as they are after it."""
 
 
-class SampleRecorder(Protocol):
-    """What an adjoint may keep of a solve."""
+class SampleRecorder:
+    """What an adjoint may keep of a solve; by itself nothing."""
 
     def start(self, saved: Any) -> None:
         """The first evaluation."""

@@ -29,6 +29,16 @@ Field = Callable[[Tensor, Tensor], tuple[Tensor, Any]]
 Evaluation = tuple[Tensor, Any]
 
 
+def owned(field: Field) -> Field:
+    """The field with its derivative in memory of its own: func may hand back one buffer at every call."""
+
+    def evaluate(t: Tensor, z: Tensor) -> Evaluation:
+        k, saved = field(t, z)
+        return k.clone(), saved
+
+    return evaluate
+
+
 class Stages(Protocol):
     """Where the k_i of one attempt live."""
 
@@ -124,7 +134,10 @@ class StageBuffer:
 
 
 class StageList:
-    """Stages as separate tensors, out of place, so that autograd can follow."""
+    """Stages as separate tensors, out of place, so that autograd can follow.
+
+    They are held as they come: what func returned must be `owned` where it is not part of a program.
+    """
 
     def __init__(self, numeric: Numeric, dt: float | Tensor):
         self.numeric, self.dt = numeric, dt
@@ -196,7 +209,8 @@ def rk_step(
 ) -> StepResult:
     """One attempt from y.
 
-    first: (k_1, saved_1), the evaluation at (t, y), handed over from the step before.
+    first: (k_1, saved_1), the evaluation at (t, y), handed over from the step before; k_1 in memory of
+    its own (`owned`).
     times: t + c_i dt for each stage, as the field wants them.
     evaluate_end: False leaves out f(t1, y1) (the last step of a fixed grid).
     """

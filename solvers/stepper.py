@@ -16,7 +16,7 @@ from torch import Tensor
 from .initial_step import initial_step
 from .interpolant import derivative_weights, weights
 from .norms import Norm, Tolerance, error_ratio
-from .step import Evaluation, Field, StageBuffer, StageList, StepResult, dense_stages, rk_step
+from .step import Evaluation, Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
 from .tableau import Tableau
 
 
@@ -145,7 +145,8 @@ class RungeKuttaStepper:
         keep_stages: bool = False,
         differentiable: bool = False,
     ):
-        self.field, self.tableau, self.y = field, tableau, y0
+        self.field, self.tableau, self.y = owned(field) if differentiable else field, tableau, y0
+        self.first_field = owned(field)  # a first stage outlives the next evaluation, the probe's
         self.tolerance, self.norm, self.keep = tolerance, norm, keep_stages
         self.differentiable = differentiable
         self.numeric = tableau.numeric(y0.dtype, y0.device)
@@ -165,7 +166,7 @@ class RungeKuttaStepper:
             time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
         self._announce([t])
         self.beside_jump = after_jump
-        self.first, self.first_time, self.chained = self.field(time, self.y), time, False
+        self.first, self.first_time, self.chained = self.first_field(time, self.y), time, False
 
     def _announce(self, times: list[float]) -> None:
         """Tells a field that wants times as floats when its next calls will be."""
