@@ -1,9 +1,11 @@
 """The continuous adjoint with the state taken from the forward pass's dense output.
 
-    da/dt = −(∂F/∂z)ᵀ|_{z(t)} a,    z(t) = the interpolant of the accepted steps
+    d/dt (q, a) = (F, −(∂F/∂z)ᵀ a) at (t, z(t)),    z(t) = the interpolant of the accepted steps
 
 Memory grows with the number of steps; nothing is rebuilt, so the reverse solve cannot drift from the
-forward solution or leave its domain.
+forward solution or leave its domain. q serves the step sizes alone: a may be constant where F, and with
+it ∂F/∂θ, varies (y' = c (1 + sin 20t)), and steps that a alone is content with would leave dL/dθ, a
+quadrature on them, without any control. F is evaluated anyway.
 
 Source: J. Rackauckas et al., A comparison of automatic differentiation and continuous sensitivity
 analysis for derivatives of differential equation solutions, 2018 (there "interpolating adjoint").
@@ -14,17 +16,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..solvers.dense import DenseOutput
 from ..solvers.errors import SolverError, solver_error
 from ..solvers.loop import Stats
 from ..solvers.norms import Norm
+from .backsolve import seminorm
 from .dynamics import Dynamics
 
 
 class InterpolatedField:
-    """−(∂F/∂z)ᵀa at z(t). The stepper announces times as floats, so that none is read from the device."""
+    """(F, −(∂F/∂z)ᵀa) at z(t). The stepper announces times as floats: none is read from the device."""
 
     def __init__(self, dynamics: Dynamics, dense: DenseOutput, stats: Stats):
         self.dynamics, self.dense, self.stats = dynamics, dense, stats
@@ -34,28 +38,33 @@ class InterpolatedField:
         """The times of the next calls, in order."""
         self._times = list(times)
 
-    def __call__(self, t: Tensor, a: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
-        """−(∂F/∂z)ᵀa, and what the quadrature needs."""
+    def __call__(self, t: Tensor, qa: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """(F, −(∂F/∂z)ᵀa), and what the quadrature needs."""
         self.stats.nfe_backward += 1
-        _, saved = self.dynamics.forward(t, self.dense.value(self._times.pop(0)))
-        z_bar, deltas = self.dynamics.vjp(saved, a)
-        return z_bar.neg(), (saved, deltas)
+        dz, saved = self.dynamics.forward(t, self.dense.value(self._times.pop(0)))
+        z_bar, deltas = self.dynamics.vjp(saved, qa[1])
+        return torch.stack((dz, z_bar.neg())), (saved, deltas)
 
 
-class AdjointAlone:
-    """A Carrier of a, [*z]."""
+class AdjointAtState:
+    """A Carrier of [q, a], [2, *z].
 
-    def __init__(self, dynamics: Dynamics, dense: DenseOutput, norm: Norm, stats: Stats):
+    norm: of one half.  values: the observations, at which q begins, so that its tolerance is the state's.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, dense: DenseOutput, norm: Norm, values: Sequence[Tensor], stats: Stats
+    ):
         self.field = InterpolatedField(dynamics, dense, stats)
-        self.norm = norm
+        self.norm, self.values = seminorm(norm), values
 
     def start(self, i: int, a: Tensor) -> Tensor:
-        """a."""
-        return a
+        """q begins at the stored state."""
+        return torch.stack((self.values[i], a))
 
     def adjoint(self, state: Tensor) -> Tensor:
         """a."""
-        return state
+        return state[1]
 
     def rebuilt(self, state: Tensor) -> Tensor | None:
         """Nothing is rebuilt."""

@@ -27,7 +27,7 @@ from .face_event import until_event
 from .gradient import Backsolve, Direct
 from .options import own_options, read_options
 from .problem import Problem
-from .request import norm_of
+from .request import norm_of, norm_value
 from .reverse import ThetaNorm
 from .uncompiled import uncompiled
 from .wrap import wrap
@@ -294,6 +294,7 @@ def _reverse(
 
     def in_users_shapes(z: Tensor, a: Tensor, theta: list[Tensor]) -> Tensor:
         time = z.new_zeros(())
-        return torch.as_tensor(norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta)))
+        found = norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta))
+        return norm_value(found, (), z)
 
     return settings, in_users_shapes

@@ -23,7 +23,7 @@ from .dense import SampleQuery
 from .dynamics import Dynamics
 from .event_gradient import differentiable_sample_event
 from .problem import Speed
-from .request import Request
+from .request import Request, own_norm
 from .sample_engine import SampleAnswer, SampleProblem, SampleWish, differentiate_samples
 from .wrap import check_independent_samples, wrap
 
@@ -111,17 +111,7 @@ def _settings(request: Request, axes: Axes, batch: int) -> SampleSettings:
 def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, axes: Axes) -> SampleNorm:
     """The error norm of each sample, [b]. For a pytree "rms" is the largest of its leaves' RMS."""
     if callable(norm):
-
-        def own(z: Tensor) -> Tensor:
-            value = torch.as_tensor(norm(layout.unpack(z)))
-            if value.shape != (axes.batch_size(z),):
-                raise ArgumentError(
-                    f"norm returned shape {tuple(value.shape)}; with per-sample stepping it must give one "
-                    f"number a sample, shape ({axes.batch_size(z)},)."
-                )
-            return value
-
-        return own
+        return own_norm(norm, layout, lambda z: (axes.batch_size(z),))
     if norm == "max":
         return axes.maximum
     if layout.single and norm == "blocks" and axes.batch == 1:  # a Dynamics' blocks [K, B, …]

@@ -119,25 +119,33 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     return Request(func, layout, z0, t, options, tableau, tolerance, stops, jumps)
 
 
+def own_norm(
+    norm: Callable[[Any], Any], layout: Layout, shape_of: Callable[[Tensor], tuple[int, ...]]
+) -> Norm:
+    """A user's norm on the packed state, checked; its modulus, as torchdiffeq takes it.
+
+    shape_of: of the state, the shape that the norm must return; for () one number of any shape will do.
+    """
+
+    return lambda z: norm_value(norm(layout.unpack(z)), shape_of(z), z)
+
+
+def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """What a user's norm returned, its modulus, in the shape that it must have."""
+    wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
+    if not isinstance(value, (Tensor, int, float)):
+        raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
+    value = torch.as_tensor(value, device=like.device)
+    if value.shape != shape if shape else value.numel() != 1:
+        raise ArgumentError(f"norm returned shape {tuple(value.shape)}; it must return {wanted}.")
+    return value.reshape(shape).abs()
+
+
 def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS, and
     "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks."""
     if callable(norm):
-
-        def own(z: Tensor) -> Tensor:
-            value = norm(layout.unpack(z))
-            if not isinstance(value, (Tensor, int, float)):
-                raise ArgumentTypeError(
-                    f"norm returned a {type(value).__name__}; it must return one number, a 0-d tensor."
-                )
-            value = torch.as_tensor(value)
-            if value.numel() != 1:
-                raise ArgumentError(
-                    f"norm returned shape {tuple(value.shape)}; it must return one number, a 0-d tensor."
-                )
-            return value.reshape(()).abs()  # a signed mean, say: torchdiffeq takes the modulus as well
-
-        return own
+        return own_norm(norm, layout, lambda z: ())
     if norm == "max":
         return maximum
     if layout.single:

@@ -7,8 +7,9 @@ stage that it repeats was saved in another attempt for each sample.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ..solvers.axes import Axes
 from ..solvers.errors import ReconstructionError, solver_error
 from ..solvers.loop import Stats
 from ..solvers.sample_solve import sample_solve
-from ..solvers.samples import SampleNorm, SampleRecorder, SampleSettings, SampleStep
+from ..solvers.samples import SampleRecorder, SampleSettings, SampleStep
 from ..solvers.stacked_dense import StackedDense
 from ..solvers.status import Status
 from .dynamics import Dynamics
@@ -25,55 +26,58 @@ from .guard import WAY_OUT
 from .quadrature import ThetaSum
 
 
-class SampleCarrier(Protocol):
-    """What is solved backwards: [z, a] together, or a alone; axes: of that state."""
+class SampleCarrier(abc.ABC):
+    """What is solved backwards, [2, *z]: a, and beside it the state or what stands for it.
 
-    axes: Axes
-    norm: SampleNorm
-
-    def field(self, t: Tensor, state: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
-        """The reverse dynamics, and what the quadrature needs."""
-
-    def start(self, z: Tensor, a: Tensor) -> Tensor:
-        """The state of the reverse solve at an observation."""
-
-    def adjoint(self, state: Tensor) -> Tensor:
-        """a in that state."""
-
-    def landed(self, state: Tensor, z: Tensor, running: Tensor) -> None:
-        """The samples in `running` have reached an observation, where the stored state is z."""
-
-
-class SampleStateAndAdjoint:
-    """[z, a], [2, *z]: backsolve."""
+    settings: their norm is that of one half.  axes: of the state z; of the pair afterwards.
+    """
 
     def __init__(self, dynamics: Dynamics, settings: SampleSettings, axes: Axes, stats: Stats):
         self.dynamics, self.settings, self.stats = dynamics, settings, stats
         self.axes = Axes(axes.batch + 1, axes.ndim + 1)
-        self.distances: list[Tensor] = []
 
-    def norm(self, za: Tensor) -> Tensor:
-        """The larger of the norms of z and of a, [B]."""
-        return torch.maximum(self.settings.norm(za[0]), self.settings.norm(za[1]))
+    @abc.abstractmethod
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """z at the samples' times, [B, 1, …]."""
 
-    def field(self, t: Tensor, za: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
-        """(dz, −(∂F/∂z)ᵀa)."""
+    def field(self, t: Tensor, pair: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """(F, −(∂F/∂z)ᵀa) at z, and what the quadrature needs."""
         self.stats.nfe_backward += 1
-        dz, saved = self.dynamics.forward(t, za[0])
-        z_bar, deltas = self.dynamics.vjp(saved, za[1])
+        dz, saved = self.dynamics.forward(t, self.state(t, pair))
+        z_bar, deltas = self.dynamics.vjp(saved, pair[1])
         return torch.stack((dz, z_bar.neg())), (saved, deltas)
 
+    def norm(self, pair: Tensor) -> Tensor:
+        """The larger of the norms of both halves, [B]."""
+        return torch.maximum(self.settings.norm(pair[0]), self.settings.norm(pair[1]))
+
     def start(self, z: Tensor, a: Tensor) -> Tensor:
-        """The stored state is put back."""
+        """At an observation, with the stored state put back."""
         return torch.stack((z, a))
 
-    def adjoint(self, state: Tensor) -> Tensor:
+    def adjoint(self, pair: Tensor) -> Tensor:
         """a."""
-        return state[1]
+        return pair[1]
 
-    def landed(self, state: Tensor, z: Tensor, running: Tensor) -> None:
+    @abc.abstractmethod
+    def landed(self, pair: Tensor, z: Tensor, running: Tensor) -> None:
+        """The samples in `running` have reached an observation, where the stored state is z."""
+
+
+class SampleStateAndAdjoint(SampleCarrier):
+    """[z, a]: backsolve."""
+
+    def __init__(self, dynamics: Dynamics, settings: SampleSettings, axes: Axes, stats: Stats):
+        super().__init__(dynamics, settings, axes, stats)
+        self.distances: list[Tensor] = []
+
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """The rebuilt one."""
+        return pair[0]
+
+    def landed(self, pair: Tensor, z: Tensor, running: Tensor) -> None:
         """Notes how far each sample's rebuilt state is from the stored one."""
-        off = self.settings.norm((state[0] - z) / self.settings.tolerance.scale(z))
+        off = self.settings.norm((pair[0] - z) / self.settings.tolerance.scale(z))
         self.distances.append(torch.where(running, off, 0.0))
 
     def judge(self, limit: float) -> ReconstructionError | None:
@@ -92,37 +96,20 @@ class SampleStateAndAdjoint:
         )
 
 
-class SampleAdjointAlone:
-    """a, [*z], with z(t) from the dense output of the forward solve."""
+class SampleAdjointAtState(SampleCarrier):
+    """[q, a], with z(t) from the dense output of the forward solve; what q is for: `interpolating`."""
 
     def __init__(
         self, dynamics: Dynamics, dense: StackedDense, settings: SampleSettings, axes: Axes, stats: Stats
     ):
-        self.dynamics, self.dense, self.axes, self.norm, self.stats = (
-            dynamics,
-            dense,
-            axes,
-            settings.norm,
-            stats,
-        )
+        super().__init__(dynamics, settings, axes, stats)
+        self.dense = dense
 
-    def field(self, t: Tensor, a: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
-        """−(∂F/∂z)ᵀa at z(t)."""
-        self.stats.nfe_backward += 1
-        z = self.dense.value(t.reshape(-1).double())
-        _, saved = self.dynamics.forward(t, z)
-        z_bar, deltas = self.dynamics.vjp(saved, a)
-        return z_bar.neg(), (saved, deltas)
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """That of the forward solve."""
+        return self.dense.value(t.reshape(-1).double())
 
-    def start(self, z: Tensor, a: Tensor) -> Tensor:
-        """a."""
-        return a
-
-    def adjoint(self, state: Tensor) -> Tensor:
-        """a."""
-        return state
-
-    def landed(self, state: Tensor, z: Tensor, running: Tensor) -> None:
+    def landed(self, pair: Tensor, z: Tensor, running: Tensor) -> None:
         """Nothing to compare."""
 
 

@@ -23,7 +23,7 @@ from .quadrature import ThetaSum
 from .sample_discrete import SampleDiscreteWalk
 from .sample_record import SampleAnchors, SampleCheckpointTape, SampleTape
 from .sample_reverse import (
-    SampleAdjointAlone,
+    SampleAdjointAtState,
     SampleCarrier,
     SampleReverseSolve,
     SampleStateAndAdjoint,
@@ -163,4 +163,4 @@ def _carrier(
         return SampleStateAndAdjoint(dynamics, judge, context.axes, context.stats)
     numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
     dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
-    return SampleAdjointAlone(dynamics, dense, settings, context.axes, context.stats)
+    return SampleAdjointAtState(dynamics, dense, settings, context.axes, context.stats)

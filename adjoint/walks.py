@@ -26,7 +26,7 @@ from .discrete import DiscreteWalk
 from .dynamics import Dynamics
 from .gradient import Backsolve, Discrete, Gradient, Interpolating
 from .guard import AnySettings, judged_by
-from .interpolating import AdjointAlone
+from .interpolating import AdjointAtState
 from .problem import Problem, Walk
 from .queueing import reverse_queue
 from .record import Anchors, CheckpointTape, Tape
@@ -191,9 +191,9 @@ def _interpolating(
         last.check(dynamics, problem.stats, problem.complain)
         order = in_order(times, places)
         reached = [times[i] for i in order]
-        carrier = AdjointAlone(
-            dynamics, DenseOutput(steps, reached[0], reached[-1]), settings.norm, problem.stats
-        )
+        dense = DenseOutput(steps, reached[0], reached[-1])
+        stored = [values[i] for i in order]
+        carrier = AdjointAtState(dynamics, dense, settings.norm, stored, problem.stats)
         solve = ReverseSolve(
             dynamics,
             carrier,

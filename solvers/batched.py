@@ -237,7 +237,8 @@ class SampleSolve:
 
     def _give_up_if_too_short(self, cut: Tensor) -> None:
         r, c = self.rows, self.settings.controller
-        short = r.running & ~cut & (r.dt < self._shortest().clamp(min=c.dt_min))
+        # Not r.dt < …, so that a dt of NaN ends here.
+        short = r.running & ~cut & ~(r.dt >= self._shortest().clamp(min=c.dt_min))
         if c.force_dt_min and c.dt_min > 0:
             raised = short & ~r.non_finite
             r.dt = torch.where(raised, c.dt_min, r.dt)

@@ -85,7 +85,8 @@ def check_times(t: Any, z: Tensor, argument: str = "t") -> list[float]:
 
 
 def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Tensor:
-    """Per-sample times [B, T] in float64, from [T] or [B, T]; each row monotone or all equal.
+    """Per-sample times [B, T] in float64, from [T] or [B, T]; each row strictly monotone, or so at first and
+    then equal to its end (a row that is shorter than others is padded with its last time).
 
     One host read (on the values; the rows come back as a tensor).
     """
@@ -107,13 +108,15 @@ def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Te
         raise ArgumentError(f"{argument} is on {t.device} but y0 is on {z.device}: move one of them.")
     times = t.detach().double()
     steps = times.diff(dim=1)
-    monotone = (steps > 0).all(1) | (steps < 0).all(1) | (steps == 0).all(1)
+    rest = times == times[:, -1:]
+    padded = rest[:, 1:] & rest[:, :-1] & (rest.long().flip(1).cumprod(1).flip(1) > 0)[:, :-1]
+    monotone = ((steps > 0) | padded).all(1) | ((steps < 0) | padded).all(1)
     bad = ~monotone | ~torch.isfinite(times).all(1)
     rows = [i for i, flag in enumerate(bad.tolist()) if flag]  # host read
     if rows:
         raise ArgumentError(
-            f"{argument}[{rows[0]}] = {times[rows[0]].tolist()} must be finite and strictly monotone (or "
-            "all equal: a sample that stays)."
+            f"{argument}[{rows[0]}] = {times[rows[0]].tolist()} must be finite and strictly monotone; only "
+            "the last time may be repeated, at the end (a shorter row, or a sample that stays)."
         )
     return times
 
@@ -196,23 +199,27 @@ def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
         raise ArgumentError(f"{name}={value!r} must be positive and finite.")
 
 
-def squeezed(x: Tensor) -> list[int]:
-    """The shape without its axes of length 1."""
-    return [n for n in x.shape if n != 1]
+def same_numbers(k: Any, like: Tensor) -> Any:
+    """What func returned for one member of a tuple, in the member's shape where only axes of length 1 differ.
+
+    torchdiffeq lays members flat side by side, whatever their shapes; programs return [B] for [B, 1].
+    """
+    if not isinstance(k, Tensor) or k.shape == like.shape:
+        return k
+    fits = [n for n in k.shape if n != 1] == [n for n in like.shape if n != 1]
+    return k.reshape(like.shape) if fits else k
 
 
 def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
     """What func returned, checked against the state (already packed).
 
-    cast: another floating dtype is converted, and axes of length 1 may differ (torchdiffeq's face).
+    cast: another floating dtype is converted.
     """
     if not isinstance(k, Tensor):
         raise DynamicsError(
             f"func returned a {type(k).__name__} where the state is a tensor: return dy/dt in the "
             "structure of y."
         )
-    if cast and k.shape != like.shape and squeezed(k) == squeezed(like):
-        k = k.reshape(like.shape)
     if k.shape != like.shape:
         raise DynamicsError(
             f"func returned shape {tuple(k.shape)} for a state of shape {tuple(like.shape)}: dy/dt "

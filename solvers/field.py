@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .checks import check_derivative
+from .checks import check_derivative, same_numbers
 from .errors import DynamicsError
 from .loop import Stats
 from .state import Layout
@@ -45,12 +45,13 @@ class Autocast:
 class PackedFunction:
     """f(t, z) on the packed state from the user's func(t, y).
 
-    cast: results of another floating dtype are converted to the state's (torchdiffeq's face).
+    cast: torchdiffeq's manners: results of another floating dtype are converted to the state's, and members
+    of a tuple, or a single number, may have further axes of length 1.
     """
 
     def __init__(self, func: Callable[[Tensor, Any], Any], layout: Layout, autocast: Autocast, cast: bool):
         self.func, self.layout, self.autocast = func, layout, autocast
-        self.cast = cast or autocast.enabled
+        self.manners, self.cast = cast, cast or autocast.enabled
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """dz, packed."""
@@ -65,11 +66,11 @@ class PackedFunction:
 
     def _evaluate(self, t: Tensor, z: Tensor) -> Tensor:
         if self.layout.single and not self.autocast.enabled:
-            return check_derivative(self.func(t, z), z, self.cast)
+            return self._checked(self.func(t, z), z)
         with self.autocast.inside():
             dy = self.func(self.layout.clock(t), self.layout.unpack(z))
         if self.layout.single:
-            return check_derivative(dy, z, self.cast)
+            return self._checked(dy, z)
         return self._pack(dy, z)
 
     def _pack(self, dy: Any, z: Tensor) -> Tensor:
@@ -82,9 +83,12 @@ class PackedFunction:
                 f"({self.layout.spec}): return dy/dt in the structure of y."
             )
         likes = self.layout.leaves(z)
-        return self.layout.pack(
-            [check_derivative(k, y, self.cast) for k, y in zip(leaves, likes, strict=True)]
-        )
+        return self.layout.pack([self._checked(k, y) for k, y in zip(leaves, likes, strict=True)])
+
+    def _checked(self, k: Any, like: Tensor) -> Tensor:
+        if self.manners and (not self.layout.single or like.numel() == 1):
+            k = same_numbers(k, like)
+        return check_derivative(k, like, self.cast)
 
 
 class CountedField:

@@ -182,7 +182,7 @@ def march(
             if stats.n_steps >= max_steps:
                 return Outcome(Status.MAX_STEPS, t, pace.dt)
             left = abs(stop.t - t)
-            if left > 1.001 * pace.dt and pace.too_short(t):
+            if not left <= 1.001 * pace.dt and pace.too_short(t):  # so that a dt of NaN ends here
                 return Outcome(pace.failure, t, pace.dt)
             cut = left <= 1.001 * pace.dt  # a thousandth longer, rather than leave a sliver
             t_new = stop.t if cut else t + direction * pace.dt

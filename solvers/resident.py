@@ -174,7 +174,7 @@ def _raised(rules: Rules, bounds: Bounds, t: Tensor, dt: Tensor, bad: Tensor) ->
     stop, _, span = bounds.limits.unbind()
     controller = rules.controller
     least = torch.maximum(spacing(t), 1e-20 * span.clamp(max=1.0)).clamp(min=controller.dt_min)
-    short = ((stop - t).abs() > 1.001 * dt) & (dt < least)
+    short = ~((stop - t).abs() <= 1.001 * dt) & ~(dt >= least)  # so that a dt of NaN ends here
     if controller.force_dt_min and controller.dt_min > 0:
         forced = short & (bad == 0)
         return torch.where(forced, controller.dt_min, dt), short & ~forced

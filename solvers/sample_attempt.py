@@ -92,7 +92,7 @@ def attempt_samples(
     shortest = torch.maximum(spacing(t), ends.least)
     cut = (ends.end - t).abs() <= 1.001 * dt  # a thousandth longer, rather than leave a sliver
     under_way = status == _RUNNING
-    short = under_way & ~cut & (dt < shortest.clamp(min=controller.dt_min))
+    short = under_way & ~cut & ~(dt >= shortest.clamp(min=controller.dt_min))
     go = under_way & ~short
     t1 = settled(torch.where(go, torch.where(cut, ends.end, t + ends.direction * dt), t))
     span = t1 - t
