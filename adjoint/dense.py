@@ -21,11 +21,11 @@ class DenseQuery:
     """y(t) and y'(t) of one solve, [*t.shape, *z].
 
     Values are differentiable with respect to whatever the solve was, and t: an adjoint walks the
-    same steps back with the asked times as its observations.
+    same steps back with the asked times as its observations.  detached: of a solve without a gradient.
     """
 
-    def __init__(self, problem: Problem, answer: Answer):
-        self.problem, self.again = problem, answer.again
+    def __init__(self, problem: Problem, answer: Answer, *, detached: bool):
+        self.problem, self.again, self.detached = problem, answer.again, detached
         self.output = DenseOutput(answer.run.steps, problem.times[0], answer.run.end)
 
     def _times(self, t: Tensor) -> list[float]:
@@ -37,7 +37,7 @@ class DenseQuery:
         """y(t)."""
         times = self._times(t)
         found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
-        if times and t.requires_grad and torch.is_grad_enabled():
+        if times and t.requires_grad and torch.is_grad_enabled() and not self.detached:
             slopes = torch.stack([self.output.derivative(time) for time in times])
             shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes.dtype)
             found = found + shift * slopes
@@ -78,16 +78,19 @@ class DenseQuery:
 class SampleQuery:
     """The same for a per-sample solve: times [n, B] → [n, *state]."""
 
-    def __init__(self, problem: SampleProblem, answer: SampleAnswer):
+    def __init__(self, problem: SampleProblem, answer: SampleAnswer, *, detached: bool):
         z0, times, axes = problem.z0, problem.times, problem.axes
         numeric = problem.settings.tableau.numeric(z0.dtype, z0.device)
-        self.problem, self.answer = problem, answer
+        self.problem, self.answer, self.detached = problem, answer, detached
         start = z0 if answer.start is None else answer.start
-        self.output = SampleDense(answer.steps, start, times[:, 0], times[:, -1], axes, numeric)
+        slope0 = answer.run.slope0
+        self.output = SampleDense(answer.steps, start, slope0, times[:, 0], times[:, -1], axes, numeric)
 
     def value(self, t: Tensor) -> Tensor:
         """y(t), differentiable as `DenseQuery.value` is."""
         fixed = t.detach().double()
+        if self.detached:
+            return self.output.evaluate(fixed).detach()
         found = self._along(fixed)
         if len(t) and t.requires_grad and torch.is_grad_enabled():
             slopes = self.output.evaluate(fixed, derivative=True).detach()

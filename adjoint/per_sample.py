@@ -42,7 +42,7 @@ def solve_samples(request: Request) -> Solution:
         y, own_t = y[-1:], own_t[-1:]
     t_events, y_events = _events(request, problem, answer)
     trace = None if problem.wish.trace is None else problem.wish.trace.rows()
-    value, derivative = _queries(problem, answer, layout) if options.dense else (None, None)
+    value, derivative = _queries(problem, answer, request) if options.dense else (None, None)
     return Solution(
         own_t,
         layout.unpack(y),
@@ -159,8 +159,9 @@ def _who(fired: Sequence[SamplesFired]) -> list[list[int]]:
     return [[b for b in itertools.islice(flat, len(row)) if b >= 0] for row in marked]
 
 
-def _queries(problem: SampleProblem, answer: SampleAnswer, layout: Layout) -> tuple[Query, Query]:
-    query, z0 = SampleQuery(problem, answer), problem.z0
+def _queries(problem: SampleProblem, answer: SampleAnswer, request: Request) -> tuple[Query, Query]:
+    layout, z0 = request.layout, problem.z0
+    query = SampleQuery(problem, answer, detached=request.options.gradient is None)
     batch = problem.axes.batch_size(z0)
 
     def ask(t: Tensor, per_sample: bool, question: Callable[[Tensor], Tensor]) -> Any:

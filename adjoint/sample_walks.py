@@ -122,8 +122,9 @@ def _continuous(
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
         anchors.last.check(dynamics, context.stats, _raise)
-        if backsolve is None and not context.kept:  # no sample took a step
-            return g[1:].sum(0) * 0.0, ThetaSum(dynamics).result()
+        if backsolve is None and not context.kept:  # no sample took a step: all outputs are its start
+            seen = observations(times, values, g, context.axes)
+            return seen.g[1:].sum(0), ThetaSum(dynamics).result()
         short = settings
         if anchors.states:
             limit = PATIENCE * (int(torch.as_tensor(context.stats.n_steps).max()) + 10)  # host read

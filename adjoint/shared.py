@@ -14,7 +14,6 @@ from ..solvers.events import EventWatch
 from ..solvers.loop import Stats
 from ..solvers.solution import Query, Solution
 from ..solvers.solve import Settings, Wish, uniform_grid
-from ..solvers.state import Layout
 from ..solvers.stepper import clock
 from ..solvers.trace import Trace
 from .dense import DenseQuery
@@ -49,7 +48,7 @@ def solve_shared(request: Request) -> Solution:
         y, own_t = y[-1:], t[-1:]
     t_events, y_events = _events(request, problem, answer, n)
     trace = None if problem.wish.trace is None else problem.wish.trace.rows()
-    value, derivative = _queries(problem, answer, layout) if options.dense else (None, None)
+    value, derivative = _queries(problem, answer, request) if options.dense else (None, None)
     return Solution(
         own_t,
         layout.unpack(y),
@@ -127,8 +126,9 @@ def _events(request: Request, problem: Problem, answer: Answer, n: int) -> tuple
     )
 
 
-def _queries(problem: Problem, answer: Answer, layout: Layout) -> tuple[Query, Query]:
-    query = DenseQuery(problem, answer)
+def _queries(problem: Problem, answer: Answer, request: Request) -> tuple[Query, Query]:
+    layout = request.layout
+    query = DenseQuery(problem, answer, detached=request.options.gradient is None)
 
     def refuse(per_sample: bool) -> None:
         if per_sample:

@@ -65,7 +65,7 @@ class SampleSolve:
         self.tableau = settings.tableau
         self.numeric: Numeric = self.tableau.numeric(z0.dtype, z0.device)
         self.tolerance, self.norm = settings.tolerance, settings.norm
-        self.y = self.first = z0
+        self.y = self.first = self.slope0 = z0  # the slopes are evaluated where the solve begins
         self.rows, self.whole = Rows.begin(t0, end), Rows.begin(t0, end)
         self.span = (end - t0).abs()
         self.storage: Tensor | None = None
@@ -103,8 +103,8 @@ class SampleSolve:
             saved = self._evaluate_first(torch.zeros_like(bad))  # again, so that no NaN is in what is kept
             if not running:  # perhaps no sample is healthy
                 self.first = self.first.detach()
-        absent = self.axes.spread(bad | unwell)
-        self.output.start_derivatives(torch.where(absent, math.nan, self.first))
+        self.slope0 = torch.where(self.axes.spread(bad | unwell), math.nan, self.first)
+        self.output.start_derivatives(self.slope0)
         if self.events is not None:
             self.events.start(r.t, self.y)
         if running:  # else no cotangent comes here, and the evaluation may be NaN in every row

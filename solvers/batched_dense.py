@@ -17,14 +17,21 @@ from .tableau import Numeric
 class SampleDense:
     """The kept attempts; answers for any time of any sample.
 
-    start, end: [B], what was asked of the solve.  A time that a sample did not reach, since it failed
-    or a terminal event ended it, is NaN.
+    y0, slope0: state and f at the start.  start, end: [B], what was asked of the solve.  A time that a
+    sample did not reach, since it failed or a terminal event ended it, is NaN.
     """
 
     def __init__(
-        self, steps: list[SampleStep], y0: Tensor, start: Tensor, end: Tensor, axes: Axes, numeric: Numeric
+        self,
+        steps: list[SampleStep],
+        y0: Tensor,
+        slope0: Tensor,
+        start: Tensor,
+        end: Tensor,
+        axes: Axes,
+        numeric: Numeric,
     ):
-        self.steps, self.y0, self.axes, self.numeric = steps, y0, axes, numeric
+        self.steps, self.y0, self.slope0, self.axes, self.numeric = steps, y0, slope0, axes, numeric
         self.start, self.end = start, end
 
     def evaluate(self, t: Tensor, *, derivative: bool = False) -> Tensor:
@@ -39,11 +46,11 @@ class SampleDense:
             )
         empty = torch.full((len(t), *self.y0.shape), math.nan, dtype=self.y0.dtype, device=self.y0.device)
         found = empty.movedim(self.axes.batch + 1, 1)
-        if not derivative:
-            at_start = self.at_start(t).view(*t.shape, *[1] * (found.dim() - 2))
-            found = torch.where(at_start, self.y0.movedim(self.axes.batch, 0), found)
+        first = self.slope0 if derivative else self.y0
+        at_start = self.at_start(t).view(*t.shape, *[1] * (found.dim() - 2))
+        found = torch.where(at_start, first.movedim(self.axes.batch, 0), found)
         for step in self.steps:
-            for n, valid, theta in self._inside(step, t, with_start=derivative):
+            for n, valid, theta in self._inside(step, t):
                 found = self._fill(found, n, step, valid, theta, derivative)
         return found.movedim(1, self.axes.batch + 1)
 
@@ -59,13 +66,13 @@ class SampleDense:
                 valid,
                 theta_weights(self.numeric, theta).to(step.y0.dtype),
             )
-            for n, valid, theta in self._inside(step, t, with_start=False)
+            for n, valid, theta in self._inside(step, t)
         ]
 
-    def _inside(self, step: SampleStep, t: Tensor, *, with_start: bool) -> list[tuple[int, Tensor, Tensor]]:
+    def _inside(self, step: SampleStep, t: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """(n, which samples' t[n] lies in this attempt's accepted step, θ there)."""
         theta = (t[:, step.index] - step.t0) / (step.t1 - step.t0)
-        inside = step.accepted & (theta >= 0 if with_start else theta > 0) & (theta <= 1)
+        inside = step.accepted & (theta > 0) & (theta <= 1)
         if step.until is not None:  # nothing is known after a terminal event
             inside = inside & ((t[:, step.index] - step.until) * (step.t1 - step.t0) <= 0)
         rows = inside.any(1).tolist()  # host read

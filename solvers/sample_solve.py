@@ -21,13 +21,14 @@ from .step import Field
 @dataclasses.dataclass
 class SampleRun:
     """values, derivatives: [n, *state], the outputs and after them the events' rows; NaN where not
-    computed.  times: [n outputs, B].  rows: how each sample ended.
+    computed.  times: [n outputs, B].  rows: how each sample ended.  slope0: f at each sample's start.
     """
 
     values: Tensor
     derivatives: Tensor | None
     times: Tensor
     rows: Rows
+    slope0: Tensor
 
 
 def sample_solve(
@@ -84,4 +85,4 @@ def sample_solve(
     values = output.result(output.values)
     if events is not None and events.rows:
         values = torch.cat((values, torch.stack(events.whole_rows(axes.batch_size(z0)))))
-    return SampleRun(values, slopes, output.times, rows)
+    return SampleRun(values, slopes, output.times, rows, solve.slope0)
