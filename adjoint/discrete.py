@@ -35,7 +35,8 @@ from .dynamics import Dynamics
 from .quadrature import ThetaSum
 from .record import CheckpointTape, KeptStep, Tape
 
-Interior = list[tuple[Tensor, Sequence[Any]]]  # (g, b_i(θ) for each stage: floats, or per sample)
+# (g, b_i(θ) for each stage: floats); per sample several together: (g [m, *S], tensors [m, 1, …] like it)
+Interior = list[tuple[Tensor, Sequence[Any]]]
 
 
 def pulled(interior: Interior, dt: float) -> tuple[Tensor, Tensor]:
@@ -118,10 +119,10 @@ class StepBack:
             used = [any(row[j] != 0 for _, row in interior) for j in range(total)]
             k_bar = [k if wanted else None for k, wanted in zip(found.unbind(), used, strict=True)]
         else:
-            y_bar = torch.stack([g for g, _ in interior]).sum(0)
+            y_bar = torch.stack([g.sum(0) for g, _ in interior]).sum(0)
             for g, row in interior:
                 for j, w in enumerate(row):
-                    k_bar[j] = _plus(k_bar[j], g * w, dt)
+                    k_bar[j] = _plus(k_bar[j], (g * w).sum(0), dt)
         for j in range(total - 1, self.tableau.n_stages - 1, -1):
             if k_bar[j] is None:
                 continue

@@ -77,7 +77,7 @@ class SampleDiscreteWalk:
         mask = self.axes.spread(entry.accepted)
         interior: Interior = []
         for written in entry.outputs:
-            g = self.by_sample[written.place, entry.index].movedim(0, self.axes.batch)
+            g = self.by_sample[written.place, entry.index].movedim(1, self.axes.batch + 1)  # [m, *state]
             valid = self.axes.spread(written.valid)
             interior.append((torch.where(valid, g, 0.0), [self.axes.spread(w) for w in written.weights]))
         n = self.tableau.n_stages

@@ -17,8 +17,8 @@ class Axes:
     ndim: int
 
     def spread(self, v: Tensor) -> Tensor:
-        """[b] as a tensor that broadcasts against the state."""
-        return v.view([-1 if i == self.batch else 1 for i in range(self.ndim)])
+        """[b] as a tensor that broadcasts against the state; further axes in front ([m, b]) stay there."""
+        return v.reshape(*v.shape[:-1], *[-1 if i == self.batch else 1 for i in range(self.ndim)])
 
     def clock(self, t: Tensor, like: Tensor) -> Tensor:
         """[b] times as f wants them: [b, 1, …, 1], as many dimensions as the state, or as a block."""

@@ -50,8 +50,7 @@ class SampleDense:
         at_start = self.at_start(t).view(*t.shape, *[1] * (found.dim() - 2))
         found = torch.where(at_start, first.movedim(self.axes.batch, 0), found)
         for step in self.steps:
-            for n, valid, theta in self._inside(step, t):
-                found = self._fill(found, n, step, valid, theta, derivative)
+            found = self._fill(found, step, t, derivative)
         return found.movedim(1, self.axes.batch + 1)
 
     def at_start(self, t: Tensor) -> Tensor:
@@ -60,35 +59,36 @@ class SampleDense:
 
     def outputs(self, step: SampleStep, t: Tensor) -> list[Written]:
         """The times that lie in one attempt, as outputs with places 1, 2, … (0 is the start)."""
-        return [
-            Written(
-                torch.full_like(step.index, n + 1),
-                valid,
-                theta_weights(self.numeric, theta).to(step.y0.dtype),
-            )
-            for n, valid, theta in self._inside(step, t)
-        ]
+        rows, valid, theta = self._inside(step, t)
+        if not rows:
+            return []
+        place = _column(rows, step.index) + torch.ones_like(step.index)
+        return [Written(place, valid, theta_weights(self.numeric, theta).to(step.y0.dtype))]
 
-    def _inside(self, step: SampleStep, t: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """(n, which samples' t[n] lies in this attempt's accepted step, θ there)."""
+    def _inside(self, step: SampleStep, t: Tensor) -> tuple[list[int], Tensor, Tensor]:
+        """The rows of t [n, B] that lie in this attempt's accepted step for some sample, for which, and θ."""
         theta = (t[:, step.index] - step.t0) / (step.t1 - step.t0)
         inside = step.accepted & (theta > 0) & (theta <= 1)
         if step.until is not None:  # nothing is known after a terminal event
             inside = inside & ((t[:, step.index] - step.until) * (step.t1 - step.t0) <= 0)
-        rows = inside.any(1).tolist()  # host read
-        return [(n, inside[n], torch.where(inside[n], theta[n], 1.0)) for n, some in enumerate(rows) if some]
+        rows = [n for n, some in enumerate(inside.any(1).tolist()) if some]  # host read
+        return rows, inside[rows], torch.where(inside[rows], theta[rows], 1.0)
 
-    def _fill(
-        self, found: Tensor, n: int, step: SampleStep, valid: Tensor, theta: Tensor, derivative: bool
-    ) -> Tensor:
-        """Row n with the answers of one attempt."""
+    def _fill(self, found: Tensor, step: SampleStep, t: Tensor, derivative: bool) -> Tensor:
+        """[n, B, …] with the answers of one attempt."""
+        rows, valid, theta = self._inside(step, t)
+        if not rows:
+            return found
         weights = slope_weights if derivative else theta_weights
         value = step.combine(None if derivative else step.y0, weights(self.numeric, theta).to(step.y0.dtype))
         if not derivative:
             value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
-        value = value.movedim(self.axes.batch, 0)
-        mask = valid.view(-1, *[1] * (value.dim() - 1))
-        row = found[n].index_copy(
-            0, step.index, torch.where(mask, value, found[n].index_select(0, step.index))
-        )
-        return torch.cat((found[:n], row[None], found[n + 1 :]))
+        value = value.movedim(self.axes.batch + 1, 1)
+        mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
+        place = (_column(rows, step.index), step.index)
+        return found.index_put(place, torch.where(mask, value, found[place]))
+
+
+def _column(numbers: list[int], like: Tensor) -> Tensor:
+    """[m, 1] on like's device."""
+    return torch.tensor(numbers, dtype=torch.int64, device=like.device)[:, None]

@@ -116,7 +116,7 @@ class SampleEvents:
         value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
         value = torch.where(self.axes.spread(valid), value, float("nan"))
         place = torch.full_like(step.index, -1 - len(self.rows))
-        step.outputs.append(Written(place, valid, weights))
+        step.outputs.append(Written(place[None], valid[None], weights[:, None]))
         t = torch.where(theta == 1.0, step.t1, step.t0 + theta * (step.t1 - step.t0))
         self.fired.append(SamplesFired(e, step.index, valid, t))
         self.rows.append(value)

@@ -37,11 +37,13 @@ class SampleOutput:
         self.rows = self.signed  # of the samples still in the batch
         self.row_sign = self.sign
         first = y0.movedim(axes.batch, 0)
+        # Autograd would count a row as often as it is written, so what is no output goes into one to spare.
+        self.spare = int(differentiable and not every_step)
         start = torch.full((times.shape[1], *first.shape), float("nan"), dtype=y0.dtype, device=y0.device)
         # A sample whose times are all equal has all its outputs at once.
         self.at_start = (times == times[:, :1]).t().reshape(*start.shape[:2], *[1] * (first.dim() - 1))
-        self.values = torch.where(self.at_start, first, start)
-        self.derivatives = torch.full_like(start, float("nan")) if derivatives else None
+        self.values = self._with_spare(torch.where(self.at_start, first, start))
+        self.derivatives = self._with_spare(torch.full_like(start, float("nan"))) if derivatives else None
         self.next = torch.ones(times.shape[0], dtype=torch.int64, device=times.device)
         self.ends: Tensor | None = None
         self.times = times.t().clone()  # of the rows, [rows, B]
@@ -72,20 +74,18 @@ class SampleOutput:
             self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
 
     def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> list[Written]:
-        """All outputs in (t0, t1] of the samples that accepted."""
-        written = []
-        for j in range(rounds):
-            place = self.next + j
-            valid = place < self.upto
-            place = torch.where(valid, place, 0)
-            if self.every_step:
-                t = step.t1 if self.ends is None else self.ends
-                self._grow(place, step.index, valid, t)
-            else:
-                t = (self.rows.gather(1, place[:, None]) * self.row_sign)[:, 0]
-            written.append(self._write(step, place, valid, t, numeric))
+        """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
+        place = self.next + torch.arange(rounds, device=self.next.device)[:, None]  # [m, b]
+        valid = place < self.upto
+        place = torch.where(valid, place, 0)
+        if self.every_step:
+            t = (step.t1 if self.ends is None else self.ends)[None]
+            self._grow(place[0], step.index, valid[0], t[0])
+        else:
+            t = (self.rows.gather(1, place.t()) * self.row_sign).t()
+        written = self._write(step, place, valid, t, numeric)
         self.next, self.ends = self.upto, None
-        return written
+        return [written]
 
     def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
@@ -121,8 +121,9 @@ class SampleOutput:
     def start_derivatives(self, f0: Tensor) -> None:
         """y' at every output that is its sample's start."""
         if self.derivatives is not None:
-            f0 = f0.movedim(self.axes.batch, 0)
-            self.derivatives = torch.where(self.at_start, f0, self.derivatives)
+            f0, rows = f0.movedim(self.axes.batch, 0), self.derivatives
+            n = len(rows) - self.spare
+            self.derivatives = torch.cat((torch.where(self.at_start, f0, rows[:n]), rows[n:]))
 
     def _slope(self, step: SampleStep, theta: Tensor, numeric: Numeric) -> Tensor:
         """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""
@@ -131,9 +132,17 @@ class SampleOutput:
         last = step.result.stages.get(len(numeric.b) - 1)
         return torch.where(self.axes.spread(theta == 1.0), last, inside)
 
+    def _with_spare(self, rows: Tensor) -> Tensor:
+        """Room for what is no output."""
+        return torch.cat((rows, torch.zeros_like(rows[:1]))) if self.spare else rows
+
     def _put(self, out: Tensor, place: Tensor, index: Tensor, valid: Tensor, value: Tensor) -> Tensor:
-        value = value.movedim(self.axes.batch, 0)
-        mask = valid.view(-1, *[1] * (value.dim() - 1))
+        """out with the values [m, *state] at their places, [m, b]."""
+        value = value.movedim(self.axes.batch + 1, 1)
+        mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
+        if self.spare:
+            place = torch.where(valid, place, len(out) - 1)
+            return out.index_put((place, index), torch.where(mask, value, 0.0))
         value = torch.where(mask, value, out[place, index])
         if self.differentiable:
             return out.index_put((place, index), value)
@@ -145,5 +154,6 @@ class SampleOutput:
         self.next = self.next.index_select(0, keep)
 
     def result(self, values: Tensor) -> Tensor:
-        """[T, *state] from [T, b, …]."""
-        return values.movedim(1, self.axes.batch + 1)
+        """[T, *state] from the rows [T, b, …]."""
+        rows = values[:-1] if self.spare else values
+        return rows.movedim(1, self.axes.batch + 1)

@@ -36,12 +36,14 @@ def derivative_weights(numeric: Numeric, theta: float) -> list[float]:
 
 
 def theta_weights(numeric: Numeric, theta: Tensor) -> Tensor:
-    """b_i(θ) of each row, [n, b]."""
+    """b_i(θ) for every stage, [n, *theta.shape]."""
     degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
-    return numeric.dense.double() @ theta**degree
+    flat = theta.reshape(-1)
+    return (numeric.dense.double() @ flat**degree).view(-1, *theta.shape)
 
 
 def slope_weights(numeric: Numeric, theta: Tensor) -> Tensor:
-    """b_i'(θ) of each row, [n, b]."""
+    """b_i'(θ) for every stage, [n, *theta.shape]."""
     degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
-    return numeric.dense.double() @ (degree * theta ** (degree - 1))
+    flat = theta.reshape(-1)
+    return (numeric.dense.double() @ (degree * flat ** (degree - 1))).view(-1, *theta.shape)

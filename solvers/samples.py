@@ -132,8 +132,8 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """One round of outputs: which output of each row (place [b]), whether it is one (valid [b]), and
-    its weights b_i(θ), [n, b]."""
+    """m outputs inside a step: which output of each row (place [m, b]), whether it is one (valid [m, b]),
+    and its weights b_i(θ), [n, m, b]."""
 
     place: Tensor
     valid: Tensor
@@ -172,7 +172,7 @@ class SampleStep:
         return len(self.result.stages.numeric.b)
 
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
-        """y + dt Σ w_i k_i with weights of its own for each sample, [n, b] (without y: Σ w_i k_i).
+        """y + dt Σ w_i k_i with each sample's own weights, [n, b] or [n, m, b] (without y: Σ w_i k_i).
 
         Only outputs before a step's end need the dense output's own stages: n may leave them out.
         """
