@@ -45,7 +45,7 @@ def test_a_jump_inside_is_passed_backwards(stepping: str, gradient: object, shap
     c = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     y0 = torch.ones(*shape, dtype=torch.float64, requires_grad=True)
     sol = adamode.solve(
-        lambda t, y: c * torch.where(t < 0.5, 1.0, 3.0) + 0 * y,
+        lambda t, y: c * (1 + 2 * (t >= 0.5).double()) + 0 * y,
         y0,
         torch.tensor([0.0, 0.2, 1.0], dtype=torch.float64),
         stepping=stepping,
@@ -70,7 +70,7 @@ def test_the_modulus_of_a_norm_counts(stepping: str) -> None:
         adamode.solve(lambda t, y: -y * y, y0, t, stepping=stepping, norm=norm, gradient=None)
         for norm in (negative, "rms")
     )
-    assert torch.equal(own.y, usual.y)
+    assert torch.allclose(own.y, usual.y, rtol=1e-12)  # its mean is summed in another order
 
 
 @pytest.mark.parametrize("sync_every", [1, 4])

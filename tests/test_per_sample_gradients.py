@@ -8,6 +8,7 @@ from problems import Net, Swing, f64, worst
 from torch import nn
 
 from adamode import Direct, Discrete, Status, solve
+from adamode.solvers.methods import get_method
 
 NAN = float("nan")
 DISCRETE = [Discrete(), Discrete(keep="state"), Discrete(checkpoints=4)]
@@ -74,7 +75,9 @@ def test_discrete_equals_backpropagation_whatever_fails(fates, method, which, ow
     again, discrete = gradients(Root(), y0, t, cotangent, DISCRETE[which], **options)
     assert again.tolist() == status.tolist()
     assert all(g.isfinite().all() for g in discrete)
-    assert worst(discrete, direct) <= 1e-12
+    # Dense weights are sums of coefficients that cancel (dopri8: 13,750 in all, dopri5: 67), each rounded.
+    coefficients = get_method(method).numeric(torch.float64, y0.device).dense.abs().sum().item()
+    assert worst(discrete, direct) <= 1e-12 + torch.finfo(torch.float64).eps * coefficients
     assert [int(s) for s, fate in zip(status, fates, strict=True) if fate in ("unborn", "NaN")] == [
         Status.NON_FINITE
     ] * sum(fate in ("unborn", "NaN") for fate in fates)
