@@ -12,12 +12,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+
+DenominatorName = Literal["exact", "softplus", "sigmoid"]
 
 
 @dataclasses.dataclass(frozen=True)

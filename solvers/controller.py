@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from .errors import ArgumentError
 
@@ -99,14 +101,30 @@ class PID:
         return torch.where(torch.isfinite(e0), factor, self.factor_min)
 
 
-def I(**options: float) -> PID:  # noqa: E743
+class Choices(TypedDict, total=False):
+    """The fields of `PID`, each of which a preset lets one choose."""
+
+    pcoeff: float
+    icoeff: float
+    dcoeff: float
+    safety: float
+    factor_min: float
+    factor_max: float
+    dt_min: float
+    dt_max: float
+    force_dt_min: bool
+    accept_factor_min: float
+    regrow: bool
+
+
+def I(**options: Unpack[Choices]) -> PID:  # noqa: E743
     """The classical (integral) controller. Source: HNW I, II.4, Eq. (4.13)."""
-    return PID(**{"pcoeff": 0.0, "icoeff": 1.0, "dcoeff": 0.0, **options})
+    return dataclasses.replace(PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0), **options)
 
 
-def PI(**options: float) -> PID:
+def PI(**options: Unpack[Choices]) -> PID:
     """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65). Source: HNW II, IV.2."""
-    return PID(**{"pcoeff": 0.2, "icoeff": 0.65, "dcoeff": 0.0, **options})
+    return dataclasses.replace(PID(pcoeff=0.2, icoeff=0.65, dcoeff=0.0), **options)
 
 
 def _filter(beta1: float, beta2: float, beta3: float = 0.0) -> PID:

@@ -10,12 +10,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence, Set
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from .controller import PID
 from .status import Status
+
+Count = TypeVar("Count", bound="int | Tensor", default=Any)  # a tensor [B] in per-sample stepping
+_ZERO: Any = 0  # where a count of either type begins
 
 
 class Attempt(Protocol):
@@ -39,7 +43,7 @@ class Stepper(Protocol):
 
 
 @dataclasses.dataclass
-class Stats:
+class Stats(Generic[Count]):
     """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
 
     nfe: every call of func, the first step's probe included; a batched call counts once (per sample:
@@ -54,11 +58,11 @@ class Stats:
     between the state solved backwards and the stored one.
     """
 
-    nfe: int | Tensor = 0
-    n_accepted: int | Tensor = 0
-    n_rejected: int | Tensor = 0
-    dt_first: float | Tensor = math.nan
-    dt_last: float | Tensor = math.nan
+    nfe: Count = _ZERO
+    n_accepted: Count = _ZERO
+    n_rejected: Count = _ZERO
+    dt_first: float | Count = math.nan
+    dt_last: float | Count = math.nan
     n_calls: int = 0
     nfe_backward: int = 0
     nfe_recomputed: int = 0
@@ -67,9 +71,9 @@ class Stats:
     reconstruction_error: float = math.nan
 
     @property
-    def n_steps(self) -> int | Tensor:
+    def n_steps(self) -> Count:
         """Attempts: accepted and rejected."""
-        return self.n_accepted + self.n_rejected
+        return self.n_accepted + self.n_rejected  # type: ignore[return-value]  # both are Counts of one type
 
 
 @dataclasses.dataclass(frozen=True)
