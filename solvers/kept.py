@@ -40,7 +40,7 @@ class Recipe:
 
     def whole(self, time: Tensor, state: Tensor, lean: list[Tensor]) -> Any:
         """What the field saved, from the time, the stage's state and the leaves kept."""
-        kept, leaves = iter(lean), []
+        kept, leaves = iter(lean), list[Any]()
         for kind, value in self.parts:
             if kind == "time":
                 leaves.append(time)

@@ -18,8 +18,11 @@ from typing_extensions import TypeVar
 from .controller import PID
 from .status import Status
 
-Count = TypeVar("Count", bound="int | Tensor", default=Any)  # a tensor [B] in per-sample stepping
+# Both are a tensor, [B], in per-sample stepping.
+Count = TypeVar("Count", bound="int | Tensor", default=Any)
+Length = TypeVar("Length", bound="float | Tensor", default=Any)
 _ZERO: Any = 0  # where a count of either type begins
+_NOT_YET: Any = math.nan
 
 
 class Attempt(Protocol):
@@ -43,7 +46,7 @@ class Stepper(Protocol):
 
 
 @dataclasses.dataclass
-class Stats(Generic[Count]):
+class Stats(Generic[Count, Length]):
     """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
 
     nfe: every call of func, the first step's probe included; a batched call counts once (per sample:
@@ -61,19 +64,19 @@ class Stats(Generic[Count]):
     nfe: Count = _ZERO
     n_accepted: Count = _ZERO
     n_rejected: Count = _ZERO
-    dt_first: float | Count = math.nan
-    dt_last: float | Count = math.nan
+    dt_first: Length = _NOT_YET
+    dt_last: Length = _NOT_YET
     n_calls: int = 0
     nfe_backward: int = 0
     nfe_recomputed: int = 0
-    n_accepted_backward: int = 0
-    n_rejected_backward: int = 0
+    n_accepted_backward: Count = _ZERO
+    n_rejected_backward: Count = _ZERO
     reconstruction_error: float = math.nan
 
     @property
     def n_steps(self) -> Count:
         """Attempts: accepted and rejected."""
-        return self.n_accepted + self.n_rejected  # type: ignore[return-value]  # both are Counts of one type
+        return self.n_accepted + self.n_rejected  # type: ignore[operator, return-value]  # of one type
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from .errors import ArgumentError, ArgumentTypeError
-from .loop import Count, Stats
+from .loop import Count, Length, Stats
 from .status import Status
 from .trace import TraceRow
 
@@ -22,7 +22,7 @@ Query = Callable[[Tensor, bool], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Solution(Generic[State, Ending, Count]):
+class Solution(Generic[State, Ending, Count, Length]):
     """The solution of an initial value problem.
 
     t: [T], the times of y (per-sample times: [T, B]).  y: [T, *y0.shape], or a pytree of such in y0's
@@ -36,7 +36,7 @@ class Solution(Generic[State, Ending, Count]):
     t: Tensor
     y: State
     status: Ending
-    stats: Stats[Count]
+    stats: Stats[Count, Length]
     t_events: list[Any] = dataclasses.field(default_factory=list)
     y_events: list[Any] = dataclasses.field(default_factory=list)
     trace: list[TraceRow] | None = None
