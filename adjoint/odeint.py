@@ -310,9 +310,9 @@ def odeint_event(
     return found
 
 
-def parameters_of(module: nn.Module) -> list[Tensor]:
+def parameters_of(module: Any) -> list[Tensor]:
     """A module's parameters; in a DataParallel replica they are plain tensors under their names."""
-    found = list(module.parameters())
+    found: list[Tensor] = list(module.parameters())
     for inner in module.modules():
         found += getattr(inner, "_former_parameters", {}).values()
     return found

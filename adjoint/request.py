@@ -25,7 +25,7 @@ from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
 Solve = TypeVar("Solve", bound=Callable[..., Any])
 Times = Sequence[float] | Tensor | None
-Tolerances = float | Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]  # one number, or one a member
+Tolerances = float | Tensor | list[Any] | tuple[Any, ...]  # one number, or one a member
 Stepping = Literal["shared", "per_sample"]
 Save = Literal["times", "steps", "end"]
 NormName = Literal["rms", "max", "blocks"]
@@ -47,7 +47,7 @@ class Options:
     max_steps: int
     step_at: Times
     jump_at: Times
-    events: Sequence[Event] | Event
+    events: Sequence[Event]
     dense: bool
     trace: bool
     norm: NormName | Callable[[Any], Tensor]

@@ -29,7 +29,10 @@ class SampleCarrier(Protocol):
     """What is solved backwards: [z, a] together, or a alone; axes: of that state."""
 
     axes: Axes
-    norm: SampleNorm
+
+    @property
+    def norm(self) -> SampleNorm:
+        """By which its steps are judged."""
 
     def field(self, t: Tensor, state: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
         """The reverse dynamics, and what the quadrature needs."""
@@ -224,7 +227,7 @@ class SampleReverseSolve:
 
     def _interval(self, i: int, a: Tensor) -> Tensor:
         """From observation i to the one before, each sample over its own times."""
-        times, own = self.seen.times[:, [i, i - 1]], Stats()
+        times, own = self.seen.times[:, [i, i - 1]], Stats[Tensor, Tensor]()
         start = self.carrier.start(self.seen.values[i], a)
         run = sample_solve(
             self.carrier.field,
@@ -248,7 +251,7 @@ class SampleReverseSolve:
         self.carrier.landed(state, self.seen.values[i - 1], moved)
         return torch.where(self.axes.spread(moved), self.carrier.adjoint(state), a)
 
-    def _check(self, status: Tensor, t: Tensor, own: Stats) -> None:
+    def _check(self, status: Tensor, t: Tensor, own: Stats[Tensor, Tensor]) -> None:
         """A sample that fails on the way back has no gradient: an error, not a NaN (one host read)."""
         failed = status != int(Status.SUCCESS)
         any_failed, b = torch.stack((failed.sum(), failed.to(torch.int8).argmax())).tolist()  # host read

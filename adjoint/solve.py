@@ -19,8 +19,8 @@ from .shared import solve_shared
 from .uncompiled import uncompiled
 
 
-# One signature a stepping: a checker knows then whether status and counts are numbers or tensors. A
-# test holds the three alike.
+# One signature a stepping: a checker then knows whether status and counts are numbers or tensors, and what
+# needs steps per sample. A test holds the three alike.
 @overload
 def solve(
     func: Callable[[Tensor, State], Any] | Dynamics,
@@ -33,7 +33,7 @@ def solve(
     stepping: Literal["shared"] = "shared",
     gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
     controller: PID = PID(),  # noqa: B008  (frozen)
-    dt0: float | Tensor | None = None,
+    dt0: float | None = None,
     max_steps: int = 100_000,
     step_at: Times = None,
     jump_at: Times = None,
@@ -44,10 +44,10 @@ def solve(
     params: Iterable[Tensor] | None = None,
     save: Save = "times",
     dt: float | None = None,
-    compact: bool = False,
+    compact: Literal[False] = False,
     sync_every: int = 1,
     compile: bool = False,
-) -> Solution[State, Status, int]: ...
+) -> Solution[State, Status, int, float]: ...
 
 
 @overload
@@ -76,7 +76,7 @@ def solve(
     compact: bool = False,
     sync_every: int = 1,
     compile: bool = False,
-) -> Solution[State, Tensor, Tensor]: ...
+) -> Solution[State, Tensor, Tensor, Tensor]: ...
 
 
 @uncompiled
@@ -106,7 +106,7 @@ def solve(
     compact: bool = False,
     sync_every: int = 1,
     compile: bool = False,
-) -> Solution[Any, Any, Any]:
+) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
     func: callable (t, y) → dy/dt in y's structure, or a `Dynamics` with y0 [K, B, *S]. t is 0-d; in
@@ -147,7 +147,7 @@ def solve(
         max_steps=max_steps,
         step_at=step_at,
         jump_at=jump_at,
-        events=events,
+        events=(events,) if isinstance(events, Event) else events,
         dense=dense,
         trace=trace,
         norm=norm,
