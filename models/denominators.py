@@ -27,7 +27,7 @@ DenominatorName = Literal["exact", "softplus", "sigmoid"]
 class Denominator:
     """One kind: value(v, ε) → D, and fall(v, D, ε) → −2 dD/dv, both new tensors of v's shape."""
 
-    name: str
+    name: DenominatorName
     value: Callable[[Tensor, float], Tensor]
     fall: Callable[[Tensor, Tensor, float], Tensor]
 
@@ -69,7 +69,7 @@ def _sigmoid_fall(v: Tensor, d: Tensor, eps: float) -> Tensor:
     return d * d * s.sqrt() * (1 - s)  # ds/dv = s(1 − s), and s/√s = √s
 
 
-_KINDS = {
+_KINDS: dict[str, Denominator] = {
     kind.name: kind
     for kind in (
         Denominator("exact", _exact, _exact_fall),
@@ -78,7 +78,7 @@ _KINDS = {
     )
 }
 
-DENOMINATORS: tuple[str, ...] = tuple(_KINDS)
+DENOMINATORS: tuple[DenominatorName, ...] = tuple(kind.name for kind in _KINDS.values())
 
 
 def get_denominator(name: str) -> Denominator:

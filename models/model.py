@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -308,6 +308,8 @@ class AdamNODE(Block):
 class Model(nn.Module):
     """encoder(x) = o, start(x, o) = (h0, …), block = h(T), head(h(T)) = output."""
 
+    block: Any  # a `Block`, or what stands in for one: the identity, fixed steps
+
     def __init__(self, encoder: nn.Module, start: nn.Module, block: nn.Module, head: nn.Module):
         super().__init__()
         self.encoder, self.start, self.block, self.head = encoder, start, block, head
@@ -315,9 +317,11 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The head's output for a batch x, [B, C, H, W]."""
         start: dict[str, Any] = self.start(x, self.encoder(x))
-        return cast("Tensor", self.head(self.block(**start)))
+        output: Tensor = self.head(self.block(**start))
+        return output
 
     @property
     def last_stats(self) -> LastSolve | None:
         """What the block's last solve cost."""
-        return cast("LastSolve | None", self.block.last_stats)
+        spent: LastSolve | None = self.block.last_stats
+        return spent
