@@ -149,7 +149,9 @@ class Block(nn.Module):
             raise ArgumentTypeError(
                 f"the block's field is a {type(self.field).__name__}; an input signal needs a Driven one."
             )
-        return _with_part(self, dynamics=_with_part(self.dynamics, field=self.field.with_signal(signal)))
+        dynamics = _with_part(self.dynamics, field=self.field.with_signal(signal))
+        other: Block = _with_part(self, dynamics=dynamics)
+        return other
 
     def state(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """The solver's state at the start, [block, B, C, …]: h0 with its padding, then the other blocks.
@@ -161,7 +163,7 @@ class Block(nn.Module):
         names = self.dynamics.blocks[1:]
         return torch.stack((h0, *(torch.zeros_like(h0) if (v := start.get(n)) is None else v for n in names)))
 
-    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution:
+    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution[Tensor]:
         z0, spent = self.state(h0, **start), 0
         if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
             seen = torch.cat(tuple(z0), dim=1) if self.field.joined > 1 else z0[0]

@@ -76,14 +76,15 @@ class PID:
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
         # A ratio near 0 (a step cut short) says nothing about the next error.
         e1, e2 = max(e1, 1e-4), max(e2, 1e-4)
-        factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        factor: float = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
         return min(max(factor, self.accept_factor_min), top)
 
     def factor_rejected(self, e0: float, order: int) -> float:
         """dt_new/dt after a rejected step: classical, or factor_min where e0 is no number."""
         if not math.isfinite(e0):
             return self.factor_min
-        return min(max(self.safety * e0 ** (-1.0 / order), self.factor_min), self.safety)
+        factor: float = self.safety * e0 ** (-1.0 / order)
+        return min(max(factor, self.factor_min), self.safety)
 
     def factors_accepted(
         self, e0: Tensor, e1: Tensor, e2: Tensor, order: int, after_rejection: Tensor

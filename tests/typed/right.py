@@ -95,14 +95,14 @@ def torchdiffeq_face(adjoint: bool) -> Tensor:
         return adamode.odeint_adjoint(Oscillator().double(), y0, t, adjoint_rtol=1e-6)
     pair: tuple[Tensor, Tensor] = adamode.odeint(moved, (y0, y0), t, method="dopri5", options=options)
     when, y = adamode.odeint_event(decay, y0, t[0], event_fn=lambda t, y: y[0] - 0.5)
-    also, _ = adamode.odeint(decay, y0, t, event_fn=lambda t, y: y[0] - 0.5)
+    also, _ = adamode.odeint(decay, y0, t[:2], event_fn=lambda t, y: y[0] - 0.5)
     return adamode.odeint(decay, y0, t) + pair[0] + y[-1] + when + also
 
 
 def blocks(field: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The six blocks are modules."""
     block = adamode.AdamNODE(field, denominator="softplus", adjoint_form="exact", t=(0.0, 0.5))
-    heavy = adamode.GHBNODE(nn.Linear(2, 2), activation="hardtanh", stepping="per_sample")
+    heavy = adamode.GHBNODE(field, activation="hardtanh", stepping="per_sample")
     path = block.trajectory(torch.ones(3, 2), torch.tensor([0.0, 0.5]))
     return heavy(block(torch.ones(3, 2))) + path["h"][-1] + block.alpha + heavy.xi
 
