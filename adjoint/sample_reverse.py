@@ -227,7 +227,8 @@ class SampleReverseSolve:
 
     def _interval(self, i: int, a: Tensor) -> Tensor:
         """From observation i to the one before, each sample over its own times."""
-        times, own = self.seen.times[:, [i, i - 1]], Stats[Tensor, Tensor]()
+        times = self.seen.times[:, [i, i - 1]]
+        own: Stats[Tensor, Tensor] = Stats()
         start = self.carrier.start(self.seen.values[i], a)
         run = sample_solve(
             self.carrier.field,

@@ -8,7 +8,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,8 @@ class Block(nn.Module):
     @property
     def field(self) -> nn.Module:
         """The network f(t, h)."""
-        return cast("nn.Module", self.dynamics.field)
+        network: nn.Module = self.dynamics.field
+        return network
 
     def end(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T) from h(t0) and the other blocks' starts, zeros where None."""

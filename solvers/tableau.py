@@ -199,7 +199,8 @@ class Tableau:
 
     def errors(self) -> tuple[Row, ...]:
         """Weights of the error estimates (b − b̂), each padded to n_stages; one or two of them."""
-        n, found = self.n_stages, list[Row]()
+        n = self.n_stages
+        found: list[Row] = []
         for b_hat in (self.b_hat, self.b_hat_2):
             if b_hat is not None:
                 pad = [Fraction(0)] * n
