@@ -9,6 +9,36 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run `__getattr__`
+    from . import adjoint as adjoint
+    from . import models as models
+    from . import solvers as solvers
+    from . import train as train
+    from . import verify as verify
+    from .adjoint.dynamics import Dynamics
+    from .adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
+    from .adjoint.odeint import odeint, odeint_adjoint, odeint_event
+    from .adjoint.solve import solve
+    from .models.model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+    from .solvers.controller import PI, PID, I
+    from .solvers.errors import (
+        AdamodeError,
+        AdamodeWarning,
+        ArgumentError,
+        ArgumentTypeError,
+        DynamicsError,
+        NotRepeatableError,
+        ReconstructionError,
+        SecondDerivativeError,
+        SolverError,
+    )
+    from .solvers.events import Event
+    from .solvers.loop import Stats
+    from .solvers.solution import Solution
+    from .solvers.status import Status
+    from .train.config import TrainConfig
+    from .train.trainer import Trainer
+
 __version__ = "0.1.0"
 
 # The sub-packages live beside this folder in a checkout. After a plain install, `python -m adamode`
@@ -53,21 +83,55 @@ _EXPORTS: dict[str, str] = {
     "solve": "adjoint.solve",
 }
 
-if TYPE_CHECKING:
-    from .solvers.errors import AdamodeError as AdamodeError
+_PACKAGES = ("adjoint", "models", "solvers", "train", "verify")
 
-__all__ = sorted(_EXPORTS)
+__all__ = [  # noqa: RUF022  (in the order of `sorted`)
+    "ANODE",
+    "AdamNODE",
+    "AdamodeError",
+    "AdamodeWarning",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "Backsolve",
+    "Direct",
+    "Discrete",
+    "Dynamics",
+    "DynamicsError",
+    "Event",
+    "GHBNODE",
+    "HBNODE",
+    "I",
+    "Interpolating",
+    "NODE",
+    "NotRepeatableError",
+    "PI",
+    "PID",
+    "ReconstructionError",
+    "SONODE",
+    "SecondDerivativeError",
+    "Solution",
+    "SolverError",
+    "Stats",
+    "Status",
+    "TrainConfig",
+    "Trainer",
+    "odeint",
+    "odeint_adjoint",
+    "odeint_event",
+    "solve",
+]
 
+if not TYPE_CHECKING:  # seen by a type checker it would make every name an Any
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    if name in ("solvers", "adjoint", "models", "train", "verify"):
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _EXPORTS:
+            value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+            globals()[name] = value
+            return value
+        if name in _PACKAGES:
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PACKAGES})

@@ -14,7 +14,7 @@ from .train.write_aside import write_aside
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 # One look for each line of a picture: told apart by marker and dashes where colour is lost.
-LOOKS = (
+LOOKS: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "marker": "o", "linestyle": "-"},
     {"color": ORANGE, "marker": "s", "linestyle": "--"},
     {"color": GREEN, "marker": "^", "linestyle": "-."},
@@ -24,7 +24,7 @@ LOOKS = (
 )
 _LOSS = {"accuracy": "cross-entropy loss", "rmse": "mean squared error"}
 _TITLE = {"accuracy": "accuracy", "rmse": "root mean squared error"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,8 +98,8 @@ class AutogradDynamics(Dynamics):
                 dz.detach_()
         self.returned = None if dz.is_inference() else (weakref.ref(dz), dz._version)
 
-    def vjp(self, saved: Graph, cotangent: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """(z̄, gradients of the parameters for this cotangent)."""
+    def vjp(self, saved: Graph, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """(z̄, gradients of the parameters for this cotangent; where they come late, the cotangent)."""
         if saved.dz is None:  # f depends on neither the state nor a parameter
             return torch.zeros_like(saved.z), (None,) * len(self.params)
         if self.late:
@@ -110,7 +111,7 @@ class AutogradDynamics(Dynamics):
         return torch.zeros_like(saved.z) if z_bar is None else z_bar, tuple(rest)
 
     def parameter_gradients(
-        self, saved: list[Graph], deltas: list[tuple[Tensor | None, ...]], weights: Tensor | None
+        self, saved: list[Graph], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """The weighted sum over stages of what `vjp` found."""
         if self.late:

@@ -59,7 +59,8 @@ def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
     def f(z: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(module, dict(zip(trained, values, strict=True)), (t, z))
 
-    return torch.func.vjp(f, z, *trained.values())
+    dz, pullback, *_ = torch.func.vjp(f, z, *trained.values())
+    return dz, pullback
 
 
 class ModuleCalls(Calls):

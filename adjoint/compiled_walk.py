@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -111,11 +112,11 @@ class CompiledWalk:
         """What outputs inside step n add to each k̄_i and to dL/dy."""
         return pulled([(self.g[i], weights(self.way.numeric, theta)) for i, theta in self.inside[n]], dt)
 
-    def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
+    def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[Any]:
         """All steps, each in one call."""
         yield from self._each(range(len(self.tape.steps)), lam, held, totals)
 
-    def _each(self, group: range, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
+    def _each(self, group: range, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[Any]:
         """The steps of a group, from the last, each in one call."""
         m = self.way.tableau.n_stages - 1
         for n in reversed(group):
@@ -137,7 +138,7 @@ class CompiledWalk:
             self.stats.nfe_backward += m
             lam, held, totals = found
 
-    def _loops(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[tuple | None]:
+    def _loops(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[Any]:
         """Groups of up to sync_every steps, each in one call."""
         m, n_steps, size = self.way.tableau.n_stages - 1, len(self.tape.steps), self.queue.sync_every
         in_graph = loops_in_graph(self.like)
@@ -157,8 +158,8 @@ class CompiledWalk:
                 self.queue.owner,
                 *last,
                 ends.to(lam.device, non_blocking=True),
-                torch.stack([s.y0 for s in steps + pad]),
-                torch.stack([s.k0 for s in steps + pad]),
+                torch.stack(cast("list[Tensor]", [s.y0 for s in steps + pad])),  # none has kept its stages
+                torch.stack(cast("list[Tensor]", [s.k0 for s in steps + pad])),
                 lam,
                 held,
                 outputs,

@@ -88,17 +88,17 @@ class StepBack:
         self.deltas: list[Any] = []
         m = self.tableau.n_stages - 1
         k_bar, y_bar = self._interior(saved, dt, interior)
-        k_bar[m] = _plus(k_bar[m], held, 1.0)
-        if k_bar[m] is not None:
-            lam = lam + self.vjp(saved[m], k_bar[m])  # Y_last is y1
+        end = _plus(k_bar[m], held, 1.0)
+        if end is not None:
+            lam = lam + self.vjp(saved[m], end)  # Y_last is y1
         rows, columns = self._memory(lam)
         rows[m].copy_(lam)
         strides = rows[m].stride()
         for i in range(m - 1, -1, -1):
             cotangent = torch.mv(columns[i], self.numeric.back_vectors[i]).as_strided(lam.shape, strides)
             cotangent = cotangent.mul_(dt)
-            if k_bar[i] is not None:
-                cotangent = cotangent + k_bar[i]
+            if (own := k_bar[i]) is not None:
+                cotangent = cotangent + own
             if i > 0:
                 rows[i].copy_(self.vjp(saved[i], cotangent))
         assert self.rows is not None
@@ -124,9 +124,9 @@ class StepBack:
                 for j, w in enumerate(row):
                     k_bar[j] = _plus(k_bar[j], (g * w).sum(0), dt)
         for j in range(total - 1, self.tableau.n_stages - 1, -1):
-            if k_bar[j] is None:
+            if (own := k_bar[j]) is None:
                 continue
-            bar = self.vjp(saved[j], k_bar[j])
+            bar = self.vjp(saved[j], own)
             y_bar = y_bar + bar
             for i, a in self.numeric.a_rows[j]:
                 k_bar[i] = _plus(k_bar[i], bar * a, dt)

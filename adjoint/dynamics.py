@@ -23,7 +23,7 @@ class Dynamics(abc.ABC):
     """
 
     @classmethod
-    def __subclasshook__(cls, other: type) -> bool:
+    def __subclasshook__(cls, other: type) -> Any:
         if cls is not Dynamics:
             return NotImplemented
         needed = ("theta", "forward", "vjp", "parameter_gradients")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..solvers.loop import Stats
 from ..solvers.methods import METHODS, get_method
 from ..solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ..solvers.norms import Tolerance
+from ..solvers.solution import State
 from ..solvers.solve import Settings
 from ..solvers.state import Layout, layout_of
 from ..solvers.stepper import clock
@@ -27,7 +28,7 @@ from .face_event import until_event
 from .gradient import Backsolve, Direct
 from .options import own_options, read_options
 from .problem import Problem
-from .request import norm_of, norm_value
+from .request import Tolerances, norm_of, norm_value
 from .reverse import ThetaNorm
 from .uncompiled import uncompiled
 from .wrap import wrap
@@ -112,16 +113,44 @@ def _check_call(func: Func, y0: Any, t: Any) -> Call:
     return Call(func, layout, z0, t, check_times(t, z0))
 
 
-@uncompiled
+@overload
 def odeint(
-    func: Func,
-    y0: Any,
+    func: Callable[[Tensor, State], Any],
+    y0: State,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
     method: str | None = None,
-    options: dict[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
+) -> State: ...
+
+
+@overload
+def odeint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn,
+) -> tuple[Tensor, State]: ...
+
+
+@uncompiled
+def odeint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
     event_fn: EventFn | None = None,
 ) -> Any:
     """Solves dy/dt = func(t, y), y(t[0]) = y0; differentiable through the steps.
@@ -148,21 +177,59 @@ def odeint(
         return call.layout.unpack(differentiate(problem, Direct()).values)
 
 
-@uncompiled
+@overload
 def odeint_adjoint(
-    func: Func,
-    y0: Any,
+    func: Callable[[Tensor, State], Any],
+    y0: State,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
     method: str | None = None,
-    options: dict[str, Any] | None = None,
-    event_fn: EventFn | None = None,
-    adjoint_rtol: Any = None,
-    adjoint_atol: Any = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
+    adjoint_rtol: Tolerances | None = None,
+    adjoint_atol: Tolerances | None = None,
     adjoint_method: str | None = None,
-    adjoint_options: dict[str, Any] | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> State: ...
+
+
+@overload
+def odeint_adjoint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn,
+    adjoint_rtol: Tolerances | None = None,
+    adjoint_atol: Tolerances | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> tuple[Tensor, State]: ...
+
+
+@uncompiled
+def odeint_adjoint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn | None = None,
+    adjoint_rtol: Tolerances | None = None,
+    adjoint_atol: Tolerances | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
 ) -> Any:
     """`odeint` with the gradient by the continuous adjoint (backsolve): memory O(1) in the steps.
@@ -220,15 +287,15 @@ def odeint_adjoint(
 
 @uncompiled
 def odeint_event(
-    func: Func,
-    y0: Any,
+    func: Callable[[Tensor, State], Any],
+    y0: State,
     t0: Tensor,
     *,
     event_fn: EventFn,
     reverse_time: bool = False,
     odeint_interface: Callable[..., Any] = odeint,
     **kwargs: Any,
-) -> tuple[Tensor, Any]:
+) -> tuple[Tensor, State]:
     """Solves from t0 until event_fn(t, y) changes sign: (event time, [y0, y there]).
 
     Both are differentiable with respect to y0, t0, func's parameters and event_fn's own.
@@ -239,18 +306,19 @@ def odeint_event(
             raise ArgumentTypeError(f"t0={t0!r} must be a floating-point tensor with one time.")
     start = t0.reshape(-1)
     t = torch.cat((start, start.detach() + (-1.0 if reverse_time else 1.0)))
-    return odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+    found: tuple[Tensor, State] = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+    return found
 
 
-def parameters_of(module: nn.Module) -> list[Tensor]:
+def parameters_of(module: Any) -> list[Tensor]:
     """A module's parameters; in a DataParallel replica they are plain tensors under their names."""
-    found = list(module.parameters())
+    found: list[Tensor] = list(module.parameters())
     for inner in module.modules():
         found += getattr(inner, "_former_parameters", {}).values()
     return found
 
 
-def _step_size(options: dict[str, Any] | None) -> float | None:
+def _step_size(options: Mapping[str, Any] | None) -> float | None:
     size = (options or {}).get("step_size")
     return None if size is None else float(size)
 

@@ -44,10 +44,13 @@ def own_options(options: Any, argument: str = "options") -> dict[str, Any]:
     return dict(options or {})
 
 
-def _number(options: dict[str, Any], name: str, default: float | None) -> float | None:
+def _number(options: dict[str, Any], name: str) -> float | None:
+    """The number of that name; None where it is not given, or given as None."""
+    return None if options.get(name) is None else _given(options, name, math.nan)
+
+
+def _given(options: dict[str, Any], name: str, default: float) -> float:
     value = options.get(name, default)
-    if value is None:
-        return None
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -107,21 +110,21 @@ def _adaptive(
     both = [*step_t, *jump_t]
     if len(set(both)) < len(both):
         raise ArgumentError("options: step_t and jump_t must not hold the same time twice.")
-    limit = _number(options, "max_num_steps", 2**31 - 1)
-    first = _number(options, "first_step", None)
+    limit = _given(options, "max_num_steps", 2**31 - 1)
+    first = _number(options, "first_step")
     if first is not None:
         check_positive(first, "options['first_step']")
-    if limit is None or limit < 1:
+    if limit < 1:
         raise ArgumentError(f"options['max_num_steps']={limit!r} must be at least 1.")
     # torchdiffeq's controller: classical, never shrinks a step that was accepted, grows after a rejection.
     controller = PID(
         pcoeff=0.0,
         icoeff=1.0,
-        safety=_number(options, "safety", 0.9),
-        factor_max=_number(options, "ifactor", 10.0),
-        factor_min=_number(options, "dfactor", 0.2),
-        dt_min=_number(options, "min_step", 0.0),
-        dt_max=_number(options, "max_step", math.inf),
+        safety=_given(options, "safety", 0.9),
+        factor_max=_given(options, "ifactor", 10.0),
+        factor_min=_given(options, "dfactor", 0.2),
+        dt_min=_given(options, "min_step", 0.0),
+        dt_max=_given(options, "max_step", math.inf),
         force_dt_min=True,
         accept_factor_min=1.0,
         regrow=True,
@@ -150,7 +153,7 @@ def _fixed(
         raise ArgumentError(
             f"options['interp']={interp!r} is not known: {nearest(interp, ('linear', 'cubic'))}"
         )
-    step_size, constructor = _number(options, "step_size", None), options.get("grid_constructor")
+    step_size, constructor = _number(options, "step_size"), options.get("grid_constructor")
     if step_size is not None and constructor is not None:
         raise ArgumentError("options: step_size and grid_constructor exclude each other; give one.")
     grid: Grid = list

@@ -60,7 +60,7 @@ class Problem:
     reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
     theta_norm: ThetaNorm | None = None
     wish: Wish = Wish()  # noqa: RUF009  (frozen)
-    guard: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    guard: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     speed: Speed = Speed()
     func: Any = None
     named: bool = False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
 
 from ..solvers.checks import check_choice, check_positive, check_resolution, check_state, check_tolerance
 from ..solvers.controller import PID
-from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.events import Event
 from ..solvers.methods import get_method
 from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
@@ -22,10 +23,14 @@ from ..solvers.tableau import Tableau
 from .dynamics import Dynamics, check_blocks
 from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
-STEPPINGS = ("shared", "per_sample")
+Solve = TypeVar("Solve", bound=Callable[..., Any])
+Times = Sequence[float] | Tensor | None
+Tolerances = float | Tensor | list[Any] | tuple[Any, ...]  # one number, or one a member
+Stepping = Literal["shared", "per_sample"]
+Save = Literal["times", "steps", "end"]
+NormName = Literal["rms", "max", "blocks"]
+STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
 CHOICES = (Discrete, Interpolating, Backsolve, Direct)
-NORMS = ("rms", "max", "blocks")
-SAVES = ("times", "steps", "end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +38,21 @@ class Options:
     """The keyword arguments of `solve`; those that can be checked alone are."""
 
     method: str
-    rtol: Any
-    atol: Any
-    stepping: str
+    rtol: Tolerances
+    atol: Tolerances
+    stepping: Stepping
     gradient: Gradient | None
     controller: PID
     dt0: float | Tensor | None
     max_steps: int
-    step_at: Sequence[float] | Tensor | None
-    jump_at: Sequence[float] | Tensor | None
-    events: Sequence[Event] | Event
+    step_at: Times
+    jump_at: Times
+    events: Sequence[Event]
     dense: bool
     trace: bool
-    norm: str | Callable[[Any], Tensor]
+    norm: NormName | Callable[[Any], Tensor]
     params: Iterable[Tensor] | None
-    save: str
+    save: Save
     dt: float | None
     compact: bool
     sync_every: int
@@ -94,6 +99,21 @@ class Request:
     tolerance: Tolerance
     stops: tuple[float, ...]
     jumps: tuple[float, ...]
+
+
+def named_arguments(function: Solve) -> Solve:
+    """`solve` with an error of ours for a keyword that is not one of `Options`."""
+    known = Options.__dataclass_fields__
+    own = {*known, "func", "y0", "t"}
+
+    @functools.wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        for name in given:
+            if name not in own:
+                raise ArgumentTypeError(f"solve got an unknown argument {name!r}: {nearest(name, known)}")
+        return function(*args, **given)
+
+    return cast("Solve", call)
 
 
 def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:

@@ -32,8 +32,13 @@ Watch = Callable[[float, Tensor, "Tensor | None"], None]
 class Carrier(Protocol):
     """What is solved backwards: [z, a] together, or a alone."""
 
-    field: Field
-    norm: Norm
+    @property
+    def field(self) -> Field:
+        """The reverse dynamics, and what the quadrature needs."""
+
+    @property
+    def norm(self) -> Norm:
+        """By which its steps are judged."""
 
     def start(self, i: int, a: Tensor) -> Tensor:
         """The state of the reverse solve at observation i."""

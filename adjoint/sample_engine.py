@@ -16,7 +16,7 @@ from ..solvers.errors import DynamicsError, SolverError
 from ..solvers.field import Autocast
 from ..solvers.loop import Stats
 from ..solvers.sample_solve import SampleRun, sample_solve
-from ..solvers.samples import Rows, SampleSettings, SampleStep, beside
+from ..solvers.samples import Rows, SampleListener, SampleSettings, SampleStep, beside
 from ..solvers.status import Status
 from ..solvers.trace import SampleTrace
 from .dynamics import Dynamics
@@ -91,7 +91,7 @@ class SampleProblem:
 
         wish = self.wish
         dense = dense or wish.dense
-        listeners = [KeepSteps(kept)] if dense else []
+        listeners: list[SampleListener] = [KeepSteps(kept)] if dense else []
         if wish.trace is not None:
             listeners.append(wish.trace)
         return sample_solve(

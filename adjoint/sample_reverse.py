@@ -202,7 +202,8 @@ class SampleReverseSolve:
 
     def _interval(self, i: int, a: Tensor) -> Tensor:
         """From observation i to the one before, each sample over its own times."""
-        times, own = self.seen.times[:, [i, i - 1]], Stats()
+        times = self.seen.times[:, [i, i - 1]]
+        own: Stats[Tensor, Tensor] = Stats()
         start = self.carrier.start(self.seen.values[i], a)
         run = sample_solve(
             self.carrier.field,
@@ -226,7 +227,7 @@ class SampleReverseSolve:
         self.carrier.landed(state, self.seen.values[i - 1], moved)
         return torch.where(self.axes.spread(moved), self.carrier.adjoint(state), a)
 
-    def _check(self, status: Tensor, t: Tensor, own: Stats) -> None:
+    def _check(self, status: Tensor, t: Tensor, own: Stats[Tensor, Tensor]) -> None:
         """A sample that fails on the way back has no gradient: an error, not a NaN (one host read)."""
         failed = status != int(Status.SUCCESS)
         any_failed, b = torch.stack((failed.sum(), failed.to(torch.int8).argmax())).tolist()  # host read

@@ -65,6 +65,7 @@ def solve_shared(request: Request) -> Solution:
 def make_problem(request: Request, times: list[float]) -> Problem:
     """The engine's problem."""
     options, z0, stats = request.options, request.z0, Stats()
+    assert not isinstance(options.dt0, Tensor)  # refused at the door
     settings = Settings(
         request.tableau,
         request.tolerance,

@@ -3,34 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
 from ..solvers.controller import PID
-from ..solvers.errors import ArgumentTypeError, nearest
 from ..solvers.events import Event
-from ..solvers.solution import Solution
+from ..solvers.solution import Solution, State
+from ..solvers.status import Status
 from .dynamics import Dynamics
 from .gradient import Discrete, Gradient
 from .per_sample import solve_samples
-from .request import Options, read_request
+from .request import NormName, Options, Save, Stepping, Times, Tolerances, named_arguments, read_request
 from .shared import solve_shared
 from .uncompiled import uncompiled
 
-Times = Sequence[float] | Tensor | None
 
-
-@uncompiled
+# One signature a stepping: a checker then knows whether status and counts are numbers or tensors, and what
+# needs steps per sample. A test holds the three alike.
+@overload
 def solve(
-    func: Callable[[Tensor, Any], Any] | Dynamics,
-    y0: Any,
+    func: Callable[[Tensor, State], Any] | Dynamics,
+    y0: State,
     t: Tensor,
     *,
     method: str = "dopri5",
-    rtol: Any = 1e-5,
-    atol: Any = 1e-7,
-    stepping: str = "shared",
+    rtol: Tolerances = 1e-5,
+    atol: Tolerances = 1e-7,
+    stepping: Literal["shared"] = "shared",
+    gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    controller: PID = PID(),  # noqa: B008  (frozen)
+    dt0: float | None = None,
+    max_steps: int = 100_000,
+    step_at: Times = None,
+    jump_at: Times = None,
+    events: Sequence[Event] | Event = (),
+    dense: bool = False,
+    trace: bool = False,
+    norm: NormName | Callable[[Any], Tensor] = "rms",
+    params: Iterable[Tensor] | None = None,
+    save: Save = "times",
+    dt: float | None = None,
+    compact: Literal[False] = False,
+    sync_every: int = 1,
+    compile: bool = False,
+) -> Solution[State, Status, int, float]: ...
+
+
+@overload
+def solve(
+    func: Callable[[Tensor, State], Any] | Dynamics,
+    y0: State,
+    t: Tensor,
+    *,
+    method: str = "dopri5",
+    rtol: Tolerances = 1e-5,
+    atol: Tolerances = 1e-7,
+    stepping: Literal["per_sample"],
     gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
     controller: PID = PID(),  # noqa: B008  (frozen)
     dt0: float | Tensor | None = None,
@@ -40,14 +69,43 @@ def solve(
     events: Sequence[Event] | Event = (),
     dense: bool = False,
     trace: bool = False,
-    norm: str | Callable[[Any], Tensor] = "rms",
+    norm: NormName | Callable[[Any], Tensor] = "rms",
     params: Iterable[Tensor] | None = None,
-    save: str = "times",
+    save: Save = "times",
     dt: float | None = None,
     compact: bool = False,
     sync_every: int = 1,
     compile: bool = False,
-    **unknown: Any,
+) -> Solution[State, Tensor, Tensor, Tensor]: ...
+
+
+@uncompiled
+@named_arguments
+def solve(
+    func: Callable[[Tensor, State], Any] | Dynamics,
+    y0: State,
+    t: Tensor,
+    *,
+    method: str = "dopri5",
+    rtol: Tolerances = 1e-5,
+    atol: Tolerances = 1e-7,
+    stepping: Stepping = "shared",
+    gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
+    controller: PID = PID(),  # noqa: B008  (frozen)
+    dt0: float | Tensor | None = None,
+    max_steps: int = 100_000,
+    step_at: Times = None,
+    jump_at: Times = None,
+    events: Sequence[Event] | Event = (),
+    dense: bool = False,
+    trace: bool = False,
+    norm: NormName | Callable[[Any], Tensor] = "rms",
+    params: Iterable[Tensor] | None = None,
+    save: Save = "times",
+    dt: float | None = None,
+    compact: bool = False,
+    sync_every: int = 1,
+    compile: bool = False,
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
@@ -78,10 +136,6 @@ def solve(
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
     sample: its status says how it ended and what was not computed is NaN.
     """
-    if unknown:
-        name = next(iter(unknown))
-        known = Options.__dataclass_fields__
-        raise ArgumentTypeError(f"solve got an unknown argument {name!r}: {nearest(name, known)}")
     options = Options(
         method=method,
         rtol=rtol,
@@ -93,7 +147,7 @@ def solve(
         max_steps=max_steps,
         step_at=step_at,
         jump_at=jump_at,
-        events=events,
+        events=(events,) if isinstance(events, Event) else events,
         dense=dense,
         trace=trace,
         norm=norm,

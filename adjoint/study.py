@@ -121,8 +121,8 @@ class _Walk:
         counts = {time: n for (time, _, _), n in zip(self.rows, self.vjps, strict=True)}
         for row, end in zip(accepted, ends, strict=False):
             if row.t in counts:
-                back = {"t": end, "dt": -row.dt, "factor": math.nan, "nfe": counts[row.t]}
-                found.append(dataclasses.replace(row, **back))
+                back = dataclasses.replace(row, t=end, dt=-row.dt, factor=math.nan, nfe=counts[row.t])
+                found.append(back)
         return found
 
 

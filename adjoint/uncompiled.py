@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -28,7 +28,7 @@ def uncompiled(function: Function) -> Function:
             return getattr(here, name)(*args, **kwargs)
         return function(*args, **kwargs)
 
-    return call
+    return cast("Function", call)  # wraps' own type forgets the argument names
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

@@ -150,8 +150,8 @@ class GradientProblem:
             for q, g in zip(quantities, self.gradient(Direct()), strict=True)
         ]
         if not entries and not directions:
-            nothing = ({},) * len(quantities), (None,) * len(quantities)
-            return References(quantities, tuple(exact), *nothing)
+            n = len(quantities)
+            return References(quantities, tuple(exact), ({},) * n, (None,) * n)
         value = self.replay()
         found: list[Entries] = [
             differences(value, q.tensor, int(g.abs().flatten().argmax()), self.seed, entries)
@@ -165,7 +165,7 @@ class GradientProblem:
         if self.arguments.get("dt") is not None:
             return lambda: self._loss(self._solve(self._y0(detach=True), self.t, self.arguments)).item()
         arguments = {**self.arguments, "trace": True, "gradient": None}
-        rows = solve(self.func, self._y0(detach=True), self.t, **arguments).trace
+        rows = solve(self.func, self._y0(detach=True), self.t, **arguments).trace or []
         if not self.per_sample:
             prescribed = self._prescribed([r.t for r in rows if r.accepted][1:])
             return lambda: self._loss(self._solve(self._y0(detach=True), self.t, prescribed)).item()
@@ -252,7 +252,7 @@ def gaps(problem: GradientProblem, tolerances: Sequence[float] = GAP_TOLERANCES)
     """
     if problem.arguments.get("dt") is not None or problem.arguments.get("save") == "steps":
         return ()
-    found = []
+    found: list[Gap] = []
     for tolerance in tolerances:
         each = problem.at_tolerance(tolerance)
         try:

@@ -81,7 +81,7 @@ def _discrete(
         compiled_here = compiled and isinstance(tape, Tape) and watch is None
         if again and not compiled_here:
             last.check(dynamics, problem.stats, problem.complain)
-        if compiled_here:
+        if compiled_here and queue is not None and isinstance(tape, Tape):
             fast = CompiledWalk(
                 dynamics, queue, tableau, tape, places, g, problem.stats, problem.z0, problem.complain
             )
@@ -90,6 +90,7 @@ def _discrete(
                 return found
             if again:
                 first = tape.steps[0]
+                assert first.k0 is not None  # the tape keeps it: first=compiled
                 last.kept = (clock(first.t0, problem.z0), problem.z0.detach(), first.k0)
                 last.check(dynamics, problem.stats, problem.complain)
         back = DiscreteWalk(

@@ -41,7 +41,7 @@ def block_keywords(cls: type[Block]) -> dict[str, Any]:
     Not among them: a GHBNODE's activation (the setting sigma; the setting activation is the field's)
     and an ANODE's augment.
     """
-    defaults = cls.__init__.__kwdefaults__
+    defaults = cls.__init__.__kwdefaults__ or {}
     return {name: value for name, value in defaults.items() if name != "activation"}
 
 
@@ -97,7 +97,9 @@ def build_series(cls: type[Block], s: dict[str, Any]) -> nn.Module:
     if s["hidden"]:  # beside the linear part, which large states do not saturate
         widths = (s["hidden"], s["hidden"])
         network = MLP(features, widths, out_dim=channels, activation=s["activation"], time=False)
-        shrunk(network.layers[-1], scale)
+        last = network.layers[-1]
+        assert isinstance(last, nn.Linear)
+        shrunk(last, scale)
         inner = Total(inner, network)
     return SeriesModel(start, _block(cls, Driven(inner), s, pad), unit=s["unit"])
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ..adjoint.gradient import Gradient
+from ..adjoint.request import Stepping
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
@@ -35,11 +37,11 @@ class SolveSettings:
     dt0: first |dt|; None estimates it anew in every solve, for one evaluation of f.
     """
 
-    t: tuple[float, float]
+    t: Sequence[float]
     rtol: float
     atol: float
     method: str
-    stepping: str
+    stepping: Stepping
     gradient: Gradient | None
     compile: bool = False
     sync_every: int = 1
@@ -91,15 +93,18 @@ class Block(nn.Module):
     An unknown keyword, of the class or of a call, is an ArgumentTypeError with the nearest names.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Block:
+    dynamics: Any  # an nn.Module and a Dynamics; which one, and so its attributes, the class says
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """The object, not yet initialised; refuses unknown settings (copying passes none)."""
         _refuse_unknown(cls.__name__, cls.__init__, kwargs)
         return super().__new__(cls)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """`forward` with the module's hooks; refuses unknown starts."""
         _refuse_unknown(f"{type(self).__name__} block", self.forward, kwargs)
-        return super().__call__(*args, **kwargs)
+        end: Tensor = super().__call__(*args, **kwargs)
+        return end
 
     def __init__(self, dynamics: nn.Module, settings: SolveSettings, *, pad: int = 0):
         super().__init__()
@@ -115,7 +120,8 @@ class Block(nn.Module):
     @property
     def field(self) -> nn.Module:
         """The network f(t, h)."""
-        return self.dynamics.field
+        network: nn.Module = self.dynamics.field
+        return network
 
     def end(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T) from h(t0) and the other blocks' starts, zeros where None."""
@@ -144,7 +150,9 @@ class Block(nn.Module):
             raise ArgumentTypeError(
                 f"the block's field is a {type(self.field).__name__}; an input signal needs a Driven one."
             )
-        return _with_part(self, dynamics=_with_part(self.dynamics, field=self.field.with_signal(signal)))
+        dynamics = _with_part(self.dynamics, field=self.field.with_signal(signal))
+        other: Block = _with_part(self, dynamics=dynamics)
+        return other
 
     def state(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """The solver's state at the start, [block, B, C, …]: h0 with its padding, then the other blocks.
@@ -154,9 +162,9 @@ class Block(nn.Module):
         h0 = augment(check_start(h0), self.pad) if self.pad else h0
         self._check(h0, start)
         names = self.dynamics.blocks[1:]
-        return torch.stack((h0, *(torch.zeros_like(h0) if start.get(n) is None else start[n] for n in names)))
+        return torch.stack((h0, *(torch.zeros_like(h0) if (v := start.get(n)) is None else v for n in names)))
 
-    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution:
+    def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution[Tensor]:
         z0, spent = self.state(h0, **start), 0
         if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
             seen = torch.cat(tuple(z0), dim=1) if self.field.joined > 1 else z0[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,14 @@ from torch import Tensor
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 
+DenominatorName = Literal["exact", "softplus", "sigmoid"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Denominator:
     """One kind: value(v, ε) → D, and fall(v, D, ε) → −2 dD/dv, both new tensors of v's shape."""
 
-    name: str
+    name: DenominatorName
     value: Callable[[Tensor, float], Tensor]
     fall: Callable[[Tensor, Tensor, float], Tensor]
 
@@ -66,7 +69,7 @@ def _sigmoid_fall(v: Tensor, d: Tensor, eps: float) -> Tensor:
     return d * d * s.sqrt() * (1 - s)  # ds/dv = s(1 − s), and s/√s = √s
 
 
-_KINDS = {
+_KINDS: dict[str, Denominator] = {
     kind.name: kind
     for kind in (
         Denominator("exact", _exact, _exact_fall),
@@ -75,7 +78,7 @@ _KINDS = {
     )
 }
 
-DENOMINATORS: tuple[str, ...] = tuple(_KINDS)
+DENOMINATORS: tuple[DenominatorName, ...] = tuple(kind.name for kind in _KINDS.values())
 
 
 def get_denominator(name: str) -> Denominator:

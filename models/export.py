@@ -30,6 +30,9 @@ class FixedSteps(nn.Module):
     Raises ArgumentTypeError or ArgumentError unless n is a whole number ≥ 1.
     """
 
+    dynamics: Any
+    times: Tensor
+
     def __init__(self, dynamics: nn.Module, tableau: Tableau, t0: float, t1: float, n: int):
         super().__init__()
         if isinstance(n, bool) or not isinstance(n, int):
@@ -97,7 +100,8 @@ class FixedBlock(nn.Module):
         if isinstance(block.field, AutogradField):
             dynamics = _with_part(dynamics, field=_Plain(block.field))
         self.others = dynamics.blocks[1:]
-        self.steps = FixedSteps(dynamics, get_method(settings.method), *settings.t, n)
+        t0, t1 = settings.t
+        self.steps = FixedSteps(dynamics, get_method(settings.method), t0, t1, n)
 
     def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T), [B, C, …], from h0 and the other starts (``m0``, ``v0``), zeros where not given."""

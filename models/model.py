@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.gradient import Discrete, Gradient
+from ..adjoint.request import Stepping
 from .block import Block, LastSolve, SolveSettings
+from .denominators import DenominatorName
 from .dynamics import (
     AdamODE,
     AugmentedNODE,
@@ -18,7 +20,9 @@ from .dynamics import (
     NeuralODE,
     SecondOrderODE,
 )
+from .dynamics.adamnode import AdjointForm
 from .dynamics.anode import augment as with_zeros
+from .dynamics.ghbnode import Saturation
 
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +50,7 @@ class NODE(Block):
         rtol: float = 1e-4,
         atol: float = 1e-4,
         method: str = "dopri5",
-        stepping: str = "shared",
+        stepping: Stepping = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
         compile: bool = False,
         sync_every: int = 1,
@@ -82,7 +86,7 @@ class ANODE(Block):
         rtol: float = 1e-4,
         atol: float = 1e-4,
         method: str = "dopri5",
-        stepping: str = "shared",
+        stepping: Stepping = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
         compile: bool = False,
         sync_every: int = 1,
@@ -123,7 +127,7 @@ class SONODE(Block):
         rtol: float = 1e-4,
         atol: float = 1e-4,
         method: str = "dopri5",
-        stepping: str = "shared",
+        stepping: Stepping = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
         compile: bool = False,
         sync_every: int = 1,
@@ -142,6 +146,8 @@ class SONODE(Block):
 
 class _HeavyBall(Block):
     """What both heavy balls have: a damping γ, and a state [h, m]."""
+
+    dynamics: HeavyBallODE | GeneralisedHeavyBallODE
 
     @property
     def gamma(self) -> Tensor:
@@ -176,7 +182,7 @@ class HBNODE(_HeavyBall):
         rtol: float = 1e-4,
         atol: float = 1e-4,
         method: str = "dopri5",
-        stepping: str = "shared",
+        stepping: Stepping = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
         compile: bool = False,
         sync_every: int = 1,
@@ -202,13 +208,13 @@ class GHBNODE(_HeavyBall):
         *,
         gamma: float = GAMMA,
         xi: float = XI,
-        activation: str = "tanh",
+        activation: Saturation = "tanh",
         learnable: bool = True,
         t: Sequence[float] = (0.0, 1.0),
         rtol: float = 1e-4,
         atol: float = 1e-4,
         method: str = "dopri5",
-        stepping: str = "shared",
+        stepping: Stepping = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
         compile: bool = False,
         sync_every: int = 1,
@@ -218,6 +224,8 @@ class GHBNODE(_HeavyBall):
         )
         settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
         super().__init__(dynamics, settings)
+
+    dynamics: GeneralisedHeavyBallODE
 
     @property
     def xi(self) -> Tensor:
@@ -250,14 +258,14 @@ class AdamNODE(Block):
         alpha: float = 0.0474,
         beta: float = 0.0474,
         eps: float = 1e-3,
-        denominator: str = "exact",
-        adjoint_form: str = "exact",
+        denominator: DenominatorName = "exact",
+        adjoint_form: AdjointForm = "exact",
         learnable: bool = True,
         t: Sequence[float] = (0.0, 1.0),
         rtol: float = 1e-4,
         atol: float = 1e-4,
         method: str = "dopri5",
-        stepping: str = "shared",
+        stepping: Stepping = "shared",
         gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
         compile: bool = False,
         sync_every: int = 1,
@@ -273,6 +281,8 @@ class AdamNODE(Block):
         )
         settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
         super().__init__(dynamics, settings)
+
+    dynamics: AdamODE
 
     @property
     def alpha(self) -> Tensor:
@@ -298,6 +308,8 @@ class AdamNODE(Block):
 class Model(nn.Module):
     """encoder(x) = o, start(x, o) = (h0, …), block = h(T), head(h(T)) = output."""
 
+    block: Any  # a `Block`, or what stands in for one: the identity, fixed steps
+
     def __init__(self, encoder: nn.Module, start: nn.Module, block: nn.Module, head: nn.Module):
         super().__init__()
         self.encoder, self.start, self.block, self.head = encoder, start, block, head
@@ -305,9 +317,11 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The head's output for a batch x, [B, C, H, W]."""
         start: dict[str, Any] = self.start(x, self.encoder(x))
-        return self.head(self.block(**start))
+        output: Tensor = self.head(self.block(**start))
+        return output
 
     @property
     def last_stats(self) -> LastSolve | None:
         """What the block's last solve cost."""
-        return self.block.last_stats
+        spent: LastSolve | None = self.block.last_stats
+        return spent

@@ -141,7 +141,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
         try:
             width = _with_fewer_channels(settings, fewer) if fewer else {}
             count = functools.partial(parameters, model, task, **{**overrides, **width})
-            hidden = _nearest_width(lambda n, count=count: count(hidden=n), target, 1)
+            hidden = _nearest_width(functools.partial(_of_width, count), target, 1)
         except ArgumentError:  # so few channels do not fit the task
             continue
         width = {**width, "hidden": hidden}
@@ -159,6 +159,10 @@ def _with_fewer_channels(settings: dict[str, Any], fewer: int) -> dict[str, int]
             raise ArgumentError("nothing would be left to append")
         width["augment"] = settings["augment"] - fewer
     return width
+
+
+def _of_width(count: Callable[..., int], n: int) -> int:
+    return count(hidden=n)
 
 
 def _nearest_width(count: Callable[[int], int], target: int, least: int) -> int:

@@ -177,7 +177,7 @@ class SampleSolve:
         rounds = self.output.count(step)
         crossing = None if self.events is None else self.events.crossing(step)
         self._advance(step, rejected, bad)
-        if crossing is not None:
+        if self.events is not None and crossing is not None:
             r.mark(self.events.ends(crossing), Status.EVENT)
         fired = rounds * 0 if crossing is None else crossing.sum()
         inside = self.output.inside.sum()
@@ -202,7 +202,7 @@ class SampleSolve:
             self._clean(step)
         if any_inside or any_fired or self.keep:
             self._ensure_dense(step, crossing)
-        if crossing is not None:
+        if self.events is not None and crossing is not None:
             if any_fired:
                 step.until = self.events.locate(step, crossing, self.numeric)
                 self.output.limit(step.until)

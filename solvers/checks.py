@@ -153,12 +153,15 @@ def check_tolerance(
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # numpy's floats too
         raise ArgumentTypeError(f"{name}={value!r} must be a number, a tensor, or one number a member.")
-    if not (0 < value < math.inf) and not (zero and value == 0):
+    number = float(value)
+    if not (0 < number < math.inf) and not (zero and number == 0):
         raise ArgumentError(f"{name}={value!r} must be positive and finite, such as 1e-5.")
-    return float(value)
+    return number
 
 
-def _by_member(value: tuple | list, name: str, z: Tensor, layout: Layout, zero: bool) -> Tensor:
+def _by_member(
+    value: tuple[Any, ...] | list[Any], name: str, z: Tensor, layout: Layout, zero: bool
+) -> Tensor:
     """One tolerance for each leaf, laid out as the state is."""
     if layout.single:
         # Blocks of a [K, …] state, or a plain list of numbers along axis 0.
@@ -192,7 +195,7 @@ def check_resolution(rtol: float | Tensor, name: str, dtype: torch.dtype) -> Non
 
 def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
     """A positive, finite number."""
-    kinds = numbers.Integral if integer else numbers.Real
+    kinds: Any = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ArgumentTypeError(f"{name}={value!r} must be {'an integer' if integer else 'a number'}.")
     if not (0 < value < math.inf):

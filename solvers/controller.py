@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from .errors import ArgumentError
 
@@ -74,14 +76,15 @@ class PID:
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
         # A ratio near 0 (a step cut short) says nothing about the next error.
         e1, e2 = max(e1, 1e-4), max(e2, 1e-4)
-        factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        factor: float = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
         return min(max(factor, self.accept_factor_min), top)
 
     def factor_rejected(self, e0: float, order: int) -> float:
         """dt_new/dt after a rejected step: classical, or factor_min where e0 is no number."""
         if not math.isfinite(e0):
             return self.factor_min
-        return min(max(self.safety * e0 ** (-1.0 / order), self.factor_min), self.safety)
+        factor: float = self.safety * e0 ** (-1.0 / order)
+        return min(max(factor, self.factor_min), self.safety)
 
     def factors_accepted(
         self, e0: Tensor, e1: Tensor, e2: Tensor, order: int, after_rejection: Tensor
@@ -99,14 +102,30 @@ class PID:
         return torch.where(torch.isfinite(e0), factor, self.factor_min)
 
 
-def I(**options: float) -> PID:  # noqa: E743
+class Choices(TypedDict, total=False):
+    """The fields of `PID`, each of which a preset lets one choose."""
+
+    pcoeff: float
+    icoeff: float
+    dcoeff: float
+    safety: float
+    factor_min: float
+    factor_max: float
+    dt_min: float
+    dt_max: float
+    force_dt_min: bool
+    accept_factor_min: float
+    regrow: bool
+
+
+def I(**options: Unpack[Choices]) -> PID:  # noqa: E743
     """The classical (integral) controller. Source: HNW I, II.4, Eq. (4.13)."""
-    return PID(**{"pcoeff": 0.0, "icoeff": 1.0, "dcoeff": 0.0, **options})
+    return dataclasses.replace(PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0), **options)
 
 
-def PI(**options: float) -> PID:
+def PI(**options: Unpack[Choices]) -> PID:
     """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65). Source: HNW II, IV.2."""
-    return PID(**{"pcoeff": 0.2, "icoeff": 0.65, "dcoeff": 0.0, **options})
+    return dataclasses.replace(PID(pcoeff=0.2, icoeff=0.65, dcoeff=0.0), **options)
 
 
 def _filter(beta1: float, beta2: float, beta3: float = 0.0) -> PID:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Event:
 
     fn: Callable[[Tensor, Any], Tensor]
     terminal: bool = True
-    direction: int = 0
+    direction: Literal[-1, 0, 1] = 0
 
     def __post_init__(self) -> None:
         if not callable(self.fn):

@@ -29,13 +29,13 @@ class Autocast:
         self.enabled = torch.is_autocast_enabled(kind)
         self.dtype = torch.get_autocast_dtype(kind) if self.enabled else None
 
-    def inside(self) -> contextlib.AbstractContextManager:
+    def inside(self) -> contextlib.AbstractContextManager[Any]:
         """For calls of func."""
         if not self.enabled:
             return contextlib.nullcontext()
         return torch.autocast(self.kind, dtype=self.dtype)
 
-    def outside(self) -> contextlib.AbstractContextManager:
+    def outside(self) -> contextlib.AbstractContextManager[Any]:
         """For the engine's arithmetic."""
         if not self.enabled:
             return contextlib.nullcontext()

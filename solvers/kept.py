@@ -40,7 +40,8 @@ class Recipe:
 
     def whole(self, time: Tensor, state: Tensor, lean: list[Tensor]) -> Any:
         """What the field saved, from the time, the stage's state and the leaves kept."""
-        kept, leaves = iter(lean), []
+        kept = iter(lean)
+        leaves: list[Any] = []  # traced: dynamo does not know list[Any]()
         for kind, value in self.parts:
             if kind == "time":
                 leaves.append(time)

@@ -10,12 +10,19 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence, Set
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from .controller import PID
 from .status import Status
+
+# Both are a tensor, [B], in per-sample stepping.
+Count = TypeVar("Count", bound="int | Tensor", default=Any)
+Length = TypeVar("Length", bound="float | Tensor", default=Any)
+_ZERO: Any = 0  # where a count of either type begins
+_NOT_YET: Any = math.nan
 
 
 class Attempt(Protocol):
@@ -39,7 +46,7 @@ class Stepper(Protocol):
 
 
 @dataclasses.dataclass
-class Stats:
+class Stats(Generic[Count, Length]):
     """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
 
     nfe: every call of func, the first step's probe included; a batched call counts once (per sample:
@@ -54,22 +61,22 @@ class Stats:
     between the state solved backwards and the stored one.
     """
 
-    nfe: int | Tensor = 0
-    n_accepted: int | Tensor = 0
-    n_rejected: int | Tensor = 0
-    dt_first: float | Tensor = math.nan
-    dt_last: float | Tensor = math.nan
+    nfe: Count = _ZERO
+    n_accepted: Count = _ZERO
+    n_rejected: Count = _ZERO
+    dt_first: Length = _NOT_YET
+    dt_last: Length = _NOT_YET
     n_calls: int = 0
     nfe_backward: int = 0
     nfe_recomputed: int = 0
-    n_accepted_backward: int = 0
-    n_rejected_backward: int = 0
+    n_accepted_backward: Count = _ZERO
+    n_rejected_backward: Count = _ZERO
     reconstruction_error: float = math.nan
 
     @property
-    def n_steps(self) -> int | Tensor:
+    def n_steps(self) -> Count:
         """Attempts: accepted and rejected."""
-        return self.n_accepted + self.n_rejected
+        return self.n_accepted + self.n_rejected  # type: ignore[operator, return-value]  # of one type
 
 
 @dataclasses.dataclass(frozen=True)

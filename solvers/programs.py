@@ -13,7 +13,7 @@ import itertools
 import types
 import warnings
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def _inductor(graph: Any, inputs: Any) -> Any:
     from torch._inductor.compile_fx import compile_fx
     from torch._inductor.decomposition import select_decomp_table
 
-    own = {
+    own: dict[Any, Callable[..., Any]] = {
         torch.ops.aten.mm.default: _small_product,
         torch.ops.aten.addmm.default: _small_product_plus,
         torch.ops.aten.tanh.default: tanh_in_programs,
@@ -62,12 +62,12 @@ class Programs:
     notes: what is known of the owner for a key.  broken: a reason why nothing of it is compiled any more.
     """
 
-    _all = WeakIdKeyDictionary()
+    _all: ClassVar[Any] = WeakIdKeyDictionary()
 
     def __init__(self) -> None:
         self.known: dict[Hashable, Program | None] = {}
         self.notes: dict[Hashable, Any] = {}
-        self.traces: collections.Counter = collections.Counter()
+        self.traces: collections.Counter[Hashable] = collections.Counter()
         self.hooks: tuple[Any, ...] = ()
         self.changes, self.warned, self.broken = 0, False, False
 
@@ -94,10 +94,11 @@ class Programs:
         forgotten, and the next solve begins anew.
         """
         full = (key, self.hooks)
-        if self.broken or self.known.get(full, self) is None:
-            return None
         first = full not in self.known
-        program = self._compiled(make, full) if first else self.known[full]
+        program = None if first else self.known[full]
+        if self.broken or (program is None and not first):
+            return None
+        program = program or self._compiled(make, full)
         before = self.traces[full]
         try:
             found = program(*arguments)

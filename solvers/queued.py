@@ -25,7 +25,7 @@ from .order import regular
 from .programs import Programs, signature
 from .resident import Bounds, Clock, March, Rules, attempt
 from .status import Status
-from .step import Field, StageBuffer, StepResult, rk_step
+from .step import Evaluation, Field, StageBuffer, StepResult, rk_step
 from .stepper import RungeKuttaStepper, Step, stage_times
 from .tableau import Tableau
 
@@ -61,7 +61,7 @@ class QueuedStep(Step):
     has_saved: bool
 
     @property
-    def times(self) -> list[Tensor]:  # type: ignore[override]
+    def times(self) -> list[Tensor]:
         """Of the stages, 0-d."""
         return stage_times(self.t0, self.t1, self.tableau, self.y0)
 
@@ -91,8 +91,10 @@ class QueuedMarch:
     def __init__(self, stepper: RungeKuttaStepper, rules: Rules, queue: Queue, stats: Stats):
         assert stepper.tolerance is not None
         self.stepper, self.rules, self.queue, self.stats = stepper, rules, queue, stats
-        self.y, self.first = regular(stepper.y), None
-        self.chained, self.before = False, None
+        self.y = regular(stepper.y)
+        self.first: Evaluation | None = None
+        self.chained = False
+        self.before: Any = None
         self.rtol, self.atol = stepper.tolerance.tensors(self.y)
         self.owner = queue.owner
         self.programs = None if self.owner is None else Programs.of(self.owner)
@@ -107,8 +109,8 @@ class QueuedMarch:
         # In the first solve with a gradient func's parameters are looked for, uncompiled.
         key = ("begin", self.rules, self.queue.recorded, signature(self.y, self.rtol, self.atol))
         programs = self.programs
-        compiled = programs is not None and dt0 is None and not self.queue.keep_first
-        if compiled:
+        compiled = dt0 is None and not self.queue.keep_first
+        if programs is not None and compiled:
             arguments = (self.owner, self._on_device([t0, end]), self.y, self.rtol, self.atol)
             make = functools.partial(begin_program, self.rules, self.queue.calls)
             if programs.has(key) and key in programs.notes:
@@ -127,6 +129,7 @@ class QueuedMarch:
             dt0 = min(dt0, self.rules.controller.dt_max)
             clock = self._on_device([t0, dt0, 1.0, 1.0] + [0.0] * (len(Clock) - 4))
             if programs is not None:
+                assert stepper.first_time is not None
                 self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)
                 if compiled and not programs.has(key):
                     with torch.no_grad():
@@ -259,6 +262,7 @@ class QueuedMarch:
 
     def _single(self, bounds: Bounds, clock: Tensor) -> Any:
         """One attempt as one compiled call."""
+        assert self.programs is not None
         recipe = self.recipe
         key = (
             "attempt",
@@ -282,6 +286,7 @@ class QueuedMarch:
 
     def _looped(self, bounds: Bounds, clock: Tensor, room: int) -> Any:
         """Up to `room` attempts in one compiled call, the loop in the graph."""
+        assert self.programs is not None
         key = ("loop", self.rules, signature(self.y, self.rtol, self.atol), self.queue.sync_every)
         make = functools.partial(loop_program, self.rules, self.queue.calls)
         if not loops_in_graph(self.y):
@@ -309,7 +314,7 @@ class QueuedMarch:
         self.stats.nfe += self.rules.tableau.n_stages - 1
 
 
-class _Saved(list):
+class _Saved(list[Any]):
     """A step's saved list; its first entry comes from the step before, as that of `KeptStages`."""
 
     def begin(self, first: Any) -> None:

@@ -123,6 +123,7 @@ class SampleMarch:
 
     def _compiled(self) -> tuple[SampleClock, Tensor] | None:
         """The same in one compiled call, and how many were made; None, from now on, where it cannot be."""
+        assert self.programs is not None
         solve, n = self.solve, self.queue.sync_every
         rtol, atol = solve.tolerance.tensors(solve.y)
         clock, y = self._clock(), solve.y

@@ -102,10 +102,10 @@ class Rows:
         direction = torch.where(end < t0, -one, one)
         # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
         ratios = (one, one.clone())
-        flags = (torch.zeros_like(index, dtype=torch.bool) for _ in range(2))
+        rejected, bad = (torch.zeros_like(index, dtype=torch.bool) for _ in range(2))
         status = torch.full_like(index, int(Status.RUNNING), dtype=torch.int8)
-        counts = (torch.zeros_like(index) for _ in range(3))
-        return cls(index, t0, end, direction, torch.zeros_like(t0), *ratios, *flags, status, *counts)
+        counts = [torch.zeros_like(index) for _ in range(3)]
+        return cls(index, t0, end, direction, torch.zeros_like(t0), *ratios, rejected, bad, status, *counts)
 
     def _fields(self) -> list[str]:
         return [f.name for f in dataclasses.fields(self)]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from .errors import ArgumentError, ArgumentTypeError
-from .loop import Stats
+from .loop import Count, Length, Stats
 from .status import Status
 from .trace import TraceRow
+
+State = TypeVar("State", default=Any)  # y0's type: a tensor or a pytree of such
+Ending = TypeVar("Ending", bound="Status | Tensor", default=Any)
 
 # t (any shape), whether each sample has its own times → values or derivatives in y0's structure
 Query = Callable[[Tensor, bool], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Solution:
+class Solution(Generic[State, Ending, Count, Length]):
     """The solution of an initial value problem.
 
     t: [T], the times of y (per-sample times: [T, B]).  y: [T, *y0.shape], or a pytree of such in y0's
@@ -30,29 +34,31 @@ class Solution:
     """
 
     t: Tensor
-    y: Any
-    status: Status | Tensor
-    stats: Stats
+    y: State
+    status: Ending
+    stats: Stats[Count, Length]
     t_events: list[Any] = dataclasses.field(default_factory=list)
     y_events: list[Any] = dataclasses.field(default_factory=list)
     trace: list[TraceRow] | None = None
     _value: Query | None = dataclasses.field(default=None, repr=False)
     _derivative: Query | None = dataclasses.field(default=None, repr=False)
 
-    def __call__(self, t: Tensor, per_sample: bool = False) -> Any:
+    def __call__(self, t: Tensor, per_sample: bool = False) -> State:
         """y at any t inside the solve, [*t.shape, *y0.shape]; needs ``dense=True``.
 
         per_sample: t.shape[-1] is B and asks each sample for its own times: [*t.shape, *S].
         Raises ArgumentError for a time outside the solve.
         """
-        return self._ask(self._value, t, per_sample)
+        found: State = self._ask(self._value, t, per_sample)
+        return found
 
-    def derivative(self, t: Tensor, per_sample: bool = False) -> Any:
+    def derivative(self, t: Tensor, per_sample: bool = False) -> State:
         """dy/dt of the dense output at any t, shaped as `__call__`'s result.
 
         Differentiable with gradient=Direct() only; otherwise detached.
         """
-        return self._ask(self._derivative, t, per_sample)
+        found: State = self._ask(self._derivative, t, per_sample)
+        return found
 
     @staticmethod
     def _ask(query: Query | None, t: Tensor, per_sample: bool) -> Any:

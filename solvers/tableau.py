@@ -199,12 +199,13 @@ class Tableau:
 
     def errors(self) -> tuple[Row, ...]:
         """Weights of the error estimates (b − b̂), each padded to n_stages; one or two of them."""
-        n, found = self.n_stages, []
+        n = self.n_stages
+        found: list[Row] = []
         for b_hat in (self.b_hat, self.b_hat_2):
             if b_hat is not None:
                 pad = [Fraction(0)] * n
-                b, b_hat = [*self.b, *pad][:n], [*b_hat, *pad][:n]
-                found.append(tuple(x - y for x, y in zip(b, b_hat, strict=True)))
+                padded = zip([*self.b, *pad][:n], [*b_hat, *pad][:n], strict=True)
+                found.append(tuple(x - y for x, y in padded))
         return tuple(found)
 
     def numeric(self, dtype: torch.dtype, device: torch.device) -> Numeric:

@@ -150,3 +150,10 @@ def test_a_float32_state_is_rounded_once_a_step_and_not_once_a_stage():
     listed = adamode.odeint(swing, y0.requires_grad_(), t, method="rk4", options={"step_size": 0.01})[-1]
     for y in (buffered, listed.detach()):  # 1.4e-6 where each stage was added to the state
         assert (y.double() - exact).abs().max() < 9e-7
+
+
+@pytest.mark.parametrize("name", ["safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps"])
+def test_an_option_that_is_none_and_has_no_such_meaning_is_refused_by_name(name):
+    with pytest.raises(adamode.ArgumentTypeError, match=rf"options\['{name}'\]=None must be a number"):
+        solved(options={name: None})
+    assert torch.equal(solved(options={"first_step": None}), solved())  # here it has one

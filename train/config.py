@@ -79,6 +79,7 @@ RECIPES: dict[str, Recipe] = {
 ANY_DATA = Recipe(epochs=50, batch_size=64, lr=1e-2, schedule="cosine", clip=1.0)
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping")
+_TO_FILL_IN: Any = None  # an object once made has none of these, so its fields are not optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,22 +121,22 @@ class TrainConfig:
     model: str = "adamnode"
     dataset: str = "digits"
     block: str = "ode"
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    schedule: str | None = None
-    clip: float | None = None
-    rtol: float | None = None
-    atol: float | None = None
-    method: str | None = None
-    stepping: str | None = None
+    epochs: int = _TO_FILL_IN
+    batch_size: int = _TO_FILL_IN
+    lr: float = _TO_FILL_IN
+    schedule: str = _TO_FILL_IN
+    clip: float = _TO_FILL_IN
+    rtol: float = _TO_FILL_IN
+    atol: float = _TO_FILL_IN
+    method: str = _TO_FILL_IN
+    stepping: str = _TO_FILL_IN
     gradient: str = "discrete"  # exact for the steps taken, and the fastest measured
     compile: bool = False  # compiling takes longer than a short run
     sync_every: int = 1
     hand_on_dt: bool = False  # a batch's numbers would depend on the batch before
-    denominator: str | None = None
-    hidden: int | None = None
-    channels: int | None = None
+    denominator: str = _TO_FILL_IN
+    hidden: int = _TO_FILL_IN
+    channels: int = _TO_FILL_IN
     match_parameters: int = 0
     patience: int = 0
     accumulate: int = 1
@@ -158,7 +159,7 @@ class TrainConfig:
     test_size: int = 0
     window: int = 0
     given: int = 0
-    name: str | None = None
+    name: str = _TO_FILL_IN
     output_dir: str = "runs"
 
     def __post_init__(self) -> None:

@@ -87,13 +87,14 @@ class Ranks:
         if device.type == "cuda":
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
-        store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        c10d: Any = dist  # its own types leave out what follows
+        store, _, _ = next(c10d.rendezvous("env://", timeout=PATIENCE))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
             # On one node torchrun's store outlives a restart (torch 2.14), and gloo would find the
             # addresses of processes that are dead. Agents of several nodes count restarts each for
             # itself, and make a new store.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = dist.PrefixStore(f"attempt-{attempt}", store)
+            store = c10d.PrefixStore(f"attempt-{attempt}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         return cls(rank, world, device, _ours=True)
 

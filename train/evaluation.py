@@ -193,7 +193,8 @@ def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(path) as opened:
+                picture: Image.Image = opened
                 if "A" in picture.getbands() or "transparency" in picture.info:
                     rgba = picture.convert("RGBA")
                     picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)

@@ -129,7 +129,8 @@ def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> St
         # Two coarse solutions can be equally wrong: they say nothing below four steps.
         settled = before is not None and n > 4 and _largest(output - before) <= bound / 2
         if steps is not None or difference <= bound or settled:
-            evaluations = (fixed.block if isinstance(model, Model) else fixed).steps.evaluations
+            solved: Any = fixed.block if isinstance(model, Model) else fixed
+            evaluations = solved.steps.evaluations
             return Steps(n, evaluations, difference, bound, settled, len(x))
         if n >= MOST_STEPS:
             raise ArgumentError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +66,12 @@ class Objective:
         error = (output.detach().double() - target.double()).reshape(len(target), -1)
         return error.square().mean(1).sum()
 
-    def better(self, row: dict[str, float], best: dict[str, float]) -> bool:
+    def better(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
         """Whether an epoch's validation beats the best so far: by quality, then by the lower loss."""
         return merit(row) > merit(best)
 
 
-def merit(row: dict[str, float]) -> tuple[float, float]:
+def merit(row: dict[str, Any]) -> tuple[float, float]:
     """What an epoch's validation is worth, to be compared: its accuracy or error, then its loss."""
     quality = row["val_accuracy"] if "val_accuracy" in row else -row["val_rmse"]
     return quality, -row["val_loss"]

@@ -114,6 +114,7 @@ class Position:
         self, test: EpochSums, model: nn.Module, objective: Objective, more: Mapping[str, EpochSums]
     ) -> None:
         """Fills ``final`` from the test pass of the best weights; ``more`` are those of further sets."""
+        assert self.best is not None  # the first epoch is the best so far
         quality = objective.measure(test)
         accuracy = quality if objective.quality == "accuracy" else None
         forward, backward = test.mean("nfe_forward"), self.history[-1]["nfe_backward"]
@@ -131,6 +132,7 @@ class Position:
 
     def result(self, folder: RunFolder, *, trained: bool) -> TrainResult:
         """The result of a finished run."""
+        assert self.final is not None
         values = {"test_accuracy": None, "test_rmse": None, **self.final}
         return TrainResult(folder.path, tuple(self.history), **values, trained=trained)
 

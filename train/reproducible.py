@@ -26,7 +26,8 @@ def seed_everything(seed: int) -> None:
 
 def rng_state() -> dict[str, Any]:
     """The states of the global generators, in types that ``weights_only`` loading accepts."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    legacy: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = legacy
     words = torch.from_numpy(keys.astype(np.int64))
     return {
         "python": random.getstate(),
@@ -63,7 +64,7 @@ def versions() -> dict[str, str]:
         "platform": sys.platform,
         "machine": platform.machine(),
     }
-    packages = {}
+    packages: dict[str, Any] = {}
     for package in metadata.distributions():
         name = package.metadata["Name"] if package.metadata is not None else None
         if name:  # a damaged installation has none

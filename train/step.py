@@ -10,19 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from ..models.block import SolveSettings
 from ..solvers.errors import AdamodeError, ReconstructionError, SolverError, TrainingError
 from ..solvers.status import Status
+from .data.splits import Examples
 from .distributed import Ranks
 from .metrics import EpochSums, last_stats, solve_counts
 from .objective import Objective
 
 CANNOT_BE_SOLVED = (SolverError, ReconstructionError)
-
-
-Examples = Dataset[tuple[Tensor, Tensor]]
 
 
 class SamplesFailed(TrainingError):
@@ -84,7 +81,7 @@ def _full_precision(
 @contextlib.contextmanager
 def solving_with(model: nn.Module, **changes: Any) -> Iterator[None]:
     """The model's block solves with other `SolveSettings` inside; a model without a block as ever."""
-    block = getattr(model, "block", None)
+    block: Any = getattr(model, "block", None)
     own = getattr(block, "settings", None)
     if not isinstance(own, SolveSettings):
         yield
@@ -165,7 +162,7 @@ def norms_of_state(model: nn.Module, x: Tensor) -> str:
 
     For a message about a step that failed: whatever goes wrong here is part of the sentence.
     """
-    block = getattr(model, "block", None)
+    block: Any = getattr(model, "block", None)
     if not hasattr(block, "trajectory") or not hasattr(block, "settings"):
         return ""
     with torch.no_grad(), start_seen(block) as seen, contextlib.suppress(AdamodeError):

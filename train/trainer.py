@@ -17,6 +17,7 @@ from .build import build_for_training
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import DataSet, load_data
+from .data.splits import Examples
 from .device import checked_device
 from .distributed import Ranks, own_device, refuse_batch_statistics, restarted
 from .interrupt import Interrupted, StopRequest
@@ -29,7 +30,6 @@ from .runs import RunFolder
 from .schedule import step_size
 from .step import (
     CANNOT_BE_SOLVED,
-    Examples,
     SamplesFailed,
     agree,
     choose_augmentation,
@@ -126,7 +126,7 @@ class Trainer:
             self.position.final = None  # a finished run may be made longer
             self.ranks.first(lambda: self.folder.create(self.config))
         elif self.position.final is not None:
-            self.model.load_state_dict(self.position.best["model"])
+            self.model.load_state_dict(self._best_weights())
         # A kill may have come between the checkpoint and the files that are written from it.
         self._write_metrics()
         self._write_best()
@@ -183,13 +183,19 @@ class Trainer:
                     writer.epoch(position.history[-1])
                 self._hand_out()
             tested = copy.deepcopy(self.model)
-            tested.load_state_dict(position.best["model"])
+            tested.load_state_dict(self._best_weights())
             with solving_with(tested, compile=False):  # one pass does not repay it
                 more = {name: self._evaluate(tested, part, stop) for name, part in data.more_tests.items()}
                 position.finish(self._evaluate(tested, data.test, stop), tested, self.objective, more)
             self._save()  # with the last weights, so that a longer run can go on from them
             self._write_metrics()
             self.model = tested
+
+    def _best_weights(self) -> dict[str, Any]:
+        best = self.position.best
+        assert best is not None  # the first epoch is the best so far
+        weights: dict[str, Any] = best["model"]
+        return weights
 
     def _hand_out(self) -> None:
         if self._on_epoch is not None and self.ranks.rank == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,7 +147,11 @@ def _inspect(
 
     if not quiet:
         typer.echo(f"{problem.name}: {problem.equation}\n{problem.source}\n")
-    studies = [watch(m, lambda f, m=m: study(problem, m, settings, f)) for m in methods]
+
+    def studied(method: str) -> Any:
+        return watch(method, lambda f: study(problem, method, settings, f))
+
+    studies = [studied(m) for m in methods]
     for one in studies if rows else ():
         typer.echo(f"{one.method}\n{attempts_table(one.rows, rows)}\n")
     written = write_traces(folder, studies)  # now: a reference may last, and a user may not want to wait
@@ -158,7 +163,8 @@ def _inspect(
     rungs = []
     if work_precision and reference is not None:
         for m in methods:
-            rungs += watch(f"{m}, ladder", lambda f, m=m: ladder(problem, m, reference, settings, f))
+            climbed = functools.partial(ladder, problem, m, reference, settings)
+            rungs += watch(f"{m}, ladder", climbed)
     if not quiet and rungs:
         typer.echo(f"{ladder_table(rungs)}\n")
     elif not quiet and work_precision:

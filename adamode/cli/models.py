@@ -95,8 +95,9 @@ def _paths(task: str | None, model: str | None, match_parameters: int | None) ->
     for each in tasks() if task is None else (task,):
         for name in names() if model is None else (model,):
             with torch.device("meta"):
-                dynamics = create(name, each).block.dynamics
-            rows.append({"model": name, "task": each, **dataclasses.asdict(explain(dynamics))})
+                model_of: Any = create(name, each)
+            told = explain(model_of.block.dynamics)
+            rows.append({"model": name, "task": each, **dataclasses.asdict(told)})
     return rows
 
 

@@ -29,8 +29,10 @@ class Setting:
 
     def parameter(self) -> inspect.Parameter:
         """A keyword of a command, None (False for a switch) where it is not given."""
+        kind: Any = bool
+        value: bool | None = False
         if self.kind is bool:
-            option, kind, value = typer.Option(self.flag, help=self.help), bool, False
+            option = typer.Option(self.flag, help=self.help)
         else:
             option = typer.Option(help=self.help, show_default=self.default or False)
             kind, value = self.kind | None, None

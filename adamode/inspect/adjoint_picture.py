@@ -106,10 +106,10 @@ def _rebuilt(axis: Any, studies: Sequence[AdjointStudy]) -> None:
         own = {**look, "markersize": 3 if len(t) < 150 else 0}
         axis.plot(*_positive(t, columns[name]), label=label, **own)
     lost = study.way.given_up
-    for name, look in zip(names, LOOKS, strict=False) if lost is not None else ():
-        faint = {"color": look["color"], "linewidth": 0.9, "alpha": 0.45}
-        axis.plot(*_positive(lost.t.tolist(), norms_by_column(lost)[name]), **faint)
     if lost is not None:
+        for name, look in zip(names, LOOKS, strict=False):
+            faint = {"color": look["color"], "linewidth": 0.9, "alpha": 0.45}
+            axis.plot(*_positive(lost.t.tolist(), norms_by_column(lost)[name]), **faint)
         axis.plot([], [], color="0.3", linewidth=0.9, alpha=0.45, label="the walk given up")
     rtol, atol = study.arguments["rtol"], study.arguments["atol"]
     sizes = [columns[name.replace("off", "state")] for name in names]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.dynamics import Dynamics, named_blocks
-from ..models.denominators import get_denominator
+from ..models.denominators import DenominatorName, get_denominator
 from ..models.dynamics import (
     AdamODE,
     AugmentedNODE,
@@ -94,7 +94,7 @@ def _square(seed: int) -> MLP:
     return _field(seed, DIM, DIM)
 
 
-_Make = Callable[[int, str], nn.Module]
+_Make = Callable[[int, DenominatorName], Any]
 # Each from a seed and a denominator, which AdamODE alone has; and its equation.
 _MODELS: dict[str, tuple[_Make, str]] = {
     "node": (lambda seed, _: NeuralODE(_square(seed)), "h' = f(t, h)"),
@@ -128,8 +128,7 @@ def model_problem(name: str, seed: int = 0, denominator: str = "exact") -> Adjoi
     if name not in _MODELS:
         raise ArgumentError(f"model {name!r} is not known: {nearest(name, _MODELS)}")
     make, equation = _MODELS[name]
-    get_denominator(denominator)
-    dynamics = make(seed, denominator).double()
+    dynamics = make(seed, get_denominator(denominator).name).double()
     generator = torch.Generator().manual_seed(seed + 1)
     z0 = torch.randn(len(dynamics.blocks), BATCH, DIM, generator=generator, dtype=torch.float64)
     if name == "anode":

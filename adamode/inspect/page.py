@@ -37,7 +37,8 @@ def write_page(
     """The pictures and summary.json; each written aside and renamed. Returns the paths."""
     name = studies[0].problem.name
     wide = 12 if len(studies[0].problem.y0) > 1 else 8
-    pictures = {"solution": (partial(draw_solution, studies=studies, reference=reference), (wide, 3.6))}
+    pictures: dict[str, tuple[partial[None], tuple[float, float]]] = {}
+    pictures["solution"] = (partial(draw_solution, studies=studies, reference=reference), (wide, 3.6))
     for study in studies:
         pictures[f"steps-{study.method}"] = (partial(draw_steps, study=study), (8, 6))
         found = spectrum(study)

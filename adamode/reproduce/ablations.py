@@ -13,6 +13,7 @@ those of the seed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,7 +140,7 @@ def compute(settings: AblationSettings, work: Work) -> Outcome:
             findings.append(f"{variant.title}: not trained yet.")
             continue
         try:
-            history = work.part(part, lambda variant=variant: _trained(variant, settings, work))
+            history = work.part(part, functools.partial(_trained, variant, settings, work))
         except TrainingError as error:  # no finished piece: the next call goes on with it
             findings.append(f"{variant.title}: {error}")
             history = _history_of(config_of(variant, settings, work))
@@ -301,9 +302,9 @@ def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
         ("test accuracy over evaluations", "NFE forward + backward of a batch, summed over the epochs"),
         ("test accuracy over time", "seconds of training so far"),
     )
-    for axis, (title, x) in zip(axes.flat, labels, strict=True):
+    for axis, (title, below) in zip(axes.flat, labels, strict=True):
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel(x)
+        axis.set_xlabel(below)
     for axis in axes[0]:
         whole_numbers(axis)
     images = (

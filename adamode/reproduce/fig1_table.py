@@ -84,7 +84,9 @@ def _less(a: float | None, b: float | None) -> bool:
 
 def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
     """Rows and maps from what the parts computed, by part name."""
-    rows, rivals, variants = [], [], {"gamma": [], "rates": [], "eps": [], "quarters": []}
+    rows: list[Any] = []
+    rivals: list[Any] = []
+    variants: dict[str, list[Any]] = {"gamma": [], "rates": [], "eps": [], "quarters": []}
     curves, ways, reference, printed = {}, {}, {}, {}
     for name in FUNCTIONS:
         groups, cost = found[name]["rows"], found[f"{name}-cost"]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.denominators import DenominatorName
 from ..train.data import DataOptions, load_data
 from ..train.data.sequences import recordings_of
 from .fig3_claims import findings, judge
@@ -44,7 +45,7 @@ class Fig3Settings:
     tol: float = 1e-7
     max_steps: int = 100_000
     # Paper: the exact one. Code: softplus here and for MNIST, sigmoid for CIFAR-10.
-    denominators: tuple[str, ...] = ("exact", "softplus", "sigmoid")
+    denominators: tuple[DenominatorName, ...] = ("exact", "softplus", "sigmoid")
     # Code: 1−α, 1−β = sigmoid(−5), sigmoid(5) here and for MNIST ("silverbox"), both sigmoid(3) for CIFAR-10.
     rates: tuple[str, ...] = ("silverbox", "cifar10")
     # The trained models. Paper: trained, but neither loss nor horizon nor schedule. Code: none for this
@@ -85,14 +86,15 @@ def compute(settings: Fig3Settings, work: Work) -> Outcome:
     recording = work.part("recording", lambda: _recording(settings, work.allowed.data_dir))
     u, y = (torch.tensor(recording[name], dtype=torch.float64) for name in ("u", "y"))
     drawn = functools.cache(lambda: _drawn(settings))
-    records = {
-        case.name: work.part(case.name, lambda case=case: _grown(case, settings, drawn(), u, y))
-        for case in cases(settings)
-    }
-    trained = {
-        model: work.part(f"trained-{model}", lambda model=model: _trained(model, settings, u, y))
-        for model in MODELS
-    }
+
+    def grown(case: Case) -> Any:
+        return work.part(case.name, lambda: _grown(case, settings, drawn(), u, y))
+
+    def trained_one(model: str) -> Any:
+        return work.part(f"trained-{model}", lambda: _trained(model, settings, u, y))
+
+    records = {case.name: grown(case) for case in cases(settings)}
+    trained = {model: trained_one(model) for model in MODELS}
     norms = {case.name: _said(case, records[case.name], settings.inits) for case in cases(settings)}
     ratios = {
         name: {

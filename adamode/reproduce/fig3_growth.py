@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.solve import solve
+from ..models.denominators import DenominatorName
 from ..models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
 from ..models.dynamics.anode import augment
 from ..models.fields.driven import Driven, Signal
@@ -43,7 +44,7 @@ class Case:
 
     model: str
     input: str = "code"
-    denominator: str = "softplus"
+    denominator: DenominatorName = "softplus"
     rates: str = "silverbox"
     change: str = ""
 

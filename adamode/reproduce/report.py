@@ -14,9 +14,10 @@ from ..solvers.errors import CheckpointError
 from ..train.write_aside import write_aside
 from .catalogue import ALL, FIGURES, load
 from .figure import FAILS, HOLDS, IN_PART, UNTOLD, VERDICTS, Claim, Figure
-from .result import RESULT, Result, read_picture, read_result
+from .result import Result, read_picture, read_result
 from .summary import markdown
 from .training import duration
+from .work import RESULT
 
 PAGE = Path("report") / "index.html"
 _FOLDED_FROM = 13  # rows; shorter tables are shown at once

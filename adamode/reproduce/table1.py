@@ -204,7 +204,7 @@ def evaluated(run: Run, settings: Table1Settings, work: Work) -> dict[str, float
     """MiB of the state z at the block's start, and of one evaluation of f(t, z) with its VJP, alone."""
     loaded, data = loaded_again(run, work)
     x, _ = next(first_batches(loaded, data, settings.batch_size))
-    block = loaded.model.block
+    block: Any = loaded.model.block
     with torch.no_grad(), start_seen(block) as start, solving_with(loaded.model, rtol=0.1, atol=0.1):
         loaded.model(x)
     z = block.state(**{"h0" if name == "h0" else name.rstrip("0"): value for name, value in start.items()})

@@ -245,7 +245,8 @@ def printed_error(form: str, seeds: Iterable[int], device: str = "cpu") -> Print
     for seed in seeds:
         instance = Instance(Variant("adamnode", "exact"), seed, device=device)
         dynamics, problem = instance.problem(rtol=LOOSE, atol=LOOSE)
-        exact = torch.stack(problem.gradient(Discrete())[:3])
+        right: list[Any] = problem.gradient(Discrete())
+        exact = torch.stack(right[:3])
         found = torch.stack(_gradient(dynamics, problem, "discrete", form)[:3])
         whole.append(((found - exact).norm() / exact.norm()).item())
         h_block.append(((found[0] - exact[0]).norm() / exact[0].norm()).item())

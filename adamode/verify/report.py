@@ -41,7 +41,7 @@ class Report:
             lines += ["", self.taylor.sentence()]
         if self.gaps:
             lines += ["", "Largest difference to the discrete gradient, as rtol = atol falls:"]
-            rows = [("tolerance", "interpolating", "backsolve")]
+            rows: list[tuple[str, ...]] = [("tolerance", "interpolating", "backsolve")]
             rows += [(f"{g.tolerance:.0e}", *map(_gap, (g.interpolating, g.backsolve))) for g in self.gaps]
             lines += aligned(rows)
         failures = [failure_text(row) for row in self.rows if row.ok is False]

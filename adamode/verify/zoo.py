@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.verify_solve import GradientProblem
-from ..models.denominators import DENOMINATORS
+from ..models.denominators import DENOMINATORS, DenominatorName
 from ..models.dynamics import (
     AdamODE,
     AugmentedNODE,
@@ -20,12 +20,13 @@ from ..models.dynamics import (
     SecondOrderODE,
 )
 from ..models.dynamics.anode import augment
+from ..models.dynamics.ghbnode import SATURATIONS, Saturation
 from ..models.fields import MLP, AutogradField, Conv
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError
 
 MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
-ACTIVATIONS = ("tanh", "hardtanh")  # of GHBNODE
+ACTIVATIONS = SATURATIONS  # of GHBNODE
 FIELDS = ("mlp", "conv", "autograd", "affine")
 BLOCKS = {"node": 1, "anode": 1, "sonode": 2, "hbnode": 2, "ghbnode": 2, "adamnode": 3}
 BATCH, AUGMENTED = 2, 2
@@ -37,8 +38,8 @@ class Variant:
     """A model with the choice it has: AdamNODE's denominator, GHBNODE's activation."""
 
     model: str
-    denominator: str | None = None
-    activation: str | None = None
+    denominator: DenominatorName | None = None
+    activation: Saturation | None = None
 
     def __str__(self) -> str:
         return ", ".join(x for x in (self.model, self.denominator, self.activation) if x)
@@ -100,7 +101,7 @@ class Instance:
     def _dynamics(self, field: nn.Module) -> nn.Module:
         variant = self.variant
         if variant.model == "adamnode":
-            made: nn.Module = AdamODE(
+            made: Any = AdamODE(
                 field, alpha=0.3, beta=0.4, eps=1e-3, denominator=variant.denominator or "exact"
             )
         elif variant.model == "ghbnode":

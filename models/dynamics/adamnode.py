@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ...adjoint.dynamics import Dynamics
 from ...solvers.errors import ArgumentError, nearest
-from ..denominators import check_eps, get_denominator
+from ..denominators import DenominatorName, check_eps, get_denominator
 from ..fields.field import as_field
 from ..transforms import Sigmoid, raw_parameter
 from .blocks import fitted, grouped, paired, total
 
-FORMS = ("exact", "paper", "paper-rates")
+AdjointForm = Literal["exact", "paper", "paper-rates"]
+FORMS = get_args(AdjointForm)
 
 
 class AdamODE(nn.Module, Dynamics):
@@ -38,8 +39,8 @@ class AdamODE(nn.Module, Dynamics):
         alpha: float,
         beta: float,
         eps: float,
-        denominator: str = "exact",
-        adjoint_form: str = "exact",
+        denominator: DenominatorName = "exact",
+        adjoint_form: AdjointForm = "exact",
         learnable: bool = True,
     ):
         super().__init__()

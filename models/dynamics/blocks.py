@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def fitted(f: Tensor, z: Tensor) -> Tensor:
 
 
 def grouped(
-    stages: list[tuple[Tensor, ...]], weights: Tensor | None
+    stages: Sequence[tuple[Tensor, ...]], weights: Tensor | None
 ) -> list[tuple[tuple[Tensor, ...], Tensor | None]]:
     """(blocks, weight) of each stage; small blocks, [B, …], joined over the stages to one group.
 

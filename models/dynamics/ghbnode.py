@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from ..fields.field import as_field
 from ..transforms import Sigmoid, Softplus, raw_parameter
 from .blocks import fitted, grouped, paired, total
 
+Saturation = Literal["tanh", "hardtanh"]
+SATURATIONS = get_args(Saturation)
 BOUND = 5.0  # of hardtanh, as the authors' code has it
 
 
@@ -29,12 +31,12 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
     blocks = ("h", "m")
 
     def __init__(
-        self, field: Any, *, gamma: float, xi: float, activation: str = "tanh", learnable: bool = True
+        self, field: Any, *, gamma: float, xi: float, activation: Saturation = "tanh", learnable: bool = True
     ):
         super().__init__()
-        if activation not in ("tanh", "hardtanh"):
+        if activation not in SATURATIONS:
             raise ArgumentError(
-                f"activation={activation!r} is not known: {nearest(str(activation), ('tanh', 'hardtanh'))}"
+                f"activation={activation!r} is not known: {nearest(str(activation), SATURATIONS)}"
             )
         self.field, self.activation = as_field(field), activation
         self.raw_gamma = raw_parameter(Sigmoid.inverse("gamma", gamma), learnable=learnable)

@@ -43,7 +43,7 @@ class Activation:
 def _plain(*tensors: Tensor) -> bool:
     """float32 on the CPU, and products not shortened by autocast."""
     ours = all(x.dtype is torch.float32 and x.device.type == "cpu" for x in tensors)
-    return ours and not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.enabled
+    return ours and not torch.is_autocast_enabled("cpu") and bool(torch.backends.mkldnn.enabled)
 
 
 @functools.cache

@@ -149,7 +149,7 @@ def _channels_last(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
-def _three_back(weight: Tensor, delta: Tensor, x: Tensor, mask: list[bool]) -> tuple:
+def _three_back(weight: Tensor, delta: Tensor, x: Tensor, mask: list[bool]) -> tuple[Any, ...]:
     """`convolution_backward` of the 3×3 layer on [B, H, W, C]; what it returns is [B, C, H, W]."""
     delta, x = delta.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
     return torch.ops.aten.convolution_backward(

@@ -168,10 +168,12 @@ def in_place() -> bool:
     return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
-def weights_of(layers: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def weights_of(layers: nn.ModuleList) -> list[tuple[Tensor, Tensor]]:
     """(weight, bias) of each layer of a `nn.ModuleList`."""
+    layer: Any
     if torch.compiler.is_compiling():
-        return [(layer.weight, layer.bias) for layer in layers]
+        every: Any = layers
+        return [(layer.weight, layer.bias) for layer in every]
     found = []
     for layer in layers._modules.values():
         # `nn.Module.__getattr__` takes 1 µs. What is not there (a parametrisation, pruning) is asked for.

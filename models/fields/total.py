@@ -13,6 +13,8 @@ from .field import Field, Gradients
 class Total(Field):
     """f(t, h) = f₁(t, h) + … + f_n(t, h): such as a linear field and a network for what it misses."""
 
+    parts: Any  # an nn.ModuleList of fields
+
     def __init__(self, *parts: Field):
         super().__init__()
         sizes = {(part.channels_in, part.channels_out) for part in parts}

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...solvers.errors import ArgumentError
 from .sequences import Recording, one_step, recordings_of
-from .splits import DataSet, Samples
+from .splits import DataSet, Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def arx_errors(data: DataSet, order: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _errors(model: ARX, samples: Samples, given: int, per_unit: float) -> dict[str, float]:
+def _errors(model: ARX, samples: Examples, given: int, per_unit: float) -> dict[str, float]:
     parts = recordings_of(samples, given)
     step = [model.predict(part)[given - model.order :] - part.y[given:] for part in parts]
     free = [model.simulate(part, given) - part.y[given:] for part in parts]

@@ -41,7 +41,8 @@ def load_cifar10(options: DataOptions) -> DataSet:
     folder = data_folder(options.data_dir, "cifar10", REMEDY, make=options.download)
     npz = find_file(folder, ["cifar10.npz"])
     if npz is not None:
-        arrays, files = read_npz(npz), (file_record(npz),)
+        arrays = read_npz(npz)
+        files: tuple[FileRecord, ...] = (file_record(npz),)
         where = {key: f"{str(npz)!r}, {key}" for key in arrays}
     else:
         if not options.download and not (folder / BATCHES).is_dir():

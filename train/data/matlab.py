@@ -14,11 +14,13 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
 from ...solvers.errors import DataError
 
+Order = Literal["<", ">"]  # of bytes, least or most significant first
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -62,8 +64,9 @@ class _DamagedError(Exception):
     pass
 
 
-def _byte_order(raw: bytes, where: str) -> str:
-    order = {b"IM": "<", b"MI": ">"}.get(raw[126:128])
+def _byte_order(raw: bytes, where: str) -> Order:
+    orders: dict[bytes, Order] = {b"IM": "<", b"MI": ">"}
+    order = orders.get(raw[126:128])
     if raw[:10] == b"MATLAB 7.3" or raw[:8] == b"\x89HDF\r\n\x1a\n":
         raise DataError(
             f"{where} is a MATLAB 7.3 file (HDF5), which is not read; save(name, '-v7') in MATLAB writes "
@@ -106,7 +109,7 @@ def _unpacked(body: bytes) -> bytes:
     return raw
 
 
-def _matrix(body: bytes, order: str) -> Variable:
+def _matrix(body: bytes, order: Order) -> Variable:
     parts = _elements(body, order)
     try:
         (_, flags), (_, sizes), (_, name) = next(parts), next(parts), next(parts)

@@ -50,7 +50,8 @@ def load_mnist(options: DataOptions) -> DataSet:
     if options.download and not _present(folder):
         _download(folder)
     if npz := find_file(folder, ["mnist.npz"]):
-        arrays, files = read_npz(npz), (file_record(npz),)
+        arrays = read_npz(npz)
+        files: tuple[FileRecord, ...] = (file_record(npz),)
         where = {key: f"{str(npz)!r}, {key}" for key in arrays}
     else:
         arrays, files, where = _read_idx_files(folder)

@@ -66,6 +66,7 @@ def _read_entries(path: Path, archive: np.lib.npyio.NpzFile, keys: tuple[str, ..
 def _read_entry(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
     try:
         # All of it first: then the archive's checksum is compared before NumPy looks at the header.
+        assert archive.zip is not None  # open
         raw = archive.zip.read(f"{key}.npy")
         return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
     except (*_DAMAGED, KeyError, SyntaxError, tokenize.TokenError) as error:

@@ -9,7 +9,7 @@ import torch
 
 from ...solvers.errors import ArgumentError
 from .card import DataCard
-from .splits import DataSet, Samples
+from .splits import DataSet, Examples, Samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,9 @@ def windows(parts: list[Recording], window: int, given: int) -> list[Recording]:
     return cut
 
 
-def recordings_of(samples: Samples, given: int) -> list[Recording]:
+def recordings_of(samples: Examples, given: int) -> list[Recording]:
     """The recordings that `sequences` was given, to float32's precision; dt is one row."""
+    assert isinstance(samples, Samples)  # what `sequences` makes
     u = samples.inputs[:, :, 0].double().numpy()
     shown = samples.inputs[:, :given, 1].double().numpy()
     y = np.concatenate((shown, samples.targets[:, :, 0].double().numpy()), axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,16 @@ from .card import DataCard
 
 # The split is part of a data set and not of a run: every seed and model sees the same test images.
 SPLIT_SEED = 0
+
+
+class Examples(Protocol):
+    """A data set of pairs (input, target) that also hands out a whole batch at once."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]: ...
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
@@ -67,10 +78,10 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
         """A whole batch at once: ([n, C, H, W], [n])."""
         images = self.images[indices]
         if self.augment is not None:
-            images = self._augmented(images, indices)
+            images = self._augmented(images, indices, self.augment)
         return self.transform(images), self.labels[indices]
 
-    def _augmented(self, images: Tensor, indices: list[int]) -> Tensor:
+    def _augmented(self, images: Tensor, indices: list[int], augment: Callable[[Tensor], Tensor]) -> Tensor:
         if self._epoch is None:
             raise RuntimeError("augmented images need set_epoch(seed, epoch) before they are read.")
         # torchvision's transforms draw from torch's global CPU generator: it is seeded per image
@@ -81,7 +92,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
             for image, index in zip(images, indices, strict=True):
                 words = np.random.SeedSequence((*self._epoch, index)).generate_state(2)
                 torch.default_generator.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-                done.append(self.augment(image))
+                done.append(augment(image))
         finally:
             torch.set_rng_state(before)
         return torch.stack(done)
@@ -99,15 +110,15 @@ class DataSet:
     more_tests: further test sets by name, each to be reported beside ``test``.
     """
 
-    train: Dataset[tuple[Tensor, Tensor]]
-    val: Dataset[tuple[Tensor, Tensor]]
-    test: Dataset[tuple[Tensor, Tensor]]
+    train: Examples
+    val: Examples
+    test: Examples
     card: DataCard
     given: int = 0
     unit: str = ""
     per_unit: float = 1.0
     dt: float | None = None
-    more_tests: Mapping[str, Dataset[tuple[Tensor, Tensor]]] = dataclasses.field(default_factory=dict)
+    more_tests: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -152,22 +163,21 @@ def balanced_subset(labels: np.ndarray, size: int) -> np.ndarray:
     return np.sort(np.concatenate(rounds)[:size])
 
 
-def batches(
-    data: Dataset[tuple[Tensor, Tensor]], order: Tensor, batch_size: int, start: int = 0
-) -> DataLoader:
+def batches(data: Examples, order: Tensor, batch_size: int, start: int = 0) -> DataLoader[Any]:
     """Batches (inputs, targets) of ``data`` in ``order``, from batch number ``start`` on.
 
     The last batch may be smaller. No global random number is drawn: a run that starts in the
     middle of an epoch sees the same numbers afterwards as one that did not stop.
     """
-    chunks = [chunk.tolist() for chunk in order.split(batch_size)][start:]
+    chunks: Any = [chunk.tolist() for chunk in order.split(batch_size)][start:]
+    source: Any = data  # has what a Dataset has
     return DataLoader(
-        data,
-        batch_sampler=chunks,  # type: ignore[arg-type]
+        source,
+        batch_sampler=chunks,
         collate_fn=_whole_batch,
         generator=torch.Generator(),  # else the loader draws its seed from the global one
     )
 
 
-def _whole_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _whole_batch(batch: Any) -> Any:
     return batch

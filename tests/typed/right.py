@@ -1,0 +1,123 @@
+"""What a user's file may say of the public face: it passes `mypy --strict` and pyright, and it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import adamode
+
+
+class Oscillator(nn.Module):
+    """y' = A y."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt."""
+        return torch.stack((y[1], -self.rate * y[0]))
+
+
+def decay(t: Tensor, y: Tensor) -> Tensor:
+    """y' = −y."""
+    return -y
+
+
+def moved(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """q' = p, p' = −q."""
+    q, p = y
+    return p, -q
+
+
+y0 = torch.tensor([1.0, 0.5], dtype=torch.float64)
+t = torch.linspace(0.0, 1.0, 3, dtype=torch.float64)
+
+
+def end_of(rtol: float, gradient: adamode.Discrete | adamode.Interpolating | None) -> Tensor:
+    """y at the end: a result whose type is known, so that no Any is returned."""
+    return adamode.solve(decay, y0, t, rtol=rtol, gradient=gradient).y[-1]  # [2]
+
+
+def shared() -> tuple[int, str, list[float]]:
+    """Status and counts of a solve with one step size are plain numbers."""
+    sol = adamode.solve(
+        Oscillator().double(),
+        y0,
+        t,
+        method="tsit5",
+        rtol=1e-6,
+        atol=1e-8,
+        gradient=adamode.Discrete(keep="state", checkpoints=4),
+        controller=adamode.PI(safety=0.8),
+        events=[adamode.Event(lambda t, y: y[0] + 2.0, direction=-1)],
+        dense=True,
+        trace=True,
+        norm="max",
+    )
+    half: Tensor = sol(torch.tensor(0.5, dtype=torch.float64))
+    torch.autograd.backward(sol.y[-1].sum() + 0 * half.sum())
+    slope: Tensor = sol.derivative(t)[0]
+    rows = [row.t for row in sol.trace or ()]
+    steps: int = sol.stats.n_steps + sol.stats.nfe
+    last: float = sol.stats.dt_last
+    return steps, sol.status.name, [last, *rows, *slope.tolist()]
+
+
+def per_sample() -> list[int]:
+    """With a step size for each sample they are tensors."""
+    batch = y0[:, None]
+    sol = adamode.solve(decay, batch, t, stepping="per_sample", save="end", gradient=None)
+    done = bool((sol.status == int(adamode.Status.SUCCESS)).all())
+    counts: list[int] = sol.stats.nfe.tolist() if done else []
+    return counts
+
+
+def pytree() -> Tensor:
+    """The result has y0's structure."""
+    q, p = adamode.solve(moved, (y0, y0), t, gradient=adamode.Backsolve(rtol=1e-8)).y
+    leaf = adamode.solve(lambda t, y: {"x": -y["x"]}, {"x": y0}, t).y["x"]
+    return q + p + leaf
+
+
+def kept(sol: adamode.Solution) -> adamode.Stats:
+    """Whatever solve it came from."""
+    return sol.stats
+
+
+def torchdiffeq_face(adjoint: bool) -> Tensor:
+    """The same calls as torchdiffeq's."""
+    options = {"first_step": 0.1}
+    if adjoint:
+        return adamode.odeint_adjoint(Oscillator().double(), y0, t, adjoint_rtol=1e-6)
+    pair: tuple[Tensor, Tensor] = adamode.odeint(moved, (y0, y0), t, method="dopri5", options=options)
+    when, y = adamode.odeint_event(decay, y0, t[0], event_fn=lambda t, y: y[0] - 0.5)
+    also, _ = adamode.odeint(decay, y0, t[:2], event_fn=lambda t, y: y[0] - 0.5)
+    return adamode.odeint(decay, y0, t) + pair[0] + y[-1] + when + also
+
+
+def blocks(field: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The six blocks are modules."""
+    block = adamode.AdamNODE(field, denominator="softplus", adjoint_form="exact", t=(0.0, 0.5))
+    heavy = adamode.GHBNODE(field, activation="hardtanh", stepping="per_sample")
+    path = block.trajectory(torch.ones(3, 2), torch.tensor([0.0, 0.5]))
+    return heavy(block(torch.ones(3, 2))) + path["h"][-1] + block.alpha + heavy.xi
+
+
+def failing() -> float | None:
+    """An error says where the solve stopped."""
+    try:
+        adamode.solve(lambda t, y: y * y, 10 * y0, t)
+    except adamode.SolverError as error:
+        return error.t if error.status is not adamode.Status.SUCCESS else None
+    except (adamode.ArgumentError, adamode.AdamodeError):
+        raise
+    return None
+
+
+def settings(epochs: int) -> adamode.Trainer:
+    """A run of training."""
+    return adamode.Trainer(adamode.TrainConfig(epochs=epochs, dataset="circles", rtol=1e-3))
