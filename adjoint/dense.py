@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..solvers.batched_dense import SampleDense
 from ..solvers.dense import DenseOutput
-from ..solvers.errors import ArgumentError
 from ..solvers.output import Place
+from ..solvers.transforms import check_readable
 from .engine import Answer
 from .function import Solve, Task
 from .problem import Problem
@@ -29,8 +29,7 @@ class DenseQuery:
         self.output = DenseOutput(answer.run.steps, problem.times[0], answer.run.end)
 
     def _times(self, t: Tensor) -> list[float]:
-        if t.device != self.problem.z0.device:
-            raise ArgumentError(f"t is on {t.device}, the solution on {self.problem.z0.device}.")
+        check_readable(t, "t")
         return t.detach().double().reshape(-1).tolist()  # host read
 
     def value(self, t: Tensor) -> Tensor:
@@ -39,7 +38,7 @@ class DenseQuery:
         found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
         if times and t.requires_grad and torch.is_grad_enabled():
             slopes = torch.stack([self.output.derivative(time) for time in times])
-            shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes.dtype)
+            shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes)
             found = found + shift * slopes
         return found.reshape(*t.shape, *self.problem.z0.shape)
 

@@ -19,6 +19,7 @@ from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
 from ..solvers.order import channels_last
 from ..solvers.state import Layout, layout_of
 from ..solvers.tableau import Tableau
+from ..solvers.transforms import check_readable
 from .dynamics import Dynamics, check_blocks
 from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
@@ -130,7 +131,8 @@ def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
                 raise ArgumentTypeError(
                     f"norm returned a {type(value).__name__}; it must return one number, a 0-d tensor."
                 )
-            value = torch.as_tensor(value)
+            if not isinstance(value, Tensor):
+                return torch.full((), abs(value), dtype=z.dtype, device=z.device)
             if value.numel() != 1:
                 raise ArgumentError(
                     f"norm returned shape {tuple(value.shape)}; it must return one number, a 0-d tensor."
@@ -149,7 +151,9 @@ def check_stops(times: Sequence[float] | Tensor | None, name: str) -> tuple[floa
     """Times to hit, as floats."""
     if times is None:
         return ()
-    values = torch.as_tensor(times, dtype=torch.float64).reshape(-1).tolist()
+    if isinstance(times, Tensor):
+        check_readable(times, name)
+    values = torch.as_tensor(times, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     for i, value in enumerate(values):
         if not math.isfinite(value):
             raise ArgumentError(f"{name}[{i}] is {value}: times must be finite.")

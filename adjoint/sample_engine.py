@@ -212,7 +212,7 @@ def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
     arrived = (run.rows.status == int(Status.SUCCESS)).to(picks)
     stays = problem.times[:, 0] == problem.times[:, -1]  # its end is written although it takes no step
     last = (run.rows.n_accepted + stays).clamp(max=n - 1)
-    picks[last, torch.arange(batch, device=picks.device), width - 1] = arrived
+    picks[last, torch.arange(batch, dtype=torch.int64, device=picks.device), width - 1] = arrived
     picks[0] = 0.0
     picks[0, :, 0] = 1.0
     return picks

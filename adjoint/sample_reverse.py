@@ -172,10 +172,10 @@ def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observ
     key = torch.where(missing, torch.inf, (times - times[0]).abs())
     order = key.argsort(dim=0, stable=True)
     reached = (~missing).sum(0)
-    rank = torch.arange(len(times), device=times.device)[:, None].expand_as(order)
+    rank = torch.arange(len(times), dtype=torch.int64, device=times.device)[:, None].expand_as(order)
     pick = order.gather(0, torch.minimum(rank, reached - 1))
     by_sample, cotangents = values.movedim(axes.batch + 1, 1), g.movedim(axes.batch + 1, 1)
-    samples = torch.arange(times.shape[1], device=times.device)
+    samples = torch.arange(times.shape[1], dtype=torch.int64, device=times.device)
     own = cotangents[pick, samples]
     # A sample that never began holds NaN: it stands still where a healthy one starts.
     begins = torch.isfinite(by_sample[0]).flatten(1).all(1)
@@ -224,7 +224,7 @@ class SampleReverseSolve:
 
     def _interval(self, i: int, a: Tensor) -> Tensor:
         """From observation i to the one before, each sample over its own times."""
-        times, own = self.seen.times[:, [i, i - 1]], Stats()
+        times, own = self.seen.times[:, i - 1 : i + 1].flip(1), Stats()
         start = self.carrier.start(self.seen.values[i], a)
         run = sample_solve(
             self.carrier.field,

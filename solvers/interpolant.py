@@ -35,13 +35,18 @@ def derivative_weights(numeric: Numeric, theta: float) -> list[float]:
     return found
 
 
+def _powers(numeric: Numeric, theta: Tensor) -> Tensor:
+    """1 … degree, [degree, 1]."""
+    return torch.arange(1, numeric.dense.shape[1] + 1, dtype=torch.int64, device=theta.device)[:, None]
+
+
 def theta_weights(numeric: Numeric, theta: Tensor) -> Tensor:
     """b_i(θ) of each row, [n, b]."""
-    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
+    degree = _powers(numeric, theta)
     return numeric.dense.double() @ theta**degree
 
 
 def slope_weights(numeric: Numeric, theta: Tensor) -> Tensor:
     """b_i'(θ) of each row, [n, b]."""
-    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
+    degree = _powers(numeric, theta)
     return numeric.dense.double() @ (degree * theta ** (degree - 1))

@@ -249,7 +249,9 @@ def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nume
     def tensor(values: list[list[float]]) -> torch.Tensor:
         # Outside inference mode, or a later solve that needs gradients could not use the cache.
         with torch.inference_mode(False):
-            return torch.tensor(values, dtype=torch.float64).to(device=device, dtype=dtype)
+            return torch.tensor(values, dtype=torch.float64, device="cpu").to(
+                device=device, dtype=dtype, non_blocking=True
+            )
 
     def nonzero(row: Row) -> tuple[tuple[int, float], ...]:
         return tuple((j, float(w)) for j, w in enumerate(row) if w != 0)
