@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 DEVICE = torch.device("lazy", 0)
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "argwhere")
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
-# Beside pointwise ones, operators that take a 0-d tensor of the CPU, or move one themselves.
-TAKES_SCALARS = (*INDEXING, "masked_fill", "masked_fill_", "fill_", "copy_", "_to_copy", "where")
+MOVES = ("copy_", "_to_copy", *INDEXING)  # from device to device, themselves
+TAKES_SCALARS = ("masked_fill", "masked_fill_", "fill_", "where")  # 0-d ones of the CPU; pointwise ones do
 
 
 class Far(Tensor):
@@ -66,7 +66,7 @@ class Far(Tensor):
 
     def tolist(self) -> Any:
         """One read."""
-        seen().reads["tolist"] += 1
+        seen().read("tolist")
         return self.data_.tolist()
 
     def numpy(self, *args: Any, **options: Any) -> Any:
@@ -77,7 +77,7 @@ class Far(Tensor):
 
     def new_tensor(self, data: Any, *, dtype: torch.dtype | None = None) -> Tensor:
         """One upload."""
-        seen().uploads["new_tensor"] += 1
+        seen().upload("new_tensor")
         return Far(torch.tensor(data, dtype=dtype or self.dtype, device="cpu"))
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -96,7 +96,7 @@ def moved(index: Any) -> Any:
         return tuple(moved(i) for i in index)
     if not isinstance(index, list):
         return index
-    seen().uploads["index"] += 1
+    seen().upload("index")
     return Far(torch.tensor(index, device="cpu"))
 
 
@@ -107,60 +107,90 @@ class Seen:
         self.reads: collections.Counter[str] = collections.Counter()
         self.uploads: collections.Counter[str] = collections.Counter()
 
+    def read(self, name: str, happened: bool = True) -> None:
+        """The host asked for numbers."""
+        self.reads.update([name] * happened)
 
+    def upload(self, name: str, happened: bool = True) -> None:
+        """Numbers of the host went over there, and it waited."""
+        self.uploads.update([name] * happened)
+
+
+@functools.cache
 def name_of(func: Any) -> str:
     """mul of aten::mul.Tensor."""
     return func._schema.name.removeprefix("aten::")
 
 
-def check_mixture(func: Any, tensors: list[Tensor]) -> None:
+def check_mixture(func: Any, near: list[Tensor]) -> None:
     """RuntimeError where CUDA would say "Expected all tensors to be on the same device"."""
-    near = [x for x in tensors if not isinstance(x, Far)]
-    scalars = torch.Tag.pointwise in func.tags or name_of(func) in TAKES_SCALARS
-    moves = name_of(func) in ("copy_", "_to_copy", *INDEXING)
-    if moves or (scalars and not any(x.dim() for x in near)):
+    if name_of(func) in MOVES:
         return
-    found = ", ".join(f"{tuple(x.shape)} on {x.device}" for x in tensors)
-    raise RuntimeError(f"{func} mixes devices: {found}")
+    scalars = torch.Tag.pointwise in func.tags or name_of(func) in TAKES_SCALARS
+    if not scalars or any(x.dim() for x in near):
+        found = ", ".join(f"{tuple(x.shape)} on {x.device}" for x in near)
+        raise RuntimeError(f"{func} mixes devices: {found} beside tensors on {DEVICE}")
 
 
 def note_waits(func: Any, args: tuple, kwargs: dict[str, Any], log: Seen) -> None:
     """Writes down what of an operator on tensors over there the host would wait for."""
     name = name_of(func)
     if name in READS:
-        log.reads[name] += 1
+        log.read(name)
     elif name in INDEXING:
         given = [i for i in args[1] if i is not None]
-        log.reads.update("boolean index" for i in given if i.dtype in (torch.bool, torch.uint8))
-        log.uploads.update("index" for i in given if not isinstance(i, Far))
+        for i in given:
+            log.read("boolean index", i.dtype in (torch.bool, torch.uint8))
+            log.upload("index", not isinstance(i, Far))
     elif name == "copy_":
         into, source, blocks = args[0], args[1], not (len(args) > 2 and args[2])
-        log.reads["copy"] += isinstance(source, Far) and not isinstance(into, Far)
-        log.uploads["copy"] += isinstance(into, Far) and not isinstance(source, Far) and blocks
+        log.read("copy", isinstance(source, Far) and not isinstance(into, Far))
+        log.upload("copy", isinstance(into, Far) and not isinstance(source, Far) and blocks)
     elif name == "_to_copy" and kwargs.get("device") is not None:
         goes = torch.device(kwargs["device"]).type == DEVICE.type
-        log.reads["to"] += isinstance(args[0], Far) and not goes
-        log.uploads["to"] += goes and not isinstance(args[0], Far) and not kwargs.get("non_blocking")
+        log.read("to", isinstance(args[0], Far) and not goes)
+        log.upload("to", goes and not isinstance(args[0], Far) and not kwargs.get("non_blocking"))
+
+
+def numbers(x: Any, far: dict[int, Far], near: list[Tensor]) -> Any:
+    """An operator's argument with the numbers of what is over there, which far and near then list."""
+    if isinstance(x, Far):
+        far[id(x.data_)] = x
+        return x.data_
+    if isinstance(x, Tensor):
+        near.append(x)
+    elif isinstance(x, (list, tuple)):
+        return [numbers(y, far, near) for y in x]
+    return x
 
 
 def call(func: Any, args: tuple, kwargs: dict[str, Any], log: Seen) -> Any:
     """One operator, done on the numbers; its result is over there where it belongs there."""
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-    far = {id(x.data_): x for x in tensors if isinstance(x, Far)}
     asked = kwargs.get("device")
     goes = asked is not None and torch.device(asked).type == DEVICE.type
+    far: dict[int, Far] = {}
+    near: list[Tensor] = []
+    own = [numbers(x, far, near) for x in args]
+    named = {name: numbers(x, far, near) for name, x in kwargs.items()}
     if not (far or goes):
         return func(*args, **kwargs)
     note_waits(func, args, kwargs, log)
-    if far and any(not isinstance(x, Far) for x in tensors):
-        check_mixture(func, tensors)
+    if far and near:
+        check_mixture(func, near)
+    if goes:
+        named["device"] = "cpu"
+    found = func(*own, **named)
     here_in_place = name_of(func).endswith("_") and not isinstance(args[0], Far)
-    args, kwargs = tree_map_only(Far, lambda x: x.data_, (args, kwargs))
-    found = func(*args, **({**kwargs, "device": "cpu"} if goes else kwargs))
     if here_in_place or (asked is not None and not goes):
         return found
-    # In place, or out=: the tensor that was handed in.
-    return tree_map_only(Tensor, lambda x: far[id(x)] if id(x) in far else Far(x), found)
+
+    def result(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            known = far.get(id(x))
+            return Far(x) if known is None else known  # in place, or out=: the tensor that was handed in
+        return type(x)(map(result, x)) if isinstance(x, (list, tuple)) else x
+
+    return result(found)
 
 
 class VirtualDevice(TorchDispatchMode, Seen):
@@ -195,7 +225,7 @@ class VirtualDevice(TorchDispatchMode, Seen):
         """A tensor from the host's numbers, copied to where it was asked for."""
         if isinstance(data, Tensor) or device is None or torch.device(device).type != DEVICE.type:
             return maker(data, *args, device=device, **options)
-        self.uploads["tensor"] += 1
+        self.upload("tensor")
         return Far(maker(data, *args, device="cpu", **options))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
