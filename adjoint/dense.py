@@ -15,6 +15,7 @@ from .engine import Answer
 from .function import Solve, Task
 from .problem import Problem
 from .sample_engine import SampleAnswer, SampleProblem
+from .transformed import check_untransformed, moves, transformed
 
 
 class DenseQuery:
@@ -36,7 +37,7 @@ class DenseQuery:
         """y(t)."""
         times = self._times(t)
         found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
-        if times and t.requires_grad and torch.is_grad_enabled():
+        if times and moves(t) and (torch.is_grad_enabled() or transformed()):
             slopes = torch.stack([self.output.derivative(time) for time in times])
             shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes)
             found = found + shift * slopes
@@ -54,6 +55,7 @@ class DenseQuery:
         again = self.again
         if again is None or not torch.is_grad_enabled():
             return torch.stack([self.output.value(time) for time in times])
+        check_untransformed()
         asked = [self.problem.times[0], *times]
         places = [Place(-1, 1.0), *(self.output.place(time) for time in times)]
 
@@ -88,7 +90,7 @@ class SampleQuery:
         """y(t), differentiable as `DenseQuery.value` is."""
         fixed = t.detach().double()
         found = self._along(fixed)
-        if len(t) and t.requires_grad and torch.is_grad_enabled():
+        if len(t) and moves(t) and (torch.is_grad_enabled() or transformed()):
             slopes = self.output.evaluate(fixed, derivative=True).detach()
             slopes = torch.where(slopes.isnan(), 0.0, slopes)
             axes = self.problem.axes
@@ -105,6 +107,7 @@ class SampleQuery:
         again, problem = self.answer.again, self.problem
         if again is None or not torch.is_grad_enabled():
             return self.output.evaluate(t)
+        check_untransformed()
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
             slope = self.answer.run.derivatives if derivatives else None

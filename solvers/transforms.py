@@ -28,6 +28,12 @@ def forwards() -> bool:
     return forward_ad._current_level >= 0
 
 
+def traced() -> bool:
+    """Whether operators are recorded for a graph, with no numbers at hand."""
+    keys = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(key) is not None for key in (keys.PROXY, keys.FAKE))
+
+
 def layers(x: Tensor) -> Iterator[Tensor]:
     """x, and what it wraps, from the innermost transform outwards."""
     yield x
@@ -59,6 +65,12 @@ def check_readable(x: Tensor, argument: str) -> None:
             "away and give the whole batch as y0 (each sample's own steps and times: "
             "solve(stepping='per_sample')); for a Jacobian, torch.func.jacrev or torch.func.jacfwd with "
             "gradient=adamode.Direct()."
+        )
+    if traced():
+        raise ArgumentError(
+            f"{argument} is traced (torch.func.linearize, make_fx, torch.export), but a solve decides its "
+            "steps by its tensors' values, so no one graph is right for others: trace func alone, or export "
+            "a model with a fixed number of steps (adamode export)."
         )
     if x.device.type == "meta":
         raise ArgumentError(
