@@ -16,7 +16,7 @@ from ..solvers.solve import Run, forward_solve
 from ..solvers.stepper import clock
 from .dynamics import Dynamics
 from .function import Solve, Task
-from .gradient import Direct, Gradient
+from .gradient import Direct, Discrete, Gradient
 from .problem import Problem, Walk
 from .queueing import queue_for, with_derivatives
 from .time_move import moved_end, moved_start
@@ -69,6 +69,8 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         queue = queue_for(problem, gradient)
         recording = record_for(problem, dynamics, gradient, queue=queue)
         task = _task(problem, dynamics, runs, recording, queue)
+        many = isinstance(gradient, Discrete) and (queue is None or queue.owner is None)
+        task = dataclasses.replace(task, many=many)
         values = Solve.apply(task, problem.z0, problem.t, *theta)
         return Answer(values, runs.pop(), WalkBack(theta, recording.walk))
 

@@ -24,12 +24,16 @@ TimeGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One solve to be differentiated: everything that is not a tensor."""
+    """One solve to be differentiated: everything that is not a tensor.
+
+    many: its walk back is right for several cotangents at once, of torch.autograd.grad's is_grads_batched.
+    """
 
     forward: Forward
     backward: Backward
     time_gradient: TimeGradient
     autocast: Autocast
+    many: bool = False
 
 
 class Solve(torch.autograd.Function):
@@ -46,9 +50,9 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each input that wants one."""
-        check_one_cotangent(g)
         z0, t, ys, derivatives, *theta = ctx.saved_tensors
         task, wants = ctx.task, ctx.needs_input_grad
+        check_one_cotangent(g, task.many)
         with torch.no_grad(), task.autocast.outside():
             g = g.contiguous()
             a, theta_bar = task.backward(ctx.record, ys, g, any(wants[3:]))

@@ -58,9 +58,12 @@ def gradient_allowed(
     return None if around() else gradient  # torch applies no Function there, and none is needed
 
 
-def check_one_cotangent(g: Tensor) -> None:
-    """ArgumentError for several cotangents at once, on an axis that torch hides."""
-    if batched(g):
+def check_one_cotangent(g: Tensor, many: bool) -> None:
+    """ArgumentError for several cotangents at once, on an axis that torch hides.
+
+    many: those of is_grads_batched are taken.
+    """
+    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
         raise ArgumentError(
             "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
             "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "

@@ -44,7 +44,10 @@ def layers(x: Tensor) -> Iterator[Tensor]:
 
 def batched(x: Tensor) -> bool:
     """Whether a `vmap`, at any depth, gives x a hidden axis."""
-    return any(_functorch.is_batchedtensor(layer) for layer in layers(x))
+    # is_grads_batched of torch.autograd.grad still has an older kind.
+    return any(
+        _functorch.is_batchedtensor(layer) or _functorch.is_legacy_batchedtensor(layer) for layer in layers(x)
+    )
 
 
 def has_tangent(x: Tensor) -> bool:
