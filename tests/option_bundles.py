@@ -115,25 +115,46 @@ BUNDLES = {
 }
 
 
-def answer(
-    bundle: Bundle, gradient: Any, stepping: str, there: Callable[[Any], Any], *, t_there: bool = True
-) -> list[Tensor]:
-    """All that a solve says and all its gradients, flat.
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The arguments of one solve, on their device."""
 
-    there: moves to the device.  t_there: else the times stay on the host.
-    """
-    per_sample = stepping == "per_sample"
-    func, y0 = there(bundle.func()), there(tree_map(lambda x: x.clone().requires_grad_(), bundle.y0))
-    t = bundle.t
+    func: nn.Module
+    y0: Any
+    t: Tensor
+    options: dict[str, Any]
+    ask: Callable[[Solution], list[Any]]
+
+
+def given(name: str, stepping: str, there: Callable[[Any], Any], *, t_there: bool = True) -> Given:
+    """A bundle's arguments.  there: moves to the device.  t_there: else the times stay on the host."""
+    bundle, per_sample, t = BUNDLES[name], stepping == "per_sample", BUNDLES[name].t
     if per_sample and bundle.func is Swing:
         t = torch.stack((t, 0.6 * t))  # [B, T]
     t = t.clone().requires_grad_()
-    t = there(t) if t_there else t
-    options = {"rtol": 1e-2, "atol": 1e-3, **bundle.options(per_sample)}
-    options = {name: there(x) if isinstance(x, Tensor) else x for name, x in options.items()}
-    sol = solve(func, y0, t, gradient=gradient, stepping=stepping, **options)
-    said = [x for x in tree_leaves([sol.y, bundle.ask(sol)]) if isinstance(x, Tensor)]
+    options = {"rtol": 1e-2, "atol": 1e-3, "stepping": stepping, **bundle.options(per_sample)}
+    return Given(
+        there(bundle.func()),
+        there(tree_map(lambda x: x.clone().requires_grad_(), bundle.y0)),
+        there(t) if t_there else t,
+        {name: there(x) if isinstance(x, Tensor) else x for name, x in options.items()},
+        bundle.ask,
+    )
+
+
+def answer(asked: Given, gradient: Any) -> list[Tensor]:
+    """All that a solve says and all its gradients, flat."""
+    sol = solve(asked.func, asked.y0, asked.t, gradient=gradient, **asked.options)
+    said = [x for x in tree_leaves([sol.y, asked.ask(sol)]) if isinstance(x, Tensor)]
     loss = sum((torch.nan_to_num(x) ** 2).sum().to(said[0], non_blocking=True) for x in said)
-    inputs = (*tree_leaves(y0), t, *func.parameters())
+    inputs = (*tree_leaves(asked.y0), asked.t, *asked.func.parameters())
     grads = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else ()
     return [*said, *(torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=False))]
+
+
+def outcome(asked: Given, gradient: Any) -> list[Tensor] | tuple[str, str]:
+    """The answer, or the kind of error and its text."""
+    try:
+        return answer(asked, gradient)
+    except Exception as error:
+        return type(error).__name__, str(error)

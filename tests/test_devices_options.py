@@ -2,20 +2,12 @@
 
 import pytest
 import torch
-from option_bundles import BUNDLES, GRADIENTS, STEPPINGS, TREE, answer
+from option_bundles import BUNDLES, GRADIENTS, STEPPINGS, TREE, given, outcome
 from problems import Net, Tree, f64, worst
 
 import adamode
 from adamode import Direct, Discrete
 from adamode.models.fields import MLP
-
-
-def outcome(*arguments, **options):
-    """What a solve says, or the kind of error and its text."""
-    try:
-        return answer(*arguments, **options)
-    except Exception as error:
-        return type(error).__name__, str(error)
 
 
 def assert_alike(found, expected, rounding):
@@ -32,11 +24,11 @@ def assert_alike(found, expected, rounding):
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=repr)
 @pytest.mark.parametrize("name", BUNDLES)
 def test_every_option_gives_the_cpus_numbers(elsewhere, name, gradient, stepping):
-    bundle = BUNDLES[name]
-    expected = outcome(bundle, gradient, stepping, lambda x: x)
+    expected = outcome(given(name, stepping, lambda x: x), gradient)
     t_there = GRADIENTS.index(gradient) % 2 == 0  # else the times stay on the host
+    asked = given(name, stepping, elsewhere.there, t_there=t_there)
     with elsewhere.waits() as waited:
-        found = outcome(bundle, gradient, stepping, elsewhere.there, t_there=t_there)
+        found = outcome(asked, gradient)
     if isinstance(expected, tuple):
         assert found == expected  # what fails, fails alike
         return
