@@ -55,7 +55,7 @@ def observers(
         callback = found[name]
 
         def call(t0: float, y0: Tensor, dt: float) -> None:
-            times = torch.tensor([t0, abs(dt)], dtype=torch.float64)
+            times = torch.tensor([t0, abs(dt)], dtype=torch.float64, device="cpu")
             callback(times[0], unpack(y0), times[1])
 
         return call

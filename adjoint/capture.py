@@ -24,7 +24,7 @@ class Captured:
 def mark() -> int:
     """A number: operations recorded from now on have a higher one."""
     with torch.enable_grad():
-        node = (torch.zeros((), requires_grad=True) + 0).grad_fn
+        node = (torch.zeros((), dtype=torch.float32, device="cpu", requires_grad=True) + 0).grad_fn
     assert node is not None
     return node._sequence_nr()
 

@@ -130,7 +130,8 @@ class CompiledWalk:
             else:
                 known = (step.y0, step.k0)
                 self.stats.nfe_recomputed += m
-            ends = torch.tensor([step.t0, step.t1], dtype=torch.float64).to(lam.device, non_blocking=True)
+            ends = torch.tensor([step.t0, step.t1], dtype=torch.float64, device="cpu")
+            ends = ends.to(lam.device, non_blocking=True)
             key = ("back", way.key, signature(self.like))
             arguments = (self.queue.owner, ends, known, lam, held, inside, totals)
             found = self.programs.run(key, functools.partial(single, way), *arguments)
@@ -150,10 +151,10 @@ class CompiledWalk:
             lam = self._ended(end - 1, lam)
             steps = [self.tape.steps[n] for n in group]
             pad = [steps[-1]] * (size - len(steps))  # one program for groups of every length
-            ends = torch.tensor([[s.t0, s.t1] for s in steps + pad], dtype=torch.float64)
+            ends = torch.tensor([[s.t0, s.t1] for s in steps + pad], dtype=torch.float64, device="cpu")
             outputs = self._outputs_of(group, size)
             way = dataclasses.replace(self.way, outputs=bool(outputs))
-            last = (torch.tensor([len(steps) - 1]),) if in_graph else ()
+            last = (torch.tensor([len(steps) - 1], dtype=torch.int64, device="cpu"),) if in_graph else ()
             arguments = (
                 self.queue.owner,
                 *last,

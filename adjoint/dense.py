@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ..solvers.batched_dense import SampleDense
 from ..solvers.dense import DenseOutput
-from ..solvers.errors import ArgumentError
 from ..solvers.output import Place
+from ..solvers.transforms import check_readable
 from .engine import Answer
 from .function import Solve, Task
 from .problem import Problem
 from .sample_engine import SampleAnswer, SampleProblem
+from .transformed import check_untransformed, moves, transformed
 
 
 class DenseQuery:
@@ -29,17 +30,16 @@ class DenseQuery:
         self.output = DenseOutput(answer.run.steps, problem.times[0], answer.run.end)
 
     def _times(self, t: Tensor) -> list[float]:
-        if t.device != self.problem.z0.device:
-            raise ArgumentError(f"t is on {t.device}, the solution on {self.problem.z0.device}.")
+        check_readable(t, "t")
         return t.detach().double().reshape(-1).tolist()  # host read
 
     def value(self, t: Tensor) -> Tensor:
         """y(t)."""
         times = self._times(t)
         found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
-        if times and t.requires_grad and torch.is_grad_enabled() and not self.detached:
+        if times and moves(t) and (torch.is_grad_enabled() or transformed()) and not self.detached:
             slopes = torch.stack([self.output.derivative(time) for time in times])
-            shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes.dtype)
+            shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes)
             found = found + shift * slopes
         return found.reshape(*t.shape, *self.problem.z0.shape)
 
@@ -55,6 +55,7 @@ class DenseQuery:
         again = self.again
         if again is None or not torch.is_grad_enabled():
             return torch.stack([self.output.value(time) for time in times])
+        check_untransformed()
         asked = [self.problem.times[0], *times]
         places = [Place(-1, 1.0), *(self.output.place(time) for time in times)]
 
@@ -92,7 +93,7 @@ class SampleQuery:
         if self.detached:
             return self.output.evaluate(fixed).detach()
         found = self._along(fixed)
-        if len(t) and t.requires_grad and torch.is_grad_enabled():
+        if len(t) and moves(t) and (torch.is_grad_enabled() or transformed()):
             slopes = self.output.evaluate(fixed, derivative=True).detach()
             slopes = torch.where(slopes.isnan(), 0.0, slopes)
             axes = self.problem.axes
@@ -109,6 +110,7 @@ class SampleQuery:
         again, problem = self.answer.again, self.problem
         if again is None or not torch.is_grad_enabled():
             return self.output.evaluate(t)
+        check_untransformed()
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Any]:
             slope = self.answer.run.derivatives if derivatives else None

@@ -45,7 +45,7 @@ def pulled(interior: Interior, dt: float) -> tuple[Tensor, Tensor]:
     One product for all outputs and stages: an addition each was slower than the step's VJPs.
     """
     g = torch.stack([g for g, _ in interior])
-    table = torch.tensor([row for _, row in interior], dtype=torch.float64).mul_(dt)
+    table = torch.tensor([row for _, row in interior], dtype=torch.float64, device="cpu").mul_(dt)
     table = table.to(g.device, g.dtype, non_blocking=True)
     return torch.mm(table.t(), g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0)
 

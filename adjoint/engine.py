@@ -13,12 +13,14 @@ from ..solvers.errors import ReconstructionError
 from ..solvers.field import CountedField
 from ..solvers.queued import Queue
 from ..solvers.solve import Run, forward_solve
+from ..solvers.stepper import clock
 from .dynamics import Dynamics
-from .function import Solve, Task, refuse_transforms
-from .gradient import Direct, Gradient
+from .function import Solve, Task
+from .gradient import Direct, Discrete, Gradient
 from .problem import Problem, Walk
 from .queueing import queue_for, with_derivatives
 from .time_move import moved_end, moved_start
+from .transformed import gradient_allowed, moves, transformed
 from .walks import Recording, record_for
 
 
@@ -53,6 +55,8 @@ class WalkBack:
 def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
     """Solves, with the gradient asked for where one can flow."""
     with problem.autocast.outside():
+        if transformed():
+            gradient = _gradient_allowed(problem, gradient)
         if isinstance(gradient, Direct):
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
@@ -61,13 +65,23 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         theta = dynamics.theta()
         if not any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
             return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
-        refuse_transforms((problem.z0, problem.t, *theta))
         runs: list[Run] = []
         queue = queue_for(problem, gradient)
         recording = record_for(problem, dynamics, gradient, queue=queue)
         task = _task(problem, dynamics, runs, recording, queue)
+        many = isinstance(gradient, Discrete) and (queue is None or queue.owner is None)
+        task = dataclasses.replace(task, many=many)
         values = Solve.apply(task, problem.z0, problem.t, *theta)
         return Answer(values, runs.pop(), WalkBack(theta, recording.walk))
+
+
+def _gradient_allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
+    """`gradient_allowed` for a shared-step solve."""
+    problem.stats.nfe += 1
+    start = clock(problem.times[0], problem.z0)
+    events = problem.wish.watch is not None
+    inputs = (problem.z0, problem.t)
+    return gradient_allowed(gradient, lambda: problem.plain(start, problem.z0), inputs, events=events)
 
 
 def _stacked(run: Run) -> Tensor:
@@ -102,7 +116,8 @@ def _direct(problem: Problem) -> Answer:
     queue_for(problem, Direct())  # there is none: it says why
     field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
     t, z0, stats = problem.t, problem.z0, problem.stats
-    timed = t.requires_grad and torch.is_grad_enabled()
+    follows = torch.is_grad_enabled() or transformed()
+    timed = follows and moves(t)
     start = z0
     if timed:
         start = moved_start(value, z0, t[0])
@@ -113,7 +128,7 @@ def _direct(problem: Problem) -> Answer:
         problem.settings,
         stats,
         wish=dataclasses.replace(problem.wish, derivatives=timed),
-        differentiable=torch.is_grad_enabled(),
+        differentiable=follows,
         **problem.observers,
     )
     run.values[0] = z0

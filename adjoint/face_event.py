@@ -34,7 +34,9 @@ def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: An
     The event is where any entry first leaves the sign it had at the start.
     """
     with torch.no_grad():
-        start = torch.as_tensor(event_fn(t0, y0))
+        start = event_fn(t0, y0)
+        if not isinstance(start, Tensor):
+            start = torch.as_tensor(start, dtype=t0.dtype, device=t0.device)
         signs = torch.sign(start)
 
     def first_change(t: Tensor, y: Any) -> Tensor:

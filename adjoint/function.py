@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..solvers.errors import ArgumentError, SecondDerivativeError
+from ..solvers.errors import SecondDerivativeError
 from ..solvers.field import Autocast
+from .transformed import check_one_cotangent
 
 # z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z], record
 Forward = Callable[[Tensor, bool], tuple[Tensor, Tensor | None, Any]]
@@ -23,12 +24,16 @@ TimeGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One solve to be differentiated: everything that is not a tensor."""
+    """One solve to be differentiated: everything that is not a tensor.
+
+    many: its walk back is right for several cotangents at once, of torch.autograd.grad's is_grads_batched.
+    """
 
     forward: Forward
     backward: Backward
     time_gradient: TimeGradient
     autocast: Autocast
+    many: bool = False
 
 
 class Solve(torch.autograd.Function):
@@ -47,6 +52,7 @@ class Solve(torch.autograd.Function):
         """One gradient for each input that wants one."""
         z0, t, ys, derivatives, *theta = ctx.saved_tensors
         task, wants = ctx.task, ctx.needs_input_grad
+        check_one_cotangent(g, task.many)
         with torch.no_grad(), task.autocast.outside():
             g = g.contiguous()
             a, theta_bar = task.backward(ctx.record, ys, g, any(wants[3:]))
@@ -77,12 +83,3 @@ def refuse_second_derivative(gradients: list[Tensor | None], inputs: list[Tensor
     present = [x for x in gradients if x is not None]
     tied = iter(_Refusal.apply(len(present), *present, *inputs))
     return [None if x is None else next(tied) for x in gradients]
-
-
-def refuse_transforms(tensors: Iterable[Tensor]) -> None:
-    """ArgumentError where a transform of torch.func wraps one of them: `Solve` has no rule for those."""
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in tensors):
-        raise ArgumentError(
-            "a transform of torch.func is around this solve, and an adjoint has no rule for it: use "
-            "adamode.odeint or gradient=adamode.Direct(), or torch.autograd.grad in its place."
-        )

@@ -42,7 +42,9 @@ def judged_by(settings: AnySettings, forward: AnySettings) -> AnySettings:
 def _larger(a: float | Tensor, b: float | Tensor) -> float | Tensor:
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         return max(a, b)
-    both = (torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else torch.float64) for x in (a, b))
+    both = (
+        x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64, device="cpu") for x in (a, b)
+    )
     return torch.maximum(*both)
 
 

@@ -21,6 +21,7 @@ from ..solvers.solve import Settings
 from ..solvers.state import Layout, layout_of
 from ..solvers.stepper import clock
 from ..solvers.tableau import Tableau
+from ..solvers.transforms import check_readable
 from .callbacks import observers
 from .engine import differentiate
 from .face import face, warn_instead
@@ -72,7 +73,7 @@ class Call:
         y0 = self.layout.unpack(self.z0)
 
         def make_grid(constructor: Callable[..., Any], times: Sequence[float]) -> Any:
-            t = torch.tensor(times, dtype=torch.float64).to(self.t)
+            t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
             return constructor(self.func, y0, t)
 
         n = len(self.times) - 1
@@ -109,8 +110,9 @@ def _check_call(func: Func, y0: Any, t: Any) -> Call:
         warnings.warn(f"t is on {t.device} and y0 on {z0.device}; t is moved.", AdamodeWarning, stacklevel=4)
         t = t.to(z0.device)
     if isinstance(t, Tensor) and t.dim() == 1 and t.numel() == 1 and t.dtype.is_floating_point:
+        check_readable(t, "t")
         return Call(func, layout, z0, t, t.detach().double().tolist())  # the start alone
-    return Call(func, layout, z0, t, check_times(t, z0))
+    return Call(func, layout, z0, t, check_times(t))
 
 
 @overload

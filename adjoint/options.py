@@ -64,7 +64,7 @@ def _times(options: dict[str, Any], name: str) -> tuple[float, ...]:
     value = options.get(name)
     if value is None:
         return ()
-    found = torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()
+    found = torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     if not all(math.isfinite(t) for t in found):
         raise ArgumentError(f"options[{name!r}]={found} must be finite times.")
     return tuple(found)
@@ -173,7 +173,7 @@ def _fixed(
 
 def _checked_grid(grid: Any, times: Sequence[float]) -> list[float]:
     """What a grid_constructor returned: from the first to the last time, strictly monotone."""
-    found = torch.as_tensor(grid, dtype=torch.float64).reshape(-1).tolist()
+    found = torch.as_tensor(grid, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     fits = len(found) >= 2 and found[0] == times[0] and found[-1] == times[-1]
     direction = math.copysign(1.0, times[-1] - times[0])
     if not fits or any((b - a) * direction <= 0 for a, b in itertools.pairwise(found)):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..solvers.axes import Axes
 from ..solvers.batched_events import SampleEvents, SamplesFired
+from ..solvers.batched_output import ends_of
 from ..solvers.checks import check_sample_times
 from ..solvers.errors import ArgumentError
 from ..solvers.loop import Stats
@@ -19,6 +20,7 @@ from ..solvers.samples import SampleNorm, SampleSettings
 from ..solvers.solution import Query, Solution
 from ..solvers.state import Layout
 from ..solvers.trace import SampleTrace
+from ..solvers.transforms import check_readable
 from .dense import SampleQuery
 from .dynamics import Dynamics
 from .event_gradient import differentiable_sample_event
@@ -37,7 +39,7 @@ def solve_samples(request: Request) -> Solution:
     n = len(answer.run.times)
     y, own_t = answer.values[:n], t if t.dim() == 1 else t.t()
     if options.save == "steps":
-        own_t = answer.run.times.to(t.dtype)
+        own_t = answer.run.times.to(t)
     elif options.save == "end":
         y, own_t = y[-1:], own_t[-1:]
     t_events, y_events = _events(request, problem, answer)
@@ -62,9 +64,10 @@ def make_problem(request: Request) -> SampleProblem:
     axes = Axes(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
     batch = axes.batch_size(z0)
     times = check_sample_times(t, z0, batch)
-    wide = t if t.dim() == 2 else t.expand(batch, -1)
+    moved = t.to(z0.device, non_blocking=True)  # its gradient finds its way back
+    wide = moved if t.dim() == 2 else moved.expand(batch, -1)
     if options.save != "times":
-        times, wide = times[:, [0, -1]], wide[:, [0, -1]]
+        times, wide = ends_of(times), ends_of(wide)
     start = axes.clock(times[:, 0], z0)
     plain, make_dynamics, autocast = wrap(
         request.func, request.layout, z0, start, options.params, stats, cast=False
@@ -102,8 +105,10 @@ def _settings(request: Request, axes: Axes, batch: int) -> SampleSettings:
         dt0,
         options.dt,
         options.max_steps,
-        torch.tensor(stops, dtype=torch.float64).to(z0.device),
-        torch.tensor([t in request.jumps for t in stops], dtype=torch.bool).to(z0.device),
+        torch.tensor(stops, dtype=torch.float64, device="cpu").to(z0.device, non_blocking=True),
+        torch.tensor([t in request.jumps for t in stops], dtype=torch.bool, device="cpu").to(
+            z0.device, non_blocking=True
+        ),
         options.compact,
     )
 
@@ -131,8 +136,9 @@ def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> t
     for k, (record, samples) in enumerate(zip(fired, _who(fired), strict=True)):
         row = answer.values[-1 - k]
         when, z = differentiable_sample_event(options.events[record.event], layout, problem, record, row)
+        own = when.to(request.t)
         for b in samples:
-            times[record.event][b].append(when[b].to(request.t.dtype))
+            times[record.event][b].append(own[b])
             states[record.event][b].append(z.select(axes.batch, b))
     none_t = request.t.new_empty(0)
     none_z = request.z0.select(axes.batch, 0).new_empty((0, *request.z0.select(axes.batch, 0).shape))
@@ -169,8 +175,8 @@ def _queries(problem: SampleProblem, answer: SampleAnswer, request: Request) -> 
             raise ArgumentError(
                 f"t has shape {tuple(t.shape)}; per_sample=True needs t.shape[-1] == {batch}."
             )
-        if t.device != z0.device:
-            raise ArgumentError(f"t is on {t.device}, the solution on {z0.device}.")
+        check_readable(t, "t")
+        t = t.to(z0.device, non_blocking=True)
         rows = t.reshape(-1, batch) if per_sample else t.reshape(-1, 1).expand(-1, batch)
         front = t.shape[:-1] if per_sample else t.shape
         return layout.unpack(question(rows).reshape(*front, *z0.shape))

@@ -20,6 +20,7 @@ from ..solvers.norms import Norm, Tolerance, block_rms, largest, maximum, rms
 from ..solvers.order import channels_last
 from ..solvers.state import Layout, layout_of
 from ..solvers.tableau import Tableau
+from ..solvers.transforms import check_readable
 from .dynamics import Dynamics, check_blocks
 from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 
@@ -155,7 +156,8 @@ def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
     if not isinstance(value, (Tensor, int, float)):
         raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
-    value = torch.as_tensor(value, device=like.device)
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=like.dtype, device=like.device)
     if value.shape != shape if shape else value.numel() != 1:
         raise ArgumentError(f"norm returned shape {tuple(value.shape)}; it must return {wanted}.")
     return value.reshape(shape).abs()
@@ -177,7 +179,9 @@ def check_stops(times: Sequence[float] | Tensor | None, name: str) -> tuple[floa
     """Times to hit, as floats."""
     if times is None:
         return ()
-    values = torch.as_tensor(times, dtype=torch.float64).reshape(-1).tolist()
+    if isinstance(times, Tensor):
+        check_readable(times, name)
+    values = torch.as_tensor(times, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     for i, value in enumerate(values):
         if not math.isfinite(value):
             raise ArgumentError(f"{name}[{i}] is {value}: times must be finite.")

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from ..solvers.errors import SolverError
@@ -141,7 +140,9 @@ class ReverseSolve:
 
         before = self.theta.result()
         after = [x + dx for x, dx in zip(before, theta_sum(numeric.b), strict=True)]
-        smallest = Tolerance(*(torch.as_tensor(x).min() for x in (tolerance.rtol, tolerance.atol)))
+        smallest = Tolerance(
+            *(x.min() if isinstance(x, Tensor) else x for x in (tolerance.rtol, tolerance.atol))
+        )
         scales = [smallest.scale(x, y) for x, y in zip(before, after, strict=True)]
         norms = []
         for error, row in zip(step.result.stages.errors(), numeric.errors, strict=True):

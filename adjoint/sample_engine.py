@@ -20,11 +20,12 @@ from ..solvers.samples import Rows, SampleListener, SampleSettings, SampleStep, 
 from ..solvers.status import Status
 from ..solvers.trace import SampleTrace
 from .dynamics import Dynamics
-from .function import Solve, Task, refuse_transforms
+from .function import Solve, Task
 from .gradient import Direct, Gradient
 from .problem import Speed
 from .queueing import sample_queue
 from .sample_walks import SampleContext, record_samples
+from .transformed import gradient_allowed, moves, transformed
 
 _RECORDED = "a gradient is wanted, and per sample the host keeps every attempt for its way back"
 
@@ -148,7 +149,9 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
     plain = lambda t, z: (problem.plain(t, z), None)  # noqa: E731
     kept: list[SampleStep] = []
     with problem.autocast.outside():
-        if isinstance(gradient, Direct) and torch.is_grad_enabled():
+        if transformed():
+            gradient = _gradient_allowed(problem, gradient)
+        if isinstance(gradient, Direct) and (torch.is_grad_enabled() or transformed()):
             sample_queue(problem, _RECORDED)
             return _direct(problem, plain, kept)
         if gradient is not None and torch.is_grad_enabled():
@@ -156,7 +159,6 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
             problem.stats.n_calls = int(problem.stats.nfe)  # func's parameters may be found by a call
             theta = dynamics.theta()
             if any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
-                refuse_transforms((problem.z0, problem.t, *theta))
                 sample_queue(problem, _RECORDED)
                 return _adjoint(problem, dynamics, gradient, kept)
         queue = sample_queue(problem, "")
@@ -165,10 +167,19 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
         return SampleAnswer(run.values, run, kept)
 
 
+def _gradient_allowed(problem: SampleProblem, gradient: Gradient | None) -> Gradient | None:
+    """`gradient_allowed` for a per-sample solve."""
+    problem.stats.nfe, problem.stats.n_calls = problem.stats.nfe + 1, problem.stats.n_calls + 1
+    start = problem.axes.clock(problem.times[:, 0], problem.z0)
+    events = problem.wish.events is not None
+    inputs = (problem.z0, problem.t)
+    return gradient_allowed(gradient, lambda: problem.plain(start, problem.z0), inputs, events=events)
+
+
 def _direct(problem: SampleProblem, plain: Callable[..., Any], kept: list[SampleStep]) -> SampleAnswer:
     """Through the steps by autograd; times enter as (t − t.detach()) · y'(t)."""
     axes, z0, t = problem.axes, problem.z0, problem.t
-    timed = t.requires_grad
+    timed = moves(t)
     shift = (t - t.detach()).to(z0.dtype)
     start = z0 - axes.spread(shift[:, 0]) * _first_slope(problem) if timed else z0
     run = problem.solve(start, plain, kept, differentiable=True, derivatives=timed)
@@ -188,7 +199,7 @@ def _first_slope(problem: SampleProblem) -> Tensor:
     t0, settings = problem.times[:, 0], problem.settings
     direction = torch.where(problem.times[:, -1] < t0, -1.0, 1.0)
     time = beside(axes.clock(t0, z0), settings.at_jump(t0), direction)
-    problem.stats.nfe, problem.stats.n_calls = 2, 2
+    problem.stats.nfe, problem.stats.n_calls = problem.stats.nfe + 2, problem.stats.n_calls + 2
     with torch.no_grad():
         begins = axes.all_samples(torch.isfinite(z0))
         fine = begins & axes.all_samples(torch.isfinite(problem.plain(time, z0)))
@@ -212,7 +223,7 @@ def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
     arrived = (run.rows.status == int(Status.SUCCESS)).to(picks)
     stays = problem.times[:, 0] == problem.times[:, -1]  # its end is written although it takes no step
     last = (run.rows.n_accepted + stays).clamp(max=n - 1)
-    picks[last, torch.arange(batch, device=picks.device), width - 1] = arrived
+    picks[last, torch.arange(batch, dtype=torch.int64, device=picks.device), width - 1] = arrived
     picks[0] = 0.0
     picks[0, :, 0] = 1.0
     return picks

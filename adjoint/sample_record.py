@@ -69,7 +69,7 @@ class SampleTape(SampleRecorder):
 
     def __init__(self, batch: int, device: torch.device, *, stages: bool):
         self.stages = stages
-        self.index = torch.arange(batch, device=device)
+        self.index = torch.arange(batch, dtype=torch.int64, device=device)
         self.entries: list[KeptAttempt | KeptFirst] = []
         self.last = LastEvaluation()
 
@@ -119,7 +119,7 @@ class SampleCheckpointTape(SampleRecorder):
 
     def __init__(self, batch: int, device: torch.device, checkpoints: int):
         self.checkpoints = checkpoints
-        self.index = torch.arange(batch, device=device)
+        self.index = torch.arange(batch, dtype=torch.int64, device=device)
         self.thinning = Thinning(max(checkpoints // 2, 1))
         self.units: list[Unit] = []
         self.states: dict[int, State] = {}

@@ -150,10 +150,10 @@ def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observ
     key = torch.where(missing, torch.inf, (times - times[0]).abs())
     order = key.argsort(dim=0, stable=True)
     reached = (~missing).sum(0)
-    rank = torch.arange(len(times), device=times.device)[:, None].expand_as(order)
+    rank = torch.arange(len(times), dtype=torch.int64, device=times.device)[:, None].expand_as(order)
     pick = order.gather(0, torch.minimum(rank, reached - 1))
     by_sample, cotangents = values.movedim(axes.batch + 1, 1), g.movedim(axes.batch + 1, 1)
-    samples = torch.arange(times.shape[1], device=times.device)
+    samples = torch.arange(times.shape[1], dtype=torch.int64, device=times.device)
     own = cotangents[pick, samples]
     # A sample that never began holds NaN: it stands still where a healthy one starts.
     begins = axes.all_samples(torch.isfinite(values[0]))
@@ -202,7 +202,7 @@ class SampleReverseSolve:
 
     def _interval(self, i: int, a: Tensor) -> Tensor:
         """From observation i to the one before, each sample over its own times."""
-        times = self.seen.times[:, [i, i - 1]]
+        times = self.seen.times[:, i - 1 : i + 1].flip(1)
         own: Stats[Tensor, Tensor] = Stats()
         start = self.carrier.start(self.seen.values[i], a)
         run = sample_solve(

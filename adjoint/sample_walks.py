@@ -127,7 +127,9 @@ def _continuous(
             return seen.g[1:].sum(0), ThetaSum(dynamics).result()
         short = settings
         if anchors.states:
-            limit = PATIENCE * (int(torch.as_tensor(context.stats.n_steps).max()) + 10)  # host read
+            attempts = context.stats.n_steps
+            most = attempts if isinstance(attempts, int) else int(attempts.max())  # host read
+            limit = PATIENCE * (most + 10)
             short = dataclasses.replace(settings, max_steps=min(settings.max_steps, limit))
         try:
             a, theta, off = once(short, times, values, g, want)

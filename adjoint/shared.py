@@ -26,8 +26,8 @@ from .wrap import wrap
 
 def solve_shared(request: Request) -> Solution:
     """The solve; raises SolverError where it cannot go on."""
-    options, z0, t, layout = request.options, request.z0, request.t, request.layout
-    times = check_times(t, z0)
+    options, t, layout = request.options, request.t, request.layout
+    times = check_times(t)
     if isinstance(options.dt0, Tensor):
         raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
     if options.dt0 is not None:
@@ -43,7 +43,7 @@ def solve_shared(request: Request) -> Solution:
     n = len(run.times)
     y, own_t = answer.values[:n], t
     if options.save == "steps":
-        own_t = torch.tensor(run.times, dtype=t.dtype).to(t.device)
+        own_t = torch.tensor(run.times, dtype=t.dtype, device=t.device)
     elif options.save == "end":
         y, own_t = y[-1:], t[-1:]
     t_events, y_events = _events(request, problem, answer, n)
@@ -82,7 +82,7 @@ def make_problem(request: Request, times: list[float]) -> Problem:
     watch = None
     if options.events:
         watch = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
-    t = request.t
+    t = request.t.to(z0.device, non_blocking=True)  # its gradient finds its way back
     if options.save == "end":
         times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
     wish = Wish(
@@ -118,7 +118,7 @@ def _events(request: Request, problem: Problem, answer: Answer, n: int) -> tuple
     for row, fired in zip(answer.values[n:], answer.run.fired, strict=True):
         event = request.options.events[fired.event]
         when, z = differentiable_event(event, layout, problem, fired.t, row)
-        times[fired.event].append(when.to(t.dtype))
+        times[fired.event].append(when.to(t))
         states[fired.event].append(z)
     none_t, none_z = t.new_empty(0), request.z0.new_empty((0, *request.z0.shape))
     return (

@@ -112,7 +112,7 @@ def solve(
     func: callable (t, y) → dy/dt in y's structure, or a `Dynamics` with y0 [K, B, *S]. t is 0-d; in
     per-sample stepping [B, 1, …, 1] with y0's dimensions (a Dynamics: a block's).
     y0: tensor of float32 or float64, or a pytree of such.  t: [T], strictly monotone, either way; per
-    sample also [B, T].
+    sample also [B, T]; on any device (dL/dt, sol.t and sol.t_events are there, all else with y0).
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.
     stepping: "shared" (one step size) or "per_sample" (one for each sample; samples must not depend
     on each other).

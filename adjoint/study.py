@@ -146,7 +146,7 @@ def adjoint_trajectory(
     ReconstructionError as `adamode.solve` does.
     """
     request = _checked(func, y0, t, cotangent, gradient, arguments)
-    times = check_times(t, request.z0)
+    times = check_times(t)
     problem = make_problem(request, times)
     dynamics = problem.make_dynamics()
     walk, trace = _Walk(times[-1], problem.stats), Trace(problem.stats)
@@ -196,7 +196,7 @@ def _trajectory(
     """One walk back, its rows stacked."""
     rebuilt = [z for _, _, z in rows if z is not None]
     return AdjointTrajectory(
-        torch.tensor([time for time, _, _ in rows], dtype=torch.float64),
+        torch.tensor([time for time, _, _ in rows], dtype=torch.float64, device="cpu"),
         torch.stack([a for _, a, _ in rows]),
         torch.stack([dense.value(time) for time, _, _ in rows]),
         torch.stack(rebuilt) if rebuilt else None,

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .transformed import transformed
+
 F = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -36,11 +38,7 @@ class _Moved(torch.autograd.Function):
             return None, g, None, (g * slope).sum().to(t.dtype)
         # Views, for partial derivatives: the slope's own graph leads to z too.
         z, slope, t = z.view_as(z), slope.view_as(slope), t.view_as(t)
-        shift = (t - t.detach()).to(z.dtype)
-        time = t.detach().to(z.dtype)
-        half, f = 0.5 * shift, _own(ctx.f)
-        bend = f(time + half, z + half * slope) - f(time, z)
-        moved = z + shift * (slope + bend)
+        moved = _along_flow(ctx.f, z, slope, t)
         wanted = [x for x in (z, slope, t) if x.requires_grad]
         found = iter(torch.autograd.grad(moved, wanted, g, create_graph=True))
         return None, *(next(found) if x.requires_grad else None for x in (z, slope, t))
@@ -48,7 +46,18 @@ class _Moved(torch.autograd.Function):
 
 def moved_end(f: F, z: Tensor, slope: Tensor, t: Tensor) -> Tensor:
     """z, the solution at the fixed time t, made to depend on t: 0-d, with a gradient."""
+    if transformed():
+        return _along_flow(f, z, slope, t)
     return _Moved.apply(f, z, slope, t)
+
+
+def _along_flow(f: F, z: Tensor, slope: Tensor, t: Tensor) -> Tensor:
+    """The formula that follows the flow from z to second order, in plain operators."""
+    shift = (t - t.detach()).to(z.dtype)
+    time = t.detach().to(z.dtype)
+    f = _own(f)
+    bend = f(time + 0.5 * shift, z + 0.5 * shift * slope) - f(time, z)
+    return z + shift * (slope + bend)
 
 
 def moved_start(f: F, z: Tensor, t: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def compare(name: str, reference: str, found: Tensor | None, expected: Tensor, b
     found = torch.zeros_like(expected) if found is None else found
     difference = (found - expected).abs().flatten()
     worst = int(difference.argmax())  # NaN counts as the largest
-    at = torch.unravel_index(torch.tensor(worst), expected.shape)
+    at = torch.unravel_index(torch.tensor(worst, dtype=torch.int64, device="cpu"), expected.shape)
     numbers = found.flatten()[worst].item(), expected.flatten()[worst].item()
     error = _relative(difference[worst].item(), expected.abs().max().item())
     return Check(name, reference, error, bound, tuple(int(i) for i in at), *numbers)
@@ -79,7 +79,7 @@ def compare_entries(
     flat = [0.0] * math.prod(shape) if found is None else found.flatten().tolist()
     gaps = {i: abs(flat[i] - value) for i, value in expected.items()}
     worst = max(gaps, key=lambda i: math.inf if math.isnan(gaps[i]) else gaps[i])
-    at = torch.unravel_index(torch.tensor(worst), tuple(shape))
+    at = torch.unravel_index(torch.tensor(worst, dtype=torch.int64, device="cpu"), tuple(shape))
     error = _relative(gaps[worst], max(abs(value) for value in expected.values()))
     index = tuple(int(i) for i in at)
     return Check(name, "finite-differences", error, bound, index, flat[worst], expected[worst])
@@ -118,7 +118,8 @@ def differences(
     both about 1e-12.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(tensor.numel(), generator=generator)[:entries].tolist()
+    order = torch.randperm(tensor.numel(), generator=generator, dtype=torch.int64, device="cpu")
+    drawn = order[:entries].tolist()
     chosen = [largest, *(i for i in drawn if i != largest)][:entries]
     flat, found = tensor.detach().view(-1), {}
     for i in chosen:
@@ -166,9 +167,10 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0)
         )
     dynamics, z = in_double(dynamics, z)
     _check_state(dynamics, z)
-    z, t = z.detach().clone(), torch.as_tensor(t).to(z)
+    z = z.detach().clone()
+    t = t.to(z) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
     generator = torch.Generator().manual_seed(seed)
-    cotangent = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
+    cotangent = torch.randn(z.shape, generator=generator, dtype=z.dtype, device="cpu").to(z.device)
     theta = theta_of(dynamics)
     with torch.no_grad():
         _, saved = dynamics.forward(t, z)

@@ -58,7 +58,7 @@ def direction(tensor: Tensor, seed: int) -> Tensor:
     An entry near the edge of a domain (v of AdamODE) must not be moved by what is little for another.
     """
     generator = torch.Generator().manual_seed(seed + 7919)
-    normal = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    normal = torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device="cpu").to(tensor)
     x = tensor.detach()
     typical = max(x.square().mean().sqrt().item(), 0.1) if x.numel() else 0.1
     return normal * x.abs().clamp_min(0.1 * typical)

@@ -116,9 +116,12 @@ class GradientProblem:
         leaves = pytree.tree_leaves(y)
         if self.weights is None:
             generator = torch.Generator().manual_seed(self.seed)
-            self.weights = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x) for x in leaves]
+            self.weights = [
+                torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x) for x in leaves
+            ]
         return sum(
-            ((w * x).sum() for w, x in zip(self.weights, leaves, strict=True)), torch.zeros(()).double()
+            ((w * x).sum() for w, x in zip(self.weights, leaves, strict=True)),
+            torch.zeros((), dtype=torch.float64, device=leaves[0].device),
         )
 
     def gradient(self, choice: Any) -> list[Tensor | None]:
@@ -289,6 +292,6 @@ def bound_of(choice: Any, arguments: dict[str, Any]) -> float:
     tolerances = []
     for name, default in (("rtol", 1e-5), ("atol", 1e-7)):
         given = (arguments.get(name, default), getattr(choice, name, None))
-        tolerances += [torch.as_tensor(v, dtype=torch.float64) for v in given if v is not None]
+        tolerances += [torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in given if v is not None]
     # Errors of both solves add up over the steps and are amplified by the adjoint's growth.
     return max(1e3 * max(v.max().item() for v in tolerances), BOUND_EXACT)

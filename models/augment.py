@@ -35,8 +35,8 @@ class LearnedStart(nn.Module):
         for name in free:
             self.register_parameter(name, nn.Parameter(torch.zeros(channels)))
         for name in positive:
-            raw = torch.full((channels,), Softplus.inverse(name, 1.0))
-            self.register_parameter(f"raw_{name}", nn.Parameter(raw))
+            raw = nn.Parameter(torch.full((channels,), Softplus.inverse(name, 1.0)))
+            self.register_parameter(f"raw_{name}", raw)
 
     def forward(self, x: Tensor, o: Tensor) -> Start:
         """{"h0", …}, each [B, C, …]."""

@@ -45,8 +45,9 @@ class FixedSteps(nn.Module):
         self.rows, self.weights = rows[: self.stages], rows[-1]
         ends = [t0 + i * self.dt for i in range(n)] + [t1]
         times = [host_times(ends[i], ends[i + 1], tableau)[: self.stages] for i in range(n)]
-        like = next(dynamics.parameters(), torch.empty(0, dtype=torch.float64))
-        self.register_buffer("times", torch.tensor(times, dtype=torch.float64).to(like))  # [n, stages]
+        like = next(dynamics.parameters(), torch.empty(0, dtype=torch.float64, device="cpu"))
+        table = torch.tensor(times, dtype=torch.float64, device="cpu")
+        self.register_buffer("times", table.to(like))  # [n, stages]
 
     @property
     def evaluations(self) -> int:

@@ -91,7 +91,8 @@ class ANODE(Block):
         compile: bool = False,
         sync_every: int = 1,
     ):
-        with_zeros(torch.empty(0, 1), augment)  # its checks, now and not at the first call
+        # Its checks, now and not at the first call.
+        with_zeros(torch.empty((0, 1), dtype=torch.float32, device="cpu"), augment)
         settings = SolveSettings(t, rtol, atol, method, stepping, gradient, compile, sync_every)
         super().__init__(AugmentedNODE(field), settings, pad=augment)
 

@@ -155,7 +155,7 @@ class SampleSolve:
                 lambda t: beside(self.axes.clock(t, self.y), settings.at_jump(t), -r.direction),
             )
             r.nfe = r.nfe + r.running
-        r.dt = r.dt.clamp(max=settings.controller.dt_max)
+        r.dt = r.dt.clamp(max=settings.controller.dt_max).detach()
         self.stats.dt_first = r.dt
 
     # One attempt
@@ -285,7 +285,7 @@ class SampleSolve:
         if self.settings.dt is not None:
             return torch.full_like(self.rows.t, math.nan), finite
         ratio = error_ratio(result.stages.errors(), self.y, result.y1, self.tolerance, self.norm)
-        return ratio.to(self.rows.t), finite
+        return ratio.to(self.rows.t).detach(), finite  # no_grad does not stop forward-mode AD
 
     def _advance(self, step: SampleStep, rejected: Tensor, bad: Tensor) -> None:
         """Moves on what accepted; gives every sample its next step size and status."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .errors import ArgumentError, ArgumentTypeError, DynamicsError, nearest
 from .state import Layout
+from .transforms import check_readable
 
 STATE_DTYPES = (torch.float32, torch.float64)
 
@@ -35,15 +36,11 @@ def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = Fal
             f"{argument} has dtype {z.dtype}; a state must be torch.float32 or torch.float64: "
             f"{argument}.to(torch.float32)."
         )
-    if torch._C._functorch.is_batchedtensor(z):
-        raise ArgumentTypeError(
-            f"{argument} is batched by vmap, but a solve decides its steps by the state's values: leave vmap "
-            f"away and give the whole batch as {argument} (steps per sample: solve(stepping='per_sample'))."
-        )
     if z.layout != torch.strided:
         raise ArgumentTypeError(
             f"{argument} is a {z.layout} tensor; a state is dense: {argument}.to_dense()."
         )
+    check_readable(z, argument)
     if z.numel() == 0:
         raise ArgumentError(f"{argument} is empty, shape {tuple(z.shape)}: there is nothing to solve.")
     if not allow_non_finite and not bool(torch.isfinite(z).all()):  # host read
@@ -54,8 +51,8 @@ def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = Fal
         )
 
 
-def check_times(t: Any, z: Tensor, argument: str = "t") -> list[float]:
-    """The times as floats: finite, strictly monotone, at least two. One host read."""
+def check_times(t: Any, argument: str = "t") -> list[float]:
+    """The times as floats: finite, strictly monotone, at least two. One host read, of any device."""
     if not isinstance(t, Tensor):
         raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a 1-D tensor of times.")
     if not t.dtype.is_floating_point:
@@ -68,8 +65,7 @@ def check_times(t: Any, z: Tensor, argument: str = "t") -> list[float]:
         raise ArgumentError(
             f"{argument} has {t.numel()} entries; at least two are needed: the start and one output."
         )
-    if t.device != z.device:
-        raise ArgumentError(f"{argument} is on {t.device} but y0 is on {z.device}: move one of them.")
+    check_readable(t, argument)
     times = [float(x) for x in t.detach().double().tolist()]  # host read
     for i, value in enumerate(times):
         if not math.isfinite(value):
@@ -85,14 +81,16 @@ def check_times(t: Any, z: Tensor, argument: str = "t") -> list[float]:
 
 
 def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Tensor:
-    """Per-sample times [B, T] in float64, from [T] or [B, T]; each row strictly monotone, or so at first and
-    then equal to its end (a row that is shorter than others is padded with its last time).
+    """Per-sample times [B, T] in float64 on z's device, from [T] or [B, T].
+
+    Each row is strictly monotone, or so at first and then equal to its end (a row that is shorter than
+    others is padded with its last time).
 
     One host read (on the values; the rows come back as a tensor).
     """
     if isinstance(t, Tensor) and t.dim() == 1:
-        check_times(t, z, argument)
-        return t.detach().double().expand(batch, -1)
+        check_times(t, argument)
+        return t.detach().double().to(z.device, non_blocking=True).expand(batch, -1)
     if not isinstance(t, Tensor):
         raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a tensor of times, [T] or [B, T].")
     if not t.dtype.is_floating_point:
@@ -104,8 +102,7 @@ def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Te
             f"{argument} has shape {tuple(t.shape)}; per-sample times are [T] or [B, T] with B={batch} "
             "and at least two times."
         )
-    if t.device != z.device:
-        raise ArgumentError(f"{argument} is on {t.device} but y0 is on {z.device}: move one of them.")
+    check_readable(t, argument)
     times = t.detach().double()
     steps = times.diff(dim=1)
     rest = times == times[:, -1:]
@@ -118,7 +115,7 @@ def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Te
             f"{argument}[{rows[0]}] = {times[rows[0]].tolist()} must be finite and strictly monotone; only "
             "the last time may be repeated, at the end (a shorter row, or a sample that stays)."
         )
-    return times
+    return times.to(z.device, non_blocking=True)
 
 
 def check_tolerance(
@@ -133,6 +130,7 @@ def check_tolerance(
     if isinstance(value, Tensor):
         if value.requires_grad:
             raise ArgumentError(f"{name} requires a gradient, and none is defined for it: {name}.detach().")
+        check_readable(value, name)
         value = value.to(z)
         if value.dim() == 0:
             return check_tolerance(float(value), name, z, layout, zero=zero)  # host read

@@ -26,7 +26,8 @@ class Autocast:
     def __init__(self, device: torch.device):
         kind = device.type
         self.kind = kind
-        self.enabled = torch.is_autocast_enabled(kind)
+        # A device type without autocast raises where it is asked.
+        self.enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         self.dtype = torch.get_autocast_dtype(kind) if self.enabled else None
 
     def inside(self) -> contextlib.AbstractContextManager[Any]:

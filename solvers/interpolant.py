@@ -35,15 +35,18 @@ def derivative_weights(numeric: Numeric, theta: float) -> list[float]:
     return found
 
 
+def _powers(numeric: Numeric, theta: Tensor) -> Tensor:
+    """1 … degree, [degree, 1]."""
+    return torch.arange(1, numeric.dense.shape[1] + 1, dtype=torch.int64, device=theta.device)[:, None]
+
+
 def theta_weights(numeric: Numeric, theta: Tensor) -> Tensor:
     """b_i(θ) for every stage, [n, *theta.shape]."""
-    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
     flat = theta.reshape(-1)
-    return (numeric.dense.double() @ flat**degree).view(-1, *theta.shape)
+    return (numeric.dense.double() @ flat ** _powers(numeric, theta)).view(-1, *theta.shape)
 
 
 def slope_weights(numeric: Numeric, theta: Tensor) -> Tensor:
     """b_i'(θ) for every stage, [n, *theta.shape]."""
-    degree = torch.arange(1, numeric.dense.shape[1] + 1, device=theta.device)[:, None]
-    flat = theta.reshape(-1)
+    degree, flat = _powers(numeric, theta), theta.reshape(-1)
     return (numeric.dense.double() @ (degree * flat ** (degree - 1))).view(-1, *theta.shape)

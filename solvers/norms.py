@@ -30,11 +30,13 @@ class Tolerance:
 
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """rtol and atol as tensors of like's dtype and device: arguments of a compiled program."""
-        rtol, atol = (
-            torch.as_tensor(x, dtype=like.dtype).to(like.device, non_blocking=True)
-            for x in (self.rtol, self.atol)
-        )
-        return rtol, atol
+
+        def tensor(value: float | Tensor) -> Tensor:
+            if isinstance(value, Tensor):
+                return value.to(like, non_blocking=True)
+            return torch.full((), value, dtype=like.dtype, device=like.device)
+
+        return tensor(self.rtol), tensor(self.atol)
 
     def select(self, keep: Tensor, axes: Axes, batch: int) -> Tolerance:
         """The tolerances of the samples at the positions in keep."""

@@ -180,7 +180,7 @@ class QueuedMarch:
         return Outcome(Status.SUCCESS, t, dt)
 
     def _on_device(self, numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float64).to(self.y.device, non_blocking=True)
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu").to(self.y.device, non_blocking=True)
 
     def _tell(
         self, row: list[float], record: Record, on_accept: OnAccept, on_attempt: OnAttempt | None

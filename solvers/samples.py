@@ -98,7 +98,7 @@ class Rows:
     def begin(cls, t0: Tensor, end: Tensor) -> Rows:
         """All samples at their start."""
         one = torch.ones_like(t0)
-        index = torch.arange(len(t0), device=t0.device)
+        index = torch.arange(len(t0), dtype=torch.int64, device=t0.device)
         direction = torch.where(end < t0, -one, one)
         # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
         ratios = (one, one.clone())

@@ -25,7 +25,8 @@ Query = Callable[[Tensor, bool], Any]
 class Solution(Generic[State, Ending, Count, Length]):
     """The solution of an initial value problem.
 
-    t: [T], the times of y (per-sample times: [T, B]).  y: [T, *y0.shape], or a pytree of such in y0's
+    t: [T], the times of y (per-sample times: [T, B]), on the device of the t that was given, as t_events are;
+    all else is on y0's.  y: [T, *y0.shape], or a pytree of such in y0's
     structure; NaN where a sample failed or an event ended the solve before.
     status: a Status; per sample an int8 tensor [B] of its values.  stats: what it cost; the backward
     pass fills its part when it has run.

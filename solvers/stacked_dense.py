@@ -48,7 +48,7 @@ class StackedDense:
         """y at each sample's own time, t [B]."""
         n = torch.searchsorted(self.signed, (t[:, None] * self.sign).contiguous())[:, 0]
         n = n.clamp(max=self.signed.shape[1] - 1)
-        b = torch.arange(len(t), device=t.device)
+        b = torch.arange(len(t), dtype=torch.int64, device=t.device)
         t0, length = self.begins[b, n], self.ends[b, n] - self.begins[b, n]
         theta = torch.where(length == 0, 0.0, (t - t0) / torch.where(length == 0, 1.0, length))
         weights = theta_weights(self.numeric, theta.clamp(0.0, 1.0)).to(self.states.dtype).t()  # [B, stages]

@@ -121,7 +121,7 @@ class StageBuffer:
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """Dense output and its derivative."""
-        row = torch.tensor(weights, dtype=torch.float64)
+        row = torch.tensor(weights, dtype=torch.float64, device="cpu")
         return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
 
     def probe(self, error: Tensor) -> Tensor:

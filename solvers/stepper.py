@@ -122,7 +122,7 @@ def host_times(t0: float, t1: float, tableau: Tableau) -> list[float]:
 def stage_times(t0: float, t1: float, tableau: Tableau, like: Tensor) -> list[Tensor]:
     """The same as 0-d tensors, as the field wants them."""
     if like.device.type == "cpu":  # elsewhere this would be a copy to the device
-        return list(torch.tensor(host_times(t0, t1, tableau), dtype=like.dtype).unbind())
+        return list(torch.tensor(host_times(t0, t1, tableau), dtype=like.dtype, device=like.device).unbind())
     return [clock(t, like) for t in host_times(t0, t1, tableau)]
 
 

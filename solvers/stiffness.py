@@ -49,7 +49,7 @@ def stiffness(step: Step) -> Tensor:
     pair = stage_pair(step.tableau)
     stages = step.result.stages
     if pair is None or len(step.result.saved) <= pair[0]:
-        return torch.full((), math.nan, dtype=torch.float64)
+        return torch.full((), math.nan, dtype=torch.float64, device="cpu")
     i, j = pair
     top = torch.linalg.vector_norm((stages.get(i) - stages.get(j)).double())
     bottom = torch.linalg.vector_norm((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())

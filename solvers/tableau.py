@@ -245,12 +245,17 @@ class Numeric:
 
 @functools.lru_cache(maxsize=256)
 def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Numeric:
+    # Outside inference mode and the levels of torch.func, or a later solve could not use the cache.
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        return _converted(tableau, dtype, device)
+
+
+def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Numeric:
     rows, n = tableau.rows(), len(tableau.rows())
 
     def tensor(values: list[list[float]]) -> torch.Tensor:
-        # Outside inference mode, or a later solve that needs gradients could not use the cache.
-        with torch.inference_mode(False):
-            return torch.tensor(values, dtype=torch.float64).to(device=device, dtype=dtype)
+        exact = torch.tensor(values, dtype=torch.float64, device="cpu")
+        return exact.to(device=device, dtype=dtype, non_blocking=True)
 
     def nonzero(row: Row) -> tuple[tuple[int, float], ...]:
         return tuple((j, float(w)) for j, w in enumerate(row) if w != 0)

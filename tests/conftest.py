@@ -13,6 +13,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 import torch
+from devices import elsewhere, place  # noqa: F401  (fixtures)
 
 torch.set_num_threads(1)
 # Autograd makes its threads at the first backward pass, for the devices known by then. torch.compile makes

@@ -59,7 +59,7 @@ class Signal:
             return u.expand(samples, -1) if values.ndim == 2 else u
         if values.ndim == 2:
             return torch.lerp(values[i[:, 0]], values[i[:, 0] + 1], share.to(values.dtype))
-        row = torch.arange(samples, device=values.device)
+        row = torch.arange(samples, dtype=torch.int64, device=values.device)
         return torch.lerp(values[row, i[:, 0]], values[row, i[:, 0] + 1], share.to(values.dtype))
 
 
