@@ -126,7 +126,7 @@ class SampleEvents:
         size = torch.maximum(step.t0.abs(), step.t1.abs())
         spacing = torch.nextafter(size, torch.full_like(size, math.inf)) - size
         off = (step.t1 - (step.t0 + theta * length)).abs()
-        return torch.where(off <= 4.0 * spacing, 1.0, theta)  # as `events.time_at`
+        return torch.where(off <= 4.0 * spacing, 1.0, theta)  # as `events.on_step`
 
     def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor, numeric: Numeric) -> None:
         weights = theta_weights(numeric, theta).to(step.y0.dtype)

@@ -112,10 +112,12 @@ def where_lost(g: Callable[[int], float], low: int, high: int, g_low: float, g_h
     return high
 
 
-def time_at(t0: float, t1: float, q: int) -> float:
-    """The time of a point on the grid; the step's end where rounding cannot tell them apart."""
+def on_step(t0: float, t1: float, q: int) -> tuple[float, float]:
+    """θ and time of a point on the grid; the step's end where rounding cannot tell them apart."""
     t = t0 + q / GRID * (t1 - t0)
-    return t1 if abs(t1 - t) <= 4.0 * math.ulp(max(abs(t0), abs(t1))) else t
+    if abs(t1 - t) <= 4.0 * math.ulp(max(abs(t0), abs(t1))):
+        return 1.0, t1
+    return q / GRID, t
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,24 +179,26 @@ class EventWatch:
     def _record(self, step: Step, flags: list[float], values: Tensor) -> float | None:
         """All that fires up to the first terminal event; its time."""
         n, rows, begins = len(self.events), values.tolist(), numbered(values).tolist()  # host read
-        found: list[tuple[float, int]] = []
+        found: list[tuple[float, float, int]] = []
         for part in range(PARTS):
             for e in range(n):
                 if flags[part * n + e]:
                     begin = begins[part][e]
-                    found.append((self._locate(e, step, (begin, part + 1), rows), e))
-            if any(self.events[e].terminal for _, e in found):
+                    found.append((*self._locate(e, step, (begin, part + 1), rows), e))
+            if any(self.events[e].terminal for *_, e in found):
                 break
-        found.sort(key=lambda pair: abs(pair[0] - step.t0))
-        end = next((t for t, e in found if self.events[e].terminal), None)
-        for t, e in found:
-            if end is None or abs(t - step.t0) <= abs(end - step.t0):
-                theta = 1.0 if t == step.t1 else step.theta(t)
-                self.fired.append(Fired(e, t, Place(self.n_accepted, theta), step.value(t)))
+        found.sort()
+        last, end = next(((theta, t) for theta, t, e in found if self.events[e].terminal), (1.0, None))
+        for theta, t, e in found:
+            if theta <= last:
+                value = step.y1 if theta == 1.0 else step.at(theta)
+                self.fired.append(Fired(e, t, Place(self.n_accepted, theta), value))
         return end
 
-    def _locate(self, e: int, step: Step, looks: tuple[int, int], rows: list[list[float]]) -> float:
-        """The time at which a sign is lost between two looks, on the step's dense output."""
+    def _locate(
+        self, e: int, step: Step, looks: tuple[int, int], rows: list[list[float]]
+    ) -> tuple[float, float]:
+        """θ and time at which a sign is lost between two looks, on the step's dense output."""
 
         def g(q: int) -> float:
             with torch.no_grad():
@@ -204,4 +208,4 @@ class EventWatch:
 
         low, high = looks
         q = where_lost(g, low * GRID // PARTS, high * GRID // PARTS, rows[low][e], rows[high][e])
-        return time_at(step.t0, step.t1, q)
+        return on_step(step.t0, step.t1, q)
