@@ -69,10 +69,10 @@ def _no_slope(lost: Tensor, when: Tensor) -> str:
     first = int(lost.reshape(-1).to(torch.int8).argmax())
     whose = f" of sample {first}" if lost.dim() else ""
     return (
-        f"the gradient of an event{whose} at t={when.reshape(-1)[first].item():.6g} was asked for, and its fn "
+        f"the gradient of an event{whose} at t={when.reshape(-1)[first].item():.6g} was asked for; its fn "
         "has slope 0 along the solution there (or no derivative at all), so how the event moves does not "
-        "follow from it. Let fn go through 0 with a slope (y - 1.5, not y > 1.5, relu(y - 1.5) or its cube), "
-        "or detach this event's time and state."
+        "follow from it. Let fn go through 0 with a slope (y - 1.5, not y > 1.5, its relu or its cube), or "
+        "detach this event's time and state."
     )
 
 

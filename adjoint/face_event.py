@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.errors import ArgumentError, TooManySteps
-from ..solvers.events import Event, EventWatch
+from ..solvers.events import Event, EventWatch, signed
 from ..solvers.solve import Settings, Wish
 from ..solvers.state import Layout
 from ..solvers.status import Status
@@ -31,14 +31,14 @@ NEVER = "event_fn never changed its sign."
 def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: Any) -> tuple[Event, bool]:
     """One scalar event from a function of any shape, and whether it is zero at the start already.
 
-    The event is where any entry first leaves the sign it had at the start.
+    The event is where any entry first leaves the sign it had at the start; of a bool, False has one too.
     """
     with torch.no_grad():
-        start = torch.as_tensor(event_fn(t0, y0))
+        start = signed(torch.as_tensor(event_fn(t0, y0)))
         signs = torch.sign(start)
 
     def first_change(t: Tensor, y: Any) -> Tensor:
-        return (event_fn(t, y) * signs).min()
+        return (signed(event_fn(t, y)) * signs).min()
 
     fn = event_fn if start.dim() == 0 else first_change
     return Event(fn), bool((start == 0).any())  # host read
