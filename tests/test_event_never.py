@@ -7,7 +7,7 @@ from problems import f64
 import adamode
 from adamode.adjoint import awaited
 
-SLOW = {"method": "rk4", "options": {"step_size": 0.1}}
+SLOW = {"method": "rk4", "options": {"step_size": 0.2}}
 
 
 def turn(t, y):
@@ -58,7 +58,7 @@ def test_a_course_that_nothing_changes_ends_with_the_range_of_time():
 LATE = {
     "cut off by time": (turn, (1.0, 0.0), lambda t, y: torch.where(t > 70.0, 0.0, y[0] - 2), 70.0),
     "a growing swing": (
-        lambda t, y: torch.stack((y[1], -y[0] + 0.05 * y[1])),
+        lambda t, y: torch.stack((y[1], -y[0] + 0.2 * y[1])),
         (1e-3, 0.0),
         lambda t, y: y[0] - 1,
         None,
@@ -78,6 +78,6 @@ def test_what_comes_late_is_waited_for(name, monkeypatch):
     field, y0, event_fn, exact = LATE[name]
     when, calls = wait(field, f64(*y0), event_fn, **SLOW)
     assert isinstance(when, float)
-    assert calls > 4 * 320  # it was judged at least three times
+    assert calls > 4 * 160  # it was judged at least once
     if exact is not None:
         assert when == pytest.approx(exact, abs=1e-12)

@@ -43,8 +43,8 @@ def test_values_are_right_and_a_gradient_that_is_not_there_is_an_error(gradient,
     when, where = only(sol.t_events[0]), only(sol.y_events[0])
     assert torch.equal(when, only(plain.t_events[0]))
     assert torch.equal(where, only(plain.y_events[0]))
-    assert when.tolist() == [0.5]
-    assert where.flatten().tolist() == [1.5]
+    assert when.tolist() == pytest.approx([0.5], abs=1e-15)
+    assert where.flatten().tolist() == pytest.approx([1.5], abs=1e-15)
     for asked in (when.sum(), where.sum()):
         with pytest.raises(DynamicsError, match=r"at t=0\.5 was asked for; its fn has slope 0"):
             torch.autograd.grad(asked, y0, retain_graph=True)
@@ -67,7 +67,7 @@ def test_the_sample_without_a_slope_is_named_and_others_have_their_gradient():
     steep = Event(lambda t, y: torch.where(y[:, 0] > 0.9, torch.sign(y[:, 0] - 1.5), y[:, 0] - 0.5))
     kw = {"events": steep, "stepping": "per_sample", "dt": 0.25}
     sol = solve(lambda t, y: 0 * y + 1, y0, f64(0.0, 3.0), **kw)
-    assert [times.tolist() for times in sol.t_events[0]] == [[0.5], [0.5]]
+    assert [times.tolist() for times in sol.t_events[0]] == [pytest.approx([0.5], abs=1e-15)] * 2
     (found,) = torch.autograd.grad(sol.t_events[0][1].sum(), y0, retain_graph=True)
     assert found.flatten().tolist() == [0.0, -1.0]
     with pytest.raises(DynamicsError, match="event of sample 0 at t=0.5"):
@@ -137,6 +137,6 @@ def test_tensors_do_not_become_more_over_many_per_sample_solves_with_events():
 
     solved("per_sample", Discrete(), True, False)
     before = alive()
-    for _ in range(20):
+    for _ in range(8):
         solved("per_sample", Discrete(), True, False)
     assert alive() <= before
