@@ -11,36 +11,40 @@ import torch
 from torch import Tensor
 
 from ..solvers.errors import ArgumentError, TooManySteps
-from ..solvers.events import Event, EventWatch
+from ..solvers.events import Event, signed
 from ..solvers.solve import Settings, Wish
 from ..solvers.state import Layout
 from ..solvers.status import Status
 from ..solvers.stepper import clock
+from .awaited import MOST_STEPS, AwaitedEvent
 from .engine import differentiate
 from .event_gradient import differentiable_event
 from .gradient import Gradient
 from .problem import Problem
 
 MOST_FIXED_STEPS = 20_000
-MOST_STEPS = 100_000
 # Where a solve without an end is given up: steps grow tenfold each where nothing changes any more.
 HORIZON = {torch.float32: 1e30, torch.float64: 1e300}
 NEVER = "event_fn never changed its sign."
+ENDLESS = (
+    "The steps grew until time left the range of the dtype: nothing changes the state's course any more."
+)
 
 
 def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: Any) -> tuple[Event, bool]:
     """One scalar event from a function of any shape, and whether it is zero at the start already.
 
-    The event is where any entry first leaves the sign it had at the start.
+    The event is where any entry first leaves the sign it had at the start; of a bool, False has one too.
     """
     with torch.no_grad():
         start = event_fn(t0, y0)
         if not isinstance(start, Tensor):
             start = torch.as_tensor(start, dtype=t0.dtype, device=t0.device)
+        start = signed(start)
         signs = torch.sign(start)
 
     def first_change(t: Tensor, y: Any) -> Tensor:
-        return (event_fn(t, y) * signs).min()
+        return (signed(event_fn(t, y)) * signs).min()
 
     fn = event_fn if start.dim() == 0 else first_change
     return Event(fn), bool((start == 0).any())  # host read
@@ -67,7 +71,7 @@ def until_event(
         problem,
         times=[t0, direction * HORIZON[z0.dtype]],
         settings=settings,
-        wish=Wish(watch=EventWatch([event], layout.unpack, t0, z0)),
+        wish=Wish(watch=AwaitedEvent(event, layout.unpack, t0, z0, settings.tolerance, problem.stats)),
     )
     try:
         answer = differentiate(problem, gradient)
@@ -76,7 +80,8 @@ def until_event(
         raise TooManySteps(error.t, error.dt, error.status, error.stats, never) from error
     if not answer.run.fired:
         stats = problem.stats
-        raise TooManySteps(answer.run.end, stats.dt_last, Status.MAX_STEPS, stats, NEVER)
+        never = f"{NEVER} {ENDLESS}"
+        raise TooManySteps(answer.run.end, stats.dt_last, Status.MAX_STEPS, stats, never)
     fired = answer.run.fired[0]
     when, z = differentiable_event(event, layout, problem, fired.t, answer.values[2])
     return when.to(t.dtype), layout.unpack(torch.stack((answer.values[0], z)))

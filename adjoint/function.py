@@ -70,16 +70,19 @@ class _Refusal(torch.autograd.Function):
     """The identity on gradients; its own backward pass refuses."""
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, why: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.why = why
         return tuple(x.view_as(x) for x in tensors[:count])
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> tuple[None, ...]:
-        raise SecondDerivativeError
+        raise SecondDerivativeError(*([ctx.why] if ctx.why else []))
 
 
-def refuse_second_derivative(gradients: list[Tensor | None], inputs: list[Tensor]) -> list[Tensor | None]:
-    """The same gradients, tied to the inputs, so that differentiating them again raises."""
+def refuse_second_derivative(
+    gradients: list[Tensor | None], inputs: list[Tensor], why: str = ""
+) -> list[Tensor | None]:
+    """The same gradients, tied to the inputs, so that differentiating them again raises (and says why)."""
     present = [x for x in gradients if x is not None]
-    tied = iter(_Refusal.apply(len(present), *present, *inputs))
+    tied = iter(_Refusal.apply(why, len(present), *present, *inputs))
     return [None if x is None else next(tied) for x in gradients]

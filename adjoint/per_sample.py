@@ -134,6 +134,8 @@ def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> t
     states: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in options.events]
     fired = problem.wish.events.fired if problem.wish.events is not None else []
     for k, (record, samples) in enumerate(zip(fired, _who(fired), strict=True)):
+        if not samples:  # a terminal event came before
+            continue
         row = answer.values[-1 - k]
         when, z = differentiable_sample_event(options.events[record.event], layout, problem, record, row)
         own = when.to(request.t)

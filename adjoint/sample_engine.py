@@ -248,7 +248,8 @@ def _adjoint(
             dense=recording.dense,
         )
         first = None if run.derivatives is None else run.derivatives[:1].clone()
-        light = dataclasses.replace(run, values=run.values[:0], derivatives=first)
+        # No view of the values: they become the Function's output, whose node holds this record.
+        light = dataclasses.replace(run, values=run.values.new_empty(0), derivatives=first)
         runs.append(light)
         return run.values, run.derivatives, light
 

@@ -175,36 +175,41 @@ class SampleSolve:
         bad = rejected & ~step.finite
         jumped = step.accepted & cut & jump & (t1 != r.end)
         rounds = self.output.count(step)
-        crossing = None if self.events is None else self.events.crossing(step)
+        firing = None if self.events is None else self.events.look(step, self.tableau)
         self._advance(step, rejected, bad)
-        if self.events is not None and crossing is not None:
-            r.mark(self.events.ends(crossing), Status.EVENT)
-        fired = rounds * 0 if crossing is None else crossing.sum()
+        counts = rounds.new_empty(0)
+        if self.events is not None:
+            counts = self.events.counts()
+            if not self.tableau.c_dense:  # else it is known only when the dense output has been looked at
+                r.mark(self.events.ends(), Status.EVENT)
         inside = self.output.inside.sum()
-        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), rounds, inside, fired))
-        running, *todo = flags.tolist()  # host read
-        self._finish(step, jumped, crossing, *todo)
+        flags = torch.stack((r.running.sum(), bad.sum(), jumped.sum(), rounds, inside))
+        running, *todo = torch.cat((flags, counts)).tolist()  # host read
+        if any(todo[:1]) and (self.differentiable or self.recorder is not None):
+            self._clean(step)
+        if any(todo[3:]) or self.keep:
+            self._ensure_dense(step, firing)
+        fired = todo[4:]
+        if any(fired) and self.tableau.c_dense:
+            running, fired = self._look_closer(step)
+        self._finish(step, jumped, todo[1], todo[2], fired)
         return running
 
+    def _look_closer(self, step: SampleStep) -> tuple[int, list[int]]:
+        """Whether events that may fire do; how many samples go on, and how often each fires. A host read."""
+        assert self.events is not None
+        self.events.look(step, self.tableau, closer=True)
+        self.rows.mark(self.events.ends(), Status.EVENT)
+        running, *fired = torch.cat((self.rows.running.sum()[None], self.events.counts())).tolist()
+        return running, fired
+
     def _finish(
-        self,
-        step: SampleStep,
-        jumped: Tensor,
-        crossing: Tensor | None,
-        any_bad: int,
-        any_jumped: int,
-        rounds: int,
-        any_inside: int,
-        any_fired: int,
+        self, step: SampleStep, jumped: Tensor, any_jumped: int, rounds: int, fired: list[int]
     ) -> None:
         """What only some attempts need; the host knows by now which."""
-        if any_bad and (self.differentiable or self.recorder is not None):
-            self._clean(step)
-        if any_inside or any_fired or self.keep:
-            self._ensure_dense(step, crossing)
-        if self.events is not None and crossing is not None:
-            if any_fired:
-                step.until = self.events.locate(step, crossing, self.numeric)
+        if self.events is not None:
+            if any(fired):
+                step.until = self.events.locate(step, fired, self.numeric)
                 self.output.limit(step.until)
             self.events.advance(step.accepted)
         if rounds:
@@ -324,14 +329,14 @@ class SampleSolve:
             self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), step.first)
             self.y = torch.where(move, step.result.y1, step.y0)
 
-    def _ensure_dense(self, step: SampleStep, crossing: Tensor | None) -> None:
+    def _ensure_dense(self, step: SampleStep, firing: Tensor | None) -> None:
         """The further stages of the dense output (dop853); counted for the samples that need them."""
         if self.tableau.c_dense:
             dense_stages(self.field, step.y0, step.times, self.tableau, step.result)
             needs = step.accepted
             if not self.keep:
                 inside = self.output.inside
-                needs = inside if crossing is None else inside | crossing.any(0)
+                needs = inside if firing is None else inside | firing.any(0).any(0)
             self.rows.nfe = self.rows.nfe + len(self.tableau.c_dense) * needs
 
     def _restart(self, jumped: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from .axes import Axes
 from .errors import DynamicsError
-from .events import Event
-from .interpolant import theta_weights
+from .events import GRID, Event, Looks, numbered, signed
+from .interpolant import PARTS, look_table, looks, theta_weights
 from .samples import SampleStep, Written
 from .state import Layout
-from .tableau import Numeric
+from .tableau import Numeric, Tableau
 
-BISECTIONS = 54  # of θ in [0, 1]: to the spacing of float64
+HALVINGS = 53  # of θ in [0, 1]: to 1/GRID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,52 +64,69 @@ class SampleEvents:
 
     def start(self, t: Tensor, z: Tensor) -> None:
         """The values at the start."""
+        self.looks = Looks(self.events, t)
         self.before = self.evaluate(t, z)
 
-    def crossing(self, step: SampleStep) -> Tensor:
-        """[E, b]: which functions change sign in the steps that were accepted."""
-        self.after = self.evaluate(step.t1, step.result.y1)
-        up = (self.before < 0) & (self.after >= 0)
-        down = (self.before > 0) & (self.after <= 0)
-        rows = [
-            (up[e] if event.direction >= 0 else up[e] & False)
-            | (down[e] if event.direction <= 0 else down[e] & False)
-            for e, event in enumerate(self.events)
-        ]
-        return torch.stack(rows) & step.accepted
+    def look(self, step: SampleStep, tableau: Tableau, *, closer: bool = False) -> Tensor:
+        """[PARTS, E, b]: what may fire in the steps that were accepted; what does, closer."""
+        stages, length = step.result.stages, step.t1 - step.t0
+        table = look_table(tableau, step.y0.dtype, step.y0.device, closer)
+        with torch.no_grad():
+            inside = [
+                self.evaluate(step.t0 + theta * length, stages.at(step.y0, row))
+                for theta, row in zip(looks(), table.unbind(), strict=True)
+            ]
+        self.values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.result.y1)])
+        self.firing = self.looks.fires(self.values) & step.accepted
+        return self.firing
 
-    def ends(self, crossing: Tensor) -> Tensor:
+    def counts(self) -> Tensor:
+        """[E]: how often each function fires, at the most, in one sample's step."""
+        return self.firing.sum(0).amax(1)
+
+    def ends(self) -> Tensor:
         """[b]: which samples meet a terminal event."""
-        found = torch.zeros_like(crossing[0])
+        met = self.firing.any(0)
+        found = torch.zeros_like(met[0])
         for e, terminal in enumerate(self.terminal):
             if terminal:
-                found = found | crossing[e]
+                found = found | met[e]
         return found
 
-    def locate(self, step: SampleStep, crossing: Tensor, numeric: Numeric) -> Tensor:
+    def locate(self, step: SampleStep, counts: Sequence[int], numeric: Numeric) -> Tensor:
         """Records what fires; [b], the time at which each sample's step ends (t1 but for terminal ones)."""
-        thetas = [self._zero(e, step, numeric) for e in range(len(self.events))]
+        found: list[tuple[int, Tensor, Tensor]] = []
         last = torch.ones_like(step.t1)
-        for e, terminal in enumerate(self.terminal):
-            if terminal:
-                last = torch.where(crossing[e], torch.minimum(last, thetas[e]), last)
-        for e, theta in enumerate(thetas):
-            self._record(e, step, crossing[e] & (theta <= last), theta, numeric)
+        for e, count in enumerate(counts):
+            order = self.firing[:, e].cumsum(0)
+            for k in range(min(count, 1) if self.terminal[e] else count):
+                here = self.firing[:, e] & (order == k + 1)
+                valid, theta = here.any(0), self._zero(e, here.to(torch.int8).argmax(0), step, numeric)
+                found.append((e, valid, theta))
+                if self.terminal[e]:
+                    last = torch.where(valid, torch.minimum(last, theta), last)
+        for e, valid, theta in found:
+            self._record(e, step, valid & (theta <= last), theta, numeric)
         return torch.where(last == 1.0, step.t1, step.t0 + last * (step.t1 - step.t0))
 
-    def _zero(self, e: int, step: SampleStep, numeric: Numeric) -> Tensor:
-        """θ of the zero of one function in every row's step, by bisection."""
-        low, high = torch.zeros_like(step.t1), torch.ones_like(step.t1)
-        sign = torch.sign(self.before[e])
+    def _zero(self, e: int, part: Tensor, step: SampleStep, numeric: Numeric) -> Tensor:
+        """θ at which one function loses its sign, in the part [b] of each row's step, by bisection."""
+        values, length = self.values[:, e], step.t1 - step.t0
+        begin = numbered(values).gather(0, part[None])
+        sign = torch.sign(values.gather(0, begin)[0])
+        low, high = begin[0] * (GRID // PARTS), (part + 1) * (GRID // PARTS)
         with torch.no_grad():
-            for _ in range(BISECTIONS):
-                middle = 0.5 * (low + high)
-                t = step.t0 + middle * (step.t1 - step.t0)
-                z = step.combine(step.y0, theta_weights(numeric, middle).to(step.y0.dtype))
-                value = self._value(self.events[e], t, z)
-                same = torch.sign(value) == sign
-                low, high = torch.where(same, middle, low), torch.where(same, high, middle)
-        return torch.where(self.after[e] == 0, 1.0, high)
+            for _ in range(HALVINGS):
+                middle = (low + high) // 2
+                theta = middle.double() / GRID
+                z = step.combine(step.y0, theta_weights(numeric, theta).to(step.y0.dtype))
+                held = torch.sign(self._value(self.events[e], step.t0 + theta * length, z)) == sign
+                low, high = torch.where(held, middle, low), torch.where(held, high, middle)
+        theta = high.double() / GRID
+        size = torch.maximum(step.t0.abs(), step.t1.abs())
+        spacing = torch.nextafter(size, torch.full_like(size, math.inf)) - size
+        off = (step.t1 - (step.t0 + theta * length)).abs()
+        return torch.where(off <= 4.0 * spacing, 1.0, theta)  # as `events.on_step`
 
     def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor, numeric: Numeric) -> None:
         weights = theta_weights(numeric, theta).to(step.y0.dtype)
@@ -123,7 +141,7 @@ class SampleEvents:
 
     def advance(self, accepted: Tensor) -> None:
         """The values at the steps' ends are the next steps' beginnings."""
-        self.before = torch.where(accepted, self.after, self.before)
+        self.before = torch.where(accepted, self.values[-1], self.before)
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch."""
@@ -151,4 +169,4 @@ def sample_event(event: Event, t: Tensor, z: Tensor, layout: Layout) -> Tensor:
             f"an event's fn returned {found}; with per-sample stepping it must return one number a sample, "
             f"shape ({batch},)."
         )
-    return value.double()
+    return signed(value)

@@ -70,6 +70,8 @@ class SecondDerivativeError(AdamodeError, RuntimeError):
     """The gradient of a hand-derived gradient was asked for; it is not defined there."""
 
     def __str__(self) -> str:
+        if self.args:
+            return str(self.args[0])
         return (
             "second derivative: the backward pass of this adjoint is hand-derived and not itself "
             "differentiable, so the gradient of this gradient would be silently wrong. Use "

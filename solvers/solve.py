@@ -152,7 +152,7 @@ def forward_solve(
     stepper.judge = judge
     stepper.direction = math.copysign(1.0, times[-1] - times[0])
     if wish.watch is not None:
-        stepper.watch = wish.watch.evaluate
+        stepper.watch = wish.watch.look
     listeners = [hook for hook in (*hooks, on_step) if hook is not None]
     collector = Collector(times, z0, wish, listeners, on_reject)
     collector.limit, collector.stats = settings.max_steps, stats

@@ -57,6 +57,9 @@ class Stages(Protocol):
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
 
+    def at(self, y: Tensor, row: Tensor) -> Tensor:
+        """The same with weights on the device; those of stages that were not put are left out."""
+
     def probe(self, error: Tensor) -> Tensor:
         """Sum, 0-d, of the (first) error estimate and of the stages that it does not weigh: non-finite if any
         stage is (or, rarely, if it overflows)."""
@@ -124,6 +127,10 @@ class StageBuffer:
         row = torch.tensor(weights, dtype=torch.float64, device="cpu")
         return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
 
+    def at(self, y: Tensor, row: Tensor) -> Tensor:
+        """Dense output at a look."""
+        return self._weighted(y, row[: self.count])
+
     def probe(self, error: Tensor) -> Tensor:
         """Sum of the estimate and of what it does not see."""
         return sum((self.rows[i].sum() for i in self.numeric.unseen), error.sum())
@@ -175,6 +182,12 @@ class StageList:
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """Dense output and its derivative."""
         return self._weighted(y, [(j, w) for j, w in enumerate(weights) if w != 0])
+
+    def at(self, y: Tensor, row: Tensor) -> Tensor:
+        """Dense output at a look."""
+        k = torch.stack(self.k[: len(row)])
+        total = torch.tensordot(row[: len(k)], k, 1)
+        return torch.add(y, total, alpha=self.dt) if isinstance(self.dt, float) else y + total * self.dt
 
     def probe(self, error: Tensor) -> Tensor:
         """Sum of the estimate and of what it does not see."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .initial_step import initial_step
-from .interpolant import derivative_weights, weights
+from .interpolant import derivative_weights, look_table, looks, weights
 from .norms import Norm, Tolerance, error_ratio
 from .step import Evaluation, Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
 from .tableau import Tableau
@@ -28,8 +28,10 @@ class Step:
     stages, saved: k_i and what the field saved at each; valid until the next attempt unless the
     stepper keeps stages.  chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
-    watched: the event functions at (t1, y1), where events are watched.
+    watched: in which parts of the step which event fires, where events are watched.
     plain: times are `stage_times(t0, t1)`, so they need not be kept.
+    graph: the solve's grad mode. Stages that are evaluated late are kept and used by outputs, so they
+    are evaluated under it whoever asks first: the search for an event asks without a graph.
     """
 
     t0: float
@@ -44,6 +46,7 @@ class Step:
     finite: bool = True
     watched: list[float] | None = None
     plain: bool = False
+    graph: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
     _dense: bool = False
 
     @property
@@ -75,7 +78,8 @@ class Step:
         """Evaluates f(t1, y1) where the step left it out (a fixed grid's last)."""
         n = self.tableau.n_stages
         if len(self.result.saved) < n:
-            k, kept = self.field(self.times[n - 1], self.y1)
+            with torch.set_grad_enabled(self.graph):
+                k, kept = self.field(self.times[n - 1], self.y1)
             self.result.stages.put(n - 1, k)
             self.result.saved.append(kept)
 
@@ -83,7 +87,8 @@ class Step:
         """Evaluates what only the dense output needs, once."""
         if not self._dense and self.tableau.dense_needs_end:
             self._ensure_end()
-            dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
+            with torch.set_grad_enabled(self.graph):
+                dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
         self._dense = True
 
     def complete(self) -> None:
@@ -93,10 +98,25 @@ class Step:
 
     def value(self, t: float) -> Tensor:
         """y(t) for t in the step; exactly y1 at t1."""
-        if t == self.t1:
-            return self.y1
+        return self.y1 if t == self.t1 else self.at(self.theta(t))
+
+    def at(self, theta: float) -> Tensor:
+        """y(t0 + θ dt)."""
         self._ensure_dense()
-        return self.result.stages.combine(self.y0, weights(self.result.stages.numeric, self.theta(t)))
+        return self.result.stages.combine(self.y0, weights(self.result.stages.numeric, theta))
+
+    def looks(self, *, closer: bool) -> Iterator[tuple[float, Tensor]]:
+        """Times and states at the looks inside the step.
+
+        closer: on the dense output; else without an evaluation of its further stages.
+        """
+        if closer or self.tableau.dense_needs_end:
+            self._ensure_end()
+        if closer:
+            self._ensure_dense()
+        table = look_table(self.tableau, self.y0.dtype, self.y0.device, closer)
+        for theta, row in zip(looks(), table.unbind(), strict=True):
+            yield self.t0 + theta * self.dt, self.result.stages.at(self.y0, row)
 
     def derivative(self, t: float) -> Tensor:
         """y'(t) for t in the step; f(t1, y1) at t1."""
@@ -156,7 +176,7 @@ class RungeKuttaStepper:
         self.chained = False
         self.direction = 1.0
         self.judge: Callable[[Step], Tensor] | None = None
-        self.watch: Callable[[float, Tensor], Tensor] | None = None
+        self.watch: Callable[[Step], Tensor] | None = None
         self._stages: StageBuffer | StageList | None = None
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
@@ -229,7 +249,7 @@ class RungeKuttaStepper:
                 ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm)
             reads = torch.stack((ratio.to(probe), probe))
             if self.watch is not None:
-                reads = torch.cat((reads.double(), self.watch(step.t1, step.y1)))
+                reads = torch.cat((reads.double(), self.watch(step)))
             step.error_ratio, probed, *watched = reads.tolist()  # host read
             step.watched = watched if self.watch is not None else None
         if not (math.isfinite(probed) and math.isfinite(step.error_ratio)):

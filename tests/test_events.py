@@ -10,7 +10,7 @@ from problems import f64, relative
 
 from adamode import Direct, Event, Status, solve
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
-from adamode.solvers.events import crosses, find_root
+from adamode.solvers.events import GRID, Looks, numbered, where_lost
 
 METHODS = ("dopri5", "bosh3", "dop853")
 STEPPINGS = ("shared", "per_sample")
@@ -314,26 +314,95 @@ def test_events_are_checked_when_made():
         solve(rotation, START, f64(0.0, 1.0), events=[first(0)])
 
 
-@RICH
-@given(st.floats(-1.0, 1.0), st.floats(0.1, 3.0), st.sampled_from([1.0, -1.0]))
-def test_the_root_finder_ends_at_the_spacing_of_floats(root, power, sign):
-    def g(x):
-        return sign * math.copysign(abs(x - root) ** power, x - root)
-
-    a, b = -1.5, 1.25
-    found = find_root(g, a, b, g(a), g(b))
-    assert abs(found - root) <= 4 * math.ulp(max(abs(root), 1e-3))
+def halved(g, low, high, sign):
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if g(middle) * sign > 0 else (low, middle)
+    return high
 
 
-def test_crossings():
-    assert crosses(-1.0, 0.0, 0)
-    assert crosses(-1.0, 1.0, 1)
-    assert crosses(1.0, -1.0, -1)
-    assert not crosses(-1.0, 1.0, -1)
-    assert not crosses(1.0, -1.0, 1)
-    assert not crosses(0.0, 1.0, 0)
-    assert not crosses(math.nan, 1.0, 0)
-    assert not crosses(-1.0, math.nan, 0)
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.integers(1, GRID // 8),
+    st.floats(0.1, 5.0),
+    st.sampled_from([1.0, -1.0]),
+    st.sampled_from([0.0, 1.0, 1e-9]),
+    st.integers(0, 7),
+)
+def test_the_search_ends_where_halving_ends(root, power, sign, beyond, part):
+    """A sign lost once: at a zero of any power, at the edge of a stretch of zeros, at a jump."""
+    low = part * (GRID // 8)
+    root += low
+    looks = []
+
+    def g(q):
+        looks.append(q)
+        size = ((root - q) / GRID) ** power if q < root else -beyond * ((q - root + 1) / GRID) ** power
+        return sign * size
+
+    high = low + GRID // 8
+    found = where_lost(g, low, high, g(low), g(high))
+    assert len(looks) - 2 <= 53  # halving: 50
+    assert found == root == halved(g, low, high, sign)
+
+
+def test_a_smooth_function_is_looked_at_about_ten_times():
+    looks = []
+
+    def g(q):
+        looks.append(q)
+        return math.cos(1.0 + 2.0 * q / GRID)
+
+    root = where_lost(g, GRID // 4, 3 * GRID // 8, g(GRID // 4), g(3 * GRID // 8))
+    assert abs(1.0 + 2.0 * root / GRID - math.pi / 2) <= 4e-16
+    assert len(looks) <= 14
+
+
+@pytest.mark.parametrize("beyond", [math.nan, math.inf, -1.0])
+def test_no_number_and_infinity_have_not_the_sign_either(beyond):
+    def g(q):
+        return 1.0 if q < 12345 else (-beyond if math.isinf(beyond) else beyond)
+
+    assert where_lost(g, 0, GRID, 1.0, -1.0) == 12345
+
+
+def fired(values, direction):
+    """In which part of a step the values at its looks fire."""
+    table = f64(*values)[:, None]
+    looks = Looks([Event(first(0), direction=direction)], f64(0.0))
+    return [part for part, one in enumerate(looks.fires(table)[:, 0].tolist()) if one]
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("values", "both", "up", "down"),
+    [
+        ((1, 1, 1), [], [], []),
+        ((1, -1, -1), [0], [], [0]),
+        ((-1, -1, 0), [1], [1], []),
+        ((1, -1, 0), [0, 1], [1], [0]),
+        ((1, 0, -1), [0], [], [0]),
+        ((1, 0, 1), [0], [], [0]),
+        ((1, 0, 0), [0], [], [0]),
+        ((0, 0, 1), [], [], []),
+        ((0, 1, -1), [1], [], [1]),
+        ((0, 1, 1), [], [], []),
+        ((1, -1, 1), [0, 1], [1], [0]),
+        ((1, NAN, -1), [1], [], [1]),
+        ((NAN, 1, -1), [1], [], [1]),
+        ((1, NAN, NAN), [], [], []),
+        ((NAN, NAN, -1), [], [], []),
+        ((1, NAN, 1), [], [], []),
+        ((math.inf, -math.inf, 0), [0, 1], [1], [0]),
+    ],
+)
+def test_what_fires_between_the_looks(values, both, up, down):
+    assert fired(values, 0) == both
+    assert fired(values, 1) == up
+    assert fired(values, -1) == down
+    assert numbered(f64(1.0, NAN, NAN, 2.0)).tolist() == [0, 0, 0, 3]
 
 
 def test_the_direct_gradient_sees_the_same_events():

@@ -7,7 +7,6 @@ import torch
 from problems import f64
 
 import adamode
-from adamode.solvers.events import find_root
 
 
 def fall(t, y):
@@ -32,18 +31,6 @@ def test_a_yes_or_no_fires_where_it_turns_in_either_direction_of_time():
         reverse_time=True,
     )
     assert when.item() == pytest.approx(-0.3, abs=1e-9)
-
-
-def test_the_root_is_the_first_zero_of_a_stretch_and_a_single_zero_costs_one_look_more():
-    looks = []
-
-    def line(x):
-        looks.append(x)
-        return 1.0 - x
-
-    assert find_root(line, 0.0, 1.0, 1.0, 0.0) == 1.0
-    assert len(looks) == 1
-    assert find_root(lambda x: max(0.25 - x, 0.0), 0.0, 1.0, 0.25, 0.0) == pytest.approx(0.25, abs=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
