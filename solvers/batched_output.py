@@ -80,7 +80,9 @@ class SampleOutput:
 
     def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> list[Written]:
         """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
-        place = self.next + torch.arange(rounds, device=self.next.device)[:, None]  # [m, b]
+        place = (
+            self.next + torch.arange(rounds, dtype=torch.int64, device=self.next.device)[:, None]
+        )  # [m, b]
         valid = place < self.upto
         place = torch.where(valid, place, 0)
         if self.every_step:

@@ -60,7 +60,8 @@ class Looks:
     def __init__(self, events: Sequence[Event], like: Tensor):
         def mask(sign: int) -> Tensor:
             wanted = [event.direction * sign >= 0 for event in events]
-            return torch.tensor(wanted, dtype=torch.bool).to(like.device)
+            made = torch.tensor(wanted, dtype=torch.bool, device="cpu")
+            return made.to(like.device, non_blocking=True)
 
         self.rising, self.falling = mask(1), mask(-1)
 
@@ -75,7 +76,9 @@ class Looks:
 
 def numbered(values: Tensor) -> Tensor:
     """For each look the last one up to it whose value is a number, [PARTS + 1, …]; 0 where there is none."""
-    index = torch.arange(len(values), device=values.device).view(-1, *[1] * (values.dim() - 1))
+    index = torch.arange(len(values), dtype=torch.int64, device=values.device).view(
+        -1, *[1] * (values.dim() - 1)
+    )
     return torch.where(values.isnan(), 0, index).cummax(0).values
 
 

@@ -75,4 +75,5 @@ def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, close
         [sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in looks()
     ]
     with torch.inference_mode(False):  # or a later solve that needs gradients could not use the cache
-        return torch.tensor(found, dtype=torch.float64).to(device=device, dtype=dtype)
+        table = torch.tensor(found, dtype=torch.float64, device="cpu")
+        return table.to(device=device, dtype=dtype, non_blocking=True)

@@ -25,7 +25,8 @@ def wait(field, y0, event_fn, **options):
     try:
         when, _ = adamode.odeint_event(counted, y0, f64(0.0)[0], event_fn=event_fn, **options)
     except RuntimeError as error:
-        assert "never changed its sign" in str(error)
+        if "never changed its sign" not in str(error):
+            raise
         return str(error), len(calls)
     return when.item(), len(calls)
 
