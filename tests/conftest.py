@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -13,7 +14,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
+# A script's background job ignores SIGINT, and so would every process that a test starts from it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 torch.set_num_threads(1)
 # Autograd makes its threads at the first backward pass, for the devices known by then. torch.compile makes
 # fake ones known, and with threads for those a forked process could not use autograd: so make them now.

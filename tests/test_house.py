@@ -234,7 +234,7 @@ def run_python(code, *arguments, cwd, site):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,  # against hanging; a busy machine is slow
     )
 
 
@@ -270,7 +270,7 @@ def test_pytest_and_torchrun_started_in_the_root_find_the_package(plain_install,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,  # against hanging; a busy machine is slow
     )
     assert torchrun.returncode == 0, torchrun.stderr
     assert adamode.__version__ in torchrun.stdout
