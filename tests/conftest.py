@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the processes that tests start
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -28,6 +29,17 @@ torch.set_num_threads(1)
 # Autograd makes its threads at the first backward pass, for the devices known by then. torch.compile makes
 # fake ones known, and with threads for those a forked process could not use autograd: so make them now.
 torch.ones(1, requires_grad=True).sum().backward()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes, the tests of a file go to one: they share runs, programs and an install."""
+    if config.getoption("dist") != "load":  # another way was asked for
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # a file of few tests may be the longest: not at the end
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
