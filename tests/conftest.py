@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the processes that tests start
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -14,11 +16,31 @@ import numpy as np
 import pytest
 import torch
 from devices import elsewhere, place  # noqa: F401  (fixtures)
+from hypothesis import HealthCheck, settings
 
+# A script's background job ignores SIGINT, and so would every process that a test starts from it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 torch.set_num_threads(1)
 # Autograd makes its threads at the first backward pass, for the devices known by then. torch.compile makes
 # fake ones known, and with threads for those a forked process could not use autograd: so make them now.
 torch.ones(1, requires_grad=True).sum().backward()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes, the tests of a file go to one: they share runs, programs and an install."""
+    if config.getoption("dist") != "load":  # another way was asked for
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # a file of few tests may be the longest: not at the end
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,19 @@ T = f64(0.0, 0.01, 0.4, 0.7, 1.5)
 EVERY = pytest.mark.parametrize("every", [1, 4])
 
 
+ENDS = T[[0, -1]]
+
+
 @pytest.fixture(autouse=True)
 def tracing(monkeypatch):
     monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
+
+
+@pytest.fixture
+def captured(monkeypatch, tracing):
+    """Programs are captured and run as they are: where a test asks when one is made anew, and by whom it is
+    met, and not what becomes of its graph. That takes half the time."""
+    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "eager")
 
 
 class Layer(nn.Module):
@@ -90,19 +100,19 @@ def test_states_of_every_layout(every, shape):
 
 
 @EVERY
-def test_hooks_that_come_and_go_are_seen(every):
+def test_hooks_that_come_and_go_are_seen(every, captured):
     func = Layer()
     params = tuple(func.parameters())
-    assert_alike(func, Y, T, params, every)
+    assert_alike(func, Y, ENDS, params, every)
     for part in (func.inner, func):
         handle = part.register_forward_hook(lambda module, inputs, out: out * 0.5)
-        assert_alike(func, Y, T, params, every)
+        assert_alike(func, Y, ENDS, params, every)
         handle.remove()
-    assert_alike(func, Y, T, params, every)
+    assert_alike(func, Y, ENDS, params, every)
 
 
 @pytest.mark.parametrize("every", [1, pytest.param(4, marks=SLOW)])
-def test_a_plain_value_that_a_stage_saves_is_of_its_own_solve(every):
+def test_a_plain_value_that_a_stage_saves_is_of_its_own_solve(every, captured):
     class Scaled(nn.Module, Dynamics):
         def __init__(self):
             super().__init__()
@@ -123,11 +133,11 @@ def test_a_plain_value_that_a_stage_saves_is_of_its_own_solve(every):
     func = Scaled()
     for func.c in (1.0, 3.0, 1.5):
         for _ in range(2):
-            assert_alike(func, Y[None], T, (func.w,), every)
+            assert_alike(func, Y[None], ENDS, (func.w,), every)
 
 
 @pytest.mark.parametrize("every", [1, pytest.param(4, marks=SLOW)])
-def test_a_leaf_that_func_captures_is_missed_in_no_solve(every):
+def test_a_leaf_that_func_captures_is_missed_in_no_solve(every, captured):
     outside = torch.tensor(0.5, dtype=torch.float64)
 
     class Captures(Layer):
@@ -135,15 +145,15 @@ def test_a_leaf_that_func_captures_is_missed_in_no_solve(every):
             return super().forward(t, y) * outside
 
     func = Captures()
-    solve(func, Y, T, gradient=None, compile=True, sync_every=every, **OPTIONS)
-    gradients(func, Y, T, compile=True, sync_every=every)
+    solve(func, Y, ENDS, gradient=None, compile=True, sync_every=every, **OPTIONS)
+    gradients(func, Y, ENDS, compile=True, sync_every=every)
     outside.requires_grad_()
     with pytest.raises(ArgumentError, match="params"):
-        gradients(func, Y, T, compile=True, sync_every=every)
+        gradients(func, Y, ENDS, compile=True, sync_every=every)
 
 
 @pytest.mark.parametrize("every", [1, pytest.param(4, marks=SLOW)])
-def test_freezing_between_the_passes_is_refused_as_without(every):
+def test_freezing_between_the_passes_is_refused_as_without(every, captured):
     class Three(nn.Module):
         def __init__(self):
             super().__init__()
@@ -156,7 +166,7 @@ def test_freezing_between_the_passes_is_refused_as_without(every):
     for options in ({}, {"compile": True, "sync_every": every}):
         func = Three()
         sol = solve(
-            func, Y.clone().requires_grad_(), T, gradient=Discrete(keep="state"), **OPTIONS, **options
+            func, Y.clone().requires_grad_(), ENDS, gradient=Discrete(keep="state"), **OPTIONS, **options
         )
         func.a.requires_grad_(False)
         func.c.requires_grad_(True)
@@ -165,7 +175,7 @@ def test_freezing_between_the_passes_is_refused_as_without(every):
 
 
 @pytest.mark.slow
-def test_a_func_that_counts_its_calls_is_told_so_and_left_uncompiled():
+def test_a_func_that_counts_its_calls_is_told_so_and_left_uncompiled(captured):
     class Counting(Layer):
         def __init__(self):
             super().__init__()
@@ -179,16 +189,16 @@ def test_a_func_that_counts_its_calls_is_told_so_and_left_uncompiled():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(PATIENCE + 2):
-            assert_alike(func, Y, T[[0, 4]], tuple(func.parameters()), 1)
+            assert_alike(func, Y, ENDS, tuple(func.parameters()), 1)
     texts = [str(w.message) for w in caught if w.category is AdamodeWarning]
     assert any("has changed itself" in text or "cannot be compiled" in text for text in texts)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_alike(func, Y, T[[0, 4]], tuple(func.parameters()), 1)
+        assert_alike(func, Y, ENDS, tuple(func.parameters()), 1)
 
 
 @EVERY
-def test_an_exception_of_func_passes_through_and_later_solves_go_on(every):
+def test_an_exception_of_func_passes_through_and_later_solves_go_on(every, captured):
     class Moody(Layer):
         bad = False
 
@@ -198,11 +208,11 @@ def test_an_exception_of_func_passes_through_and_later_solves_go_on(every):
             return super().forward(t, y)
 
     func = Moody()
-    assert_alike(func, Y, T, (), every)
+    assert_alike(func, Y, ENDS, (), every)
     func.bad = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(KeyError, match="mine"):
-            gradients(func, Y, T, compile=True, sync_every=every)
+            gradients(func, Y, ENDS, compile=True, sync_every=every)
     func.bad = False
-    assert_alike(func, Y, T, (), every)
+    assert_alike(func, Y, ENDS, (), every)

@@ -134,9 +134,12 @@ def test_weights_are_read_anew_at_each_call(move):
     torch.testing.assert_close(after, field(t, h).detach(), rtol=1e-14, atol=1e-15)
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (2, 2, 3, 4)], ids=["mlp", "conv"])
+# Lowering is tried on the smaller field: the dynamics' own operations are the same.
+@pytest.mark.parametrize(
+    ("shape", "backend"), [((3, 2), "aot_eager"), ((2, 2, 3, 4), "eager")], ids=["mlp", "conv"]
+)
 @pytest.mark.parametrize(("model", "options"), VARIANTS)
-def test_each_part_is_one_graph_under_torch_compile(model, options, shape):
+def test_each_part_is_one_graph_under_torch_compile(model, options, shape, backend):
     torch._dynamo.reset()
     drawn = draw(model, options, shape, eps=0.03)
     dynamics, z, a = drawn.dynamics, drawn.z0, torch.randn_like(drawn.z0)
@@ -149,7 +152,7 @@ def test_each_part_is_one_graph_under_torch_compile(model, options, shape):
 
     with torch.no_grad():
         expected = step(t, z, a)
-        found = torch.compile(step, fullgraph=True, backend="aot_eager")(t, z, a)
+        found = torch.compile(step, fullgraph=True, backend=backend)(t, z, a)
     assert_same(found, expected)
 
 

@@ -13,6 +13,15 @@ from adamode.solvers.status import Status
 STEPPINGS = ("shared", "per_sample")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def others_set_aside():
+    """What torch and other tests have made is not collected, nor counted, again and again: a second a time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Watch:
     """A func that looks, early and late in a solve, at what is alive."""
 
@@ -41,12 +50,12 @@ def assert_nothing_grew(watch):
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
-def test_nothing_grows_over_ten_thousand_steps(stepping):
-    """Euler's fixed steps, one evaluation each, without a gradient; looked at after 2,000 and 10,000."""
-    watch = Watch(2000, 10_000)
+def test_nothing_grows_over_thousands_of_steps(stepping):
+    """Euler's fixed steps, one evaluation each, without a gradient; looked at after 500 and 4,500."""
+    watch = Watch(500, 4500)
     kw = {"method": "euler", "dt": 1e-3, "stepping": stepping, "gradient": None}
-    sol = solve(watch, f64(1.0, 2.0)[:, None], f64(0.0, 10.05), **kw)
-    assert int(torch.as_tensor(sol.stats.n_accepted).max()) == 10_050
+    sol = solve(watch, f64(1.0, 2.0)[:, None], f64(0.0, 4.55), **kw)
+    assert int(torch.as_tensor(sol.stats.n_accepted).max()) == 4550
     assert_nothing_grew(watch)
 
 

@@ -189,7 +189,7 @@ def torchrun(*arguments, restarts=0):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,  # against hanging; a busy machine is slow
     )
 
 

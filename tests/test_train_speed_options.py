@@ -1,6 +1,5 @@
 """`compile`, `sync_every` and `hand_on_dt` of a training run."""
 
-import os
 import re
 import signal
 
@@ -238,7 +237,7 @@ def stopped_at(monkeypatch, number):
     def counted(self, part):
         calls.append(part)
         if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         step(self, part)
 
     monkeypatch.setattr(Trainer, "_train_step", counted)

@@ -99,7 +99,7 @@ def reproduce(
 
     allowed = _allowed(data_dir, device, threads, jobs, say)
     try:
-        with _stopped_by_sigterm():
+        with _stopped_by_signals():
             failed = _make(names, scale, place, allowed, _Changes(dataset, seed, figure), quiet)
     except KeyboardInterrupt as stop:
         typer.echo(
@@ -112,8 +112,11 @@ def reproduce(
 
 
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the call like Ctrl-C: training runs, processes of their own, must be asked to end too."""
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end the call: training runs, processes of their own, must be asked to end too.
+
+    As `train` does, it hears SIGINT also where a script started it in the background, with SIGINT ignored.
+    """
     from ..train.interrupt import Interrupted
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -122,11 +125,12 @@ def _stopped_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python allows no handlers here
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _check(figure: str, dataset: str | None, scale: str, output_dir: str | None) -> None:
