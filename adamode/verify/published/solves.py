@@ -36,17 +36,19 @@ def end_rows(
     problems: Sequence[str], methods: Sequence[str], device: str, say: Callable[[str], None]
 ) -> Iterator[PublishedRow]:
     """The rows of the problems and methods named."""
-    for name in problems:
-        check_choice("problem", name, PROBLEMS)
     for method in methods:
         check_choice("method", method, ADAPTIVE)
     for name in problems:
         say(name)
-        value = PROBLEMS[name]
-        condition = condition_number(value.problem, len(value.values))
-        for method in methods:
-            for rtol in tolerances(method):
-                yield _row(value, method, rtol, condition, device)
+        yield from rows_of(PROBLEMS[name], methods, device)
+
+
+def rows_of(value: EndValue, methods: Sequence[str], device: str = "cpu") -> Iterator[PublishedRow]:
+    """One row a method and tolerance."""
+    condition = condition_number(value.problem, len(value.values))
+    for method in methods:
+        for rtol in tolerances(method):
+            yield _row(value, method, rtol, condition, device)
 
 
 def _row(value: EndValue, method: str, rtol: float, condition: float, device: str) -> PublishedRow:
