@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -24,9 +25,18 @@ HtmlPath = Annotated[
     typer.Option("--html", metavar="PATH", help="Write a page: each number beside its derivation."),
 ]
 
+SUITES = ("published",)
+
 
 @reports_errors
 def verify(
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of the gradients: published, against published solutions and gradients (minutes).",
+            show_default="none",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="node, anode, sonode, hbnode, ghbnode or adamnode.", show_default="all"),
@@ -59,7 +69,7 @@ def verify(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
 ) -> None:
-    """Check the hand-derived gradients of the six models.
+    """Check the hand-derived gradients of the six models, or with --suite the solvers.
 
     For each block a_h, a_m, a_v and each parameter, in float64 and both stepping modes: the relative
     error against autograd and central differences through the same steps, against a solve at a
@@ -68,7 +78,10 @@ def verify(
     The paper's printed Eq. 15 and its other statements about the adjoint are measured beside it and not
     judged.
 
-    Exit status 1 if the exact form misses a bound.
+    --suite published solves DETEST, Arenstorf's orbits and the Pleiades with every adaptive method, and two
+    published gradients with every adjoint; each error has a bound that follows from its problem.
+
+    Exit status 1 if the exact form, or a number of the suite, misses a bound.
     """
     # A path that cannot be written is said before the work and not after it.
     check_output_file("--json", json_path)
@@ -80,7 +93,16 @@ def verify(
         "forms": _only(form),
         "gradients": _only(gradient),
     }
-    report = _verified({name: value for name, value in chosen.items() if value}, full, seed, device, threads)
+    given = {name: value for name, value in chosen.items() if value}
+    if suite is not None:
+        others = {"full": full, "html": html_path}
+        _check_suite(
+            suite, [*(name.removesuffix("s") for name in given), *(n for n, v in others.items() if v)]
+        )
+        if not _published(json_path, device, threads, quiet):
+            raise typer.Exit(1)
+        return
+    report = _verified(given, full, seed, device, threads)
     _write(report, json_path, html_path, f"seed {seed}, device {device}{', full' if full else ''}")
     if json_path != "-":
         _print(report, quiet)
@@ -96,6 +118,36 @@ def _verified(chosen: dict[str, Any], full: bool, seed: int, device: str, thread
 
     torch.set_num_threads(threads)
     return verify_models(**chosen, full=full, seed=seed, device=str(checked_device(device)))
+
+
+def _check_suite(suite: str, given: Sequence[str]) -> None:
+    """Raises ArgumentError for an unknown suite, and for options that are of the gradients' check."""
+    from ..solvers.checks import check_choice
+    from ..solvers.errors import ArgumentError
+
+    check_choice("--suite", suite, SUITES)
+    if given:
+        raise ArgumentError(
+            f"--{given[0]} belongs to the check of the models' gradients: leave it out, or leave out --suite."
+        )
+
+
+def _published(json_path: str | None, device: str, threads: int, quiet: bool) -> bool:
+    """Runs the suite and says what it found; whether all of it holds."""
+    import torch
+
+    from ..train.device import checked_device
+    from ..verify.published import verify_published
+    from ..verify.published.layout import conclusion, text_tables
+
+    torch.set_num_threads(threads)
+    say = (lambda problem: None) if quiet else (lambda problem: typer.echo(problem, err=True))
+    report = verify_published(device=str(checked_device(device)), say=say)
+    if json_path is not None:
+        write_json(report.as_dict(), json_path, indent=1, allow_nan=False)
+    if json_path != "-":
+        typer.echo(conclusion(report) if quiet else f"{text_tables(report)}\n{conclusion(report)}")
+    return report.ok
 
 
 def _print(report: Any, quiet: bool) -> None:

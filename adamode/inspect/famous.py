@@ -26,12 +26,22 @@ def arenstorf_f(t: Tensor, y: Tensor) -> Tensor:
     """y1'' = y1 + 2 y2' − (1−μ) (y1+μ)/D1 − μ (y1−1+μ)/D2, y2'' = y2 − 2 y1' − (1−μ) y2/D1 − μ y2/D2,
     D1 = ((y1+μ)² + y2²)^(3/2), D2 = ((y1−1+μ)² + y2²)^(3/2), μ = 0.012277471"""
     mu = 0.012277471
-    y1, y2, v1, v2 = y
+    y1, y2, v1, v2 = y.split(1, -1)
     d1 = ((y1 + mu) ** 2 + y2**2) ** 1.5
     d2 = ((y1 - 1 + mu) ** 2 + y2**2) ** 1.5
     a1 = y1 + 2 * v2 - (1 - mu) * (y1 + mu) / d1 - mu * (y1 - 1 + mu) / d2
     a2 = y2 - 2 * v1 - (1 - mu) * y2 / d1 - mu * y2 / d2
-    return torch.stack((v1, v2, a1, a2))
+    return torch.cat((v1, v2, a1, a2), -1)
+
+
+def pleiades_f(t: Tensor, y: Tensor) -> Tensor:
+    """xi'' = Σ over j ≠ i of mj (xj − xi)/rij, yi'' = Σ over j ≠ i of mj (yj − yi)/rij,
+    rij = ((xi − xj)² + (yi − yj)²)^(3/2), mi = i, i = 1 … 7"""
+    place, speed = y.unflatten(-1, (4, 7)).split(2, -2)  # [..., 2, 7]
+    mass = torch.arange(1, 8, dtype=y.dtype, device=y.device)
+    gap = place[..., None, :] - place[..., :, None]  # gap[i, j] = place j − place i
+    d2 = (gap * gap).sum(-3, keepdim=True) + torch.eye(7, dtype=y.dtype, device=y.device)  # 1: no 0/0
+    return torch.cat((speed.flatten(-2), (mass * gap / d2**1.5).sum(-1).flatten(-2)), -1)
 
 
 def lorenz_f(t: Tensor, y: Tensor) -> Tensor:
@@ -68,6 +78,19 @@ FAMOUS = (
         (0.994, 0.0, 0.0, -2.00158510637908252240537862224),
         (0.0, 17.0652165601579625588917206249),
         "R. F. Arenstorf, American Journal of Mathematics 85 (1963) 27–35; HNW I, II.0",
+    ),
+    Problem(
+        "pleiades",
+        pleiades_f,
+        (
+            *(3, 3, -1, -3, 2, -2, 2),
+            *(3, -3, 2, 0, 0, -4, 4),
+            *(0, 0, 0, 0, 0, 1.75, -1.5),
+            *(0, 0, 0, -1.25, 1, 0, 0),
+        ),
+        (0.0, 3.0),
+        "HNW I, II.10: seven stars in the plane",
+        plane=(0, 7),
     ),
     # The distance of two neighbours grows by e^(0.9 t): at t = 10 by 10⁴, and a reference is left.
     Problem(

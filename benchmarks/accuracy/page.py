@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from adamode.verify.published import PublishedReport
+from adamode.verify.published.layout import markdown_tables
+
 from . import tables
 from .controllers import CONTROLLERS, costs
 from .heterogeneous import MODES, Batch, solve_batch
@@ -130,11 +133,52 @@ for name, controller in PRESETS.items():
 ```
 """
 
+PUBLISHED = """
+## Published values
+
+`adamode verify --suite published --json FILE` solves problems whose results others have published;
+`python -m benchmarks.accuracy --published FILE` writes this section from what it found. All in float64
+with atol = rtol/1000. Here
+
+- **error** is the largest |found − published| ÷ max(|published|, 1e-3) of any component at the end of the
+  span;
+- **κ** is by how much the problem magnifies the local errors that a tolerance admits. A step from t
+  leaves an error d with RMS(d/D) ≤ rtol, D = |y(t)| + 1e-3, and in the end that is Φ(T, t) d. A method
+  that propagates its higher order makes per unit of time an error in proportion to rtol·ω, where
+  ω = √2 ‖y''‖ ÷ √(‖y'‖² + ‖y''‖ ‖y‖), each over D, is the rate at which the solution turns, so that
+  κ = max over components j of √n ∫ ‖eⱼᵀ Φ(T, t) D(t)‖₂ ω(t) dt ÷ max(|yⱼ(T)|, 1e-3). It is computed from
+  the adjoint equation by scipy, not from our errors;
+- **bound** is κ·rtol times the number in the first row: ten, for what a leading term leaves open, times
+  the method's error of a step over its estimate on y' = λy where that is more than one (`fehlberg2`
+  propagates a solution whose error is 85 times its estimate, `bosh3` 2). The uncertainty of the published
+  values comes on top. `dop853` at 1e-12 has a bound of 1e-9 besides (Arenstorf's orbits 1e-5, half of
+  whose last digit moves the end by 5e-7);
+- **largest share** is the error over its bound where that is largest in the row.
+
+On Arenstorf's orbits κ·rtol is above the orbit's own size at loose tolerances: there the bound says that
+nothing is owed.
+
+DETEST's values are those of Enright and Pryce's EVALU (ACM TOMS 13, 1987), the Pleiades' those of the
+Bari test set, the gradients those of SUNDIALS' examples; Arenstorf's orbits are closed (Hairer, Nørsett,
+Wanner I, II.0). `adamode/verify/published/` has each with its source.
+
+"""
+
 CASES = ((1e-3, 5.0), (1e-3, 20.0), (1e-6, 5.0))  # tolerance, end
 
 
-def page(known: Measurements, say: Callable[[str], None]) -> str:
-    """The whole page; say: told what is measured now."""
+def published(report: PublishedReport) -> str:
+    """The section of what the suite of published values found: the page's last."""
+    return PUBLISHED + markdown_tables(report).rstrip("\n") + "\n"
+
+
+def with_published(page: str, report: PublishedReport) -> str:
+    """The page with that section anew."""
+    return page.partition(PUBLISHED.partition("\n\n")[0])[0] + published(report)
+
+
+def page(known: Measurements, report: PublishedReport, say: Callable[[str], None]) -> str:
+    """The whole page; report: of the published values.  say: told what is measured now."""
     say("a batch of very different samples")
     batches: dict[tuple[float, float, str], Batch] = {
         (tol, end, mode): solve_batch(256, end, tol, **options)
@@ -154,7 +198,7 @@ def page(known: Measurements, say: Callable[[str], None]) -> str:
     for method in OURS:
         parts += [f"### `{method}`: error ÷ tolerance\n\n", tables.achieved(known, method), "\n"]
     parts += [HETEROGENEOUS, tables.heterogeneous(batches), HETEROGENEOUS_AFTER]
-    parts += [CONTROLLER, tables.controllers(by_controller), CONTROLLER_AFTER]
+    parts += [CONTROLLER, tables.controllers(by_controller), CONTROLLER_AFTER, published(report)]
     return "".join(parts)
 
 

@@ -46,8 +46,8 @@ class Counter:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         self.nfe += 1
-        if t.dim() == 2:
-            t = t[:, 0]
+        if t.dim() == 1:
+            t = t[:, None]
         return self.problem.rhs(t, y)
 
 
