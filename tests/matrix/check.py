@@ -241,7 +241,7 @@ class Check:
     def until(self, t: Tensor) -> Tensor:
         """Which times, [n] or [n, B], a clock reaches, [n, clocks]."""
         wide = t.detach()[:, None] if t.dim() == 1 else t.detach()
-        return (wide - self.ends) * self.way <= 1e-9
+        return (wide - self.ends) * self.way <= BOUNDS["value"]  # an event's own time is as good as that
 
     def expected(self, t: Tensor) -> list[Tensor]:
         """The closed leaves at times [n] or [n, B]; NaN where a clock does not come to."""
@@ -323,7 +323,7 @@ class Check:
 
     def queries(self, sol: Solution) -> None:
         """sol(q) and sol.derivative(q), of all at once or of each sample at its own times."""
-        last = 0.97 if any(self.stopped) else 1.0
+        last = 0.97 if any(self.stopped) or self.func.kick else 1.0
         first = 0.03 if self.func.kick else 0.0  # at the jump there are two derivatives
         fractions = torch.tensor([first, 0.37, 0.71, last], dtype=torch.float64)
         low = (self.starts * self.way).max() * self.way

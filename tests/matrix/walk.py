@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from .cases import CELLS, OPTIONS, Case, possible
 from .check import run
@@ -79,19 +80,24 @@ def smaller(case: Case, told: str) -> tuple[Case, str]:
     return case, told
 
 
-def faults(cases: Iterator[Case], most: int = 12) -> list[str]:
-    """One line for each set of options that shows a fault; of each the first cell and how many."""
-    found: dict[frozenset[str], list[str]] = {}
+def faults(cases: Iterable[Case], most: int = 12) -> list[str]:
+    """One line for each set of options that shows a fault; of each the first case and how many more."""
+    found: dict[tuple[frozenset[str], str], list[str]] = {}
     for case in cases:
         told = judge(case, run(case))
         if told is None:
             continue
-        if known := [options for options in found if options <= case.options]:
+        known = [(o, kind) for o, kind in found if o <= case.options and kind == kind_of(told)]
+        if known:
             found[known[0]].append(str(case))
         elif len(found) < most:
             least, fault = smaller(case, told)
-            found.setdefault(least.options, []).append(f"{least}\n      {fault[:400]}")
+            found.setdefault((least.options, kind_of(fault)), []).append(f"{least}\n      {fault[:400]}")
     return [
-        f"{lines[0]}" + (f"\n      and {len(lines) - 1} more" if lines[1:] else "")
-        for lines in found.values()
+        lines[0] + (f"\n      and {len(lines) - 1} more" if lines[1:] else "") for lines in found.values()
     ]
+
+
+def kind_of(fault: str) -> str:
+    """A fault's text up to its first number or bracket: the rest differs from state to state."""
+    return re.split(r"[\d\[]", fault)[0]
