@@ -12,7 +12,7 @@ from .cases import CELLS, OPTIONS, Case, possible
 from .check import run
 from .refusals import judge, refused
 
-SIZE = 5  # options at once: all pairs occur, and still the masks (an end that hides outputs) are few
+SIZE = 6  # options at once: all pairs occur, and still the masks (an end that hides outputs) are few
 
 
 def blocks(stepping: str, gradient: str, seed: int = 0) -> Iterator[Case]:
