@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
 import re
 from collections.abc import Iterable, Iterator
+
+from adamode import SecondDerivativeError
 
 from .cases import CELLS, OPTIONS, Case, possible
 from .check import run
@@ -18,13 +21,17 @@ SIZE = 6  # options at once: all pairs occur, and still the masks (an end that h
 def blocks(stepping: str, gradient: str, seed: int = 0) -> Iterator[Case]:
     """Every cell with no option and with each, several at once; what is refused is refused alone.
 
+    (A second derivative that is refused is so after all that is checked without an option.)
+
     The options are dealt anew for every cell, each to where it meets most options for the first time; the
     pairs that have not met then follow.
     """
     draw = random.Random(seed)
     met: set[frozenset[str]] = set()
     for state, backwards in CELLS:
-        yield Case(stepping, gradient, state, backwards, frozenset())
+        bare = Case(stepping, gradient, state, backwards, frozenset())
+        if not refused_late(bare):
+            yield bare
         names = draw.sample(sorted(OPTIONS), len(OPTIONS))
         alone = [o for o in names if refused(Case(stepping, gradient, state, backwards, frozenset({o})))]
         for option in alone:
@@ -41,6 +48,12 @@ def wanted_pairs(stepping: str, gradient: str) -> set[frozenset[str]]:
     """The pairs of options that are possible and of which neither is refused alone."""
     fine = [o for o in OPTIONS if not refused(Case(stepping, gradient, "[B, D]", False, frozenset({o})))]
     return set(filter(possible, pairs_of(frozenset(fine))))
+
+
+def refused_late(bare: Case) -> bool:
+    """Whether asking for second derivatives is refused, after all that the case without options checks."""
+    twice = dataclasses.replace(bare, options=frozenset({"twice"}))
+    return [entry.error for entry in refused(twice)] == [SecondDerivativeError]
 
 
 def pairs_of(options: frozenset[str]) -> set[frozenset[str]]:
