@@ -1,0 +1,41 @@
+"""Every combination of stepping, gradient, state, direction and options is right, or refused as listed."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from matrix.cases import CELLS, GRADIENTS, OPTIONS, STEPPINGS
+from matrix.check import run
+from matrix.page import written
+from matrix.refusals import REFUSALS, judge, table
+from matrix.walk import blocks, faults, pairs_of, wanted_pairs
+
+EACH = list(itertools.product(STEPPINGS, GRADIENTS))
+
+
+@pytest.mark.parametrize(("stepping", "gradient"), EACH)
+def test_every_combination_is_the_closed_solution_or_refused_as_listed(stepping, gradient):
+    found = faults(blocks(stepping, gradient))
+    assert not found, "\n  ".join(["", *found])
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.words[:40])
+def test_every_listed_refusal_refuses(refusal):
+    wrong = [f"{case}: {told}" for case in refusal.cases() if (told := judge(case, run(case)))]
+    assert not wrong, "\n  ".join(["", *wrong])
+
+
+@pytest.mark.parametrize(("stepping", "gradient"), EACH)
+def test_the_walk_has_every_option_in_every_cell_and_every_pair(stepping, gradient):
+    cases = list(blocks(stepping, gradient))
+    for cell in CELLS:
+        mine = [case.options for case in cases if (case.state, case.backwards) == cell]
+        assert {frozenset(), frozenset({"twice"})} & set(mine)
+        assert set().union(*mine) == set(OPTIONS)
+    met = set().union(*(pairs_of(case.options) for case in cases))
+    assert [sorted(pair) for pair in wanted_pairs(stepping, gradient) - met] == []
+
+
+def test_the_pages_table_is_the_tests():
+    assert written() == table(), "python -m tests.matrix --write"
