@@ -60,7 +60,8 @@ class _AtEvent(torch.autograd.Function):
             raise DynamicsError(_no_slope(lost, when))
         found = torch.where(shift == 0, 0.0, -shift / rate).to(residual.dtype)
         if torch.is_grad_enabled():  # create_graph=True: slope and rate would pass for constants
-            found, g_z = refuse_second_derivative([found, g_z], [g_when, g_z, residual, z], TWICE)
+            tied = refuse_second_derivative([found, g_z], [g_when, g_z, residual, z], TWICE)
+            return None, *tied, None, None, None
         return None, found, g_z, None, None, None
 
 
@@ -80,7 +81,8 @@ def _slopes(g: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | No
     """∂g/∂t and ∂g/∂z, None each where g does not depend on it."""
     if not g.requires_grad:
         return None, None
-    return torch.autograd.grad(g.sum(), (t, z), allow_unused=True)
+    slope_t, slope_z = torch.autograd.grad(g.sum(), (t, z), allow_unused=True)
+    return slope_t, slope_z
 
 
 def _linked(

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...adjoint.gradient import Direct
 from ...adjoint.odeint import odeint
+from ...adjoint.request import STEPPINGS, Stepping
 from ...adjoint.solve import solve
-from ..models import CHOICES, STEPPINGS
+from ..models import CHOICES
 from .gradient_values import (
     HESSIAN_AT,
     HESSIAN_SPAN,
@@ -49,7 +50,7 @@ def gradient_rows(problems: Sequence[str], device: str, say: Callable[[str], Non
                     yield _row(f"cvodes-{part}", parts[part], expected, nfe, name)
 
 
-def lotka_volterra(choice: Any, stepping: str, device: str = "cpu") -> tuple[Tensor, int]:
+def lotka_volterra(choice: Any, stepping: Stepping, device: str = "cpu") -> tuple[Tensor, int]:
     """dG/dy(0) and dG/dp, [6]; how often f was called, in the backward pass too."""
     field = LotkaVolterra().to(device)
     y0 = torch.tensor([field.start], dtype=torch.float64, device=device, requires_grad=True)
