@@ -26,7 +26,9 @@ MOST_FIXED_STEPS = 20_000
 # Where a solve without an end is given up: steps grow tenfold each where nothing changes any more.
 HORIZON = {torch.float32: 1e30, torch.float64: 1e300}
 NEVER = "event_fn never changed its sign."
-ENDLESS = "The steps grew until time left the range of the dtype: nothing changes the state's course any more."
+ENDLESS = (
+    "The steps grew until time left the range of the dtype: nothing changes the state's course any more."
+)
 
 
 def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: Any) -> tuple[Event, bool]:
