@@ -70,7 +70,7 @@ def test_the_sample_without_a_slope_is_named_and_others_have_their_gradient():
     assert [times.tolist() for times in sol.t_events[0]] == [pytest.approx([0.5], abs=1e-15)] * 2
     (found,) = torch.autograd.grad(sol.t_events[0][1].sum(), y0, retain_graph=True)
     assert found.flatten().tolist() == [0.0, -1.0]
-    with pytest.raises(DynamicsError, match="event of sample 0 at t=0.5"):
+    with pytest.raises(DynamicsError, match=r"event of sample 0 at t=0\.5"):
         sol.t_events[0][0].sum().backward()
 
 
