@@ -25,14 +25,13 @@ def wait(field, y0, event_fn, **options):
     try:
         when, _ = adamode.odeint_event(counted, y0, f64(0.0)[0], event_fn=event_fn, **options)
     except RuntimeError as error:
-        if "never changed its sign" not in str(error):
-            raise
         return str(error), len(calls)
     return when.item(), len(calls)
 
 
 def test_a_period_is_seen_after_two_thousand_steps():
     said, calls = wait(turn, f64(1.0, 0.0), lambda t, y: y[0] - 2, **SLOW)
+    assert "never changed its sign" in said
     assert "a period" in said
     assert calls <= 4 * 2000 + 1
 
