@@ -245,6 +245,8 @@ class Check:
 
     def expected(self, t: Tensor) -> list[Tensor]:
         """The closed leaves at times [n] or [n, B]; NaN where a clock does not come to."""
+        if t.dim() < self.rows.dim():  # of all samples
+            t = t[:, None].expand(-1, B)
         reached = self.until(t) & (~torch.tensor(self.failed) | (t == self.rows[0]).reshape(len(t), -1))
         reached = reached if self.case.per_sample else reached[:, 0]
         values = self.closed.at(torch.where(t.isnan(), self.rows[0], t))
@@ -254,8 +256,9 @@ class Check:
         ]
         if any(self.failed):  # at its start it is what it was
             at_start = (t == self.rows[0]).reshape(len(t), -1)
+            own = torch.tensor(self.failed) & at_start
             known = [
-                torch.where(self.state.spread(at_start, y, 1) & y.isnan(), y, k)
+                torch.where(self.state.spread(own, y, 1), y, k)
                 for y, k in zip(self.leaves, known, strict=True)
             ]
         return known
