@@ -15,8 +15,9 @@ from adamode import AdamodeError, AdamodeWarning, Event, Solution, Status, solve
 from .cases import GRADIENTS, Case, times_of
 from .problem import JUMP, KICK, STATES, B, Blocks, Closed, Field
 
-# dopri8 at rtol 1e-10, atol 1e-12, dt=0.1: measured over all combinations, forwards and backwards, with the
-# largest of each: values 1.2e-10, derivatives of the dense output 2e-8, gradients 6e-9.
+# Relative to the largest entry or 1. dopri8 at rtol 1e-7, atol 1e-9 in float64; over all right combinations the
+# largest errors measured are 7e-9 (values), 9e-8 (y' of the dense output), 3e-8 (gradients), 3e-8 (second
+# derivatives). A gradient that is 1e-6 off is seen: shown on dL/dt_0 times 1 + 1e-6.
 BOUNDS = {"value": 1e-7, "slope": 1e-6, "gradient": 2e-7, "curvature": 1e-6}
 SOLVER = {"method": "dopri8", "rtol": 1e-7, "atol": 1e-9}
 LATER, EARLIER = 0.03, -0.05  # of the events besides the one at the level
