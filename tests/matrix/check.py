@@ -15,8 +15,8 @@ from adamode import AdamodeError, AdamodeWarning, Event, Solution, Status, solve
 from .cases import GRADIENTS, Case, times_of
 from .problem import JUMP, KICK, STATES, B, Blocks, Closed, Field
 
-# Relative to the largest entry or 1. dopri8 at rtol 1e-7, atol 1e-9 in float64; over all right combinations the
-# largest errors measured are 7e-9 (values), 9e-8 (y' of the dense output), 3e-8 (gradients), 3e-8 (second
+# Relative to the largest entry or 1. dopri8 at rtol 1e-7, atol 1e-9 in float64; over all right combinations
+# the largest errors measured are 7e-9 (values), 9e-8 (y' of the dense output), 3e-8 (gradients), 3e-8 (second
 # derivatives). A gradient that is 1e-6 off is seen: shown on dL/dt_0 times 1 + 1e-6.
 BOUNDS = {"value": 1e-7, "slope": 1e-6, "gradient": 2e-7, "curvature": 1e-6}
 SOLVER = {"method": "dopri8", "rtol": 1e-7, "atol": 1e-9}
