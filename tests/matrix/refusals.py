@@ -116,6 +116,15 @@ REFUSALS = (
         options=("twice",),
     ),
     Refusal(
+        SecondDerivativeError,
+        "the gradient of an event's time and state is hand-derived",
+        "a solve that ends at a given time has them",
+        gradients=("Direct()",),
+        options=("watched", "terminal"),
+        along=("twice",),
+        unless=("all stay",),
+    ),
+    Refusal(
         AdamodeWarning,
         r"sync_every=4 does nothing here: gradient=Direct\(\) follows autograd through every step",
         "solved with a look at each step",

@@ -36,7 +36,7 @@ def blocks(stepping: str, gradient: str, seed: int = 0) -> Iterator[Case]:
         alone = [o for o in names if refused(Case(stepping, gradient, state, backwards, frozenset({o})))]
         for option in alone:
             yield Case(stepping, gradient, state, backwards, frozenset({option}))
-        for options in deal([name for name in names if name not in alone], met):
+        for options in deal(bare, [name for name in names if name not in alone], met):
             met |= pairs_of(options)
             yield Case(stepping, gradient, state, backwards, options)
     cells = itertools.cycle(CELLS[2:])  # not 0-d: per sample it is refused
@@ -61,11 +61,18 @@ def pairs_of(options: frozenset[str]) -> set[frozenset[str]]:
     return set(map(frozenset, itertools.combinations(options, 2)))
 
 
-def deal(names: list[str], met: set[frozenset[str]]) -> list[frozenset[str]]:
-    """The options in groups of up to SIZE, with as many pairs as can be that have not met."""
+def deal(bare: Case, names: list[str], met: set[frozenset[str]]) -> list[frozenset[str]]:
+    """The options in groups of up to SIZE, with as many pairs as can be that have not met.
+
+    What is refused together is not in one group, where it would hide the others.
+    """
+
+    def together(options: frozenset[str]) -> bool:
+        return possible(options) and not refused(dataclasses.replace(bare, options=options))
+
     groups: list[frozenset[str]] = [frozenset()] * max(1, math.ceil(len(names) / SIZE))
     for name in names:
-        fits = [i for i, group in enumerate(groups) if len(group) < SIZE and possible(group | {name})]
+        fits = [i for i, group in enumerate(groups) if len(group) < SIZE and together(group | {name})]
         if not fits:
             groups.append(frozenset({name}))
             continue
