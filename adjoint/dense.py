@@ -94,7 +94,7 @@ class SampleQuery:
             return self.output.evaluate(fixed).detach()
         found = self._along(fixed)
         if len(t) and moves(t) and (torch.is_grad_enabled() or transformed()):
-            slopes = self.output.evaluate(fixed, derivative=True).detach()
+            slopes = self.output.evaluate(fixed, derivative=True)  # with a graph where autograd has the steps
             slopes = torch.where(slopes.isnan(), 0.0, slopes)
             axes = self.problem.axes
             shift = (t - t.detach()).to(slopes.dtype)

@@ -136,7 +136,9 @@ def _direct(problem: Problem) -> Answer:
         assert run.derivatives is not None
         own = dict(enumerate(t))
         if problem.wish.every_step:
-            own = {0: t[0], len(run.values) - 1: t[-1]}
+            own = {0: t[0]}
+            if run.times[-1] == problem.times[-1]:  # else the last step ends at an event
+                own[len(run.values) - 1] = t[-1]
         for i, time in own.items():
             if i and run.places[i].step != -2:  # neither the start nor past a terminal event
                 run.values[i] = moved_end(value, run.values[i], run.derivatives[i], time)
@@ -168,6 +170,8 @@ def _task(
         )
         values = _stacked(run)
         slopes = torch.stack(run.derivatives) if run.derivatives is not None else None
+        if slopes is not None and problem.wish.every_step and run.times[-1] != problem.times[-1]:
+            slopes[-1] = 0.0  # the last step ends at an event, at no time that was given
         # The function saves the stacked tensors; the record must not hold them a second time.
         run.values.clear()
         run.derivatives = None

@@ -146,7 +146,7 @@ def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observ
     times: [n, B], NaN where not reached; the first row is the start.
     """
     missing = times.isnan() | axes.rows_per_sample(values.isnan()).any(2)
-    missing[0] = False
+    missing = missing & (times != times[0])  # an output at the start is the start, whatever that holds
     key = torch.where(missing, torch.inf, (times - times[0]).abs())
     order = key.argsort(dim=0, stable=True)
     reached = (~missing).sum(0)

@@ -32,9 +32,14 @@ class StackedDense:
             states.append(self._whole(step.y0, step.index, y0, batch))
             ks = [step.result.stages.get(i) for i in range(len(numeric.a_rows))]
             stages.append(torch.stack([self._whole(k, step.index, torch.zeros_like(y0), batch) for k in ks]))
+        # A sample that took no step may hold what is no number: one that did stands in for it.
+        moved = last != start
+        own = torch.arange(batch, dtype=torch.int64, device=start.device)
+        self.row = torch.where(moved, own, moved.to(torch.int8).argmax())
         self.begins, self.ends = torch.stack(begins, 1), torch.stack(ends, 1)  # [B, N]
-        self.sign = torch.where(self.ends[:, -1:] < start[:, None], -1.0, 1.0)
-        self.signed = (self.ends * self.sign).contiguous()
+        ends_here = self.ends[self.row]
+        self.sign = torch.where(ends_here[:, -1:] < start[self.row, None], -1.0, 1.0)
+        self.signed = (ends_here * self.sign).contiguous()
         self.states = torch.stack(states).movedim(axes.batch + 1, 1)  # [N, B, …]
         self.stages = torch.stack(stages).movedim(axes.batch + 2, 1)  # [N, B, stages, …]
 
@@ -48,7 +53,7 @@ class StackedDense:
         """y at each sample's own time, t [B]."""
         n = torch.searchsorted(self.signed, (t[:, None] * self.sign).contiguous())[:, 0]
         n = n.clamp(max=self.signed.shape[1] - 1)
-        b = torch.arange(len(t), dtype=torch.int64, device=t.device)
+        b = self.row
         t0, length = self.begins[b, n], self.ends[b, n] - self.begins[b, n]
         theta = torch.where(length == 0, 0.0, (t - t0) / torch.where(length == 0, 1.0, length))
         weights = theta_weights(self.numeric, theta.clamp(0.0, 1.0)).to(self.states.dtype).t()  # [B, stages]
