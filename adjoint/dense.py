@@ -15,6 +15,7 @@ from .engine import Answer
 from .function import Solve, Task
 from .problem import Problem
 from .sample_engine import SampleAnswer, SampleProblem
+from .time_move import Flow, moved_end, moved_once
 from .transformed import check_untransformed, moves, transformed
 
 
@@ -38,9 +39,10 @@ class DenseQuery:
         times = self._times(t)
         found = self._along(times) if times else self.problem.z0.new_empty((0, *self.problem.z0.shape))
         if times and moves(t) and (torch.is_grad_enabled() or transformed()) and not self.detached:
-            slopes = torch.stack([self.output.derivative(time) for time in times])
-            shift = (t - t.detach()).reshape(-1, *[1] * self.problem.z0.dim()).to(slopes)
-            found = found + shift * slopes
+            move, flow = moved_end if self.again is None else moved_once, Flow(self.problem.plain)
+            slopes = [self.output.derivative(time) for time in times]
+            rows = zip(found.unbind(), slopes, t.reshape(-1).unbind(), strict=True)
+            found = torch.stack([move(flow, y, slope, own) for y, slope, own in rows])
         return found.reshape(*t.shape, *self.problem.z0.shape)
 
     def derivative(self, t: Tensor) -> Tensor:
@@ -96,10 +98,10 @@ class SampleQuery:
         if len(t) and moves(t) and (torch.is_grad_enabled() or transformed()):
             slopes = self.output.evaluate(fixed, derivative=True)  # with a graph where autograd has the steps
             slopes = torch.where(slopes.isnan(), 0.0, slopes)
-            axes = self.problem.axes
-            shift = (t - t.detach()).to(slopes.dtype)
-            shift = torch.stack([axes.spread(row) for row in shift])
-            found = found + shift * slopes
+            move = moved_end if self.answer.again is None else moved_once
+            flow = Flow(self.problem.flow(), self.problem.axes)
+            rows = zip(found.unbind(), slopes.unbind(), t.unbind(), strict=True)
+            found = torch.stack([move(flow, y, slope, own) for y, slope, own in rows])
         return found
 
     def derivative(self, t: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from .function import Solve, Task
 from .gradient import Direct, Discrete, Gradient
 from .problem import Problem, Walk
 from .queueing import queue_for, with_derivatives
-from .time_move import moved_end, moved_start
+from .time_move import Flow, moved_end, moved_start
 from .transformed import gradient_allowed, moves, transformed
 from .walks import Recording, record_for
 
@@ -113,6 +113,7 @@ def _direct(problem: Problem) -> Answer:
         problem.stats.nfe += 1
         return problem.plain(t, z)
 
+    flow = Flow(value)
     queue_for(problem, Direct())  # there is none: it says why
     field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
     t, z0, stats = problem.t, problem.z0, problem.stats
@@ -120,7 +121,7 @@ def _direct(problem: Problem) -> Answer:
     timed = follows and moves(t)
     start = z0
     if timed:
-        start = moved_start(value, z0, t[0])
+        start = moved_start(flow, z0, t[0])
     run = forward_solve(
         field,
         start,
@@ -141,7 +142,7 @@ def _direct(problem: Problem) -> Answer:
                 own[len(run.values) - 1] = t[-1]
         for i, time in own.items():
             if i and run.places[i].step != -2:  # neither the start nor past a terminal event
-                run.values[i] = moved_end(value, run.values[i], run.derivatives[i], time)
+                run.values[i] = moved_end(flow, run.values[i], run.derivatives[i], time)
     return Answer(_stacked(run), run)
 
 

@@ -42,7 +42,8 @@ def solve_samples(request: Request) -> Solution:
         own_t = answer.run.times.to(t)
     elif options.save == "end":
         y, own_t = y[-1:], own_t[-1:]
-    t_events, y_events = _events(request, problem, answer)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and options.gradient is not None):
+        t_events, y_events = _events(request, problem, answer)
     trace = None if problem.wish.trace is None else problem.wish.trace.rows()
     value, derivative = _queries(problem, answer, request) if options.dense else (None, None)
     return Solution(

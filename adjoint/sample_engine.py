@@ -25,6 +25,7 @@ from .gradient import Direct, Gradient
 from .problem import Speed
 from .queueing import sample_queue
 from .sample_walks import SampleContext, record_samples
+from .time_move import Flow, moved_end, moved_start
 from .transformed import gradient_allowed, moves, transformed
 
 _RECORDED = "a gradient is wanted, and per sample the host keeps every attempt for its way back"
@@ -60,6 +61,33 @@ class SampleProblem:
     wish: SampleWish
     speed: Speed = Speed()  # noqa: RUF009  (frozen)
     func: Any = None
+
+    def after(self, time: Tensor) -> Tensor:
+        """Times at which f jumps, just after the jump."""
+        direction = torch.where(self.times[:, -1] < self.times[:, 0], -1.0, 1.0)
+        return beside(time, self.settings.at_jump(time.detach().reshape(-1).double()), direction)
+
+    def flow(self, seen_at: Callable[[Tensor], Tensor] = lambda time: time) -> Callable[..., Tensor]:
+        """f for `time_move`: counted, and 0 where it is not finite, with no NaN in the graph."""
+        axes = self.axes
+
+        def call(time: Tensor, z: Tensor) -> Tensor:
+            self.stats.nfe, self.stats.n_calls = self.stats.nfe + 1, self.stats.n_calls + 1
+            return self.plain(time, z)
+
+        def f(time: Tensor, z: Tensor) -> Tensor:
+            time = seen_at(time)
+            with torch.no_grad():
+                fine = axes.all_samples(torch.isfinite(z.detach()))
+                fine = fine & axes.all_samples(torch.isfinite(call(time.detach(), z.detach())))
+            healthy = fine.to(torch.int8).argmax().reshape(1)
+            mask = axes.spread(fine)
+            state = torch.where(mask, z, z.index_select(axes.batch, healthy))
+            state = torch.where(mask | torch.isfinite(state), state, 0.0)  # perhaps no sample is healthy
+            time = torch.where(fine.view(time.shape), time, time.index_select(0, healthy))
+            return torch.where(mask, call(time, state), 0.0)
+
+        return f
 
     def solve(
         self,
@@ -177,39 +205,22 @@ def _gradient_allowed(problem: SampleProblem, gradient: Gradient | None) -> Grad
 
 
 def _direct(problem: SampleProblem, plain: Callable[..., Any], kept: list[SampleStep]) -> SampleAnswer:
-    """Through the steps by autograd; times enter as (t − t.detach()) · y'(t)."""
-    axes, z0, t = problem.axes, problem.z0, problem.t
+    """Through the steps by autograd; a time enters by moving the state along the flow."""
+    z0, t = problem.z0, problem.t
     timed = moves(t)
-    shift = (t - t.detach()).to(z0.dtype)
-    start = z0 - axes.spread(shift[:, 0]) * _first_slope(problem) if timed else z0
+    start = moved_start(Flow(problem.flow(problem.after), problem.axes), z0, t[:, 0]) if timed else z0
     run = problem.solve(start, plain, kept, differentiable=True, derivatives=timed)
     values = [z0, *run.values[1:]]
     if timed:
         assert run.derivatives is not None
+        flow = Flow(problem.flow(), problem.axes)
         for i, row in enumerate(_time_of_rows(problem, run)):
             if i > 0:
                 slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
-                values[i] = values[i] + axes.spread((shift * row).sum(1)) * slope
+                # A row without a time that was given stands at the start, and does not move.
+                own = torch.where(row.sum(1) > 0, (t * row).sum(1), problem.times[:, 0].to(t))
+                values[i] = moved_end(flow, values[i], slope, own)
     return SampleAnswer(torch.stack(values), run, kept, start=start)
-
-
-def _first_slope(problem: SampleProblem) -> Tensor:
-    """f at each sample's start with its graph; 0 where it is not finite, with no NaN in the graph."""
-    axes, z0 = problem.axes, problem.z0
-    t0, settings = problem.times[:, 0], problem.settings
-    direction = torch.where(problem.times[:, -1] < t0, -1.0, 1.0)
-    time = beside(axes.clock(t0, z0), settings.at_jump(t0), direction)
-    problem.stats.nfe, problem.stats.n_calls = problem.stats.nfe + 2, problem.stats.n_calls + 2
-    with torch.no_grad():
-        begins = axes.all_samples(torch.isfinite(z0))
-        fine = begins & axes.all_samples(torch.isfinite(problem.plain(time, z0)))
-    if not bool(fine.any()):  # host read
-        return torch.zeros_like(z0)
-    healthy = fine.to(torch.int8).argmax().reshape(1)
-    mask = axes.spread(fine)
-    state = torch.where(mask, z0, z0.index_select(axes.batch, healthy))
-    time = torch.where(fine.view(time.shape), time, time.index_select(0, healthy))
-    return torch.where(mask, problem.plain(time, state), 0.0)
 
 
 def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:

@@ -46,7 +46,8 @@ def solve_shared(request: Request) -> Solution:
         own_t = torch.tensor(run.times, dtype=t.dtype, device=t.device)
     elif options.save == "end":
         y, own_t = y[-1:], t[-1:]
-    t_events, y_events = _events(request, problem, answer, n)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and options.gradient is not None):
+        t_events, y_events = _events(request, problem, answer, n)
     trace = None if problem.wish.trace is None else problem.wish.trace.rows()
     value, derivative = _queries(problem, answer, request) if options.dense else (None, None)
     return Solution(
