@@ -60,7 +60,8 @@ def condition_number(problem: Problem, components: int) -> float:
 def _by_scipy(problem: Problem) -> Callable[[float, Array], Array]:
     def f(t: float, y: Array) -> Array:
         with torch.no_grad():
-            return problem.f(torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.array(y))).numpy()
+            slope = problem.f(torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.array(y)))
+        return np.asarray(slope)
 
     return f
 
