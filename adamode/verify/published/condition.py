@@ -61,7 +61,8 @@ def _by_scipy(problem: Problem) -> Callable[[float, Array], Array]:
     def f(t: float, y: Array) -> Array:
         with torch.no_grad():
             slope = problem.f(torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.array(y)))
-        return np.asarray(slope)
+        found: Array = slope.numpy()
+        return found
 
     return f
 
