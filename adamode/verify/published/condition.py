@@ -71,7 +71,8 @@ def _jacobian(f: Callable[[float, Array], Array], t: float, y: Array, scale: Arr
     """∂f/∂y by central differences, all columns in one call."""
     step = 1e-6 * scale
     values = f(t, np.concatenate([y + np.diag(step), y - np.diag(step)]))
-    return ((values[: len(y)] - values[len(y) :]) / (2 * step[:, None])).T
+    rows: Array = (values[: len(y)] - values[len(y) :]) / (2 * step[:, None])
+    return rows.T
 
 
 def _rate(f: Callable[[float, Array], Array], t: float, y: Array, scale: Array) -> float:
