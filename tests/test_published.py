@@ -11,12 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import torch
 from benchmark_package import benchmark_module
 from typer.testing import CliRunner
 
 import adamode.verify.published as suite
-from adamode import Backsolve, Discrete
+from adamode import Discrete
 from adamode.cli.app import app
 from adamode.inspect.catalogue import PROBLEMS as CATALOGUE
 from adamode.inspect.problem import Problem
@@ -32,7 +31,7 @@ from adamode.verify.published.value import EndValue, error_of
 page = benchmark_module("accuracy", "page")
 DOCS = Path(__file__).parents[1] / "docs" / "accuracy.md"
 VALUES = solves.PROBLEMS
-QUICK = ("detest-a2", "detest-b3", "detest-c3", "detest-d4", "detest-e4")  # one a class
+QUICK = ("detest-a2", "detest-b3", "detest-c3", "detest-d1", "detest-e4")  # one a class
 
 
 @functools.cache
@@ -166,13 +165,12 @@ def test_methods_reach_published_values_within_the_bounds_of_the_problems():
     assert len(report.rows) == len(QUICK) * 7
 
 
-def test_gradients_reach_published_ones_by_two_adjoints_and_the_hessian_through_the_steps():
-    for choice, stepping in ((Discrete(), "shared"), (Backsolve(), "per_sample")):
-        found, nfe = gradients.lotka_volterra(choice, stepping)
-        errors = [error_of(found, expected.values) for expected in LOTKA_VOLTERRA_GRADIENT]
-        assert errors[0] < 1e-6
-        assert errors[1] < 1e-8
-        assert nfe > 1000
+def test_a_gradient_reaches_the_published_one_and_the_hessian_does_through_the_steps():
+    found, nfe = gradients.lotka_volterra(Discrete(), "shared")
+    printed, tighter = (error_of(found, expected.values) for expected in LOTKA_VOLTERRA_GRADIENT)
+    assert printed < 1e-6
+    assert tighter < 1e-8
+    assert nfe > 1000
     report = verify_published(("cvodes-hessian",), ())
     assert report.ok, text_tables(report)
     assert {row.problem for row in report.rows} == {f"cvodes-{part}" for part in HESSIAN_VALUES}
@@ -187,37 +185,35 @@ def test_the_whole_suite_holds():
 # What it sees
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("detest-a3", lambda t, y: y * torch.cos(1.0000001 * t)),
-        (
-            "detest-b5",
-            lambda t, y: torch.stack(
-                (y[..., 1] * y[..., 2], -y[..., 0] * y[..., 2], -0.5100001 * y[..., 0] * y[..., 1]), -1
-            ),
-        ),
-    ],
-)
-def test_a_wrong_seventh_digit_in_a_right_hand_side_is_seen(name, wrong):
-    value = VALUES[name]
-    spoilt = dataclasses.replace(value, problem=dataclasses.replace(value.problem, f=wrong))
-    assert ("dop853", 1e-12) in missed(spoilt, "dop853")
+def test_a_wrong_ninth_digit_in_a_right_hand_side_is_seen():
+    value = VALUES["detest-a2"]
+    wrong = dataclasses.replace(value.problem, f=lambda t, y: -(y**3) / 2.00000001)
+    assert missed(dataclasses.replace(value, problem=wrong), "dop853") == {("dop853", 1e-12)}
     assert not missed(value, "dop853")
 
 
-@pytest.mark.parametrize(("method", "digit"), [("bosh3", 2), ("dopri5", 4), ("tsit5", 4), ("dop853", 6)])
-def test_a_wrong_digit_in_a_tableau_is_seen(method, digit, monkeypatch):
-    """Two entries of a stage are wrong and still sum to c: the method is consistent, of order 1."""
-    tableau, value, change = METHODS[method], VALUES["detest-a3"], Fraction(1, 10**digit)
+def plant(monkeypatch, method: str, **change) -> None:
+    """The method with other numbers; its bound remains that of the right ones."""
+    factor = method_factor(METHODS[method])
+    monkeypatch.setitem(METHODS, method, dataclasses.replace(METHODS[method], **change))
+    monkeypatch.setattr("adamode.verify.published.bounds.method_factor", lambda tableau: factor)
+
+
+@pytest.mark.parametrize(("method", "digit"), [("dopri5", 4), ("tsit5", 5), ("dop853", 6)])
+def test_a_wrong_digit_in_a_stage_is_seen(method, digit, monkeypatch):
+    """Two entries are wrong and still sum to c, as a tableau demands: only conditions of order 3 fail."""
+    tableau, change = METHODS[method], Fraction(1, 10**digit)
     stage = max(i for i, weight in enumerate(tableau.b) if weight)
     row = list(tableau.a[stage])
     row[0], row[-1] = row[0] + change, row[-1] - change
-    spoilt = dataclasses.replace(tableau, a=(*tableau.a[:stage], tuple(row), *tableau.a[stage + 1 :]))
-    assert not missed(value, method)
-    monkeypatch.setitem(METHODS, method, spoilt)
-    monkeypatch.setattr("adamode.verify.published.bounds.method_factor", lambda _: method_factor(tableau))
-    assert (method, min(solves.tolerances(method))) in missed(value, method)
+    plant(monkeypatch, method, a=(*tableau.a[:stage], tuple(row), *tableau.a[stage + 1 :]))
+    assert missed(VALUES["detest-a2"], method)
+
+
+def test_a_wrong_second_digit_in_the_weights_of_a_low_order_is_seen(monkeypatch):
+    b, change = METHODS["bosh3"].b, Fraction(1, 100)
+    plant(monkeypatch, "bosh3", b=(b[0] + change, b[1], b[2] - change, b[3]))
+    assert missed(VALUES["detest-a2"], "bosh3")
 
 
 def test_a_wrong_digit_in_a_published_value_is_seen():
@@ -231,11 +227,9 @@ def test_a_gradient_that_is_not_as_accurate_as_promised_is_seen(monkeypatch):
     monkeypatch.setattr(gradients, "RTOL", 1e-7)
     monkeypatch.setattr(gradients, "ATOL", 1e-7)
     monkeypatch.setattr(gradients, "ADJOINTS", {"discrete": Discrete()})
+    monkeypatch.setattr(gradients, "STEPPINGS", ("per_sample",))
     report = verify_published(("lotka-volterra-gradient",), ())
-    assert {(row.bound, row.gradient) for row in report.failures} >= {
-        (1e-8, "discrete, shared"),
-        (1e-8, "discrete, per_sample"),
-    }
+    assert (1e-8, "discrete, per_sample") in {(row.bound, row.gradient) for row in report.failures}
 
 
 def test_a_solve_that_cannot_go_on_is_a_failed_row_with_its_reason():

@@ -25,18 +25,19 @@ HtmlPath = Annotated[
     typer.Option("--html", metavar="PATH", help="Write a page: each number beside its derivation."),
 ]
 
+Suite = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of the gradients: published, against published solutions and gradients (minutes).",
+        show_default="none",
+    ),
+]
 SUITES = ("published",)
 
 
 @reports_errors
 def verify(
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of the gradients: published, against published solutions and gradients (minutes).",
-            show_default="none",
-        ),
-    ] = None,
+    suite: Suite = None,
     model: Annotated[
         str | None,
         typer.Option(help="node, anode, sonode, hbnode, ghbnode or adamnode.", show_default="all"),

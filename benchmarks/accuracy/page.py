@@ -136,9 +136,9 @@ for name, controller in PRESETS.items():
 PUBLISHED = """
 ## Published values
 
-`adamode verify --suite published --json FILE` solves problems whose results others have published;
-`python -m benchmarks.accuracy --published FILE` writes this section from what it found. All in float64
-with atol = rtol/1000. Here
+`adamode verify --suite published --json FILE` solves problems whose results others have published (six to
+seven minutes of one core); `python -m benchmarks.accuracy --published FILE` writes this section from what
+it found. All in float64 with atol = rtol/1000. Here
 
 - **error** is the largest |found − published| ÷ max(|published|, 1e-3) of any component at the end of the
   span;
@@ -151,8 +151,8 @@ with atol = rtol/1000. Here
 - **bound** is κ·rtol times the number in the first row: ten, for what a leading term leaves open, times
   the method's error of a step over its estimate on y' = λy where that is more than one (`fehlberg2`
   propagates a solution whose error is 85 times its estimate, `bosh3` 2). The uncertainty of the published
-  values comes on top. `dop853` at 1e-12 has a bound of 1e-9 besides (Arenstorf's orbits 1e-5, half of
-  whose last digit moves the end by 5e-7);
+  values comes on top. `dop853` at 1e-12 has a bound of 1e-9 besides (1e-5 on Arenstorf's orbits, where half
+  a unit in the last digit of the start moves the end by 5e-7);
 - **largest share** is the error over its bound where that is largest in the row.
 
 On Arenstorf's orbits κ·rtol is above the orbit's own size at loose tolerances: there the bound says that

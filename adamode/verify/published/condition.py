@@ -60,7 +60,9 @@ def condition_number(problem: Problem, components: int) -> float:
 def _by_scipy(problem: Problem) -> Callable[[float, Array], Array]:
     def f(t: float, y: Array) -> Array:
         with torch.no_grad():
-            return problem.f(torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.array(y))).numpy()
+            slope = problem.f(torch.tensor(t, dtype=torch.float64), torch.from_numpy(np.array(y)))
+        found: Array = slope.numpy()
+        return found
 
     return f
 
@@ -69,7 +71,8 @@ def _jacobian(f: Callable[[float, Array], Array], t: float, y: Array, scale: Arr
     """∂f/∂y by central differences, all columns in one call."""
     step = 1e-6 * scale
     values = f(t, np.concatenate([y + np.diag(step), y - np.diag(step)]))
-    return ((values[: len(y)] - values[len(y) :]) / (2 * step[:, None])).T
+    rows: Array = (values[: len(y)] - values[len(y) :]) / (2 * step[:, None])
+    return rows.T
 
 
 def _rate(f: Callable[[float, Array], Array], t: float, y: Array, scale: Array) -> float:

@@ -42,7 +42,7 @@ class LotkaVolterra(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """y'."""
-        y1, y2 = y.split(1, -1)
+        y1, y2 = y[..., :1], y[..., 1:]
         return torch.cat((self.p[0] * y1 - self.p[1] * y1 * y2, -self.p[2] * y2 + self.p[3] * y1 * y2), -1)
 
 
