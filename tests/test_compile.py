@@ -36,8 +36,6 @@ def tracing(request, monkeypatch):
     """Most tests ask what is traced, and do without the minutes of generating code."""
     if "inductor" not in request.keywords:
         monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
-    else:  # /proc/cpuinfo is believed: ten probes of the C++ compiler take longer than our own kernels
-        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
 
 
 @pytest.fixture
