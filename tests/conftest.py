@@ -11,6 +11,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the processes that tests start
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The processor's flags are believed: ten probes of the C++ compiler cost more than the code generated here.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 import numpy as np
 import pytest

@@ -276,7 +276,7 @@ def test_every_eager_way_finds_the_reference(name):
 @pytest.mark.filterwarnings("ignore")
 def test_an_epoch_of_digits_starts_from_the_same_weights_every_time():
     epoch = digits.make(seed=0, small=True, dtype=torch.float64, device="cpu")
-    epoch = dataclasses.replace(epoch, tol=1e-6, batches=[(x[:2], y[:2]) for x, y in epoch.batches])
+    epoch = dataclasses.replace(epoch, tol=1e-6, batches=[(x[:2], y[:2]) for x, y in epoch.batches[:1]])
     right = digits.reference(epoch)
     for one in eager_ways(epoch):
         got, work = measure.prepare(one, epoch, None, right)

@@ -36,8 +36,6 @@ def tracing(request, monkeypatch):
     """Most tests ask what is traced, and do without the minutes of generating code."""
     if "inductor" not in request.keywords:
         monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
-    else:  # /proc/cpuinfo is believed: ten probes of the C++ compiler take longer than our own kernels
-        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def test_steps_and_gradients_are_those_without_and_nothing_is_compiled_twice(eve
 
 
 @pytest.mark.parametrize("every", [1, 8])
-def test_a_module_without_a_vjp_is_compiled_too(every):
+def test_a_module_without_a_vjp_is_compiled_too(every, captured):
     func, y0 = Switch().double(), Y0[0]
     _, expected = gradient(func, y0, T)
     sol, found = gradient(func, y0, T, compile=True, sync_every=every)
@@ -198,7 +196,7 @@ class Boxed(Swing):
 
 
 @pytest.mark.parametrize("every", [1, 8])
-def test_a_dynamics_that_saves_objects_has_its_stages_taken_again(every):
+def test_a_dynamics_that_saves_objects_has_its_stages_taken_again(every, captured):
     func, y0 = Boxed(), torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     _, expected = gradient(func, y0, T)
     sol, found = gradient(func, y0, T, compile=True, sync_every=every)

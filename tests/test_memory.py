@@ -15,7 +15,7 @@ STEPPINGS = ("shared", "per_sample")
 
 @pytest.fixture(scope="module", autouse=True)
 def others_set_aside():
-    """What torch and other tests have made is not collected, nor counted, again and again."""
+    """What torch and other tests have made is not gone through at each collection: a second each."""
     gc.collect()
     gc.freeze()
     yield

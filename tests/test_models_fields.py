@@ -94,15 +94,17 @@ def test_a_later_signal_does_not_reach_an_earlier_solves_gradient(cls, gradient)
     start = {"v0": torch.ones(B, N)} if cls in (SONODE, AdamNODE) else {}
     first, second, h0 = signal(), signal(), torch.randn(B, N, requires_grad=True)
     t = torch.tensor([0.0, 1.0, 2.0])
+    exact = isinstance(gradient, Discrete)  # of the steps, whatever the tolerance
+    tol = 1e-5 if exact else 1e-9
 
     def gradients(choice, interrupted):
-        block = cls(Driven(inner), gradient=choice, rtol=1e-9, atol=1e-9, **more)
+        block = cls(Driven(inner), gradient=choice, rtol=tol, atol=tol, **more)
         loss = block.driven(first).path(h0, t, step_at=TIMES[1:3], **{k[0]: v for k, v in start.items()})["h"]
         if interrupted:
             block.driven(second).path(h0, t)
         return torch.autograd.grad(loss.square().sum(), (h0, *inner.parameters()))
 
-    bound = 1e-12 if isinstance(gradient, Discrete) else 1e-6
+    bound = 1e-12 if exact else 1e-6
     for found, want in zip(gradients(gradient, True), gradients(Direct(), False), strict=True):
         assert (found - want).abs().max() <= bound * want.abs().max()
 
