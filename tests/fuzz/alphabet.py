@@ -1,0 +1,258 @@
+"""The choices of one case, drawn from a seed; what cannot stand together is put right, not thrown away."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from .flows import FLOWS
+from .forms import FUNCS, REFUSED_FUNCS, STATES
+from .zeros import KINDS
+
+# method → the tolerance that it is asked for; None: no error estimate
+METHODS: dict[str, float | None] = {
+    **{"dopri5": 1e-7, "tsit5": 1e-7, "dop853": 1e-9, "dopri8": 1e-9, "bosh3": 1e-5},
+    **{"adaptive_heun": 1e-4, "fehlberg2": 1e-4},
+    **{"rk4": None, "rk4_classic": None, "heun2": None, "heun3": None, "midpoint": None, "euler": None},
+}
+LOW = ("euler", "midpoint", "heun2", "adaptive_heun", "fehlberg2")  # of order 1 and 2
+GRADIENTS = ("stages", "state", "checkpoints", "interpolating", "backsolve", "direct", "none")
+TIMES = ("shared", "own", "padded", "stay_one", "stay_all")
+NORMS = ("rms", "max", "blocks", "signed", "own")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One program. dt: part of the span that a fixed step takes (0: adaptive). dt_max: the same for the
+    longest step (0: none). quirk: what is around the solve ("device": another default device; "nan": one
+    sample starts with NaN; "first": a first step as long as the span)."""
+
+    seed: int
+    number: int
+    flow: str = "linear"
+    face: str = "solve"
+    method: str = "dopri5"
+    stepping: str = "shared"
+    gradient: str = "stages"
+    state: str = "BD"
+    func: str = "closure"
+    backwards: bool = False
+    single: bool = False
+    batch: int = 2
+    times: str = "shared"
+    n_times: int = 3
+    save: str = "times"
+    dt: float = 0.0
+    dt_max: float = 0.0
+    dense: bool = False
+    compact: bool = False
+    sync_every: int = 1
+    compiled: bool = False
+    norm: str = "rms"
+    stops: bool = False
+    event: str = "none"
+    terminal: bool = False
+    direction: int = 0
+    own_level: bool = False
+    loss: str = "y"
+    wants_t: bool = False
+    wants_y0: bool = True
+    wants_theta: bool = True
+    quirk: str = "none"
+
+    @property
+    def per_sample(self) -> bool:
+        return self.stepping == "per_sample"
+
+    @property
+    def events(self) -> bool:
+        return self.event != "none"
+
+    @property
+    def fixed(self) -> bool:
+        return self.dt > 0
+
+    @property
+    def rtol(self) -> float:
+        tol = METHODS[self.method] or 1e-6
+        return max(tol, 1e-5) if self.single else tol
+
+    def __str__(self) -> str:
+        default = Case(self.seed, self.number)
+        shown = [f"{k}={v!r}" for k, v in dataclasses.asdict(self).items() if v != getattr(default, k)]
+        return f"case {self.number} of seed {self.seed}: {', '.join(shown)}"
+
+
+def draw(seed: int, number: int) -> Case:
+    """Case `number` of `seed`."""
+    dice = random.Random(f"adamode {seed} {number}")
+
+    def one(options: Sequence[Any], *weights: float) -> Any:
+        return dice.choices(options, weights or None)[0]
+
+    def chance(p: float) -> bool:
+        return dice.random() < p
+
+    free = Case(
+        seed,
+        number,
+        flow=one(list(FLOWS)),
+        face=one(("solve", "odeint", "odeint_adjoint", "odeint_event"), 7, 1, 1, 1),
+        method=one(list(METHODS), 6, 2, 3, 2, 2, 1, 1, 3, 1, 1, 1, 1, 0.5),
+        stepping=one(("shared", "per_sample"), 2, 3),
+        gradient=one(GRADIENTS, 3, 1, 1, 2, 2, 2, 1),
+        state=one(list(STATES), 1, 2, 4, 1, 1, 1, 2),
+        func=one(FUNCS, 5, 3, 1, 2, 1, 1, 1, 0.5, 0.2, 0.2),
+        backwards=chance(0.3),
+        single=chance(0.1),
+        batch=one((1, 2, 3), 1, 3, 3),
+        times=one(TIMES, 5, 3, 1, 1, 0.5),
+        n_times=one((2, 3, 5)),
+        save=one(("times", "steps", "end"), 6, 1, 1),
+        dt=one((0.0, 0.07, 0.25, 1.0), 6, 1, 1, 0.5),
+        dt_max=one((0.0, 0.3), 3, 1),
+        dense=chance(0.25),
+        compact=chance(0.2),
+        sync_every=one((1, 4), 6, 1),
+        compiled=chance(0.004),
+        norm=one(NORMS, 8, 1, 1, 1, 1),
+        stops=chance(0.15),
+        event=one(("none", *KINDS), 7, 3, *[1] * (len(KINDS) - 2), 2),
+        terminal=chance(0.5),
+        direction=one((0, 1, -1), 2, 1, 1),
+        own_level=chance(0.3),
+        loss=one(("y", "all", "events", "some"), 3, 3, 1, 1),
+        wants_t=chance(0.3),
+        wants_y0=chance(0.8),
+        wants_theta=chance(0.9),
+        quirk=one(("none", "device", "nan", "first"), 14, 1, 1, 2),
+    )
+    return consistent(free)
+
+
+def consistent(case: Case) -> Case:
+    """The nearest case whose choices can stand together."""
+    for repair in (_form, _face, _stepping, _steps, _event, _wants, _quirk):
+        case = dataclasses.replace(case, **repair(case))
+    return case
+
+
+def _form(c: Case) -> dict[str, Any]:
+    """State, func and flow."""
+    new: dict[str, Any] = {}
+    if c.func == "hand" or c.state == "blocks":
+        new |= {"func": "hand", "state": "blocks"}
+        if c.face != "solve":
+            new |= {"func": "closure", "state": "BD"}
+    if c.func == "itself":
+        new |= {"flow": "itself"}
+    if c.func == "expanded" and not FLOWS[c.flow].uniform:
+        new |= {"flow": "quadrature"}
+    if c.func in ("expanded", "itself", *REFUSED_FUNCS) and c.state in ("tuple", "dict", "0d", "image"):
+        new |= {"state": "BD"}
+    if c.flow == "ball":
+        new |= {"state": "BD"}
+        if c.func == "hand":
+            new |= {"func": "closure"}
+    if c.state == "0d":
+        new |= {"batch": 1}
+    return new
+
+
+def _face(c: Case) -> dict[str, Any]:
+    """torchdiffeq's face has shared steps and its own two gradients."""
+    if c.face == "solve":
+        if c.method in METHODS and METHODS[c.method] is None and not c.fixed:
+            return {"dt": 0.25}
+        return {}
+    new: dict[str, Any] = {"stepping": "shared", "save": "times", "dense": False, "compiled": False}
+    new |= {"sync_every": 1, "dt_max": 0.0, "norm": "rms" if c.norm in ("max", "blocks") else c.norm}
+    if c.face == "odeint" or (c.face == "odeint_event" and c.gradient not in ("backsolve", "interpolating")):
+        new |= {"gradient": "direct"}
+    else:
+        new |= {"gradient": "backsolve"}
+    adaptive = METHODS[c.method] is not None
+    new |= {"dt": 0.0 if adaptive else (c.dt or 0.25)}
+    if c.state == "dict":
+        new |= {"state": "tuple"}
+    if c.face == "odeint_event":
+        new |= {"terminal": True, "direction": 0, "n_times": 2}
+        if not c.events:
+            new |= {"event": "level"}
+    else:
+        new |= {"event": "none"}
+    return new
+
+
+def _stepping(c: Case) -> dict[str, Any]:
+    """What per-sample steps have alone."""
+    if not c.per_sample:
+        return {"times": "shared", "compact": False}
+    new: dict[str, Any] = {}
+    if c.state == "0d":
+        new |= {"state": "B"}
+    if c.times in ("padded",):
+        new |= {"n_times": 5, "batch": max(c.batch, 2)}
+    if c.times == "stay_one" and c.batch == 1:
+        new |= {"times": "own"}
+    return new
+
+
+def _steps(c: Case) -> dict[str, Any]:
+    """Step sizes."""
+    new: dict[str, Any] = {}
+    if c.fixed:
+        new |= {"dt_max": 0.0, "norm": "rms"}
+        if c.method in LOW:
+            new |= {"dt": min(c.dt, 0.07)}  # long steps would show nothing
+        if c.flow == "quadrature":
+            new |= {"flow": "wave"} if c.func != "expanded" else {"flow": "poly"}
+        if c.face == "odeint_event":
+            new |= {"dt": 0.07, "method": "rk4"}
+        elif c.events:  # such that it fires where it should; or one step, in which it is watched only
+            new |= {"method": "rk4" if c.face != "solve" or METHODS[c.method] is None else c.method}
+            new |= {"dt": 1.0, "terminal": False, "loss": "y"} if c.dt == 1.0 else {"dt": 0.07}
+            if c.method in LOW:
+                new |= {"method": "rk4"}
+    if c.compiled:
+        new |= {"func": "hand" if c.state == "blocks" else "module", "method": "bosh3"}
+        new |= {"event": "none", "dt": 0.0}
+    return new
+
+
+def _event(c: Case) -> dict[str, Any]:
+    """Events need a flow whose zeros are cheap to find, and enough of it."""
+    if not c.events:
+        return {"loss": "y" if c.loss == "events" else c.loss, "own_level": False, "terminal": False}
+    new: dict[str, Any] = {}
+    if c.flow == "swing":
+        new |= {"flow": "wave"}
+    if c.times in ("stay_one", "stay_all", "padded"):
+        new |= {"times": "own" if c.per_sample else "shared"}
+    if c.event == "late_zero":
+        new |= {"terminal": True, "direction": 0}
+    if c.flow == "jump" and c.face == "odeint_event":
+        new |= {"flow": "wave"}
+    return new
+
+
+def _wants(c: Case) -> dict[str, Any]:
+    """What is differentiated."""
+    if c.gradient == "none":
+        return {"wants_t": False, "wants_y0": False, "wants_theta": False}
+    if c.func in ("expanded",) and not c.wants_theta:
+        return {"wants_theta": True}
+    return {}
+
+
+def _quirk(c: Case) -> dict[str, Any]:
+    """What stands around the solve."""
+    if c.quirk == "nan" and (not c.per_sample or c.batch == 1 or c.times in ("stay_all", "stay_one")):
+        return {"quirk": "none"}
+    if c.quirk == "nan" and c.events:
+        return {"quirk": "none"}
+    if c.quirk == "first" and c.fixed:
+        return {"quirk": "none"}
+    return {}

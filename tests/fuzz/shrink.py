@@ -1,0 +1,24 @@
+"""A case that fails, made as plain as it can be and still fail."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .alphabet import Case, consistent
+from .judge import Verdict, judge
+
+
+def shrunk(case: Case) -> tuple[Case, Verdict]:
+    """(the plainest case of the same kind of failure, its verdict): each choice set to its default if it can."""
+    plain, verdict = Case(case.seed, case.number), judge(case)
+    names = [field.name for field in dataclasses.fields(Case) if field.name not in ("seed", "number")]
+    for name in names * 2:
+        if getattr(case, name) == getattr(plain, name):
+            continue
+        smaller = consistent(dataclasses.replace(case, **{name: getattr(plain, name)}))
+        if smaller == case:
+            continue
+        found = judge(smaller)
+        if found.kind == verdict.kind:
+            case, verdict = smaller, found
+    return case, verdict
