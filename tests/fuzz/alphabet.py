@@ -158,6 +158,8 @@ def _form(c: Case) -> dict[str, Any]:
             new |= {"func": "closure"}
     if c.state == "0d":
         new |= {"batch": 1}
+    if c.flow == "quadrature" and (c.single or c.method not in ("dopri5", "tsit5", "dop853", "dopri8")):
+        new |= {"flow": "poly"}  # at a loose tolerance a step may well hold a period
     return new
 
 

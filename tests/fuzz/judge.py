@@ -154,9 +154,9 @@ def _labels(case: Case, found: Found) -> str:
 
 
 def _loss(case: Case, values: dict[str, Tensor], exact: dict[str, Tensor]) -> Tensor:
-    """A weighted sum of a selection, the same for both."""
+    """A weighted sum of a selection, of the size of one of its terms; the same for both."""
     make = torch.Generator().manual_seed(case.number)
-    total = torch.zeros((), dtype=torch.float64)
+    total, terms = torch.zeros((), dtype=torch.float64), 0
     for name, like in sorted(exact.items()):
         weights = torch.randn(like.shape, generator=make, dtype=torch.float64)
         keep = torch.rand(like.shape, generator=make) < (0.4 if case.loss == "some" else 1.1)
@@ -168,8 +168,8 @@ def _loss(case: Case, values: dict[str, Tensor], exact: dict[str, Tensor]) -> Te
         if not event and case.loss == "events":
             continue
         keep &= ~like.isnan()
-        total = total + (weights[keep] * values[name][keep].double()).sum()
-    return total
+        total, terms = total + (weights[keep] * values[name][keep].double()).sum(), terms + int(keep.sum())
+    return total / max(terms, 1) ** 0.5
 
 
 def _gradients(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from .alphabet import Case, consistent
 from .judge import Verdict, judge
@@ -19,6 +20,12 @@ def shrunk(case: Case) -> tuple[Case, Verdict]:
         if smaller == case:
             continue
         found = judge(smaller)
-        if found.kind == verdict.kind:
+        if subject(found) == subject(verdict):
             case, verdict = smaller, found
     return case, verdict
+
+
+def subject(verdict: Verdict) -> str:
+    """What a verdict is about, without its numbers: another fault has another one."""
+    words = re.sub(r"[^A-Za-z/_ ]", "", verdict.what).split()
+    return " ".join([verdict.kind, *words[:4]])
