@@ -70,7 +70,7 @@ def _midpoint(rhs: Rhs, t: Tensor, y: Tensor, span: Tensor, n: int, theta: Theta
 
 
 def _linear_exact(s: Tensor, s0: Tensor, y0: Tensor, theta: Theta) -> Tensor:
-    grown = torch.matrix_exp(theta[0] * (s - s0)[..., None])
+    grown = torch.matrix_exp((theta[0] * (s - s0)[..., None]).contiguous())
     return (grown @ y0[..., None])[..., 0]
 
 

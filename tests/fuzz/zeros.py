@@ -81,8 +81,8 @@ def zeros_of(
 
         g = base(at)
         change = (g[:-1] < 0) != (g[1:] < 0)
-        low, high = at[:-1], at[1:]
-        before = g[:-1]
+        some = change.any(1)
+        low, high, before = at[:-1][some], at[1:][some], g[:-1][some]
         for _ in range(50):
             middle = 0.5 * (low + high)
             same = (base(middle) < 0) == (before < 0)
@@ -95,11 +95,10 @@ def zeros_of(
         edge = change & ((part[:-1] < 0.02) | (part[1:] > 0.98))
         if bool((change & (slope < STEEPEST)).any() | flat.any() | edge.any()):
             return None
-    found: list[list[tuple[float, bool]]] = []
-    for b in range(g.shape[1]):
-        rows = change[:, b].nonzero()[:, 0].tolist()
-        found.append([(float(high[i, b]), bool(g[i, b] > 0)) for i in rows])
-    return found
+    return [
+        [(float(t[b]), bool(g0[b] > 0)) for t, g0, there in zip(high, before, change[some], strict=True) if there[b]]
+        for b in range(g.shape[1])
+    ]
 
 
 def moving_time(zero: Zero, flow: Flow, t: float, b: int, leaves: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
