@@ -153,9 +153,7 @@ def _form(c: Case) -> dict[str, Any]:
     if c.func in ("expanded", "itself", *REFUSED_FUNCS) and c.state in ("tuple", "dict", "0d", "image"):
         new |= {"state": "BD"}
     if c.flow == "ball":
-        new |= {"state": "BD"}
-        if c.func == "hand":
-            new |= {"func": "closure"}
+        new |= {"state": "BD", "func": "closure" if new.get("func", c.func) == "hand" else c.func}
     if c.state == "0d":
         new |= {"batch": 1}
     if c.flow == "quadrature" and (c.single or c.method not in ("dopri5", "tsit5", "dop853", "dopri8")):

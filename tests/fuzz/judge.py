@@ -182,6 +182,8 @@ def _gradients(
     """What is wrong with the gradients; "" if nothing."""
     (found, leaves), (exact, exact_leaves) = ours, truth
     loss, expected_loss = _loss(case, found.values, exact), _loss(case, exact, exact)
+    if not expected_loss.requires_grad:
+        return ""  # nothing that is wanted moves what was selected
     expected = _grads(expected_loss, exact_leaves.wanted())
     largest = max(float(x.abs().max()) for x in expected.values())
     slopeless = case.event in WITHOUT_SLOPE and case.loss == "events"
