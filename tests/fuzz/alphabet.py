@@ -17,6 +17,7 @@ METHODS: dict[str, float | None] = {
     **{"adaptive_heun": 1e-4, "fehlberg2": 1e-4},
     **{"rk4": None, "rk4_classic": None, "heun2": None, "heun3": None, "midpoint": None, "euler": None},
 }
+FINE = ("dopri5", "tsit5", "dop853", "dopri8")  # asked for seven digits and more
 LOW = ("euler", "midpoint", "heun2", "adaptive_heun", "fehlberg2")  # of order 1 and 2
 GRADIENTS = ("stages", "state", "checkpoints", "interpolating", "backsolve", "direct", "none")
 TIMES = ("shared", "own", "padded", "stay_one", "stay_all")
@@ -134,125 +135,93 @@ def draw(seed: int, number: int) -> Case:
 
 def consistent(case: Case) -> Case:
     """The nearest case whose choices can stand together."""
-    for repair in (_form, _face, _stepping, _steps, _event, _wants, _quirk):
-        case = dataclasses.replace(case, **repair(case))
+    for repair in (_form, _face, _stepping, _steps, _event, _around, _form):
+        case = repair(case)
     return case
 
 
-def _form(c: Case) -> dict[str, Any]:
+def but(case: Case, **changes: Any) -> Case:
+    """The case with other choices."""
+    return dataclasses.replace(case, **changes)
+
+
+def _form(c: Case) -> Case:
     """State, func and flow."""
-    new: dict[str, Any] = {}
     if c.func == "hand" or c.state == "blocks":
-        new |= {"func": "hand", "state": "blocks"}
-        if c.face != "solve":
-            new |= {"func": "closure", "state": "BD"}
+        c = but(c, func="hand", state="blocks") if c.face == "solve" else but(c, func="closure", state="BD")
     if c.func == "itself":
-        new |= {"flow": "itself"}
+        c = but(c, flow="itself")
     if c.func == "expanded" and not FLOWS[c.flow].uniform:
-        new |= {"flow": "quadrature"}
-    if c.func in ("expanded", "itself", *REFUSED_FUNCS) and c.state in ("tuple", "dict", "0d", "image"):
-        new |= {"state": "BD"}
+        c = but(c, flow="poly" if c.fixed else "quadrature")
+    if c.func in ("expanded", "itself", *REFUSED_FUNCS) and c.state not in ("B", "BD"):
+        c = but(c, state="BD")
+    if c.flow == "quadrature" and (c.single or c.fixed or c.method not in FINE):
+        c = but(c, flow="poly")  # at a loose tolerance a step may well hold a period
     if c.flow == "ball":
-        new |= {"state": "BD", "func": "closure" if new.get("func", c.func) == "hand" else c.func}
-    if c.state == "0d":
-        new |= {"batch": 1}
-    if c.flow == "quadrature" and (c.single or c.method not in ("dopri5", "tsit5", "dop853", "dopri8")):
-        new |= {"flow": "poly"}  # at a loose tolerance a step may well hold a period
-    return new
+        c = but(c, state="BD", func="closure" if c.func in ("hand", "expanded") else c.func)
+    return but(c, batch=1) if c.state == "0d" else c
 
 
-def _face(c: Case) -> dict[str, Any]:
+def _face(c: Case) -> Case:
     """torchdiffeq's face has shared steps and its own two gradients."""
-    if c.face == "solve":
-        if c.method in METHODS and METHODS[c.method] is None and not c.fixed:
-            return {"dt": 0.25}
-        return {}
-    new: dict[str, Any] = {"stepping": "shared", "save": "times", "dense": False, "compiled": False}
-    new |= {"sync_every": 1, "dt_max": 0.0, "norm": "rms" if c.norm in ("max", "blocks") else c.norm}
-    if c.face == "odeint" or (c.face == "odeint_event" and c.gradient not in ("backsolve", "interpolating")):
-        new |= {"gradient": "direct"}
-    else:
-        new |= {"gradient": "backsolve"}
     adaptive = METHODS[c.method] is not None
-    new |= {"dt": 0.0 if adaptive else (c.dt or 0.25)}
-    if c.state == "dict":
-        new |= {"state": "tuple"}
-    if c.face == "odeint_event":
-        new |= {"terminal": True, "direction": 0, "n_times": 2}
-        if not c.events:
-            new |= {"event": "level"}
-    else:
-        new |= {"event": "none"}
-    return new
+    if c.face == "solve":
+        return c if adaptive or c.fixed else but(c, dt=0.25)
+    c = but(c, stepping="shared", save="times", dense=False, compiled=False, sync_every=1)
+    c = but(c, norm="rms" if c.norm in ("max", "blocks") else c.norm, dt=0.0 if adaptive else c.dt or 0.25)
+    c = but(c, state="tuple" if c.state == "dict" else c.state)
+    by_adjoint = c.face == "odeint_adjoint" or (
+        c.face == "odeint_event" and c.gradient in ("backsolve", "interpolating")
+    )
+    c = but(c, gradient="backsolve" if by_adjoint else "direct")
+    if c.face != "odeint_event":
+        return but(c, event="none")
+    c = but(c, terminal=True, direction=0, n_times=2, event=c.event if c.events else "level")
+    return but(c, dt_max=0.3)  # there is no end that could limit a step
 
 
-def _stepping(c: Case) -> dict[str, Any]:
+def _stepping(c: Case) -> Case:
     """What per-sample steps have alone."""
     if not c.per_sample:
-        return {"times": "shared", "compact": False}
-    new: dict[str, Any] = {}
+        return but(c, times="shared", compact=False)
     if c.state == "0d":
-        new |= {"state": "B"}
-    if c.times in ("padded",):
-        new |= {"n_times": 5, "batch": max(c.batch, 2)}
-    if c.times == "stay_one" and c.batch == 1:
-        new |= {"times": "own"}
-    return new
+        c = but(c, state="B")
+    if c.times == "padded":
+        c = but(c, n_times=5, batch=max(c.batch, 2))
+    return but(c, times="own") if c.times == "stay_one" and c.batch == 1 else c
 
 
-def _steps(c: Case) -> dict[str, Any]:
+def _steps(c: Case) -> Case:
     """Step sizes."""
-    new: dict[str, Any] = {}
     if c.fixed:
-        new |= {"dt_max": 0.0, "norm": "rms"}
+        c = but(c, dt_max=0.0, norm="rms")
         if c.method in LOW:
-            new |= {"dt": min(c.dt, 0.07)}  # long steps would show nothing
-        if c.flow == "quadrature":
-            new |= {"flow": "wave"} if c.func != "expanded" else {"flow": "poly"}
-        if c.face == "odeint_event":
-            new |= {"dt": 0.07, "method": "rk4"}
-        elif c.events:  # such that it fires where it should; or one step, in which it is watched only
-            new |= {"method": "rk4" if c.face != "solve" or METHODS[c.method] is None else c.method}
-            new |= {"dt": 1.0, "terminal": False, "loss": "y"} if c.dt == 1.0 else {"dt": 0.07}
-            if c.method in LOW:
-                new |= {"method": "rk4"}
+            c = but(c, dt=min(c.dt, 0.07))  # long steps would show nothing
+        if c.events:  # such that it fires where it should; or one step, in which it is watched only
+            c = but(c, method="rk4" if c.face != "solve" or c.method in LOW else c.method)
+            watched = c.dt == 1.0 and c.face == "solve"
+            c = but(c, terminal=False, loss="y") if watched else but(c, dt=0.07)
     if c.compiled:
-        new |= {"func": "hand" if c.state == "blocks" else "module", "method": "bosh3"}
-        new |= {"event": "none", "dt": 0.0}
-    return new
+        c = but(c, func="hand" if c.state == "blocks" else "module", method="bosh3", event="none", dt=0.0)
+    return c
 
 
-def _event(c: Case) -> dict[str, Any]:
+def _event(c: Case) -> Case:
     """Events need a flow whose zeros are cheap to find, and enough of it."""
     if not c.events:
-        return {"loss": "y" if c.loss == "events" else c.loss, "own_level": False, "terminal": False}
-    new: dict[str, Any] = {}
-    if c.flow == "swing":
-        new |= {"flow": "wave"}
+        return but(c, loss="y" if c.loss == "events" else c.loss, own_level=False, terminal=False)
+    if c.flow == "swing" or (c.flow == "jump" and c.face == "odeint_event"):
+        c = but(c, flow="wave")
     if c.times in ("stay_one", "stay_all", "padded"):
-        new |= {"times": "own" if c.per_sample else "shared"}
-    if c.event == "late_zero":
-        new |= {"terminal": True, "direction": 0}
-    if c.flow == "jump" and c.face == "odeint_event":
-        new |= {"flow": "wave"}
-    return new
+        c = but(c, times="own" if c.per_sample else "shared")
+    return but(c, terminal=True, direction=0) if c.event == "late_zero" else c
 
 
-def _wants(c: Case) -> dict[str, Any]:
-    """What is differentiated."""
+def _around(c: Case) -> Case:
+    """What is differentiated, and what stands around the solve."""
     if c.gradient == "none":
-        return {"wants_t": False, "wants_y0": False, "wants_theta": False}
-    if c.func in ("expanded",) and not c.wants_theta:
-        return {"wants_theta": True}
-    return {}
-
-
-def _quirk(c: Case) -> dict[str, Any]:
-    """What stands around the solve."""
-    if c.quirk == "nan" and (not c.per_sample or c.batch == 1 or c.times in ("stay_all", "stay_one")):
-        return {"quirk": "none"}
-    if c.quirk == "nan" and c.events:
-        return {"quirk": "none"}
-    if c.quirk == "first" and c.fixed:
-        return {"quirk": "none"}
-    return {}
+        c = but(c, wants_t=False, wants_y0=False, wants_theta=False)
+    alone = not c.per_sample or c.batch == 1 or c.times in ("stay_all", "stay_one") or c.events
+    if (c.quirk == "nan" and alone) or (c.quirk == "first" and c.fixed):
+        c = but(c, quirk="none")
+    return c

@@ -15,7 +15,7 @@ from torch import Tensor
 from adamode import AdamodeError
 from adamode.solvers.methods import METHODS as TABLEAUS
 
-from .alphabet import Case
+from .alphabet import LOW, Case
 from .forms import MOST_CALLS, REFUSED_FUNCS, RanAwayError
 from .numbers import NoNumbersError, Numbers, numbers_of
 from .perform import Found, Leaves, leaves_of, perform, surroundings
@@ -25,9 +25,8 @@ from .zeros import WITHOUT_SLOPE
 # A solve's error is tolerance × steps × growth. The flows grow at most by e² over a span, and take 5 to 40
 # steps; the largest that was measured over 5,000 cases stands beside each bound, in units of
 # tolerance × the quantity's size.
-VALUES = 100.0
-SLOPES = 100.0
-GRADIENTS = 100.0
+FACTOR, LOW_FACTOR = 100.0, 400.0
+SLOPES = 10.0
 FIXED = 1.0
 ROUNDING = {False: 1e-11, True: 3e-5}
 
@@ -139,7 +138,9 @@ def bound(case: Case, numbers: Numbers, name: str, size: float) -> float:
         order = min(TABLEAUS[case.method].order, 3 if case.face == "solve" else 2)
         h = numbers.flow.rate * case.dt * numbers.span
         return size * (FIXED * h**order + ROUNDING[case.single])
-    factor = {"slopes": SLOPES, "gradient": GRADIENTS}.get(name, VALUES)
+    factor = LOW_FACTOR if case.method in LOW else FACTOR
+    if name in ("slopes", "dt", "dasked"):
+        factor *= SLOPES * numbers.flow.rate
     return size * (factor * case.rtol + ROUNDING[case.single])
 
 
@@ -198,7 +199,7 @@ def _gradients(
         if not g.isfinite().all():
             return f"dL/d{name} is {g.flatten()[:4].tolist()}"
         error, size = float((g - x).abs().max()), 1 + float(x.abs().max())
-        ratio = error / bound(case, numbers, "gradient", size)
+        ratio = error / bound(case, numbers, f"d{name}", size)
         if slopeless:
             continue
         ratios[f"d{name.rstrip('0123456789')}"] = ratio

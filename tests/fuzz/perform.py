@@ -185,6 +185,8 @@ def _by_the_face(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> 
     else:
         if case.quirk == "first":
             options["first_step"] = numbers.span
+        if case.dt_max:
+            options["max_step"] = case.dt_max * numbers.span
         if numbers.stops:
             options["jump_t"] = torch.tensor(numbers.stops, device="cpu")
         if case.stops:
