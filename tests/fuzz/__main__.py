@@ -52,7 +52,9 @@ def main() -> int:
 
 
 def _show(seed: int, number: int, verdict: Verdict) -> None:
-    print(f"{verdict.kind}: python -m tests.fuzz --seed {seed} --case {number}\n    {verdict.what}", flush=True)
+    print(
+        f"{verdict.kind}: python -m tests.fuzz --seed {seed} --case {number}\n    {verdict.what}", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,18 @@ from .flows import Flow, Theta
 
 # form of the state → D, the entries of a sample
 STATES = {"0d": 1, "B": 1, "BD": 2, "image": 4, "tuple": 3, "dict": 4, "blocks": 4}
-FUNCS = ("closure", "module", "hand", "buffer", "view", "expanded", "itself", "after", "in_place", "other_shape")
+FUNCS = (
+    "closure",
+    "module",
+    "hand",
+    "buffer",
+    "view",
+    "expanded",
+    "itself",
+    "after",
+    "in_place",
+    "other_shape",
+)
 REFUSED_FUNCS = ("in_place", "other_shape")
 MOST_CALLS = 30_000
 

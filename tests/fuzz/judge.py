@@ -85,7 +85,9 @@ def _raised(case: Case, error: Exception) -> Verdict:
     if isinstance(error, AdamodeError):
         return Verdict("wrong", f"refused: {text}")
     frames = traceback.extract_tb(error.__traceback__)
-    place = next((f for f in reversed(frames) if "/tests/" not in f.filename and "torch" not in f.filename), None)
+    place = next(
+        (f for f in reversed(frames) if "/tests/" not in f.filename and "torch" not in f.filename), None
+    )
     where = "" if place is None else f" ({place.filename.rsplit('/', 2)[-1]}:{place.lineno})"
     return Verdict("crashed", f"{text[:300]}{where}")
 

@@ -86,7 +86,11 @@ def _drawn(case: Case, make: torch.Generator) -> Numbers | None:
         for b, times in enumerate(fired):
             if times:
                 stop = torch.tensor(times[0], dtype=torch.float64)
-                last = torch.where(torch.arange(case.batch) == b, stop, last) if case.per_sample else stop.expand_as(last)
+                last = (
+                    torch.where(torch.arange(case.batch) == b, stop, last)
+                    if case.per_sample
+                    else stop.expand_as(last)
+                )
     own = case.per_sample and case.times != "shared" or (case.per_sample and case.terminal)
     part = between(make, 0.0, 0.98, 3, case.batch if own else 1)
     asked = start + part * (last - start) if own else (start + part * (last - start))[:, 0]

@@ -68,7 +68,6 @@ def leaves_of(case: Case, numbers: Numbers, *, exact: bool) -> Leaves:
     )
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Found:
     """values by name: y [n, B, D], asked [Q, B, D], slopes (of the dense output) [Q, B, D], event times

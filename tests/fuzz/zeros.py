@@ -96,12 +96,18 @@ def zeros_of(
         if bool((change & (slope < STEEPEST)).any() | flat.any() | edge.any()):
             return None
     return [
-        [(float(t[b]), bool(g0[b] > 0)) for t, g0, there in zip(high, before, change[some], strict=True) if there[b]]
+        [
+            (float(t[b]), bool(g0[b] > 0))
+            for t, g0, there in zip(high, before, change[some], strict=True)
+            if there[b]
+        ]
         for b in range(g.shape[1])
     ]
 
 
-def moving_time(zero: Zero, flow: Flow, t: float, b: int, leaves: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def moving_time(
+    zero: Zero, flow: Flow, t: float, b: int, leaves: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
     """(t*, y* [B, D]) at a zero of sample b, with the gradients of the implicit function theorem.
 
     leaves: starts [B], y0 [B, D], level, *theta.
