@@ -13,9 +13,19 @@ from .zeros import KINDS
 
 # method → the tolerance that it is asked for; None: no error estimate
 METHODS: dict[str, float | None] = {
-    **{"dopri5": 1e-7, "tsit5": 1e-7, "dop853": 1e-9, "dopri8": 1e-9, "bosh3": 1e-5},
-    **{"adaptive_heun": 1e-4, "fehlberg2": 1e-4},
-    **{"rk4": None, "rk4_classic": None, "heun2": None, "heun3": None, "midpoint": None, "euler": None},
+    "dopri5": 1e-7,
+    "tsit5": 1e-7,
+    "dop853": 1e-9,
+    "dopri8": 1e-9,
+    "bosh3": 1e-5,
+    "adaptive_heun": 1e-4,
+    "fehlberg2": 1e-4,
+    "rk4": None,
+    "rk4_classic": None,
+    "heun2": None,
+    "heun3": None,
+    "midpoint": None,
+    "euler": None,
 }
 FINE = ("dopri5", "tsit5", "dop853", "dopri8")  # asked for seven digits and more
 LOW = ("euler", "midpoint", "heun2", "adaptive_heun", "fehlberg2")  # of order 1 and 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ def _drawn(case: Case, make: torch.Generator) -> Numbers | None:
                     if case.per_sample
                     else stop.expand_as(last)
                 )
-    own = case.per_sample and case.times != "shared" or (case.per_sample and case.terminal)
+    own = (case.per_sample and case.times != "shared") or (case.per_sample and case.terminal)
     part = between(make, 0.0, 0.98, 3, case.batch if own else 1)
     asked = start + part * (last - start) if own else (start + part * (last - start))[:, 0]
     stops = (JUMP,) if case.flow == "jump" else ()
@@ -152,7 +153,7 @@ def _firing(
         span = float((wide[b, -1] - wide[b, 0]).abs())
         longest = span * (case.dt or case.dt_max or 1.0)
         times = [t for t, _ in row]
-        near = [abs(b - a) < 0.25 * longest for a, b in zip(times, times[1:], strict=False)]
+        near = [abs(b - a) < 0.25 * longest for a, b in itertools.pairwise(times)]
         outputs = [abs(t - float(s)) < 0.01 for t in times for s in wide[b]]
         stops = [abs(t - JUMP) < 0.01 for t in times] if case.flow == "jump" else []
         if any(near) or any(outputs) or any(stops):

@@ -10,7 +10,7 @@ from .judge import Verdict, judge
 
 
 def shrunk(case: Case) -> tuple[Case, Verdict]:
-    """(the plainest case of the same kind of failure, its verdict): each choice set to its default if it can."""
+    """(the plainest case that fails alike, its verdict): each choice at its default where it can be."""
     plain, verdict = Case(case.seed, case.number), judge(case)
     names = [field.name for field in dataclasses.fields(Case) if field.name not in ("seed", "number")]
     for name in names * 2:

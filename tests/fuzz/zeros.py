@@ -88,10 +88,9 @@ def zeros_of(
             same = (base(middle) < 0) == (before < 0)
             low, high = torch.where(same, middle, low), torch.where(same, high, middle)
         slope = (g[1:] - g[:-1]).abs() / (at[1:] - at[:-1]).abs().clamp(min=1e-300)
-        near = change.clone()
-        near[:-1] |= change[1:]
-        near[1:] |= change[:-1]
-        flat = (g[:-1].abs() < 0.02) & ~near & ((end - start).abs() > 0)
+        size, crosses = g.abs(), change[1:] | change[:-1]
+        least = (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
+        flat = least & ~crosses & (size[1:-1] < 0.02) & ((end - start).abs() > 0)
         edge = change & ((part[:-1] < 0.02) | (part[1:] > 0.98))
         if bool((change & (slope < STEEPEST)).any() | flat.any() | edge.any()):
             return None
