@@ -31,14 +31,15 @@ FINE = ("dopri5", "tsit5", "dop853", "dopri8")  # asked for seven digits and mor
 LOW = ("euler", "midpoint", "heun2", "adaptive_heun", "fehlberg2")  # of order 1 and 2
 GRADIENTS = ("stages", "state", "checkpoints", "interpolating", "backsolve", "direct", "none")
 TIMES = ("shared", "own", "padded", "stay_one", "stay_all")
-NORMS = ("rms", "max", "blocks", "signed", "own")
+NORMS = ("rms", "max", "blocks", "signed", "own", "nan")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One program. dt: part of the span that a fixed step takes (0: adaptive). dt_max: the same for the
     longest step (0: none). quirk: what is around the solve ("device": another default device; "nan": one
-    sample starts with NaN; "first": a first step as long as the span)."""
+    sample starts with NaN; "first": a first step as long as the span; "transform": torch.func.grad;
+    "never": an event that does not come)."""
 
     seed: int
     number: int
@@ -128,7 +129,7 @@ def draw(seed: int, number: int) -> Case:
         compact=chance(0.2),
         sync_every=one((1, 4), 6, 1),
         compiled=chance(0.004),
-        norm=one(NORMS, 8, 1, 1, 1, 1),
+        norm=one(NORMS, 9, 1, 1, 1, 1, 0.2),
         stops=chance(0.15),
         event=one(("none", *KINDS), 7, 3, *[1] * (len(KINDS) - 2), 2),
         terminal=chance(0.5),
@@ -138,7 +139,7 @@ def draw(seed: int, number: int) -> Case:
         wants_t=chance(0.3),
         wants_y0=chance(0.8),
         wants_theta=chance(0.9),
-        quirk=one(("none", "device", "nan", "first"), 14, 1, 1, 2),
+        quirk=one(("none", "device", "nan", "first", "transform", "never"), 14, 1, 1, 2, 0.7, 0.3),
     )
     return consistent(free)
 
@@ -230,8 +231,16 @@ def _event(c: Case) -> Case:
 def _around(c: Case) -> Case:
     """What is differentiated, and what stands around the solve."""
     if c.gradient == "none":
-        c = but(c, wants_t=False, wants_y0=False, wants_theta=False)
+        c = but(c, own_level=False)
     alone = not c.per_sample or c.batch == 1 or c.times in ("stay_all", "stay_one") or c.events
+    if c.quirk == "transform":
+        c = but(c, wants_t=False, wants_y0=True, wants_theta=False, own_level=False)
+        c = but(c, quirk="none" if c.gradient == "none" or c.func in ("buffer", *REFUSED_FUNCS) else c.quirk)
+    if c.quirk == "never":
+        c = but(c, quirk="none") if c.face != "odeint_event" else but(c, flow="cubic", event="level")
+        c = but(c, dt_max=0.0, backwards=False) if c.quirk == "never" else c  # y grows backwards
+    if c.norm == "nan" and (c.compiled or c.quirk != "none" or c.func in REFUSED_FUNCS or c.events):
+        c = but(c, norm="own")
     if (c.quirk == "nan" and alone) or (c.quirk == "first" and c.fixed):
         c = but(c, quirk="none")
     return c

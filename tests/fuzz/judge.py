@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adamode import AdamodeError
+from adamode import AdamodeError, SolverError
 from adamode.solvers.methods import METHODS as TABLEAUS
 
 from .alphabet import LOW, Case
@@ -53,6 +53,9 @@ REFUSALS: tuple[Refusal, ...] = (
     ("func returns another shape", lambda c: c.func == "other_shape", AdamodeError, "returned shape"),
     ("event without a slope", lambda c: c.event in WITHOUT_SLOPE, AdamodeError, "slope"),
     ("backsolve left the solution", lambda c: c.gradient == "backsolve", AdamodeError, "reconstruct|rebuilt"),
+    ("norm is NaN", lambda c: c.norm == "nan", SolverError, "NON_FINITE|UNDERFLOW|norm"),
+    ("event never comes", lambda c: c.quirk == "never", SolverError, "never"),
+    ("transform of torch.func", lambda c: c.quirk == "transform", AdamodeError, "torch.func|vmap"),
     ("graph on an overwritten buffer", lambda c: c.func == "buffer", RuntimeError, "inplace operation"),
 )
 
@@ -98,6 +101,10 @@ def _compared(case: Case, numbers: Numbers) -> tuple[Verdict, Callable[[], objec
     watched = weakref.ref(found.field)
     if case.func in REFUSED_FUNCS:
         return Verdict("wrong", f"func that is {case.func} was taken"), watched
+    if case.quirk == "never":
+        return Verdict("wrong", "an event was found that never comes"), watched
+    if case.norm == "nan" and not case.fixed:
+        return _of_no_norm(case, found), watched
     exact = exact_values(case, numbers, exact_leaves, found.times)
     ratios: dict[str, float] = {}
     wrong = _values(case, numbers, found, exact, ratios)
@@ -105,6 +112,15 @@ def _compared(case: Case, numbers: Numbers) -> tuple[Verdict, Callable[[], objec
         wrong = _gradients(case, numbers, (found, leaves), (exact, exact_leaves), ratios)
     wrong = wrong or _labels(case, found)
     return Verdict("wrong" if wrong else "right", wrong, ratios), watched
+
+
+def _of_no_norm(case: Case, found: Found) -> Verdict:
+    """No step can be judged: per sample it must be said by a status, and nothing be returned."""
+    moved = found.values["y"][1:].detach()
+    ended = case.per_sample and bool((found.status == 0).any()) and not case.times.startswith("stay")
+    if not case.per_sample or ended or (moved.isfinite().any() and case.save == "times"):
+        return Verdict("wrong", "a norm that is NaN was taken")
+    return Verdict("refused", "norm is NaN, said by the status")
 
 
 def _compares(case: Case, name: str) -> bool:
@@ -194,6 +210,8 @@ def _gradients(
         return "" if largest == 0 or slopeless else "the loss has no graph"
     with surroundings(case):
         grads = _grads(loss, leaves.wanted())
+        if case.quirk == "transform":
+            grads = {"y0": _transformed(case, numbers, leaves, exact)}
     for name, x in expected.items():
         g = grads[name]
         if slopeless and g.isnan().any():
@@ -217,6 +235,15 @@ def _grads(loss: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
         name: torch.zeros_like(x) if g is None else g.double()
         for (name, x), g in zip(leaves.items(), found, strict=True)
     }
+
+
+def _transformed(case: Case, numbers: Numbers, leaves: Leaves, exact: dict[str, Tensor]) -> Tensor:
+    """dL/dy0 by torch.func.grad around the whole program."""
+
+    def loss(y0: Tensor) -> Tensor:
+        return _loss(case, perform(case, numbers, dataclasses.replace(leaves, y0=y0)).values, exact)
+
+    return torch.func.grad(loss)(leaves.y0.detach()).double()
 
 
 def _exact_slope(case: Case) -> bool:

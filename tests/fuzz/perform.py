@@ -52,8 +52,11 @@ def leaves_of(case: Case, numbers: Numbers, *, exact: bool) -> Leaves:
     if case.quirk == "nan" and not exact:
         y0[-1] = torch.nan
 
+    # With gradient=None they want gradients that nobody gives them: the result is to be detached.
+    there = not exact or case.gradient != "none"
+
     def leaf(x: Tensor, wanted: bool) -> Tensor:
-        return x.to(dtype).clone().requires_grad_(wanted and case.gradient != "none")
+        return x.to(dtype).clone().requires_grad_(wanted and there)
 
     timed = case.wants_t and case.save != "steps"
     return Leaves(
@@ -61,10 +64,7 @@ def leaves_of(case: Case, numbers: Numbers, *, exact: bool) -> Leaves:
         leaf(numbers.t, timed),
         leaf(numbers.asked, case.wants_t and case.dense),
         leaf(numbers.level, case.own_level),
-        tuple(
-            nn.Parameter(p.to(dtype).clone(), case.wants_theta and case.gradient != "none")
-            for p in numbers.theta
-        ),
+        tuple(nn.Parameter(p.to(dtype).clone(), case.wants_theta and there) for p in numbers.theta),
     )
 
 
@@ -103,7 +103,7 @@ def surroundings(case: Case) -> Iterator[None]:
 
 
 def _norm(case: Case) -> Any:
-    """rms, a signed one (its modulus counts), or the user's own rms."""
+    """A named one, a signed one (its modulus counts), the user's own rms, or one that is NaN."""
 
     def per_sample(z: Any) -> Tensor:
         y = from_state(case.state, z)
@@ -117,12 +117,15 @@ def _norm(case: Case) -> Any:
         rms = per_sample(z)
         return rms if case.per_sample else rms.max()
 
-    return {"signed": signed, "own": own}.get(case.norm, case.norm)
+    def nothing(z: Any) -> Tensor:
+        return own(z) * torch.nan
+
+    return {"signed": signed, "own": own, "nan": nothing}.get(case.norm, case.norm)
 
 
 def _event_fn(case: Case, numbers: Numbers, leaves: Leaves) -> Any:
     """fn(t, y) as Event wants it: a number, or one a sample."""
-    zero, level = numbers.zero, leaves.level
+    zero, level = numbers.zero, leaves.level + (1e3 if case.quirk == "never" else 0.0)
     assert zero is not None
 
     def fn(t: Tensor, state: Any) -> Tensor:
@@ -190,7 +193,7 @@ def _by_the_face(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> 
             options["jump_t"] = torch.tensor(numbers.stops, device="cpu")
         if case.stops:
             options["step_t"] = torch.tensor([0.3, 0.8], device="cpu")
-        if case.norm in ("signed", "own"):
+        if case.norm in ("signed", "own", "nan"):
             options["norm"] = _norm(case)
     adjoint = case.gradient == "backsolve"
     more = {"rtol": case.rtol, "atol": case.rtol, "method": case.method, "options": options}
