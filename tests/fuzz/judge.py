@@ -20,7 +20,7 @@ from .forms import MOST_CALLS, REFUSED_FUNCS, RanAwayError
 from .numbers import NoNumbersError, Numbers, numbers_of
 from .perform import Found, Leaves, leaves_of, perform, surroundings
 from .truth import exact_values
-from .zeros import WITHOUT_SLOPE
+from .zeros import STEEPEST, WITHOUT_SLOPE
 
 # A solve's error is tolerance × steps × growth. The flows grow at most by e² over a span, and take 5 to 40
 # steps; the largest that was measured over 5,000 cases stands beside each bound, in units of
@@ -159,6 +159,8 @@ def bound(case: Case, numbers: Numbers, name: str, size: float) -> float:
     factor = LOW_FACTOR if case.method in LOW else FACTOR
     if name in ("slopes", "dt", "dasked"):
         factor *= SLOPES * numbers.flow.rate
+    if case.events and (name[:2] in ("te", "ye") or case.loss in ("all", "events")):
+        factor /= STEEPEST  # of the event's own slope
     return size * (factor * case.rtol + ROUNDING[case.single])
 
 
