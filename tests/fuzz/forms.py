@@ -84,7 +84,7 @@ def column(t: Tensor) -> Tensor:
 
 
 class Field:
-    """func of one case: counts its calls, and how many of them had autograd on."""
+    """func of one case: counts its calls, and how many of them made a graph."""
 
     def __init__(self, flow: Flow, state: str, form: str, theta: Theta):
         self.flow, self.state, self.form, self.theta = flow, state, form, theta
@@ -94,10 +94,11 @@ class Field:
     def rate(self, t: Tensor, y: Any) -> Any:
         """dy/dt in the user's form, in new memory."""
         self.calls += 1
-        self.calls_with_grad += torch.is_grad_enabled()
         if self.calls > MOST_CALLS:
             raise RanAwayError
-        return to_state(self.state, self.flow.rhs(column(t), from_state(self.state, y), self.theta))
+        dy = self.flow.rhs(column(t), from_state(self.state, y), self.theta)
+        self.calls_with_grad += dy.requires_grad
+        return to_state(self.state, dy)
 
     def __call__(self, t: Tensor, y: Any) -> Any:
         """The same as the case's kind of func returns it."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from adamode import AdamodeError, SolverError
 from adamode.solvers.methods import METHODS as TABLEAUS
 
-from .alphabet import LOW, Case
+from .alphabet import LOW, Case, consistent
 from .forms import MOST_CALLS, REFUSED_FUNCS, RanAwayError
 from .numbers import NoNumbersError, Numbers, numbers_of
 from .perform import Found, Leaves, leaves_of, perform, surroundings
@@ -65,7 +65,7 @@ def judge(case: Case) -> Verdict:
     try:
         numbers = numbers_of(case)
     except NoNumbersError:
-        case = dataclasses.replace(case, event="none", terminal=False, face="solve", loss="y")
+        case = consistent(dataclasses.replace(case, event="none", face="solve", quirk="none"))
         numbers = numbers_of(case)
     try:
         verdict, watched = _compared(case, numbers)
@@ -152,12 +152,13 @@ def _values(
 
 def bound(case: Case, numbers: Numbers, name: str, size: float) -> float:
     """The largest error that is honest: tolerance × conditioning, or that of a fixed step."""
+    slope = name in ("slopes", "dt", "dasked")
     if case.fixed:
-        order = min(TABLEAUS[case.method].order, 3 if case.face == "solve" else 2)
+        order = min(TABLEAUS[case.method].order, 3 if case.face == "solve" else 2) - slope
         h = numbers.flow.rate * case.dt * numbers.span
         return size * (FIXED * h**order + ROUNDING[case.single])
     factor = LOW_FACTOR if case.method in LOW else FACTOR
-    if name in ("slopes", "dt", "dasked"):
+    if slope:
         factor *= SLOPES * numbers.flow.rate
     if case.events and (name[:2] in ("te", "ye") or case.loss in ("all", "events")):
         factor /= STEEPEST  # of the event's own slope
@@ -170,7 +171,7 @@ def _labels(case: Case, found: Found) -> str:
         return "gradient=None, and a result requires a gradient"
     backsolve = case.gradient == "backsolve" and not case.dense and case.func != "hand"
     if backsolve and found.calls_with_grad > 4:
-        return f"{found.calls_with_grad} evaluations of the forward solve had autograd on"
+        return f"{found.calls_with_grad} evaluations of the forward solve had autograd on and a graph"
     return ""
 
 
@@ -255,7 +256,7 @@ def _exact_slope(case: Case) -> bool:
         case.fixed
         and not case.single
         and case.gradient in ("stages", "state", "checkpoints", "direct")
-        and not (case.events and case.loss in ("all", "events"))
+        and not (case.events and (case.loss in ("all", "events") or case.save == "steps"))
         and not case.wants_t
     )
 
