@@ -190,9 +190,9 @@ def _by_the_face(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> 
         if case.dt_max:
             options["max_step"] = case.dt_max * numbers.span
         if numbers.stops:
-            options["jump_t"] = torch.tensor(numbers.stops, device="cpu")
+            options["jump_t"] = torch.tensor(numbers.stops, dtype=torch.float64, device="cpu")
         if case.stops:
-            options["step_t"] = torch.tensor([0.3, 0.8], device="cpu")
+            options["step_t"] = torch.tensor([0.3, 0.8], dtype=torch.float64, device="cpu")
         if case.norm in ("signed", "own", "nan"):
             options["norm"] = _norm(case)
     adjoint = case.gradient == "backsolve"
