@@ -237,9 +237,8 @@ def _around(c: Case) -> Case:
         c = but(c, wants_t=False, wants_y0=True, wants_theta=False, own_level=False)
         c = but(c, quirk="none" if c.gradient == "none" or c.func in ("buffer", *REFUSED_FUNCS) else c.quirk)
     if c.quirk == "never":
-        c = but(c, quirk="none") if c.face != "odeint_event" else but(c, flow="cubic", event="level")
+        c = but(c, quirk="none") if c.face != "odeint_event" else but(c, flow="wave", event="level")
         kept = c.func if c.func in ("buffer", "view", "module", "after") else "closure"
-        # backwards y would grow
         c = but(c, dt_max=0.0, backwards=False, func=kept) if c.quirk == "never" else c
     if c.norm == "nan" and (c.compiled or c.quirk != "none" or c.func in REFUSED_FUNCS or c.events):
         c = but(c, norm="own")
