@@ -154,15 +154,17 @@ def _values(
 def bound(case: Case, numbers: Numbers, name: str, size: float) -> float:
     """The largest error that is honest: tolerance × conditioning, or that of a fixed step."""
     slope = name in ("slopes", "dt", "dasked")
+    if case.events and (name[:2] in ("te", "ye") or case.loss in ("all", "events")):
+        size = size / STEEPEST  # of the event's own slope
     if case.fixed:
         order = min(TABLEAUS[case.method].order, 3 if case.face == "solve" else 2) - slope
+        if case.flow == "jump" and case.face != "solve":
+            order = 1  # nobody told the steps of the jump
         h = numbers.flow.rate * case.dt * numbers.span
         return size * (FIXED * h**order + ROUNDING[case.single])
     factor = LOW_FACTOR if case.method in LOW else FACTOR
     if slope:
         factor *= SLOPES * numbers.flow.rate
-    if case.events and (name[:2] in ("te", "ye") or case.loss in ("all", "events")):
-        factor /= STEEPEST  # of the event's own slope
     return size * (factor * case.rtol + ROUNDING[case.single])
 
 
