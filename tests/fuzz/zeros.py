@@ -13,6 +13,7 @@ KINDS = ("level", "time", "mixed", "cube", "clamp", "relu", "where", "bool", "si
 # Their slope at the zero is 0, or they have none: the time is there, its gradient is refused or NaN
 WITHOUT_SLOPE = ("cube", "clamp", "relu", "where", "bool", "sign")
 GRID = 256
+SHALLOW = 0.1  # above the error of the coarsest fixed steps here, 0.06
 STEEPEST = 0.25  # least |dg/dt| at a zero: its time then moves by at most 4 times the state's error
 
 
@@ -69,8 +70,9 @@ def zeros_of(
 ) -> list[list[tuple[float, bool]]] | None:
     """For each sample the times at which `base` is 0 on the exact flow, in order, and whether it falls.
 
-    None where they are too hard to find for anyone: a slope below STEEPEST, an extremum near 0, or a zero
-    within a fiftieth of the span from its ends.
+    None where they are too hard to find for anyone: a slope below STEEPEST, an extremum nearer to 0 than
+    SHALLOW (an error of that size makes two zeros or takes them away), or a zero within a fiftieth of the
+    span from its ends.
     """
     with torch.no_grad():
         part = torch.linspace(0, 1, GRID + 1, dtype=torch.float64)[:, None]
@@ -88,9 +90,9 @@ def zeros_of(
             same = (base(middle) < 0) == (before < 0)
             low, high = torch.where(same, middle, low), torch.where(same, high, middle)
         slope = (g[1:] - g[:-1]).abs() / (at[1:] - at[:-1]).abs().clamp(min=1e-300)
-        size, crosses = g.abs(), change[1:] | change[:-1]
-        least = (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
-        flat = least & ~crosses & (size[1:-1] < 0.02) & ((end - start).abs() > 0)
+        rises = g[1:] > g[:-1]
+        turns = (rises[1:] != rises[:-1]) & ((end - start).abs() > 0)
+        flat = turns & (g[1:-1].abs() < SHALLOW)
         edge = change & ((part[:-1] < 0.02) | (part[1:] > 0.98))
         if bool((change & (slope < STEEPEST)).any() | flat.any() | edge.any()):
             return None
