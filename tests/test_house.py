@@ -185,7 +185,7 @@ def test_every_public_name_is_documented():
 
 
 def test_no_two_test_files_share_a_name():
-    names = [path.name for path in TESTS]
+    names = [path.name for path in TESTS if path.name not in ("__init__.py", "__main__.py")]  # of packages
     assert sorted(set(names)) == sorted(names)
 
 
