@@ -67,7 +67,7 @@ def largest(values: Sequence[Tensor]) -> Tensor:
 
 def block_rms(x: Tensor) -> Tensor:
     """The largest of the blocks' RMS, for a state [K, B, *S]."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1).amax() / math.sqrt(max(x[0].numel(), 1))
+    return torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1).amax() / math.sqrt(max(x[0].numel(), 1))
 
 
 def combine_errors(norms: Sequence[Tensor]) -> Tensor:

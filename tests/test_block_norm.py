@@ -39,6 +39,14 @@ def test_a_dynamics_blocks_are_its_axis_0(stepping):
     assert torch.allclose(sol.y, own.y, rtol=1e-12)
 
 
+def test_the_entries_of_a_vector_are_its_blocks():
+    y0 = torch.tensor([1.0, 1e-3, 2.0], dtype=D)
+    blocks, largest = (
+        adamode.solve(lambda t, y: -t * y, y0, T, norm=norm, gradient=None) for norm in ("blocks", "max")
+    )
+    assert torch.equal(blocks.y, largest.y)
+
+
 def test_an_unknown_norm_offers_the_nearest():
     with pytest.raises(adamode.ArgumentError, match="did you mean 'blocks'"):
         adamode.solve(lambda t, y: -y, torch.ones(2), T.float(), norm="block")
