@@ -1,6 +1,5 @@
-"""A training run that kills itself with SIGKILL at a chosen moment; started by the tests.
+"""A training run that kills itself with SIGKILL at a chosen moment; in a process that the tests fork.
 
-usage: python killed_run.py FOLDER MOMENT NUMBER
 moment: "half-written" (half of a checkpoint's bytes are in its file), "before-rename" (complete,
 not yet under its name), "before-metrics" (checkpoint new, metrics old). number: which checkpoint
 (or, for before-metrics, which metrics file), counted from 0.
@@ -11,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import sys
 from pathlib import Path
 
 from standin import build_standin
@@ -54,11 +52,7 @@ class Armed:
         return open(path, mode)
 
 
-def main(folder: str, moment: str, number: str) -> None:
-    armed = Armed(moment, int(number))
+def main(folder: str, moment: str, number: int) -> None:
+    armed = Armed(moment, number)
     module.open = armed.open  # shadows the builtin inside write_aside
     Trainer(TrainConfig(output_dir=folder, **SETTINGS), build=build_standin, quiet=True).fit()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -209,9 +209,12 @@ def start(folder):
         [*command, "--checkpoint-every", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     checkpoint = folder / "adamnode-digits" / "checkpoint.pt"
-    while not checkpoint.exists() and process.poll() is None:  # it trains until it is stopped
+    for _ in range(12_000):  # a bound against hanging, not a measurement; it trains until it is stopped
+        if checkpoint.exists() or process.poll() is not None:
+            return process, checkpoint
         time.sleep(0.05)
-    return process, checkpoint
+    process.kill()
+    raise AssertionError("the program saved nothing within ten minutes")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")

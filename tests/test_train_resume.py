@@ -2,15 +2,14 @@ import dataclasses
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 
+import killed_run
 import pytest
 import torch
-from killed_run import SETTINGS
 from standin import build_standin
 
 from adamode.solvers.errors import CheckpointError
@@ -21,12 +20,11 @@ from adamode.train.data.card import FileRecord
 from adamode.train.interrupt import Interrupted
 from adamode.train.runs import RunFolder
 
-TESTS = Path(__file__).parent
 TIMES_AND_MEMORY = ("seconds", "peak_memory_mib")
 
 
 def config_for(folder, **changes):
-    return TrainConfig(output_dir=str(folder), **{**SETTINGS, **changes})
+    return TrainConfig(output_dir=str(folder), **{**killed_run.SETTINGS, **changes})
 
 
 def train(folder, *, resume=False, on_epoch=None, **changes):
@@ -66,7 +64,7 @@ def assert_equal_bit_for_bit(run, other):
     )
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is POSIX's")
 @pytest.mark.parametrize(
     ("moment", "number", "position_kept", "rows_kept"),
     [  # checkpoints: after 7 and 14 steps and at the end of each epoch
@@ -78,14 +76,8 @@ def assert_equal_bit_for_bit(run, other):
 def test_a_run_killed_while_saving_goes_on_as_if_nothing_had_happened(
     tmp_path, uninterrupted, moment, number, position_kept, rows_kept
 ):
-    killed = subprocess.run(
-        [sys.executable, str(TESTS / "killed_run.py"), str(tmp_path), moment, str(number)],
-        capture_output=True,
-        text=True,
-        timeout=600,  # against hanging; a busy machine is slow
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    child = forked(lambda: killed_run.main(str(tmp_path), moment, number))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     run = tmp_path / "run"
     kept = load_checkpoint(run / "checkpoint.pt")
     assert (kept["epoch"], kept["batch"]) == position_kept
@@ -122,24 +114,34 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path, uninterrupted):
     assert (runs + 1) * 60 <= steps <= (runs + 1) * 60 + 20 * 7
 
 
-def fork_training(folder, steps):
+def forked(act):
+    """The number of a process that does it and ends; no second import of torch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads about
         child = os.fork()
     if child == 0:
         try:
-            original = Trainer._train_step
-
-            def counted(self, part):
-                with open(steps, "a") as file:
-                    file.write(".")
-                original(self, part)
-
-            Trainer._train_step = counted
-            train(folder, resume=(folder / "run").exists())
+            act()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     return child
+
+
+def fork_training(folder, steps):
+    def act():
+        original = Trainer._train_step
+
+        def counted(self, part):
+            with open(steps, "a") as file:
+                file.write(".")
+            original(self, part)
+
+        Trainer._train_step = counted
+        train(folder, resume=(folder / "run").exists())
+
+    return forked(act)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

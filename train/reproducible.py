@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import random
@@ -64,12 +65,18 @@ def versions() -> dict[str, str]:
         "platform": sys.platform,
         "machine": platform.machine(),
     }
-    packages: dict[str, Any] = {}
+    return found | _packages()
+
+
+@functools.cache  # some tenths of a second, and what is imported stays what it was
+def _packages() -> dict[str, str]:
+    packages: dict[str, str] = {}
     for package in metadata.distributions():
-        name = package.metadata["Name"] if package.metadata is not None else None
+        words = package.metadata
+        name = words["Name"] if words is not None else None
         if name:  # a damaged installation has none
-            packages.setdefault(name.lower(), package.version)
-    return found | {name: str(packages[name]) for name in sorted(packages)}
+            packages.setdefault(name.lower(), str(words["Version"]))
+    return {name: packages[name] for name in sorted(packages)}
 
 
 def git_state() -> dict[str, Any]:
@@ -91,7 +98,7 @@ def git_state() -> dict[str, Any]:
 def _git(folder: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=20
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=120
         )
     except (OSError, subprocess.SubprocessError):
         return ""  # no git here
