@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers.errors import ArgumentError, TooManySteps
+from ..solvers.errors import ArgumentError, DynamicsError, TooManySteps
 from ..solvers.events import Event, signed
 from ..solvers.solve import Settings, Wish
 from ..solvers.state import Layout
@@ -38,8 +38,13 @@ def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: An
     """
     with torch.no_grad():
         start = event_fn(t0, y0)
-        if not isinstance(start, Tensor):
-            start = torch.as_tensor(start, dtype=t0.dtype, device=t0.device)
+        if isinstance(start, (int, float)):
+            start = torch.full((), start, dtype=t0.dtype, device=t0.device)
+        if not isinstance(start, Tensor) or not start.numel() or start.is_complex():
+            kind = (
+                f"{start.dtype} of shape {tuple(start.shape)}" if isinstance(start, Tensor) else type(start)
+            )
+            raise DynamicsError(f"event_fn returned {kind}; it must return a tensor of real numbers.")
         start = signed(start)
         signs = torch.sign(start)
 

@@ -156,6 +156,8 @@ def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
     if not isinstance(value, (Tensor, int, float)):
         raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
+    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
+        raise ArgumentTypeError(f"norm returned a tensor of {value.dtype}; it must return {wanted}.")
     if not isinstance(value, Tensor):
         value = torch.full((), value, dtype=like.dtype, device=like.device)
     if value.shape != shape if shape else value.numel() != 1:

@@ -80,10 +80,11 @@ class SampleProblem:
             with torch.no_grad():
                 fine = axes.all_samples(torch.isfinite(z.detach()))
                 fine = fine & axes.all_samples(torch.isfinite(call(time.detach(), z.detach())))
+            if not bool(fine.any()):  # host read
+                return torch.zeros_like(z)
             healthy = fine.to(torch.int8).argmax().reshape(1)
             mask = axes.spread(fine)
             state = torch.where(mask, z, z.index_select(axes.batch, healthy))
-            state = torch.where(mask | torch.isfinite(state), state, 0.0)  # perhaps no sample is healthy
             time = torch.where(fine.view(time.shape), time, time.index_select(0, healthy))
             return torch.where(mask, call(time, state), 0.0)
 

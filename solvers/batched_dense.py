@@ -60,24 +60,26 @@ class SampleDense:
     def outputs(self, step: SampleStep, t: Tensor) -> list[Written]:
         """The times that lie in one attempt, as outputs with places 1, 2, … (0 is the start)."""
         rows, valid, theta = self._inside(step, t)
-        if not rows:
+        if not len(rows):
             return []
-        place = _column(rows, step.index) + torch.ones_like(step.index)
+        place = rows[:, None] + torch.ones_like(step.index)
         return [Written(place, valid, theta_weights(self.numeric, theta).to(step.y0.dtype))]
 
-    def _inside(self, step: SampleStep, t: Tensor) -> tuple[list[int], Tensor, Tensor]:
+    def _inside(self, step: SampleStep, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rows of t [n, B] that lie in this attempt's accepted step for some sample, for which, and θ."""
         theta = (t[:, step.index] - step.t0) / (step.t1 - step.t0)
         inside = step.accepted & (theta > 0) & (theta <= 1)
         if step.until is not None:  # nothing is known after a terminal event
             inside = inside & ((t[:, step.index] - step.until) * (step.t1 - step.t0) <= 0)
         rows = [n for n, some in enumerate(inside.any(1).tolist()) if some]  # host read
-        return rows, inside[rows], torch.where(inside[rows], theta[rows], 1.0)
+        index = torch.tensor(rows, dtype=torch.int64, device=t.device)
+        inside, theta = inside.index_select(0, index), theta.index_select(0, index)
+        return index, inside, torch.where(inside, theta, 1.0)
 
     def _fill(self, found: Tensor, step: SampleStep, t: Tensor, derivative: bool) -> Tensor:
         """[n, B, …] with the answers of one attempt."""
         rows, valid, theta = self._inside(step, t)
-        if not rows:
+        if not len(rows):
             return found
         weights = slope_weights if derivative else theta_weights
         value = step.combine(None if derivative else step.y0, weights(self.numeric, theta).to(step.y0.dtype))
@@ -85,10 +87,5 @@ class SampleDense:
         value = torch.where(self.axes.spread(theta == 1.0), at_end, value)
         value = value.movedim(self.axes.batch + 1, 1)
         mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
-        place = (_column(rows, step.index), step.index)
+        place = (rows[:, None], step.index)
         return found.index_put(place, torch.where(mask, value, found[place]))
-
-
-def _column(numbers: list[int], like: Tensor) -> Tensor:
-    """[m, 1] on like's device."""
-    return torch.tensor(numbers, dtype=torch.int64, device=like.device)[:, None]
