@@ -163,7 +163,8 @@ def bound(case: Case, numbers: Numbers, name: str, size: float) -> float:
         if case.flow == "jump" and case.face != "solve":
             order = 1  # nobody told the steps of the jump
         h = numbers.flow.rate * case.dt * numbers.span
-        return size * (FIXED * h**order + ROUNDING[case.single])
+        terms = 2 if name.startswith("d") else 1  # a gradient has the error of the state, and its own
+        return size * (terms * FIXED * h**order + ROUNDING[case.single])
     factor = LOW_FACTOR if case.method in LOW else FACTOR
     if slope:
         factor *= SLOPES * numbers.flow.rate
