@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamode import Dynamics
+from adamode import Backsolve, Direct, Discrete, Dynamics, Interpolating
+
+EVERY_GRADIENT = (
+    Discrete(),
+    Discrete(keep="state"),
+    Discrete(checkpoints=2),
+    Interpolating(),
+    Backsolve(),
+    Direct(),
+)
 
 
 def f64(*values: float) -> Tensor:

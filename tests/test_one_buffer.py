@@ -6,20 +6,12 @@ import math
 
 import pytest
 import torch
+from problems import EVERY_GRADIENT
 
 import adamode
 
 RATE, END, INSIDE = 0.8, 1.0, 0.33  # INSIDE lies in a step for every method here
 
-GRADIENTS = (
-    adamode.Discrete(),
-    adamode.Discrete(keep="state"),
-    adamode.Discrete(checkpoints=3),
-    adamode.Interpolating(),
-    adamode.Backsolve(),
-    adamode.Direct(),
-    None,
-)
 WAYS = {
     "adaptive": {},
     "per sample": {"stepping": "per_sample"},
@@ -56,7 +48,7 @@ def test_one_buffer_for_all_results_changes_neither_values_nor_gradients(
     t = torch.tensor([0.0, sign * INSIDE, sign * END], dtype=torch.float64)
     if "jump_at" in options:
         options["jump_at"] = [sign * x for x in options["jump_at"]]
-    for gradient in GRADIENTS:
+    for gradient in (*EVERY_GRADIENT, None):
         if "sync_every" in options and isinstance(gradient, adamode.Direct):
             continue
         found = []
@@ -91,7 +83,7 @@ def test_one_buffer_through_the_other_face(face: object, method: str) -> None:
 
 
 def test_a_func_that_returns_its_parameter_itself_has_that_parameters_gradient() -> None:
-    for gradient in GRADIENTS[:-1]:
+    for gradient in EVERY_GRADIENT:
         p = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
         y0 = torch.ones(1, dtype=torch.float64)
         sol = adamode.solve(lambda t, y, p=p: p, y0, torch.tensor([0.0, 3.0]).double(), gradient=gradient)

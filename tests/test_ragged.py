@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from problems import EVERY_GRADIENT
 
 import adamode
 
@@ -11,17 +12,9 @@ RATES = torch.tensor([0.5, 0.8, 1.0, 0.3], dtype=torch.float64)
 TIMES = torch.tensor(
     [[0, 0.5, 1, 1, 1], [0, 0.3, 0.6, 0.9, 1.2], [0, 0, 0, 0, 0], [0, 2, 2, 2, 2]], dtype=torch.float64
 )
-GRADIENTS = (
-    adamode.Discrete(),
-    adamode.Discrete(keep="state"),
-    adamode.Discrete(checkpoints=2),
-    adamode.Interpolating(),
-    adamode.Backsolve(),
-    adamode.Direct(),
-)
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
+@pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=str)
 @pytest.mark.parametrize(("shape", "sign"), [((4,), 1.0), ((4, 2), -1.0)])
 def test_a_repeated_last_time_gives_its_value_and_its_gradients_again(
     gradient: object, shape: tuple[int, ...], sign: float
@@ -57,7 +50,7 @@ def test_a_time_repeated_before_the_last_is_refused(row: list[float]) -> None:
         adamode.solve(lambda t, y: -y, torch.ones(2), t, stepping="per_sample")
 
 
-@pytest.mark.parametrize("gradient", [*GRADIENTS, None], ids=str)
+@pytest.mark.parametrize("gradient", [*EVERY_GRADIENT, None], ids=str)
 def test_many_outputs_in_one_step_are_written_together(gradient: object) -> None:
     """Each operation a step, not one an output: calls of the dispatcher grow with steps alone."""
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from problems import EVERY_GRADIENT
 
 import adamode
 
-GRADIENTS = (
-    adamode.Discrete(),
-    adamode.Discrete(keep="state"),
-    adamode.Discrete(checkpoints=2),
-    adamode.Interpolating(),
-    adamode.Backsolve(),
-    adamode.Direct(),
-)
 K = 0.7
 
 
@@ -36,7 +29,7 @@ def solved(
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3)])
-@pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
+@pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=str)
 @pytest.mark.parametrize("all_stay", [True, False])
 def test_all_outputs_of_a_sample_that_stays_count(
     gradient: object, shape: tuple[int, ...], all_stay: bool
@@ -50,7 +43,7 @@ def test_all_outputs_of_a_sample_that_stays_count(
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3)])
-@pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
+@pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=str)
 def test_a_question_at_a_sample_that_stays_has_value_slope_and_gradient(
     gradient: object, shape: tuple[int, ...]
 ) -> None:
