@@ -15,12 +15,11 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from . import solvers as solvers
     from . import train as train
     from . import verify as verify
-    from .adjoint.dynamics import Dynamics
+    from .adjoint.dynamics.protocol import Dynamics
     from .adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
-    from .adjoint.odeint import odeint, odeint_adjoint, odeint_event
     from .adjoint.solve import solve
+    from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
     from .models.model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
-    from .solvers.controller import PI, PID, I
     from .solvers.errors import (
         AdamodeError,
         AdamodeWarning,
@@ -32,10 +31,11 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
         SecondDerivativeError,
         SolverError,
     )
-    from .solvers.events import Event
-    from .solvers.loop import Stats
+    from .solvers.march.events import Event
+    from .solvers.march.host import Stats
     from .solvers.solution import Solution
     from .solvers.status import Status
+    from .solvers.step.controller import PI, PID, I
     from .train.config import TrainConfig
     from .train.trainer import Trainer
 
@@ -57,29 +57,29 @@ _EXPORTS: dict[str, str] = {
     "Backsolve": "adjoint.gradient",
     "Direct": "adjoint.gradient",
     "Discrete": "adjoint.gradient",
-    "Dynamics": "adjoint.dynamics",
+    "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
-    "Event": "solvers.events",
+    "Event": "solvers.march.events",
     "GHBNODE": "models.model",
     "HBNODE": "models.model",
-    "I": "solvers.controller",
+    "I": "solvers.step.controller",
     "Interpolating": "adjoint.gradient",
     "NODE": "models.model",
     "NotRepeatableError": "solvers.errors",
-    "PI": "solvers.controller",
-    "PID": "solvers.controller",
+    "PI": "solvers.step.controller",
+    "PID": "solvers.step.controller",
     "ReconstructionError": "solvers.errors",
     "SONODE": "models.model",
     "SecondDerivativeError": "solvers.errors",
     "Solution": "solvers.solution",
     "SolverError": "solvers.errors",
-    "Stats": "solvers.loop",
+    "Stats": "solvers.march.host",
     "Status": "solvers.status",
     "TrainConfig": "train.config",
     "Trainer": "train.trainer",
-    "odeint": "adjoint.odeint",
-    "odeint_adjoint": "adjoint.odeint",
-    "odeint_event": "adjoint.odeint",
+    "odeint": "adjoint.torchdiffeq.odeint",
+    "odeint_adjoint": "adjoint.torchdiffeq.odeint",
+    "odeint_event": "adjoint.torchdiffeq.odeint",
     "solve": "adjoint.solve",
 }
 

@@ -1,1 +1,1 @@
-"""."""
+"""Differentiable solves: the public faces, the dynamics, the adjoints and their engine."""

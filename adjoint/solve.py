@@ -7,15 +7,15 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
-from ..solvers.controller import PID
-from ..solvers.events import Event
+from ..solvers.march.events import Event
 from ..solvers.solution import Solution, State
 from ..solvers.status import Status
-from .dynamics import Dynamics
+from ..solvers.step.controller import PID
+from .arguments import NormName, Options, Save, Stepping, Times, Tolerances, named_arguments, read_request
+from .dynamics.protocol import Dynamics
+from .engine.per_sample import solve_samples
+from .engine.shared import solve_shared
 from .gradient import Discrete, Gradient
-from .per_sample import solve_samples
-from .request import NormName, Options, Save, Stepping, Times, Tolerances, named_arguments, read_request
-from .shared import solve_shared
 from .uncompiled import uncompiled
 
 

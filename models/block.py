@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..adjoint.arguments import Stepping
 from ..adjoint.gradient import Gradient
-from ..adjoint.request import Stepping
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
-from ..solvers.loop import Stats
+from ..solvers.march.host import Stats
+from ..solvers.march.stepper import clock
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
 from ..solvers.status import Status
-from ..solvers.stepper import clock
 from .dynamics.anode import augment
 from .explain import explain
 from .fields.driven import Driven, Signal

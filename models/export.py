@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from ..solvers.stepper import host_times
-from ..solvers.tableau import Tableau
+from ..solvers.march.stepper import host_times
+from ..solvers.methods.tableau import Tableau
 from .block import Block, IdentityBlock, _with_part
 from .dynamics.anode import augment
 from .fields.field import AutogradField

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..adjoint.arguments import Stepping
 from ..adjoint.gradient import Discrete, Gradient
-from ..adjoint.request import Stepping
 from .block import Block, LastSolve, SolveSettings
 from .denominators import DenominatorName
 from .dynamics import (

@@ -1,1 +1,1 @@
-"""."""
+"""The solver alone: tableaus, steps, step sizes, dense output, events; nothing of gradients."""

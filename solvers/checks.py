@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, ArgumentTypeError, DynamicsError, nearest
-from .state import Layout
+from .step.layout import Layout
 from .transforms import check_readable
 
 STATE_DTYPES = (torch.float32, torch.float64)

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .controller import PID
+from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
-from .events import EventWatch, Fired
-from .loop import Outcome, Pace, Stats, Stop, march, march_grid
-from .norms import Norm, Tolerance
-from .output import OutputWriter, Place
-from .queued import Queue, QueuedMarch
-from .resident import Rules
+from .march.events import EventWatch, Fired
+from .march.host import Outcome, Pace, Stats, Stop, march, march_grid
+from .march.output import OutputWriter, Place
+from .march.stepper import RungeKuttaStepper, Step
+from .march.stiffness import stiffness_sentence
+from .methods.tableau import Tableau
 from .status import Status
-from .step import Field
-from .stepper import RungeKuttaStepper, Step
-from .stiffness import stiffness_sentence
-from .tableau import Tableau
+from .step.attempt import Rules
+from .step.controller import PID
+from .step.norms import Norm, Tolerance
+from .step.runge_kutta import Field
 from .trace import Trace
 
 Hook = Callable[[Step], "bool | None"]

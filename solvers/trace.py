@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .loop import Stats
-from .samples import Rows, SampleStep
-from .stepper import Step
-from .stiffness import sample_stiffness, stiffness
-from .tableau import Tableau
+from .march.host import Stats
+from .march.samples import Rows, SampleStep
+from .march.stepper import Step
+from .march.stiffness import sample_stiffness, stiffness
+from .methods.tableau import Tableau
 
 
 @dataclasses.dataclass(frozen=True)

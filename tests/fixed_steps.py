@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
-from adamode.solvers.tableau import Row, Tableau
+from adamode.solvers.methods.tableau import Row, Tableau
 
 State = tuple[Decimal, ...]
 T0, T1 = Decimal(-1), Decimal(2)

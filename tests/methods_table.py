@@ -10,7 +10,7 @@ from pathlib import Path
 from fixed_steps import dense_error, slope, step_error
 
 from adamode.solvers.methods import METHODS
-from adamode.solvers.tableau import Tableau
+from adamode.solvers.methods.tableau import Tableau
 
 CITATIONS = {
     "euler": ("Euler", 1768),

@@ -7,7 +7,7 @@ import torch
 from benchmark_package import FOLDER, benchmark_module
 
 from adamode import Backsolve, Discrete, solve
-from adamode.adjoint.discrete import DiscreteWalk
+from adamode.adjoint.discrete.walk import DiscreteWalk
 
 cases, cost, growth, meter = (
     benchmark_module("adjoints", name) for name in ("cases", "cost", "growth", "meter")

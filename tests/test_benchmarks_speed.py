@@ -11,7 +11,7 @@ import torch
 from benchmark_package import benchmark_module
 
 from adamode import Discrete
-from adamode.adjoint.dynamics import Dynamics
+from adamode.adjoint.dynamics.protocol import Dynamics
 
 names = ("cases", "check", "command", "digits", "floor", "job", "measure", "picture", "reference", "report")
 cases, check, command, digits, floor, job, measure, picture, reference, report = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import adamode
-from adamode.adjoint import face
+from adamode.adjoint.torchdiffeq import manners as face
 
 D = torch.float64
 T = torch.tensor([0.0, 1.0], dtype=D)

@@ -35,13 +35,13 @@ class Switch(nn.Module):
 def tracing(request, monkeypatch):
     """Most tests ask what is traced, and do without the minutes of generating code."""
     if "inductor" not in request.keywords:
-        monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
+        monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "aot_eager")
 
 
 @pytest.fixture
 def captured(monkeypatch, tracing):
     """Programs are captured and run as they are, where a test asks nothing of their lowering."""
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "eager")
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "eager")
 
 
 def compilations():
@@ -98,7 +98,7 @@ def test_a_module_without_a_vjp_is_compiled_too(every, captured):
 
 
 def test_where_a_loop_would_wait_for_the_host_the_attempts_stand_in_a_row(monkeypatch):
-    for module in ("adamode.solvers.queued", "adamode.adjoint.compiled_walk"):
+    for module in ("adamode.solvers.device.queue", "adamode.adjoint.discrete.compiled"):
         monkeypatch.setattr(f"{module}.loops_in_graph", lambda y: False)
     func = node()
     for t in (T, ENDS):
@@ -250,7 +250,7 @@ def test_what_is_not_compiled_says_why(func, options, reason):
 
 
 def test_the_programs_go_with_their_owner_and_do_not_hinder_a_copy(captured):
-    from adamode.solvers.programs import Programs
+    from adamode.solvers.device.programs import Programs
 
     func = node()
     gradient(func, Y0, ENDS, compile=True)

@@ -10,7 +10,7 @@ from torch import nn
 from adamode import AdamodeWarning, ArgumentError, Backsolve, Discrete, Dynamics, Interpolating, solve
 from adamode.models.dynamics import NeuralODE
 from adamode.models.fields import Conv
-from adamode.solvers.programs import PATIENCE
+from adamode.solvers.device.programs import PATIENCE
 
 OPTIONS = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-4}
 Y = f64(0.5, -1.0, 0.3, 0.2, 1.0, 2.0).view(3, 2)
@@ -23,14 +23,14 @@ ENDS = T[[0, -1]]
 
 @pytest.fixture(autouse=True)
 def tracing(monkeypatch):
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "aot_eager")
 
 
 @pytest.fixture
 def captured(monkeypatch, tracing):
     """Programs are captured and run as they are: where a test asks when one is made anew, and by whom it is
     met, and not what becomes of its graph. That takes half the time."""
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "eager")
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "eager")
 
 
 class Layer(nn.Module):

@@ -12,7 +12,7 @@ from torch.utils._device import _device_constructors
 
 import adamode
 from adamode import Discrete, solve
-from adamode.solvers import norms
+from adamode.solvers.step import norms
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ import pytest
 import adamode
 from adamode.solvers import errors
 from adamode.solvers.errors import AdamodeError, SolverError, nearest, solver_error
-from adamode.solvers.loop import Stats
+from adamode.solvers.march.host import Stats
 from adamode.solvers.status import REMEDY, Status
 
 CLASSES = [

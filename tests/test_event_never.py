@@ -5,7 +5,7 @@ import torch
 from problems import f64
 
 import adamode
-from adamode.adjoint import awaited
+from adamode.adjoint.torchdiffeq import awaited
 
 SLOW = {"method": "rk4", "options": {"step_size": 0.2}}
 

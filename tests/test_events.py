@@ -10,7 +10,7 @@ from problems import f64, relative
 
 from adamode import Direct, Event, Status, solve
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
-from adamode.solvers.events import GRID, Looks, numbered, where_lost
+from adamode.solvers.march.events import GRID, Looks, numbered, where_lost
 
 METHODS = ("dopri5", "bosh3", "dop853")
 STEPPINGS = ("shared", "per_sample")

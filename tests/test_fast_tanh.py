@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from adamode.solvers.fast_tanh import fast_tanh, tanh_in_programs
+from adamode.solvers.device.tanh import fast_tanh, tanh_in_programs
 
 
 def units_in_the_last_place(found, x):

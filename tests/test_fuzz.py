@@ -23,7 +23,7 @@ SEED, CHUNKS, EACH = 20261129, 10, 20  # 200 cases, 21 CPU seconds
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_every_fuzzed_case_is_right_or_refused_as_listed(chunk, monkeypatch):
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "aot_eager")
     failed = []
     for number in range(chunk * EACH, (chunk + 1) * EACH):
         verdict = judging.judge(draw(SEED, number))

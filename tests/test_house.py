@@ -223,7 +223,7 @@ WITHOUT_FINDER = (
     "sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in getattr(f, '__name__', '')]\n"
 )
 PROGRAM = "sys.argv[0] = 'adamode'\nrunpy.run_module('adamode', run_name='__main__')\n"
-WHERE = "import adamode.solvers.step as m; print(m.__file__)\n"
+WHERE = "import adamode.solvers.step.runge_kutta as m; print(m.__file__)\n"
 
 
 def run_python(code, *arguments, cwd, site):

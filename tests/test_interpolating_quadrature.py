@@ -75,7 +75,7 @@ def test_the_modulus_of_a_norm_counts(stepping: str) -> None:
 
 @pytest.mark.parametrize("sync_every", [1, 4])
 def test_a_step_size_that_is_not_a_number_ends_a_solve_at_once(sync_every: int) -> None:
-    from adamode.solvers.controller import PID
+    from adamode.solvers.step.controller import PID
 
     class Lost(PID):
         """A controller whose arithmetic has failed."""

@@ -6,7 +6,7 @@ import math
 import pytest
 from scripted import ScriptedController, ScriptedStepper
 
-from adamode.solvers.loop import Pace, Stats, Stop, march, march_grid, shortest_step
+from adamode.solvers.march.host import Pace, Stats, Stop, march, march_grid, shortest_step
 from adamode.solvers.status import Status
 
 

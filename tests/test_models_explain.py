@@ -14,7 +14,7 @@ from adamode.cli.app import app
 from adamode.models.dynamics import AdamODE, NeuralODE, SecondOrderODE
 from adamode.models.explain import explain
 from adamode.models.fields import MLP, Conv, Driven, Linear
-from adamode.solvers.programs import Programs
+from adamode.solvers.device.programs import Programs
 
 
 class Own(nn.Module):
@@ -79,7 +79,7 @@ def test_the_path_is_told_by_types(dynamics, names, vjp, last, reason):
 
 @pytest.mark.parametrize("make", [lambda: MLP(2, (3,)), Own, lambda: compiled(Own()), lambda: decay])
 def test_what_is_said_of_compiling_is_what_solve_does(make, monkeypatch):
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "eager")  # whether it is captured is asked
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "eager")  # whether it is captured is asked
     dynamics = NeuralODE(make()).double()
     y0, t = torch.ones(1, 3, 2, dtype=torch.float64, requires_grad=True), torch.tensor([0.0, 1.0])
     with warnings.catch_warnings(record=True) as caught:

@@ -29,7 +29,7 @@ class Pair(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def forget_warnings():
     """One warning of a kind a process: each test may see its own."""
-    from adamode.adjoint import face
+    from adamode.adjoint.torchdiffeq import manners as face
 
     face._warned.clear()
 

@@ -15,7 +15,7 @@ import pytest
 from rooted_trees import Weights, density, dot, order_of, symmetry, trees_of_order
 
 from adamode.solvers.methods import METHODS
-from adamode.solvers.tableau import Row, Tableau
+from adamode.solvers.methods.tableau import Row, Tableau
 
 ALL = list(METHODS.values())
 ADAPTIVE = [m for m in ALL if m.adaptive]

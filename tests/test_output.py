@@ -7,11 +7,11 @@ import pytest
 import torch
 from problems import f64, rational, rational_solution
 
-from adamode.solvers.loop import Stats
+from adamode.solvers.march.host import Stats
+from adamode.solvers.march.output import OutputWriter, Place
 from adamode.solvers.methods import METHODS
-from adamode.solvers.norms import Tolerance, rms
-from adamode.solvers.output import OutputWriter, Place
 from adamode.solvers.solve import Settings, Wish, forward_solve, stops_of, uniform_grid
+from adamode.solvers.step.norms import Tolerance, rms
 
 
 class ScriptedDense:

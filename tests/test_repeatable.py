@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import adamode
-from adamode.adjoint import face
+from adamode.adjoint.torchdiffeq import manners as face
 
 T = torch.tensor([0.0, 1.0])
 

@@ -40,13 +40,13 @@ def oscillators(n=6):
 
 @pytest.fixture
 def tracing(monkeypatch):
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "aot_eager")
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "aot_eager")
 
 
 @pytest.fixture
 def captured(monkeypatch):
     """Programs are captured and run as they are: the test before has them lowered."""
-    monkeypatch.setattr("adamode.solvers.programs.BACKEND", "eager")
+    monkeypatch.setattr("adamode.solvers.device.programs.BACKEND", "eager")
 
 
 def general(func, y0, t, **options):

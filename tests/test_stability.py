@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adamode.solvers.methods import METHODS
-from adamode.solvers.stability import real_stability_limit, stability_function, stability_polynomial
-from adamode.solvers.tableau import q
+from adamode.solvers.methods.stability import real_stability_limit, stability_function, stability_polynomial
+from adamode.solvers.methods.tableau import q
 
 EVERY = list(METHODS.values())
 

@@ -6,12 +6,20 @@ import pytest
 import torch
 from problems import f64, rational
 
-from adamode.solvers.initial_step import initial_step
-from adamode.solvers.interpolant import derivative_weights, weights
+from adamode.solvers.march.stepper import stage_times
 from adamode.solvers.methods import METHODS
-from adamode.solvers.norms import Tolerance, block_rms, combine_errors, error_ratio, largest, maximum, rms
-from adamode.solvers.step import StageBuffer, StageList, dense_stages, rk_step
-from adamode.solvers.stepper import stage_times
+from adamode.solvers.step.first_step import initial_step
+from adamode.solvers.step.interpolant import derivative_weights, weights
+from adamode.solvers.step.norms import (
+    Tolerance,
+    block_rms,
+    combine_errors,
+    error_ratio,
+    largest,
+    maximum,
+    rms,
+)
+from adamode.solvers.step.runge_kutta import StageBuffer, StageList, dense_stages, rk_step
 
 Y0 = f64(0.4, -0.7, 0.6)
 METHOD_LIST = list(METHODS.values())

@@ -6,9 +6,9 @@ import pytest
 import torch
 from problems import Recorder, f64, parabola, rational, rational_solution
 
+from adamode.solvers.march.stepper import RungeKuttaStepper
 from adamode.solvers.methods import METHODS
-from adamode.solvers.norms import Tolerance, rms
-from adamode.solvers.stepper import RungeKuttaStepper
+from adamode.solvers.step.norms import Tolerance, rms
 
 Y0 = rational_solution(-1.0)
 BOTH = pytest.mark.parametrize("differentiable", [False, True])

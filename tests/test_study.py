@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import adamode
-from adamode.adjoint.study import adjoint_trajectory
+from adamode.adjoint.proof.study import adjoint_trajectory
 from adamode.models.dynamics import HeavyBallODE
 from adamode.models.fields import MLP
 from adamode.solvers.errors import ReconstructionError

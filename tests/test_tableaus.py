@@ -9,7 +9,7 @@ import torch
 
 from adamode.solvers.errors import ArgumentError
 from adamode.solvers.methods import METHODS, get_method
-from adamode.solvers.tableau import Tableau, hermite, q
+from adamode.solvers.methods.tableau import Tableau, hermite, q
 
 NO_PAIR = {"b_hat": None, "order_hat": None}
 BOSH3, DOPRI5, DOP853 = METHODS["bosh3"], METHODS["dopri5"], METHODS["dop853"]

@@ -39,7 +39,7 @@ TINY = {
 def no_generated_code():
     """Programs are captured and run as they are: their lowering is test_compile's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adamode.solvers.programs.BACKEND", "eager")
+        patch.setattr("adamode.solvers.device.programs.BACKEND", "eager")
         yield
 
 

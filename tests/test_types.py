@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import adamode
-from adamode.adjoint import request
+from adamode.adjoint import arguments as request
 from adamode.models.denominators import DENOMINATORS, DenominatorName
-from adamode.solvers.controller import Choices
+from adamode.solvers.step.controller import Choices
 
 ROOT = Path(__file__).resolve().parent.parent
 FACE = ROOT / "adamode" / "__init__.py"
@@ -94,8 +94,8 @@ def signatures(file, name):
     ("file", "name", "differ"),
     [
         ("adjoint/solve.py", "solve", {"stepping", "dt0", "compact"}),
-        ("adjoint/odeint.py", "odeint", {"event_fn"}),
-        ("adjoint/odeint.py", "odeint_adjoint", {"event_fn"}),
+        ("adjoint/torchdiffeq/odeint.py", "odeint", {"event_fn"}),
+        ("adjoint/torchdiffeq/odeint.py", "odeint_adjoint", {"event_fn"}),
     ],
 )
 def test_the_signatures_of_one_function_are_alike_but_for_what_tells_them_apart(file, name, differ):
@@ -142,7 +142,7 @@ def test_a_mistake_that_no_checker_names_and_an_error_elsewhere_are_told():
     assert types.faults(lines) == []
     (told,) = types.faults(lines[1:])
     assert told.startswith(f"wrong.py:{planted[0]}: not named: adamode.no_such_name")
-    elsewhere = "adamode/solvers/loop.py:7: error: Incompatible types  [assignment]"
+    elsewhere = "adamode/solvers/march/host.py:7: error: Incompatible types  [assignment]"
     unplanted = f"wrong.py:{planted[0] - 1}:3 - error: as pyright has it"
     assert types.faults([*lines, elsewhere, unplanted]) == [elsewhere, unplanted]
 

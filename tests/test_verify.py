@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import adamode
 from adamode import verify
-from adamode.adjoint.dynamics import Dynamics
+from adamode.adjoint.dynamics.protocol import Dynamics
 from adamode.adjoint.gradient import Backsolve, Discrete
-from adamode.adjoint.verify_solve import GradientProblem, gaps
+from adamode.adjoint.proof.solves import GradientProblem, gaps
 from adamode.cli.verify import verify as command
 from adamode.models.dynamics import AdamODE
 from adamode.models.fields import MLP, AutogradField

@@ -6,8 +6,9 @@ from problems import Net, f64
 from virtual_device import DEVICE, Far, VirtualDevice, here
 
 from adamode import Direct, Discrete, solve
-from adamode.solvers import norms, stepper
+from adamode.solvers.march import stepper
 from adamode.solvers.methods import METHODS
+from adamode.solvers.step import norms
 
 X = f64(1.0, -2.0, 3.0)
 # operators on (x, the same on the CPU, a 0-d tensor of the CPU), and whether a GPU refuses them

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..adjoint.gradient import Backsolve, Discrete, Gradient, Interpolating
-from ..adjoint.study import AdjointTrajectory, adjoint_trajectory
+from ..adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
 from ..solvers.errors import ArgumentError, nearest
 from ..solvers.methods import get_method
 from ..solvers.trace import TraceRow

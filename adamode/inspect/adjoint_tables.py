@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..adjoint.study import AdjointTrajectory
+from ..adjoint.proof.study import AdjointTrajectory
 from .adjoint import AdjointStudy, steps_of
 from .tables import number, plain, text_table
 

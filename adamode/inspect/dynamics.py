@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.dynamics import Dynamics, named_blocks
+from ..adjoint.dynamics.protocol import Dynamics, named_blocks
 from ..models.denominators import DenominatorName, get_denominator
 from ..models.dynamics import (
     AdamODE,

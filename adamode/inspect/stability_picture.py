@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..plotting import BLUE, ORANGE
-from ..solvers.stability import stability_function
-from ..solvers.tableau import Tableau
+from ..solvers.methods.stability import stability_function
+from ..solvers.methods.tableau import Tableau
 from .study import Study
 
 MOST_STEPS, MOST_COMPONENTS = 200, 256

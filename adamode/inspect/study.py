@@ -12,9 +12,9 @@ from torch import Tensor
 from ..adjoint.solve import solve
 from ..solvers.errors import SolverError
 from ..solvers.methods import get_method
+from ..solvers.methods.stability import real_stability_limit
+from ..solvers.methods.tableau import Tableau
 from ..solvers.solution import Solution
-from ..solvers.stability import real_stability_limit
-from ..solvers.tableau import Tableau
 from ..solvers.trace import TraceRow
 from .problem import Field, Problem
 from .reference import Reference

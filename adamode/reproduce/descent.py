@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..adjoint.solve import solve
-from ..solvers.events import Event
+from ..solvers.march.events import Event
 from ..solvers.solution import Solution
 from ..solvers.status import Status
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adjoint.dynamics import Dynamics
+from ..adjoint.dynamics.protocol import Dynamics
 from ..adjoint.gradient import Discrete
-from ..adjoint.verify import Check, judged, vjp_case
-from ..adjoint.verify_slopes import Taylor, dot_product, taylor
-from ..adjoint.verify_solve import (
+from ..adjoint.proof.slopes import Taylor, dot_product, taylor
+from ..adjoint.proof.solves import (
     GAP_TOLERANCES,
     Gap,
     GradientProblem,
@@ -24,6 +23,7 @@ from ..adjoint.verify_solve import (
     gradient_checks,
     gradient_taylor,
 )
+from ..adjoint.proof.verify import Check, judged, vjp_case
 from ..solvers.errors import ArgumentError
 from .models import GRADIENTS, STEPPINGS, VerificationError, verify_models
 from .report import Report

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
-from ..adjoint.verify import Check, compare
-from ..adjoint.verify_solve import GradientProblem, References, gradient_checks
+from ..adjoint.proof.solves import GradientProblem, References, gradient_checks
+from ..adjoint.proof.verify import Check, compare
 from ..models.dynamics.adamnode import FORMS
 from ..solvers.checks import check_choice
 from ..solvers.errors import AdamodeError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..adjoint.verify import Check
-from ..adjoint.verify_slopes import Taylor
-from ..adjoint.verify_solve import Gap
+from ..adjoint.proof.slopes import Taylor
+from ..adjoint.proof.solves import Gap
+from ..adjoint.proof.verify import Check
 from ..text import aligned
 
 

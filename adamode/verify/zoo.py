@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.verify_solve import GradientProblem
+from ..adjoint.proof.solves import GradientProblem
 from ..models.denominators import DENOMINATORS, DenominatorName
 from ..models.dynamics import (
     AdamODE,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import adamode
-from adamode.solvers.controller import PRESETS
+from adamode.solvers.step.controller import PRESETS
 
 from .lines import ratios
 from .measurements import Measurements, geometric_mean

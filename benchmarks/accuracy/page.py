@@ -119,12 +119,12 @@ CONTROLLER_AFTER = """
 - *Not recommended* for smooth problems: the filters `H211PI` and `H312PID`. They are made for step sizes that
   vary smoothly (for a solver inside an optimiser, say) and react late where the solution turns.
 
-All are in `adamode.solvers.controller.PRESETS`, with their sources; any other
+All are in `adamode.solvers.step.controller.PRESETS`, with their sources; any other
 `PID(pcoeff=…, icoeff=…, dcoeff=…)` can be given:
 
 ```python
 import torch, adamode
-from adamode.solvers.controller import PRESETS
+from adamode.solvers.step.controller import PRESETS
 
 y0, t = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([0.0, 10.0], dtype=torch.float64)
 for name, controller in PRESETS.items():

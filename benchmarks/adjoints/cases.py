@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamode import Discrete, Solution, solve
-from adamode.adjoint.dynamics import Dynamics
+from adamode.adjoint.dynamics.protocol import Dynamics
 from adamode.models.dynamics import (
     AdamODE,
     AugmentedNODE,

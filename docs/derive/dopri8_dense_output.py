@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from adamode.solvers.methods.dopri8 import DOPRI8
-from adamode.solvers.tableau import Row, join_smoothly, q
+from adamode.solvers.methods.tableau import Row, join_smoothly, q
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from rooted_trees import Weights, density, dot, order_of, symmetry, trees_of_order

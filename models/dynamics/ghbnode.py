@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ...adjoint.dynamics import Dynamics
+from ...adjoint.dynamics.protocol import Dynamics
 from ...solvers.errors import ArgumentError, nearest
 from ..fields.activations import get_activation
 from ..fields.field import as_field

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...adjoint.dynamics import Dynamics
+from ...adjoint.dynamics.protocol import Dynamics
 from ..fields.field import as_field
 
 

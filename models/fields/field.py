@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...adjoint.autograd_dynamics import discover_parameters
-from ...adjoint.calls import module_vjp
+from ...adjoint.dynamics.by_autograd import discover_parameters
+from ...adjoint.dynamics.traced import module_vjp
 from ...solvers.errors import ArgumentTypeError, DynamicsError
 
 Gradients = tuple[Tensor | None, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..errors import ArgumentError, nearest
-from ..tableau import Tableau
 from .adaptive_heun import ADAPTIVE_HEUN
 from .bosh3 import BOSH3
 from .dop853 import DOP853
@@ -16,6 +15,7 @@ from .heun3 import HEUN3
 from .midpoint import MIDPOINT
 from .rk4 import RK4
 from .rk4_classic import RK4_CLASSIC
+from .tableau import Tableau
 from .tsit5 import TSIT5
 
 _BY_ORDER = (

@@ -8,7 +8,7 @@ is handed on as the next step's first, which it is not; here f(t1, y1) is evalua
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 ADAPTIVE_HEUN = Tableau(
     name="adaptive_heun",

@@ -6,7 +6,7 @@ P. Bogacki, L. F. Shampine, A 3(2) pair of Runge–Kutta formulas, Appl. Math. L
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 BOSH3 = Tableau(
     name="bosh3",

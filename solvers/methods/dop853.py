@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ..tableau import Row, Tableau, q
+from .tableau import Row, Tableau, q
 
 _B = q(
     "0.0542937341165687622380535766363 0 0 0 0 4.45031289275240888144113950566 "

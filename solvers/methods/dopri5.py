@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 DOPRI5 = Tableau(
     name="dopri5",

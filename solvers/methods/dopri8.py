@@ -10,7 +10,7 @@ docs/derive/dopri8_dense_output.py. Its terms of order 8 are a thirteenth of dop
 
 from __future__ import annotations
 
-from ..tableau import Tableau, join_smoothly, q
+from .tableau import Tableau, join_smoothly, q
 
 _B = q(
     "14005451/335480064 0 0 0 0 -59238493/1068277825 181606767/758867731 561292985/797845732 "

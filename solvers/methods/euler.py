@@ -5,6 +5,6 @@ L. Euler, Institutionum calculi integralis, vol. I (1768), § 650; Hairer, Nørs
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 EULER = Tableau(name="euler", order=1, c=q("0"), a=(q(""),), b=q("1"))

@@ -8,7 +8,7 @@ here f(t1, y1) is evaluated.
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 FEHLBERG2 = Tableau(
     name="fehlberg2",

@@ -7,7 +7,7 @@ Table 1.1.
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 HEUN3 = Tableau(
     name="heun3",

@@ -7,7 +7,7 @@ Runge–Kutta method is `rk4_classic`.
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 RK4 = Tableau(
     name="rk4",

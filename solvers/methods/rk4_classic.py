@@ -6,7 +6,7 @@ W. Kutta, Beitrag zur näherungsweisen Integration totaler Differentialgleichung
 
 from __future__ import annotations
 
-from ..tableau import Tableau, q
+from .tableau import Tableau, q
 
 RK4_CLASSIC = Tableau(
     name="rk4_classic",

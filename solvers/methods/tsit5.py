@@ -9,7 +9,7 @@ free interpolant of order 4 is C1, so the coefficients of θ² (b_7: 3/2, b_2: 0
 
 from __future__ import annotations
 
-from ..tableau import Tableau, join_smoothly, q
+from .tableau import Tableau, join_smoothly, q
 
 _B = q(
     "0.096460766818065229518167313165128763337119952 1/100 "

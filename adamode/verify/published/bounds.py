@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import math
 
-from ...solvers.stability import stability_polynomial
-from ...solvers.tableau import Tableau
+from ...solvers.methods.stability import stability_polynomial
+from ...solvers.methods.tableau import Tableau
 from .value import EndValue
 
 # κ and the method's factor are leading terms in h, found on the linear test equation and with one rate of

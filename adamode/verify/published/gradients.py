@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...adjoint.arguments import STEPPINGS, Stepping
 from ...adjoint.gradient import Direct
-from ...adjoint.odeint import odeint
-from ...adjoint.request import STEPPINGS, Stepping
 from ...adjoint.solve import solve
+from ...adjoint.torchdiffeq.odeint import odeint
 from ..models import CHOICES
 from .gradient_values import (
     HESSIAN_AT,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import adamode
 from adamode import ArgumentError, ArgumentTypeError, Backsolve, Direct, Discrete, Interpolating
-from adamode.adjoint.dynamics import Dynamics
+from adamode.adjoint.dynamics.protocol import Dynamics
 from adamode.models.dynamics import AdamODE
 
 from ..cases import Case

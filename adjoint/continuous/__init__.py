@@ -1,0 +1,1 @@
+"""The continuous adjoints: a reverse solve with the state rebuilt or interpolated."""

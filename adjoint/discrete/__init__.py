@@ -1,0 +1,1 @@
+"""The discrete adjoint: the accepted steps, transposed and walked backwards."""

@@ -1,0 +1,165 @@
+"""The user's func or Dynamics as the engine wants it, with what it returns checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...solvers.checks import check_derivative, check_params
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError
+from ...solvers.march.host import Stats
+from ...solvers.step.field import Autocast, PackedFunction
+from ...solvers.step.layout import Layout
+from ..torchdiffeq.manners import warn_once
+from .by_autograd import AutogradDynamics, discover_parameters
+from .capture import Captured, describe
+from .protocol import Dynamics
+
+Plain = Callable[[Tensor, Tensor], Tensor]
+
+
+def wrap(
+    func: Callable[[Tensor, Any], Any] | Dynamics,
+    layout: Layout,
+    z0: Tensor,
+    first_time: Tensor,
+    params: Iterable[Tensor] | None,
+    stats: Stats,
+    *,
+    cast: bool,
+) -> tuple[Plain, Callable[[], Dynamics], Autocast]:
+    """(f on the packed state, what makes its Dynamics, the autocast state).
+
+    first_time: the start as func wants it, for the evaluation that finds func's parameters.
+    cast: results of another floating dtype are converted (torchdiffeq's face).
+    """
+    autocast = Autocast(z0.device)
+    if isinstance(func, Dynamics):
+        checked = CheckedDynamics(func, autocast)
+        return lambda t, z: checked.forward(t, z)[0], lambda: checked, autocast
+    if not callable(func):
+        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    packed = PackedFunction(func, layout, autocast, cast)
+    named = None if params is None else check_params(params)
+
+    def missed(found: Captured) -> None:
+        """The adjoint would leave out gradients that autograd has: never silently.
+
+        Parameters of func that the caller did not name in params are left out on purpose.
+        """
+        own = {id(p) for p in func.parameters()} if isinstance(func, nn.Module) else set()
+        found = Captured([leaf for leaf in found.leaves if id(leaf) not in own], found.foreign)
+        if not found.leaves and found.foreign is None:
+            return
+        text = _missed_text(found, func)
+        if params is None and not cast:
+            raise ArgumentError(text)
+        if cast:
+            warn_once("captured", text)
+        else:
+            warnings.warn(text, AdamodeWarning, stacklevel=2)
+
+    def make_dynamics() -> Dynamics:
+        if named is not None:
+            return AutogradDynamics(packed, named, autocast, missed)
+        if isinstance(func, nn.Module):
+            return AutogradDynamics(packed, list(func.parameters()), autocast, missed)
+        stats.nfe = stats.nfe + 1
+        return AutogradDynamics(packed, discover_parameters(packed, first_time, z0), autocast)
+
+    return packed, make_dynamics, autocast
+
+
+def _missed_text(found: Captured, func: Any) -> str:
+    """What the adjoint does not see of func's graph, and the way out."""
+    if found.foreign is not None:
+        what = f"a tensor that was computed outside it (by {found.foreign})"
+    else:
+        what = "; ".join(describe(leaf, func) for leaf in found.leaves[:3])
+    return (
+        f"func uses {what}, which needs a gradient but is not among its parameters: the adjoint gives it "
+        "none. Name all of func's parameters: params=[…] (adjoint_params of odeint_adjoint), or use "
+        "gradient=adamode.Direct() (adamode.odeint), or detach it."
+    )
+
+
+class CheckedDynamics(Dynamics):
+    """A user's Dynamics, with the shapes of what it returns checked and its autocast state restored."""
+
+    def __init__(self, inner: Dynamics, autocast: Autocast):
+        self.inner, self.autocast = inner, autocast
+        self._theta: tuple[Tensor, ...] | None = None
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The inner one's, asked for once a solve: a walk over a module's tree takes 40 µs."""
+        if self._theta is None:
+            self._theta = tuple(self.inner.theta())
+        return self._theta
+
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """The inner one's, dz checked."""
+        with self.autocast.inside():
+            dz, saved = self.inner.forward(t, z)
+        return check_derivative(dz, z, self.autocast.enabled), saved
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """The inner one's, z̄ checked."""
+        with self.autocast.inside():
+            z_bar, deltas = self.inner.vjp(saved, cotangent)
+        if not isinstance(z_bar, Tensor) or z_bar.shape != cotangent.shape:
+            found = tuple(z_bar.shape) if isinstance(z_bar, Tensor) else type(z_bar).__name__
+            raise DynamicsError(
+                f"{type(self.inner).__name__}.vjp returned {found} for the state's cotangent; it must "
+                f"have the state's shape {tuple(cotangent.shape)}."
+            )
+        return z_bar.to(cotangent.dtype), deltas
+
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The inner one's, number and shapes checked."""
+        theta = self.theta()
+        returned = self.inner.parameter_gradients(saved, deltas, weights)
+        name = type(self.inner).__name__
+        if not isinstance(returned, (tuple, list)):
+            raise DynamicsError(
+                f"{name}.parameter_gradients returned a {type(returned).__name__}; it must return a tuple, "
+                "one gradient for each tensor of theta(), in that order (None for zero)."
+            )
+        gradients = tuple(returned)
+        if len(gradients) != len(theta):
+            raise DynamicsError(
+                f"{name}.parameter_gradients returned {len(gradients)} gradients for the {len(theta)} "
+                "tensors of theta(): one for each, in that order (None for zero)."
+            )
+        for i, (gradient, p) in enumerate(zip(gradients, theta, strict=True)):
+            if gradient is not None and not isinstance(gradient, Tensor):
+                raise DynamicsError(
+                    f"{name}.parameter_gradients: entry {i} is a {type(gradient).__name__}; it must be a "
+                    "tensor, or None for zero."
+                )
+            if gradient is not None and gradient.shape != p.shape:
+                raise DynamicsError(
+                    f"{name}.parameter_gradients: entry {i} has shape {tuple(gradient.shape)}, but "
+                    f"theta()[{i}] has {tuple(p.shape)}: keep the order of theta()."
+                )
+        return gradients
+
+
+def check_independent_samples(func: Any) -> None:
+    """Refuses what makes samples depend on each other: BatchNorm in training mode."""
+    owner = getattr(func, "__self__", func)  # of a bound method
+    modules = owner.named_modules() if isinstance(owner, nn.Module) else ()
+    for name, module in modules:
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if module.training or not module.track_running_stats:
+            mode = "in training mode" if module.training else "without running statistics"
+            raise ArgumentError(
+                f"{f'func.{name}' if name else 'func'} is a {type(module).__name__} {mode}: it mixes the "
+                "samples, which per-sample stepping must keep apart. Use GroupNorm or LayerNorm, running "
+                "statistics with func.eval(), or stepping='shared'."
+            )

@@ -1,0 +1,166 @@
+"""Any user's func as a `Dynamics`, its VJP by autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ...solvers.errors import ArgumentError
+from ...solvers.step.field import Autocast
+from .capture import Captured, captured, mark
+from .protocol import Dynamics
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """One evaluation with its graph: z (a leaf), and where dz's history begins (None where it has none).
+
+    An edge of the graph, not the tensor: func may write its next result into the same one, and the
+    tensor's history would then be that evaluation's.
+    """
+
+    z: Tensor
+    dz: GradientEdge | None
+
+
+class AutogradDynamics(Dynamics):
+    """dz = f(t, z) on the packed state, with the graph of each evaluation kept until its VJP.
+
+    f: the packed function.  params: what gradients are wanted for; None finds the leaves that the
+    first evaluation's graph reaches.  All VJPs of one evaluation are one `torch.autograd.grad`, for
+    state and parameters together: splitting them costs a third more.
+    late: a cotangent's weight is known only later and differs by sample (the continuous adjoints per
+    sample), so the parameters get one weighted call for all stages of a step.
+    missed: called once, with what the first evaluation's graph reaches besides z and params.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[Tensor, Tensor], Tensor],
+        params: Sequence[Tensor],
+        autocast: Autocast,
+        missed: Callable[[Captured], None] | None = None,
+    ):
+        self.f, self.autocast, self.missed = f, autocast, missed
+        self.late = False
+        self.inside = False  # func was seen to differentiate inside
+        self.returned: tuple[weakref.ref[Tensor], int] | None = None  # the last result, and its version
+        unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
+        self.params = tuple(unique.values())
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The parameters, each once."""
+        return self.params
+
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Graph]:
+        """dz without its graph, and the graph."""
+        z = z.detach().requires_grad_()
+        if self.missed is None:
+            with torch.enable_grad():
+                dz = self.f(t, z)
+                edge = get_gradient_edge(dz) if dz.requires_grad else None
+            self._cut_if_overwritten(dz)
+            return dz.detach(), Graph(z, edge)
+        missed, self.missed, since = self.missed, None, mark()
+        dz, graph = self.forward(t, z)
+        found = captured(graph.dz, graph.z, self.params, since)
+        if found.leaves or found.foreign:
+            missed(found)
+        return dz, graph
+
+    def value(self, t: Tensor, z: Tensor) -> Tensor:
+        """dz without a graph. A func that differentiates inside, and does not ask for it, gets one."""
+        if self.missed is not None or self.inside:
+            return self.forward(t, z)[0]
+        try:
+            with torch.no_grad():
+                return self.f(t, z)
+        except RuntimeError as error:
+            if "require grad" not in str(error):
+                raise
+            self.inside = True
+            return self.forward(t, z)[0]
+
+    def _cut_if_overwritten(self, dz: Tensor) -> None:
+        """Frees the history of a tensor into which func writes all its results.
+
+        The next result would carry the graphs of all before it, and every VJP would walk through them.
+        """
+        if self.returned is not None:
+            before, version = self.returned
+            if before() is dz and dz._version != version and dz.grad_fn is not None and not dz._is_view():
+                dz.detach_()
+        self.returned = None if dz.is_inference() else (weakref.ref(dz), dz._version)
+
+    def vjp(self, saved: Graph, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """(z̄, gradients of the parameters for this cotangent; where they come late, the cotangent)."""
+        if saved.dz is None:  # f depends on neither the state nor a parameter
+            return torch.zeros_like(saved.z), (None,) * len(self.params)
+        if self.late:
+            z_bar = torch.autograd.grad(saved.dz, saved.z, cotangent, retain_graph=True, allow_unused=True)[0]
+            return torch.zeros_like(saved.z) if z_bar is None else z_bar, cotangent
+        inputs = (saved.z, *self.params)
+        # retain_graph: the record may be walked again, and graphs of stages may share nodes.
+        z_bar, *rest = torch.autograd.grad(saved.dz, inputs, cotangent, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(saved.z) if z_bar is None else z_bar, tuple(rest)
+
+    def parameter_gradients(
+        self, saved: list[Graph], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The weighted sum over stages of what `vjp` found."""
+        if self.late:
+            return self._weighted_call(saved, deltas, weights)
+        factors = [None] * len(deltas) if weights is None else list(weights.unbind())
+        totals: list[Tensor | None] = [None] * len(self.params)
+        for i, own in enumerate(zip(*deltas, strict=True)):
+            found = [(g, w) for g, w in zip(own, factors, strict=True) if g is not None]
+            terms = [g if w is None else g * w for g, w in found]
+            if len(terms) > 1:
+                total = terms[0] + terms[1]  # autograd's own results may share memory: these are new
+                for term in terms[2:]:
+                    total.add_(term)
+                totals[i] = total
+            elif terms:
+                totals[i] = terms[0]
+        return tuple(totals)
+
+    def _weighted_call(
+        self, saved: list[Graph], cotangents: list[Tensor], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """One `torch.autograd.grad` over all stages; weights [n, B], the batch is axis 0."""
+        outputs: list[GradientEdge] = []
+        weighted: list[Tensor] = []
+        for i, (graph, a) in enumerate(zip(saved, cotangents, strict=True)):
+            if graph.dz is not None:
+                outputs.append(graph.dz)
+                weighted.append(a if weights is None else a * weights[i].view(-1, *[1] * (a.dim() - 1)))
+        if not outputs or not self.params:
+            return (None,) * len(self.params)
+        return torch.autograd.grad(outputs, self.params, weighted, retain_graph=True, allow_unused=True)
+
+
+def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor) -> list[Tensor]:
+    """The leaves that need a gradient and that f's graph reaches, by one evaluation.
+
+    A tensor computed outside f and captured by it (not a leaf) is an ArgumentError: its history is
+    outside the solve, so it must be named in ``params``.
+    """
+    z = z.detach().requires_grad_()
+    since = mark()
+    with torch.enable_grad():
+        dz = f(t, z)
+        edge = get_gradient_edge(dz) if dz.requires_grad else None
+    found = captured(edge, z, (), since)
+    if found.foreign is not None:
+        raise ArgumentError(
+            f"func uses a tensor that was computed outside it (by {found.foreign}) and needs a "
+            "gradient; name it: params=[that tensor, …], or compute it inside func, or use "
+            "gradient=adamode.Direct()."
+        )
+    return found.leaves

@@ -1,0 +1,80 @@
+"""The protocol of a dynamics with a hand-derived VJP.
+
+What every adjoint needs of dz/dt = F(t, z; θ) is one product: given a cotangent a of dz, the pair
+(∂F/∂z)ᵀa and (∂F/∂θ)ᵀa. `Dynamics` says how to hand it in.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch import Tensor
+
+from ...solvers.errors import ArgumentError
+
+
+class Dynamics(abc.ABC):
+    """dz/dt = F(t, z; θ) on a state of K blocks, z: [K, B, *S], with its hand-derived VJP.
+
+    An `nn.Module` may derive from it as well. The adjoints call `forward` and `vjp` with autograd
+    off; `gradient=Direct()` calls `forward` with autograd on and differentiates dz. A class that has
+    the four methods without deriving from this one passes for it (`isinstance`).
+    """
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:
+        if cls is not Dynamics:
+            return NotImplemented
+        needed = ("theta", "forward", "vjp", "parameter_gradients")
+        has_all = all(any(name in base.__dict__ for base in other.__mro__) for name in needed)
+        return True if has_all else NotImplemented
+
+    @abc.abstractmethod
+    def theta(self) -> tuple[Tensor, ...]:
+        """The leaf tensors F depends on, in the order in which gradients are returned."""
+
+    @abc.abstractmethod
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """(dz, saved): dz like z; saved is whatever `vjp` needs again (activations, f, …).
+
+        t: 0-d, or [B, 1, …, 1] with the dimensions of one block (per-sample stepping).
+        """
+
+    def value(self, t: Tensor, z: Tensor) -> Tensor:
+        """dz alone, for a pass whose `saved` nobody will want."""
+        return self.forward(t, z)[0]
+
+    @abc.abstractmethod
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """((∂F/∂z)ᵀa, deltas) for a = cotangent, [K, B, *S]; deltas are not summed over B.
+
+        One pass through the network, its input side only: what the parameters' gradients need is
+        left in deltas.
+        """
+
+    @abc.abstractmethod
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Σᵢ wᵢ (∂F/∂θ)ᵀaᵢ over n stages at once, in the order of `theta`.
+
+        weights: [n], [n, B] (per-sample steps), or None for ones.
+        """
+
+
+def named_blocks(func: Any) -> tuple[str, ...]:
+    """The names in ``blocks`` of a `Dynamics`, or (): another module may mean something else by it."""
+    blocks = getattr(func, "blocks", ()) if isinstance(func, Dynamics) else ()
+    named = isinstance(blocks, (tuple, list)) and all(isinstance(block, str) for block in blocks)
+    return tuple(blocks) if named else ()
+
+
+def check_blocks(dynamics: Dynamics, z: Tensor, name: str) -> None:
+    """Raises ArgumentError where z, [K, …], has not the K that a dynamics with named ``blocks`` has."""
+    blocks = named_blocks(dynamics)
+    if blocks and len(blocks) != len(z):
+        raise ArgumentError(
+            f"{name} has shape {tuple(z.shape)}: {len(z)} blocks along dim 0, but {type(dynamics).__name__} "
+            f"has {len(blocks)}: {', '.join(blocks)}."
+        )

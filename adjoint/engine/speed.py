@@ -1,0 +1,158 @@
+"""Whether and how a solve's attempts are queued and compiled: `sync_every` and `compile` of `solve`."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...solvers.device.queue import Queue
+from ...solvers.device.sample_march import norm_name
+from ...solvers.errors import AdamodeWarning
+from ...solvers.step.norms import block_rms, maximum, rms
+from ..dynamics.adapt import CheckedDynamics
+from ..dynamics.protocol import Dynamics
+from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
+from ..gradient import Direct, Discrete, Gradient, Interpolating
+from .problem import Problem
+
+if TYPE_CHECKING:
+    from .sample_engine import SampleProblem
+
+
+_AUTOCAST = "torch.autocast is on, and its state is not part of a compiled program"
+_PLAIN = "func is a plain function; make it an nn.Module, whose parameters are known"
+
+
+def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
+    """The queue of the forward solve; None for stepping as ever.
+
+    What stands in the way is one AdamodeWarning, and the solve goes on without.
+    """
+    wanted = problem.speed
+    if wanted.sync_every == 1 and not wanted.compile:
+        return None
+    reason = _not_queued(problem, gradient)
+    if reason:
+        warn_idle("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
+        return None
+    owner, calls = None, None
+    if wanted.compile:
+        reason = _not_compiled(problem)
+        if reason:
+            warn_idle("compile=True", reason)
+            if wanted.sync_every == 1:
+                return None
+        else:
+            owner, calls = _owner(problem.func)
+    wish = problem.wish
+    inner = len(problem.times) > 2 and not wish.every_step
+    stages = inner or wish.dense or wish.trace is not None or isinstance(gradient, Interpolating)
+    keep = isinstance(gradient, Discrete) and gradient.keep == "stages" and gradient.checkpoints is None
+    if isinstance(calls, ModuleCalls) or (owner is not None and wanted.sync_every > 1):
+        keep = False  # stages are taken again in the program of the way back
+    recorded = gradient is not None
+    return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages, recorded=recorded)
+
+
+def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:
+    """The queue of a solve that wants y' at its outputs: read off the stages."""
+    return dataclasses.replace(queue, with_stages=True) if queue is not None and wanted else queue
+
+
+def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
+    """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
+    if forward is None or problem.theta_norm is not None or problem.reverse_observers:
+        return None
+    if forward.owner is None:
+        return Queue(forward.sync_every, keep=True, keep_first=True)
+    return Queue(1, forward.owner, Augmented(forward.calls), keep=True, keep_first=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented:
+    """[dz, −(∂F/∂z)ᵀa] of [z, a], as `backsolve.AugmentedField`, to be traced."""
+
+    calls: Calls
+
+    def evaluate(self, owner: Any, t: Tensor, za: Tensor) -> tuple[Tensor, Any]:
+        """(its value, (what f saved where the quadrature wants it, deltas))."""
+        dz, saved = self.calls.linearise(owner, t, za[0])
+        z_bar, deltas = self.calls.vjp(owner, saved, za[1])
+        if isinstance(self.calls, ModuleCalls):
+            saved = None
+        return torch.stack((dz, z_bar.neg())), (saved, deltas)
+
+
+def _owner(func: Any) -> tuple[Any, Calls]:
+    if isinstance(func, CheckedDynamics):
+        func = func.inner
+    return (func, DynamicsCalls()) if isinstance(func, Dynamics) else (func, ModuleCalls())
+
+
+def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
+    """Why the host must look at each attempt; "" where it need not."""
+    if isinstance(gradient, Direct):
+        return "gradient=Direct() follows autograd through every step; use Discrete()"
+    if problem.settings.fixed:
+        return "a fixed step (dt=…) decides nothing, so the host need not look at all"
+    if problem.settings.jump_at:
+        return "at jump_at the host restarts the solve"
+    if problem.wish.watch is not None:
+        return "events are looked for by the host after each step"
+    return ""
+
+
+def _not_compiled(problem: Problem) -> str:
+    """Why a solve cannot be compiled; "" where it can."""
+    if problem.autocast.enabled:
+        return _AUTOCAST
+    if problem.settings.norm not in (rms, block_rms, maximum):
+        return (
+            "the norm is a callable of yours, or the state a tuple or dict; use norm='rms', 'max' or 'blocks'"
+        )
+    if not isinstance(problem.func, (Dynamics, nn.Module)):
+        return _PLAIN
+    if isinstance(problem.func, nn.Module) and not isinstance(problem.func, Dynamics) and problem.named:
+        return "params names what gradients are wanted for; leave it out, or freeze what needs none"
+    return ""
+
+
+def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
+    """The queue of a per-sample solve without a gradient; None for stepping as ever, with an AdamodeWarning
+    where another was wanted. reason: why nothing can be queued, if that is known already."""
+    wanted, wish, settings = problem.speed, problem.wish, problem.settings
+    if wanted.sync_every == 1 and not wanted.compile:
+        return None
+    what = "compile=True" if wanted.compile else f"sync_every={wanted.sync_every}"
+    wishes = (
+        (wish.every_step or problem.times.shape[1] > 2, "outputs before the end are"),
+        (wish.dense, "dense=True is"),
+        (wish.events is not None, "events are"),
+        (wish.trace is not None, "trace=True is"),
+        (len(settings.stops), "step_at and jump_at are"),
+        (settings.dt is not None, "a fixed step, dt=…, is"),
+        (norm_name(settings.norm) is None, "a norm of your own, or of a state of several leaves, is"),
+    )
+    for there, name in wishes:
+        if there and not reason:
+            reason = f"with stepping='per_sample' {name} the host's work at every attempt"
+    if not reason and settings.compact and wanted.compile:
+        reason = "a program is for one batch size, and compact=True changes it: leave compact out"
+    if not reason and wanted.compile and problem.autocast.enabled:
+        reason = _AUTOCAST
+    if not reason and wanted.compile and not isinstance(problem.func, (Dynamics, nn.Module)):
+        reason = _PLAIN
+    if reason:
+        warn_idle(what, reason)
+        return None
+    owner, calls = _owner(problem.func) if wanted.compile else (None, None)
+    return Queue(wanted.sync_every, owner, calls)
+
+
+def warn_idle(what: str, reason: str) -> None:
+    """Says why a wish for speed changes nothing."""
+    warnings.warn(f"{what} does nothing here: {reason}.", AdamodeWarning, stacklevel=3)

@@ -1,0 +1,80 @@
+"""A solve with a transform of torch.func, or forward-mode AD, around it: what works, and what is refused.
+
+Plain operators carry every transform but `vmap`, so `Direct` does. An adjoint is one `Function` of torch
+whose rules are for torch.autograd alone: it is refused where a derivative could be asked for, and is no more
+than the solve itself where none can. What is batched by `vmap` cannot be read by the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from ...solvers.errors import ArgumentError
+from ...solvers.transforms import around, batched, check_readable, followed, forwards, has_tangent
+from ..gradient import Direct, Gradient
+
+_WAY_OUT = (
+    "use gradient=adamode.Direct() (adamode.odeint), which every transform but vmap can differentiate, or "
+    "torch.autograd.grad in the transform's place."
+)
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is around the caller, or forward-mode AD is on."""
+    return around() or forwards()
+
+
+def moves(x: Tensor) -> bool:
+    """Whether x needs a gradient, or a transform around the caller may ask for its derivative."""
+    return followed(x) if transformed() else x.requires_grad
+
+
+def gradient_allowed(
+    gradient: Gradient | None, evaluate: Callable[[], Tensor], inputs: Iterable[Tensor], *, events: bool
+) -> Gradient | None:
+    """The gradient choice to go on with under a transform; ArgumentError where it would have none.
+
+    evaluate: func at the start: what it uses besides the state shows in what it returns.
+    inputs: the state, the times, the parameters.  events: whether some are watched.
+    """
+    value = evaluate()
+    check_readable(value, "what func returns")
+    tensors = (*inputs, value)
+    tangents = any(map(has_tangent, tensors))
+    if events and (around() or tangents):
+        raise ArgumentError(
+            "a transform of torch.func is around this solve, and the derivative of an event's time has no "
+            "rule for it: use torch.autograd.grad in its place, or solve without events."
+        )
+    if gradient is None or isinstance(gradient, Direct):
+        return gradient
+    flows = around() and torch.is_grad_enabled() and any(map(followed, tensors))
+    if tangents or flows:
+        what = "a transform of torch.func" if around() else "forward-mode AD"
+        raise ArgumentError(f"{what} is around this solve, and an adjoint has no rule for it: {_WAY_OUT}")
+    return None if around() else gradient  # torch applies no Function there, and none is needed
+
+
+def check_one_cotangent(g: Tensor, many: bool) -> None:
+    """ArgumentError for several cotangents at once, on an axis that torch hides.
+
+    many: those of is_grads_batched are taken.
+    """
+    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
+        raise ArgumentError(
+            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
+            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
+            "gradient=adamode.Direct() (adamode.odeint)."
+        )
+
+
+def check_untransformed() -> None:
+    """ArgumentError where a query of an adjoint's dense output has a transform of torch.func around it."""
+    if around():
+        raise ArgumentError(
+            "a transform of torch.func is around a query of the dense output, and an adjoint has no rule for "
+            f"it: {_WAY_OUT}"
+        )

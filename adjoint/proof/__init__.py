@@ -1,0 +1,1 @@
+"""Proofs of a gradient, and its study."""

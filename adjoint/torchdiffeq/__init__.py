@@ -1,0 +1,1 @@
+"""torchdiffeq's face: its functions, options and manners on this engine."""

@@ -1,0 +1,370 @@
+"""torchdiffeq's face: `odeint` and `odeint_adjoint`, same call, same meaning, same shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from ...solvers.checks import check_params, check_state, check_times, check_tolerance
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ...solvers.march.host import Stats
+from ...solvers.march.stepper import clock
+from ...solvers.methods import METHODS, get_method
+from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
+from ...solvers.methods.tableau import Tableau
+from ...solvers.solution import State
+from ...solvers.solve import Settings
+from ...solvers.step.layout import Layout, layout_of
+from ...solvers.step.norms import Tolerance
+from ...solvers.transforms import check_readable
+from ..arguments import Tolerances, norm_of, norm_value
+from ..continuous.reverse import ThetaNorm
+from ..dynamics.adapt import wrap
+from ..engine.differentiate import differentiate
+from ..engine.problem import Problem
+from ..gradient import Backsolve, Direct
+from ..uncompiled import uncompiled
+from .callbacks import observers
+from .manners import face, warn_instead
+from .options import own_options, read_options
+from .until_event import until_event
+
+Func = Callable[[Tensor, Any], Any]
+EventFn = Callable[[Tensor, Any], Tensor]
+LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The arguments of one call, checked and packed."""
+
+    func: Func
+    layout: Layout
+    z0: Tensor
+    t: Tensor
+    times: list[float]
+
+    def _tolerance(self, rtol: Any, atol: Any, prefix: str) -> Tolerance:
+        """Either may be 0, not both."""
+        found = []
+        for value, name in ((rtol, f"{prefix}rtol"), (atol, f"{prefix}atol")):
+            if isinstance(value, Tensor) and value.dim() and not self.layout.single:
+                value = list(value.unbind())  # one number a member
+            found.append(check_tolerance(value, name, self.z0, self.layout, zero=True))
+        both = found[0] + found[1]
+        fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
+        if not fits:
+            raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
+        return Tolerance(*found)
+
+    def settings(
+        self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
+    ) -> Settings:
+        """The solver's settings for one direction."""
+        tableau = _tableau(method, f"{prefix}method")
+        tolerance = self._tolerance(rtol, atol, prefix)
+        norm = options.get("norm")
+        packed = norm_of(norm if callable(norm) else "rms", self.layout)
+        y0 = self.layout.unpack(self.z0)
+
+        def make_grid(constructor: Callable[..., Any], times: Sequence[float]) -> Any:
+            t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
+            return constructor(self.func, y0, t)
+
+        n = len(self.times) - 1
+        return read_options(options, tableau, tolerance, packed, n, make_grid, f"{prefix}options")
+
+
+def _tableau(method: str | None, argument: str) -> Tableau:
+    if method in LATER:
+        raise ArgumentError(
+            f"{argument}={method!r} is not offered here (explicit Runge–Kutta methods only): "
+            f"{nearest(method, METHODS)}"
+        )
+    if method in (None, "dopri5"):
+        return DOPRI5_SHAMPINE
+    return get_method(method, argument)
+
+
+def _promoted(y0: Any) -> Any:
+    """A tuple of float32 and float64 is float64 throughout, as torch.cat has it."""
+    kinds = {x.dtype for x in y0 if isinstance(x, Tensor)} if isinstance(y0, tuple) else set()
+    if kinds != {torch.float32, torch.float64}:
+        return y0
+    return tuple(x.double() if isinstance(x, Tensor) else x for x in y0)
+
+
+def _check_call(func: Func, y0: Any, t: Any) -> Call:
+    if not callable(func):
+        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    y0 = _promoted(y0)
+    layout = layout_of(y0)
+    z0 = layout.pack(y0)
+    check_state(z0)
+    if isinstance(t, Tensor) and t.device != z0.device:
+        warnings.warn(f"t is on {t.device} and y0 on {z0.device}; t is moved.", AdamodeWarning, stacklevel=4)
+        t = t.to(z0.device)
+    if isinstance(t, Tensor) and t.dim() == 1 and t.numel() == 1 and t.dtype.is_floating_point:
+        check_readable(t, "t")
+        return Call(func, layout, z0, t, t.detach().double().tolist())  # the start alone
+    return Call(func, layout, z0, t, check_times(t))
+
+
+@overload
+def odeint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
+) -> State: ...
+
+
+@overload
+def odeint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn,
+) -> tuple[Tensor, State]: ...
+
+
+@uncompiled
+def odeint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn | None = None,
+) -> Any:
+    """Solves dy/dt = func(t, y), y(t[0]) = y0; differentiable through the steps.
+
+    func: callable (t 0-d, y) → dy/dt.  y0: tensor, or tuple of tensors.  t: [T], strictly monotone.
+    method: None is "dopri5".  options: as torchdiffeq's; see the migration table in the docs.
+    event_fn(t, y): the solve ends where it (any of its entries) changes sign; t is then (start, any time
+    in the direction to go), and (event time, [y0, y there]) is returned.
+    Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0 and
+    whatever func uses, first and second ones with respect to t; step sizes count as constants.
+
+    Raises ValueError and TypeError subclasses for bad input, RuntimeError ones where the solve cannot
+    go on (all AdamodeError, and AssertionError where torchdiffeq asserts).
+    """
+    with face():
+        call = _check_call(func, y0, t)
+        settings = call.settings(method, rtol, atol, own_options(options))
+        if len(call.times) == 1:
+            return call.layout.unpack(call.z0[None].clone())
+        watch = observers(func, "", call.layout.unpack, settings.tableau.adaptive, settings.tableau.name)
+        problem = _problem(call, settings, None, observers=watch)
+        if event_fn is not None:
+            return until_event(problem, call.layout, event_fn, Direct(), _step_size(options))
+        return call.layout.unpack(differentiate(problem, Direct()).values)
+
+
+@overload
+def odeint_adjoint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
+    adjoint_rtol: Tolerances | None = None,
+    adjoint_atol: Tolerances | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> State: ...
+
+
+@overload
+def odeint_adjoint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn,
+    adjoint_rtol: Tolerances | None = None,
+    adjoint_atol: Tolerances | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> tuple[Tensor, State]: ...
+
+
+@uncompiled
+def odeint_adjoint(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t: Tensor,
+    *,
+    rtol: Tolerances = 1e-7,
+    atol: Tolerances = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: EventFn | None = None,
+    adjoint_rtol: Tolerances | None = None,
+    adjoint_atol: Tolerances | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+) -> Any:
+    """`odeint` with the gradient by the continuous adjoint (backsolve): memory O(1) in the steps.
+
+    func: an nn.Module, or any callable with adjoint_params.  adjoint_…: of the reverse solve; the
+    forward ones where None (options without their norm).  adjoint_options["norm"]: "seminorm" (what
+    is done by default here) or a callable of (t, y…, adj_y…, adj_params…).
+    A second derivative raises SecondDerivativeError. Returns and raises as `odeint` does.
+    """
+    with face():
+        if adjoint_params is None and not isinstance(func, nn.Module):
+            raise ArgumentError(
+                f"func is a {type(func).__name__}, not an nn.Module, so its parameters are unknown: name "
+                "them, adjoint_params=(…,) (or () for none)."
+            )
+        if adjoint_method not in (None, method) and options is not None and adjoint_options is None:
+            raise ArgumentError(
+                f"adjoint_method={adjoint_method!r} differs from method={method!r}, so adjoint_options "
+                "cannot be taken from options: give adjoint_options as well."
+            )
+        own = own_options(options)
+        if adjoint_options is None:
+            adjoint_options = {name: value for name, value in own.items() if name != "norm"}
+        named = parameters_of(func) if adjoint_params is None else adjoint_params
+        params = tuple(check_params(named, "adjoint_params"))
+        call = _check_call(func, y0, t)
+        settings = call.settings(method, rtol, atol, own)
+        reverse, theta_norm = _reverse(
+            call,
+            settings,
+            method if adjoint_method is None else adjoint_method,
+            rtol if adjoint_rtol is None else adjoint_rtol,
+            atol if adjoint_atol is None else adjoint_atol,
+            own_options(adjoint_options, "adjoint_options"),
+            params,
+        )
+        if len(call.times) == 1:
+            return call.layout.unpack(call.z0[None].clone())
+        adaptive, name = settings.tableau.adaptive, settings.tableau.name
+        problem = _problem(
+            call,
+            settings,
+            params,
+            observers=observers(func, "", call.layout.unpack, adaptive, name),
+            reverse_settings=reverse,
+            reverse_observers=observers(func, "_adjoint", _adjoint_state, reverse.tableau.adaptive, name),
+            theta_norm=theta_norm,
+            complain=warn_instead,
+            guard=face,
+        )
+        if event_fn is not None:
+            return until_event(problem, call.layout, event_fn, Backsolve(), _step_size(options))
+        return call.layout.unpack(differentiate(problem, Backsolve()).values)
+
+
+@uncompiled
+def odeint_event(
+    func: Callable[[Tensor, State], Any],
+    y0: State,
+    t0: Tensor,
+    *,
+    event_fn: EventFn,
+    reverse_time: bool = False,
+    odeint_interface: Callable[..., Any] = odeint,
+    **kwargs: Any,
+) -> tuple[Tensor, State]:
+    """Solves from t0 until event_fn(t, y) changes sign: (event time, [y0, y there]).
+
+    Both are differentiable with respect to y0, t0, func's parameters and event_fn's own.
+    reverse_time: time decreases.  odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+    """
+    with face():
+        if not isinstance(t0, Tensor) or t0.numel() != 1 or not t0.dtype.is_floating_point:
+            raise ArgumentTypeError(f"t0={t0!r} must be a floating-point tensor with one time.")
+    start = t0.reshape(-1)
+    t = torch.cat((start, start.detach() + (-1.0 if reverse_time else 1.0)))
+    found: tuple[Tensor, State] = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+    return found
+
+
+def parameters_of(module: Any) -> list[Tensor]:
+    """A module's parameters; in a DataParallel replica they are plain tensors under their names."""
+    found: list[Tensor] = list(module.parameters())
+    for inner in module.modules():
+        found += getattr(inner, "_former_parameters", {}).values()
+    return found
+
+
+def _step_size(options: Mapping[str, Any] | None) -> float | None:
+    size = (options or {}).get("step_size")
+    return None if size is None else float(size)
+
+
+def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Problem:
+    stats = Stats()
+    start = clock(call.times[0], call.z0)
+    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, stats, cast=True)
+    return Problem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
+
+
+def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The reverse solve's state for a callback: (0, y, adj_y), packed; the places they have there."""
+    return za.new_zeros(()), za[0], za[1]
+
+
+def _reverse(
+    call: Call,
+    forward: Settings,
+    method: str | None,
+    rtol: Any,
+    atol: Any,
+    options: dict[str, Any],
+    params: tuple[Tensor, ...],
+) -> tuple[Settings, ThetaNorm | None]:
+    """Settings of the reverse solve, and a norm that wants the parameters' adjoints too."""
+    norm = options.pop("norm", "seminorm")
+    if not callable(norm) and norm != "seminorm":
+        raise ArgumentError(f"adjoint_options['norm']={norm!r} must be 'seminorm' or a callable.")
+    settings = call.settings(method, rtol, atol, options, "adjoint_")
+    settings = dataclasses.replace(settings, norm=forward.norm)
+    if not callable(norm):
+        return settings, None
+    if any(not p.requires_grad for p in params):
+        warnings.warn(
+            "adjoint_params holds a tensor that needs no gradient; it is left out of the reverse solve and "
+            "of adjoint_options['norm'].",
+            AdamodeWarning,
+            stacklevel=5,
+        )
+
+    def in_users_shapes(z: Tensor, a: Tensor, theta: list[Tensor]) -> Tensor:
+        time = z.new_zeros(())
+        found = norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta))
+        return norm_value(found, (), z)
+
+    return settings, in_users_shapes

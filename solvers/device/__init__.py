@@ -1,0 +1,1 @@
+"""Attempts that are queued on the device, or compiled into programs."""

@@ -1,0 +1,350 @@
+"""The march whose attempts decide for themselves (`resident`): the host looks once for several of them.
+
+Three ways to make them, one result. Eager: n attempts are queued one after another. Compiled, n = 1: an
+attempt is one compiled call. Compiled, n > 1: the loop itself is in the compiled graph. On the CPU it is a
+`while_loop` and ends when the stop is reached, so nothing is attempted in vain; elsewhere each turn of that
+would be a read of the host, so the n attempts are written out one after another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..march.host import OnAccept, OnAttempt, Outcome, Stats, Stop
+from ..march.stepper import RungeKuttaStepper, Step, stage_times
+from ..methods.tableau import Tableau
+from ..status import Status
+from ..step.attempt import Bounds, Clock, March, Rules, attempt
+from ..step.field import CountedField
+from ..step.memory_order import regular
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, rk_step
+from .loops import begin_program, loop_program, loops_in_graph, row_program, single_program
+from .programs import Programs, signature
+from .saved import KeptStages, Recipe, as_strided_like, recipe_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Queue:
+    """How a solve queues its attempts.
+
+    sync_every: attempts between two looks of the host.  owner: a dynamics to compile (None: eager), and
+    calls: how a program evaluates it, evaluate(owner, t, z) → (dz, saved).
+    keep: what the field saves at each stage is wanted (compiled, n > 1: it never is).
+    keep_first: so is what it saves at the very first.
+    with_stages: the k_i are wanted (outputs inside steps, dense output, a trace).
+    recorded: a gradient is wanted.
+    """
+
+    sync_every: int = 1
+    owner: Any = None
+    calls: Any = None
+    keep: bool = False
+    keep_first: bool = False
+    with_stages: bool = False
+    recorded: bool = False
+
+
+class QueuedStep(Step):
+    """A `Step` made of what the device recorded; its stages' times are made when asked for.
+
+    k0: the first stage, f(t0, y0).  has_saved: what the field saved was handed out.
+    """
+
+    k0: Tensor
+    has_saved: bool
+
+    @property
+    def times(self) -> list[Tensor]:
+        """Of the stages, 0-d."""
+        return stage_times(self.t0, self.t1, self.tableau, self.y0)
+
+    @times.setter
+    def times(self, value: list[Tensor]) -> None:
+        """Nothing: they follow from t0 and t1."""
+
+
+@dataclasses.dataclass
+class Record:
+    """What one attempt left: before (y, k) and after (y1, k1), the k_i and what was saved, if wanted."""
+
+    y0: Tensor
+    k0: Tensor
+    y1: Tensor
+    k1: Tensor
+    stages: Tensor | None = None
+    saved: Any = None
+
+
+class QueuedMarch:
+    """The attempts of one solve.
+
+    stepper: holds the state, its first stage, the tolerance and the field.
+    """
+
+    def __init__(self, stepper: RungeKuttaStepper, rules: Rules, queue: Queue, stats: Stats):
+        assert stepper.tolerance is not None
+        self.stepper, self.rules, self.queue, self.stats = stepper, rules, queue, stats
+        self.y = regular(stepper.y)
+        self.first: Evaluation | None = None
+        self.chained = False
+        self.before: Any = None
+        self.rtol, self.atol = stepper.tolerance.tensors(self.y)
+        self.owner = queue.owner
+        self.programs = None if self.owner is None else Programs.of(self.owner)
+        self.recipe: Recipe | None = None
+
+    def _begin(self, t0: float, end: float, dt0: float | None) -> Tensor:
+        """The first evaluation and the first step; the clock to begin with.
+
+        The first time it is not compiled: what func returns is checked, and told apart (`recipe_of`).
+        """
+        stepper, found = self.stepper, None
+        # In the first solve with a gradient func's parameters are looked for, uncompiled.
+        key = ("begin", self.rules, self.queue.recorded, signature(self.y, self.rtol, self.atol))
+        programs = self.programs
+        compiled = dt0 is None and not self.queue.keep_first
+        if programs is not None and compiled:
+            arguments = (self.owner, self._on_device([t0, end]), self.y, self.rtol, self.atol)
+            make = functools.partial(begin_program, self.rules, self.queue.calls)
+            if programs.has(key) and key in programs.notes:
+                self.recipe = programs.notes[key]
+                with torch.no_grad():
+                    found = programs.run(key, make, *arguments)
+        if found is not None:
+            self.k, clock = found
+            self.stats.nfe += 2
+        else:
+            stepper.restart(t0)
+            assert stepper.first is not None
+            self.first = stepper.first
+            dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
+            self.k = as_strided_like(self.first[0], self.y)
+            dt0 = min(dt0, self.rules.controller.dt_max)
+            clock = self._on_device([t0, dt0, 1.0, 1.0] + [0.0] * (len(Clock) - 4))
+            if programs is not None:
+                assert stepper.first_time is not None
+                self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)
+                if compiled and not programs.has(key):
+                    with torch.no_grad():
+                        programs.run(key, make, *arguments)  # for the next time
+        if self.queue.keep_first and self.recipe is None:
+            self.owner = None  # what is wanted cannot leave a program
+        if not (self.queue.keep and self.queue.sync_every == 1):
+            self.recipe = None
+        return clock
+
+    def march(
+        self,
+        dt0: float | None,
+        t0: float,
+        stops: Sequence[Stop],
+        max_steps: int,
+        on_accept: OnAccept,
+        on_attempt: OnAttempt | None,
+    ) -> Outcome:
+        """Steps from t0 over all stops to the last: as `loop.march`. dt0: None for Hairer's."""
+        end = stops[-1].t
+        direction = math.copysign(1.0, end - t0)
+        span = abs(end - t0) if math.isfinite(end) else 0.0
+        clock = self._begin(t0, end, dt0)
+        t, dt = t0, math.nan
+        for stop in stops:
+            bounds = Bounds(self._on_device([stop.t, direction, span]), self.rtol, self.atol)
+            if stop is not stops[0]:
+                clock = torch.cat((clock[: Clock.STATE], clock.new_zeros(len(Clock) - Clock.STATE)))
+            state = March.UNDER_WAY
+            while state == March.UNDER_WAY:
+                room = min(self.queue.sync_every, max_steps - int(self.stats.n_steps))
+                if room <= 0:
+                    return Outcome(Status.MAX_STEPS, t, dt)
+                clock, rows, records = self._attempts(bounds, clock, room)
+                if math.isnan(dt):
+                    self.stats.dt_first = rows[0][Clock.ASKED]
+                for row, record in zip(rows, records, strict=True):
+                    t, dt, state = row[Clock.T], row[Clock.DT], March(int(row[Clock.STATE]))
+                    assert row[Clock.TRIED] or state != March.UNDER_WAY, row
+                    if row[Clock.TRIED] and self._tell(row, record, on_accept, on_attempt):
+                        return Outcome(Status.EVENT, t, dt)
+                    if state != March.UNDER_WAY:
+                        break
+            if state != March.STOP:
+                failed = Status.NON_FINITE if row[Clock.BAD] else Status.STEP_UNDERFLOW
+                return Outcome(failed, t, dt if state == March.TOO_SHORT else abs(row[Clock.T1] - t))
+        return Outcome(Status.SUCCESS, t, dt)
+
+    def _on_device(self, numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu").to(self.y.device, non_blocking=True)
+
+    def _tell(
+        self, row: list[float], record: Record, on_accept: OnAccept, on_attempt: OnAttempt | None
+    ) -> bool | None:
+        """Counts an attempt and hands it to those who listen."""
+        accepted = bool(row[Clock.ACCEPTED])
+        if accepted:
+            self.stats.n_accepted += 1
+        else:
+            self.stats.n_rejected += 1
+        step = self._step(row, record)
+        if on_attempt is not None:
+            on_attempt(step, accepted, row[Clock.DT])
+        if not accepted:
+            return None
+        if record.saved is not None:
+            self.before = record.saved.end()
+        over = on_accept(step)
+        self.stepper.y, self.stepper.first = record.y1, (record.k1, None)
+        self.chained = True
+        return over
+
+    def _step(self, row: list[float], record: Record) -> QueuedStep:
+        tableau = self.rules.tableau
+        field = self.stepper.field
+        bare = field.field if isinstance(field, CountedField) else field
+        stages: Any = _LateStages(bare, tableau, record, row[Clock.T0], row[Clock.T1])
+        if record.stages is not None:
+            numeric = self.stepper.numeric
+            stages = StageBuffer(numeric, record.y0, row[Clock.T1] - row[Clock.T0], record.stages)
+            stages.count = tableau.n_stages
+        saved = record.saved
+        if saved is None:
+            saved = _Saved([None] * tableau.n_stages)
+        own = None if self.first is None else self.first[1]
+        saved.begin(self.before if self.chained else own)
+        result = StepResult(record.y1, stages, saved)
+        step = QueuedStep(
+            row[Clock.T0],
+            row[Clock.T1],
+            record.y0,
+            result,
+            tableau,
+            self.stepper.field,
+            self.chained,
+            [],
+            row[Clock.RATIO],
+            bool(row[Clock.FINITE]),
+            plain=True,
+        )
+        step.k0, step.has_saved = record.k0, record.saved is not None
+        return step
+
+    # Three ways
+
+    def _attempts(self, bounds: Bounds, clock: Tensor, room: int) -> tuple[Tensor, list[Any], list[Record]]:
+        """Up to `room` attempts; one host read. The clock after them, and each one's row and record."""
+        if self.owner is not None:
+            if self.queue.sync_every > 1:
+                found = self._looped(bounds, clock, room)
+            else:
+                found = self._single(bounds, clock)
+            if found is not None:
+                return found
+            self.owner, self.recipe = None, None  # it could not be compiled
+        return self._queued(bounds, clock, room)
+
+    def _queued(self, bounds: Bounds, clock: Tensor, room: int) -> tuple[Tensor, list[Any], list[Record]]:
+        clocks, records = [], []
+        with torch.no_grad():
+            for _ in range(room):
+                made = attempt(self.rules, self.stepper.field, bounds, clock, self.y, self.k, buffered=True)
+                saved = _Saved([None, *made.saved]) if self.queue.keep else None
+                records.append(Record(self.y, self.k, made.y1, made.k, made.stages, saved))
+                clocks.append(made.clock)
+                clock, self.y, self.k = made.clock, made.y, made.k
+            rows = torch.stack(clocks).tolist()  # host read
+        return clock, rows, records
+
+    def _single(self, bounds: Bounds, clock: Tensor) -> Any:
+        """One attempt as one compiled call."""
+        assert self.programs is not None
+        recipe = self.recipe
+        key = (
+            "attempt",
+            self.rules,
+            None if recipe is None else recipe.key,
+            signature(self.y, self.rtol, self.atol),
+        )
+        make = functools.partial(single_program, self.rules, self.queue.calls, recipe)
+        with torch.no_grad():
+            tensors = (clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
+            found = self.programs.run(key, make, self.owner, *tensors)
+            if found is None:
+                return None
+            clock, y, k, y1, stages, states, times, lean = found
+            row = clock.tolist()  # host read
+        self._count()
+        saved = None if recipe is None else KeptStages(recipe, times, states, lean)
+        record = Record(self.y, self.k, y1, k, stages, saved)
+        self.y, self.k = y, k
+        return clock, [row], [record]
+
+    def _looped(self, bounds: Bounds, clock: Tensor, room: int) -> Any:
+        """Up to `room` attempts in one compiled call, the loop in the graph."""
+        assert self.programs is not None
+        key = ("loop", self.rules, signature(self.y, self.rtol, self.atol), self.queue.sync_every)
+        make = functools.partial(loop_program, self.rules, self.queue.calls)
+        if not loops_in_graph(self.y):
+            if room < self.queue.sync_every:
+                return None  # the last few before max_steps
+            make = functools.partial(row_program, self.rules, self.queue.calls, room)
+        with torch.no_grad():
+            most = self._on_device([float(room)])
+            tensors = (most, clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
+            found = self.programs.run(key, make, self.owner, *tensors)
+            if found is None:
+                return None
+            clocks, ys, ks, *stages = found
+            rows = clocks.tolist()  # host read
+        records, y, k = [], self.y, self.k
+        for i in range(len(rows)):
+            self._count()
+            records.append(Record(y, k, ys[i], ks[i], stages[0][i] if stages else None))
+            y, k = ys[i], ks[i]
+        self.y, self.k = y, k
+        return clocks[-1], rows, records
+
+    def _count(self) -> None:
+        """nfe of an attempt, where calls were made inside a compiled program."""
+        self.stats.nfe += self.rules.tableau.n_stages - 1
+
+
+class _Saved(list[Any]):
+    """A step's saved list; its first entry comes from the step before, as that of `KeptStages`."""
+
+    def begin(self, first: Any) -> None:
+        """Takes the first stage's."""
+        self[0] = first
+
+    def end(self) -> Any:
+        """The last stage's."""
+        return self[-1]
+
+
+class _LateStages:
+    """Stages that were not handed out: evaluated anew where one is asked for (an error's explanation);
+    the last, f(t1, y1), is there."""
+
+    def __init__(self, field: Field, tableau: Tableau, record: Record, t0: float, t1: float):
+        self.field, self.tableau, self.record, self.ends = field, tableau, record, (t0, t1)
+        self.buffer: StageBuffer | None = None
+
+    def get(self, i: int) -> Tensor:
+        """k_i."""
+        return self.record.k1 if i == self.tableau.n_stages - 1 else self._all().get(i)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._all(), name)
+
+    def _all(self) -> StageBuffer:
+        if self.buffer is None:
+            (t0, t1), y, first = self.ends, self.record.y0, (self.record.k0, None)
+            times = stage_times(t0, t1, self.tableau, y)
+            self.buffer = StageBuffer(self.tableau.numeric(y.dtype, y.device), y, t1 - t0)
+            rk_step(self.field, y, first, times, self.tableau, self.buffer)
+        return self.buffer

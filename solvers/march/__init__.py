@@ -1,0 +1,1 @@
+"""From attempt to attempt: over one clock on the host, or over any clocks in tensors."""

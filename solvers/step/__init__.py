@@ -1,0 +1,1 @@
+"""One step and the size of the next: pure functions of tensors."""

@@ -1,0 +1,158 @@
+"""Step size control: pure arithmetic on error ratios.
+
+The next step is dt · clamp(safety · e_n^(−β1) · e_{n−1}^(−β2) · e_{n−2}^(−β3)) with, for an error of
+order k,
+
+    β1 = (p + i + d)/k,   β2 = −(p + 2d)/k,   β3 = d/k
+
+for the coefficients p (proportional), i (integral), d (derivative). p = d = 0, i = 1 is the
+classical controller.
+
+Sources: Hairer, Nørsett, Wanner I, II.4, Eq. (4.13); Hairer, Wanner II, IV.2 (PI: stabilised by
+the error before); G. Söderlind, Digital filters in adaptive time-stepping, ACM TOMS 29 (2003) 1–26.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from ..errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class PID:
+    """A PID controller of the step size; `I`, `PI` and the presets below are instances.
+
+    pcoeff, icoeff, dcoeff: the three coefficients, in units in which (0, 1, 0) is the classical
+    controller.  safety: in (0, 1].  factor_min, factor_max: limits of dt_new/dt in one step.
+    dt_min, dt_max: limits of |dt| (dt_min: a step that would be shorter is an error, or is
+    accepted as it is with force_dt_min, as torchdiffeq does).
+    accept_factor_min: the least factor after an accepted step (torchdiffeq never shrinks there: 1).
+    regrow: a step may be longer than the one just accepted though the attempt before was rejected
+    (torchdiffeq; it costs further rejections).
+
+    Raises ArgumentError for a value out of range.
+    """
+
+    pcoeff: float = 0.2
+    icoeff: float = 0.65
+    dcoeff: float = 0.0
+    safety: float = 0.9
+    factor_min: float = 0.2
+    factor_max: float = 10.0
+    dt_min: float = 0.0
+    dt_max: float = math.inf
+    force_dt_min: bool = False
+    accept_factor_min: float = 0.2
+    regrow: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "pcoeff": (math.isfinite(self.pcoeff), "finite"),
+            "icoeff": (0 < self.icoeff < math.inf, "positive"),
+            "dcoeff": (math.isfinite(self.dcoeff), "finite"),
+            "safety": (0 < self.safety <= 1, "in (0, 1]"),
+            "factor_min": (0 < self.factor_min < 1, "in (0, 1)"),
+            "factor_max": (1 <= self.factor_max <= math.inf, "at least 1"),
+            "dt_min": (0 <= self.dt_min < math.inf, "≥ 0"),
+            "dt_max": (self.dt_min <= self.dt_max and self.dt_max > 0, "above 0 and ≥ dt_min"),
+            "accept_factor_min": (0 < self.accept_factor_min <= 1, "in (0, 1]"),
+        }
+        for name, (fine, rule) in rules.items():
+            if not fine:
+                raise ArgumentError(f"controller: {name}={getattr(self, name)!r} must be {rule}.")
+
+    def factor_accepted(self, e0: float, e1: float, e2: float, order: int, after_rejection: bool) -> float:
+        """dt_new/dt after an accepted step with error ratio e0, the two accepted before e1 and e2."""
+        top = 1.0 if after_rejection and not self.regrow else self.factor_max
+        if e0 == 0.0:
+            return top
+        p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
+        # A ratio near 0 (a step cut short) says nothing about the next error.
+        e1, e2 = max(e1, 1e-4), max(e2, 1e-4)
+        factor: float = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        return min(max(factor, self.accept_factor_min), top)
+
+    def factor_rejected(self, e0: float, order: int) -> float:
+        """dt_new/dt after a rejected step: classical, or factor_min where e0 is no number."""
+        if not math.isfinite(e0):
+            return self.factor_min
+        factor: float = self.safety * e0 ** (-1.0 / order)
+        return min(max(factor, self.factor_min), self.safety)
+
+    def factors_accepted(
+        self, e0: Tensor, e1: Tensor, e2: Tensor, order: int, after_rejection: Tensor
+    ) -> Tensor:
+        """`factor_accepted` for each sample."""
+        p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
+        e1, e2 = e1.clamp(min=1e-4), e2.clamp(min=1e-4)
+        factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        top = torch.where(after_rejection & (not self.regrow), 1.0, self.factor_max)
+        return torch.minimum(factor.clamp(min=self.accept_factor_min), top)
+
+    def factors_rejected(self, e0: Tensor, order: int) -> Tensor:
+        """`factor_rejected` for each sample."""
+        factor = (self.safety * e0 ** (-1.0 / order)).clamp(self.factor_min, self.safety)
+        return torch.where(torch.isfinite(e0), factor, self.factor_min)
+
+
+class Choices(TypedDict, total=False):
+    """The fields of `PID`, each of which a preset lets one choose."""
+
+    pcoeff: float
+    icoeff: float
+    dcoeff: float
+    safety: float
+    factor_min: float
+    factor_max: float
+    dt_min: float
+    dt_max: float
+    force_dt_min: bool
+    accept_factor_min: float
+    regrow: bool
+
+
+def I(**options: Unpack[Choices]) -> PID:  # noqa: E743
+    """The classical (integral) controller. Source: HNW I, II.4, Eq. (4.13)."""
+    return dataclasses.replace(PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0), **options)
+
+
+def PI(**options: Unpack[Choices]) -> PID:
+    """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65). Source: HNW II, IV.2."""
+    return dataclasses.replace(PID(pcoeff=0.2, icoeff=0.65, dcoeff=0.0), **options)
+
+
+def _filter(beta1: float, beta2: float, beta3: float = 0.0) -> PID:
+    """A controller from its exponents k·β in Söderlind's order; its set point is the classical one's.
+
+    At rest e = safety^(k/i): a small i with the same safety would keep errors far below the tolerance.
+    """
+    d = beta3
+    p = -beta2 - 2 * d
+    i = beta1 - p - d
+    return PID(pcoeff=p, icoeff=i, dcoeff=d, safety=0.9**i)
+
+
+# By name, for a study; docs/accuracy.md has what each costs. H211b and the other filters that also
+# remember the last step's ratio are not of this form.
+PRESETS = {
+    "I": I(),
+    "PI": PI(),
+    # K. Gustafsson, Control theoretic techniques for stepsize selection in explicit Runge–Kutta
+    # methods, ACM TOMS 17 (1991) 533–554: k_I = 0.3/k, k_P = 0.4/k.
+    "PI.3.4": _filter(0.7, -0.4),
+    # G. Söderlind, Automatic control and adaptive time-stepping, Numer. Algorithms 31 (2002) 281–310.
+    "PI.4.2": _filter(0.6, -0.2),
+    # G. Söderlind, ACM TOMS 29 (2003) 1–26: second order digital filters.
+    "H211PI": _filter(1 / 6, 1 / 6),
+    "H312PID": _filter(1 / 18, 1 / 9, 1 / 18),
+    # C. A. Kennedy, M. H. Carpenter, Additive Runge–Kutta schemes for convection–diffusion–reaction
+    # equations, Appl. Numer. Math. 44 (2003) 139–181.
+    "PID": _filter(0.49, -0.34, 0.10),
+}
