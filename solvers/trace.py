@@ -88,7 +88,7 @@ class SampleTrace:
         """One attempt; read only when asked for."""
         length = step.t1 - step.t0
         ks = [step.result.stages.get(i) for i in range(step.n_stages)]
-        norms = [step.axes.rms(x.double()) for x in (step.y0, *ks)]
+        norms = [step.clocks.rms(x.double()) for x in (step.y0, *ks)]
         steps = [step.tried, step.index, step.t0, length, step.error_ratio, step.accepted, rows.dt, rows.nfe]
         columns = [*steps, sample_stiffness(step, self.tableau), *norms]
         self._attempts.append(torch.stack([c.double() for c in columns], 1))

@@ -20,7 +20,7 @@ from ...solvers.march.sample_solve import sample_solve
 from ...solvers.march.samples import SampleRecorder, SampleSettings, SampleStep
 from ...solvers.march.stacked_dense import StackedDense
 from ...solvers.status import Status
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ..dynamics.protocol import Dynamics
 from ..dynamics.theta_sum import ThetaSum
 from .guard import WAY_OUT
@@ -29,12 +29,12 @@ from .guard import WAY_OUT
 class SampleCarrier(abc.ABC):
     """What is solved backwards, [2, *z]: a, and beside it the state or what stands for it.
 
-    settings: their norm is that of one half.  axes: of the state z; of the pair afterwards.
+    settings: their norm is that of one half.  clocks: of the state z; of the pair afterwards.
     """
 
-    def __init__(self, dynamics: Dynamics, settings: SampleSettings, axes: Axes, stats: Stats):
+    def __init__(self, dynamics: Dynamics, settings: SampleSettings, clocks: Each, stats: Stats):
         self.dynamics, self.settings, self.stats = dynamics, settings, stats
-        self.axes = Axes(axes.batch + 1, axes.ndim + 1)
+        self.clocks = Each(clocks.batch + 1, clocks.ndim + 1)
 
     @abc.abstractmethod
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ class SampleCarrier(abc.ABC):
 class SampleStateAndAdjoint(SampleCarrier):
     """[z, a]: backsolve."""
 
-    def __init__(self, dynamics: Dynamics, settings: SampleSettings, axes: Axes, stats: Stats):
-        super().__init__(dynamics, settings, axes, stats)
+    def __init__(self, dynamics: Dynamics, settings: SampleSettings, clocks: Each, stats: Stats):
+        super().__init__(dynamics, settings, clocks, stats)
         self.distances: list[Tensor] = []
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
@@ -100,9 +100,9 @@ class SampleAdjointAtState(SampleCarrier):
     """[q, a], with z(t) from the dense output of the forward solve; what q is for: `interpolating`."""
 
     def __init__(
-        self, dynamics: Dynamics, dense: StackedDense, settings: SampleSettings, axes: Axes, stats: Stats
+        self, dynamics: Dynamics, dense: StackedDense, settings: SampleSettings, clocks: Each, stats: Stats
     ):
-        super().__init__(dynamics, settings, axes, stats)
+        super().__init__(dynamics, settings, clocks, stats)
         self.dense = dense
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
@@ -140,28 +140,28 @@ class Observations:
     g: Tensor
 
 
-def observations(times: Tensor, values: Tensor, g: Tensor, axes: Axes) -> Observations:
+def observations(times: Tensor, values: Tensor, g: Tensor, clocks: Each) -> Observations:
     """Sorts each sample's outputs and events by its own time.
 
     times: [n, B], NaN where not reached; the first row is the start.
     """
-    missing = times.isnan() | axes.rows_per_sample(values.isnan()).any(2)
+    missing = times.isnan() | clocks.rows_per_sample(values.isnan()).any(2)
     missing = missing & (times != times[0])  # an output at the start is the start, whatever that holds
     key = torch.where(missing, torch.inf, (times - times[0]).abs())
     order = key.argsort(dim=0, stable=True)
     reached = (~missing).sum(0)
     rank = torch.arange(len(times), dtype=torch.int64, device=times.device)[:, None].expand_as(order)
     pick = order.gather(0, torch.minimum(rank, reached - 1))
-    by_sample, cotangents = values.movedim(axes.batch + 1, 1), g.movedim(axes.batch + 1, 1)
+    by_sample, cotangents = values.movedim(clocks.batch + 1, 1), g.movedim(clocks.batch + 1, 1)
     samples = torch.arange(times.shape[1], dtype=torch.int64, device=times.device)
     own = cotangents[pick, samples]
     # A sample that never began holds NaN: it stands still where a healthy one starts.
-    begins = axes.all_samples(torch.isfinite(values[0]))
+    begins = clocks.all(torch.isfinite(values[0]))
     twin = torch.where(begins, samples, begins.to(torch.int8).argmax())
     pick = torch.where(begins, pick, 0)
-    z = by_sample[pick, twin].movedim(1, axes.batch + 1)
+    z = by_sample[pick, twin].movedim(1, clocks.batch + 1)
     own = torch.where((rank < reached).view(*rank.shape, *[1] * (own.dim() - 2)), own, 0.0)
-    return Observations(times[pick, twin].t(), z, own.movedim(1, axes.batch + 1))
+    return Observations(times[pick, twin].t(), z, own.movedim(1, clocks.batch + 1))
 
 
 class SampleReverseSolve:
@@ -176,13 +176,13 @@ class SampleReverseSolve:
         carrier: SampleCarrier,
         settings: SampleSettings,
         seen: Observations,
-        axes: Axes,
+        clocks: Each,
         stats: Stats,
         *,
         want_theta: bool = True,
         first_dt: Tensor | None = None,
     ):
-        self.carrier, self.seen, self.axes, self.stats = carrier, seen, axes, stats
+        self.carrier, self.seen, self.clocks, self.stats = carrier, seen, clocks, stats
         self.settings = dataclasses.replace(
             settings, norm=carrier.norm, dt0=first_dt, compact=False, fresh_first=True
         )
@@ -209,7 +209,7 @@ class SampleReverseSolve:
             self.carrier.field,
             start,
             times,
-            self.carrier.axes,
+            self.carrier.clocks,
             self.settings,
             own,
             recorder=self.quadrature,
@@ -225,7 +225,7 @@ class SampleReverseSolve:
         self.settings = dataclasses.replace(self.settings, dt0=torch.where(moved, run.rows.dt, dt))
         state = run.values[-1]
         self.carrier.landed(state, self.seen.values[i - 1], moved)
-        return torch.where(self.axes.spread(moved), self.carrier.adjoint(state), a)
+        return torch.where(self.clocks.spread(moved), self.carrier.adjoint(state), a)
 
     def _check(self, status: Tensor, t: Tensor, own: Stats[Tensor, Tensor]) -> None:
         """A sample that fails on the way back has no gradient: an error, not a NaN (one host read)."""

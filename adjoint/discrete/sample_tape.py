@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.march.samples import SampleRecorder, SampleStep, Written
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ..dynamics.repeatable import LastEvaluation
 from .checkpointing import Take, Thinning, walk_back
 
@@ -83,7 +83,7 @@ class SampleTape(SampleRecorder):
 
     def step(self, step: SampleStep) -> None:
         """One attempt."""
-        mask = step.axes.spread(step.accepted)
+        mask = step.clocks.spread(step.accepted)
         dt = torch.where(mask, step.dt, 0.0)
         saved = list(step.result.saved) if self.stages else None
         y0 = first = None
@@ -142,7 +142,7 @@ class SampleCheckpointTape(SampleRecorder):
     def step(self, step: SampleStep) -> None:
         """One attempt."""
         self.last.see(step)
-        dt = torch.where(step.axes.spread(step.accepted), step.dt, 0.0)
+        dt = torch.where(step.clocks.spread(step.accepted), step.dt, 0.0)
         calm = step.times[0]
         times = [torch.where(step.accepted.view(calm.shape), t, calm) for t in step.times]
         attempt = KeptAttempt(step.index, step.accepted, dt, None, None, None, times, step.outputs)
@@ -184,8 +184,8 @@ class SampleCheckpointTape(SampleRecorder):
 class SampleAnchors(SampleRecorder):
     """A few states along the way (`record.Anchors` for each sample); `most` may be 0."""
 
-    def __init__(self, batch: int, axes: Axes, most: int):
-        self.batch, self.axes, self.most = batch, axes, most
+    def __init__(self, batch: int, clocks: Each, most: int):
+        self.batch, self.clocks, self.most = batch, clocks, most
         self.thinning = Thinning(most)
         self.n_attempts = 0
         self.states: dict[int, tuple[Tensor, Tensor]] = {}
@@ -198,11 +198,11 @@ class SampleAnchors(SampleRecorder):
             time = torch.where(step.accepted, step.t1, float("nan"))
             whole = torch.full((self.batch,), float("nan"), dtype=time.dtype, device=time.device)
             shape = list(step.y0.shape)
-            shape[self.axes.batch] = self.batch
+            shape[self.clocks.batch] = self.batch
             state = step.y0.new_full(shape, float("nan"))
             self.states[self.n_attempts] = (
                 whole.index_copy(0, step.index, time),
-                state.index_copy(self.axes.batch, step.index, step.result.y1),
+                state.index_copy(self.clocks.batch, step.index, step.result.y1),
             )
         for k in self.thinning.gone:
             self.states.pop(k, None)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...solvers.march.host import Stats
 from ...solvers.methods.tableau import Tableau
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ...solvers.step.runge_kutta import StageBuffer, dense_stages, rk_step
 from ..dynamics.protocol import Dynamics
 from ..dynamics.theta_sum import ThetaSum
@@ -32,16 +32,22 @@ class SampleDiscreteWalk:
         tableau: Tableau,
         tape: SampleTape | SampleCheckpointTape,
         g: Tensor,
-        axes: Axes,
+        clocks: Each,
         stats: Stats,
         *,
         want_theta: bool = True,
     ):
-        self.dynamics, self.tableau, self.tape, self.axes, self.stats = dynamics, tableau, tape, axes, stats
+        self.dynamics, self.tableau, self.tape, self.clocks, self.stats = (
+            dynamics,
+            tableau,
+            tape,
+            clocks,
+            stats,
+        )
         self.numeric = tableau.numeric(g.dtype, g.device)
         self.theta = ThetaSum(dynamics, wanted=want_theta)
         self.back = StepBack(dynamics, tableau, self.numeric, self.theta, stats)
-        self.by_sample = g.movedim(axes.batch + 1, 1)  # [T, B, …]
+        self.by_sample = g.movedim(clocks.batch + 1, 1)  # [T, B, …]
         self.lam, self.held = torch.zeros_like(g[0]), torch.zeros_like(g[0])
 
     def run(self) -> Tensor:
@@ -57,29 +63,29 @@ class SampleDiscreteWalk:
         return self.lam
 
     def _take(self, whole: Tensor, index: Tensor) -> Tensor:
-        if len(index) == self.axes.batch_size(whole):
+        if len(index) == self.clocks.batch_size(whole):
             return whole
-        return whole.index_select(self.axes.batch, index)
+        return whole.index_select(self.clocks.batch, index)
 
     def _put(self, whole: Tensor, index: Tensor, part: Tensor) -> Tensor:
-        if len(index) == self.axes.batch_size(whole):
+        if len(index) == self.clocks.batch_size(whole):
             return part
-        return whole.index_copy(self.axes.batch, index, part)
+        return whole.index_copy(self.clocks.batch, index, part)
 
     def _first(self, entry: KeptFirst, lam: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-        mask = self.axes.spread(entry.which)
+        mask = self.clocks.spread(entry.which)
         self.back.kept, self.back.deltas = [], []
         bar = self.back.vjp(entry.saved, torch.where(mask, held, 0.0))
         self.theta.add(self.back.kept, self.back.deltas)
         return torch.where(mask, lam + bar, lam), torch.where(mask, 0.0, held)
 
     def _attempt(self, entry: KeptAttempt, lam: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-        mask = self.axes.spread(entry.accepted)
+        mask = self.clocks.spread(entry.accepted)
         interior: Interior = []
         for written in entry.outputs:
-            g = self.by_sample[written.place, entry.index].movedim(1, self.axes.batch + 1)  # [m, *state]
-            valid = self.axes.spread(written.valid)
-            interior.append((torch.where(valid, g, 0.0), [self.axes.spread(w) for w in written.weights]))
+            g = self.by_sample[written.place, entry.index].movedim(1, self.clocks.batch + 1)  # [m, *state]
+            valid = self.clocks.spread(written.valid)
+            interior.append((torch.where(valid, g, 0.0), [self.clocks.spread(w) for w in written.weights]))
         n = self.tableau.n_stages
         saved = self._saved(entry, dense=any(len(row) > n for _, row in interior))
         y_bar, k_bar = self.back(saved, entry.dt, lam, torch.where(mask, held, 0.0), interior)
@@ -104,15 +110,15 @@ class SampleDiscreteWalk:
             attempt = unit.attempt
             buffer = StageBuffer(self.numeric, y, attempt.dt)
             result = rk_step(self._unsaved, y, (first, None), attempt.times, self.tableau, buffer)
-            move = self.axes.spread(attempt.accepted)
+            move = self.clocks.spread(attempt.accepted)
             first = torch.where(move, buffer.get(self.tableau.n_stages - 1), first)
             y = torch.where(move, result.y1, y)
             for event in following.before:
                 if isinstance(event, Tensor):
-                    y, first = (x.index_select(self.axes.batch, event) for x in (y, first))
+                    y, first = (x.index_select(self.clocks.batch, event) for x in (y, first))
                 else:
                     assert event.first is not None
-                    first = torch.where(self.axes.spread(event.which), event.first, first)
+                    first = torch.where(self.clocks.spread(event.which), event.first, first)
         return y, first
 
     def _unsaved(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:

@@ -35,7 +35,7 @@ class LastEvaluation:
     def see(self, step: SampleStep) -> None:
         """The same of a per-sample attempt; what a sample did not accept is evaluated at its rest."""
         n = step.n_stages
-        mask = step.axes.spread(step.accepted)
+        mask = step.clocks.spread(step.accepted)
         time = torch.where(step.accepted.view(step.times[0].shape), step.times[n - 1], step.times[0])
         z = torch.where(mask, step.result.y1, step.y0)
         k = torch.where(mask, step.result.stages.get(n - 1), step.first)

@@ -82,12 +82,12 @@ class SampleQuery:
     """The same for a per-sample solve: times [n, B] → [n, *state]."""
 
     def __init__(self, problem: SampleProblem, answer: SampleAnswer, *, detached: bool):
-        z0, times, axes = problem.z0, problem.times, problem.axes
+        z0, times, clocks = problem.z0, problem.times, problem.clocks
         numeric = problem.settings.tableau.numeric(z0.dtype, z0.device)
         self.problem, self.answer, self.detached = problem, answer, detached
         start = z0 if answer.start is None else answer.start
         slope0 = answer.run.slope0
-        self.output = SampleDense(answer.steps, start, slope0, times[:, 0], times[:, -1], axes, numeric)
+        self.output = SampleDense(answer.steps, start, slope0, times[:, 0], times[:, -1], clocks, numeric)
 
     def value(self, t: Tensor) -> Tensor:
         """y(t), differentiable as `DenseQuery.value` is."""
@@ -99,7 +99,7 @@ class SampleQuery:
             slopes = self.output.evaluate(fixed, derivative=True)  # with a graph where autograd has the steps
             slopes = torch.where(slopes.isnan(), 0.0, slopes)
             move = moved_end if self.answer.again is None else moved_once
-            flow = Flow(self.problem.flow(), self.problem.axes)
+            flow = Flow(self.problem.flow(), self.problem.clocks)
             rows = zip(found.unbind(), slopes.unbind(), t.unbind(), strict=True)
             found = torch.stack([move(flow, y, slope, own) for y, slope, own in rows])
         return found
@@ -124,7 +124,7 @@ class SampleQuery:
         def time_gradient(g: Tensor, slope: Tensor, a: Tensor) -> Tensor:
             product = torch.where(a == 0, 0.0, a * slope[0])  # 0 · NaN of a sample that never began
             t_bar = slope.new_zeros(problem.t.shape)
-            t_bar[:, 0] = -problem.axes.per_sample(product).sum(1)
+            t_bar[:, 0] = -problem.clocks.per_sample(product).sum(1)
             return t_bar
 
         task = Task(forward, backward, time_gradient, problem.autocast)

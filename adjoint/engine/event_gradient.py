@@ -23,7 +23,7 @@ from ...solvers.errors import DynamicsError
 from ...solvers.march.clocked_events import SamplesFired, sample_event
 from ...solvers.march.events import Event
 from ...solvers.march.stepper import clock
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ...solvers.step.layout import Layout
 from .function import refuse_second_derivative
 from .problem import Problem
@@ -143,15 +143,15 @@ def differentiable_sample_event(
     event: Event, layout: Layout, problem: SampleProblem, record: SamplesFired, z: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same for each sample: (t* [B], z* [state]), meaningful where the record is valid."""
-    axes: Axes = problem.axes
-    batch = axes.batch_size(problem.z0)
+    clocks: Each = problem.clocks
+    batch = clocks.batch_size(problem.z0)
     valid = torch.zeros(batch, dtype=torch.bool, device=z.device).index_copy(0, record.index, record.valid)
     when = torch.zeros(batch, dtype=torch.float64, device=z.device).index_copy(0, record.index, record.t)
     # Rows of other samples are NaN; any finite state may stand in for them, and nothing is asked of it.
     one = valid.to(torch.int8).argmax().reshape(1)
     when = torch.where(valid, when, when.index_select(0, one))
-    state = torch.where(axes.spread(valid), z, z.detach().index_select(axes.batch, one))
-    time = axes.clock(when, z)
+    state = torch.where(clocks.spread(valid), z, z.detach().index_select(clocks.batch, one))
+    time = clocks.time(when, z)
 
     def slope() -> Tensor:
         stats = problem.stats
@@ -162,7 +162,7 @@ def differentiable_sample_event(
     return _linked(
         lambda t, y: sample_event(event, t, y, layout),
         slope,
-        lambda x: axes.per_sample(x).sum(1),
+        lambda x: clocks.per_sample(x).sum(1),
         when,
         time,
         state,

@@ -17,7 +17,7 @@ from ...solvers.march.clocked_output import ends_of
 from ...solvers.march.host import Stats
 from ...solvers.march.samples import SampleNorm, SampleSettings
 from ...solvers.solution import Query, Solution
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ...solvers.step.layout import Layout
 from ...solvers.trace import SampleTrace
 from ...solvers.transforms import check_readable
@@ -62,32 +62,32 @@ def solve_samples(request: Request) -> Solution:
 def make_problem(request: Request) -> SampleProblem:
     """The engine's problem."""
     options, z0, t, stats = request.options, request.z0, request.t, Stats()
-    axes = Axes(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
-    batch = axes.batch_size(z0)
+    clocks = Each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
+    batch = clocks.batch_size(z0)
     times = check_sample_times(t, z0, batch)
     moved = t.to(z0.device, non_blocking=True)  # its gradient finds its way back
     wide = moved if t.dim() == 2 else moved.expand(batch, -1)
     if options.save != "times":
         times, wide = ends_of(times), ends_of(wide)
-    start = axes.clock(times[:, 0], z0)
+    start = clocks.time(times[:, 0], z0)
     plain, make_dynamics, autocast = wrap(
         request.func, request.layout, z0, start, options.params, stats, cast=False
     )
-    events = SampleEvents(options.events, request.layout, axes) if options.events else None
+    events = SampleEvents(options.events, request.layout, clocks) if options.events else None
     wish = SampleWish(
         every_step=options.save == "steps",
         dense=options.dense,
         events=events,
         trace=SampleTrace(request.tableau) if options.trace else None,
     )
-    settings = _settings(request, axes, batch)
+    settings = _settings(request, clocks, batch)
     speed = Speed(options.sync_every, options.compile)
     return SampleProblem(
-        plain, make_dynamics, z0, wide, times, axes, settings, autocast, stats, wish, speed, request.func
+        plain, make_dynamics, z0, wide, times, clocks, settings, autocast, stats, wish, speed, request.func
     )
 
 
-def _settings(request: Request, axes: Axes, batch: int) -> SampleSettings:
+def _settings(request: Request, clocks: Each, batch: int) -> SampleSettings:
     options, z0 = request.options, request.z0
     stops = sorted({*request.stops, *request.jumps})
     dt0 = options.dt0
@@ -101,7 +101,7 @@ def _settings(request: Request, axes: Axes, batch: int) -> SampleSettings:
     return SampleSettings(
         request.tableau,
         request.tolerance,
-        sample_norm(options.norm, request.layout, axes),
+        sample_norm(options.norm, request.layout, clocks),
         options.controller,
         dt0,
         options.dt,
@@ -114,23 +114,23 @@ def _settings(request: Request, axes: Axes, batch: int) -> SampleSettings:
     )
 
 
-def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, axes: Axes) -> SampleNorm:
+def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> SampleNorm:
     """The error norm of each sample, [b]. For a pytree "rms" is the largest of its leaves' RMS."""
     if callable(norm):
-        return own_norm(norm, layout, lambda z: (axes.batch_size(z),))
+        return own_norm(norm, layout, lambda z: (clocks.batch_size(z),))
     if norm == "max":
-        return axes.maximum
-    if layout.single and norm == "blocks" and axes.batch == 1:  # a Dynamics' blocks [K, B, …]
-        return axes.block_rms
+        return clocks.maximum
+    if layout.single and norm == "blocks" and clocks.batch == 1:  # a Dynamics' blocks [K, B, …]
+        return clocks.block_rms
     if layout.single:
-        return axes.rms
-    return lambda z: torch.stack([Axes(0, leaf.dim()).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
+        return clocks.rms
+    return lambda z: torch.stack([Each(0, leaf.dim()).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
 
 
 def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> tuple[list[Any], list[Any]]:
     """For each event function, for each sample: the times [n] and states [n, *S] at which it fired."""
-    layout, axes = request.layout, problem.axes
-    batch, options = axes.batch_size(request.z0), request.options
+    layout, clocks = request.layout, problem.clocks
+    batch, options = clocks.batch_size(request.z0), request.options
     times: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in options.events]
     states: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in options.events]
     fired = problem.wish.events.fired if problem.wish.events is not None else []
@@ -142,9 +142,9 @@ def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> t
         own = when.to(request.t)
         for b in samples:
             times[record.event][b].append(own[b])
-            states[record.event][b].append(z.select(axes.batch, b))
+            states[record.event][b].append(z.select(clocks.batch, b))
     none_t = request.t.new_empty(0)
-    none_z = request.z0.select(axes.batch, 0).new_empty((0, *request.z0.select(axes.batch, 0).shape))
+    none_z = request.z0.select(clocks.batch, 0).new_empty((0, *request.z0.select(clocks.batch, 0).shape))
 
     def tree(found: list[Tensor]) -> Any:
         stacked = torch.stack(found) if found else none_z
@@ -171,7 +171,7 @@ def _who(fired: Sequence[SamplesFired]) -> list[list[int]]:
 def _queries(problem: SampleProblem, answer: SampleAnswer, request: Request) -> tuple[Query, Query]:
     layout, z0 = request.layout, problem.z0
     query = SampleQuery(problem, answer, detached=request.options.gradient is None)
-    batch = problem.axes.batch_size(z0)
+    batch = problem.clocks.batch_size(z0)
 
     def ask(t: Tensor, per_sample: bool, question: Callable[[Tensor], Tensor]) -> Any:
         if per_sample and (t.dim() == 0 or t.shape[-1] != batch):

@@ -16,7 +16,7 @@ from ...solvers.march.host import Stats
 from ...solvers.march.sample_solve import SampleRun, sample_solve
 from ...solvers.march.samples import Rows, SampleListener, SampleSettings, SampleStep, beside
 from ...solvers.status import Status
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast
 from ...solvers.trace import SampleTrace
 from ..dynamics.protocol import Dynamics
@@ -54,7 +54,7 @@ class SampleProblem:
     z0: Tensor
     t: Tensor
     times: Tensor
-    axes: Axes
+    clocks: Each
     settings: SampleSettings
     autocast: Autocast
     stats: Stats
@@ -69,7 +69,7 @@ class SampleProblem:
 
     def flow(self, seen_at: Callable[[Tensor], Tensor] = lambda time: time) -> Callable[..., Tensor]:
         """f for `time_move`: counted, and 0 where it is not finite, with no NaN in the graph."""
-        axes = self.axes
+        clocks = self.clocks
 
         def call(time: Tensor, z: Tensor) -> Tensor:
             self.stats.nfe, self.stats.n_calls = self.stats.nfe + 1, self.stats.n_calls + 1
@@ -78,13 +78,13 @@ class SampleProblem:
         def f(time: Tensor, z: Tensor) -> Tensor:
             time = seen_at(time)
             with torch.no_grad():
-                fine = axes.all_samples(torch.isfinite(z.detach()))
-                fine = fine & axes.all_samples(torch.isfinite(call(time.detach(), z.detach())))
+                fine = clocks.all(torch.isfinite(z.detach()))
+                fine = fine & clocks.all(torch.isfinite(call(time.detach(), z.detach())))
             if not bool(fine.any()):  # host read
                 return torch.zeros_like(z)
             healthy = fine.to(torch.int8).argmax().reshape(1)
-            mask = axes.spread(fine)
-            state = torch.where(mask, z, z.index_select(axes.batch, healthy))
+            mask = clocks.spread(fine)
+            state = torch.where(mask, z, z.index_select(clocks.batch, healthy))
             time = torch.where(fine.view(time.shape), time, time.index_select(0, healthy))
             return torch.where(mask, call(time, state), 0.0)
 
@@ -101,11 +101,11 @@ class SampleProblem:
     ) -> SampleRun:
         """The forward pass; batched calls are counted, attempts put into kept where dense is wished."""
 
-        whole = self.axes.batch_size(z0)
+        whole = self.clocks.batch_size(z0)
 
         def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
             self.stats.n_calls += 1
-            if self.axes.batch_size(z) == whole:
+            if self.clocks.batch_size(z) == whole:
                 return inner(t, z)
             try:
                 return inner(t, z)
@@ -113,7 +113,7 @@ class SampleProblem:
                 if isinstance(error, (SolverError, torch.OutOfMemoryError)):
                     raise
                 raise DynamicsError(
-                    f"func failed with the {self.axes.batch_size(z)} of {whole} samples still under way, "
+                    f"func failed with the {self.clocks.batch_size(z)} of {whole} samples still under way, "
                     "after it had worked with all of them. compact=True takes finished samples out of the "
                     "batch, so func must hold no data of its own for each sample (put it into the state, "
                     f"with derivative 0) or leave compact out. It said: {error}"
@@ -128,7 +128,7 @@ class SampleProblem:
             field,
             z0,
             self.times,
-            self.axes,
+            self.clocks,
             self.settings,
             self.stats,
             every_step=wish.every_step,
@@ -199,7 +199,7 @@ def differentiate_samples(problem: SampleProblem, gradient: Gradient | None) -> 
 def _gradient_allowed(problem: SampleProblem, gradient: Gradient | None) -> Gradient | None:
     """`gradient_allowed` for a per-sample solve."""
     problem.stats.nfe, problem.stats.n_calls = problem.stats.nfe + 1, problem.stats.n_calls + 1
-    start = problem.axes.clock(problem.times[:, 0], problem.z0)
+    start = problem.clocks.time(problem.times[:, 0], problem.z0)
     events = problem.wish.events is not None
     inputs = (problem.z0, problem.t)
     return gradient_allowed(gradient, lambda: problem.plain(start, problem.z0), inputs, events=events)
@@ -209,12 +209,12 @@ def _direct(problem: SampleProblem, plain: Callable[..., Any], kept: list[Sample
     """Through the steps by autograd; a time enters by moving the state along the flow."""
     z0, t = problem.z0, problem.t
     timed = moves(t)
-    start = moved_start(Flow(problem.flow(problem.after), problem.axes), z0, t[:, 0]) if timed else z0
+    start = moved_start(Flow(problem.flow(problem.after), problem.clocks), z0, t[:, 0]) if timed else z0
     run = problem.solve(start, plain, kept, differentiable=True, derivatives=timed)
     values = [z0, *run.values[1:]]
     if timed:
         assert run.derivatives is not None
-        flow = Flow(problem.flow(), problem.axes)
+        flow = Flow(problem.flow(), problem.clocks)
         for i, row in enumerate(_time_of_rows(problem, run)):
             if i > 0:
                 slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
@@ -244,8 +244,8 @@ def _time_of_rows(problem: SampleProblem, run: SampleRun) -> Tensor:
 def _adjoint(
     problem: SampleProblem, dynamics: Dynamics, gradient: Gradient, kept: list[SampleStep]
 ) -> SampleAnswer:
-    axes, stats, settings = problem.axes, problem.stats, problem.settings
-    context = SampleContext(problem.z0, problem.times[:, 0], axes, settings, stats, kept)
+    clocks, stats, settings = problem.clocks, problem.stats, problem.settings
+    context = SampleContext(problem.z0, problem.times[:, 0], clocks, settings, stats, kept)
     recording = record_samples(context, dynamics, gradient)
     runs: list[SampleRun] = []
 
@@ -274,7 +274,7 @@ def _adjoint(
     def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         g = torch.cat((-a[None], g[1 : len(derivatives)]))
         product = torch.where(g == 0, 0.0, g * derivatives)  # 0 · NaN of a sample that failed
-        per_row = axes.rows_per_sample(product).sum(2)  # [n, B]
+        per_row = clocks.rows_per_sample(product).sum(2)  # [n, B]
         return (per_row[:, :, None] * _time_of_rows(problem, runs[0])).sum(0)
 
     task = Task(forward, backward, time_gradient, problem.autocast)

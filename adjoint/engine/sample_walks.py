@@ -14,7 +14,7 @@ from ...solvers.march.clocked_dense import SampleDense
 from ...solvers.march.host import Stats
 from ...solvers.march.samples import SampleRecorder, SampleSettings, SampleStep
 from ...solvers.march.stacked_dense import StackedDense
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from ..continuous.guard import judged_by
 from ..continuous.sample_reverse import (
     SampleAdjointAtState,
@@ -57,7 +57,7 @@ class SampleContext:
 
     z0: Tensor
     start: Tensor
-    axes: Axes
+    clocks: Each
     settings: SampleSettings
     stats: Stats
     kept: list[SampleStep]
@@ -74,19 +74,19 @@ def record_samples(context: SampleContext, dynamics: Dynamics, gradient: Gradien
 
 
 def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) -> SampleRecording:
-    axes, z0 = context.axes, context.z0
-    batch = axes.batch_size(z0)
+    clocks, z0 = context.clocks, context.z0
+    batch = clocks.batch_size(z0)
     tape: SampleTape | SampleCheckpointTape = SampleTape(batch, z0.device, stages=gradient.keep == "stages")
     if gradient.checkpoints is not None:
         tape = SampleCheckpointTape(batch, z0.device, gradient.checkpoints)
 
     def back(own: SampleTape | SampleCheckpointTape, g: Tensor, at_start: Tensor, want: bool) -> Result:
         walk = SampleDiscreteWalk(
-            dynamics, context.settings.tableau, own, g, axes, context.stats, want_theta=want
+            dynamics, context.settings.tableau, own, g, clocks, context.stats, want_theta=want
         )
         a = walk.run()
         for row, mask in zip(g[1:], at_start, strict=False):  # outputs at the start itself
-            a = a + torch.where(axes.spread(mask), row, 0.0)
+            a = a + torch.where(clocks.spread(mask), row, 0.0)
         return a, walk.theta.result()
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
@@ -105,15 +105,17 @@ def _continuous(
 ) -> SampleRecording:
     settings = reverse_settings(context.settings, gradient)
     backsolve = gradient if isinstance(gradient, Backsolve) else None
-    batch = context.axes.batch_size(context.z0)
-    anchors = SampleAnchors(batch, context.axes, backsolve.anchors if backsolve else 0)
+    batch = context.clocks.batch_size(context.z0)
+    anchors = SampleAnchors(batch, context.clocks, backsolve.anchors if backsolve else 0)
 
     def once(
         own: SampleSettings, times: Tensor, values: Tensor, g: Tensor, want: bool
     ) -> tuple[Tensor, list[Tensor], ReconstructionError | None]:
         carrier = _carrier(context, dynamics, own, backsolve)
-        seen = observations(times, values, g, context.axes)
-        solve = SampleReverseSolve(dynamics, carrier, own, seen, context.axes, context.stats, want_theta=want)
+        seen = observations(times, values, g, context.clocks)
+        solve = SampleReverseSolve(
+            dynamics, carrier, own, seen, context.clocks, context.stats, want_theta=want
+        )
         a = solve.run()
         off = None
         if backsolve is not None and isinstance(carrier, SampleStateAndAdjoint):
@@ -123,7 +125,7 @@ def _continuous(
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
         anchors.last.check(dynamics, context.stats, _raise)
         if backsolve is None and not context.kept:  # no sample took a step: all outputs are its start
-            seen = observations(times, values, g, context.axes)
+            seen = observations(times, values, g, context.clocks)
             return seen.g[1:].sum(0), ThetaSum(dynamics).result()
         short = settings
         if anchors.states:
@@ -163,7 +165,7 @@ def _carrier(
 ) -> SampleCarrier:
     if backsolve is not None:
         judge = judged_by(settings, context.settings)
-        return SampleStateAndAdjoint(dynamics, judge, context.axes, context.stats)
+        return SampleStateAndAdjoint(dynamics, judge, context.clocks, context.stats)
     numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
-    dense = StackedDense(context.kept, context.start, context.z0.detach(), context.axes, numeric)
-    return SampleAdjointAtState(dynamics, dense, settings, context.axes, context.stats)
+    dense = StackedDense(context.kept, context.start, context.z0.detach(), context.clocks, numeric)
+    return SampleAdjointAtState(dynamics, dense, settings, context.clocks, context.stats)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.step.clocks import Axes
+from ...solvers.step.clocks import Each
 from .function import refuse_second_derivative
 from .transformed import transformed
 
@@ -20,25 +20,27 @@ F = Callable[[Tensor, Tensor], Tensor]
 class Flow:
     """f, and how its times meet the state.
 
-    f: (time as func wants it, z) → dz.  axes: of the state where each sample has a time, t [B]; None for one
+    f: (time as func wants it, z) → dz.  clocks: of the state where each sample has a time, t [B]; None for one
     time, 0-d.
     """
 
     f: F
-    axes: Axes | None = None
+    clocks: Each | None = None
 
     def time(self, t: Tensor, z: Tensor) -> Tensor:
         """t, detached, as func wants it."""
-        return t.detach().to(z.dtype) if self.axes is None else self.axes.clock(t.detach(), z)
+        return t.detach().to(z.dtype) if self.clocks is None else self.clocks.time(t.detach(), z)
 
     def shift(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """t − t, 0 with t's gradient: as func wants times, and as it broadcasts against the state."""
         moved = (t - t.detach()).to(z.dtype)
-        return (moved, moved) if self.axes is None else (self.axes.clock(moved, z), self.axes.spread(moved))
+        return (
+            (moved, moved) if self.clocks is None else (self.clocks.time(moved, z), self.clocks.spread(moved))
+        )
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of a state's entries, like t."""
-        return x.sum() if self.axes is None else self.axes.per_sample(x).sum(1)
+        return x.sum() if self.clocks is None else self.clocks.per_sample(x).sum(1)
 
     def follow(self, z: Tensor, slope: Tensor, t: Tensor) -> Tensor:
         """z moved to second order, in plain operators; slope: f(t, z)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from ..step.attempt import settled, spacing
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.controller import PID
 from ..step.norms import Tolerance, error_ratio
 from ..step.runge_kutta import Field, StageBuffer, StageList, rk_step
@@ -37,12 +37,12 @@ _RUNNING, _SUCCESS, _MAX_STEPS, _UNDERFLOW, _NON_FINITE = (
 
 @dataclasses.dataclass(frozen=True)
 class SampleRules:
-    """What decides an attempt besides tensors. norm: the name of one of `Axes`'."""
+    """What decides an attempt besides tensors. norm: the name of one of `Each`'."""
 
     tableau: Tableau
     numeric: Numeric
     controller: PID
-    axes: Axes
+    clocks: Each
     norm: str
     max_steps: int
 
@@ -88,7 +88,7 @@ def attempt_samples(
     make_stages: of a step with the signed dt, which broadcasts against the state.
     """
     t, dt, e1, e2, after, non_finite, status, n_accepted, n_rejected = clock
-    axes, controller = rules.axes, rules.controller
+    clocks, controller = rules.clocks, rules.controller
     shortest = torch.maximum(spacing(t), ends.least)
     cut = (ends.end - t).abs() <= 1.001 * dt  # a thousandth longer, rather than leave a sliver
     under_way = status == _RUNNING
@@ -96,7 +96,7 @@ def attempt_samples(
     go = under_way & ~short
     t1 = settled(torch.where(go, torch.where(cut, ends.end, t + ends.direction * dt), t))
     span = t1 - t
-    stages = make_stages(settled(axes.spread(span).to(y.dtype)))
+    stages = make_stages(settled(clocks.spread(span).to(y.dtype)))
     times = _times(rules, t, t1, span, y)
     y1 = rk_step(field, y, (k, None), times, rules.tableau, stages).y1
     ratio, finite = _judge(rules, stages, y, y1, tolerance, t.dtype)
@@ -113,7 +113,7 @@ def attempt_samples(
     done = torch.where(n_accepted + n_rejected >= rules.max_steps, _MAX_STEPS, status)
     done = torch.where(fine & (t1 == ends.end), _SUCCESS, done)
     status = torch.where(status == _RUNNING, done, status).to(torch.int8)
-    move = axes.spread(fine)
+    move = clocks.spread(fine)
     last = stages.get(rules.tableau.n_stages - 1)
     after_it = SampleClock(torch.where(fine, t1, t), dt, e1, e2, refused, bad, status, n_accepted, n_rejected)
     return after_it, torch.where(move, y1, y), torch.where(move, last, k)
@@ -121,7 +121,7 @@ def attempt_samples(
 
 def _times(rules: SampleRules, t: Tensor, t1: Tensor, span: Tensor, y: Tensor) -> list[Tensor]:
     """When the stages are evaluated, as f wants it; exactly t1 where c_i = 1."""
-    return [rules.axes.clock(t1 if c == 1.0 else t + c * span, y) for c in rules.numeric.c]
+    return [rules.clocks.time(t1 if c == 1.0 else t + c * span, y) for c in rules.numeric.c]
 
 
 def _judge(
@@ -133,15 +133,15 @@ def _judge(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """[b] error ratios, and whether all stages and y1 are finite."""
-    axes = rules.axes
-    ratio = error_ratio(stages.errors(), y, y1, tolerance, getattr(axes, rules.norm))
-    return ratio.to(dtype), finite_samples(axes, stages, y1)
+    clocks = rules.clocks
+    ratio = error_ratio(stages.errors(), y, y1, tolerance, getattr(clocks, rules.norm))
+    return ratio.to(dtype), finite_samples(clocks, stages, y1)
 
 
-def finite_samples(axes: Axes, stages: StageBuffer | StageList, y1: Tensor) -> Tensor:
+def finite_samples(clocks: Each, stages: StageBuffer | StageList, y1: Tensor) -> Tensor:
     """[b]: whether all stages and y1 are finite."""
     # 0 · x is NaN where x is not finite: a sum of them cannot overflow as the sum of x could.
-    return ~axes.per_sample(stages.nought() + y1 * 0.0).sum(1).isnan()
+    return ~clocks.per_sample(stages.nought() + y1 * 0.0).sum(1).isnan()
 
 
 def next_sizes(

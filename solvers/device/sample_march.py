@@ -38,7 +38,7 @@ def march_for(solve: SampleSolve, queue: Queue | None) -> SampleMarch | None:
 
 
 def norm_name(norm: SampleNorm) -> str | None:
-    """Which of `Axes`' norms it is; None for another one."""
+    """Which of `Each`' norms it is; None for another one."""
     name = getattr(norm, "__name__", "")
     return name if name in ("rms", "maximum", "block_rms") and hasattr(norm, "__self__") else None
 
@@ -51,7 +51,7 @@ class SampleMarch:
         controller: PID = settings.controller
         self.solve, self.queue = solve, queue
         self.rules = SampleRules(
-            settings.tableau, solve.numeric, controller, solve.axes, norm, settings.max_steps
+            settings.tableau, solve.numeric, controller, solve.clocks, norm, settings.max_steps
         )
         self.owner = queue.owner
         self.programs = None if self.owner is None else Programs.of(self.owner)
@@ -85,7 +85,7 @@ class SampleMarch:
         r, output = solve.rows, solve.output
         there = r.status == int(Status.SUCCESS)
         here = torch.where(r.n_accepted > 0, there, False)  # else it was there at its start
-        state = solve.y.movedim(solve.axes.batch, 0)
+        state = solve.y.movedim(solve.clocks.batch, 0)
         mask = here.view(-1, *[1] * (state.dim() - 1))
         output.values[1] = output.values[1].index_copy(
             0, r.index, torch.where(mask, state, output.values[1].index_select(0, r.index))

@@ -22,7 +22,7 @@ from ..device.sample_attempt import finite_samples, next_sizes
 from ..device.sample_march import SampleMarch, march_for
 from ..methods.tableau import Numeric
 from ..status import Status
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.first_step import initial_steps
 from ..step.norms import error_ratio
 from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
@@ -46,7 +46,7 @@ class SampleSolve:
         z0: Tensor,
         t0: Tensor,
         end: Tensor,
-        axes: Axes,
+        clocks: Each,
         settings: SampleSettings,
         output: SampleOutput,
         stats: Stats,
@@ -59,7 +59,7 @@ class SampleSolve:
         queue: Queue | None = None,
     ):
         self.field = owned(field) if differentiable else field
-        self.axes, self.settings, self.output, self.stats = axes, settings, output, stats
+        self.clocks, self.settings, self.output, self.stats = clocks, settings, output, stats
         self.differentiable, self.recorder = differentiable, recorder
         self.events, self.listeners, self.keep = events, listeners, keep
         self.tableau = settings.tableau
@@ -90,12 +90,12 @@ class SampleSolve:
     def _begin(self) -> int:
         """First evaluation and first step size; how many samples have somewhere to go."""
         r = self.rows
-        bad = ~self.axes.all_samples(torch.isfinite(self.y))
+        bad = ~self.clocks.all(torch.isfinite(self.y))
         r.mark(bad, Status.NON_FINITE)
         r.mark(~bad & (r.t == r.end), Status.SUCCESS)
         self._replace(bad)
         saved = self._evaluate_first(~bad)
-        unwell = ~self.axes.all_samples(torch.isfinite(self.first))
+        unwell = ~self.clocks.all(torch.isfinite(self.first))
         r.mark(unwell & r.running, Status.NON_FINITE)
         running, any_unwell = torch.stack((r.running.sum(), unwell.sum())).tolist()  # host read
         if any_unwell:
@@ -103,7 +103,7 @@ class SampleSolve:
             saved = self._evaluate_first(torch.zeros_like(bad))  # again, so that no NaN is in what is kept
             if not running:  # perhaps no sample is healthy
                 self.first = self.first.detach()
-        self.slope0 = torch.where(self.axes.spread(bad | unwell), math.nan, self.first)
+        self.slope0 = torch.where(self.clocks.spread(bad | unwell), math.nan, self.first)
         self.output.start_derivatives(self.slope0)
         if self.events is not None:
             self.events.start(r.t, self.y)
@@ -116,14 +116,14 @@ class SampleSolve:
     def _replace(self, bad: Tensor) -> None:
         """Overwrites bad rows of the working state by a healthy one's: NaN times 0 is NaN."""
         healthy = (~bad).to(torch.int8).argmax().reshape(1)
-        mask = self.axes.spread(bad)
-        self.y = torch.where(mask, self.y.index_select(self.axes.batch, healthy), self.y)
+        mask = self.clocks.spread(bad)
+        self.y = torch.where(mask, self.y.index_select(self.clocks.batch, healthy), self.y)
         self.rows.t = torch.where(bad, self.rows.t.index_select(0, healthy), self.rows.t)
         self.y = torch.where(mask & ~torch.isfinite(self.y), 0.0, self.y)  # where no sample is healthy
 
     def _evaluate_first(self, counted: Tensor) -> Any:
         r = self.rows
-        time = beside(self.axes.clock(r.t, self.y), self.settings.at_jump(r.t), r.direction)
+        time = beside(self.clocks.time(r.t, self.y), self.settings.at_jump(r.t), r.direction)
         self.first, saved = owned(self.field)(time, self.y)  # it outlives the probe's evaluation
         r.nfe = r.nfe + counted
         return saved
@@ -132,7 +132,7 @@ class SampleSolve:
         """Each sample's own time, as f wants it; beside a jump on the side that the sample has seen."""
         r = self.rows
         side = torch.where(r.t == r.end, -r.direction, r.direction)
-        return beside(self.axes.clock(r.t, self.y), self.settings.at_jump(r.t), side)
+        return beside(self.clocks.time(r.t, self.y), self.settings.at_jump(r.t), side)
 
     def _first_step(self) -> None:
         r, settings = self.rows, self.settings
@@ -151,8 +151,8 @@ class SampleSolve:
                 self.tableau.error_order,
                 self.tolerance,
                 self.norm,
-                self.axes,
-                lambda t: beside(self.axes.clock(t, self.y), settings.at_jump(t), -r.direction),
+                self.clocks,
+                lambda t: beside(self.clocks.time(t, self.y), settings.at_jump(t), -r.direction),
             )
             r.nfe = r.nfe + r.running
         r.dt = r.dt.clamp(max=settings.controller.dt_max).detach()
@@ -256,9 +256,9 @@ class SampleSolve:
 
     def _step(self, t1: Tensor, before_jump: Tensor) -> SampleStep:
         """Stages, error ratio and decision of one attempt from the present rows to t1."""
-        r, axes = self.rows, self.axes
-        dt = axes.spread(t1 - r.t).to(self.y.dtype)
-        times = [axes.clock(t1 if c == 1.0 else r.t + c * (t1 - r.t), self.y) for c in self.numeric.c]
+        r, clocks = self.rows, self.clocks
+        dt = clocks.spread(t1 - r.t).to(self.y.dtype)
+        times = [clocks.time(t1 if c == 1.0 else r.t + c * (t1 - r.t), self.y) for c in self.numeric.c]
         if len(self.settings.jumps):
             resting, stays = self._resting(), (t1 == r.t).view(times[0].shape)
             for i, c in enumerate(self.numeric.c):
@@ -273,7 +273,19 @@ class SampleSolve:
             fits = fits | ((t1 - r.t).abs() <= 1.001 * self.settings.controller.dt_min)
         accepted = r.running & finite & fits
         return SampleStep(
-            r.index, r.t, t1, self.y, self.first, dt, times, result, ratio, finite, accepted, r.running, axes
+            r.index,
+            r.t,
+            t1,
+            self.y,
+            self.first,
+            dt,
+            times,
+            result,
+            ratio,
+            finite,
+            accepted,
+            r.running,
+            clocks,
         )
 
     def _stages(self, y: Tensor, first: Tensor, dt: Tensor, times: list[Tensor]) -> StepResult:
@@ -286,7 +298,7 @@ class SampleSolve:
 
     @torch.no_grad()
     def _judge(self, result: StepResult) -> tuple[Tensor, Tensor]:
-        finite = finite_samples(self.axes, result.stages, result.y1)
+        finite = finite_samples(self.clocks, result.stages, result.y1)
         if self.settings.dt is not None:
             return torch.full_like(self.rows.t, math.nan), finite
         ratio = error_ratio(result.stages.errors(), self.y, result.y1, self.tolerance, self.norm)
@@ -307,7 +319,7 @@ class SampleSolve:
             self._fail(rejected)  # a fixed step cannot be shortened
         r.after_rejection = (r.after_rejection & ~accepted) | rejected
         r.t = torch.where(accepted, step.t1, r.t)
-        move = self.axes.spread(accepted)
+        move = self.clocks.spread(accepted)
         self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), self.first)
         self.y = torch.where(move, step.result.y1, self.y)
         r.mark(r.running & (r.t == r.end), Status.SUCCESS)
@@ -318,14 +330,14 @@ class SampleSolve:
 
         Zero times NaN is NaN: one bad sample would spoil every sum over the batch in the backward pass.
         """
-        dt = torch.where(self.axes.spread(step.accepted), step.dt, 0.0)
+        dt = torch.where(self.clocks.spread(step.accepted), step.dt, 0.0)
         calm = step.times[0]
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
         step.result = self._stages(step.y0, step.first, dt, times)
         step.dt, step.times = dt, times
         if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it
-            move = self.axes.spread(step.accepted)
+            move = self.clocks.spread(step.accepted)
             self.first = torch.where(move, step.result.stages.get(self.tableau.n_stages - 1), step.first)
             self.y = torch.where(move, step.result.y1, step.y0)
 
@@ -343,7 +355,7 @@ class SampleSolve:
         """Evaluates the first stage anew just after a discontinuity."""
         r = self.rows
         k, saved = self.field(self._resting(), self.y)
-        self.first = torch.where(self.axes.spread(jumped), k, self.first)
+        self.first = torch.where(self.clocks.spread(jumped), k, self.first)
         r.nfe = r.nfe + jumped
         r.e1 = torch.where(jumped, 1.0, r.e1)
         r.e2 = torch.where(jumped, 1.0, r.e2)
@@ -356,11 +368,11 @@ class SampleSolve:
             self.march.arrive()
         keep = self.rows.running.to(torch.int8).argsort(descending=True, stable=True)[:running]
         self.rows.write_into(self.whole)
-        size = self.axes.batch_size(self.y)
+        size = self.clocks.batch_size(self.y)
         self.rows = self.rows.select(keep)
-        self.y = self.y.index_select(self.axes.batch, keep)
-        self.first = self.first.index_select(self.axes.batch, keep)
-        self.tolerance = self.tolerance.select(keep, self.axes, size)
+        self.y = self.y.index_select(self.clocks.batch, keep)
+        self.first = self.first.index_select(self.clocks.batch, keep)
+        self.tolerance = self.tolerance.select(keep, self.clocks, size)
         self.output.select(keep)
         if self.events is not None:
             self.events.select(keep)

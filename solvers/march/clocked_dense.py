@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..methods.tableau import Numeric
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.interpolant import slope_weights, theta_weights
 from .samples import SampleStep, Written
 
@@ -28,10 +28,10 @@ class SampleDense:
         slope0: Tensor,
         start: Tensor,
         end: Tensor,
-        axes: Axes,
+        clocks: Each,
         numeric: Numeric,
     ):
-        self.steps, self.y0, self.slope0, self.axes, self.numeric = steps, y0, slope0, axes, numeric
+        self.steps, self.y0, self.slope0, self.clocks, self.numeric = steps, y0, slope0, clocks, numeric
         self.start, self.end = start, end
 
     def evaluate(self, t: Tensor, *, derivative: bool = False) -> Tensor:
@@ -45,13 +45,13 @@ class SampleDense:
                 f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output is no extrapolation."
             )
         empty = torch.full((len(t), *self.y0.shape), math.nan, dtype=self.y0.dtype, device=self.y0.device)
-        found = empty.movedim(self.axes.batch + 1, 1)
+        found = empty.movedim(self.clocks.batch + 1, 1)
         first = self.slope0 if derivative else self.y0
         at_start = self.at_start(t).view(*t.shape, *[1] * (found.dim() - 2))
-        found = torch.where(at_start, first.movedim(self.axes.batch, 0), found)
+        found = torch.where(at_start, first.movedim(self.clocks.batch, 0), found)
         for step in self.steps:
             found = self._fill(found, step, t, derivative)
-        return found.movedim(1, self.axes.batch + 1)
+        return found.movedim(1, self.clocks.batch + 1)
 
     def at_start(self, t: Tensor) -> Tensor:
         """Which times are their sample's start."""
@@ -84,8 +84,8 @@ class SampleDense:
         weights = slope_weights if derivative else theta_weights
         value = step.combine(None if derivative else step.y0, weights(self.numeric, theta).to(step.y0.dtype))
         at_end = step.result.stages.get(step.n_stages - 1) if derivative else step.result.y1
-        value = torch.where(self.axes.spread(theta == 1.0), at_end, value)
-        value = value.movedim(self.axes.batch + 1, 1)
+        value = torch.where(self.clocks.spread(theta == 1.0), at_end, value)
+        value = value.movedim(self.clocks.batch + 1, 1)
         mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
         place = (rows[:, None], step.index)
         return found.index_put(place, torch.where(mask, value, found[place]))

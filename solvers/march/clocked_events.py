@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DynamicsError
 from ..methods.tableau import Numeric, Tableau
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.interpolant import PARTS, look_table, looks, theta_weights
 from ..step.layout import Layout
 from .events import GRID, Event, Looks, numbered, signed
@@ -38,8 +38,8 @@ class SampleEvents:
     −1, is then known before the number of outputs is.
     """
 
-    def __init__(self, events: Sequence[Event], layout: Layout, axes: Axes):
-        self.events, self.layout, self.axes = events, layout, axes
+    def __init__(self, events: Sequence[Event], layout: Layout, clocks: Each):
+        self.events, self.layout, self.clocks = events, layout, clocks
         self.terminal = [event.terminal for event in events]
         self.fired: list[SamplesFired] = []
         self.rows: list[Tensor] = []
@@ -52,7 +52,7 @@ class SampleEvents:
 
     def _value(self, event: Event, t: Tensor, z: Tensor) -> Tensor:
         try:
-            return sample_event(event, self.axes.clock(t, z), z, self.layout)
+            return sample_event(event, self.clocks.time(t, z), z, self.layout)
         except (DynamicsError, RuntimeError, IndexError) as error:
             if not self.compacted or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -131,8 +131,8 @@ class SampleEvents:
     def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor, numeric: Numeric) -> None:
         weights = theta_weights(numeric, theta).to(step.y0.dtype)
         value = step.combine(step.y0, weights)
-        value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
-        value = torch.where(self.axes.spread(valid), value, float("nan"))
+        value = torch.where(self.clocks.spread(theta == 1.0), step.result.y1, value)
+        value = torch.where(self.clocks.spread(valid), value, float("nan"))
         place = torch.full_like(step.index, -1 - len(self.rows))
         step.outputs.append(Written(place[None], valid[None], weights[:, None]))
         t = torch.where(theta == 1.0, step.t1, step.t0 + theta * (step.t1 - step.t0))
@@ -153,16 +153,16 @@ class SampleEvents:
         found = []
         for fired, row in zip(self.fired, self.rows, strict=True):
             shape = list(row.shape)
-            shape[self.axes.batch] = batch
+            shape[self.clocks.batch] = batch
             empty = row.new_full(shape, float("nan"))
-            found.append(empty.index_copy(self.axes.batch, fired.index, row))
+            found.append(empty.index_copy(self.clocks.batch, fired.index, row))
         return found[::-1]
 
 
 def sample_event(event: Event, t: Tensor, z: Tensor, layout: Layout) -> Tensor:
     """One event function's values on the packed state, [b] in float64."""
     batch = len(t)
-    value = event.fn(layout.clock(t), layout.unpack(z))
+    value = event.fn(layout.time(t), layout.unpack(z))
     if not isinstance(value, Tensor) or value.shape != (batch,):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise DynamicsError(

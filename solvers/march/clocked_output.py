@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Numeric
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.interpolant import slope_weights, theta_weights
 from .samples import SampleStep, Written
 
@@ -27,13 +27,13 @@ class SampleOutput:
         self,
         times: Tensor,
         y0: Tensor,
-        axes: Axes,
+        clocks: Each,
         *,
         derivatives: bool = False,
         differentiable: bool = False,
         every_step: bool = False,
     ):
-        self.axes, self.differentiable, self.every_step = axes, differentiable, every_step
+        self.clocks, self.differentiable, self.every_step = clocks, differentiable, every_step
         if every_step:
             times = ends_of(times)
         backwards = times[:, -1:] < times[:, :1]
@@ -41,7 +41,7 @@ class SampleOutput:
         self.signed = (times * self.sign).contiguous()
         self.rows = self.signed  # of the samples still in the batch
         self.row_sign = self.sign
-        first = y0.movedim(axes.batch, 0)
+        first = y0.movedim(clocks.batch, 0)
         # Autograd would count a row as often as it is written, so what is no output goes into one to spare.
         self.spare = int(differentiable and not every_step)
         start = torch.full((times.shape[1], *first.shape), float("nan"), dtype=y0.dtype, device=y0.device)
@@ -98,7 +98,7 @@ class SampleOutput:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
         weights = theta_weights(numeric, theta).to(step.y0.dtype)[: len(step.result.saved)]
         value = step.combine(step.y0, weights)
-        value = torch.where(self.axes.spread(theta == 1.0), step.result.y1, value)
+        value = torch.where(self.clocks.spread(theta == 1.0), step.result.y1, value)
         self.values = self._put(self.values, place, step.index, valid, value)
         if self.derivatives is not None:
             slope = self._slope(step, theta, numeric)
@@ -128,7 +128,7 @@ class SampleOutput:
     def start_derivatives(self, f0: Tensor) -> None:
         """y' at every output that is its sample's start."""
         if self.derivatives is not None:
-            f0, rows = f0.movedim(self.axes.batch, 0), self.derivatives
+            f0, rows = f0.movedim(self.clocks.batch, 0), self.derivatives
             n = len(rows) - self.spare
             self.derivatives = torch.cat((torch.where(self.at_start, f0, rows[:n]), rows[n:]))
 
@@ -137,7 +137,7 @@ class SampleOutput:
         weights = slope_weights(numeric, theta).to(step.y0.dtype)
         inside = step.combine(None, weights[: len(step.result.saved)])
         last = step.result.stages.get(len(numeric.b) - 1)
-        return torch.where(self.axes.spread(theta == 1.0), last, inside)
+        return torch.where(self.clocks.spread(theta == 1.0), last, inside)
 
     def _with_spare(self, rows: Tensor) -> Tensor:
         """Room for what is no output."""
@@ -145,7 +145,7 @@ class SampleOutput:
 
     def _put(self, out: Tensor, place: Tensor, index: Tensor, valid: Tensor, value: Tensor) -> Tensor:
         """out with the values [m, *state] at their places, [m, b]."""
-        value = value.movedim(self.axes.batch + 1, 1)
+        value = value.movedim(self.clocks.batch + 1, 1)
         mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
         if self.spare:
             place = torch.where(valid, place, len(out) - 1)
@@ -163,4 +163,4 @@ class SampleOutput:
     def result(self, values: Tensor) -> Tensor:
         """[T, *state] from the rows [T, b, …]."""
         rows = values[:-1] if self.spare else values
-        return rows.movedim(1, self.axes.batch + 1)
+        return rows.movedim(1, self.clocks.batch + 1)

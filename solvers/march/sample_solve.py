@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..device.queue import Queue
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.runge_kutta import Field
 from .clocked import SampleSolve
 from .clocked_events import SampleEvents
@@ -35,7 +35,7 @@ def sample_solve(
     field: Field,
     z0: Tensor,
     times: Tensor,
-    axes: Axes,
+    clocks: Each,
     settings: SampleSettings,
     stats: Stats,
     *,
@@ -55,7 +55,7 @@ def sample_solve(
     output = SampleOutput(
         times,
         z0,
-        axes,
+        clocks,
         derivatives=derivatives,
         differentiable=differentiable and torch.is_grad_enabled(),
         every_step=every_step,
@@ -65,7 +65,7 @@ def sample_solve(
         z0,
         times[:, 0],
         times[:, -1],
-        axes,
+        clocks,
         settings,
         output,
         stats,
@@ -84,5 +84,5 @@ def sample_solve(
     slopes = None if output.derivatives is None else output.result(output.derivatives)
     values = output.result(output.values)
     if events is not None and events.rows:
-        values = torch.cat((values, torch.stack(events.whole_rows(axes.batch_size(z0)))))
+        values = torch.cat((values, torch.stack(events.whole_rows(clocks.batch_size(z0)))))
     return SampleRun(values, slopes, output.times, rows, solve.slope0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..methods.tableau import Tableau
 from ..status import Status
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.controller import PID
 from ..step.norms import Tolerance
 from ..step.runge_kutta import StepResult
@@ -162,7 +162,7 @@ class SampleStep:
     finite: Tensor
     accepted: Tensor
     tried: Tensor
-    axes: Axes
+    clocks: Each
     outputs: list[Written] = dataclasses.field(default_factory=list)
     until: Tensor | None = None
 
@@ -178,7 +178,7 @@ class SampleStep:
         """
         total = None
         for i, row in enumerate(weights):
-            term = self.result.stages.get(i) * self.axes.spread(row)
+            term = self.result.stages.get(i) * self.clocks.spread(row)
             total = term if total is None else total + term
         assert total is not None
         return total if y is None else y + self.dt * total

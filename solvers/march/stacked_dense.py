@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Numeric
-from ..step.clocks import Axes
+from ..step.clocks import Each
 from ..step.interpolant import theta_weights
 from .samples import SampleStep
 
@@ -17,8 +17,8 @@ class StackedDense:
     steps: with stages of their own, in order.  start: [B].  y0: the state.
     """
 
-    def __init__(self, steps: list[SampleStep], start: Tensor, y0: Tensor, axes: Axes, numeric: Numeric):
-        self.axes, self.numeric = axes, numeric
+    def __init__(self, steps: list[SampleStep], start: Tensor, y0: Tensor, clocks: Each, numeric: Numeric):
+        self.clocks, self.numeric = clocks, numeric
         batch = len(start)
         ends, begins, states, stages = [], [], [], []
         last = start
@@ -40,14 +40,14 @@ class StackedDense:
         ends_here = self.ends[self.row]
         self.sign = torch.where(ends_here[:, -1:] < start[self.row, None], -1.0, 1.0)
         self.signed = (ends_here * self.sign).contiguous()
-        self.states = torch.stack(states).movedim(axes.batch + 1, 1)  # [N, B, …]
-        self.stages = torch.stack(stages).movedim(axes.batch + 2, 1)  # [N, B, stages, …]
+        self.states = torch.stack(states).movedim(clocks.batch + 1, 1)  # [N, B, …]
+        self.stages = torch.stack(stages).movedim(clocks.batch + 2, 1)  # [N, B, stages, …]
 
     def _whole(self, part: Tensor, index: Tensor, like: Tensor, batch: int) -> Tensor:
         """The whole batch's rows, `like` where a sample was not there."""
         if len(index) == batch:
             return part
-        return like.index_copy(self.axes.batch, index, part)
+        return like.index_copy(self.clocks.batch, index, part)
 
     def value(self, t: Tensor) -> Tensor:
         """y at each sample's own time, t [B]."""
@@ -61,4 +61,4 @@ class StackedDense:
         shape = (-1, *[1] * (k.dim() - 2))
         total = (k * weights.reshape(*weights.shape, *[1] * (k.dim() - 2))).sum(1)
         y = self.states[n, b] + length.to(k.dtype).view(shape) * total
-        return y.movedim(0, self.axes.batch)
+        return y.movedim(0, self.clocks.batch)

@@ -37,9 +37,9 @@ def sample_stiffness(step: SampleStep, tableau: Tableau) -> Tensor:
     if pair is None:
         return torch.full_like(step.t0, math.nan)
     i, j = pair
-    stages, axes = step.result.stages, step.axes
-    top = axes.rms((stages.get(i) - stages.get(j)).double())
-    bottom = axes.rms((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())
+    stages, clocks = step.result.stages, step.clocks
+    top = clocks.rms((stages.get(i) - stages.get(j)).double())
+    bottom = clocks.rms((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())
     return (step.t1 - step.t0).abs() * top / bottom
 
 

@@ -1,7 +1,13 @@
-"""Where the batch lies in a state, and what follows from it for per-sample arithmetic."""
+"""Which clocks a state has: one for all of it, or one a sample. All else of an attempt is the same.
+
+A clock's numbers (time, step, error ratio) are 0-d for `One` and [b] for `Each`, where b counts the
+samples still in the batch. In groups the samples have clocks that show the same: what judges their steps
+is pooled over the group.
+"""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 
@@ -9,19 +15,112 @@ import torch
 from torch import Tensor
 
 
+class Clocks(abc.ABC):
+    """How the numbers of clocks and the entries of a state meet."""
+
+    @abc.abstractmethod
+    def spread(self, v: Tensor) -> Tensor:
+        """A number a clock as a tensor that broadcasts against the state; clocks in front stay there."""
+
+    @abc.abstractmethod
+    def time(self, t: Tensor, like: Tensor) -> Tensor:
+        """Times of the clocks as f wants them, of the state's dtype."""
+
+    @abc.abstractmethod
+    def all(self, flags: Tensor) -> Tensor:
+        """Whether all of a clock's entries are True."""
+
+    @abc.abstractmethod
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of a clock's entries."""
+
+    @abc.abstractmethod
+    def rms(self, x: Tensor) -> Tensor:
+        """Root mean square of a clock's entries."""
+
+    @abc.abstractmethod
+    def maximum(self, x: Tensor) -> Tensor:
+        """Largest modulus of a clock's entries."""
+
+    @abc.abstractmethod
+    def block_rms(self, x: Tensor) -> Tensor:
+        """The largest of the blocks' RMS, for a state [K, B, *S]."""
+
+    @abc.abstractmethod
+    def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+        """The new state where a clock's flag is set, else the old one; None: the new one."""
+
+    @abc.abstractmethod
+    def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
+        """The samples at the positions in index; None: all."""
+
+    @abc.abstractmethod
+    def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
+        """The whole state with those samples replaced."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Axes:
-    """batch: the state's batch axis (0, or 1 for blocks [K, B, *S]); ndim: of the state."""
+class One(Clocks):
+    """One clock for the whole state."""
+
+    def spread(self, v: Tensor) -> Tensor:
+        """A 0-d tensor broadcasts as it is."""
+        return v
+
+    def time(self, t: Tensor, like: Tensor) -> Tensor:
+        """0-d."""
+        return t.to(like.dtype)
+
+    def all(self, flags: Tensor) -> Tensor:
+        """Of all entries, 0-d."""
+        return flags.all()
+
+    def total(self, x: Tensor) -> Tensor:
+        """Of all entries, 0-d."""
+        return x.sum()
+
+    def rms(self, x: Tensor) -> Tensor:
+        """Of all entries, 0-d."""
+        return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
+
+    def maximum(self, x: Tensor) -> Tensor:
+        """Of all entries, 0-d."""
+        return x.abs().amax()
+
+    def block_rms(self, x: Tensor) -> Tensor:
+        """Of all entries of each block, 0-d."""
+        blocks = torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1)
+        return blocks.amax() / math.sqrt(max(x[0].numel(), 1))
+
+    def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+        """By a 0-d flag."""
+        return new if which is None else torch.where(which, new, old)
+
+    def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
+        """All of it."""
+        return whole
+
+    def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
+        """All of it is replaced."""
+        return part
+
+
+@dataclasses.dataclass(frozen=True)
+class Each(Clocks):
+    """A clock a sample.
+
+    batch: the state's batch axis (0, or 1 for blocks [K, B, *S]).  ndim: of the state.
+    """
 
     batch: int
     ndim: int
 
     def spread(self, v: Tensor) -> Tensor:
-        """[b] as a tensor that broadcasts against the state; further axes in front ([m, b]) stay there."""
+        """[b] as a tensor that broadcasts against the state; further clocks in front ([m, b]) stay there."""
         return v.reshape(*v.shape[:-1], *[-1 if i == self.batch else 1 for i in range(self.ndim)])
 
-    def clock(self, t: Tensor, like: Tensor) -> Tensor:
-        """[b] times as f wants them: [b, 1, …, 1], as many dimensions as the state, or as a block."""
+    def time(self, t: Tensor, like: Tensor) -> Tensor:
+        """[b] times as [b, 1, …, 1], as many dimensions as the state, or as a block."""
         return t.to(like.dtype).view(-1, *[1] * (self.ndim - 1 - self.batch))
 
     def per_sample(self, x: Tensor) -> Tensor:
@@ -32,23 +131,43 @@ class Axes:
         """Several states, [rows, *state], as [rows, b, n]; n is 1 for a state [b]."""
         return x.movedim(self.batch + 1, 1).reshape(len(x), x.shape[self.batch + 1], -1)
 
-    def all_samples(self, flags: Tensor) -> Tensor:
-        """[b]: whether all of a sample's entries are True."""
+    def all(self, flags: Tensor) -> Tensor:
+        """[b]."""
         return self.per_sample(flags).all(1)
 
+    def total(self, x: Tensor) -> Tensor:
+        """[b]."""
+        return self.per_sample(x).sum(1)
+
     def rms(self, x: Tensor) -> Tensor:
-        """[b]: root mean square of each sample."""
+        """[b]."""
         flat = self.per_sample(x)
         return torch.linalg.vector_norm(flat, dim=1) / math.sqrt(max(flat.shape[1], 1))
 
     def maximum(self, x: Tensor) -> Tensor:
-        """[b]: largest modulus of each sample."""
+        """[b]."""
         return self.per_sample(x).abs().amax(1)
 
     def block_rms(self, x: Tensor) -> Tensor:
-        """[b]: the largest of a sample's blocks' RMS, for a state [K, B, *S]."""
-        return torch.stack([Axes(0, self.ndim - 1).rms(block) for block in x]).amax(0)
+        """[b], for a state [K, B, *S]."""
+        return torch.stack([Each(0, self.ndim - 1).rms(block) for block in x]).amax(0)
 
     def batch_size(self, z: Tensor) -> int:
-        """b."""
+        """The number of samples in z."""
         return z.shape[self.batch]
+
+    def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+        """By a flag a sample, [b]."""
+        return new if which is None else torch.where(self.spread(which), new, old)
+
+    def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
+        """A copy where some samples have left, the state itself where none has."""
+        if index is None or len(index) == self.batch_size(whole):
+            return whole
+        return whole.index_select(self.batch, index)
+
+    def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
+        """A copy where some samples have left, the part itself where none has."""
+        if index is None or len(index) == self.batch_size(whole):
+            return part
+        return whole.index_copy(self.batch, index, part)

@@ -69,7 +69,7 @@ class PackedFunction:
         if self.layout.single and not self.autocast.enabled:
             return self._checked(self.func(t, z), z)
         with self.autocast.inside():
-            dy = self.func(self.layout.clock(t), self.layout.unpack(z))
+            dy = self.func(self.layout.time(t), self.layout.unpack(z))
         if self.layout.single:
             return self._checked(dy, z)
         return self._pack(dy, z)

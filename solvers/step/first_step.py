@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .clocks import Axes
+from .clocks import Each
 from .norms import Norm, Tolerance
 from .runge_kutta import Field
 
@@ -72,7 +72,7 @@ def initial_steps(
     order: int,
     tolerance: Tolerance,
     norm: Norm,
-    axes: Axes,
+    clocks: Each,
     clock: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """`initial_step` for each sample, [b]; norm gives one number a sample. No host read.
@@ -86,7 +86,7 @@ def initial_steps(
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = torch.minimum(torch.where(torch.isfinite(h0), h0, 1e-6), span)
         probe = torch.where(h0 == span, end, t0 + direction * h0)
-        z = y0 + axes.spread(probe - t0).to(y0.dtype) * f0
+        z = y0 + clocks.spread(probe - t0).to(y0.dtype) * f0
     k1 = field(clock(probe), z)[0].detach()
     with torch.no_grad():
         steepest = torch.maximum(d1, _size(k1 - f0, scale, norm) / h0)

@@ -47,7 +47,7 @@ class Layout:
             return torch.cat([leaf.flatten(start) if leaf.dim() > 1 else leaf[:, None] for leaf in leaves], 1)
         return torch.cat([leaf.reshape(-1) for leaf in leaves])
 
-    def clock(self, t: Tensor) -> Tensor:
+    def time(self, t: Tensor) -> Tensor:
         """Per-sample times of the packed state, with the dimensions of y0's first leaf."""
         if self.single or not self.batched:
             return t

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .clocks import Axes
+from .clocks import Each
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -38,13 +38,13 @@ class Tolerance:
 
         return tensor(self.rtol), tensor(self.atol)
 
-    def select(self, keep: Tensor, axes: Axes, batch: int) -> Tolerance:
+    def select(self, keep: Tensor, clocks: Each, batch: int) -> Tolerance:
         """The tolerances of the samples at the positions in keep."""
 
         def part(value: float | Tensor) -> float | Tensor:
-            if not isinstance(value, Tensor) or value.dim() < axes.ndim - axes.batch:
+            if not isinstance(value, Tensor) or value.dim() < clocks.ndim - clocks.batch:
                 return value
-            axis = axes.batch - axes.ndim  # counted from behind: leading axes may be missing
+            axis = clocks.batch - clocks.ndim  # counted from behind: leading clocks may be missing
             return value.index_select(axis, keep) if value.shape[axis] == batch else value
 
         return Tolerance(part(self.rtol), part(self.atol))

@@ -39,7 +39,7 @@ class State:
         return [y[name] for name in self.names] if self.names else [y]
 
     def spread(self, clock: Tensor, leaf: Tensor, lead: int = 0) -> Tensor:
-        """A number a clock (`lead` axes before it), so that it broadcasts against the leaf."""
+        """A number a clock (`lead` clocks before it), so that it broadcasts against the leaf."""
         if clock.dim() == lead or self.batch is None:
             return clock.reshape(*clock.shape[:lead], *[1] * leaf.dim())
         shape = [1] * leaf.dim()
