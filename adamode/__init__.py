@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
         SolverError,
     )
     from .solvers.march.events import Event
-    from .solvers.march.host import Stats
     from .solvers.solution import Solution
+    from .solvers.stats import Stats
     from .solvers.status import Status
     from .solvers.step.controller import PI, PID, I
     from .train.config import TrainConfig
@@ -73,7 +73,7 @@ _EXPORTS: dict[str, str] = {
     "SecondDerivativeError": "solvers.errors",
     "Solution": "solvers.solution",
     "SolverError": "solvers.errors",
-    "Stats": "solvers.march.host",
+    "Stats": "solvers.stats",
     "Status": "solvers.status",
     "TrainConfig": "train.config",
     "Trainer": "train.trainer",

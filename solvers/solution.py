@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from .errors import ArgumentError, ArgumentTypeError
-from .march.host import Count, Length, Stats
+from .stats import Count, Length, Stats
 from .status import Status
 from .trace import TraceRow
 

@@ -21,6 +21,7 @@ from .march.stiffness import stiffness_sentence
 from .methods.tableau import Tableau
 from .status import Status
 from .step.attempt import Rules
+from .step.clocks import ONE
 from .step.controller import PID
 from .step.norms import Norm, Tolerance
 from .step.runge_kutta import Field
@@ -270,9 +271,7 @@ def _march_queued(
 ) -> Outcome:
     """The loop whose attempts decide for themselves."""
     assert settings.queue is not None
-    rules = Rules(
-        settings.tableau, stepper.numeric, settings.norm, settings.controller, settings.queue.with_stages
-    )
+    rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
     t0, stops = times[0], stops_of(times[0], times[-1], settings)
     queued = QueuedMarch(stepper, rules, settings.queue, stats)
     return queued.march(settings.dt0, t0, stops, settings.max_steps, collector.accept, collector.attempt)

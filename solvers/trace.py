@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .march.host import Stats
-from .march.samples import Rows, SampleStep
+from .march.samples import SampleListener, SampleStep
 from .march.stepper import Step
 from .march.stiffness import sample_stiffness, stiffness
 from .methods.tableau import Tableau
@@ -76,7 +76,7 @@ class Trace:
         return found
 
 
-class SampleTrace:
+class SampleTrace(SampleListener):
     """Rows of a per-sample solve: one for each attempt of each sample that was still under way."""
 
     def __init__(self, tableau: Tableau) -> None:
@@ -84,12 +84,12 @@ class SampleTrace:
         self._attempts: list[Tensor] = []
 
     @torch.no_grad()
-    def attempt(self, step: SampleStep, rows: Rows) -> None:
+    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
         """One attempt; read only when asked for."""
         length = step.t1 - step.t0
         ks = [step.result.stages.get(i) for i in range(step.n_stages)]
         norms = [step.clocks.rms(x.double()) for x in (step.y0, *ks)]
-        steps = [step.tried, step.index, step.t0, length, step.error_ratio, step.accepted, rows.dt, rows.nfe]
+        steps = [step.tried, step.index, step.t0, length, step.error_ratio, step.accepted, dt_next, nfe]
         columns = [*steps, sample_stiffness(step, self.tableau), *norms]
         self._attempts.append(torch.stack([c.double() for c in columns], 1))
 

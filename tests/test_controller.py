@@ -62,8 +62,8 @@ def test_a_rejection_that_is_no_number_shrinks_by_the_limit():
 def test_the_vector_form_is_the_scalar_form_of_each_sample(controller):
     e0, e1, e2 = torch.rand(3, 50, dtype=torch.float64) * 1.5
     after = torch.rand(50) > 0.5
-    grown = controller.factors_accepted(e0, e1, e2, 5, after)
-    shrunk = controller.factors_rejected(e0, 5)
+    grown = controller.factor_accepted(e0, e1, e2, 5, after)
+    shrunk = controller.factor_rejected(e0, 5)
     for i in range(50):
         ratios = (e0[i].item(), e1[i].item(), e2[i].item())
         assert grown[i].item() == pytest.approx(
@@ -71,7 +71,7 @@ def test_the_vector_form_is_the_scalar_form_of_each_sample(controller):
         )
         assert shrunk[i].item() == pytest.approx(controller.factor_rejected(ratios[0], 5), rel=1e-14)
     nan = torch.tensor([math.nan, math.inf], dtype=torch.float64)
-    assert controller.factors_rejected(nan, 5).tolist() == [controller.factor_min] * 2
+    assert controller.factor_rejected(nan, 5).tolist() == [controller.factor_min] * 2
 
 
 @pytest.mark.parametrize(

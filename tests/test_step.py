@@ -6,9 +6,8 @@ import pytest
 import torch
 from problems import f64, rational
 
-from adamode.solvers.march.stepper import stage_times
+from adamode.solvers.march.stepper import RungeKuttaStepper, stage_times
 from adamode.solvers.methods import METHODS
-from adamode.solvers.step.first_step import initial_step
 from adamode.solvers.step.interpolant import derivative_weights, weights
 from adamode.solvers.step.norms import (
     Tolerance,
@@ -179,8 +178,12 @@ def first_step(f, y0, end=10.0, tol=1e-6, t0=0.0, order=5):
         return f(t, y), None
 
     start = f(torch.tensor(t0, dtype=y0.dtype), y0)
-    h = initial_step(recording, t0, end, y0, start, order, Tolerance(tol, tol), rms)
-    return h, asked
+    tableau = next(
+        tableau for tableau in METHODS.values() if tableau.adaptive and tableau.error_order == order
+    )
+    stepper = RungeKuttaStepper(recording, tableau, y0, Tolerance(tol, tol), rms)
+    stepper.direction, stepper.first = math.copysign(1.0, end - t0), (start, None)
+    return stepper.initial_step(t0, end), asked
 
 
 def test_first_step_is_hairers():

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import ReconstructionError, solver_error
+from ...solvers.march.clocked import Watching
 from ...solvers.march.host import Stats
-from ...solvers.march.sample_solve import sample_solve
 from ...solvers.march.samples import SampleRecorder, SampleSettings, SampleStep
 from ...solvers.march.stacked_dense import StackedDense
+from ...solvers.sample_solve import sample_solve
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
 from ..dynamics.protocol import Dynamics
@@ -212,7 +213,7 @@ class SampleReverseSolve:
             self.carrier.clocks,
             self.settings,
             own,
-            recorder=self.quadrature,
+            watching=Watching(self.quadrature),
         )
         self._check(run.rows.status, run.rows.t, own)
         self.stats.n_accepted_backward = self.stats.n_accepted_backward + own.n_accepted

@@ -99,7 +99,7 @@ def _again(
     way: Way, owner: Any, ends: tuple[Tensor, Tensor], dt: Tensor, y0: Tensor, k0: Tensor
 ) -> list[Any]:
     """What the stages after the first save, evaluated anew between ends = (t0, t1)."""
-    times = times_between(way.tableau, *ends, y0.dtype)
+    times = [t.to(y0.dtype) for t in times_between(way.tableau, *ends)]
 
     def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         k, saved = way.calls.linearise(owner, t, settled(z))

@@ -17,7 +17,7 @@ from ...solvers.march.clocked_output import ends_of
 from ...solvers.march.host import Stats
 from ...solvers.march.samples import SampleNorm, SampleSettings
 from ...solvers.solution import Query, Solution
-from ...solvers.step.clocks import Each
+from ...solvers.step.clocks import Each, each
 from ...solvers.step.layout import Layout
 from ...solvers.trace import SampleTrace
 from ...solvers.transforms import check_readable
@@ -62,7 +62,7 @@ def solve_samples(request: Request) -> Solution:
 def make_problem(request: Request) -> SampleProblem:
     """The engine's problem."""
     options, z0, t, stats = request.options, request.z0, request.t, Stats()
-    clocks = Each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
+    clocks = each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
     batch = clocks.batch_size(z0)
     times = check_sample_times(t, z0, batch)
     moved = t.to(z0.device, non_blocking=True)  # its gradient finds its way back

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import DynamicsError, SolverError
+from ...solvers.march.clocked import Watching
 from ...solvers.march.clocked_events import SampleEvents
 from ...solvers.march.host import Stats
-from ...solvers.march.sample_solve import SampleRun, sample_solve
-from ...solvers.march.samples import Rows, SampleListener, SampleSettings, SampleStep, beside
+from ...solvers.march.samples import SampleListener, SampleRecorder, SampleSettings, SampleStep, beside
+from ...solvers.sample_solve import SampleRun, sample_solve
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast
@@ -97,6 +98,7 @@ class SampleProblem:
         kept: list[SampleStep],
         *,
         dense: bool = False,
+        recorder: SampleRecorder | None = None,
         **options: Any,
     ) -> SampleRun:
         """The forward pass; batched calls are counted, attempts put into kept where dense is wished."""
@@ -132,20 +134,18 @@ class SampleProblem:
             self.settings,
             self.stats,
             every_step=wish.every_step,
-            events=wish.events,
-            listeners=listeners,
-            keep=dense,
+            watching=Watching(recorder, wish.events, tuple(listeners), dense),
             **options,
         )
 
 
-class KeepSteps:
+class KeepSteps(SampleListener):
     """A listener that keeps every attempt."""
 
     def __init__(self, steps: list[SampleStep]):
         self.steps = steps
 
-    def attempt(self, step: SampleStep, rows: Rows) -> None:
+    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
         """One attempt."""
         self.steps.append(step)
 

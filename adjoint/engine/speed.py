@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...solvers.device.queue import Queue
-from ...solvers.device.sample_march import norm_name
 from ...solvers.errors import AdamodeWarning
+from ...solvers.march.samples import SampleNorm
 from ...solvers.step.norms import block_rms, maximum, rms
 from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
@@ -151,6 +151,12 @@ def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
         return None
     owner, calls = _owner(problem.func) if wanted.compile else (None, None)
     return Queue(wanted.sync_every, owner, calls)
+
+
+def norm_name(norm: SampleNorm) -> str | None:
+    """Which of the clocks' norms it is; None for another one."""
+    name = getattr(norm, "__name__", "")
+    return name if name in ("rms", "maximum", "block_rms") and hasattr(norm, "__self__") else None
 
 
 def warn_idle(what: str, reason: str) -> None:

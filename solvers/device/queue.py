@@ -1,4 +1,4 @@
-"""The march whose attempts decide for themselves (`resident`): the host looks once for several of them.
+"""Marches whose attempts decide for themselves (`step.attempt`): the host looks once for several of them.
 
 Three ways to make them, one result. Eager: n attempts are queued one after another. Compiled, n = 1: an
 attempt is one compiled call. Compiled, n > 1: the loop itself is in the compiled graph. On the CPU it is a
@@ -17,15 +17,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..march.host import OnAccept, OnAttempt, Outcome, Stats, Stop
+from ..march.clocked import ClockedMarch, Watching
+from ..march.clocked_output import SampleOutput
+from ..march.host import OnAccept, OnAttempt, Outcome, Stop
+from ..march.samples import SampleSettings
 from ..march.stepper import RungeKuttaStepper, Step, stage_times
 from ..methods.tableau import Tableau
+from ..stats import Stats
 from ..status import Status
-from ..step.attempt import Bounds, Clock, March, Rules, attempt
+from ..step.attempt import RUNNING, SUCCESS, Clock, Rules
 from ..step.field import CountedField
 from ..step.memory_order import regular
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, rk_step
-from .loops import begin_program, loop_program, loops_in_graph, row_program, single_program
+from .loops import (
+    STATUS,
+    WIDTH,
+    Bounds,
+    Row,
+    Rows,
+    Samples,
+    attempt_row,
+    begin_program,
+    loops_in_graph,
+    several_program,
+    single_program,
+    stacked_stages,
+)
 from .programs import Programs, signature
 from .saved import KeptStages, Recipe, as_strided_like, recipe_of
 
@@ -52,13 +69,7 @@ class Queue:
 
 
 class QueuedStep(Step):
-    """A `Step` made of what the device recorded; its stages' times are made when asked for.
-
-    k0: the first stage, f(t0, y0).  has_saved: what the field saved was handed out.
-    """
-
-    k0: Tensor
-    has_saved: bool
+    """A `Step` made of what the device recorded; its stages' times are made when asked for."""
 
     @property
     def times(self) -> list[Tensor]:
@@ -83,7 +94,7 @@ class Record:
 
 
 class QueuedMarch:
-    """The attempts of one solve.
+    """The attempts of one solve with one clock.
 
     stepper: holds the state, its first stage, the tolerance and the field.
     """
@@ -101,7 +112,7 @@ class QueuedMarch:
         self.recipe: Recipe | None = None
 
     def _begin(self, t0: float, end: float, dt0: float | None) -> Tensor:
-        """The first evaluation and the first step; the clock to begin with.
+        """The first evaluation and the first step; the row to begin with.
 
         The first time it is not compiled: what func returns is checked, and told apart (`recipe_of`).
         """
@@ -118,7 +129,7 @@ class QueuedMarch:
                 with torch.no_grad():
                     found = programs.run(key, make, *arguments)
         if found is not None:
-            self.k, clock = found
+            row, self.k = found
             self.stats.nfe += 2
         else:
             stepper.restart(t0)
@@ -127,7 +138,7 @@ class QueuedMarch:
             dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
             self.k = as_strided_like(self.first[0], self.y)
             dt0 = min(dt0, self.rules.controller.dt_max)
-            clock = self._on_device([t0, dt0, 1.0, 1.0] + [0.0] * (len(Clock) - 4))
+            row = self._on_device([t0, dt0, 1.0, 1.0, 0.0, 0.0, float(RUNNING)] + [0.0] * (WIDTH + 2))
             if programs is not None:
                 assert stepper.first_time is not None
                 self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)
@@ -138,7 +149,7 @@ class QueuedMarch:
             self.owner = None  # what is wanted cannot leave a program
         if not (self.queue.keep and self.queue.sync_every == 1):
             self.recipe = None
-        return clock
+        return row
 
     def march(
         self,
@@ -149,52 +160,51 @@ class QueuedMarch:
         on_accept: OnAccept,
         on_attempt: OnAttempt | None,
     ) -> Outcome:
-        """Steps from t0 over all stops to the last: as `loop.march`. dt0: None for Hairer's."""
+        """Steps from t0 over all stops to the last: as `host.march`. dt0: None for Hairer's."""
         end = stops[-1].t
         direction = math.copysign(1.0, end - t0)
         span = abs(end - t0) if math.isfinite(end) else 0.0
-        clock = self._begin(t0, end, dt0)
+        state = self._begin(t0, end, dt0)
         t, dt = t0, math.nan
         for stop in stops:
             bounds = Bounds(self._on_device([stop.t, direction, span]), self.rtol, self.atol)
-            if stop is not stops[0]:
-                clock = torch.cat((clock[: Clock.STATE], clock.new_zeros(len(Clock) - Clock.STATE)))
-            state = March.UNDER_WAY
-            while state == March.UNDER_WAY:
+            if stop is not stops[0]:  # under way again, and nothing tried yet
+                under_way = self._on_device([float(RUNNING)] + [0.0] * (WIDTH + 2))
+                state = torch.cat((state[:STATUS], under_way))
+            status = RUNNING
+            while status == RUNNING:
                 room = min(self.queue.sync_every, max_steps - int(self.stats.n_steps))
                 if room <= 0:
                     return Outcome(Status.MAX_STEPS, t, dt)
-                clock, rows, records = self._attempts(bounds, clock, room)
+                state, rows, records = self._attempts(bounds, state, room)
                 if math.isnan(dt):
-                    self.stats.dt_first = rows[0][Clock.ASKED]
+                    self.stats.dt_first = rows[0].asked
                 for row, record in zip(rows, records, strict=True):
-                    t, dt, state = row[Clock.T], row[Clock.DT], March(int(row[Clock.STATE]))
-                    assert row[Clock.TRIED] or state != March.UNDER_WAY, row
-                    if row[Clock.TRIED] and self._tell(row, record, on_accept, on_attempt):
+                    t, dt, status = row.t, row.dt, int(row.status)
+                    assert row.tried or status != RUNNING, row
+                    if row.tried and self._tell(row, record, on_accept, on_attempt):
                         return Outcome(Status.EVENT, t, dt)
-                    if state != March.UNDER_WAY:
+                    if status != RUNNING:
                         break
-            if state != March.STOP:
-                failed = Status.NON_FINITE if row[Clock.BAD] else Status.STEP_UNDERFLOW
-                return Outcome(failed, t, dt if state == March.TOO_SHORT else abs(row[Clock.T1] - t))
+            if status != SUCCESS:  # too short a step to try, or stuck after one that was
+                return Outcome(Status(status), t, abs(row.t1 - t) if row.tried else dt)
         return Outcome(Status.SUCCESS, t, dt)
 
     def _on_device(self, numbers: list[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device="cpu").to(self.y.device, non_blocking=True)
 
     def _tell(
-        self, row: list[float], record: Record, on_accept: OnAccept, on_attempt: OnAttempt | None
+        self, row: Row, record: Record, on_accept: OnAccept, on_attempt: OnAttempt | None
     ) -> bool | None:
         """Counts an attempt and hands it to those who listen."""
-        accepted = bool(row[Clock.ACCEPTED])
-        if accepted:
+        if row.accepted:
             self.stats.n_accepted += 1
         else:
             self.stats.n_rejected += 1
         step = self._step(row, record)
         if on_attempt is not None:
-            on_attempt(step, accepted, row[Clock.DT])
-        if not accepted:
+            on_attempt(step, bool(row.accepted), row.dt)
+        if not row.accepted:
             return None
         if record.saved is not None:
             self.before = record.saved.end()
@@ -203,115 +213,163 @@ class QueuedMarch:
         self.chained = True
         return over
 
-    def _step(self, row: list[float], record: Record) -> QueuedStep:
-        tableau = self.rules.tableau
-        field = self.stepper.field
+    def _step(self, row: Row, record: Record) -> QueuedStep:
+        tableau, field = self.rules.tableau, self.stepper.field
         bare = field.field if isinstance(field, CountedField) else field
-        stages: Any = _LateStages(bare, tableau, record, row[Clock.T0], row[Clock.T1])
+        stages: Any = _LateStages(bare, tableau, record, row.t0, row.t1)
         if record.stages is not None:
             numeric = self.stepper.numeric
-            stages = StageBuffer(numeric, record.y0, row[Clock.T1] - row[Clock.T0], record.stages)
+            stages = StageBuffer(numeric, record.y0, row.t1 - row.t0, record.stages)
             stages.count = tableau.n_stages
-        saved = record.saved
-        if saved is None:
-            saved = _Saved([None] * tableau.n_stages)
         own = None if self.first is None else self.first[1]
+        saved = _Saved([None] * tableau.n_stages) if record.saved is None else record.saved
         saved.begin(self.before if self.chained else own)
-        result = StepResult(record.y1, stages, saved)
-        step = QueuedStep(
-            row[Clock.T0],
-            row[Clock.T1],
-            record.y0,
-            result,
-            tableau,
-            self.stepper.field,
-            self.chained,
-            [],
-            row[Clock.RATIO],
-            bool(row[Clock.FINITE]),
+        return QueuedStep(
+            *(row.t0, row.t1, record.y0, StepResult(record.y1, stages, saved), tableau, field),
+            *(self.chained, [], row.ratio, bool(row.finite)),
             plain=True,
+            k0=record.k0,
+            has_saved=record.saved is not None,
         )
-        step.k0, step.has_saved = record.k0, record.saved is not None
-        return step
 
     # Three ways
 
-    def _attempts(self, bounds: Bounds, clock: Tensor, room: int) -> tuple[Tensor, list[Any], list[Record]]:
-        """Up to `room` attempts; one host read. The clock after them, and each one's row and record."""
+    def _attempts(self, bounds: Bounds, row: Tensor, room: int) -> tuple[Tensor, list[Row], list[Record]]:
+        """Up to `room` attempts; one host read. The row after them, and each one's row and record."""
         if self.owner is not None:
-            if self.queue.sync_every > 1:
-                found = self._looped(bounds, clock, room)
-            else:
-                found = self._single(bounds, clock)
+            many = self.queue.sync_every > 1
+            found = self._looped(bounds, row, room) if many else self._single(bounds, row)
             if found is not None:
                 return found
             self.owner, self.recipe = None, None  # it could not be compiled
-        return self._queued(bounds, clock, room)
+        return self._queued(bounds, row, room)
 
-    def _queued(self, bounds: Bounds, clock: Tensor, room: int) -> tuple[Tensor, list[Any], list[Record]]:
-        clocks, records = [], []
+    def _queued(self, bounds: Bounds, row: Tensor, room: int) -> tuple[Tensor, list[Row], list[Record]]:
+        rows, records, numeric = [], [], self.rules.numeric
         with torch.no_grad():
             for _ in range(room):
-                made = attempt(self.rules, self.stepper.field, bounds, clock, self.y, self.k, buffered=True)
+                before = (row, self.y, self.k)
+                buffered = functools.partial(StageBuffer, numeric, self.y)
+                made = attempt_row(self.rules, self.stepper.field, bounds, before, buffered)
+                every = stacked_stages(self.rules, made.stages) if self.queue.with_stages else None
                 saved = _Saved([None, *made.saved]) if self.queue.keep else None
-                records.append(Record(self.y, self.k, made.y1, made.k, made.stages, saved))
-                clocks.append(made.clock)
-                clock, self.y, self.k = made.clock, made.y, made.k
-            rows = torch.stack(clocks).tolist()  # host read
-        return clock, rows, records
+                records.append(Record(self.y, self.k, made.y1, made.k, every, saved))
+                rows.append(made.row)
+                row, self.y, self.k = made.row, made.y, made.k
+            told = torch.stack(rows).tolist()  # host read
+        return row, [Row(*one) for one in told], records
 
-    def _single(self, bounds: Bounds, clock: Tensor) -> Any:
+    def _single(self, bounds: Bounds, row: Tensor) -> tuple[Tensor, list[Row], list[Record]] | None:
         """One attempt as one compiled call."""
         assert self.programs is not None
-        recipe = self.recipe
-        key = (
-            "attempt",
-            self.rules,
-            None if recipe is None else recipe.key,
-            signature(self.y, self.rtol, self.atol),
-        )
-        make = functools.partial(single_program, self.rules, self.queue.calls, recipe)
+        recipe, stages = self.recipe, self.queue.with_stages
+        kind = None if recipe is None else recipe.key
+        key = ("attempt", self.rules, stages, kind, signature(self.y, self.rtol, self.atol))
+        make = functools.partial(single_program, self.rules, self.queue.calls, recipe, stages)
         with torch.no_grad():
-            tensors = (clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
-            found = self.programs.run(key, make, self.owner, *tensors)
+            found = self.programs.run(key, make, self.owner, bounds, (row, self.y, self.k))
             if found is None:
                 return None
-            clock, y, k, y1, stages, states, times, lean = found
-            row = clock.tolist()  # host read
+            row, y, k, y1, every, states, times, lean = found
+            told = Row(*row.tolist())  # host read
         self._count()
         saved = None if recipe is None else KeptStages(recipe, times, states, lean)
-        record = Record(self.y, self.k, y1, k, stages, saved)
+        record = Record(self.y, self.k, y1, k, every, saved)
         self.y, self.k = y, k
-        return clock, [row], [record]
+        return row, [told], [record]
 
-    def _looped(self, bounds: Bounds, clock: Tensor, room: int) -> Any:
+    def _looped(
+        self, bounds: Bounds, row: Tensor, room: int
+    ) -> tuple[Tensor, list[Row], list[Record]] | None:
         """Up to `room` attempts in one compiled call, the loop in the graph."""
         assert self.programs is not None
-        key = ("loop", self.rules, signature(self.y, self.rtol, self.atol), self.queue.sync_every)
-        make = functools.partial(loop_program, self.rules, self.queue.calls)
-        if not loops_in_graph(self.y):
-            if room < self.queue.sync_every:
-                return None  # the last few before max_steps
-            make = functools.partial(row_program, self.rules, self.queue.calls, room)
+        form, in_graph = Rows(self.rules, self.queue.with_stages), loops_in_graph(self.y)
+        if not in_graph and room < self.queue.sync_every:
+            return None  # the last few before max_steps
+        key = ("loop", form, signature(self.y, self.rtol, self.atol), self.queue.sync_every)
+        make = functools.partial(several_program, form, self.queue.calls, None if in_graph else room)
         with torch.no_grad():
-            most = self._on_device([float(room)])
-            tensors = (most, clock, self.y, self.k, bounds.limits, self.rtol, self.atol)
-            found = self.programs.run(key, make, self.owner, *tensors)
+            state: tuple[Tensor, ...] = (row, self.y, self.k)
+            if form.with_stages and in_graph:  # a loop's first state has the form of the others
+                state = (*state, self.y.new_zeros((len(self.rules.tableau.rows()), *self.y.shape)))
+            found = self.programs.run(key, make, self.owner, self._on_device([float(room)]), bounds, state)
             if found is None:
                 return None
-            clocks, ys, ks, *stages = found
-            rows = clocks.tolist()  # host read
+            rows, ys, ks, *stages = found
+            told = [Row(*one) for one in rows.tolist()]  # host read
         records, y, k = [], self.y, self.k
-        for i in range(len(rows)):
+        for i in range(len(told)):
             self._count()
             records.append(Record(y, k, ys[i], ks[i], stages[0][i] if stages else None))
             y, k = ys[i], ks[i]
         self.y, self.k = y, k
-        return clocks[-1], rows, records
+        return rows[-1], told, records
 
     def _count(self) -> None:
         """nfe of an attempt, where calls were made inside a compiled program."""
         self.stats.nfe += self.rules.tableau.n_stages - 1
+
+
+class QueuedClocks(ClockedMarch):
+    """The march over a clock a sample where only the end of the solve is wanted: eager, queued or compiled.
+
+    queue: how many attempts are made between two looks of the host, and what is compiled.
+    """
+
+    def __init__(
+        self, field: Field, z0: Tensor, settings: SampleSettings, output: SampleOutput, queue: Queue
+    ):
+        super().__init__(field, z0, settings, output, Watching())
+        self.queue, self.owner = queue, queue.owner
+        self.programs = None if self.owner is None else Programs.of(self.owner)
+
+    def attempts(self) -> int:
+        """`sync_every` attempts; how many samples go on. One host read."""
+        with torch.no_grad():
+            made = self._compiled() if self.owner is not None else None
+            if made is None:
+                for _ in range(self.queue.sync_every):
+                    self.clock, self.y, self.first = self._try(self.end)[1]
+        running = self.clock.running.sum()
+        if made is None:  # calls were counted by the field
+            return int(running)  # host read
+        running, made = torch.stack((running, made)).tolist()  # host read
+        self.n_calls += (self.tableau.n_stages - 1) * made
+        return running
+
+    def arrive(self) -> None:
+        """Writes what has arrived: before samples leave the batch, and at the end."""
+        clock, output = self.clock, self.output
+        # One that has made no step was there at its start.
+        here = (clock.status == SUCCESS) & (clock.n_accepted > 0)
+        state = self.y.movedim(self.clocks.batch, 0)
+        mask = here.view(-1, *[1] * (state.dim() - 1))
+        before = output.values[1].index_select(0, self.index)
+        output.values[1] = output.values[1].index_copy(0, self.index, torch.where(mask, state, before))
+
+    def evaluations(self) -> Tensor:
+        """Those of the start, and of the attempts of each sample."""
+        return self.nfe + (self.tableau.n_stages - 1) * (self.clock.n_accepted + self.clock.n_rejected)
+
+    def _compiled(self) -> Tensor | None:
+        """`sync_every` attempts in one compiled call, and how many were made; None, from now on, where it
+        cannot be."""
+        assert self.programs is not None
+        n, y, device = self.queue.sync_every, self.y, self.y.device
+        rtol, atol = self.tolerance.tensors(y)
+        form = Samples(self.rules)
+        state = (torch.zeros((), dtype=torch.int64, device=device), *self.clock, y, self.first)
+        key = ("samples", form, n, signature(rtol, atol, *state))
+        make = functools.partial(several_program, form, self.queue.calls, None if loops_in_graph(y) else n)
+        bounds = Bounds((self.end, self.direction, self.least), rtol, atol)
+        most = torch.full((), n, dtype=torch.int64, device=device)
+        found = self.programs.run(key, make, self.owner, most, bounds, state)
+        if found is None:
+            self.owner = None
+            return None
+        made, *clock, self.y, self.first = found
+        self.clock = Clock(*clock)
+        return made
 
 
 class _Saved(list[Any]):

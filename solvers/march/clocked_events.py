@@ -80,10 +80,6 @@ class SampleEvents:
         self.firing = self.looks.fires(self.values) & step.accepted
         return self.firing
 
-    def counts(self) -> Tensor:
-        """[E]: how often each function fires, at the most, in one sample's step."""
-        return self.firing.sum(0).amax(1)
-
     def ends(self) -> Tensor:
         """[b]: which samples meet a terminal event."""
         met = self.firing.any(0)
@@ -93,8 +89,11 @@ class SampleEvents:
                 found = found | met[e]
         return found
 
-    def locate(self, step: SampleStep, counts: Sequence[int], numeric: Numeric) -> Tensor:
-        """Records what fires; [b], the time at which each sample's step ends (t1 but for terminal ones)."""
+    def locate(
+        self, step: SampleStep, counts: Sequence[int], numeric: Numeric
+    ) -> tuple[Tensor, list[Written]]:
+        """Records what fires; [b], the time at which each sample's step ends (t1 but for terminal ones), and
+        the states at the events as outputs inside the step."""
         found: list[tuple[int, Tensor, Tensor]] = []
         last = torch.ones_like(step.t1)
         for e, count in enumerate(counts):
@@ -105,9 +104,9 @@ class SampleEvents:
                 found.append((e, valid, theta))
                 if self.terminal[e]:
                     last = torch.where(valid, torch.minimum(last, theta), last)
-        for e, valid, theta in found:
-            self._record(e, step, valid & (theta <= last), theta, numeric)
-        return torch.where(last == 1.0, step.t1, step.t0 + last * (step.t1 - step.t0))
+        met = [self._record(e, step, valid & (theta <= last), theta, numeric) for e, valid, theta in found]
+        until = torch.where(last == 1.0, step.t1, step.t0 + last * (step.t1 - step.t0))
+        return until, met
 
     def _zero(self, e: int, part: Tensor, step: SampleStep, numeric: Numeric) -> Tensor:
         """θ at which one function loses its sign, in the part [b] of each row's step, by bisection."""
@@ -128,16 +127,16 @@ class SampleEvents:
         off = (step.t1 - (step.t0 + theta * length)).abs()
         return torch.where(off <= 4.0 * spacing, 1.0, theta)  # as `events.on_step`
 
-    def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor, numeric: Numeric) -> None:
+    def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor, numeric: Numeric) -> Written:
         weights = theta_weights(numeric, theta).to(step.y0.dtype)
         value = step.combine(step.y0, weights)
         value = torch.where(self.clocks.spread(theta == 1.0), step.result.y1, value)
         value = torch.where(self.clocks.spread(valid), value, float("nan"))
         place = torch.full_like(step.index, -1 - len(self.rows))
-        step.outputs.append(Written(place[None], valid[None], weights[:, None]))
         t = torch.where(theta == 1.0, step.t1, step.t0 + theta * (step.t1 - step.t0))
         self.fired.append(SamplesFired(e, step.index, valid, t))
         self.rows.append(value)
+        return Written(place[None], valid[None], weights[:, None])
 
     def advance(self, accepted: Tensor) -> None:
         """The values at the steps' ends are the next steps' beginnings."""

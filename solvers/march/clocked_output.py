@@ -34,6 +34,7 @@ class SampleOutput:
         every_step: bool = False,
     ):
         self.clocks, self.differentiable, self.every_step = clocks, differentiable, every_step
+        self.start, self.end = times[:, 0], times[:, -1]
         if every_step:
             times = ends_of(times)
         backwards = times[:, -1:] < times[:, :1]
@@ -78,7 +79,7 @@ class SampleOutput:
         if not self.every_step:
             self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
 
-    def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> list[Written]:
+    def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> Written:
         """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
         place = (
             self.next + torch.arange(rounds, dtype=torch.int64, device=self.next.device)[:, None]
@@ -92,7 +93,7 @@ class SampleOutput:
             t = (self.rows.gather(1, place.t()) * self.row_sign).t()
         written = self._write(step, place, valid, t, numeric)
         self.next, self.ends = self.upto, None
-        return [written]
+        return written
 
     def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)

@@ -10,19 +10,11 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence, Set
-from typing import Any, Generic, Protocol
+from typing import Any, Protocol
 
-from torch import Tensor
-from typing_extensions import TypeVar
-
+from ..stats import Stats as Stats
 from ..status import Status
 from ..step.controller import PID
-
-# Both are a tensor, [B], in per-sample stepping.
-Count = TypeVar("Count", bound="int | Tensor", default=Any)
-Length = TypeVar("Length", bound="float | Tensor", default=Any)
-_ZERO: Any = 0  # where a count of either type begins
-_NOT_YET: Any = math.nan
 
 
 class Attempt(Protocol):
@@ -43,40 +35,6 @@ class Stepper(Protocol):
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew."""
-
-
-@dataclasses.dataclass
-class Stats(Generic[Count, Length]):
-    """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
-
-    nfe: every call of func, the first step's probe included; a batched call counts once (per sample:
-    the evaluations at which the sample was still under way).
-    n_calls: batched calls of func in per-sample stepping.
-    n_accepted, n_rejected: steps; n_steps is their sum.  dt_first, dt_last: |dt| tried first, and
-    |dt| that would be tried next (hand it to the next solve as ``dt0``).
-    nfe_backward: evaluations of func's VJP in the backward pass, filled by it.
-    nfe_recomputed: evaluations of func that only rebuild a state in the backward pass.
-    n_accepted_backward, n_rejected_backward: steps of a continuous adjoint.
-    reconstruction_error: backsolve only: the largest RMS distance, in units of the tolerance,
-    between the state solved backwards and the stored one.
-    """
-
-    nfe: Count = _ZERO
-    n_accepted: Count = _ZERO
-    n_rejected: Count = _ZERO
-    dt_first: Length = _NOT_YET
-    dt_last: Length = _NOT_YET
-    n_calls: int = 0
-    nfe_backward: int = 0
-    nfe_recomputed: int = 0
-    n_accepted_backward: Count = _ZERO
-    n_rejected_backward: Count = _ZERO
-    reconstruction_error: float = math.nan
-
-    @property
-    def n_steps(self) -> Count:
-        """Attempts: accepted and rejected."""
-        return self.n_accepted + self.n_rejected  # type: ignore[operator, return-value]  # of one type
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,23 +1,22 @@
-"""What per-sample stepping knows of its samples: settings, rows, one attempt, what a recorder sees."""
+"""What stepping with many clocks knows of its samples: settings, one attempt, who else sees it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau
-from ..status import Status
+from ..step.attempt import Attempt
 from ..step.clocks import Each
 from ..step.controller import PID
 from ..step.norms import Tolerance
-from ..step.runge_kutta import StepResult
 
-SampleNorm = Callable[[Tensor], Tensor]  # state → [B]
+SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
 
 def beside(time: Tensor, which: Tensor, side: Tensor) -> Tensor:
@@ -25,29 +24,6 @@ def beside(time: Tensor, which: Tensor, side: Tensor) -> Tensor:
     shape = time.shape
     toward = (side * math.inf).to(time).view(shape)
     return torch.where(which.view(shape), torch.nextafter(time, toward), time)
-
-
-class SampleListener(Protocol):
-    """Who else wants to see every attempt (a trace, a dense output)."""
-
-    def attempt(self, step: SampleStep, rows: Rows) -> None:
-        """An attempt; rows as they are after it."""
-
-
-class SampleRecorder:
-    """What an adjoint may keep of a solve; by itself nothing."""
-
-    def start(self, saved: Any) -> None:
-        """The first evaluation."""
-
-    def step(self, step: SampleStep) -> None:
-        """An attempt, after its outputs were written."""
-
-    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
-        """First stages (then `first`) evaluated anew for the samples in `which`."""
-
-    def compact(self, keep: Tensor) -> None:
-        """Only the rows at these positions stay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,60 +52,6 @@ class SampleSettings:
         return ((t[:, None] == self.stops) & self.jumps).any(1)
 
 
-@dataclasses.dataclass
-class Rows:
-    """The loop's variables, one entry for each sample still in the batch; index: which sample it is."""
-
-    index: Tensor
-    t: Tensor
-    end: Tensor
-    direction: Tensor
-    dt: Tensor
-    e1: Tensor
-    e2: Tensor
-    after_rejection: Tensor
-    non_finite: Tensor
-    status: Tensor
-    n_accepted: Tensor
-    n_rejected: Tensor
-    nfe: Tensor
-
-    @classmethod
-    def begin(cls, t0: Tensor, end: Tensor) -> Rows:
-        """All samples at their start."""
-        one = torch.ones_like(t0)
-        index = torch.arange(len(t0), dtype=torch.int64, device=t0.device)
-        direction = torch.where(end < t0, -one, one)
-        # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
-        ratios = (one, one.clone())
-        rejected, bad = (torch.zeros_like(index, dtype=torch.bool) for _ in range(2))
-        status = torch.full_like(index, int(Status.RUNNING), dtype=torch.int8)
-        counts = [torch.zeros_like(index) for _ in range(3)]
-        return cls(index, t0, end, direction, torch.zeros_like(t0), *ratios, rejected, bad, status, *counts)
-
-    def _fields(self) -> list[str]:
-        return [f.name for f in dataclasses.fields(self)]
-
-    def select(self, keep: Tensor) -> Rows:
-        """The rows at the positions in keep."""
-        return Rows(*(getattr(self, name).index_select(0, keep) for name in self._fields()))
-
-    def write_into(self, whole: Rows) -> None:
-        """Puts these rows back where they stand in the whole batch."""
-        for name in self._fields():
-            setattr(whole, name, getattr(whole, name).index_copy(0, self.index, getattr(self, name)))
-
-    @property
-    def running(self) -> Tensor:
-        """Which samples go on."""
-        return self.status == int(Status.RUNNING)
-
-    def mark(self, which: Tensor, status: Status | Tensor) -> None:
-        """Gives the samples in `which` a status."""
-        value = status if isinstance(status, Tensor) else int(status)
-        self.status = torch.where(which, value, self.status).to(torch.int8)
-
-
 @dataclasses.dataclass(frozen=True)
 class Written:
     """m outputs inside a step: which output of each row (place [m, b]), whether it is one (valid [m, b]),
@@ -140,28 +62,15 @@ class Written:
     weights: Tensor
 
 
-@dataclasses.dataclass
-class SampleStep:
-    """One attempt of all samples.
+@dataclasses.dataclass(frozen=True)
+class SampleStep(Attempt):
+    """One attempt of all samples; its numbers are [b].
 
-    index, t0, t1: [b]; y0, first: state and first stage; dt: signed, broadcasts against the state;
-    times: of the stages; tried: which samples were under way; accepted, finite: [b] bool.
-    outputs: what was written inside the step.  until: where the solution ends, if a terminal event
-    lies in the step; else None for all samples.
+    index: which samples.  clocks: of the state.  outputs: what was written inside the step.
+    until: where the solution ends, if a terminal event lies in the step; else None for all samples.
     """
 
     index: Tensor
-    t0: Tensor
-    t1: Tensor
-    y0: Tensor
-    first: Tensor
-    dt: Tensor
-    times: list[Tensor]
-    result: StepResult
-    error_ratio: Tensor
-    finite: Tensor
-    accepted: Tensor
-    tried: Tensor
     clocks: Each
     outputs: list[Written] = dataclasses.field(default_factory=list)
     until: Tensor | None = None
@@ -182,3 +91,26 @@ class SampleStep:
             total = term if total is None else total + term
         assert total is not None
         return total if y is None else y + self.dt * total
+
+
+class SampleListener:
+    """Who else wants to see every attempt (a trace, a dense output); by itself it does nothing."""
+
+    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
+        """An attempt, the |dt| proposed after it, and the evaluations of each sample so far."""
+
+
+class SampleRecorder:
+    """What an adjoint may keep of a solve; by itself nothing."""
+
+    def start(self, saved: Any) -> None:
+        """The first evaluation."""
+
+    def step(self, step: SampleStep) -> None:
+        """An attempt, after its outputs were written."""
+
+    def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
+        """First stages (then `first`) evaluated anew for the samples in `which`."""
+
+    def compact(self, keep: Tensor) -> None:
+        """Only the rows at these positions stay."""

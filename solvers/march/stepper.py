@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau
-from ..step.first_step import initial_step
+from ..step.attempt import Here, Limits, Rules, clock_at
+from ..step.clocks import ONE
+from ..step.controller import PID
+from ..step.first_step import first_step
 from ..step.interpolant import derivative_weights, look_table, looks, weights
 from ..step.norms import Norm, Tolerance, error_ratio
 from ..step.runge_kutta import (
@@ -39,6 +42,7 @@ class Step:
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
     watched: in which parts of the step which event fires, where events are watched.
     plain: times are `stage_times(t0, t1)`, so they need not be kept.
+    k0: the first stage, f(t0, y0), where it is handed out.  has_saved: so is what the field saved.
     graph: the solve's grad mode. Stages that are evaluated late are kept and used by outputs, so they
     are evaluated under it whoever asks first: the search for an event asks without a graph.
     """
@@ -56,6 +60,8 @@ class Step:
     watched: list[float] | None = None
     plain: bool = False
     graph: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
+    k0: Tensor | None = None
+    has_saved: bool = True
     _dense: bool = False
 
     @property
@@ -207,9 +213,21 @@ class RungeKuttaStepper:
         """|dt| to begin with (HNW II.4); one evaluation, one host read."""
         assert self.first is not None
         assert self.tolerance is not None
-        order = self.tableau.error_order
-        f0 = self.first[0]
-        return initial_step(self.field, t0, end, self.y, f0, order, self.tolerance, self.norm, before_jump)
+        start, last, one = (
+            torch.tensor([t0, end, self.direction], dtype=torch.float64, device="cpu")
+            .to(self.y.device, non_blocking=True)
+            .unbind()
+        )
+        here = Here(clock_at(start, start), self.y, self.first[0])
+        rules = Rules(self.tableau, self.numeric, self.norm, PID(), ONE)
+        limits = Limits(last, last, one, one)
+
+        def seen_at(time: Tensor) -> Tensor:
+            seen = time.to(self.y.dtype)
+            back = torch.nextafter(seen, torch.full_like(seen, -self.direction * math.inf))
+            return torch.where(seen == end, back, seen) if before_jump else seen
+
+        return float(first_step(rules, self.field, limits, self.tolerance, here, seen_at))  # host read
 
     def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> Step:
         """Tries the step from t0 to t1; nothing changes until `accept`.

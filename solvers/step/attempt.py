@@ -1,158 +1,285 @@
-"""Attempts whose decisions stay on the device: time, step size, acceptance and finish are tensors.
+"""One attempt of every clock, decided in tensors: how long, whether accepted, how long the next.
 
-`march` looks at the host after every attempt: it must know whether to accept. Here an attempt decides
-by itself, with the same arithmetic in float64 tensors, so that several can be queued before the host
-looks once; one that follows a finish changes nothing. All of it is a pure function of tensors, which
-`programs` can compile.
-
-The clock is one float64 vector, so that one read tells the host everything: see `Clock`.
+`march.host` decides the same on Python floats, for one clock that the host looks at after every attempt.
+Here nothing is read: attempts can be queued one after another, one that follows a finish changes nothing,
+and all of it is a pure function of tensors, which `device.programs` can compile. A test holds the two
+alike, attempt by attempt.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
+from ..status import Status
+from .clocks import Clocks
 from .controller import PID
 from .norms import Norm, Tolerance, error_ratio
-from .runge_kutta import Field, StageBuffer, StageList, owned, rk_step
-
-
-class Clock(enum.IntEnum):
-    """Entries of the clock. The first seven are the state of the march, the others tell of the last attempt.
-
-    T, DT: time and |dt| to try next.  E1, E2: error ratios of the last two accepted steps.
-    AFTER: the last attempt was rejected.  BAD: … for a stage that is not finite.  STATE: a `March`.
-    T0, T1: the attempt went from T0 to T1.  RATIO: its error ratio.  TRIED: it was made at all.
-    ACCEPTED, FINITE: 0 or 1.  ASKED: DT before it.
-    """
-
-    T = 0
-    DT = 1
-    E1 = 2
-    E2 = 3
-    AFTER = 4
-    BAD = 5
-    STATE = 6
-    T0 = 7
-    T1 = 8
-    RATIO = 9
-    TRIED = 10
-    ACCEPTED = 11
-    FINITE = 12
-    ASKED = 13
-
-
-class March(enum.IntEnum):
-    """Where a march stands: UNDER_WAY, at its STOP, TOO_SHORT a step to try, STUCK after one that was."""
-
-    UNDER_WAY = 0
-    STOP = 1
-    TOO_SHORT = 2
-    STUCK = 3
-
+from .runge_kutta import Field, StageBuffer, StageList, StepResult, rk_step
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
-_UNDER_WAY, _STOP, _TOO_SHORT, _STUCK = (float(state) for state in March)
+RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
+    int(Status[name]) for name in ("RUNNING", "SUCCESS", "MAX_STEPS", "STEP_UNDERFLOW", "NON_FINITE")
+)
+SLIVER = 1e-3  # of a step: one is stretched by so much rather than leave a shorter one before a stop
+FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
+
+MakeStages = Callable[[Tensor], "StageBuffer | StageList"]  # of the signed dt, as it meets the state
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """What decides an attempt besides tensors.
 
-    numeric: the tableau's numbers in the state's dtype.  with_stages: the k_i are wanted too.
+    numeric: the tableau's numbers in the state's dtype.  norm: state → a number a clock.
+    max_steps: attempts of a clock; None: the host counts.  fixed: |dt| is given, no error is estimated.
+    fresh_first: the first stage is evaluated anew, since what it saves is wanted with the others'.
     """
 
     tableau: Tableau
     numeric: Numeric
     norm: Norm
     controller: PID
-    with_stages: bool = False
+    clocks: Clocks
+    max_steps: int | None = None
+    fixed: bool = False
+    fresh_first: bool = False
+
+
+class Clock(NamedTuple):
+    """What a march carries from attempt to attempt, of each clock: 0-d, or [b].
+
+    t, dt: time and |dt| to try next, float64.  e1, e2: error ratios of the last two accepted steps.
+    after_rejection: the last attempt was rejected.  non_finite: … for a stage that is not finite.
+    status: of `Status`, int8.  n_accepted, n_rejected: attempts, int64.
+    """
+
+    t: Tensor
+    dt: Tensor
+    e1: Tensor
+    e2: Tensor
+    after_rejection: Tensor
+    non_finite: Tensor
+    status: Tensor
+    n_accepted: Tensor
+    n_rejected: Tensor
+
+    @property
+    def running(self) -> Tensor:
+        """Which clocks go on."""
+        return self.status == RUNNING
+
+    def marked(self, which: Tensor, status: int | Tensor) -> Clock:
+        """With a status for the clocks in `which`."""
+        return self._replace(status=torch.where(which, status, self.status).to(torch.int8))
+
+
+def clock_at(t: Tensor, dt: Tensor) -> Clock:
+    """A clock at its start."""
+    one, no = torch.ones_like(t), torch.zeros_like(t, dtype=torch.bool)
+    status = torch.full_like(t, RUNNING, dtype=torch.int8)
+    count = torch.zeros_like(t, dtype=torch.int64)
+    # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
+    return Clock(t, dt, one, one.clone(), no, no.clone(), status, count, count.clone())
+
+
+class Limits(NamedTuple):
+    """Of each clock, float64: the time that the next step must end on at the latest, the end of the solve,
+    the direction of time (±1), the least step that the span of the solve allows."""
+
+    stop: Tensor
+    end: Tensor
+    direction: Tensor
+    least: Tensor
+
+
+class Here(NamedTuple):
+    """Where a march stands: its clocks, the state y, and k = f(t, y)."""
+
+    clock: Clock
+    y: Tensor
+    k: Tensor
+
+
+class Proposal(NamedTuple):
+    """What is to be tried: |dt|, the end t1 of the step, and which clocks try it (go), have no step left
+    (short), and end on their stop (cut)."""
+
+    dt: Tensor
+    t1: Tensor
+    go: Tensor
+    short: Tensor
+    cut: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class Bounds:
-    """limits: float64 [stop, direction, span].  rtol, atol: in the state's dtype."""
+class Attempt:
+    """One attempt, from (t0, y0) to t1.
 
-    limits: Tensor
-    rtol: Tensor
-    atol: Tensor
+    first: the first stage, f(t0, y0).  dt: signed, broadcasts against the state.  times: of the stages.
+    tried, accepted, finite, cut: which clocks.  error_ratio: ≤ 1 is accepted; NaN with fixed steps.
+    asked: |dt| before it.
+    """
 
-
-@dataclasses.dataclass
-class Attempted:
-    """After one attempt: the march's clock, y and f(t, y); and the attempt itself: y1, what the field
-    saved at the stages after the first, all k_i [n, *S] or None."""
-
-    clock: Tensor
-    y: Tensor
-    k: Tensor
-    y1: Tensor
-    states: list[Tensor]
-    saved: list[Any]
-    stages: Tensor | None
+    t0: Tensor
+    t1: Tensor
+    y0: Tensor
+    first: Tensor
+    dt: Tensor
+    times: list[Tensor]
+    result: StepResult
+    error_ratio: Tensor
+    finite: Tensor
+    accepted: Tensor
+    tried: Tensor
+    cut: Tensor
+    asked: Tensor
 
 
 def attempt(
-    rules: Rules, field: Field, bounds: Bounds, clock: Tensor, y: Tensor, k: Tensor, *, buffered: bool
-) -> Attempted:
-    """One attempt from (t, y), f(t, y) = k. buffered: stages in one buffer, else one by one (to compile)."""
-    t, dt, bad, state = (clock[i] for i in (Clock.T, Clock.DT, Clock.BAD, Clock.STATE))
-    stop, direction, _ = bounds.limits.unbind()
-    dt, short = _raised(rules, bounds, t, dt, bad)
-    cut = (stop - t).abs() <= 1.001 * dt
-    go = (state == _UNDER_WAY) & ~short
-    t1 = settled(torch.where(go, torch.where(cut, stop, t + direction * dt), t))
-    span = t1 - t
-    tableau, length = rules.tableau, settled(span.to(y.dtype))
-    times = times_between(tableau, t, t1, y.dtype)
-    numeric = rules.numeric
-    stages = StageBuffer(numeric, y, length) if buffered else StageList(numeric, length)
-    states: list[Tensor] = []
+    rules: Rules,
+    field: Field,
+    limits: Limits,
+    tolerance: Tolerance,
+    here: Here,
+    make_stages: MakeStages,
+    times_of: Callable[[Clock, Proposal], list[Tensor]] | None = None,
+) -> tuple[Attempt, Here]:
+    """One attempt of every clock that is under way, and where the march stands after it.
 
-    def watched(time: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        z = z if buffered else settled(z)
-        states.append(z)
-        k, saved = field(time, z)
-        return k if buffered else settled(k), saved
-
-    result = rk_step(watched, y, (k, None), times, tableau, stages)
-    tolerance = Tolerance(bounds.rtol, bounds.atol)
-    ratio = error_ratio(stages.errors(), y, result.y1, tolerance, rules.norm).double()
-    finite = (stages.nought() + result.y1 * 0.0).sum() == 0  # 0 · ∞ is NaN, and zeros cannot overflow
-    fine = go & finite & ((ratio <= 1.0) | _forced(rules, span.abs()))
-    after_it = _clock_after(rules, bounds, clock, (t, t1, dt), ratio, (go, fine, finite, short))
+    field: (t, z) → (dz, saved).  times_of: when the stages are evaluated, if not at t + c_i dt.
+    """
+    clock, y, k = here
+    clocks, tableau = rules.clocks, rules.tableau
+    proposal = proposed(rules, limits, clock)
+    t, t1, go = clock.t, proposal.t1, proposal.go
+    times = stage_times(rules, t, t1, y) if times_of is None else times_of(clock, proposal)
+    dt = settled(clocks.spread(t1 - t).to(y.dtype))
+    stages = make_stages(dt)
+    first = field(times[0], y) if rules.fresh_first else (k, None)
+    result = rk_step(field, y, first, times, tableau, stages)
+    ratio, finite = judged(rules, tolerance, y, result, t.dtype)
+    after = decided(rules, limits, clock, proposal, ratio, finite)
+    fine = after.n_accepted > clock.n_accepted
     last = stages.get(tableau.n_stages - 1)
-    every = None
-    if rules.with_stages:
-        every = stages.k if isinstance(stages, StageBuffer) else _buffer(rules, stages)
-    return Attempted(
-        after_it,
-        torch.where(fine, result.y1, y),
-        torch.where(fine, last, k),
-        result.y1,
-        states,
-        result.saved[1:],
-        every,
-    )
+    then = Here(after, clocks.choose(fine, result.y1, y), clocks.choose(fine, last, k))
+    cut = proposal.cut & go
+    return Attempt(t, t1, y, k, dt, times, result, ratio, finite, fine, go, cut, clock.dt), then
 
 
-def times_between(tableau: Tableau, t0: Tensor, t1: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """When the stages are evaluated: t0 + c_i (t1 − t0), exactly t1 where c_i = 1. As `stage_times`."""
+def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
+    """How far each clock tries to go."""
+    t, dt, controller = clock.t, clock.dt, rules.controller
+    left = (limits.stop - t).abs()
+    reach = 1.0 + (FIXED_SLIVER if rules.fixed else SLIVER)
+    under_way = clock.status == RUNNING
+    least = shortest_step(t, limits.least).clamp(min=controller.dt_min)
+    short = under_way & ~(left <= reach * dt) & ~(dt >= least)  # so that a dt of NaN ends here
+    if controller.force_dt_min and controller.dt_min > 0:
+        raised = short & ~clock.non_finite
+        dt, short = torch.where(raised, controller.dt_min, dt), short & ~raised
+    cut = left <= reach * dt
+    go = under_way & ~short
+    t1 = torch.where(go, torch.where(cut, limits.stop, t + limits.direction * dt), t)
+    return Proposal(dt, settled(t1), go, short, cut)
+
+
+def stage_times(rules: Rules, t0: Tensor, t1: Tensor, like: Tensor) -> list[Tensor]:
+    """When the stages are evaluated, as f wants it: t0 + c_i (t1 − t0), exactly t1 where c_i = 1."""
+    return [rules.clocks.time(t, like) for t in times_between(rules.tableau, t0, t1)]
+
+
+def times_between(tableau: Tableau, t0: Tensor, t1: Tensor) -> list[Tensor]:
+    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
     span = t1 - t0
-    nodes = [float(c) for c in tableau.nodes()[: tableau.n_stages]]
-    return [(t1 if c == 1 else t0 + c * span).to(dtype) for c in nodes]
+    return [t1 if c == 1 else t0 + float(c) * span for c in tableau.nodes()]
 
 
-def _buffer(rules: Rules, stages: StageList) -> Tensor:
-    """The stages in one tensor, with room for those that only a dense output needs."""
-    n, more = rules.tableau.n_stages, len(rules.tableau.c_dense)
-    return torch.stack([stages.get(i) for i in range(n)] + [torch.zeros_like(stages.get(0))] * more)
+def judged(
+    rules: Rules, tolerance: Tolerance, y: Tensor, result: StepResult, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Error ratios, and whether all stages and y1 are finite."""
+    stages = result.stages
+    with torch.no_grad():
+        # 0 · x is NaN where x is not finite: a sum of them cannot overflow as the sum of x could.
+        finite = rules.clocks.agreed(~rules.clocks.total(stages.nought() + result.y1 * 0.0).isnan())
+        if rules.fixed:
+            return torch.full_like(finite, torch.nan, dtype=dtype), finite
+        ratio = error_ratio(stages.errors(), y, result.y1, tolerance, rules.norm)
+        return ratio.to(dtype).detach(), finite  # no_grad does not stop forward-mode AD
+
+
+def decided(
+    rules: Rules, limits: Limits, clock: Clock, proposal: Proposal, ratio: Tensor, finite: Tensor
+) -> Clock:
+    """The clock after an attempt: whether it was accepted, how long the next is, how the solve ends."""
+    controller, (dt, t1, go, short, _) = rules.controller, proposal
+    taken = (t1 - clock.t).abs()
+    fits = ratio <= 1.0
+    if rules.fixed:
+        fits = torch.ones_like(finite)
+    elif controller.force_dt_min:  # t + dt_min is rounded, and the step before a stop may be longer
+        fits = fits | (taken <= (1.0 + SLIVER) * controller.dt_min)
+    fine = go & finite & fits
+    refused = go & ~fine
+    bad = refused & ~finite
+    e1, e2, stuck = clock.e1, clock.e2, refused  # a fixed step cannot be shortened
+    if not rules.fixed:
+        numbers = (taken, dt, ratio, e1, e2)
+        dt, e1, e2 = next_steps(rules, numbers, clock.after_rejection, (fine, refused, bad))
+        stuck = refused & (taken < shortest_step(clock.t, limits.least))
+    n_accepted, n_rejected = clock.n_accepted + fine, clock.n_rejected + refused
+    reason = torch.where(bad | (short & clock.non_finite), NON_FINITE, UNDERFLOW)
+    status = torch.where(short | stuck, reason, clock.status)
+    done = status
+    if rules.max_steps is not None:
+        done = torch.where(n_accepted + n_rejected >= rules.max_steps, MAX_STEPS, done)
+    done = torch.where(fine & (t1 == limits.end), SUCCESS, done)
+    status = torch.where(status == RUNNING, done, status).to(torch.int8)
+    after = torch.where(go, refused, clock.after_rejection)
+    non_finite = torch.where(go, bad, clock.non_finite)
+    t = torch.where(fine, t1, clock.t)
+    return Clock(t, dt, e1, e2, after, non_finite, status, n_accepted, n_rejected)
+
+
+def next_steps(
+    rules: Rules,
+    numbers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    after_rejection: Tensor,
+    flags: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(|dt| to try next, e1, e2) of each clock; those that made no attempt keep theirs.
+
+    numbers: |t1 − t0|, the |dt| that was to be tried, error ratio, e1, e2 (of the accepted steps before).
+    flags: accepted, rejected, rejected for what is not finite.
+    """
+    (taken, dt, ratio, e1, e2), (accepted, rejected, bad) = numbers, flags
+    controller, order = rules.controller, rules.tableau.error_order
+    grown = taken * controller.factor_accepted(ratio, e1, e2, order, after_rejection)
+    cut_short = taken < (1.0 - SLIVER) * dt  # to hit a stop: its error says little
+    longer = torch.where(cut_short, torch.maximum(grown, dt), grown).clamp(max=controller.dt_max)
+    shrunk = taken * controller.factor_rejected(torch.where(bad, torch.nan, ratio), order)
+    learns = accepted & ~cut_short
+    after = torch.where(accepted, longer, torch.where(rejected, shrunk, dt))
+    tried = accepted | rejected
+    return rules.clocks.led(after, tried), torch.where(learns, ratio, e1), torch.where(learns, e1, e2)
+
+
+def shortest_step(t: Tensor, least: Tensor) -> Tensor:
+    """The least |dt| that is still a step at t: ten times the spacing of floats there, to within a factor
+    of two, or what the span of the solve allows."""
+    return torch.maximum(10.0 * 2.0**-52 * t.abs(), least)
+
+
+def least_of_span(span: Tensor) -> Tensor:
+    """The least step of a solve over a span: a step of 1e-20 of it gets nowhere (of a unit of time, where
+    it is longer: steps may grow tenfold each)."""
+    return 1e-20 * span.clamp(max=1.0)
 
 
 def settled(x: Tensor) -> Tensor:
@@ -164,102 +291,11 @@ def settled(x: Tensor) -> Tensor:
     return torch.as_strided(x, x.shape, x.stride())
 
 
-def spacing(t: Tensor) -> Tensor:
-    """Ten times the spacing of floats at t, to within a factor of two."""
-    return 10.0 * 2.0**-52 * t.abs()
+def settling(field: Field) -> Field:
+    """The field with its arguments and its value settled, for programs."""
 
+    def evaluate(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        k, saved = field(t, settled(z))
+        return settled(k), saved
 
-def _raised(rules: Rules, bounds: Bounds, t: Tensor, dt: Tensor, bad: Tensor) -> tuple[Tensor, Tensor]:
-    """(dt, whether it is too short to be a step): as `Pace.too_short`."""
-    stop, _, span = bounds.limits.unbind()
-    controller = rules.controller
-    least = torch.maximum(spacing(t), 1e-20 * span.clamp(max=1.0)).clamp(min=controller.dt_min)
-    short = ~((stop - t).abs() <= 1.001 * dt) & ~(dt >= least)  # so that a dt of NaN ends here
-    if controller.force_dt_min and controller.dt_min > 0:
-        forced = short & (bad == 0)
-        return torch.where(forced, controller.dt_min, dt), short & ~forced
-    return dt, short
-
-
-def _forced(rules: Rules, taken: Tensor) -> Tensor:
-    """A step as short as dt_min is accepted as it is, where the controller says so."""
-    controller = rules.controller
-    return taken <= (1.001 * controller.dt_min if controller.force_dt_min else -1.0)
-
-
-def _clock_after(
-    rules: Rules,
-    bounds: Bounds,
-    clock: Tensor,
-    lengths: tuple[Tensor, Tensor, Tensor],
-    ratio: Tensor,
-    flags: tuple[Tensor, Tensor, Tensor, Tensor],
-) -> Tensor:
-    """The clock after an attempt: as `Pace.accepted` and `Pace.rejected`."""
-    (t, t1, dt), (go, fine, finite, short) = lengths, flags
-    _, _, e1, e2, after, bad, state = clock[: Clock.T0].unbind()
-    stop, _, span = bounds.limits.unbind()
-    controller, order, taken = rules.controller, rules.tableau.error_order, (t1 - t).abs()
-    grown = taken * controller.factors_accepted(ratio, e1, e2, order, after > 0)
-    cut_short = taken < 0.999 * dt
-    longer = torch.where(cut_short, torch.maximum(grown, dt), grown).clamp(max=controller.dt_max)
-    judged = torch.where(finite, ratio, torch.nan)
-    shorter = taken * controller.factors_rejected(judged, order)
-    refused = go & ~fine
-    stuck = refused & (taken < torch.maximum(spacing(t), 1e-20 * span.clamp(max=1.0)))
-    state = torch.where(fine & (t1 == stop), _STOP, state)
-    state = torch.where(stuck, _STUCK, torch.where(short, _TOO_SHORT, state))
-    moved = fine & ~cut_short
-    return torch.stack(
-        (
-            torch.where(fine, t1, t),
-            torch.where(fine, longer, torch.where(refused, shorter, dt)),
-            torch.where(moved, ratio, e1),
-            torch.where(moved, e1, e2),
-            torch.where(go, refused.double(), after),
-            torch.where(go, (refused & ~finite).double(), bad),
-            state,
-            t,
-            t1,
-            ratio,
-            go.double(),
-            fine.double(),
-            finite.double(),
-            clock[Clock.DT],
-        )
-    )
-
-
-def begin(
-    rules: Rules, field: Field, ends: Tensor, y: Tensor, rtol: Tensor, atol: Tensor
-) -> tuple[Tensor, Tensor]:
-    """f(t0, y0) and the clock to begin with, its step by Hairer's estimate: as `initial_step`.
-
-    ends: float64 [t0, end].
-    """
-    t0, end = ends.unbind()
-    direction, span = torch.sign(end - t0), (end - t0).abs()
-    k = settled(owned(field)(t0.to(y.dtype), y)[0])
-    scale = Tolerance(rtol, atol).scale(y)
-
-    def size(x: Tensor) -> Tensor:
-        return rules.norm(x.double() / scale.double()).double()
-
-    d0, d1 = settled(size(y)), settled(size(k))
-    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-    h0 = settled(torch.minimum(h0, span))
-    step = (direction * h0).to(y.dtype)
-    time = t0.to(y.dtype) + step
-    last = end.to(y.dtype)
-    time = torch.where(direction > 0, torch.minimum(time, last), torch.maximum(time, last))
-    k1 = field(settled(time), settled(y + step * k))[0]
-    steepest = torch.maximum(d1, size(k1 - k) / h0)
-    h1 = torch.where(
-        steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1.0 / rules.tableau.error_order)
-    )
-    h = torch.minimum(100.0 * h0, h1)
-    h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
-    h = torch.where(h > 0, torch.minimum(h, span), 1e-6 * span.clamp(max=1.0))
-    zero, one = torch.zeros_like(t0), torch.ones_like(t0)
-    rest = [zero] * (len(Clock) - 4)
-    return k, torch.stack((t0, h.clamp(max=rules.controller.dt_max), one, one, *rest))
+    return evaluate

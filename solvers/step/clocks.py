@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import math
 
 import torch
@@ -57,6 +58,14 @@ class Clocks(abc.ABC):
     @abc.abstractmethod
     def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
         """The whole state with those samples replaced."""
+
+    def agreed(self, flags: Tensor) -> Tensor:
+        """Flags of clocks, True where it is for all that step together."""
+        return flags
+
+    def led(self, v: Tensor, among: Tensor) -> Tensor:
+        """Numbers of clocks, the same for all in `among` that step together."""
+        return v
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,3 +180,12 @@ class Each(Clocks):
         if index is None or len(index) == self.batch_size(whole):
             return part
         return whole.index_copy(self.batch, index, part)
+
+
+@functools.lru_cache(maxsize=64)  # one object for one form: programs are known by it and its methods
+def each(batch: int, ndim: int) -> Each:
+    """A clock a sample, for states with that batch axis and that many dimensions."""
+    return Each(batch, ndim)
+
+
+ONE = One()

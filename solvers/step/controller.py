@@ -16,13 +16,41 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from ..errors import ArgumentError
+
+Number = TypeVar("Number", float, Tensor)
+NEAR_ZERO = 1e-4  # the least ratio of a step before that is believed; as in Hairer's code DOPRI5 (FACOLD)
+LEAST = 1e-300  # a float64 above 0, whose powers are numbers
+
+
+def pick(flag: Any, new: Any, old: Any) -> Any:
+    """The new number where the flag is set, else the old one: of floats by a bool, of tensors by a tensor."""
+    if isinstance(flag, Tensor):
+        return torch.where(flag, new, old)
+    return new if flag else old
+
+
+def at_least(x: Any, low: float) -> Any:
+    """The larger of both; NaN stays."""
+    return x.clamp(min=low) if isinstance(x, Tensor) else max(x, low)
+
+
+def at_most(x: Any, high: Any) -> Any:
+    """The smaller of both; NaN stays."""
+    if not isinstance(x, Tensor):
+        return min(x, high)
+    return torch.minimum(x, high) if isinstance(high, Tensor) else x.clamp(max=high)
+
+
+def is_finite(x: Any) -> Any:
+    """Whether it is a number."""
+    return torch.isfinite(x) if isinstance(x, Tensor) else math.isfinite(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,38 +96,25 @@ class PID:
             if not fine:
                 raise ArgumentError(f"controller: {name}={getattr(self, name)!r} must be {rule}.")
 
-    def factor_accepted(self, e0: float, e1: float, e2: float, order: int, after_rejection: bool) -> float:
-        """dt_new/dt after an accepted step with error ratio e0, the two accepted before e1 and e2."""
-        top = 1.0 if after_rejection and not self.regrow else self.factor_max
-        if e0 == 0.0:
-            return top
+    def factor_accepted(self, e0: Number, e1: Number, e2: Number, order: int, after_rejection: Any) -> Number:
+        """dt_new/dt after an accepted step: for one clock in floats, for any in tensors.
+
+        e0: its error ratio.  e1, e2: those of the two steps accepted before.  order: of the error.
+        after_rejection: the attempt before was rejected.
+        """
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
         # A ratio near 0 (a step cut short) says nothing about the next error.
-        e1, e2 = max(e1, 1e-4), max(e2, 1e-4)
-        factor: float = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
-        return min(max(factor, self.accept_factor_min), top)
+        e1, e2 = at_least(e1, NEAR_ZERO), at_least(e2, NEAR_ZERO)
+        factor = self.safety * at_least(e0, LEAST) ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        top = pick(after_rejection & (not self.regrow), 1.0, self.factor_max)
+        return at_most(at_least(factor, self.accept_factor_min), top)
 
-    def factor_rejected(self, e0: float, order: int) -> float:
+    def factor_rejected(self, e0: Number, order: int) -> Number:
         """dt_new/dt after a rejected step: classical, or factor_min where e0 is no number."""
-        if not math.isfinite(e0):
-            return self.factor_min
-        factor: float = self.safety * e0 ** (-1.0 / order)
-        return min(max(factor, self.factor_min), self.safety)
-
-    def factors_accepted(
-        self, e0: Tensor, e1: Tensor, e2: Tensor, order: int, after_rejection: Tensor
-    ) -> Tensor:
-        """`factor_accepted` for each sample."""
-        p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
-        e1, e2 = e1.clamp(min=1e-4), e2.clamp(min=1e-4)
-        factor = self.safety * e0 ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
-        top = torch.where(after_rejection & (not self.regrow), 1.0, self.factor_max)
-        return torch.minimum(factor.clamp(min=self.accept_factor_min), top)
-
-    def factors_rejected(self, e0: Tensor, order: int) -> Tensor:
-        """`factor_rejected` for each sample."""
-        factor = (self.safety * e0 ** (-1.0 / order)).clamp(self.factor_min, self.safety)
-        return torch.where(torch.isfinite(e0), factor, self.factor_min)
+        known = pick(is_finite(e0), e0, 1.0)
+        factor = self.safety * at_least(known, LEAST) ** (-1.0 / order)
+        shrunk = at_most(at_least(factor, self.factor_min), self.safety)
+        return pick(is_finite(e0), shrunk, self.factor_min)
 
 
 class Choices(TypedDict, total=False):

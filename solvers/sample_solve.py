@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..device.queue import Queue
-from ..step.clocks import Each
-from ..step.runge_kutta import Field
-from .clocked import SampleSolve
-from .clocked_events import SampleEvents
-from .clocked_output import SampleOutput
-from .host import Stats
-from .samples import Rows, SampleListener, SampleRecorder, SampleSettings
+from .device.queue import Queue, QueuedClocks
+from .march.clocked import ClockedMarch, Watching
+from .march.clocked_output import SampleOutput
+from .march.samples import SampleSettings
+from .stats import Stats
+from .step.attempt import Clock
+from .step.clocks import Each
+from .step.runge_kutta import Field
+
+NOBODY = Watching()
 
 
 @dataclasses.dataclass
@@ -27,7 +28,7 @@ class SampleRun:
     values: Tensor
     derivatives: Tensor | None
     times: Tensor
-    rows: Rows
+    rows: Clock
     slope0: Tensor
 
 
@@ -42,10 +43,7 @@ def sample_solve(
     differentiable: bool = False,
     derivatives: bool = False,
     every_step: bool = False,
-    recorder: SampleRecorder | None = None,
-    events: SampleEvents | None = None,
-    listeners: Sequence[SampleListener] = (),
-    keep: bool = False,
+    watching: Watching = NOBODY,
     queue: Queue | None = None,
 ) -> SampleRun:
     """Solves each sample over its own times [B, T] (float64, each row monotone or all equal).
@@ -60,29 +58,23 @@ def sample_solve(
         differentiable=differentiable and torch.is_grad_enabled(),
         every_step=every_step,
     )
-    solve = SampleSolve(
-        field,
-        z0,
-        times[:, 0],
-        times[:, -1],
-        clocks,
-        settings,
-        output,
-        stats,
-        differentiable=differentiable,
-        recorder=recorder,
-        events=events,
-        listeners=listeners,
-        keep=keep,
-        queue=queue,
-    )
-    rows = solve.run()
-    stats.nfe = stats.nfe + rows.nfe
-    stats.n_accepted, stats.n_rejected = rows.n_accepted, rows.n_rejected
-    stats.dt_last = rows.dt
+    march: ClockedMarch
+    if differentiable or not only_the_end(settings, output, watching):
+        march = ClockedMarch(field, z0, settings, output, watching, differentiable=differentiable)
+    else:
+        march = QueuedClocks(field, z0, settings, output, queue or Queue())
+    rows = march.run(stats)
     output.trim()
     slopes = None if output.derivatives is None else output.result(output.derivatives)
     values = output.result(output.values)
+    events = watching.events
     if events is not None and events.rows:
         values = torch.cat((values, torch.stack(events.whole_rows(clocks.batch_size(z0)))))
-    return SampleRun(values, slopes, output.times, rows, solve.slope0)
+    return SampleRun(values, slopes, output.times, rows, march.slope0)
+
+
+def only_the_end(settings: SampleSettings, output: SampleOutput, watching: Watching) -> bool:
+    """Whether nothing is wanted that the host must see to at each attempt."""
+    inside = output.every_step or output.derivatives is not None or output.rows.shape[1] > 2
+    stops = len(settings.stops) or settings.fresh_first or settings.dt is not None
+    return not (inside or stops or watching != NOBODY)
