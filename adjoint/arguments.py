@@ -28,6 +28,7 @@ Solve = TypeVar("Solve", bound=Callable[..., Any])
 Times = Sequence[float] | Tensor | None
 Tolerances = float | Tensor | list[Any] | tuple[Any, ...]  # one number, or one a member
 Stepping = Literal["shared", "per_sample"]
+Grouping = Stepping | Tensor  # or [B] integers: samples with the same number share their steps
 Save = Literal["times", "steps", "end"]
 NormName = Literal["rms", "max", "blocks"]
 STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
@@ -41,7 +42,7 @@ class Options:
     method: str
     rtol: Tolerances
     atol: Tolerances
-    stepping: Stepping
+    stepping: Grouping
     gradient: Gradient | None
     controller: PID
     dt0: float | Tensor | None
@@ -60,8 +61,9 @@ class Options:
     compile: bool
 
     def __post_init__(self) -> None:
-        for name, known in (("stepping", STEPPINGS), ("save", SAVES)):
-            check_choice(name, getattr(self, name), known)
+        check_choice("save", self.save, SAVES)
+        if not isinstance(self.stepping, Tensor):
+            check_choice("stepping", self.stepping, STEPPINGS)
         if self.gradient is not None and not isinstance(self.gradient, CHOICES):
             raise ArgumentTypeError(
                 f"gradient={self.gradient!r} must be Discrete, Interpolating, Backsolve, Direct or None."
@@ -79,9 +81,9 @@ class Options:
         check_positive(self.sync_every, "sync_every", integer=True)
         if not isinstance(self.compile, bool):
             raise ArgumentTypeError(f"compile={self.compile!r} must be True or False.")
-        if self.compact and self.stepping != "per_sample":
+        if self.compact and not clocks_differ(self.stepping):
             raise ArgumentError(
-                "compact=True needs stepping='per_sample': only there samples leave the batch."
+                "compact=True needs stepping='per_sample', or groups: only there samples leave the batch."
             )
         if not callable(self.norm):
             check_choice("norm", self.norm, NORMS)
@@ -100,6 +102,40 @@ class Request:
     tolerance: Tolerance
     stops: tuple[float, ...]
     jumps: tuple[float, ...]
+
+
+def clocks_differ(stepping: Grouping) -> bool:
+    """Whether samples have clocks of their own, or of their group."""
+    return isinstance(stepping, Tensor) or stepping == "per_sample"
+
+
+def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, int]:
+    """Group numbers as [B] int64 below n, and n. A host read.
+
+    Raises ArgumentTypeError for what are no integers, ArgumentError for another shape, or for samples of one
+    group that begin or end at different times.
+    """
+    if stepping.dtype == torch.bool or stepping.is_floating_point() or stepping.is_complex():
+        raise ArgumentTypeError(
+            f"stepping has dtype {stepping.dtype}; group numbers are integers, one a sample: stepping.long()."
+        )
+    check_readable(stepping, "stepping")
+    if tuple(stepping.shape) != (batch,):
+        raise ArgumentError(
+            f"stepping has shape {tuple(stepping.shape)}; give one group number for each of the {batch} "
+            f"samples, shape ({batch},)."
+        )
+    numbers, ids = torch.unique(stepping.to(times.device), return_inverse=True)
+    ends = times[:, :: times.shape[1] - 1]
+    own = torch.zeros_like(ends[: len(numbers)]).index_copy(0, ids, ends)
+    apart = (own[ids] != ends).any(1)
+    if bool(apart.any()):  # host read
+        b = int(apart.to(torch.int8).argmax())
+        raise ArgumentError(
+            f"t[{b}] runs from {ends[b, 0].item()!r} to {ends[b, 1].item()!r}, but another sample of its "
+            f"group (stepping[{b}]={stepping[b].item()}) does not: samples that share steps begin and end together."
+        )
+    return ids, len(numbers)
 
 
 def named_arguments(function: Solve) -> Solve:
@@ -122,7 +158,7 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     tableau = get_method(options.method)
     if options.dt is None and not tableau.adaptive:
         raise ArgumentError(f"method={options.method!r} has no error estimate: give a fixed step, dt=….")
-    per_sample, blocks = options.stepping == "per_sample", isinstance(func, Dynamics)
+    per_sample, blocks = clocks_differ(options.stepping), isinstance(func, Dynamics)
     layout = layout_of(y0, batched=per_sample and not blocks)
     z0 = layout.pack(y0)
     check_state(z0, allow_non_finite=per_sample)

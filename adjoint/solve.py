@@ -11,7 +11,17 @@ from ..solvers.march.events import Event
 from ..solvers.solution import Solution, State
 from ..solvers.status import Status
 from ..solvers.step.controller import PID
-from .arguments import NormName, Options, Save, Stepping, Times, Tolerances, named_arguments, read_request
+from .arguments import (
+    Grouping,
+    NormName,
+    Options,
+    Save,
+    Times,
+    Tolerances,
+    clocks_differ,
+    named_arguments,
+    read_request,
+)
 from .dynamics.protocol import Dynamics
 from .engine.per_sample import solve_samples
 from .engine.shared import solve_shared
@@ -59,7 +69,7 @@ def solve(
     method: str = "dopri5",
     rtol: Tolerances = 1e-5,
     atol: Tolerances = 1e-7,
-    stepping: Literal["per_sample"],
+    stepping: Literal["per_sample"] | Tensor,
     gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
     controller: PID = PID(),  # noqa: B008  (frozen)
     dt0: float | Tensor | None = None,
@@ -89,7 +99,7 @@ def solve(
     method: str = "dopri5",
     rtol: Tolerances = 1e-5,
     atol: Tolerances = 1e-7,
-    stepping: Stepping = "shared",
+    stepping: Grouping = "shared",
     gradient: Gradient | None = Discrete(),  # noqa: B008  (frozen)
     controller: PID = PID(),  # noqa: B008  (frozen)
     dt0: float | Tensor | None = None,
@@ -114,8 +124,9 @@ def solve(
     y0: tensor of float32 or float64, or a pytree of such.  t: [T], strictly monotone, either way; per
     sample also [B, T]; on any device (dL/dt, sol.t and sol.t_events are there, all else with y0).
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.
-    stepping: "shared" (one step size) or "per_sample" (one for each sample; samples must not depend
-    on each other).
+    stepping: "shared" (one step size), "per_sample" (one for each sample; samples must not depend on each
+    other), or integers [B]: samples with the same number share their steps, the error norm is over them, and
+    all else is as per sample.
     gradient: Discrete(), Interpolating(), Backsolve(), Direct() or None (the result is detached).
     controller: step size control.  dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.  step_at, jump_at: times to hit; at jump_at func is discontinuous.
@@ -159,4 +170,4 @@ def solve(
         compile=compile,
     )
     request = read_request(func, y0, t, options)
-    return solve_samples(request) if stepping == "per_sample" else solve_shared(request)
+    return solve_samples(request) if clocks_differ(stepping) else solve_shared(request)

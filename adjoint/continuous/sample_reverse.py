@@ -185,7 +185,7 @@ class SampleReverseSolve:
     ):
         self.carrier, self.seen, self.clocks, self.stats = carrier, seen, clocks, stats
         self.settings = dataclasses.replace(
-            settings, norm=carrier.norm, dt0=first_dt, compact=False, fresh_first=True
+            settings, norm=carrier.norm, dt0=first_dt, compact=False, fresh_first=True, together=None
         )
         self.theta = ThetaSum(dynamics, wanted=want_theta)
         numeric = settings.tableau.numeric(seen.g.dtype, seen.g.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +16,13 @@ from ...solvers.errors import ArgumentError
 from ...solvers.march.clocked_events import SampleEvents, SamplesFired
 from ...solvers.march.clocked_output import ends_of
 from ...solvers.march.host import Stats
-from ...solvers.march.samples import SampleNorm, SampleSettings
+from ...solvers.march.samples import SampleNorm, SampleSettings, Together
 from ...solvers.solution import Query, Solution
-from ...solvers.step.clocks import Each, each
+from ...solvers.step.clocks import Each, Groups, each
 from ...solvers.step.layout import Layout
 from ...solvers.trace import SampleTrace
 from ...solvers.transforms import check_readable
-from ..arguments import Request, own_norm
+from ..arguments import Request, check_groups, own_norm
 from ..dynamics.adapt import check_independent_samples, wrap
 from ..dynamics.protocol import Dynamics
 from .dense import SampleQuery
@@ -80,14 +81,14 @@ def make_problem(request: Request) -> SampleProblem:
         events=events,
         trace=SampleTrace(request.tableau) if options.trace else None,
     )
-    settings = _settings(request, clocks, batch)
+    settings = _settings(request, clocks, batch, times)
     speed = Speed(options.sync_every, options.compile)
     return SampleProblem(
         plain, make_dynamics, z0, wide, times, clocks, settings, autocast, stats, wish, speed, request.func
     )
 
 
-def _settings(request: Request, clocks: Each, batch: int) -> SampleSettings:
+def _settings(request: Request, clocks: Each, batch: int, times: Tensor) -> SampleSettings:
     options, z0 = request.options, request.z0
     stops = sorted({*request.stops, *request.jumps})
     dt0 = options.dt0
@@ -98,6 +99,13 @@ def _settings(request: Request, clocks: Each, batch: int) -> SampleSettings:
                 f"dt0={options.dt0!r} must be positive: one number, or one for each of the {batch} samples."
             )
         dt0 = dt0.expand(batch)
+    together = None
+    if isinstance(options.stepping, Tensor):
+        ids, n = check_groups(options.stepping, times, batch)
+        norms = functools.partial(sample_norm, options.norm, request.layout)
+        together = Together(ids, n, norms)
+        if dt0 is not None and bool((Groups(ids, n, dt0 > 0).largest(dt0) != dt0).any()):  # host read
+            raise ArgumentError(f"dt0={options.dt0!r} must be the same for all samples of a group.")
     return SampleSettings(
         request.tableau,
         request.tolerance,
@@ -111,20 +119,23 @@ def _settings(request: Request, clocks: Each, batch: int) -> SampleSettings:
             z0.device, non_blocking=True
         ),
         options.compact,
+        together=together,
     )
 
 
 def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> SampleNorm:
-    """The error norm of each sample, [b]. For a pytree "rms" is the largest of its leaves' RMS."""
+    """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
+    the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
     if callable(norm):
-        return own_norm(norm, layout, lambda z: (clocks.batch_size(z),))
+        own, groups = own_norm(norm, layout, lambda z: (clocks.batch_size(z),)), clocks.groups
+        return own if groups is None else lambda z: groups.largest(own(z)).to(z.dtype)
     if norm == "max":
         return clocks.maximum
     if layout.single and norm == "blocks" and clocks.batch == 1:  # a Dynamics' blocks [K, B, …]
         return clocks.block_rms
     if layout.single:
         return clocks.rms
-    return lambda z: torch.stack([Each(0, leaf.dim()).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
+    return lambda z: torch.stack([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
 
 
 def _events(request: Request, problem: SampleProblem, answer: SampleAnswer) -> tuple[list[Any], list[Any]]:

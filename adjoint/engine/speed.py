@@ -135,6 +135,7 @@ def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
         (wish.trace is not None, "trace=True is"),
         (len(settings.stops), "step_at and jump_at are"),
         (settings.dt is not None, "a fixed step, dt=…, is"),
+        (settings.together is not None and wanted.compile, "samples in groups are"),
         (norm_name(settings.norm) is None, "a norm of your own, or of a state of several leaves, is"),
     )
     for there, name in wishes:

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ...solvers.step.layout import Layout, layout_of
+from ..arguments import clocks_differ
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
 from ..gradient import Backsolve, Direct, Discrete, Interpolating
@@ -71,7 +72,7 @@ class GradientProblem:
         self.leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         self.func, self.t, self.seed = func, t.detach().to(torch.float64), seed
         self.arguments = {**arguments, "trace": False, "dense": False}
-        self.per_sample = arguments.get("stepping") == "per_sample"
+        self.per_sample = clocks_differ(arguments.get("stepping", "shared"))
         self.batch_axis = 1 if isinstance(func, Dynamics) else 0
         self.theta = self._parameters(layout)
         self.weights: list[Tensor] | None = None

@@ -31,6 +31,7 @@ from ..step.attempt import (
     least_of_span,
     stage_times,
 )
+from ..step.clocks import Groups
 from ..step.first_step import first_step
 from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
 from .clocked_events import SampleEvents
@@ -88,6 +89,8 @@ class ClockedMarch:
         self.dt_first: Tensor | None = None  # none where nothing goes anywhere
         self.storage: Tensor | None = None
         self.n_calls = 0  # batched calls that the field has not counted
+        self.ids = self.index if settings.together is None else settings.together.ids
+        self._regroup()
 
     def run(self, stats: Stats[Tensor, Tensor]) -> Clock:
         """Steps until no sample goes on; fills stats. The clocks as they ended, in the order of the batch."""
@@ -117,12 +120,12 @@ class ClockedMarch:
     def _begin(self) -> int:
         """First evaluation and first step size; how many samples have somewhere to go."""
         clocks = self.clocks
-        bad = ~clocks.agreed(clocks.all(torch.isfinite(self.y)))
+        bad = ~self.rules.clocks.agreed(clocks.all(torch.isfinite(self.y)))
         self._mark(bad, Status.NON_FINITE)
         self._mark(~bad & (self.clock.t == self.end), Status.SUCCESS)
         self._replace(bad)
         saved = self._evaluate_first(~bad)
-        unwell = ~clocks.agreed(clocks.all(torch.isfinite(self.first)))
+        unwell = ~self.rules.clocks.agreed(clocks.all(torch.isfinite(self.first)))
         self._mark(unwell & self.clock.running, Status.NON_FINITE)
         counts = torch.stack((self.clock.running.sum(), unwell.sum()))
         running, any_unwell = counts.tolist()  # host read
@@ -137,6 +140,7 @@ class ClockedMarch:
             self.watching.events.start(self.clock.t, self.y)
         if running:  # else no cotangent comes here, and the evaluation may be NaN in every row
             self.recorder.start(saved)
+            self._regroup()
             self._first_step()
         return int(running)
 
@@ -215,7 +219,16 @@ class ClockedMarch:
         self._finish(step, jumped if todo[1] else None, todo[2], fired)
         return int(running)
 
+    def _regroup(self) -> None:
+        """The norm of samples that step together is that of those still under way."""
+        together = self.settings.together
+        if together is not None:
+            groups = Groups(self.ids, together.n, self.clock.running)
+            clocks = dataclasses.replace(self.clocks, groups=groups)
+            self.rules = dataclasses.replace(self.rules, clocks=clocks, norm=together.norm(clocks))
+
     def _try(self, stop: Tensor, jump: Tensor | None = None) -> tuple[Attempt, Here]:
+        self._regroup()
         here, limits = Here(self.clock, self.y, self.first), self._limits(stop)
         times_of = None
         if jump is not None and len(self.settings.jumps):
@@ -335,7 +348,7 @@ class ClockedMarch:
         keep = self.clock.running.to(torch.int8).argsort(descending=True, stable=True)[:running]
         self._write_back()
         size = self.clocks.batch_size(self.y)
-        for name in ("index", "end", "direction", "least", "nfe"):
+        for name in ("index", "ids", "end", "direction", "least", "nfe"):
             setattr(self, name, getattr(self, name).index_select(0, keep))
         self.clock = Clock(*(part.index_select(0, keep) for part in self.clock))
         self.y = self.y.index_select(self.clocks.batch, keep)

@@ -19,6 +19,18 @@ from ..step.norms import Tolerance
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Together:
+    """Samples that step in groups.
+
+    ids: [B] int64, each sample's group, below n.  norm: of clocks in groups, the norm pooled over each.
+    """
+
+    ids: Tensor
+    n: int
+    norm: Callable[[Each], SampleNorm]
+
+
 def beside(time: Tensor, which: Tensor, side: Tensor) -> Tensor:
     """The next float towards side · ∞ (±1, [b]) for the samples in `which`; time: as f wants it."""
     shape = time.shape
@@ -33,6 +45,7 @@ class SampleSettings:
     stops: [M] times every sample must end a step on (step_at and jump_at); jumps: [M] bool, where f
     is discontinuous.  dt0: first |dt|, [B] or None for Hairer's.  dt: a fixed |dt|, or None.
     fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
+    together: which samples share their steps; None: each has its own.
     """
 
     tableau: Tableau
@@ -46,6 +59,7 @@ class SampleSettings:
     jumps: Tensor
     compact: bool
     fresh_first: bool = False
+    together: Together | None = None
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""

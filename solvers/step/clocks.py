@@ -114,15 +114,52 @@ class One(Clocks):
         return part
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """Which samples step together.
+
+    ids: [b] int64, the group of each sample, below n.  among: [b], the samples that are under way: those
+    that have ended no longer weigh on the others' steps.
+    """
+
+    ids: Tensor
+    n: int
+    among: Tensor
+
+    def total(self, v: Tensor) -> Tensor:
+        """[b]: the sum over each sample's group."""
+        own = torch.where(self.among, v.double(), 0.0)
+        return own.new_zeros(self.n).index_add(0, self.ids, own)[self.ids]
+
+    def largest(self, v: Tensor) -> Tensor:
+        """[b]: the largest of each sample's group, NaN if one is; for numbers of at least 0."""
+        own = torch.where(self.among, v.double(), 0.0)
+        most = own.new_zeros(self.n).scatter_reduce(0, self.ids, own.nan_to_num(torch.inf), "amax")
+        return torch.where(self.total(own.isnan()) > 0, torch.nan, most[self.ids])
+
+    def every(self, flags: Tensor) -> Tensor:
+        """[b]: whether it is so for all of each sample's group."""
+        return self.total(~flags) == 0
+
+    def first(self, v: Tensor, among: Tensor) -> Tensor:
+        """[b]: the number of the first of each sample's group, of those in `among`; theirs alone changes."""
+        own = torch.arange(len(v), dtype=torch.int64, device=v.device)
+        none = torch.full_like(own[:1], len(v) - 1).expand(self.n)
+        leader = none.scatter_reduce(0, self.ids, torch.where(among, own, len(v) - 1), "amin")
+        return torch.where(among, v[leader[self.ids]], v)
+
+
 @dataclasses.dataclass(frozen=True)
 class Each(Clocks):
     """A clock a sample.
 
     batch: the state's batch axis (0, or 1 for blocks [K, B, *S]).  ndim: of the state.
+    groups: which samples step together; None: each alone.
     """
 
     batch: int
     ndim: int
+    groups: Groups | None = None
 
     def spread(self, v: Tensor) -> Tensor:
         """[b] as a tensor that broadcasts against the state; further clocks in front ([m, b]) stay there."""
@@ -151,15 +188,33 @@ class Each(Clocks):
     def rms(self, x: Tensor) -> Tensor:
         """[b]."""
         flat = self.per_sample(x)
-        return torch.linalg.vector_norm(flat, dim=1) / math.sqrt(max(flat.shape[1], 1))
+        size, width = torch.linalg.vector_norm(flat, dim=1), max(flat.shape[1], 1)
+        if self.groups is None:
+            return size / math.sqrt(width)
+        pooled = self.groups.total(size.double().square()).sqrt().to(x.dtype)
+        return pooled / (width * self.groups.total(torch.ones_like(size))).sqrt().to(x.dtype)
 
     def maximum(self, x: Tensor) -> Tensor:
         """[b]."""
-        return self.per_sample(x).abs().amax(1)
+        size = self.per_sample(x).abs().amax(1)
+        return size if self.groups is None else self.groups.largest(size).to(x.dtype)
 
     def block_rms(self, x: Tensor) -> Tensor:
         """[b], for a state [K, B, *S]."""
-        return torch.stack([Each(0, self.ndim - 1).rms(block) for block in x]).amax(0)
+        return torch.stack([self.of(block).rms(block) for block in x]).amax(0)
+
+    def of(self, leaf: Tensor) -> Each:
+        """The same clocks for a leaf or a block, whose batch is axis 0."""
+        return Each(0, leaf.dim(), self.groups)
+
+    def agreed(self, flags: Tensor) -> Tensor:
+        """[b]: whether it is so for all of a sample's group."""
+        return flags if self.groups is None else self.groups.every(flags)
+
+    def led(self, v: Tensor, among: Tensor) -> Tensor:
+        """[b]: the number of the first of a sample's group: powers of equal numbers may differ by a rounding
+        from one lane of a processor to the next, and the group's clocks would drift apart."""
+        return v if self.groups is None else self.groups.first(v, among)
 
     def batch_size(self, z: Tensor) -> int:
         """The number of samples in z."""
