@@ -17,6 +17,8 @@ from ..solvers.march.events import Event
 from ..solvers.methods import get_method
 from ..solvers.methods.tableau import Tableau
 from ..solvers.step.controller import PID
+from ..solvers.march.samples import SampleNorm
+from ..solvers.step.clocks import Each
 from ..solvers.step.layout import Layout, layout_of
 from ..solvers.step.memory_order import channels_last
 from ..solvers.step.norms import Norm, Tolerance, block_rms, largest, maximum, rms
@@ -211,6 +213,21 @@ def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     if layout.single:
         return block_rms if norm == "blocks" and layout.shapes[0] else rms
     return lambda z: largest([rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])
+
+
+def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> SampleNorm:
+    """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
+    the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
+    if callable(norm):
+        own, groups = own_norm(norm, layout, lambda z: (clocks.batch_size(z),)), clocks.groups
+        return own if groups is None else lambda z: groups.largest(own(z)).to(z.dtype)
+    if norm == "max":
+        return clocks.maximum
+    if layout.single and norm == "blocks" and clocks.batch == 1:  # a Dynamics' blocks [K, B, …]
+        return clocks.block_rms
+    if layout.single:
+        return clocks.rms
+    return lambda z: torch.stack([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
 
 
 def check_stops(times: Sequence[float] | Tensor | None, name: str) -> tuple[float, ...]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 
+from ..solvers.errors import ArgumentError, SolverError
 from ..solvers.march.events import Event
-from ..solvers.solution import Solution, State
+from ..solvers.solution import Query, Solution, State
 from ..solvers.status import Status
+from ..solvers.step.clocks import Each
 from ..solvers.step.controller import PID
+from ..solvers.transforms import check_readable
 from .arguments import (
     Grouping,
     NormName,
     Options,
+    Request,
     Save,
     Times,
     Tolerances,
@@ -22,9 +27,12 @@ from .arguments import (
     named_arguments,
     read_request,
 )
+from .dynamics.adapt import check_independent_samples
 from .dynamics.protocol import Dynamics
-from .engine.per_sample import solve_samples
-from .engine.shared import solve_shared
+from .engine.dense import DenseQuery
+from .engine.differentiate import Answer, differentiate
+from .engine.event_gradient import events_of
+from .engine.problem import Problem, make_problem
 from .gradient import Discrete, Gradient
 from .uncompiled import uncompiled
 
@@ -169,5 +177,59 @@ def solve(
         sync_every=sync_every,
         compile=compile,
     )
-    request = read_request(func, y0, t, options)
-    return solve_samples(request) if clocks_differ(stepping) else solve_shared(request)
+    return _solution(read_request(func, y0, t, options))
+
+
+def _solution(request: Request) -> Solution:
+    """From a request to what is returned."""
+    options, t, layout = request.options, request.t, request.layout
+    if clocks_differ(options.stepping):
+        check_independent_samples(request.func)
+    problem = make_problem(request)
+    trace = problem.wish.trace
+    try:
+        answer = differentiate(problem, options.gradient)
+    except SolverError as error:
+        error.trace = None if trace is None else trace.rows()  # a solve that failed is the one to study
+        raise
+    run = answer.run
+    y, own_t = answer.values[: len(run.times)], t if t.dim() == 1 else t.t()
+    if options.save == "steps":
+        own_t = torch.as_tensor(run.times, dtype=t.dtype, device=t.device)
+    elif options.save == "end":
+        y, own_t = y[-1:], own_t[-1:]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and options.gradient is not None):
+        t_events, y_events = events_of(request, problem, answer)
+    rows = None if trace is None else trace.rows()
+    value, derivative = _questions(request, problem, answer) if options.dense else (None, None)
+    found = (own_t, layout.unpack(y), run.status, problem.stats, t_events, y_events, rows, value, derivative)
+    return Solution(*found)
+
+
+def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Query, Query]:
+    """What answers sol(t) and sol.derivative(t)."""
+    layout, z0, clocks = request.layout, problem.z0, problem.clocks
+    query = DenseQuery(problem, answer, detached=request.options.gradient is None)
+
+    def ask(t: Tensor, per_sample: bool, question: Callable[[Tensor], Tensor]) -> Any:
+        check_readable(t, "t")
+        front, rows = t.shape, t.reshape(-1)
+        if isinstance(clocks, Each):
+            batch, t = clocks.batch_size(z0), t.to(z0.device, non_blocking=True)
+            if per_sample and (t.dim() == 0 or t.shape[-1] != batch):
+                raise ArgumentError(
+                    f"t has shape {tuple(t.shape)}; per_sample=True needs t.shape[-1] == {batch}."
+                )
+            front = t.shape[:-1] if per_sample else t.shape
+            rows = t.reshape(-1, batch) if per_sample else t.reshape(-1, 1).expand(-1, batch)
+        elif per_sample:
+            raise ArgumentError("per_sample=True needs a solve with stepping='per_sample'.")
+        return layout.unpack(question(rows).reshape(*front, *z0.shape))
+
+    def value(t: Tensor, per_sample: bool) -> Any:
+        return ask(t, per_sample, query.value)
+
+    def derivative(t: Tensor, per_sample: bool) -> Any:
+        return ask(t, per_sample, query.derivative)
+
+    return value, derivative

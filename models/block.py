@@ -20,7 +20,7 @@ from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
 from ..solvers.march.host import Stats
-from ..solvers.march.stepper import clock
+from ..solvers.march.output import clock
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
 from ..solvers.status import Status

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from ..solvers.march.stepper import host_times
+from ..solvers.march.output import host_times
 from ..solvers.methods.tableau import Tableau
 from .block import Block, IdentityBlock, _with_part
 from .dynamics.anode import augment
@@ -44,7 +44,8 @@ class FixedSteps(nn.Module):
         self.stages = rows[-1][-1][0] + 1  # an FSAL method's last stage is the next step's first
         self.rows, self.weights = rows[: self.stages], rows[-1]
         ends = [t0 + i * self.dt for i in range(n)] + [t1]
-        times = [host_times(ends[i], ends[i + 1], tableau)[: self.stages] for i in range(n)]
+        nodes = [float(c) for c in tableau.nodes()]
+        times = [host_times(ends[i], ends[i + 1], nodes)[: self.stages] for i in range(n)]
         like = next(dynamics.parameters(), torch.empty(0, dtype=torch.float64, device="cpu"))
         table = torch.tensor(times, dtype=torch.float64, device="cpu")
         self.register_buffer("times", table.to(like))  # [n, stages]

@@ -1,4 +1,4 @@
-"""The forward solve with one step size: checked settings → loop → values at the times asked for."""
+"""The forward solves: checked settings → march → values at the times asked for."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .device.queue import Queue, QueuedMarch
+from .device.queue import Queue, QueuedClocks, QueuedMarch
 from .errors import solver_error
+from .march.clocked import ClockedMarch, SampleEvents, Watching
+from .march.clocked_output import SampleOutput
 from .march.events import EventWatch, Fired
-from .march.host import Outcome, Pace, Stats, Stop, march, march_grid
-from .march.output import OutputWriter, Place
-from .march.stepper import RungeKuttaStepper, Step
+from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
+from .march.output import Collector, Hook, Place, Step
+from .march.samples import KeptSteps, SampleRecorder, SampleSettings, SampleStep
 from .march.stiffness import stiffness_sentence
 from .methods.tableau import Tableau
+from .stats import Stats
 from .status import Status
-from .step.attempt import Rules
+from .step.attempt import Clock, Rules
 from .step.clocks import ONE
 from .step.controller import PID
 from .step.norms import Norm, Tolerance
 from .step.runge_kutta import Field
-from .trace import Trace
+from .trace import SampleTrace, Trace
 
-Hook = Callable[[Step], "bool | None"]
 Grid = Callable[[Sequence[float]], Sequence[float]]
 
 
@@ -39,7 +41,6 @@ class Settings:
     adaptive steps.
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
-    queue: attempts that decide for themselves, where the solve allows it (`why_not_queued`).
     """
 
     tableau: Tableau
@@ -52,7 +53,6 @@ class Settings:
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
-    queue: Queue | None = None
 
     @property
     def fixed(self) -> bool:
@@ -60,38 +60,81 @@ class Settings:
         return self.grid is not None
 
 
-@dataclasses.dataclass
-class Run:
-    """What a forward solve gives.
-
-    times, values, derivatives (where asked), places: of the outputs; after them those of the events
-    that fired.  steps: the steps themselves, for dense output.  end: where the solve ended.
-    """
-
-    times: list[float]
-    values: list[Tensor]
-    derivatives: list[Tensor] | None
-    places: list[Place]
-    fired: list[Fired]
-    steps: list[Step]
-    end: float
-    stats: Stats
-    outcome: Outcome
-
-
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What a solve is to record besides the values at the times.
+    """What a solve is to give besides the values at the times.
 
     derivatives: y'(t) at the outputs.  every_step: outputs at every accepted step instead.
-    dense: keep the steps.  watch: events.  trace: rows for study.
+    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches.
+    queue: attempts that decide for themselves.
     """
 
     derivatives: bool = False
     every_step: bool = False
     dense: bool = False
-    watch: EventWatch | None = None
-    trace: Trace | None = None
+    differentiable: bool = False
+    events: EventWatch | SampleEvents | None = None
+    trace: Trace | SampleTrace | None = None
+    queue: Queue | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Observers:
+    """Who sees the steps of a solve with one clock.
+
+    hooks: called with each accepted step.  on_reject: with each rejected one.  ratio: the error ratio of a
+    step, instead of the settings' norm.  wrap: puts an observer around the stepper.
+    """
+
+    hooks: tuple[Hook, ...] = ()
+    on_reject: Callable[[Step], None] | None = None
+    ratio: Callable[[Step], Tensor] | None = None
+    wrap: Callable[[RungeKuttaStepper], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a forward solve with one clock gives.
+
+    values [n, *z]: at the outputs, then at the events that fired; derivatives: at the outputs, where asked.
+    times, places: of the outputs.  steps: for dense output.  end: where the solve ended.
+    """
+
+    values: Tensor
+    derivatives: Tensor | None
+    times: list[float]
+    places: list[Place]
+    fired: list[Fired]
+    steps: list[Step]
+    end: float
+    outcome: Outcome
+
+    @property
+    def status(self) -> Status:
+        """How it ended."""
+        return self.outcome.status
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRun:
+    """What a forward solve with a clock a sample gives.
+
+    values [n, *z]: at the outputs, then at the events, the first event's last; derivatives: at the outputs,
+    where asked; NaN where not computed.  times: [n outputs, B].  clock: how each sample ended.  steps: for
+    dense output.  slope0: f at each sample's start.
+    """
+
+    values: Tensor
+    derivatives: Tensor | None
+    times: Tensor
+    clock: Clock
+    steps: list[SampleStep]
+    slope0: Tensor
+
+    @property
+    def status(self) -> Tensor:
+        """How each sample ended, [B] int8."""
+        return self.clock.status
 
 
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
@@ -125,131 +168,67 @@ def forward_solve(
     times: Sequence[float],
     settings: Settings,
     stats: Stats,
-    *,
     wish: Wish = Wish(),
-    hooks: Sequence[Hook] = (),
-    on_step: Hook | None = None,
-    on_reject: Callable[[Step], None] | None = None,
-    judge: Callable[[Step], Tensor] | None = None,
-    differentiable: bool = False,
-    wrap: Callable[[RungeKuttaStepper], Any] | None = None,
+    observers: Observers = Observers(),
 ) -> Run:
-    """Solves from times[0] to times[-1].
+    """Solves from times[0] to times[-1] with one clock.
 
-    hooks, on_step: called with each accepted step.  on_reject: with each rejected one.
-    judge: the error ratio of a step, instead of the settings' norm.
-    wrap: puts an observer around the stepper (torchdiffeq's callbacks).
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
+    events = wish.events
+    assert not isinstance(events, SampleEvents)
+    judge = None
+    if not settings.fixed:
+        watch = None if events is None else events.look
+        judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch)
     stepper = RungeKuttaStepper(
         field,
         settings.tableau,
         z0,
-        None if settings.fixed else settings.tolerance,
-        settings.norm,
+        judge,
+        direction=math.copysign(1.0, times[-1] - times[0]),
         keep_stages=wish.dense,
-        differentiable=differentiable,
+        differentiable=wish.differentiable,
     )
-    stepper.judge = judge
-    stepper.direction = math.copysign(1.0, times[-1] - times[0])
-    if wish.watch is not None:
-        stepper.watch = wish.watch.look
-    listeners = [hook for hook in (*hooks, on_step) if hook is not None]
-    collector = Collector(times, z0, wish, listeners, on_reject)
-    collector.limit, collector.stats = settings.max_steps, stats
-    outcome = _march(stepper, times, settings, stats, collector, wrap)
+    last_chance = lambda step: stiffness_sentence(step) if stats.n_steps >= settings.max_steps else ""  # noqa: E731
+    collector = Collector(times, z0, wish, observers.hooks, observers.on_reject, last_chance)
+    if wish.queue is None:
+        driven = stepper if observers.wrap is None else observers.wrap(stepper)
+        outcome = _march(stepper, driven, times, settings, stats, collector)
+    else:
+        rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
+        queued = QueuedMarch(stepper, rules, wish.queue, stats)
+        stops, most = stops_of(times[0], times[-1], settings), settings.max_steps
+        outcome = queued.march(settings.dt0, times[0], stops, most, collector.accept, collector.attempt)
     stats.dt_last = outcome.dt
     if outcome.status not in (Status.SUCCESS, Status.EVENT):
         error = solver_error(outcome.t, outcome.dt, outcome.status, stats, collector.verdict)
         error.where, error.state = collector.first_bad_entry(), stepper.y.detach()
         raise error
-    run = collector.run(outcome, stats)
+    collector.writer.missing()
+    fired = [] if events is None else events.fired
+    end = outcome.t if collector.end is None else collector.end
+    writer = collector.writer
+    values = [*writer.values, *(one.value for one in fired)]
+    slopes = None if writer.derivatives is None else torch.stack(writer.derivatives)
+    run = Run(torch.stack(values), slopes, writer.times, writer.places, fired, collector.steps, end, outcome)
     if settings.fixed:
         _check_fixed(run, stats)
     return run
 
 
-class Collector:
-    """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks."""
-
-    def __init__(
-        self,
-        times: Sequence[float],
-        z0: Tensor,
-        wish: Wish,
-        hooks: Sequence[Hook],
-        on_reject: Callable[[Step], None] | None,
-    ):
-        self.wish, self.hooks, self.on_reject = wish, hooks, on_reject
-        self.writer = OutputWriter(times, z0, derivatives=wish.derivatives, every_step=wish.every_step)
-        self.steps: list[Step] = []
-        self.end: float | None = None
-        self.last: Step | None = None
-        self.limit, self.stats, self.verdict = math.inf, Stats(), ""
-
-    def accept(self, step: Step) -> bool:
-        """Of each accepted step; True where a terminal event ends the solve."""
-        if self.wish.watch is not None:
-            self.end = self.wish.watch.check(step)
-        self.writer(step, self.end)
-        if self.wish.dense:
-            step.complete()
-            self.steps.append(step)
-        for hook in self.hooks:
-            hook(step)
-        return self.end is not None
-
-    def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
-        """Of each attempt."""
-        self.last = step
-        if self.stats.n_steps >= self.limit:
-            self.verdict = stiffness_sentence(step)  # now: an accepted step's stages are overwritten
-        if self.wish.trace is not None:
-            self.wish.trace.attempt(step, accepted, dt_next)
-        if not accepted and self.on_reject is not None:
-            self.on_reject(step)
-
-    def first_bad_entry(self) -> tuple[int, ...] | None:
-        """Where the last attempt first was not finite (host reads, only on the way to an error)."""
-        if self.last is None or self.last.finite:
-            return None
-        stages = self.last.result.stages
-        for k in [stages.get(i) for i in range(len(self.last.saved))] + [self.last.y1]:
-            bad = (~torch.isfinite(k)).nonzero()
-            if len(bad):
-                return tuple(bad[0].tolist())
-        return None
-
-    def run(self, outcome: Outcome, stats: Stats) -> Run:
-        """The result; outputs that an event left out are NaN, and lie nowhere."""
-        w = self.writer
-        missing = 0 if w.every_step else len(w.wanted) - len(w.times)
-        w.times += list(w.wanted[len(w.wanted) - missing :]) if missing else []
-        for _ in range(missing):
-            w.values.append(torch.full_like(w.values[0], math.nan))
-            w.places.append(Place(-2, 1.0))
-            if w.derivatives is not None:
-                w.derivatives.append(torch.zeros_like(w.values[0]))
-        fired = [] if self.wish.watch is None else self.wish.watch.fired
-        end = outcome.t if self.end is None else self.end
-        return Run(w.times, w.values, w.derivatives, w.places, fired, self.steps, end, stats, outcome)
-
-
 def _march(
     stepper: RungeKuttaStepper,
+    driven: Any,
     times: Sequence[float],
     settings: Settings,
     stats: Stats,
     collector: Collector,
-    wrap: Callable[[RungeKuttaStepper], Any] | None,
 ) -> Outcome:
-    """Chooses the grid or the first step, and runs the loop."""
+    """Chooses the grid or the first step, and runs the loop. driven: the stepper, or an observer around it."""
     t0, end = times[0], times[-1]
     accept, attempt = collector.accept, collector.attempt
-    if settings.queue is not None:
-        return _march_queued(stepper, times, settings, stats, collector)
     stepper.restart(t0, after_jump=t0 in settings.jump_at or settings.perturb)
-    driven = stepper if wrap is None else wrap(stepper)
     if settings.fixed:
         assert settings.grid is not None
         stops = stops_of(t0, end, settings)
@@ -262,31 +241,63 @@ def _march(
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end, before_jump=end in settings.jump_at)
-    pace = Pace(settings.controller, settings.tableau.error_order, dt0)
-    return march(driven, pace, t0, stops_of(t0, end, settings), settings.max_steps, stats, accept, attempt)
-
-
-def _march_queued(
-    stepper: RungeKuttaStepper, times: Sequence[float], settings: Settings, stats: Stats, collector: Collector
-) -> Outcome:
-    """The loop whose attempts decide for themselves."""
-    assert settings.queue is not None
-    rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
-    t0, stops = times[0], stops_of(times[0], times[-1], settings)
-    queued = QueuedMarch(stepper, rules, settings.queue, stats)
-    return queued.march(settings.dt0, t0, stops, settings.max_steps, collector.accept, collector.attempt)
+    pace = Pace(settings.controller, settings.tableau.error_order, dt0, settings.max_steps)
+    return march(driven, pace, t0, stops_of(t0, end, settings), stats, accept, attempt)
 
 
 def _check_fixed(run: Run, stats: Stats) -> None:
     """Fixed steps cannot reject, so NaN is looked for in what is returned (one host read)."""
-    reached = [(t, v) for t, v, p in zip(run.times, run.values, run.places, strict=True) if p.step != -2]
-    fine = torch.stack([torch.isfinite(value.detach()).all() for _, value in reached])
-    flags = fine.tolist()  # host read
-    if not all(flags):
+    n = len(run.times)
+    flags = torch.isfinite(run.values[:n].detach()).reshape(n, -1).all(1).tolist()  # host read
+    lost = [t for t, fine, place in zip(run.times, flags, run.places, strict=True) if not fine and place.reached]
+    if lost:
         raise solver_error(
-            reached[flags.index(False)][0],
+            lost[0],
             stats.dt_first,
             Status.NON_FINITE,
             stats,
             "A fixed step cannot be shortened: give a shorter one, or an adaptive method.",
         )
+
+
+def sample_solve(
+    field: Field,
+    z0: Tensor,
+    times: Tensor,
+    settings: SampleSettings,
+    stats: Stats,
+    wish: Wish = Wish(),
+    recorder: SampleRecorder | None = None,
+) -> SampleRun:
+    """Solves each sample over its own times [B, T] (float64, each row monotone or all equal).
+
+    recorder: keeps what an adjoint needs.
+    Raises for no sample: the clocks say how each ended, and in stats each number is one a sample.
+    """
+    assert not isinstance(wish.events, EventWatch)
+    assert not isinstance(wish.trace, Trace)
+    followed = wish.differentiable and torch.is_grad_enabled()
+    output = SampleOutput(times, z0, settings.clocks, wish.derivatives, followed, wish.every_step)
+    kept = KeptSteps()
+    listeners = tuple(one for one in (kept if wish.dense else None, wish.trace) if one is not None)
+    watching = Watching(recorder, wish.events, listeners, wish.dense)
+    solve: ClockedMarch
+    if wish.differentiable or not _only_the_end(settings, output, watching):
+        solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
+    else:
+        solve = QueuedClocks(field, z0, settings, output, wish.queue or Queue())
+    clock = solve.run(stats)
+    output.trim()
+    slopes = None if output.derivatives is None else output.result(output.derivatives)
+    values = output.result(output.values)
+    if wish.events is not None and wish.events.rows:
+        rows = wish.events.whole_rows(settings.clocks.batch_size(z0))
+        values = torch.cat((values, torch.stack(rows)))
+    return SampleRun(values, slopes, output.times, clock, kept.steps, solve.slope0)
+
+
+def _only_the_end(settings: SampleSettings, output: SampleOutput, watching: Watching) -> bool:
+    """Whether nothing is wanted that the host must see to at each attempt."""
+    inside = output.every_step or output.derivatives is not None or output.rows.shape[1] > 2
+    stops = len(settings.stops) or settings.fresh_first or settings.dt is not None
+    return not (inside or stops or watching != Watching())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .march.host import Stats
 from .march.samples import SampleListener, SampleStep
-from .march.stepper import Step
+from .march.output import Step
 from .march.stiffness import sample_stiffness, stiffness
 from .methods.tableau import Tableau
 

@@ -7,7 +7,7 @@ from problems import Net, Swing, f64, worst
 
 import adamode
 from adamode import Backsolve, Direct, Discrete, Interpolating, solve
-from adamode.solvers.march.stepper import stage_times
+from adamode.solvers.march.output import stage_times
 from adamode.solvers.methods import METHODS
 from adamode.solvers.step.norms import Tolerance, error_ratio, rms
 from adamode.solvers.step.runge_kutta import StageBuffer, StageList, rk_step

@@ -7,7 +7,7 @@ from problems import Net, Swing, Tree, f64, rational, rational_solution, top
 import adamode
 from adamode import Backsolve, Discrete, solve
 from adamode.solvers.march.host import Stats
-from adamode.solvers.march.stepper import stage_times
+from adamode.solvers.march.output import stage_times
 from adamode.solvers.methods import METHODS
 from adamode.solvers.step.runge_kutta import StageBuffer, StageList, rk_step
 

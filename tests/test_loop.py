@@ -25,7 +25,7 @@ def drive(script="", *, dt=0.25, t0=0.0, stops=(1.0,), max_steps=100, on_accept=
         if not accepted:
             rejected.append(step.t1)
 
-    outcome = march(stepper, Pace(made, 5, dt), t0, stops, max_steps, stats, accept, attempted)
+    outcome = march(stepper, Pace(made, 5, dt, max_steps), t0, stops, stats, accept, attempted)
     stepper.rejected, stepper.controller, stepper.proposals = rejected, made, proposals
     return stepper, stats, taken, outcome
 
@@ -159,7 +159,7 @@ def test_a_non_finite_stage_is_a_rejection_whatever_its_error_ratio():
 
     stepper.attempt = attempt
     stats = Stats()
-    march(stepper, Pace(ScriptedController(), 5, 0.5), 0.0, [Stop(1.0)], 99, stats, lambda s: None)
+    march(stepper, Pace(ScriptedController(), 5, 0.5, 99), 0.0, [Stop(1.0)], stats, lambda s: None)
     assert stats.n_rejected == 1
 
 

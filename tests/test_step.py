@@ -6,7 +6,8 @@ import pytest
 import torch
 from problems import f64, rational
 
-from adamode.solvers.march.stepper import RungeKuttaStepper, stage_times
+from adamode.solvers.march.host import Judge, RungeKuttaStepper
+from adamode.solvers.march.output import stage_times
 from adamode.solvers.methods import METHODS
 from adamode.solvers.step.interpolant import derivative_weights, weights
 from adamode.solvers.step.norms import (
@@ -181,8 +182,9 @@ def first_step(f, y0, end=10.0, tol=1e-6, t0=0.0, order=5):
     tableau = next(
         tableau for tableau in METHODS.values() if tableau.adaptive and tableau.error_order == order
     )
-    stepper = RungeKuttaStepper(recording, tableau, y0, Tolerance(tol, tol), rms)
-    stepper.direction, stepper.first = math.copysign(1.0, end - t0), (start, None)
+    judge, direction = Judge(Tolerance(tol, tol), rms), math.copysign(1.0, end - t0)
+    stepper = RungeKuttaStepper(recording, tableau, y0, judge, direction=direction)
+    stepper.first = (start, None)
     return stepper.initial_step(t0, end), asked
 
 

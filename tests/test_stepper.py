@@ -6,7 +6,7 @@ import pytest
 import torch
 from problems import Recorder, f64, parabola, rational, rational_solution
 
-from adamode.solvers.march.stepper import RungeKuttaStepper
+from adamode.solvers.march.host import Judge, RungeKuttaStepper
 from adamode.solvers.methods import METHODS
 from adamode.solvers.step.norms import Tolerance, rms
 
@@ -17,8 +17,8 @@ EVERY = pytest.mark.parametrize("name", ["dopri5", "bosh3", "tsit5", "dopri8", "
 
 def make(func=rational, y0=Y0, method="dopri5", tol=1e-6, **options):
     tableau = METHODS[method]
-    tolerance = Tolerance(tol, tol) if tableau.adaptive else None
-    stepper = RungeKuttaStepper(lambda t, y: (func(t, y), None), tableau, y0, tolerance, rms, **options)
+    judge = Judge(Tolerance(tol, tol), rms) if tableau.adaptive else None
+    stepper = RungeKuttaStepper(lambda t, y: (func(t, y), None), tableau, y0, judge, **options)
     stepper.restart(-1.0)
     return stepper
 
@@ -117,10 +117,9 @@ def test_beside_a_jump_f_is_asked_strictly_on_the_steps_own_side(direction, dtyp
         lambda t, y: (asked(t, y), None),
         METHODS["dopri5"],
         torch.ones(2, dtype=dtype),
-        Tolerance(1e-3, 1e-3),
-        rms,
+        Judge(Tolerance(1e-3, 1e-3), rms),
+        direction=direction,
     )
-    stepper.direction = direction
     stepper.restart(0.0)
     step = stepper.attempt(0.0, 0.5 * direction, before_jump=True)
     assert max(abs(t) for t in asked.times) < 0.5

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...solvers.errors import SolverError
 from ...solvers.march.host import Stats
-from ...solvers.march.stepper import Step
+from ...solvers.march.output import Step
 from ...solvers.solve import Settings, forward_solve
 from ...solvers.step.norms import Norm, Tolerance, combine_errors
 from ...solvers.step.runge_kutta import Field

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...solvers.march.stepper import Step, stage_times
+from ...solvers.march.output import Step, stage_times
 from ...solvers.methods.tableau import Tableau
 from .checkpointing import Take, Thinning, walk_back
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...solvers.march.host import Stats
 from ...solvers.march.output import Place, by_step
-from ...solvers.march.stepper import clock
+from ...solvers.march.output import clock
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.interpolant import weights
 from ...solvers.step.memory_order import dense_strides, flat_rows, rows_like

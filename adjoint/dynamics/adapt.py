@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ...solvers.checks import check_derivative, check_params
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError
-from ...solvers.march.host import Stats
 from ...solvers.step.field import Autocast, PackedFunction
 from ...solvers.step.layout import Layout
 from ..torchdiffeq.manners import warn_once
@@ -27,13 +26,14 @@ def wrap(
     z0: Tensor,
     first_time: Tensor,
     params: Iterable[Tensor] | None,
-    stats: Stats,
+    count: Callable[[], None],
     *,
     cast: bool,
 ) -> tuple[Plain, Callable[[], Dynamics], Autocast]:
     """(f on the packed state, what makes its Dynamics, the autocast state).
 
     first_time: the start as func wants it, for the evaluation that finds func's parameters.
+    count: counts that evaluation.
     cast: results of another floating dtype are converted (torchdiffeq's face).
     """
     autocast = Autocast(z0.device)
@@ -67,7 +67,7 @@ def wrap(
             return AutogradDynamics(packed, named, autocast, missed)
         if isinstance(func, nn.Module):
             return AutogradDynamics(packed, list(func.parameters()), autocast, missed)
-        stats.nfe = stats.nfe + 1
+        count()
         return AutogradDynamics(packed, discover_parameters(packed, first_time, z0), autocast)
 
     return packed, make_dynamics, autocast

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...solvers.errors import NotRepeatableError
 from ...solvers.march.host import Stats
 from ...solvers.march.samples import SampleStep
-from ...solvers.march.stepper import Step
+from ...solvers.march.output import Step
 from .protocol import Dynamics
 
 

@@ -1,4 +1,4 @@
-"""From checked arguments to differentiable values: which gradient runs how."""
+"""From a checked problem to differentiable values: which gradient runs how, whatever the clocks."""
 
 from __future__ import annotations
 
@@ -10,83 +10,59 @@ import torch
 from torch import Tensor
 
 from ...solvers.device.queue import Queue
-from ...solvers.errors import ReconstructionError
-from ...solvers.march.stepper import clock
-from ...solvers.solve import Run, forward_solve
-from ...solvers.step.field import CountedField
 from ..dynamics.protocol import Dynamics
 from ..gradient import Direct, Discrete, Gradient
+from ..recording import Recording, Result, Seen
 from .function import Solve, Task
-from .problem import Problem, Walk
+from .problem import Problem
 from .speed import queue_for, with_derivatives
-from .time_move import Flow, moved_end, moved_start
+from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, moves, transformed
-from .walks import Recording, record_for
-
-
-def _raise(error: ReconstructionError) -> None:
-    raise error
-
-
-@dataclasses.dataclass
-class Answer:
-    """values: [n, *z], the outputs and after them the events that fired; run: the rest.
-
-    again: how to walk the same steps back for other times (None where there is no adjoint).
-    """
-
-    values: Tensor
-    run: Run
-    again: WalkBack | None = None
+from .walks import record_for
 
 
 @dataclasses.dataclass(frozen=True)
 class WalkBack:
-    """An adjoint for any times inside the solve.
-
-    backward(times, places, values, g, want_theta) → (dL/dz at the start, gradients of θ); the first
-    time is the start.
-    """
+    """An adjoint for any times inside the solve; theta: what it gives gradients for."""
 
     theta: tuple[Tensor, ...]
-    backward: Walk
+    walk: Callable[[Seen, Tensor, bool], Result]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """values: [n, *z], the outputs and after them the events that fired; run: the rest.
+
+    start: the state that the steps began with.  slopes: f at the start, where a time wants a gradient.
+    again: how to walk the same steps back for other times (None where there is no adjoint).
+    """
+
+    values: Tensor
+    run: Any
+    start: Tensor
+    slopes: Tensor | None = None
+    again: WalkBack | None = None
 
 
 def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
     """Solves, with the gradient asked for where one can flow."""
     with problem.autocast.outside():
         if transformed():
-            gradient = _gradient_allowed(problem, gradient)
+            gradient = _allowed(problem, gradient)
         if isinstance(gradient, Direct):
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
             return _without_gradient(problem)
         dynamics = problem.make_dynamics()
-        theta = dynamics.theta()
-        if not any(x.requires_grad for x in (problem.z0, problem.t, *theta)):
-            return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
-        runs: list[Run] = []
-        queue = queue_for(problem, gradient)
-        recording = record_for(problem, dynamics, gradient, queue=queue)
-        task = _task(problem, dynamics, runs, recording, queue)
-        many = isinstance(gradient, Discrete) and (queue is None or queue.owner is None)
-        task = dataclasses.replace(task, many=many)
-        values = Solve.apply(task, problem.z0, problem.t, *theta)
-        return Answer(values, runs.pop(), WalkBack(theta, recording.walk))
+        if any(x.requires_grad for x in (problem.z0, problem.t, *dynamics.theta())):
+            return _by_adjoint(problem, dynamics, gradient)
+        return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
 
 
-def _gradient_allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
-    """`gradient_allowed` for a shared-step solve."""
-    problem.stats.nfe += 1
-    start = clock(problem.times[0], problem.z0)
-    events = problem.wish.watch is not None
-    inputs = (problem.z0, problem.t)
-    return gradient_allowed(gradient, lambda: problem.plain(start, problem.z0), inputs, events=events)
-
-
-def _stacked(run: Run) -> Tensor:
-    """The outputs, then the states at the events."""
-    return torch.stack([*run.values, *(fired.value for fired in run.fired)])
+def _allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
+    """`gradient_allowed` for a problem."""
+    events, inputs = problem.wish.events is not None, (problem.z0, problem.t)
+    return gradient_allowed(gradient, lambda: problem.evaluate(problem.start, problem.z0), inputs, events=events)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
@@ -97,104 +73,83 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad)
             return problem.plain(t, z).detach(), None
 
     with torch.no_grad():
-        field = CountedField(plain, problem.stats)
         z0 = problem.z0.detach()
-        settings = dataclasses.replace(problem.settings, queue=queue_for(problem, None))
-        run = forward_solve(
-            field, z0, problem.times, settings, problem.stats, wish=problem.wish, **problem.observers
-        )
-        return Answer(_stacked(run), run)
+        run = problem.solve(z0, plain, dataclasses.replace(problem.wish, queue=queue_for(problem, None)))
+        return Answer(run.values, run, z0)
 
 
 def _direct(problem: Problem) -> Answer:
     """Through the steps by autograd; a time enters by moving the state along the flow."""
-
-    def value(t: Tensor, z: Tensor) -> Tensor:
-        problem.stats.nfe += 1
-        return problem.plain(t, z)
-
-    flow = Flow(value)
     queue_for(problem, Direct())  # there is none: it says why
-    field = CountedField(lambda t, z: (problem.plain(t, z), None), problem.stats)
-    t, z0, stats = problem.t, problem.z0, problem.stats
-    follows = torch.is_grad_enabled() or transformed()
+    z0, t, follows = problem.z0, problem.t, torch.is_grad_enabled() or transformed()
     timed = follows and moves(t)
     start = z0
     if timed:
-        start = moved_start(flow, z0, t[0])
-    run = forward_solve(
-        field,
-        start,
-        problem.times,
-        problem.settings,
-        stats,
-        wish=dataclasses.replace(problem.wish, derivatives=timed),
-        differentiable=follows,
-        **problem.observers,
-    )
-    run.values[0] = z0
+        start = moved_start(problem.flow(start=True), z0, t[..., 0])
+    wish = dataclasses.replace(problem.wish, derivatives=timed, differentiable=follows)
+    run = problem.solve(start, lambda t, z: (problem.plain(t, z), None), wish)
+    values = [z0, *run.values[1:]]
     if timed:
-        assert run.derivatives is not None
-        own = dict(enumerate(t))
-        if problem.wish.every_step:
-            own = {0: t[0]}
-            if run.times[-1] == problem.times[-1]:  # else the last step ends at an event
-                own[len(run.values) - 1] = t[-1]
-        for i, time in own.items():
-            if i and run.places[i].step != -2:  # neither the start nor past a terminal event
-                run.values[i] = moved_end(flow, run.values[i], run.derivatives[i], time)
-    return Answer(_stacked(run), run)
+        flow = problem.flow()
+        for i, time in problem.own_times(run):
+            slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
+            values[i] = moved_end(flow, values[i], slope, time)
+    return Answer(torch.stack(values), run, start)
 
 
-def _task(
-    problem: Problem,
-    dynamics: Dynamics,
-    runs: list[Run],
-    recording: Recording,
-    queue: Queue | None,
-) -> Task:
-    """The forward pass under the dynamics whose VJP will be used, and the chosen walk back."""
+def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer:
+    """Under the dynamics whose VJP will be used, with the walk back that was chosen."""
+    queue = queue_for(problem, gradient)
+    recording = record_for(problem, dynamics, gradient, queue=queue)
+    many = isinstance(gradient, Discrete) and (queue is None or queue.owner is None)
+    solved = _Solved(problem, dynamics, recording, queue)
+    theta = dynamics.theta()
+    task = Task(solved.forward, solved.backward, solved.time_gradient, problem.autocast, many)
+    values = Solve.apply(task, problem.z0, problem.t, *theta)
+    run = solved.run
+    return Answer(values, run, problem.z0, solved.slopes, WalkBack(theta, recording.walk))
 
-    def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None, Run]:
-        field = dynamics.forward if recording.saves else lambda t, z: (dynamics.value(t, z), None)
-        run = forward_solve(
-            CountedField(field, problem.stats),
-            z0.detach(),
-            problem.times,
-            dataclasses.replace(problem.settings, queue=with_derivatives(queue, derivatives)),
-            problem.stats,
-            wish=dataclasses.replace(
-                problem.wish, derivatives=derivatives, dense=problem.wish.dense or recording.dense
-            ),
-            hooks=recording.hooks,
-            **problem.observers,
+
+class _Solved:
+    """The forward pass and its way back, as `Solve` calls them; run is there when forward has been."""
+
+    run: Any
+    slopes: Tensor | None
+
+    def __init__(self, problem: Problem, dynamics: Dynamics, recording: Recording, queue: Queue | None):
+        self.problem, self.dynamics, self.recording, self.queue = problem, dynamics, recording, queue
+
+    def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
+        """(values, y' at the outputs where asked)."""
+        problem, recording, evaluate = self.problem, self.recording, self.dynamics.forward
+        if not recording.saves:
+            evaluate = lambda t, z: (self.dynamics.value(t, z), None)  # noqa: E731
+        wish = dataclasses.replace(
+            problem.wish,
+            derivatives=derivatives,
+            dense=problem.wish.dense or recording.dense,
+            queue=with_derivatives(self.queue, derivatives),
         )
-        values = _stacked(run)
-        slopes = torch.stack(run.derivatives) if run.derivatives is not None else None
-        if slopes is not None and problem.wish.every_step and run.times[-1] != problem.times[-1]:
-            slopes[-1] = 0.0  # the last step ends at an event, at no time that was given
-        # The function saves the stacked tensors; the record must not hold them a second time.
-        run.values.clear()
-        run.derivatives = None
-        runs.append(run)
-        return values, slopes, run
+        run = problem.solve(z0.detach(), evaluate, wish, recording)
+        # No view of the values: they become the Function's output, whose node holds this object.
+        self.run = dataclasses.replace(run, values=run.values.new_empty(0), derivatives=None)
+        self.slopes = None if run.derivatives is None else run.derivatives[:1].clone()
+        return run.values, run.derivatives
 
-    def guarded(run: Run, values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
-        stats = problem.stats
+    def backward(self, values: Tensor, g: Tensor, want: bool) -> Result:
+        """The walk back."""
+        stats = self.problem.stats
         stats.nfe_backward = stats.nfe_recomputed = 0
         stats.n_accepted_backward = stats.n_rejected_backward = 0
-        times = [*run.times, *(fired.t for fired in run.fired)]
-        places = [*run.places, *(fired.place for fired in run.fired)]
-        with problem.guard():
-            return recording.walk(times, places, list(values.unbind()), list(g.unbind()), want)
+        with self.problem.guard():
+            return self.recording.walk(self.problem.seen(self.run, values), g, want)
 
-    def time_gradient(g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
+    def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
-        t_bar = (g[: len(derivatives)] * derivatives).reshape(len(derivatives), -1).sum(1)
-        t_bar[0] = -(a * derivatives[0]).sum()
-        if problem.wish.every_step:  # only the first and the last are times that were given
-            inner = t_bar.new_zeros(len(problem.times) - 2)
-            t_bar = torch.cat((t_bar[:1], inner, t_bar[-1:]))
-        return t_bar
+        return time_gradient(self.problem, self.run, torch.cat((-a[None], g[1 : len(derivatives)])), derivatives)
 
-    return Task(forward, guarded, time_gradient, problem.autocast)
+
+def time_gradient(problem: Problem, run: Any, along: Tensor, derivatives: Tensor) -> Tensor:
+    """dL/dt from the cotangents along the motion of each output, [n, *z]."""
+    product = torch.where(along == 0, 0.0, along * derivatives)  # 0 · NaN of a sample that failed
+    return problem.to_times(problem.clocks.totals(product), run)

@@ -13,7 +13,9 @@ equations, ICLR 2021, App. B.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,12 +24,13 @@ from torch import Tensor
 from ...solvers.errors import DynamicsError
 from ...solvers.march.clocked_events import SamplesFired, sample_event
 from ...solvers.march.events import Event
-from ...solvers.march.stepper import clock
+from ...solvers.march.output import clock
 from ...solvers.step.clocks import Each
 from ...solvers.step.layout import Layout
 from .function import refuse_second_derivative
-from .problem import Problem
-from .sample_engine import SampleProblem
+from ..arguments import Request
+from .differentiate import Answer
+from .problem import Problem, SampleProblem
 
 TWICE = (
     "second derivative: the gradient of an event's time and state is hand-derived and not itself "
@@ -167,3 +170,65 @@ def differentiable_sample_event(
         time,
         state,
     )
+
+
+def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[Any], list[Any]]:
+    """For each event function the times [n] and states [n, *y0.shape] at which it fired (a clock a sample:
+    a list of such over the samples)."""
+    if problem.wish.events is None:
+        return [], []
+    if isinstance(problem, SampleProblem):
+        return _of_each_sample(request, problem, answer)
+    layout, t, events = request.layout, request.t, request.options.events
+    times: list[list[Tensor]] = [[] for _ in events]
+    states: list[list[Tensor]] = [[] for _ in events]
+    for row, fired in zip(answer.values[len(answer.run.times) :], answer.run.fired, strict=True):
+        when, z = differentiable_event(events[fired.event], layout, problem, fired.t, row)
+        times[fired.event].append(when.to(t))
+        states[fired.event].append(z)
+    none_t, none_z = t.new_empty(0), request.z0.new_empty((0, *request.z0.shape))
+    return (
+        [torch.stack(found) if found else none_t for found in times],
+        [layout.unpack(torch.stack(found) if found else none_z) for found in states],
+    )
+
+
+def _of_each_sample(
+    request: Request, problem: SampleProblem, answer: Answer
+) -> tuple[list[Any], list[Any]]:
+    layout, clocks, events = request.layout, problem.clocks, request.options.events
+    batch, fired = clocks.batch_size(request.z0), problem.wish.events.fired  # type: ignore[union-attr]
+    times: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in events]
+    states: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in events]
+    for k, (record, samples) in enumerate(zip(fired, _who(fired), strict=True)):
+        if not samples:  # a terminal event came before
+            continue
+        row = answer.values[-1 - k]
+        when, z = differentiable_sample_event(events[record.event], layout, problem, record, row)
+        own = when.to(request.t)
+        for b in samples:
+            times[record.event][b].append(own[b])
+            states[record.event][b].append(z.select(clocks.batch, b))
+    none_t = request.t.new_empty(0)
+    none_z = request.z0.select(clocks.batch, 0).new_empty((0, *request.z0.select(clocks.batch, 0).shape))
+
+    def tree(found: list[Tensor]) -> Any:
+        stacked = torch.stack(found) if found else none_z
+        if layout.single:
+            return stacked
+        whole = dataclasses.replace(layout, batched=True)
+        return whole.unpack(stacked)
+
+    return (
+        [[torch.stack(one) if one else none_t for one in each] for each in times],
+        [[tree(one) for one in each] for each in states],
+    )
+
+
+def _who(fired: Sequence[SamplesFired]) -> list[list[int]]:
+    """Which samples each record is about."""
+    if not fired:
+        return []
+    marked = [torch.where(record.valid, record.index, -1) for record in fired]
+    flat = iter(torch.cat(marked).tolist())  # host read, one for all
+    return [[b for b in itertools.islice(flat, len(row)) if b >= 0] for row in marked]

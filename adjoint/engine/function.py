@@ -13,11 +13,11 @@ from ...solvers.errors import SecondDerivativeError
 from ...solvers.step.field import Autocast
 from .transformed import check_one_cotangent
 
-# z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z], record
-Forward = Callable[[Tensor, bool], tuple[Tensor, Tensor | None, Any]]
-# record, values, their cotangents, whether θ's gradients are wanted
+# z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z]
+Forward = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+# values, their cotangents, whether θ's gradients are wanted
 # → dL/dz at the start before the cotangent of the output there is added, gradients of θ
-Backward = Callable[[Any, Tensor, Tensor, bool], tuple[Tensor, list[Tensor]]]
+Backward = Callable[[Tensor, Tensor, bool], tuple[Tensor, list[Tensor]]]
 # cotangents, derivatives, dL/dz at the start → dL/dt
 TimeGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -42,7 +42,7 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, task: Task, z0: Tensor, t: Tensor, *theta: Tensor) -> Tensor:
         """The values at every t; what the backward pass needs goes on ctx."""
-        ys, derivatives, ctx.record = task.forward(z0, t.requires_grad)
+        ys, derivatives = task.forward(z0, t.requires_grad)
         ctx.task = task
         ctx.save_for_backward(z0, t, ys, derivatives, *theta)
         return ys
@@ -55,7 +55,7 @@ class Solve(torch.autograd.Function):
         check_one_cotangent(g, task.many)
         with torch.no_grad(), task.autocast.outside():
             g = g.contiguous()
-            a, theta_bar = task.backward(ctx.record, ys, g, any(wants[3:]))
+            a, theta_bar = task.backward(ys, g, any(wants[3:]))
             t_bar = None
             if derivatives is not None:
                 t_bar = task.time_gradient(g, derivatives, a).to(t.dtype)

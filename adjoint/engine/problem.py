@@ -1,25 +1,45 @@
-"""One shared-step solve, checked and packed, and the adjoint's walk back over it."""
+"""One solve, checked and packed: with one clock, or with a clock a sample."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ...solvers.errors import NotRepeatableError, ReconstructionError
-from ...solvers.march.host import Stats
-from ...solvers.march.output import Place
-from ...solvers.solve import Settings, Wish
-from ...solvers.step.field import Autocast
+from ...solvers.checks import check_positive, check_sample_times, check_times
+from ...solvers.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DynamicsError,
+    NotRepeatableError,
+    ReconstructionError,
+    SolverError,
+)
+from ...solvers.march.clocked_dense import SampleDense
+from ...solvers.march.clocked_events import SampleEvents
+from ...solvers.march.clocked_output import ends_of
+from ...solvers.march.dense import DenseOutput
+from ...solvers.march.events import EventWatch
+from ...solvers.march.output import Place, clock
+from ...solvers.march.samples import SampleSettings, Together, beside
+from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve, uniform_grid
+from ...solvers.stats import Stats
+from ...solvers.status import Status
+from ...solvers.step.clocks import ONE, Clocks, Each, Groups, each
+from ...solvers.step.field import Autocast, CountedField
+from ...solvers.trace import SampleTrace, Trace
+from ..arguments import Request, check_groups, clocks_differ, norm_of, sample_norm
 from ..continuous.reverse import ThetaNorm
+from ..dynamics.adapt import wrap
 from ..dynamics.protocol import Dynamics
-
-# times, places, values, cotangents of outputs and events, whether θ's gradients are wanted
-# → dL/dz at the start before the first cotangent is added, gradients of θ
-Walk = Callable[[list[float], list[Place], list[Tensor], list[Tensor], bool], tuple[Tensor, list[Tensor]]]
+from ..recording import Recording, Seen
+from .time_move import Flow
 
 
 def _raise(error: ReconstructionError | NotRepeatableError) -> None:
@@ -35,32 +55,366 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """One solve, checked and packed.
+class Problem(abc.ABC):
+    """One solve. What differs between one clock and a clock a sample are its methods.
 
-    plain: f(t, z) → dz under the caller's grad mode; dynamics: the same with its VJP (made when a
-    gradient is wanted).  times: floats; t: the tensor they came from.  complain: what happens to a
-    reconstruction error past its limit.  observers: keyword arguments of `forward_solve` (callbacks).
-    wish: what to record besides.  theta_norm: an error norm of the reverse solve that wants θ's
-    adjoints.  guard: around the backward pass (torchdiffeq's manners).
-    speed, func, named: how attempts are made, what a program would compile, whether params were named.
+    plain: f(t, z) → dz under the caller's grad mode; make_dynamics: the same with its VJP (made when a
+    gradient is wanted).  t: differentiable, on the state's device; times: the same, detached (one clock:
+    floats; else [B, T] float64).  wish: what to record besides.  speed, func, named: how attempts are made,
+    what a program would compile, whether params were named.
+    complain: what happens to an error of the backward pass that torchdiffeq's face warns of.  guard: around
+    that pass (its manners).
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
     make_dynamics: Callable[[], Dynamics]
     z0: Tensor
     t: Tensor
-    times: Sequence[float]
-    settings: Settings
+    times: Any
+    settings: Any
     autocast: Autocast
     stats: Stats
-    reverse_settings: Settings | None = None
-    complain: Callable[[ReconstructionError | NotRepeatableError], None] = _raise
-    observers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    theta_norm: ThetaNorm | None = None
     wish: Wish = Wish()  # noqa: RUF009  (frozen)
-    guard: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     speed: Speed = Speed()
     func: Any = None
     named: bool = False
+    complain: Callable[[ReconstructionError | NotRepeatableError], None] = _raise
+    guard: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+    @property
+    @abc.abstractmethod
+    def clocks(self) -> Clocks:
+        """Which clocks the state has."""
+
+    @property
+    @abc.abstractmethod
+    def start(self) -> Tensor:
+        """The start as func wants it."""
+
+    @abc.abstractmethod
+    def solve(
+        self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
+    ) -> Any:
+        """The forward pass."""
+
+    @abc.abstractmethod
+    def evaluate(self, time: Tensor, z: Tensor) -> Tensor:
+        """f once, counted."""
+
+    @abc.abstractmethod
+    def flow(self, *, start: bool = False) -> Flow:
+        """f for times that move; start: those of the start."""
+
+    @abc.abstractmethod
+    def seen(self, run: Any, values: Tensor) -> Seen:
+        """Outputs and events of a run, in the order of the values."""
+
+    @abc.abstractmethod
+    def asked(self, output: Any, times: Any, values: Tensor) -> Seen:
+        """Times that a dense output was asked for; the values have the start's first."""
+
+    @abc.abstractmethod
+    def own_times(self, run: Any) -> list[tuple[int, Tensor]]:
+        """Which rows of the values move with a time that was given, and the times."""
+
+    @abc.abstractmethod
+    def to_times(self, rows: Tensor, run: Any) -> Tensor:
+        """Cotangents of the outputs' times, a row each, as one of t."""
+
+    @abc.abstractmethod
+    def dense(self, run: Any, start: Tensor) -> Any:
+        """What answers questions to the dense output; start: the state that the steps began with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedProblem(Problem):
+    """With one clock.
+
+    observers, reverse_observers: torchdiffeq's callbacks, and studies.  reverse_settings: of a reverse solve,
+    where they were given.  theta_norm: an error norm of it that wants θ's adjoints.
+    """
+
+    settings: Settings
+    times: Sequence[float]
+    observers: Observers = Observers()  # noqa: RUF009  (frozen)
+    reverse_settings: Settings | None = None
+    reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    theta_norm: ThetaNorm | None = None
+
+    @property
+    def clocks(self) -> Clocks:
+        """The one."""
+        return ONE
+
+    @property
+    def start(self) -> Tensor:
+        """0-d."""
+        return clock(self.times[0], self.z0)
+
+    def solve(
+        self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
+    ) -> Run:
+        """Each call is counted."""
+        hooks = () if recording is None else tuple(recording.recorder)
+        observers = dataclasses.replace(self.observers, hooks=(*hooks, *self.observers.hooks))
+        counted = CountedField(field, self.stats)
+        return forward_solve(counted, z0, self.times, self.settings, self.stats, wish, observers)
+
+    def evaluate(self, time: Tensor, z: Tensor) -> Tensor:
+        """One evaluation."""
+        self.stats.nfe += 1
+        return self.plain(time, z)
+
+    def flow(self, *, start: bool = False) -> Flow:
+        """f as it is."""
+        return Flow(self.evaluate)
+
+    def seen(self, run: Run, values: Tensor) -> Seen:
+        """By the places in the steps."""
+        times = [*run.times, *(fired.t for fired in run.fired)]
+        return Seen(times, values, [*run.places, *(fired.place for fired in run.fired)])
+
+    def asked(self, output: DenseOutput, times: list[float], values: Tensor) -> Seen:
+        """By their places in the steps."""
+        return Seen([self.times[0], *times], values, output.places(times))
+
+    def own_times(self, run: Run) -> list[tuple[int, Tensor]]:
+        """Those of the outputs that were reached, but for the start."""
+        own = list(enumerate(self.t))
+        if self.wish.every_step:  # the last step may end at an event
+            own = [(len(run.times) - 1, self.t[-1])] if run.times[-1] == self.times[-1] else []
+        return [(i, time) for i, time in own if i and run.places[i].reached]
+
+    def to_times(self, rows: Tensor, run: Run) -> Tensor:
+        """With outputs at every step only the first and the last are times that were given."""
+        if not self.wish.every_step:
+            return rows
+        ended = rows[-1:] if run.times[-1] == self.times[-1] else torch.zeros_like(rows[-1:])
+        return torch.cat((rows[:1], rows.new_zeros(len(self.times) - 2), ended))
+
+    def dense(self, run: Run, start: Tensor) -> DenseOutput:
+        """The steps."""
+        return DenseOutput(run.steps, self.times[0], run.end)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleProblem(Problem):
+    """With a clock a sample."""
+
+    settings: SampleSettings
+    times: Tensor
+
+    @property
+    def clocks(self) -> Each:
+        """Those of the settings."""
+        return self.settings.clocks
+
+    @property
+    def start(self) -> Tensor:
+        """[B, 1, …]."""
+        return self.clocks.time(self.times[:, 0], self.z0)
+
+    def solve(
+        self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
+    ) -> SampleRun:
+        """Batched calls are counted."""
+        whole = self.clocks.batch_size(z0)
+
+        def counted(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+            self.stats.n_calls += 1
+            here = self.clocks.batch_size(z)
+            if here == whole:
+                return field(t, z)
+            try:
+                return field(t, z)
+            except (DynamicsError, RuntimeError, IndexError) as error:
+                if isinstance(error, (SolverError, torch.OutOfMemoryError)):
+                    raise
+                raise DynamicsError(
+                    f"func failed with the {here} of {whole} samples still under way, "
+                    "after it had worked with all of them. compact=True takes finished samples out of the "
+                    "batch, so func must hold no data of its own for each sample (put it into the state, "
+                    f"with derivative 0) or leave compact out. It said: {error}"
+                ) from error
+
+        recorder = None if recording is None else recording.recorder
+        return sample_solve(counted, z0, self.times, self.settings, self.stats, wish, recorder)
+
+    def evaluate(self, time: Tensor, z: Tensor) -> Tensor:
+        """One batched evaluation."""
+        self.stats.nfe, self.stats.n_calls = self.stats.nfe + 1, self.stats.n_calls + 1
+        return self.plain(time, z)
+
+    def flow(self, *, start: bool = False) -> Flow:
+        """f is 0 where it is not finite, with no NaN in the graph. start: just after a jump there."""
+        clocks = self.clocks
+
+        def f(time: Tensor, z: Tensor) -> Tensor:
+            time = self._after(time) if start else time
+            with torch.no_grad():
+                fine = clocks.all(torch.isfinite(z.detach()))
+                fine = fine & clocks.all(torch.isfinite(self.evaluate(time.detach(), z.detach())))
+            if not bool(fine.any()):  # host read
+                return torch.zeros_like(z)
+            healthy = fine.to(torch.int8).argmax().reshape(1)
+            state = clocks.choose(fine, z, z.index_select(clocks.batch, healthy))
+            time = torch.where(fine.view(time.shape), time, time.index_select(0, healthy))
+            return torch.where(clocks.spread(fine), self.evaluate(time, state), 0.0)
+
+        return Flow(f, clocks)
+
+    def _after(self, time: Tensor) -> Tensor:
+        """Times at which f jumps, just after the jump."""
+        direction = torch.where(self.times[:, -1] < self.times[:, 0], -1.0, 1.0)
+        return beside(time, self.settings.at_jump(time.detach().reshape(-1).double()), direction)
+
+    def seen(self, run: SampleRun, values: Tensor) -> Seen:
+        """By the times of each sample; those of an event are NaN where a sample did not meet it."""
+        events, none = self.wish.events, torch.full_like(self.times[:, 0], torch.nan)
+        rows = [run.times]
+        for record in reversed(events.fired if isinstance(events, SampleEvents) else []):
+            own = torch.where(record.valid, record.t, torch.nan)
+            rows.append(none.index_copy(0, record.index, own)[None])
+        return Seen(torch.cat(rows), values)
+
+    def asked(self, output: SampleDense, times: Tensor, values: Tensor) -> Seen:
+        """By what lies inside each attempt."""
+        inside = [output.outputs(step, times) for step in output.steps]
+        return Seen(torch.cat((self.times[None, :, 0], times)), values, outputs=inside)
+
+    def own_times(self, run: SampleRun) -> list[tuple[int, Tensor]]:
+        """Of every output; a row without a time that was given stands at the start, and does not move."""
+        stays = self.times[:, 0].to(self.t)
+        rows = enumerate(self._picks(run))
+        return [(i, torch.where(row.sum(1) > 0, (self.t * row).sum(1), stays)) for i, row in rows if i]
+
+    def to_times(self, rows: Tensor, run: SampleRun) -> Tensor:
+        """Each row's own."""
+        return (rows[:, :, None] * self._picks(run)).sum(0)
+
+    def _picks(self, run: SampleRun) -> Tensor:
+        """[n, B, T] of zeros and ones: which given time each row of a sample's outputs belongs to."""
+        n, (batch, width) = len(run.times), self.t.shape
+        if not self.wish.every_step:
+            one_each = torch.eye(width, dtype=self.z0.dtype, device=self.z0.device)
+            return one_each[:, None].expand(n, batch, -1)
+        picks = torch.zeros((n, batch, width), dtype=self.z0.dtype, device=self.z0.device)
+        arrived = (run.status == int(Status.SUCCESS)).to(picks)
+        stays = self.times[:, 0] == self.times[:, -1]  # its end is written although it takes no step
+        last = (run.clock.n_accepted + stays).clamp(max=n - 1)
+        picks[last, torch.arange(batch, dtype=torch.int64, device=picks.device), width - 1] = arrived
+        picks[0] = 0.0
+        picks[0, :, 0] = 1.0
+        return picks
+
+    def dense(self, run: SampleRun, start: Tensor) -> SampleDense:
+        """The attempts."""
+        numeric = self.settings.tableau.numeric(self.z0.dtype, self.z0.device)
+        ends = (self.times[:, 0], self.times[:, -1])
+        return SampleDense(run.steps, start, run.slope0, ends, self.clocks, numeric)
+
+
+def make_problem(request: Request) -> Problem:
+    """The engine's problem, for the stepping that was asked for."""
+    return _with_many_clocks(request) if clocks_differ(request.options.stepping) else _with_one_clock(request)
+
+
+def _adapted(request: Request, start: Tensor, stats: Stats) -> Any:
+    def count() -> None:
+        stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(request.options.stepping)
+
+    return wrap(request.func, request.layout, request.z0, start, request.options.params, count, cast=False)
+
+
+def _with_one_clock(request: Request) -> SharedProblem:
+    options, z0, stats = request.options, request.z0, Stats()
+    times, t = check_times(request.t), request.t.to(z0.device, non_blocking=True)  # its gradient finds back
+    if isinstance(options.dt0, Tensor):
+        raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
+    if options.dt0 is not None:
+        check_positive(options.dt0, "dt0")
+    grid = None
+    if options.dt is not None:
+        grid = functools.partial(uniform_grid, dt=options.dt, most=options.max_steps)
+    settings = Settings(
+        *(request.tableau, request.tolerance, norm_of(options.norm, request.layout), options.controller),
+        dt0=options.dt0,
+        grid=grid,
+        max_steps=options.max_steps,
+        step_at=request.stops,
+        jump_at=request.jumps,
+    )
+    events = None
+    if options.events:
+        events = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
+    if options.save == "end":
+        times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
+    wish = Wish(
+        every_step=options.save == "steps",
+        dense=options.dense,
+        events=events,
+        trace=Trace(stats) if options.trace else None,
+    )
+    plain, make_dynamics, autocast = _adapted(request, clock(times[0], z0), stats)
+    return SharedProblem(
+        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
+        speed=Speed(options.sync_every, options.compile),
+        func=request.func,
+        named=options.params is not None,
+    )
+
+
+def _with_many_clocks(request: Request) -> SampleProblem:
+    options, z0, stats = request.options, request.z0, Stats()
+    clocks = each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
+    batch = clocks.batch_size(z0)
+    times = check_sample_times(request.t, z0, batch)
+    t = request.t.to(z0.device, non_blocking=True)  # its gradient finds its way back
+    t = t if t.dim() == 2 else t.expand(batch, -1)
+    if options.save != "times":
+        times, t = ends_of(times), ends_of(t)
+    wish = Wish(
+        every_step=options.save == "steps",
+        dense=options.dense,
+        events=SampleEvents(options.events, request.layout, clocks) if options.events else None,
+        trace=SampleTrace(request.tableau) if options.trace else None,
+    )
+    settings = _sample_settings(request, clocks, times)
+    plain, make_dynamics, autocast = _adapted(request, clocks.time(times[:, 0], z0), stats)
+    return SampleProblem(
+        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
+        speed=Speed(options.sync_every, options.compile),
+        func=request.func,
+        named=options.params is not None,
+    )
+
+
+def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSettings:
+    options, device, batch = request.options, times.device, len(times)
+    norms = functools.partial(sample_norm, options.norm, request.layout)
+    stops = sorted({*request.stops, *request.jumps})
+    dt0, together = options.dt0, None
+    if dt0 is not None:
+        dt0 = torch.as_tensor(dt0, dtype=torch.float64, device=device).detach()
+        if dt0.dim() > 1 or dt0.numel() not in (1, batch) or not bool((dt0 > 0).all()):
+            raise ArgumentError(
+                f"dt0={options.dt0!r} must be positive: one number, or one for each of the {batch} samples."
+            )
+        dt0 = dt0.expand(batch)
+    if isinstance(options.stepping, Tensor):
+        ids, n = check_groups(options.stepping, times, batch)
+        together = Together(ids, n, norms)
+        if dt0 is not None and bool((Groups(ids, n, dt0 > 0).largest(dt0) != dt0).any()):  # host read
+            raise ArgumentError(f"dt0={options.dt0!r} must be the same for all samples of a group.")
+
+    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
+    return SampleSettings(
+        *(clocks, request.tableau, request.tolerance, norms(clocks), options.controller, dt0, options.dt),
+        max_steps=options.max_steps,
+        stops=sent(stops, torch.float64),
+        jumps=sent([t in request.jumps for t in stops], torch.bool),
+        compact=options.compact,
+        together=together,
+    )

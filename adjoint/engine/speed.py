@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,8 @@ from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..gradient import Direct, Discrete, Gradient, Interpolating
-from .problem import Problem
+from .problem import Problem, SampleProblem, SharedProblem
 
-if TYPE_CHECKING:
-    from .sample_engine import SampleProblem
-
-
-_AUTOCAST = "torch.autocast is on, and its state is not part of a compiled program"
-_PLAIN = "func is a plain function; make it an nn.Module, whose parameters are known"
 
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
@@ -32,10 +26,11 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
 
     What stands in the way is one AdamodeWarning, and the solve goes on without.
     """
-    wanted = problem.speed
+    wanted, settings = problem.speed, problem.settings
     if wanted.sync_every == 1 and not wanted.compile:
         return None
-    reason = _not_queued(problem, gradient)
+    each = isinstance(problem, SampleProblem)
+    reason = _not_queued_each(problem, gradient) if each else _not_queued(problem, gradient)
     if reason:
         warn_idle("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
         return None
@@ -44,10 +39,12 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
         reason = _not_compiled(problem)
         if reason:
             warn_idle("compile=True", reason)
-            if wanted.sync_every == 1:
+            if wanted.sync_every == 1 or each:
                 return None
         else:
             owner, calls = _owner(problem.func)
+    if each:
+        return Queue(wanted.sync_every, owner, calls)
     wish = problem.wish
     inner = len(problem.times) > 2 and not wish.every_step
     stages = inner or wish.dense or wish.trace is not None or isinstance(gradient, Interpolating)
@@ -63,7 +60,7 @@ def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:
     return dataclasses.replace(queue, with_stages=True) if queue is not None and wanted else queue
 
 
-def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
+def reverse_queue(problem: SharedProblem, forward: Queue | None) -> Queue | None:
     """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
     if forward is None or problem.theta_norm is not None or problem.reverse_observers:
         return None
@@ -101,33 +98,16 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
         return "a fixed step (dt=…) decides nothing, so the host need not look at all"
     if problem.settings.jump_at:
         return "at jump_at the host restarts the solve"
-    if problem.wish.watch is not None:
+    if problem.wish.events is not None:
         return "events are looked for by the host after each step"
     return ""
 
 
-def _not_compiled(problem: Problem) -> str:
-    """Why a solve cannot be compiled; "" where it can."""
-    if problem.autocast.enabled:
-        return _AUTOCAST
-    if problem.settings.norm not in (rms, block_rms, maximum):
-        return (
-            "the norm is a callable of yours, or the state a tuple or dict; use norm='rms', 'max' or 'blocks'"
-        )
-    if not isinstance(problem.func, (Dynamics, nn.Module)):
-        return _PLAIN
-    if isinstance(problem.func, nn.Module) and not isinstance(problem.func, Dynamics) and problem.named:
-        return "params names what gradients are wanted for; leave it out, or freeze what needs none"
-    return ""
-
-
-def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
-    """The queue of a per-sample solve without a gradient; None for stepping as ever, with an AdamodeWarning
-    where another was wanted. reason: why nothing can be queued, if that is known already."""
-    wanted, wish, settings = problem.speed, problem.wish, problem.settings
-    if wanted.sync_every == 1 and not wanted.compile:
-        return None
-    what = "compile=True" if wanted.compile else f"sync_every={wanted.sync_every}"
+def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
+    """The same with a clock a sample, where only the end of the solve can be waited for."""
+    wish, settings = problem.wish, problem.settings
+    if gradient is not None:
+        return "a gradient is wanted, and per sample the host keeps every attempt for its way back"
     wishes = (
         (wish.every_step or problem.times.shape[1] > 2, "outputs before the end are"),
         (wish.dense, "dense=True is"),
@@ -135,23 +115,31 @@ def sample_queue(problem: SampleProblem, reason: str) -> Queue | None:
         (wish.trace is not None, "trace=True is"),
         (len(settings.stops), "step_at and jump_at are"),
         (settings.dt is not None, "a fixed step, dt=…, is"),
-        (settings.together is not None and wanted.compile, "samples in groups are"),
+        (settings.together is not None and problem.speed.compile, "samples in groups are"),
         (norm_name(settings.norm) is None, "a norm of your own, or of a state of several leaves, is"),
     )
     for there, name in wishes:
-        if there and not reason:
-            reason = f"with stepping='per_sample' {name} the host's work at every attempt"
-    if not reason and settings.compact and wanted.compile:
-        reason = "a program is for one batch size, and compact=True changes it: leave compact out"
-    if not reason and wanted.compile and problem.autocast.enabled:
-        reason = _AUTOCAST
-    if not reason and wanted.compile and not isinstance(problem.func, (Dynamics, nn.Module)):
-        reason = _PLAIN
-    if reason:
-        warn_idle(what, reason)
-        return None
-    owner, calls = _owner(problem.func) if wanted.compile else (None, None)
-    return Queue(wanted.sync_every, owner, calls)
+        if there:
+            return f"with stepping='per_sample' {name} the host's work at every attempt"
+    return ""
+
+
+def _not_compiled(problem: Problem) -> str:
+    """Why a solve cannot be compiled; "" where it can."""
+    each = isinstance(problem, SampleProblem)
+    if problem.autocast.enabled:
+        return "torch.autocast is on, and its state is not part of a compiled program"
+    if each and problem.settings.compact:
+        return "a program is for one batch size, and compact=True changes it: leave compact out"
+    if not each and problem.settings.norm not in (rms, block_rms, maximum):
+        return (
+            "the norm is a callable of yours, or the state a tuple or dict; use norm='rms', 'max' or 'blocks'"
+        )
+    if not isinstance(problem.func, (Dynamics, nn.Module)):
+        return "func is a plain function; make it an nn.Module, whose parameters are known"
+    if not each and not isinstance(problem.func, Dynamics) and problem.named:
+        return "params names what gradients are wanted for; leave it out, or freeze what needs none"
+    return ""
 
 
 def norm_name(norm: SampleNorm) -> str | None:

@@ -15,7 +15,7 @@ from ...solvers.errors import ReconstructionError, SolverError
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.host import Stats
 from ...solvers.march.output import Place
-from ...solvers.march.stepper import Step, clock
+from ...solvers.march.output import Step, clock
 from ...solvers.methods import get_method
 from ...solvers.solve import Settings, forward_solve
 from ...solvers.step.field import CountedField

@@ -23,7 +23,7 @@ from ...solvers.errors import (
 )
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.host import Stats
-from ...solvers.march.stepper import Step
+from ...solvers.march.output import Step
 from ...solvers.solve import Wish, forward_solve
 from ...solvers.step.field import CountedField
 from ...solvers.trace import Trace, TraceRow

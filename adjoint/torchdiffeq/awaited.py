@@ -12,7 +12,7 @@ from torch import Tensor
 from ...solvers.errors import TooManySteps
 from ...solvers.march.events import Event, EventWatch
 from ...solvers.march.host import Stats
-from ...solvers.march.stepper import Step
+from ...solvers.march.output import Step
 from ...solvers.status import Status
 from ...solvers.step.norms import Tolerance
 

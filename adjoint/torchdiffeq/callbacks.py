@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import AdamodeWarning
-from ...solvers.march.stepper import RungeKuttaStepper, Step
+from ...solvers.march.host import RungeKuttaStepper
+from ...solvers.march.output import Step
 
 NAMES = ("callback_step", "callback_accept_step", "callback_reject_step")
 Callback = Callable[[Tensor, Any, Tensor], Any]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...solvers.checks import check_params, check_state, check_times, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.march.host import Stats
-from ...solvers.march.stepper import clock
+from ...solvers.march.output import clock
 from ...solvers.methods import METHODS, get_method
 from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
@@ -26,7 +26,7 @@ from ..arguments import Tolerances, norm_of, norm_value
 from ..continuous.reverse import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
-from ..engine.problem import Problem
+from ..engine.problem import SharedProblem
 from ..gradient import Backsolve, Direct
 from ..uncompiled import uncompiled
 from .callbacks import observers
@@ -325,11 +325,15 @@ def _step_size(options: Mapping[str, Any] | None) -> float | None:
     return None if size is None else float(size)
 
 
-def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Problem:
+def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> SharedProblem:
     stats = Stats()
     start = clock(call.times[0], call.z0)
-    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, stats, cast=True)
-    return Problem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
+
+    def count() -> None:
+        stats.nfe += 1
+
+    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, count, cast=True)
+    return SharedProblem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
 
 
 def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:

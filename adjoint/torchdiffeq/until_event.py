@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...solvers.errors import ArgumentError, DynamicsError, TooManySteps
 from ...solvers.march.events import Event, signed
-from ...solvers.march.stepper import clock
+from ...solvers.march.output import clock
 from ...solvers.solve import Settings, Wish
 from ...solvers.status import Status
 from ...solvers.step.layout import Layout

@@ -21,7 +21,8 @@ from ..march.clocked import ClockedMarch, Watching
 from ..march.clocked_output import SampleOutput
 from ..march.host import OnAccept, OnAttempt, Outcome, Stop
 from ..march.samples import SampleSettings
-from ..march.stepper import RungeKuttaStepper, Step, stage_times
+from ..march.host import RungeKuttaStepper
+from ..march.output import Step, stage_times
 from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
@@ -100,13 +101,13 @@ class QueuedMarch:
     """
 
     def __init__(self, stepper: RungeKuttaStepper, rules: Rules, queue: Queue, stats: Stats):
-        assert stepper.tolerance is not None
+        assert stepper.judge is not None
         self.stepper, self.rules, self.queue, self.stats = stepper, rules, queue, stats
         self.y = regular(stepper.y)
         self.first: Evaluation | None = None
         self.chained = False
         self.before: Any = None
-        self.rtol, self.atol = stepper.tolerance.tensors(self.y)
+        self.rtol, self.atol = stepper.judge.tolerance.tensors(self.y)
         self.owner = queue.owner
         self.programs = None if self.owner is None else Programs.of(self.owner)
         self.recipe: Recipe | None = None

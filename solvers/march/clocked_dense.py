@@ -17,7 +17,7 @@ from .samples import SampleStep, Written
 class SampleDense:
     """The kept attempts; answers for any time of any sample.
 
-    y0, slope0: state and f at the start.  start, end: [B], what was asked of the solve.  A time that a
+    y0, slope0: state and f at the start.  ends: [B] each, what was asked of the solve.  A time that a
     sample did not reach, since it failed or a terminal event ended it, is NaN.
     """
 
@@ -26,13 +26,17 @@ class SampleDense:
         steps: list[SampleStep],
         y0: Tensor,
         slope0: Tensor,
-        start: Tensor,
-        end: Tensor,
+        ends: tuple[Tensor, Tensor],
         clocks: Each,
         numeric: Numeric,
     ):
         self.steps, self.y0, self.slope0, self.clocks, self.numeric = steps, y0, slope0, clocks, numeric
-        self.start, self.end = start, end
+        self.start, self.end = ends
+
+    @staticmethod
+    def read(t: Tensor) -> Tensor:
+        """Times [n, B] as they are asked for below; they stay on the device."""
+        return t.detach().double()
 
     def evaluate(self, t: Tensor, *, derivative: bool = False) -> Tensor:
         """y (or y') at times t, [n, B]: [n, *state]."""

@@ -28,7 +28,6 @@ class SampleOutput:
         times: Tensor,
         y0: Tensor,
         clocks: Each,
-        *,
         derivatives: bool = False,
         differentiable: bool = False,
         every_step: bool = False,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..transforms import check_readable
 from .output import Place
-from .stepper import Step
+from .output import Step
 
 
 class DenseOutput:
@@ -17,6 +19,7 @@ class DenseOutput:
 
     def __init__(self, steps: Sequence[Step], start: float, end: float):
         self.steps, self.start, self.end = steps, start, end
+        self.like = steps[0].y0
         self.sign = 1.0 if end >= start else -1.0
         self._ends = [self.sign * step.t1 for step in steps]
 
@@ -28,6 +31,23 @@ class DenseOutput:
                 "output is no extrapolation."
             )
         return min(bisect.bisect_left(self._ends, self.sign * t), len(self.steps) - 1)
+
+    @staticmethod
+    def read(t: Tensor) -> list[float]:
+        """Times [n] as they are asked for below; a host read."""
+        check_readable(t, "t")
+        times: list[float] = t.detach().double().tolist()
+        return times
+
+    def evaluate(self, times: list[float], *, derivative: bool = False) -> Tensor:
+        """y (or y') at several times, [n, *z]."""
+        if not times:
+            return self.like.new_empty((0, *self.like.shape))
+        return torch.stack([self.derivative(t) if derivative else self.value(t) for t in times])
+
+    def places(self, times: list[float]) -> list[Place]:
+        """Where the start and the times lie, for an adjoint."""
+        return [Place(-1, 1.0), *(self.place(t) for t in times)]
 
     def value(self, t: float) -> Tensor:
         """y(t), packed."""

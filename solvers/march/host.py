@@ -1,7 +1,8 @@
-"""Stepping with one step size for the whole state. Times and decisions only, no formula, no tensor.
+"""The march over one clock that the host looks at after every attempt: times and decisions are Python floats.
 
-Time and step are Python floats (float64) whatever the state's dtype. A step that would pass the
-next stop is cut to end on it exactly, so f is never evaluated outside the interval.
+Time and step are float64 whatever the state's dtype. A step that would pass the next stop is cut to end on
+it exactly, so f is never evaluated outside the interval. The loops know times and decisions, the stepper
+knows tensors. `step.attempt` decides the same in tensors, for any clocks.
 """
 
 from __future__ import annotations
@@ -12,9 +13,19 @@ import math
 from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
+from ..methods.tableau import Tableau
 from ..stats import Stats as Stats
 from ..status import Status
+from ..step.attempt import Here, Limits, Rules, clock_at
+from ..step.clocks import ONE
 from ..step.controller import PID
+from ..step.first_step import first_step
+from ..step.norms import Norm, Tolerance, error_ratio
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, owned, rk_step
+from .output import Step, as_times, clock, host_times
 
 
 class Attempt(Protocol):
@@ -69,11 +80,12 @@ def shortest_step(t: float, span: float, dt_min: float) -> float:
 
 @dataclasses.dataclass
 class Pace:
-    """The step size and what the controller remembers of the steps before."""
+    """The step size, what the controller remembers of the steps before, and the limit on attempts."""
 
     controller: PID
     order: int
     dt: float
+    max_steps: float = math.inf
     e1: float = 1.0
     e2: float = 1.0
     after_rejection: bool = False
@@ -128,7 +140,6 @@ def march(
     pace: Pace,
     t0: float,
     stops: Sequence[Stop],
-    max_steps: int,
     stats: Stats,
     on_accept: OnAccept,
     on_attempt: OnAttempt | None = None,
@@ -144,7 +155,7 @@ def march(
     pace.dt = stats.dt_first = min(pace.dt, pace.controller.dt_max)
     for stop in stops:
         while t != stop.t:
-            if stats.n_steps >= max_steps:
+            if stats.n_accepted + stats.n_rejected >= pace.max_steps:
                 return Outcome(Status.MAX_STEPS, t, pace.dt)
             left = abs(stop.t - t)
             if not left <= 1.001 * pace.dt and pace.too_short(t):  # so that a dt of NaN ends here
@@ -204,3 +215,154 @@ def march_grid(
             return Outcome(Status.EVENT, t_new, abs(t_new - t))
         stepper.accept(step)
     return Outcome(Status.SUCCESS, grid[-1], abs(grid[-1] - grid[-2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What decides about an attempt, with one host read.
+
+    tolerance, norm: of the error.  ratio: the error ratio of a step, in place of them.  watch: what else is
+    read of an attempt (events).
+    """
+
+    tolerance: Tolerance
+    norm: Norm
+    ratio: Callable[[Step], Tensor] | None = None
+    watch: Callable[[Step], Tensor] | None = None
+
+    @torch.no_grad()
+    def judged(self, step: Step) -> Step:
+        """The attempt with its error ratio, and whether it is finite."""
+        result = step.result
+        errors = result.stages.errors()
+        probe = result.stages.probe(errors[0]) + step.y1.sum()
+        if self.ratio is not None:
+            ratio = self.ratio(step)
+        else:
+            ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm)
+        reads = torch.stack((ratio.to(probe), probe))
+        if self.watch is not None:
+            reads = torch.cat((reads.double(), self.watch(step)))
+        step.error_ratio, probed, *watched = reads.tolist()  # host read
+        step.watched = watched if self.watch is not None else None
+        if not (math.isfinite(probed) and math.isfinite(step.error_ratio)):
+            step.finite = self._examined(step)
+        return step
+
+    @staticmethod
+    def _examined(step: Step) -> bool:
+        """Something overflowed or is not finite: every entry is looked at (only then: more host reads)."""
+        fine = torch.isfinite(step.y1).all()
+        for i in range(step.tableau.n_stages):
+            fine = fine & torch.isfinite(step.result.stages.get(i)).all()
+        return bool(fine)  # host read
+
+
+class RungeKuttaStepper:
+    """An explicit Runge–Kutta method on one state with one clock.
+
+    field: counts and checks itself.  judge None: fixed steps, no error is estimated.  direction: of time.
+    keep_stages: each accepted step owns its stages (dense output, interpolating adjoint).
+    differentiable: out of place, under the caller's grad mode.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        tableau: Tableau,
+        y0: Tensor,
+        judge: Judge | None,
+        *,
+        direction: float = 1.0,
+        keep_stages: bool = False,
+        differentiable: bool = False,
+    ):
+        self.field, self.tableau, self.y = owned(field) if differentiable else field, tableau, y0
+        self.first_field = owned(field)  # a first stage outlives the next evaluation, the probe's
+        self.judge, self.direction, self.keep = judge, direction, keep_stages
+        self.differentiable = differentiable
+        self.numeric = tableau.numeric(y0.dtype, y0.device)
+        # A field that wants times as floats is told when its next calls will be.
+        self.announce: Callable[[list[float]], None] | None = getattr(field, "prepare", None)
+        self.first: Evaluation | None = None
+        self.first_time: Tensor | None = None
+        self.beside_jump = False
+        self.chained = False
+        self._stages: StageBuffer | StageList | None = None
+
+    def restart(self, t: float, *, after_jump: bool = False) -> None:
+        """Evaluates the first stage anew at t (just after t where f jumps there)."""
+        time = clock(t, self.y)
+        if after_jump:
+            time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
+        if self.announce is not None:
+            self.announce([t])
+        self.beside_jump = after_jump
+        self.first, self.first_time, self.chained = self.first_field(time, self.y), time, False
+
+    def initial_step(self, t0: float, end: float, *, before_jump: bool = False) -> float:
+        """|dt| to begin with (HNW II.4); one evaluation, one host read. before_jump: f jumps at the end."""
+        assert self.first is not None
+        assert self.judge is not None
+        numbers = torch.tensor([t0, end, self.direction], dtype=torch.float64, device="cpu")
+        start, last, direction = numbers.to(self.y.device, non_blocking=True).unbind()
+        here = Here(clock_at(start, start), self.y, self.first[0])
+        rules = Rules(self.tableau, self.numeric, self.judge.norm, PID(), ONE)
+
+        def seen_at(time: Tensor) -> Tensor:
+            seen = time.to(self.y.dtype)
+            back = torch.nextafter(seen, torch.full_like(seen, -self.direction * math.inf))
+            return torch.where(seen == end, back, seen) if before_jump else seen
+
+        limits = Limits(last, last, direction, direction)
+        return float(first_step(rules, self.field, limits, self.judge.tolerance, here, seen_at))  # host read
+
+    def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> Step:
+        """Tries the step from t0 to t1; nothing changes until `accept`.
+
+        before_jump: f jumps at t1, so the last stages are evaluated just before t1.
+        """
+        hosts = host_times(t0, t1, self.numeric.c)
+        times = as_times(hosts, self.y)
+        if before_jump:
+            back = torch.full_like(times[0], -math.inf * self.direction)
+            pairs = zip(times, self.numeric.c, strict=True)
+            times = [torch.nextafter(t, back) if c == 1 else t for t, c in pairs]
+        if self.first is None:
+            self.restart(t0)
+        assert self.first is not None
+        if self.first_time is not None:
+            times[0] = self.first_time
+        if self.announce is not None:
+            self.announce(hosts[1:])
+        stages = self._fresh_stages(t1 - t0)
+        result = rk_step(
+            self.field, self.y, self.first, times, self.tableau, stages, evaluate_end=evaluate_end
+        )
+        plain = not (before_jump or (self.beside_jump and self.first_time is not None))
+        step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times, plain=plain)
+        return step if self.judge is None else self.judge.judged(step)
+
+    def _fresh_stages(self, dt: float) -> StageBuffer | StageList:
+        if self.differentiable:
+            return StageList(self.numeric, dt)
+        if isinstance(self._stages, StageBuffer):
+            return self._stages.again(dt)
+        self._stages = StageBuffer(self.numeric, self.y, dt)
+        return self._stages
+
+    def accept(self, step: Step) -> None:
+        """Moves on to the step's end."""
+        self.y = step.y1
+        if len(step.saved) < self.tableau.n_stages:
+            self.first, self.first_time, self.chained = None, None, False
+            return
+        k, saved = step.last
+        if isinstance(self._stages, StageBuffer):
+            if self.keep:
+                self._stages = None
+            else:
+                # A rejected attempt overwrites the last stage, so it moves to the first's place.
+                self._stages.put(0, k)
+                k = self._stages.get(0)
+        self.first, self.first_time, self.chained = (k, saved), None, True

@@ -1,14 +1,154 @@
-"""Writes the solution at the times asked for, as steps are accepted."""
+"""One attempted step with its dense output, and what is written of the accepted ones."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from .stepper import Step
+from ..methods.tableau import Tableau
+from ..step.interpolant import derivative_weights, look_table, looks, weights
+from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
+
+Hook = Callable[["Step"], "bool | None"]
+
+
+@dataclasses.dataclass
+class Step:
+    """One attempt: from (t0, y0) to (t1, y1), with everything a recorder may want.
+
+    times: at which the stages are evaluated, 0-d (just beside t0 or t1 where f jumps there).
+    stages, saved: k_i and what the field saved at each; valid until the next attempt unless the
+    stepper keeps stages.  chained: the first stage is the previous accepted step's last.
+    error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
+    watched: in which parts of the step which event fires, where events are watched.
+    plain: times are `stage_times(t0, t1)`, so they need not be kept.
+    k0: the first stage, f(t0, y0), where it is handed out.  has_saved: so is what the field saved.
+    graph: the solve's grad mode. Stages that are evaluated late are kept and used by outputs, so they
+    are evaluated under it whoever asks first: the search for an event asks without a graph.
+    """
+
+    t0: float
+    t1: float
+    y0: Tensor
+    result: StepResult
+    tableau: Tableau
+    field: Field
+    chained: bool
+    times: list[Tensor]
+    error_ratio: float = math.nan
+    finite: bool = True
+    watched: list[float] | None = None
+    plain: bool = False
+    graph: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
+    k0: Tensor | None = None
+    has_saved: bool = True
+    _dense: bool = False
+
+    @property
+    def dt(self) -> float:
+        """Signed length."""
+        return self.t1 - self.t0
+
+    @property
+    def y1(self) -> Tensor:
+        """State at t1."""
+        return self.result.y1
+
+    @property
+    def saved(self) -> list[Any]:
+        """What the field saved at each stage."""
+        return self.result.saved
+
+    @property
+    def last(self) -> Evaluation:
+        """f(t1, y1) and what was saved there: the next step's first stage."""
+        n = self.tableau.n_stages
+        return self.result.stages.get(n - 1), self.result.saved[n - 1]
+
+    def theta(self, t: float) -> float:
+        """Where t lies in the step, 0 at t0 and 1 at t1."""
+        return (t - self.t0) / (self.t1 - self.t0)
+
+    def _ensure_end(self) -> None:
+        """Evaluates f(t1, y1) where the step left it out (a fixed grid's last)."""
+        n = self.tableau.n_stages
+        if len(self.result.saved) < n:
+            with torch.set_grad_enabled(self.graph):
+                k, kept = self.field(self.times[n - 1], self.y1)
+            self.result.stages.put(n - 1, k)
+            self.result.saved.append(kept)
+
+    def _ensure_dense(self) -> None:
+        """Evaluates what only the dense output needs, once."""
+        if not self._dense and self.tableau.dense_needs_end:
+            self._ensure_end()
+            with torch.set_grad_enabled(self.graph):
+                dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
+        self._dense = True
+
+    def complete(self) -> None:
+        """Evaluates everything the dense output will need."""
+        self._ensure_dense()
+        self._ensure_end()
+
+    def value(self, t: float) -> Tensor:
+        """y(t) for t in the step; exactly y1 at t1."""
+        return self.y1 if t == self.t1 else self.at(self.theta(t))
+
+    def at(self, theta: float) -> Tensor:
+        """y(t0 + θ dt)."""
+        self._ensure_dense()
+        return self.result.stages.combine(self.y0, weights(self.result.stages.numeric, theta))
+
+    def looks(self, *, closer: bool) -> Iterator[tuple[float, Tensor]]:
+        """Times and states at the looks inside the step.
+
+        closer: on the dense output; else without an evaluation of its further stages.
+        """
+        if closer or self.tableau.dense_needs_end:
+            self._ensure_end()
+        if closer:
+            self._ensure_dense()
+        table = look_table(self.tableau, self.y0.dtype, self.y0.device, closer)
+        for theta, row in zip(looks(), table.unbind(), strict=True):
+            yield self.t0 + theta * self.dt, self.result.stages.at(self.y0, row)
+
+    def derivative(self, t: float) -> Tensor:
+        """y'(t) for t in the step; f(t1, y1) at t1."""
+        if t == self.t1:
+            self._ensure_end()
+            return self.last[0]
+        self._ensure_dense()
+        numeric = self.result.stages.numeric
+        return self.result.stages.combine(None, derivative_weights(numeric, self.theta(t)))
+
+
+def clock(t: float, like: Tensor) -> Tensor:
+    """t as the field wants it: 0-d, of the state's real dtype, made on the device (no copy to it)."""
+    return torch.full((), t, dtype=like.dtype, device=like.device)
+
+
+def host_times(t0: float, t1: float, nodes: Sequence[float]) -> list[float]:
+    """t0 + c_i dt; exactly t1 where c_i = 1."""
+    dt = t1 - t0
+    return [t1 if c == 1.0 else t0 + c * dt for c in nodes]
+
+
+def as_times(times: Sequence[float], like: Tensor) -> list[Tensor]:
+    """The same as 0-d tensors, as the field wants them."""
+    if like.device.type == "cpu":  # elsewhere this would be a copy to the device
+        return list(torch.tensor(times, dtype=like.dtype, device=like.device).unbind())
+    return [clock(t, like) for t in times]
+
+
+def stage_times(t0: float, t1: float, tableau: Tableau, like: Tensor) -> list[Tensor]:
+    """When a step's stages are evaluated, 0-d each."""
+    return as_times(host_times(t0, t1, tableau.numeric(like.dtype, like.device).c), like)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +160,11 @@ class Place:
 
     step: int
     theta: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the solve came there."""
+        return self.step != -2
 
 
 def by_step(places: Sequence[Place]) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, float]]]]:
@@ -75,3 +220,70 @@ class OutputWriter:
             self.derivatives.append(step.derivative(t).clone())
         self.times.append(t)
         self.places.append(Place(self.n_accepted, 1.0 if t == step.t1 else step.theta(t)))
+
+    def missing(self) -> None:
+        """Outputs that an event left out are NaN, and lie nowhere."""
+        left = [] if self.every_step else self.wanted[len(self.times) :]
+        for t in left:
+            self.times.append(t)
+            self.values.append(torch.full_like(self.values[0], math.nan))
+            self.places.append(Place(-2, 1.0))
+            if self.derivatives is not None:
+                self.derivatives.append(torch.zeros_like(self.values[0]))
+
+
+class Collector:
+    """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks.
+
+    hooks, on_reject: see each accepted, each rejected step.  verdict: what an attempt that may be the last
+    says about the solve.
+    """
+
+    def __init__(
+        self,
+        times: Sequence[float],
+        z0: Tensor,
+        wish: Any,
+        hooks: Sequence[Hook],
+        on_reject: Callable[[Step], None] | None,
+        verdict: Callable[[Step], str],
+    ):
+        self.events, self.trace, self.dense = wish.events, wish.trace, wish.dense
+        self.hooks, self.on_reject, self.last_word = hooks, on_reject, verdict
+        self.writer = OutputWriter(times, z0, derivatives=wish.derivatives, every_step=wish.every_step)
+        self.steps: list[Step] = []
+        self.end: float | None = None
+        self.last: Step | None = None
+        self.verdict = ""
+
+    def accept(self, step: Step) -> bool:
+        """Of each accepted step; True where a terminal event ends the solve."""
+        if self.events is not None:
+            self.end = self.events.check(step)
+        self.writer(step, self.end)
+        if self.dense:
+            step.complete()
+            self.steps.append(step)
+        for hook in self.hooks:
+            hook(step)
+        return self.end is not None
+
+    def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
+        """Of each attempt."""
+        self.last = step
+        self.verdict = self.last_word(step)  # now: an accepted step's stages are overwritten
+        if self.trace is not None:
+            self.trace.attempt(step, accepted, dt_next)
+        if not accepted and self.on_reject is not None:
+            self.on_reject(step)
+
+    def first_bad_entry(self) -> tuple[int, ...] | None:
+        """Where the last attempt first was not finite (host reads, only on the way to an error)."""
+        if self.last is None or self.last.finite:
+            return None
+        stages = self.last.result.stages
+        for k in [stages.get(i) for i in range(len(self.last.saved))] + [self.last.y1]:
+            bad = (~torch.isfinite(k)).nonzero()
+            if len(bad):
+                return tuple(bad[0].tolist())
+        return None

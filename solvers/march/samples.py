@@ -48,6 +48,7 @@ class SampleSettings:
     together: which samples share their steps; None: each has its own.
     """
 
+    clocks: Each
     tableau: Tableau
     tolerance: Tolerance
     norm: SampleNorm
@@ -112,6 +113,17 @@ class SampleListener:
 
     def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
         """An attempt, the |dt| proposed after it, and the evaluations of each sample so far."""
+
+
+class KeptSteps(SampleListener):
+    """Keeps every attempt."""
+
+    def __init__(self) -> None:
+        self.steps: list[SampleStep] = []
+
+    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
+        """One attempt."""
+        self.steps.append(step)
 
 
 class SampleRecorder:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..methods.stability import real_stability_limit
 from ..methods.tableau import Tableau
 from .samples import SampleStep
-from .stepper import Step
+from .output import Step
 
 
 def stage_pair(tableau: Tableau) -> tuple[int, int] | None:

@@ -36,6 +36,10 @@ class Clocks(abc.ABC):
         """The sum of a clock's entries."""
 
     @abc.abstractmethod
+    def totals(self, x: Tensor) -> Tensor:
+        """The same for several states, [n, *state]: a row each."""
+
+    @abc.abstractmethod
     def rms(self, x: Tensor) -> Tensor:
         """Root mean square of a clock's entries."""
 
@@ -87,6 +91,10 @@ class One(Clocks):
     def total(self, x: Tensor) -> Tensor:
         """Of all entries, 0-d."""
         return x.sum()
+
+    def totals(self, x: Tensor) -> Tensor:
+        """[n]."""
+        return x.reshape(len(x), -1).sum(1)
 
     def rms(self, x: Tensor) -> Tensor:
         """Of all entries, 0-d."""
@@ -184,6 +192,10 @@ class Each(Clocks):
     def total(self, x: Tensor) -> Tensor:
         """[b]."""
         return self.per_sample(x).sum(1)
+
+    def totals(self, x: Tensor) -> Tensor:
+        """[n, b]."""
+        return self.rows_per_sample(x).sum(2)
 
     def rms(self, x: Tensor) -> Tensor:
         """[b]."""
