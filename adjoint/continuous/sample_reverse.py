@@ -21,8 +21,7 @@ from ...solvers.march.samples import SampleRecorder, SampleSettings, SampleStep
 from ...solvers.march.stacked_dense import StackedDense
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 from .guard import WAY_OUT
 
 

@@ -17,8 +17,7 @@ from ...solvers.march.host import Stats
 from ...solvers.methods.tableau import Tableau
 from ...solvers.step.clocks import Each
 from ...solvers.step.runge_kutta import StageBuffer, dense_stages, rk_step
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 from .sample_tape import KeptAttempt, KeptFirst, SampleCheckpointTape, SampleTape, State, Unit
 from .walk import Interior, StepBack
 

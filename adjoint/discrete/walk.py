@@ -31,8 +31,7 @@ from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.interpolant import weights
 from ...solvers.step.memory_order import dense_strides, flat_rows, rows_like
 from ...solvers.step.runge_kutta import StageBuffer, dense_stages, rk_step
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 from .tape import CheckpointTape, KeptStep, Tape
 
 # (g, b_i(θ) for each stage: floats); per sample several together: (g [m, *S], tensors [m, 1, …] like it)

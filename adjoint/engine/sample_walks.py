@@ -26,8 +26,7 @@ from ..continuous.sample_reverse import (
 from ..discrete.sample_tape import SampleAnchors, SampleCheckpointTape, SampleTape
 from ..discrete.sample_walk import SampleDiscreteWalk
 from ..dynamics.by_autograd import AutogradDynamics
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 from ..gradient import Backsolve, Discrete, Gradient, Interpolating
 from .walks import PATIENCE, reverse_settings
 
