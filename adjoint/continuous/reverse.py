@@ -19,8 +19,7 @@ from ...solvers.march.output import Step
 from ...solvers.solve import Settings, forward_solve
 from ...solvers.step.norms import Norm, Tolerance, combine_errors
 from ...solvers.step.runge_kutta import Field
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 
 # (scaled errors of z, of a, of θ's adjoints) → 0-d
 ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]

@@ -22,8 +22,7 @@ from ...solvers.march.stacked_dense import StackedDense
 from ...solvers.sample_solve import sample_solve
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 from .guard import WAY_OUT
 
 

@@ -1,11 +1,14 @@
-"""The walk back over one tape by compiled programs: the same result as `DiscreteWalk`."""
+"""The walk back over one tape by compiled programs: the same result as `DiscreteWalk`.
+
+A program is one transposed step, or a loop over several, for torch to compile; step sizes are tensors.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,68 +16,239 @@ from torch import Tensor
 from ...solvers.device.loops import loops_in_graph
 from ...solvers.device.programs import Programs, signature
 from ...solvers.device.queue import Queue
-from ...solvers.device.saved import KeptStages
-from ...solvers.errors import NotRepeatableError
-from ...solvers.march.host import Stats
-from ...solvers.march.output import Place, by_step
-from ...solvers.methods.tableau import Tableau
-from ...solvers.step.interpolant import weights
+from ...solvers.device.saved import KeptStages, Recipe
+from ...solvers.methods.tableau import Numeric, Tableau
+from ...solvers.step.attempt import settled, times_between
 from ...solvers.step.memory_order import regular
-from ..dynamics.protocol import Dynamics
-from ..dynamics.repeatable import refuse_unlike
-from ..dynamics.traced import ModuleCalls
-from .compiled_step import Way, close, loop, row, single
+from ...solvers.step.runge_kutta import StageList, rk_step
+from ..dynamics.repeatable import distance, refuse_unlike
+from ..dynamics.traced import Calls, ModuleCalls
+from .outputs import ByPlace
 from .tape import Tape
-from .walk import pulled
+from .walk import Solved, step_back
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """What a program depends on besides shapes.
+
+    recipe: how to make whole what each stage kept; None: stages are taken again.
+    outputs: whether outputs lie inside the step (or, in a loop, at the end of an earlier one).
+    count: how many tensors θ has.
+    """
+
+    calls: Calls
+    tableau: Tableau
+    numeric: Numeric
+    recipe: Recipe | None = None
+    outputs: bool = False
+    count: int = 0
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Hashable."""
+        recipe = None if self.recipe is None else self.recipe.key
+        return (type(self.calls), self.numeric, recipe, self.outputs, self.count)
+
+
+class Carry(NamedTuple):
+    """What goes from step to step: λ, the held k̄, sums of θ's gradients."""
+
+    lam: Tensor
+    held: Tensor
+    totals: Sequence[Tensor]
+
+
+class Group(NamedTuple):
+    """Several steps: [n, 2] ends, [n, *S] y0 and f(t0, y0)."""
+
+    ends: Tensor
+    ys: Tensor
+    ks: Tensor
+
+
+class BarList:
+    """The Ȳ_i as separate tensors, to be traced."""
+
+    def __init__(self, numeric: Numeric):
+        self.numeric = numeric
+        self.bars: list[tuple[int, Tensor]] = []
+
+    def put(self, i: int, bar: Tensor) -> None:
+        """As it comes."""
+        self.bars.append((i, settled(bar)))
+
+    def cotangent(self, i: int, dt: Any) -> Tensor:
+        """Term by term."""
+        total = None
+        for j, bar in self.bars:
+            weight = dict(self.numeric.a_rows[j]).get(i)
+            if weight is not None:
+                total = bar * weight if total is None else total + bar * weight
+        return torch.zeros_like(self.bars[0][1]) if total is None else total * dt
+
+    def total(self) -> Tensor:
+        """Term by term."""
+        total = self.bars[0][1]
+        for _, bar in self.bars[1:]:
+            total = total + bar
+        return total
+
+
+def taken_again(way: Way, owner: Any, ends: Tensor, y0: Tensor, k0: Tensor) -> list[Any]:
+    """What the stages after the first save, evaluated anew between ends, [t0, t1]."""
+    t0, t1 = ends.unbind()
+
+    def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        k, saved = way.calls.linearise(owner, t, settled(z))
+        return settled(k), saved
+
+    stages = StageList(way.numeric, length(ends, y0))
+    times = times_between(way.tableau, t0, t1, y0.dtype)
+    return rk_step(field, y0, (k0, None), times, way.tableau, stages).saved[1:]
+
+
+def length(ends: Tensor, like: Tensor) -> Tensor:
+    """t1 − t0, 0-d, of the state's dtype."""
+    t0, t1 = ends.unbind()
+    return settled((t1 - t0).to(like.dtype))
+
+
+def added(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    """The sums of θ's gradients with those of one step."""
+    return [
+        total if g is None else total + g.reshape(total.shape)
+        for total, g in zip(totals, gradients, strict=True)
+    ]
+
+
+def back(
+    way: Way, owner: Any, dt: Tensor, saved: Sequence[Any], carry: Carry, inside: Sequence[Tensor]
+) -> Carry:
+    """One step, transposed. saved: of the stages after the first.  inside: what outputs add, or nothing."""
+    deltas: list[Any] = [None] * len(saved)
+
+    def pull(i: int, cotangent: Tensor) -> Tensor:
+        bar, deltas[i - 1] = way.calls.vjp(owner, saved[i - 1], settled(cotangent))
+        return bar
+
+    known = (inside[0].unbind(), inside[1]) if inside else None
+    lam, held = step_back(BarList(way.numeric), pull, dt, carry.lam, carry.held, known)
+    gradients = way.calls.gradients(owner, list(saved), deltas)
+    return Carry(settled(lam), settled(held), added(carry.totals, gradients))
+
+
+def single(way: Way) -> Callable[..., Any]:
+    """(owner, [t0, t1], what is known of the stages, carry, what outputs inside add) → carry.
+
+    Known are the stages' states, times and what was kept; or, to take them again, (y0, k0).
+    """
+
+    def step_back_once(
+        owner: Any, ends: Tensor, known: tuple[Any, ...], carry: Carry, inside: tuple[Tensor, ...]
+    ) -> Carry:
+        if way.recipe is None:
+            saved = taken_again(way, owner, ends, *known)
+        else:
+            saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]
+        return back(way, owner, length(ends, carry.lam), saved, carry, inside)
+
+    return step_back_once
+
+
+def close(way: Way) -> Callable[..., Any]:
+    """(owner, t0 [1], y0, k0, carry) → (carry, how far f(t0, y0) is from k0, relative): through the very
+    first stage, which no step before shares."""
+
+    def close_once(owner: Any, t0: Tensor, y0: Tensor, k0: Tensor, carry: Carry) -> Any:
+        k, saved = way.calls.linearise(owner, t0[0].to(y0.dtype), y0)
+        bar, delta = way.calls.vjp(owner, saved, carry.held)
+        gradients = way.calls.gradients(owner, [saved], [delta])
+        return Carry(carry.lam + bar, carry.held, added(carry.totals, gradients)), distance(k, k0)
+
+    return close_once
+
+
+def one_of(way: Way, owner: Any, own: Group, carry: Carry, outputs: Sequence[Tensor]) -> Carry:
+    """One step of several, its stages taken again. outputs: k̄, dL/dy, a cotangent at its end; or none."""
+    saved = taken_again(way, owner, *own)
+    if way.outputs:
+        carry = Carry(carry.lam + outputs[2], carry.held, carry.totals)
+    return back(way, owner, length(own.ends, carry.lam), saved, carry, outputs[:2])
+
+
+def row(way: Way) -> Callable[..., Any]:
+    """(owner, group, carry, outputs) → carry: the steps of `loop` one after another, where a loop's
+    condition would make the host wait."""
+
+    def step_back_row(owner: Any, group: Group, carry: Carry, outputs: tuple[Tensor, ...]) -> Carry:
+        for i in range(len(group.ends) - 1, -1, -1):
+            own = Group(group.ends[i], group.ys[i], group.ks[i])
+            carry = one_of(way, owner, own, carry, [x[i] for x in outputs])
+        return carry
+
+    return step_back_row
+
+
+def loop(way: Way) -> Callable[..., Any]:
+    """(owner, group, carry, outputs, last) → carry.
+
+    outputs: [n, n_stages, *S] of each step's k̄, [n, *S] of dL/dy, [n, *S] cotangents at the steps' ends;
+    or none.  last: index of the step to begin with, int64 [1].
+    """
+    from torch._higher_order_ops.while_loop import while_loop
+
+    def step_back_many(
+        owner: Any, group: Group, carry: Carry, outputs: tuple[Tensor, ...], last: Tensor
+    ) -> Carry:
+        def goes_on(i: Tensor, *_: Tensor) -> Tensor:
+            return (i >= 0).all()
+
+        def body(i: Tensor, lam: Tensor, held: Tensor, *totals: Tensor) -> Any:
+            ends, *own = (torch.index_select(x, 0, i)[0] for x in (group.ends, *outputs))
+            y0, k0 = (settled(torch.index_select(x, 0, i)[0]) for x in (group.ys, group.ks))
+            found = one_of(way, owner, Group(ends, y0, k0), Carry(lam, held, totals), own)
+            return (i - 1, found.lam, found.held, *found.totals)
+
+        start = (last, carry.lam.clone(), carry.held.clone(), *(total.clone() for total in carry.totals))
+        _, lam, held, *totals = while_loop(goes_on, body, start)
+        return Carry(lam, held, totals)
+
+    return step_back_many
 
 
 class CompiledWalk:
-    """dL/dz at the start and θ's gradients, by programs of the queue's owner.
+    """The walk of one clock, by programs of the queue's owner.
 
-    dynamics: the same, for θ.  like: the state at the start.
-    places, g: of the outputs; the first is the start.  complain: what happens where func does not repeat
-    its values.
+    The parameters are those of the solve's dynamics.
     """
 
-    def __init__(
-        self,
-        dynamics: Dynamics,
-        queue: Queue,
-        tableau: Tableau,
-        tape: Tape,
-        places: Sequence[Place],
-        g: Sequence[Tensor],
-        stats: Stats,
-        like: Tensor,
-        complain: Callable[[NotRepeatableError], None],
-    ):
-        self.queue, self.tape, self.g, self.stats = queue, tape, g, stats
-        self.like, self.complain = regular(like.detach()), complain
-        self.theta = dynamics.theta()
+    def __init__(self, solved: Solved, queue: Queue, tape: Tape, outputs: ByPlace):
+        self.solved, self.queue, self.tape, self.outputs = solved, queue, tape, outputs
+        self.like, self.theta = regular(solved.z0.detach()), solved.dynamics.theta()
         self.programs = Programs.of(queue.owner)
-        numeric = tableau.numeric(like.dtype, like.device)
-        self.way = Way(queue.calls, tableau, numeric, count=len(self.theta))
-        self.ending, self.inside = by_step(places)
+        self.way = Way(queue.calls, solved.tableau, solved.numeric, count=len(self.theta))
+        self.m = solved.tableau.n_stages - 1
 
     def run(self) -> tuple[Tensor, list[Tensor]] | None:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients); None where the
         programs could not be compiled, or an output needs stages of its own (dop853)."""
-        if (self.inside and self.way.tableau.c_dense) or not self._same_parameters():
+        if (self.outputs.within and self.way.tableau.c_dense) or not self._same_parameters():
             return None
-        lam, held = self._zeros(), self._zeros()
-        totals = [torch.zeros_like(p) for p in self.theta]
-        walk = self._loops if self.queue.sync_every > 1 else self._singles
-        for found in walk(lam, held, totals):
+        lam, held = (torch.zeros_like(self.like) for _ in range(2))
+        carry = Carry(lam, held, [torch.zeros_like(p) for p in self.theta])
+        size, in_graph = self.queue.sync_every, loops_in_graph(self.like)
+        for end in range(len(self.tape.places), 0, -size):
+            group = range(max(end - size, 0), end)
+            if size > 1 and (in_graph or len(group) == size):
+                found = self._together(group, carry, in_graph)
+            else:
+                found = self._each(group, carry)
             if found is None:
                 return None
-            lam, held, totals = found
-        closed = self._close(lam, held, totals)
-        if closed is None:
-            return None
-        lam, totals = closed
-        for i in self.ending.get(-1, ())[1:]:  # outputs at the start itself, but for the first
-            lam = lam + self.g[i]
-        return lam, totals
+            carry = found
+        found = self._close(carry)
+        return None if found is None else (self.outputs.at_start(found.lam), list(found.totals))
 
     def _same_parameters(self) -> bool:
         """Whether those of a module that require gradients are still those of the forward solve."""
@@ -83,108 +257,83 @@ class CompiledWalk:
         now = [id(p) for p in self.queue.owner.parameters() if p.requires_grad]
         return now == [id(p) for p in self.theta]
 
-    def _zeros(self) -> Tensor:
-        return torch.zeros_like(self.like)
+    def _run(self, name: tuple[Any, ...], make: Any, way: Way, *arguments: Any) -> Any:
+        """A program's result; None where it could not be compiled."""
+        key = (name[0], way.key, *name[1:], signature(self.like))
+        return self.programs.run(key, functools.partial(make, way), self.queue.owner, *arguments)
 
-    def _close(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
+    def _on_device(self, ends: Any) -> Tensor:
+        found = torch.tensor(ends, dtype=torch.float64, device="cpu")
+        return found.to(self.like.device, non_blocking=True)
+
+    def _close(self, carry: Carry) -> Carry | None:
         """Through the very first stage; and whether func gives the same value there as it did."""
-        first = self.tape.steps[0]
-        y0 = self.like
-        t0 = torch.full((1,), first.t0, dtype=torch.float64, device=y0.device)
-        arguments = (self.queue.owner, t0, y0, first.k0, lam, held, totals)
-        key = ("close", self.way.key, signature(y0))
-        found = self.programs.run(key, functools.partial(close, self.way), *arguments)
+        first = self.tape.attempt(0)
+        t0 = torch.full((1,), first.ends[0], dtype=torch.float64, device=self.like.device)
+        k0 = torch.zeros_like(self.like) if first.start is None else first.start[1]
+        found = self._run(("close",), close, self.way, t0, self.like, k0, carry)
         if found is None:
             return None
-        lam, totals, off = found
-        self.stats.nfe_recomputed += 1
-        self.stats.nfe_backward += 1
+        self.solved.stats.nfe_recomputed += 1
+        self.solved.stats.nfe_backward += 1
         if first.saved is None:
-            refuse_unlike(float(off), y0.dtype, self.complain)  # host read
-        return lam, totals
+            refuse_unlike(float(found[1]), self.like.dtype, self.solved.complain)  # host read
+        return cast("Carry", found[0])
 
-    def _ended(self, n: int, lam: Tensor) -> Tensor:
-        for i in self.ending.get(n, ()):
-            lam = lam + self.g[i]
-        return lam
-
-    def _outputs(self, n: int, dt: float) -> tuple[Tensor, Tensor]:
-        """What outputs inside step n add to each k̄_i and to dL/dy."""
-        return pulled([(self.g[i], weights(self.way.numeric, theta)) for i, theta in self.inside[n]], dt)
-
-    def _singles(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[Any]:
-        """All steps, each in one call."""
-        yield from self._each(range(len(self.tape.steps)), lam, held, totals)
-
-    def _each(self, group: range, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[Any]:
+    def _each(self, group: range, carry: Carry) -> Carry | None:
         """The steps of a group, from the last, each in one call."""
-        m = self.way.tableau.n_stages - 1
+        found: Carry | None = carry
         for n in reversed(group):
-            step = self.tape.steps[n]
-            lam = self._ended(n, lam)
-            inside = self._outputs(n, step.dt) if n in self.inside else None
-            way = dataclasses.replace(self.way, outputs=inside is not None)
-            if isinstance(step.saved, KeptStages):
-                way = dataclasses.replace(way, recipe=step.saved.recipe)
-                known = (step.saved.times, step.saved.states, step.saved.lean)
-            else:
-                known = (step.y0, step.k0)
-                self.stats.nfe_recomputed += m
-            ends = torch.tensor([step.t0, step.t1], dtype=torch.float64, device="cpu")
-            ends = ends.to(lam.device, non_blocking=True)
-            key = ("back", way.key, signature(self.like))
-            arguments = (self.queue.owner, ends, known, lam, held, inside, totals)
-            found = self.programs.run(key, functools.partial(single, way), *arguments)
-            yield found
-            self.stats.nfe_backward += m
-            lam, held, totals = found
+            found = None if found is None else self._alone(n, found)
+        return found
 
-    def _loops(self, lam: Tensor, held: Tensor, totals: list[Tensor]) -> Iterator[Any]:
-        """Groups of up to sync_every steps, each in one call."""
-        m, n_steps, size = self.way.tableau.n_stages - 1, len(self.tape.steps), self.queue.sync_every
-        in_graph = loops_in_graph(self.like)
-        for end in range(n_steps, 0, -size):
-            group = range(max(end - size, 0), end)
-            if not in_graph and len(group) < size:
-                yield from self._each(group, lam, held, totals)
-                return
-            lam = self._ended(end - 1, lam)
-            steps = [self.tape.steps[n] for n in group]
-            pad = [steps[-1]] * (size - len(steps))  # one program for groups of every length
-            ends = torch.tensor([[s.t0, s.t1] for s in steps + pad], dtype=torch.float64, device="cpu")
-            outputs = self._outputs_of(group, size)
-            way = dataclasses.replace(self.way, outputs=bool(outputs))
-            last = (torch.tensor([len(steps) - 1], dtype=torch.int64, device="cpu"),) if in_graph else ()
-            arguments = (
-                self.queue.owner,
-                *last,
-                ends.to(lam.device, non_blocking=True),
-                torch.stack(cast("list[Tensor]", [s.y0 for s in steps + pad])),  # none has kept its stages
-                torch.stack(cast("list[Tensor]", [s.k0 for s in steps + pad])),
-                lam,
-                held,
-                outputs,
-                totals,
-            )
-            key, make = ("loop back", way.key, size, signature(self.like)), loop if in_graph else row
-            found = self.programs.run(key, functools.partial(make, way), *arguments)
-            yield found
-            self.stats.nfe_backward += m * len(steps)
-            self.stats.nfe_recomputed += m * len(steps)
-            lam, held, totals = found
+    def _alone(self, n: int, carry: Carry) -> Carry | None:
+        """Step n in one call."""
+        step, stats = self.tape.attempt(n), self.solved.stats
+        carry = carry._replace(lam=self.outputs.at_end(n, carry.lam))
+        inside = self.outputs.sums(n, step.ends[1] - step.ends[0]) if n in self.outputs.within else ()
+        way, known = dataclasses.replace(self.way, outputs=bool(inside)), cast("Any", step.start)
+        if isinstance(step.saved, KeptStages):
+            way = dataclasses.replace(way, recipe=step.saved.recipe)
+            known = (step.saved.times, step.saved.states, step.saved.lean)
+        else:
+            stats.nfe_recomputed += self.m
+        found = self._run(("back",), single, way, self._on_device(step.ends), known, carry, inside)
+        stats.nfe_backward += 0 if found is None else self.m
+        return cast("Carry | None", found)
 
-    def _outputs_of(self, group: range, size: int) -> tuple[Tensor, ...]:
+    def _together(self, group: range, carry: Carry, in_graph: bool) -> Carry | None:
+        """A group of up to sync_every steps in one call."""
+        size, stats = self.queue.sync_every, self.solved.stats
+        carry = carry._replace(lam=self.outputs.at_end(group[-1], carry.lam))
+        steps = [self.tape.attempt(n) for n in group]
+        steps += [steps[-1]] * (size - len(steps))  # one program for groups of every length
+        starts = zip(*(cast("tuple[Tensor, Tensor]", s.start) for s in steps), strict=True)  # none is saved
+        ys, ks = (torch.stack(tensors) for tensors in starts)
+        outputs = self._outputs_of(group)
+        way = dataclasses.replace(self.way, outputs=bool(outputs))
+        arguments: list[Any] = [Group(self._on_device([s.ends for s in steps]), ys, ks), carry, outputs]
+        if in_graph:
+            arguments.append(torch.tensor([len(group) - 1], dtype=torch.int64, device="cpu"))
+        found = self._run(("loop back", size), loop if in_graph else row, way, *arguments)
+        if found is not None:
+            stats.nfe_backward += self.m * len(group)
+            stats.nfe_recomputed += self.m * len(group)
+        return cast("Carry | None", found)
+
+    def _outputs_of(self, group: range) -> tuple[Tensor, ...]:
         """For each step of the group, what the outputs in it and at its end add; () where there are none
         but at the last one's end."""
-        inside = any(n in self.inside for n in group)
-        if not inside and not any(n in self.ending for n in group[:-1]):
+        outputs, like, size = self.outputs, self.like, self.queue.sync_every
+        inside = any(n in outputs.within for n in group)
+        if not inside and not any(n in outputs.ending for n in group[:-1]):
             return ()
-        k_bar = self.like.new_zeros((size, self.way.tableau.n_stages, *self.like.shape))
-        y_bar, at_end = (self.like.new_zeros((size, *self.like.shape)) for _ in range(2))
+        k_bar = like.new_zeros((size, self.m + 1, *like.shape))
+        y_bar, at_end = (like.new_zeros((size, *like.shape)) for _ in range(2))
         for j, n in enumerate(group):
-            if n in self.inside:
-                k_bar[j], y_bar[j] = self._outputs(n, self.tape.steps[n].dt)
+            if n in outputs.within:
+                ends = self.tape.attempt(n).ends
+                k_bar[j], y_bar[j] = outputs.sums(n, ends[1] - ends[0])
             if n != group[-1]:
-                for i in self.ending.get(n, ()):
-                    at_end[j] += self.g[i]
+                at_end[j] = outputs.at_end(n, at_end[j])
         return k_bar, y_bar, at_end

@@ -9,8 +9,9 @@ from the last stage to the first:
 An output inside the step, y(t + θ dt) = y + dt Σ b_i(θ) k_i with cotangent g, adds dt b_i(θ) g to
 k̄_i and g to dL/dy. The first stage of a step is the last of the step before, f(t1, y1): its
 cotangent k̄_1 is held back and added to that stage's there, so that one VJP serves both. Step sizes
-count as constants. With per-sample steps dt is a vector; a sample that did not accept has dt = 0,
-and λ and the held k̄_1 pass it by.
+count as constants. With a clock a sample dt is a vector; a sample that did not accept has dt = 0,
+and λ and the held k̄_1 pass it by. dL/dθ stays one copy: every sample's own dt is already in its
+stages' cotangents.
 
 Sources: A. Sandu, On the properties of Runge–Kutta discrete adjoints, ICCS 2006; W. W. Hager,
 Runge–Kutta methods in optimal control and the transformed adjoint system, Numer. Math. 87 (2000).
@@ -18,217 +19,260 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from ...solvers.errors import NotRepeatableError
 from ...solvers.march.host import Stats
-from ...solvers.march.output import Place, by_step
-from ...solvers.march.output import clock
+from ...solvers.march.stepper import clock
 from ...solvers.methods.tableau import Numeric, Tableau
-from ...solvers.step.interpolant import weights
+from ...solvers.step.clocks import Clocks
 from ...solvers.step.memory_order import dense_strides, flat_rows, rows_like
 from ...solvers.step.runge_kutta import StageBuffer, dense_stages, rk_step
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
-from .tape import CheckpointTape, KeptStep, Tape
+from ..dynamics.protocol import Dynamics, ThetaSum
+from .outputs import Inside, Outputs, plus
+from .tape import Attempt, Entries, Entry, First, State, Who
 
-# (g, b_i(θ) for each stage: floats); per sample several together: (g [m, *S], tensors [m, 1, …] like it)
-Interior = list[tuple[Tensor, Sequence[Any]]]
-
-
-def pulled(interior: Interior, dt: float) -> tuple[Tensor, Tensor]:
-    """What outputs inside a step add to each k̄_i, [stages, *S], and to dL/dy.
-
-    One product for all outputs and stages: an addition each was slower than the step's VJPs.
-    """
-    g = torch.stack([g for g, _ in interior])
-    table = torch.tensor([row for _, row in interior], dtype=torch.float64, device="cpu").mul_(dt)
-    table = table.to(g.device, g.dtype, non_blocking=True)
-    return torch.mm(table.t(), g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0)
+Maybe = TypeVar("Maybe", Tensor, "Tensor | None")
+Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
 
 
-class StepBack:
+class Bars(Protocol):
+    """Where the Ȳ_i of one step live, and λ behind them."""
+
+    numeric: Numeric
+
+    def put(self, i: int, bar: Tensor) -> None:
+        """Stores Ȳ_i; λ is the last stage's, the first to come."""
+
+    def cotangent(self, i: int, dt: Any) -> Tensor:
+        """dt (b_i λ + Σ_{j>i} a_ji Ȳ_j), a tensor of its own."""
+
+    def total(self) -> Tensor:
+        """λ + Σ_{i>0} Ȳ_i."""
+
+
+class BarBuffer:
+    """The Ȳ_i in one tensor for all steps: a sum over them is one product with a matrix."""
+
+    def __init__(self, numeric: Numeric, like: Tensor):
+        self.numeric, self.shape, self.strides = numeric, like.shape, dense_strides(like)
+        self.memory = rows_like(len(numeric.b), like, self.strides)
+        flat = flat_rows(self.memory)
+        # Made once for all steps: each view costs as much as a small product.
+        self.rows, self.behind_first = self.memory.unbind(), self.memory[1:]
+        self.columns = [flat[i + 1 :].t() for i in range(len(self.memory) - 1)]
+
+    def fits(self, like: Tensor) -> bool:
+        """Whether states like this one have room in it, in their memory order."""
+        return self.shape == like.shape and self.strides == dense_strides(like)
+
+    def put(self, i: int, bar: Tensor) -> None:
+        """A copy."""
+        self.rows[i].copy_(bar)
+
+    def cotangent(self, i: int, dt: Any) -> Tensor:
+        """One product."""
+        product = torch.mv(self.columns[i], self.numeric.back_vectors[i])
+        return product.as_strided(self.shape, self.strides).mul_(dt)
+
+    def total(self) -> Tensor:
+        """One sum."""
+        return self.behind_first.sum(0)
+
+
+def step_back(
+    bars: Bars, pull: Pull, dt: Any, lam: Tensor, held: Tensor | None, inside: Inside | None
+) -> tuple[Tensor, Tensor]:
     """One step, transposed: (λ, k̄ of the last stage) → (dL/dy, k̄ of the first stage).
 
-    dt: float, or per sample a tensor that broadcasts against the state.
+    dt: float, or a tensor that broadcasts against the state.  held: None where nothing comes back through
+    the last stage.  inside: what outputs inside the step add.
+    """
+    rows, m = bars.numeric.a_rows, len(bars.numeric.b) - 1
+    k_bar: list[Tensor | None] = [None] * len(rows) if inside is None else list(inside[0])
+    y_bar = None if inside is None else inside[1]
+    for j in range(len(k_bar) - 1, m, -1):  # stages of the dense output alone
+        own = k_bar[j]
+        if own is not None:
+            bar = pull(j, own)
+            y_bar = plus(y_bar, bar)
+            for i, a in rows[j]:
+                k_bar[i] = plus(k_bar[i], bar * a * dt)
+    end = plus(held, k_bar[m])
+    if end is not None:
+        lam = lam + pull(m, end)  # Y_m is y1
+    bars.put(m, lam)
+    for i in range(m - 1, -1, -1):
+        cotangent = bars.cotangent(i, dt)
+        own = k_bar[i]
+        if own is not None:
+            cotangent = cotangent + own
+        if i > 0:
+            bars.put(i, pull(i, cotangent))
+    total = bars.total()
+    return (total if y_bar is None else total + y_bar), cotangent
+
+
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """The solve that is walked back.
+
+    z0: its start.  complain: is called where func does not give a value again.
     """
 
-    def __init__(self, dynamics: Dynamics, tableau: Tableau, numeric: Numeric, theta: ThetaSum, stats: Stats):
-        self.dynamics, self.tableau, self.numeric = dynamics, tableau, numeric
-        self.theta, self.stats = theta, stats
-        self.rows: Tensor | None = None
+    dynamics: Dynamics
+    tableau: Tableau
+    clocks: Clocks
+    z0: Tensor
+    stats: Stats[Any, Any]
+    complain: Callable[[NotRepeatableError], None]
 
-    def _memory(self, lam: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Ȳ_0 … Ȳ_{m−1} and λ: where they are written, and what of them stage i is a product with."""
-        strides, m = dense_strides(lam), self.tableau.n_stages - 1
-        if self.rows is None or (self.rows.shape[1:], self.rows.stride()[1:]) != (lam.shape, strides):
-            self.rows = rows_like(m + 1, lam, strides)
-            flat = flat_rows(self.rows)
-            # Made once for all steps: each view costs as much as a small product.
-            self.parts = list(self.rows.unbind())
-            self.columns = [flat[i + 1 :].t() for i in range(m)]
-        return self.parts, self.columns
-
-    def vjp(self, saved: Any, cotangent: Tensor) -> Tensor:
-        """Ȳ of one stage; what θ gets of it is collected."""
-        self.stats.nfe_backward += 1
-        bar, delta = self.dynamics.vjp(saved, cotangent)
-        self.kept.append(saved)
-        self.deltas.append(delta)
-        return bar
-
-    def __call__(
-        self, saved: Sequence[Any], dt: float | Tensor, lam: Tensor, held: Tensor | None, interior: Interior
-    ) -> tuple[Tensor, Tensor]:
-        """Walks the stages from the last to the second; the first's cotangent is returned."""
-        self.kept: list[Any] = []
-        self.deltas: list[Any] = []
-        m = self.tableau.n_stages - 1
-        k_bar, y_bar = self._interior(saved, dt, interior)
-        end = _plus(k_bar[m], held, 1.0)
-        if end is not None:
-            lam = lam + self.vjp(saved[m], end)  # Y_last is y1
-        rows, columns = self._memory(lam)
-        rows[m].copy_(lam)
-        strides = rows[m].stride()
-        for i in range(m - 1, -1, -1):
-            cotangent = torch.mv(columns[i], self.numeric.back_vectors[i]).as_strided(lam.shape, strides)
-            cotangent = cotangent.mul_(dt)
-            if (own := k_bar[i]) is not None:
-                cotangent = cotangent + own
-            if i > 0:
-                rows[i].copy_(self.vjp(saved[i], cotangent))
-        assert self.rows is not None
-        total = self.rows[1:].sum(0)
-        self.theta.add(self.kept, self.deltas)
-        return (total if y_bar is None else total + y_bar), cotangent
-
-    def _interior(
-        self, saved: Sequence[Any], dt: float | Tensor, interior: Interior
-    ) -> tuple[list[Tensor | None], Tensor | None]:
-        """What outputs inside the step add to each k̄_i and to dL/dy, dense stages pulled back."""
-        total = len(self.numeric.a_rows)
-        k_bar: list[Tensor | None] = [None] * total
-        if not interior:
-            return k_bar, None
-        if isinstance(dt, float):
-            found, y_bar = pulled(interior, dt)
-            used = [any(row[j] != 0 for _, row in interior) for j in range(total)]
-            k_bar = [k if wanted else None for k, wanted in zip(found.unbind(), used, strict=True)]
-        else:
-            y_bar = torch.stack([g.sum(0) for g, _ in interior]).sum(0)
-            for g, row in interior:
-                for j, w in enumerate(row):
-                    k_bar[j] = _plus(k_bar[j], (g * w).sum(0), dt)
-        for j in range(total - 1, self.tableau.n_stages - 1, -1):
-            if (own := k_bar[j]) is None:
-                continue
-            bar = self.vjp(saved[j], own)
-            y_bar = y_bar + bar
-            for i, a in self.numeric.a_rows[j]:
-                k_bar[i] = _plus(k_bar[i], bar * a, dt)
-        return k_bar, y_bar
+    @property
+    def numeric(self) -> Numeric:
+        """The tableau in the state's dtype, where the state is."""
+        return self.tableau.numeric(self.z0.dtype, self.z0.device)
 
 
 class DiscreteWalk:
     """The walk backwards over one tape.
 
-    g: cotangents of the outputs, one for each place; the first place is the start.
-    watch: sees (time, dL/dz there, None) at every step's ends, for study.  like: a state, for its memory
-    order.
+    outputs: how their cotangents enter.  want_theta: whether θ's gradients are wanted.
+    watch: sees (time, dL/dz there, None) at the ends of every step of one clock, for study.
     """
 
     def __init__(
         self,
-        dynamics: Dynamics,
-        tableau: Tableau,
-        tape: Tape | CheckpointTape,
-        places: Sequence[Place],
-        g: Sequence[Tensor],
-        stats: Stats,
+        solved: Solved,
+        tape: Entries,
+        outputs: Outputs,
         *,
         want_theta: bool = True,
         watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
-        like: Tensor | None = None,
     ):
-        self.watch, self.like = watch, g[0] if like is None else like.detach()
-        self.dynamics, self.tableau, self.tape, self.g, self.stats = dynamics, tableau, tape, g, stats
-        self.numeric: Numeric = tableau.numeric(g[0].dtype, g[0].device)
-        self.theta = ThetaSum(dynamics, wanted=want_theta)
-        self.back = StepBack(dynamics, tableau, self.numeric, self.theta, stats)
-        self.ending, self.inside = by_step(places)
+        self.solved, self.tape, self.outputs, self.watch = solved, tape, outputs, watch
+        self.dynamics, self.tableau, self.clocks = solved.dynamics, solved.tableau, solved.clocks
+        self.numeric = solved.numeric
+        self.theta = ThetaSum(solved.dynamics, wanted=want_theta)
+        self.bars: BarBuffer | None = None
 
-    def run(self) -> Tensor:
-        """dL/dz at the start, without the cotangent of the output there; fills `theta`."""
-        lam = torch.zeros_like(self.like)
-        held: Tensor | None = None
-        for n, step in self.tape.backwards(self._again):
-            for i in self.ending.get(n, ()):
-                lam = lam + self.g[i]
-            interior: Interior = [
-                (self.g[i], weights(self.numeric, theta)) for i, theta in self.inside.get(n, ())
-            ]
-            saved = self._saved(step, end=held is not None or bool(interior), dense=bool(interior))
-            if self.watch is not None and held is None:
-                self.watch(step.t1, lam, None)
-            lam, held = self.back(saved, step.dt, lam, held, interior)
-            if self.watch is not None:
-                # dL/dy0 lacks what comes through the first stage while that is held back.
-                self.watch(step.t0, lam + self.dynamics.vjp(saved[0], held)[0], None)
-            if not step.chained:
-                # A first stage of its own: the start, or after a jump of f.
-                self.back.kept, self.back.deltas = [], []
-                first = saved[0]
-                if first is None:  # it was evaluated in a compiled program
-                    first = self._evaluate(clock(step.t0, self.like), self.like)[1]
-                lam = lam + self.back.vjp(first, held)
-                self.theta.add(self.back.kept, self.back.deltas)
-                held = None
-        for i in self.ending.get(-1, ())[1:]:  # outputs at the start itself, but for the first
-            lam = lam + self.g[i]
-        return lam
+    def run(self) -> tuple[Tensor, list[Tensor]]:
+        """(dL/dz at the start without the cotangent of the output there, θ's gradients)."""
+        lam, held = self.outputs.begin(self.solved.z0.detach())
+        saved: Sequence[Any] = ()
+        for n, entry in self.tape.backwards(self._again):
+            who = entry.who
+            own, back = self._part(who, lam), self._part(who, held)
+            if back is not None and who.which is not None:
+                back = torch.where(self.clocks.spread(who.which), back, 0.0)
+            if isinstance(entry, First):
+                assert back is not None
+                own, back = own + self._through(self._saved_first(entry, saved), back), None
+            else:
+                own = self.outputs.at_end(n, own)
+                inside = self.outputs.inside(n, entry)
+                saved = self._saved(entry, inside, end=back is not None or inside is not None)
+                own, back = self._step(entry, saved, own, back, inside)
+            lam, held = self._moved(who, lam, own), self._moved(who, held, back)
+        return self.outputs.at_start(lam), self.theta.result()
 
-    def _saved(self, step: KeptStep, *, end: bool, dense: bool) -> Sequence[Any]:
-        """What each stage saved, evaluated anew where only the state was kept.
+    def _part(self, who: Who, whole: Maybe) -> Maybe:
+        """The samples of an entry."""
+        return None if whole is None else self.clocks.take(whole, who.index)
 
-        end: f(t1, y1) is needed; dense: the dense output's stages are.
+    def _moved(self, who: Who, whole: Tensor | None, new: Maybe) -> Maybe:
+        """The whole, changed where an entry concerns a sample; new: None stands for 0."""
+        if who.index is None or whole is None:
+            return new
+        part = self.clocks.take(whole, who.index)
+        found = torch.zeros_like(part) if new is None else new
+        return self.clocks.put(whole, who.index, self.clocks.choose(who.which, found, part))
+
+    def _step(
+        self, attempt: Attempt, saved: Sequence[Any], lam: Tensor, held: Tensor | None, inside: Inside | None
+    ) -> tuple[Tensor, Tensor]:
+        """(dL/dy, the cotangent to be held) before an attempt."""
+        used, deltas = [], []
+
+        def pull(i: int, cotangent: Tensor) -> Tensor:
+            self.solved.stats.nfe_backward += 1
+            used.append(saved[i])
+            bar, delta = self.dynamics.vjp(used[-1], cotangent)
+            deltas.append(delta)
+            return bar
+
+        if self.watch is not None and held is None:
+            self.watch(attempt.ends[1], lam, None)
+        if self.bars is None or not self.bars.fits(lam):
+            self.bars = BarBuffer(self.numeric, lam)
+        lam, held = step_back(self.bars, pull, attempt.dt, lam, held, inside)
+        self.theta.add(used, deltas)
+        if self.watch is not None:
+            # dL/dy0 lacks what comes through the first stage while that is held back.
+            self.watch(attempt.ends[0], lam + self.dynamics.vjp(saved[0], held)[0], None)
+        return lam, held
+
+    def _through(self, saved: Any, held: Tensor) -> Tensor:
+        """What comes through a first stage of its own."""
+        self.solved.stats.nfe_backward += 1
+        bar, delta = self.dynamics.vjp(saved, held)
+        self.theta.add([saved], [delta])
+        return bar
+
+    def _saved_first(self, first: First, following: Sequence[Any]) -> Any:
+        """What a first stage saved: of one clock, that of the step which begins with it."""
+        if first.who.index is not None:
+            return first.saved
+        if following[0] is not None:
+            return following[0]
+        z0 = self.solved.z0.detach()  # it was evaluated in a compiled program, which begins at the start
+        return self._evaluate(clock(self.tape.attempt(0).ends[0], z0), z0)[1]
+
+    def _saved(self, attempt: Attempt, inside: Inside | None, *, end: bool) -> Sequence[Any]:
+        """What each stage saved, evaluated anew (with dt = 0 where not accepted) if it was not kept.
+
+        end: f(t1, y1) is needed.
         """
-        if step.saved is not None:
-            return step.saved
-        assert step.y0 is not None
-        times = step.stage_times(self.tableau, step.y0)
-        first = self._evaluate(times[0], step.y0)
-        buffer = StageBuffer(self.numeric, step.y0, step.dt)
-        result = rk_step(self._evaluate, step.y0, first, times, self.tableau, buffer, evaluate_end=end)
-        if dense and self.tableau.c_dense:
-            dense_stages(self._evaluate, step.y0, times, self.tableau, result)
+        if attempt.saved is not None:
+            return attempt.saved
+        assert attempt.start is not None
+        y, known = attempt.start
+        times = attempt.stage_times(self.tableau, y)
+        # Of one clock the first stage is evaluated as well: what it saves may be wanted.
+        first = self._evaluate(times[0], y) if known is None or attempt.who.index is None else (known, None)
+        buffer = StageBuffer(self.numeric, y, attempt.dt)
+        result = rk_step(self._evaluate, y, first, times, self.tableau, buffer, evaluate_end=end)
+        if inside is not None and any(k is not None for k in inside[0][self.tableau.n_stages :]):
+            dense_stages(self._evaluate, y, times, self.tableau, result)
         return result.saved
 
-    def _again(self, y: Tensor, steps: Sequence[KeptStep]) -> Tensor:
-        """Takes accepted steps again from a kept state, with the sizes they had."""
-        first: tuple[Tensor, Any] | None = None
-        for step in steps:
-            times = step.stage_times(self.tableau, y)
-            if first is None or not step.chained:
-                first = (self._evaluate(times[0], y)[0], None)
-            buffer = StageBuffer(self.numeric, y, step.dt)
-            result = rk_step(self._unsaved, y, first, times, self.tableau, buffer)
-            y, first = result.y1, (buffer.get(self.tableau.n_stages - 1), None)
-        return y
+    def _again(self, state: State, entries: Sequence[Entry]) -> State:
+        """Takes attempts again from a kept state, with the sizes they had, and what lies between them."""
+        y, first = state
+        one_clock = first is None
+        for entry in entries:
+            if isinstance(entry, Tensor):
+                y, first = self.clocks.take(y, entry), self._part(Who(entry), first)
+            elif isinstance(entry, First):  # of one clock it is evaluated anew
+                if first is not None and entry.value is not None:
+                    first = self.clocks.choose(entry.who.which, entry.value, first)
+                first = None if one_clock else first
+            else:
+                times = entry.stage_times(self.tableau, y)
+                first = self._unsaved(times[0], y)[0] if first is None else first
+                buffer = StageBuffer(self.numeric, y, entry.dt)
+                result = rk_step(self._unsaved, y, (first, None), times, self.tableau, buffer)
+                first = self.clocks.choose(entry.who.which, buffer.get(self.tableau.n_stages - 1), first)
+                y = self.clocks.choose(entry.who.which, result.y1, y)
+        return y, None if one_clock else first
 
     def _unsaved(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         return self._evaluate(t, z)[0], None
 
     def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        self.stats.nfe_recomputed += 1
+        self.solved.stats.nfe_recomputed += 1
         return self.dynamics.forward(t, z)
-
-
-def _plus(total: Tensor | None, term: Tensor | None, factor: float | Tensor) -> Tensor | None:
-    if term is None:
-        return total
-    scaled = term * factor
-    return scaled if total is None else total + scaled

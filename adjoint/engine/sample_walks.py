@@ -23,12 +23,13 @@ from ..continuous.sample_reverse import (
     SampleStateAndAdjoint,
     observations,
 )
-from ..discrete.sample_tape import SampleAnchors, SampleCheckpointTape, SampleTape
-from ..discrete.sample_walk import SampleDiscreteWalk
+from ..discrete.anchors import SampleAnchors
+from ..discrete.record import record_discrete
+from ..discrete.walk import Solved
 from ..dynamics.by_autograd import AutogradDynamics
-from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
+from ..dynamics.protocol import Dynamics, ThetaSum
 from ..gradient import Backsolve, Discrete, Gradient, Interpolating
+from ..recording import Seen
 from .walks import PATIENCE, reverse_settings
 
 Result = tuple[Tensor, list[Tensor]]  # dL/dz at the start before the first cotangent, gradients of θ
@@ -74,30 +75,18 @@ def record_samples(context: SampleContext, dynamics: Dynamics, gradient: Gradien
 
 
 def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) -> SampleRecording:
-    clocks, z0 = context.clocks, context.z0
-    batch = clocks.batch_size(z0)
-    tape: SampleTape | SampleCheckpointTape = SampleTape(batch, z0.device, stages=gradient.keep == "stages")
-    if gradient.checkpoints is not None:
-        tape = SampleCheckpointTape(batch, z0.device, gradient.checkpoints)
-
-    def back(own: SampleTape | SampleCheckpointTape, g: Tensor, at_start: Tensor, want: bool) -> Result:
-        walk = SampleDiscreteWalk(
-            dynamics, context.settings.tableau, own, g, clocks, context.stats, want_theta=want
-        )
-        a = walk.run()
-        for row, mask in zip(g[1:], at_start, strict=False):  # outputs at the start itself
-            a = a + torch.where(clocks.spread(mask), row, 0.0)
-        return a, walk.theta.result()
+    tableau, stats = context.settings.tableau, context.stats
+    solved = Solved(dynamics, tableau, context.clocks, context.z0, stats, _raise)
+    found = record_discrete(solved, gradient)
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
-        tape.last.check(dynamics, context.stats, _raise)
-        return back(tape, g, times[1:] == times[:1], want)
+        return found.walk(Seen(times, values), g, want)
 
     def ask(output: SampleDense, t: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
-        asked = tape.with_outputs([output.outputs(step, t) for step in output.steps])
-        return back(asked, g, output.at_start(t), want)
+        times = torch.cat((context.start[None], t))
+        return found.walk(Seen(times, values, outputs=[output.outputs(x, t) for x in output.steps]), g, want)
 
-    return SampleRecording(tape, walk, ask, saves=True)  # a first stage's is kept in any case
+    return SampleRecording(found.recorder, walk, ask, saves=found.saves)
 
 
 def _continuous(

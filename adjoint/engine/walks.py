@@ -15,21 +15,23 @@ from ...solvers.errors import ReconstructionError, SolverError
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.host import Stats
 from ...solvers.march.output import Place
-from ...solvers.march.output import Step, clock
+from ...solvers.march.stepper import Step
 from ...solvers.methods import get_method
 from ...solvers.solve import Settings, forward_solve
+from ...solvers.step.clocks import One
 from ...solvers.step.field import CountedField
 from ...solvers.step.norms import Tolerance
 from ..continuous.backsolve import StateAndAdjoint
 from ..continuous.guard import AnySettings, judged_by
 from ..continuous.interpolating import AdjointAtState
 from ..continuous.reverse import ReverseSolve, Watch
-from ..discrete.compiled import CompiledWalk
-from ..discrete.tape import Anchors, CheckpointTape, Tape
-from ..discrete.walk import DiscreteWalk
+from ..discrete.anchors import Anchors
+from ..discrete.record import record_discrete
+from ..discrete.walk import Solved
 from ..dynamics.protocol import Dynamics
 from ..dynamics.repeatable import LastEvaluation
 from ..gradient import Backsolve, Discrete, Gradient, Interpolating
+from ..recording import Seen
 from .problem import Problem, Walk
 from .speed import reverse_queue
 
@@ -67,38 +69,16 @@ def record_for(
 def _discrete(
     problem: Problem, dynamics: Dynamics, gradient: Discrete, watch: Watch | None, queue: Queue | None
 ) -> Recording:
-    compiled = queue is not None and queue.owner is not None
-    again = gradient.keep == "state" if queue is None else not queue.keep
-    tape: Tape | CheckpointTape = Tape(stages=not again, first=compiled)
-    if gradient.checkpoints is not None:
-        again, tape = True, CheckpointTape(gradient.checkpoints)
-    last = LastEvaluation()
+    tableau = problem.settings.tableau
+    solved = Solved(dynamics, tableau, One(), problem.z0, problem.stats, problem.complain)
+    found = record_discrete(solved, gradient, queue=queue, watch=watch)
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        tableau = problem.settings.tableau
-        compiled_here = compiled and isinstance(tape, Tape) and watch is None
-        if again and not compiled_here:
-            last.check(dynamics, problem.stats, problem.complain)
-        if compiled_here and queue is not None and isinstance(tape, Tape):
-            fast = CompiledWalk(
-                dynamics, queue, tableau, tape, places, g, problem.stats, problem.z0, problem.complain
-            )
-            found = fast.run()
-            if found is not None:
-                return found
-            if again:
-                first = tape.steps[0]
-                assert first.k0 is not None  # the tape keeps it: first=compiled
-                last.kept = (clock(first.t0, problem.z0), problem.z0.detach(), first.k0)
-                last.check(dynamics, problem.stats, problem.complain)
-        back = DiscreteWalk(
-            dynamics, tableau, tape, places, g, problem.stats, want_theta=want, watch=watch, like=problem.z0
-        )
-        return back.run(), back.theta.result()
+        return found.walk(Seen(times, values, places), g, want)
 
-    return Recording([tape, last] if again and not compiled else [tape], walk, saves=not again)
+    return Recording([found.recorder.step], walk, saves=found.saves)
 
 
 def _backsolve(
@@ -139,7 +119,7 @@ def _backsolve(
             problem.complain(off)
         return a, theta
 
-    return Recording([last] if anchors is None else [last, anchors], walk)
+    return Recording([last.see] if anchors is None else [last.see, anchors], walk)
 
 
 def _rebuild(
@@ -209,7 +189,7 @@ def _interpolating(
         )
         return solve.run(), solve.theta.result()
 
-    return Recording([steps.append, last], walk, dense=True)
+    return Recording([steps.append, last.see], walk, dense=True)
 
 
 def in_order(times: list[float], places: list[Place]) -> list[int]:

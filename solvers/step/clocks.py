@@ -56,6 +56,10 @@ class Clocks(abc.ABC):
         """The new state where a clock's flag is set, else the old one; None: the new one."""
 
     @abc.abstractmethod
+    def everyone(self, z: Tensor) -> Tensor | None:
+        """The positions of all samples, [B]; None where all have one clock."""
+
+    @abc.abstractmethod
     def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
         """The samples at the positions in index; None: all."""
 
@@ -112,6 +116,9 @@ class One(Clocks):
     def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
         """By a 0-d flag."""
         return new if which is None else torch.where(which, new, old)
+
+    def everyone(self, z: Tensor) -> Tensor | None:
+        """None."""
 
     def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
         """All of it."""
@@ -235,6 +242,10 @@ class Each(Clocks):
     def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
         """By a flag a sample, [b]."""
         return new if which is None else torch.where(self.spread(which), new, old)
+
+    def everyone(self, z: Tensor) -> Tensor | None:
+        """[B], int64."""
+        return torch.arange(self.batch_size(z), dtype=torch.int64, device=z.device)
 
     def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
         """A copy where some samples have left, the state itself where none has."""
