@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ...solvers.march.samples import SampleRecorder, SampleStep, Written
-from ...solvers.step.clocks import Each
 from ..dynamics.repeatable import LastEvaluation
 from .checkpointing import Take, Thinning, walk_back
 
@@ -179,31 +178,3 @@ class SampleCheckpointTape(SampleRecorder):
             for unit, own in zip(self.units, outputs, strict=True)
         ]
         return twin
-
-
-class SampleAnchors(SampleRecorder):
-    """A few states along the way (`record.Anchors` for each sample); `most` may be 0."""
-
-    def __init__(self, batch: int, clocks: Each, most: int):
-        self.batch, self.clocks, self.most = batch, clocks, most
-        self.thinning = Thinning(most)
-        self.n_attempts = 0
-        self.states: dict[int, tuple[Tensor, Tensor]] = {}
-        self.last = LastEvaluation()
-
-    def step(self, step: SampleStep) -> None:
-        """One attempt: each sample's time and state where it accepted."""
-        self.last.see(step)
-        if self.most and self.thinning.offer(self.n_attempts):
-            time = torch.where(step.accepted, step.t1, float("nan"))
-            whole = torch.full((self.batch,), float("nan"), dtype=time.dtype, device=time.device)
-            shape = list(step.y0.shape)
-            shape[self.clocks.batch] = self.batch
-            state = step.y0.new_full(shape, float("nan"))
-            self.states[self.n_attempts] = (
-                whole.index_copy(0, step.index, time),
-                state.index_copy(self.clocks.batch, step.index, step.result.y1),
-            )
-        for k in self.thinning.gone:
-            self.states.pop(k, None)
-        self.n_attempts += 1

@@ -71,27 +71,6 @@ class Tape:
             yield n, self.steps[n]
 
 
-class Anchors:
-    """An on_accept hook that keeps a few states along the way, evenly spread, whatever the number of
-    steps: where backsolve's rebuilt state drifts too far, it starts again from each of them."""
-
-    def __init__(self, most: int):
-        self.thinning = Thinning(most)
-        self.n_steps = 0
-        self.states: dict[int, tuple[float, Tensor]] = {}
-
-    def __call__(self, step: Step) -> None:
-        """The hook."""
-        if self.thinning.offer(self.n_steps):
-            self.states[self.n_steps] = (step.t0, step.y0)
-        for k in self.thinning.gone:
-            self.states.pop(k, None)
-        self.n_steps += 1
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-
 class CheckpointTape:
     """The accepted steps, with at most `checkpoints` of their states kept, now or in the walk back.
 

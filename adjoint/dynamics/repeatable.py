@@ -24,22 +24,23 @@ class LastEvaluation:
     def __init__(self) -> None:
         self.kept: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: Step | SampleStep) -> None:
         """The hook."""
-        n = step.tableau.n_stages
-        if len(step.saved) >= n:
-            self.kept = (step.times[n - 1], step.y1, step.last[0].clone())
-        else:  # a fixed grid's last step does not evaluate its end
-            self.kept = (step.times[0], step.y0, step.result.stages.get(0).clone())
+        self.see(step)
 
-    def see(self, step: SampleStep) -> None:
-        """The same of a per-sample attempt; what a sample did not accept is evaluated at its rest."""
-        n = step.n_stages
-        mask = step.clocks.spread(step.accepted)
-        time = torch.where(step.accepted.view(step.times[0].shape), step.times[n - 1], step.times[0])
-        z = torch.where(mask, step.result.y1, step.y0)
-        k = torch.where(mask, step.result.stages.get(n - 1), step.first)
-        self.kept = (time, z, k)
+    def see(self, step: Step | SampleStep) -> None:
+        """Of an accepted step, or of an attempt: what a sample did not accept is evaluated at its rest."""
+        stages = step.result.stages
+        if isinstance(step, SampleStep):
+            n = step.n_stages - 1
+            mask = step.clocks.spread(step.accepted)
+            time = torch.where(step.accepted.view(step.times[0].shape), step.times[n], step.times[0])
+            z = torch.where(mask, step.result.y1, step.y0)
+            self.kept = (time, z, torch.where(mask, stages.get(n), step.first))
+        elif len(step.saved) >= step.tableau.n_stages:
+            self.kept = (step.times[step.tableau.n_stages - 1], step.y1, step.last[0].clone())
+        else:  # a fixed grid's last step does not evaluate its end
+            self.kept = (step.times[0], step.y0, stages.get(0).clone())
 
     def check(self, dynamics: Dynamics, stats: Stats, complain: Callable[[NotRepeatableError], None]) -> None:
         """Evaluates func there once more; one host read. Rounding of another order of sums is allowed."""

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ...solvers.errors import NotRepeatableError, ReconstructionError, SolverError
+from ...solvers.errors import NotRepeatableError, ReconstructionError
 from ...solvers.march.clocked_dense import SampleDense
 from ...solvers.march.host import Stats
 from ...solvers.march.samples import SampleRecorder, SampleSettings, SampleStep
-from ...solvers.march.stacked_dense import StackedDense
 from ...solvers.step.clocks import Each
-from ..continuous.guard import judged_by
-from ..continuous.sample_reverse import (
-    SampleAdjointAtState,
-    SampleCarrier,
-    SampleReverseSolve,
-    SampleStateAndAdjoint,
-    observations,
-)
-from ..discrete.sample_tape import SampleAnchors, SampleCheckpointTape, SampleTape
+from ..continuous.stepping import PerSample, reverse_settings
+from ..continuous.ways import record_continuous
+from ..discrete.sample_tape import SampleCheckpointTape, SampleTape
 from ..discrete.sample_walk import SampleDiscreteWalk
-from ..dynamics.by_autograd import AutogradDynamics
 from ..dynamics.protocol import Dynamics
-from ..dynamics.theta_sum import ThetaSum
 from ..gradient import Backsolve, Discrete, Gradient, Interpolating
-from .walks import PATIENCE, reverse_settings
-
-Result = tuple[Tensor, list[Tensor]]  # dL/dz at the start before the first cotangent, gradients of θ
+from ..recording import Result, Seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +55,6 @@ def record_samples(context: SampleContext, dynamics: Dynamics, gradient: Gradien
     """The recording that a gradient choice needs."""
     if isinstance(gradient, Discrete):
         return _discrete(context, dynamics, gradient)
-    if isinstance(dynamics, AutogradDynamics):
-        dynamics.late = True
     assert isinstance(gradient, (Backsolve, Interpolating))
     return _continuous(context, dynamics, gradient)
 
@@ -103,69 +89,18 @@ def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) ->
 def _continuous(
     context: SampleContext, dynamics: Dynamics, gradient: Backsolve | Interpolating
 ) -> SampleRecording:
-    settings = reverse_settings(context.settings, gradient)
-    backsolve = gradient if isinstance(gradient, Backsolve) else None
-    batch = context.clocks.batch_size(context.z0)
-    anchors = SampleAnchors(batch, context.clocks, backsolve.anchors if backsolve else 0)
-
-    def once(
-        own: SampleSettings, times: Tensor, values: Tensor, g: Tensor, want: bool
-    ) -> tuple[Tensor, list[Tensor], ReconstructionError | None]:
-        carrier = _carrier(context, dynamics, own, backsolve)
-        seen = observations(times, values, g, context.clocks)
-        solve = SampleReverseSolve(
-            dynamics, carrier, own, seen, context.clocks, context.stats, want_theta=want
-        )
-        a = solve.run()
-        off = None
-        if backsolve is not None and isinstance(carrier, SampleStateAndAdjoint):
-            off = carrier.judge(math.inf if own.dt is not None else backsolve.reconstruction_limit)
-        return a, solve.theta.result(), off
+    backward, batch = reverse_settings(context.settings, gradient), context.clocks.batch_size(context.z0)
+    stepping = PerSample(context.settings, backward, context.clocks, context.stats, batch)
+    recording = record_continuous(dynamics, gradient, stepping, _raise)
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
-        anchors.last.check(dynamics, context.stats, _raise)
-        if backsolve is None and not context.kept:  # no sample took a step: all outputs are its start
-            seen = observations(times, values, g, context.clocks)
-            return seen.g[1:].sum(0), ThetaSum(dynamics).result()
-        short = settings
-        if anchors.states:
-            attempts = context.stats.n_steps
-            most = attempts if isinstance(attempts, int) else int(attempts.max())  # host read
-            limit = PATIENCE * (most + 10)
-            short = dataclasses.replace(settings, max_steps=min(settings.max_steps, limit))
-        try:
-            a, theta, off = once(short, times, values, g, want)
-            if off is None:
-                return a, theta
-        except SolverError:
-            if not anchors.states:
-                raise
-        if anchors.states:  # once more, from nearer: the kept states confine the drift
-            own_times, states = zip(*anchors.states.values(), strict=True)
-            kept = torch.stack(states)
-            times = torch.cat((times, torch.stack(own_times)))
-            values, g = torch.cat((values, kept)), torch.cat((g, torch.zeros_like(kept)))
-            a, theta, off = once(settings, times, values, g, want)
-        if off is not None:
-            raise off
-        return a, theta
+        return recording.walk(Seen(times, values), g, want)
 
     def ask(output: SampleDense, t: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:
         return walk(torch.cat((context.start[None], t)), values, g, want)
 
-    return SampleRecording(anchors, walk, ask, dense=backsolve is None)
+    return SampleRecording(recording.recorder, walk, ask, dense=recording.dense)
 
 
-def _raise(error: NotRepeatableError) -> None:
+def _raise(error: NotRepeatableError | ReconstructionError) -> None:
     raise error
-
-
-def _carrier(
-    context: SampleContext, dynamics: Dynamics, settings: SampleSettings, backsolve: Backsolve | None
-) -> SampleCarrier:
-    if backsolve is not None:
-        judge = judged_by(settings, context.settings)
-        return SampleStateAndAdjoint(dynamics, judge, context.clocks, context.stats)
-    numeric = context.settings.tableau.numeric(context.z0.dtype, context.z0.device)
-    dense = StackedDense(context.kept, context.start, context.z0.detach(), context.clocks, numeric)
-    return SampleAdjointAtState(dynamics, dense, settings, context.clocks, context.stats)

@@ -6,13 +6,13 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...solvers.device.queue import Queue
 from ...solvers.device.sample_march import norm_name
 from ...solvers.errors import AdamodeWarning
 from ...solvers.step.norms import block_rms, maximum, rms
+from ..continuous.carrier import Augmented
 from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
@@ -70,21 +70,6 @@ def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
     if forward.owner is None:
         return Queue(forward.sync_every, keep=True, keep_first=True)
     return Queue(1, forward.owner, Augmented(forward.calls), keep=True, keep_first=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmented:
-    """[dz, −(∂F/∂z)ᵀa] of [z, a], as `backsolve.AugmentedField`, to be traced."""
-
-    calls: Calls
-
-    def evaluate(self, owner: Any, t: Tensor, za: Tensor) -> tuple[Tensor, Any]:
-        """(its value, (what f saved where the quadrature wants it, deltas))."""
-        dz, saved = self.calls.linearise(owner, t, za[0])
-        z_bar, deltas = self.calls.vjp(owner, saved, za[1])
-        if isinstance(self.calls, ModuleCalls):
-            saved = None
-        return torch.stack((dz, z_bar.neg())), (saved, deltas)
 
 
 def _owner(func: Any) -> tuple[Any, Calls]:
