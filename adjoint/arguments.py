@@ -14,11 +14,11 @@ from torch import Tensor
 from ..solvers.checks import check_choice, check_positive, check_resolution, check_state, check_tolerance
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.march.events import Event
+from ..solvers.march.samples import SampleNorm
 from ..solvers.methods import get_method
 from ..solvers.methods.tableau import Tableau
-from ..solvers.step.controller import PID
-from ..solvers.march.samples import SampleNorm
 from ..solvers.step.clocks import Each
+from ..solvers.step.controller import PID
 from ..solvers.step.layout import Layout, layout_of
 from ..solvers.step.memory_order import channels_last
 from ..solvers.step.norms import Norm, Tolerance, block_rms, largest, maximum, rms
@@ -135,7 +135,8 @@ def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, i
         b = int(apart.to(torch.int8).argmax())
         raise ArgumentError(
             f"t[{b}] runs from {ends[b, 0].item()!r} to {ends[b, 1].item()!r}, but another sample of its "
-            f"group (stepping[{b}]={stepping[b].item()}) does not: samples that share steps begin and end together."
+            f"group (stepping[{b}]={stepping[b].item()}) does not: samples that share steps begin and end "
+            "together."
         )
     return ids, len(numbers)
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ..solvers.march.output import Place
+from ..solvers.march.output import Place, Step
 from ..solvers.march.samples import SampleRecorder, SampleStep, Written
-from ..solvers.march.stepper import Step
 
 Rows = Sequence[Tensor] | Tensor  # one state a row
 Result = tuple[Tensor, list[Tensor]]  # dL/dz at the start before the first cotangent, gradients of θ

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .device.queue import Queue, QueuedClocks, QueuedMarch
 from .errors import solver_error
-from .march.clocked import ClockedMarch, SampleEvents, Watching
+from .march.clocked import ClockedMarch, Watching
+from .march.clocked_events import SampleEvents
 from .march.clocked_output import SampleOutput
 from .march.events import EventWatch, Fired
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
@@ -225,7 +226,7 @@ def _march(
     stats: Stats,
     collector: Collector,
 ) -> Outcome:
-    """Chooses the grid or the first step, and runs the loop. driven: the stepper, or an observer around it."""
+    """Chooses the grid or the first step, and runs the loop. driven: the stepper, or what wraps it."""
     t0, end = times[0], times[-1]
     accept, attempt = collector.accept, collector.attempt
     stepper.restart(t0, after_jump=t0 in settings.jump_at or settings.perturb)
@@ -249,7 +250,9 @@ def _check_fixed(run: Run, stats: Stats) -> None:
     """Fixed steps cannot reject, so NaN is looked for in what is returned (one host read)."""
     n = len(run.times)
     flags = torch.isfinite(run.values[:n].detach()).reshape(n, -1).all(1).tolist()  # host read
-    lost = [t for t, fine, place in zip(run.times, flags, run.places, strict=True) if not fine and place.reached]
+    lost = [
+        t for t, fine, place in zip(run.times, flags, run.places, strict=True) if not fine and place.reached
+    ]
     if lost:
         raise solver_error(
             lost[0],

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .march.host import Stats
-from .march.samples import SampleListener, SampleStep
 from .march.output import Step
+from .march.samples import SampleListener, SampleStep
 from .march.stiffness import sample_stiffness, stiffness
 from .methods.tableau import Tableau
 

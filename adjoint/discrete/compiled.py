@@ -104,7 +104,7 @@ def taken_again(way: Way, owner: Any, ends: Tensor, y0: Tensor, k0: Tensor) -> l
         return settled(k), saved
 
     stages = StageList(way.numeric, length(ends, y0))
-    times = times_between(way.tableau, t0, t1, y0.dtype)
+    times = [t.to(y0.dtype) for t in times_between(way.tableau, t0, t1)]
     return rk_step(field, y0, (k0, None), times, way.tableau, stages).saved[1:]
 
 

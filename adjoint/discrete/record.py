@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ...solvers.device.queue import Queue
-from ...solvers.march.stepper import clock
+from ...solvers.march.output import clock
 from ...solvers.step.clocks import Each
 from ..dynamics.repeatable import Evaluation, LastEvaluation
 from ..gradient import Discrete

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.march.output import Step, stage_times
 from ...solvers.march.samples import SampleStep, Written
-from ...solvers.march.stepper import Step, stage_times
 from ...solvers.methods.tableau import Tableau
 from ..dynamics.repeatable import LastEvaluation
 from ..recording import Recorder

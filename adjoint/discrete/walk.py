@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
-from ...solvers.march.host import Stats
-from ...solvers.march.stepper import clock
+from ...solvers.march.output import clock
 from ...solvers.methods.tableau import Numeric, Tableau
+from ...solvers.stats import Stats
 from ...solvers.step.clocks import Clocks
 from ...solvers.step.memory_order import dense_strides, flat_rows, rows_like
 from ...solvers.step.runge_kutta import StageBuffer, dense_stages, rk_step

@@ -54,6 +54,10 @@ class AutogradDynamics(Dynamics):
         unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
         self.params = tuple(unique.values())
 
+    def weigh_late(self) -> None:
+        """A cotangent's weights come with `parameter_gradients` only, one a sample."""
+        self.late = True
+
     def theta(self) -> tuple[Tensor, ...]:
         """The parameters, each once."""
         return self.params

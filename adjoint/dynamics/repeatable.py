@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
-from ...solvers.march.host import Stats
-from ...solvers.march.samples import SampleStep
 from ...solvers.march.output import Step
+from ...solvers.march.samples import SampleStep
+from ...solvers.stats import Stats
 from .protocol import Dynamics
 
 Complain = Callable[[NotRepeatableError], None]

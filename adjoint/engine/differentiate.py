@@ -62,7 +62,8 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 def _allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
     """`gradient_allowed` for a problem."""
     events, inputs = problem.wish.events is not None, (problem.z0, problem.t)
-    return gradient_allowed(gradient, lambda: problem.evaluate(problem.start, problem.z0), inputs, events=events)
+    evaluate = lambda: problem.evaluate(problem.start, problem.z0)  # noqa: E731
+    return gradient_allowed(gradient, evaluate, inputs, events=events)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
@@ -146,7 +147,9 @@ class _Solved:
 
     def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
-        return time_gradient(self.problem, self.run, torch.cat((-a[None], g[1 : len(derivatives)])), derivatives)
+        return time_gradient(
+            self.problem, self.run, torch.cat((-a[None], g[1 : len(derivatives)])), derivatives
+        )
 
 
 def time_gradient(problem: Problem, run: Any, along: Tensor, derivatives: Tensor) -> Tensor:

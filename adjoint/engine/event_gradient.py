@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import DynamicsError
-from ...solvers.march.clocked_events import SamplesFired, sample_event
+from ...solvers.march.clocked_events import SampleEvents, SamplesFired, sample_event
 from ...solvers.march.events import Event
 from ...solvers.march.output import clock
 from ...solvers.step.clocks import Each
 from ...solvers.step.layout import Layout
-from .function import refuse_second_derivative
 from ..arguments import Request
 from .differentiate import Answer
+from .function import refuse_second_derivative
 from .problem import Problem, SampleProblem
 
 TWICE = (
@@ -193,11 +193,11 @@ def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[
     )
 
 
-def _of_each_sample(
-    request: Request, problem: SampleProblem, answer: Answer
-) -> tuple[list[Any], list[Any]]:
+def _of_each_sample(request: Request, problem: SampleProblem, answer: Answer) -> tuple[list[Any], list[Any]]:
     layout, clocks, events = request.layout, problem.clocks, request.options.events
-    batch, fired = clocks.batch_size(request.z0), problem.wish.events.fired  # type: ignore[union-attr]
+    watched = problem.wish.events
+    assert isinstance(watched, SampleEvents)
+    batch, fired = clocks.batch_size(request.z0), watched.fired
     times: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in events]
     states: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in events]
     for k, (record, samples) in enumerate(zip(fired, _who(fired), strict=True)):

@@ -26,16 +26,25 @@ from ...solvers.march.clocked_events import SampleEvents
 from ...solvers.march.clocked_output import ends_of
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.events import EventWatch
-from ...solvers.march.output import Place, clock
+from ...solvers.march.output import clock
 from ...solvers.march.samples import SampleSettings, Together, beside
-from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve, uniform_grid
+from ...solvers.solve import (
+    Observers,
+    Run,
+    SampleRun,
+    Settings,
+    Wish,
+    forward_solve,
+    sample_solve,
+    uniform_grid,
+)
 from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import ONE, Clocks, Each, Groups, each
 from ...solvers.step.field import Autocast, CountedField
 from ...solvers.trace import SampleTrace, Trace
 from ..arguments import Request, check_groups, clocks_differ, norm_of, sample_norm
-from ..continuous.reverse import ThetaNorm
+from ..continuous.quadrature import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Seen
@@ -130,15 +139,16 @@ class Problem(abc.ABC):
 class SharedProblem(Problem):
     """With one clock.
 
-    observers, reverse_observers: torchdiffeq's callbacks, and studies.  reverse_settings: of a reverse solve,
-    where they were given.  theta_norm: an error norm of it that wants θ's adjoints.
+    observers, reverse_observers, reverse_trace: torchdiffeq's callbacks, and studies.  reverse_settings: of
+    a reverse solve, where they were given.  theta_norm: an error norm of it that wants θ's adjoints.
     """
 
     settings: Settings
     times: Sequence[float]
     observers: Observers = Observers()  # noqa: RUF009  (frozen)
     reverse_settings: Settings | None = None
-    reverse_observers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reverse_observers: Observers = Observers()  # noqa: RUF009  (frozen)
+    reverse_trace: Trace | None = None
     theta_norm: ThetaNorm | None = None
 
     @property
@@ -155,7 +165,7 @@ class SharedProblem(Problem):
         self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
     ) -> Run:
         """Each call is counted."""
-        hooks = () if recording is None else tuple(recording.recorder)
+        hooks = () if recording is None else (recording.recorder.step,)
         observers = dataclasses.replace(self.observers, hooks=(*hooks, *self.observers.hooks))
         counted = CountedField(field, self.stats)
         return forward_solve(counted, z0, self.times, self.settings, self.stats, wish, observers)

@@ -6,13 +6,14 @@ import dataclasses
 import warnings
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...solvers.device.queue import Queue
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.samples import SampleNorm
+from ...solvers.solve import Observers
 from ...solvers.step.norms import block_rms, maximum, rms
+from ..continuous.carrier import Augmented
 from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
@@ -20,13 +21,12 @@ from ..gradient import Direct, Discrete, Gradient, Interpolating
 from .problem import Problem, SampleProblem, SharedProblem
 
 
-
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """The queue of the forward solve; None for stepping as ever.
 
     What stands in the way is one AdamodeWarning, and the solve goes on without.
     """
-    wanted, settings = problem.speed, problem.settings
+    wanted = problem.speed
     if wanted.sync_every == 1 and not wanted.compile:
         return None
     each = isinstance(problem, SampleProblem)
@@ -62,26 +62,11 @@ def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:
 
 def reverse_queue(problem: SharedProblem, forward: Queue | None) -> Queue | None:
     """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
-    if forward is None or problem.theta_norm is not None or problem.reverse_observers:
+    if forward is None or problem.theta_norm is not None or problem.reverse_observers != Observers():
         return None
     if forward.owner is None:
         return Queue(forward.sync_every, keep=True, keep_first=True)
     return Queue(1, forward.owner, Augmented(forward.calls), keep=True, keep_first=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmented:
-    """[dz, −(∂F/∂z)ᵀa] of [z, a], as `backsolve.AugmentedField`, to be traced."""
-
-    calls: Calls
-
-    def evaluate(self, owner: Any, t: Tensor, za: Tensor) -> tuple[Tensor, Any]:
-        """(its value, (what f saved where the quadrature wants it, deltas))."""
-        dz, saved = self.calls.linearise(owner, t, za[0])
-        z_bar, deltas = self.calls.vjp(owner, saved, za[1])
-        if isinstance(self.calls, ModuleCalls):
-            saved = None
-        return torch.stack((dz, z_bar.neg())), (saved, deltas)
 
 
 def _owner(func: Any) -> tuple[Any, Calls]:

@@ -22,14 +22,14 @@ from ...solvers.errors import (
     nearest,
 )
 from ...solvers.march.dense import DenseOutput
-from ...solvers.march.host import Stats
 from ...solvers.march.output import Step
-from ...solvers.solve import Wish, forward_solve
+from ...solvers.solve import Observers, Wish, forward_solve
+from ...solvers.stats import Stats
 from ...solvers.step.field import CountedField
 from ...solvers.trace import Trace, TraceRow
 from ..arguments import Options, Request, read_request
 from ..dynamics.protocol import named_blocks
-from ..engine.shared import make_problem
+from ..engine.problem import SharedProblem, make_problem
 from ..engine.walks import record_for
 from ..gradient import Direct, Discrete, Gradient
 from ..solve import solve
@@ -101,9 +101,9 @@ class _Walk:
         """Of each attempt of a reverse solve."""
         self.counts.append(self.stats.nfe_backward)
 
-    def observers(self) -> dict[str, Any]:
-        """Keyword arguments of the reverse solve."""
-        return {"wish": Wish(trace=self.trace), "on_step": self.count, "on_reject": self.count}
+    def observers(self) -> Observers:
+        """Of the reverse solve."""
+        return Observers(hooks=(self.count,), on_reject=self.count)
 
     def attempts(self) -> tuple[list[TraceRow], list[TraceRow]]:
         """Those of the reverse solve that holds, and those of the one given up."""
@@ -147,10 +147,11 @@ def adjoint_trajectory(
     """
     request = _checked(func, y0, t, cotangent, gradient, arguments)
     times = check_times(t)
-    problem = make_problem(request, times)
+    problem = make_problem(request)
+    assert isinstance(problem, SharedProblem)
     dynamics = problem.make_dynamics()
     walk, trace = _Walk(times[-1], problem.stats), Trace(problem.stats)
-    problem = dataclasses.replace(problem, reverse_observers=walk.observers())
+    problem = dataclasses.replace(problem, reverse_observers=walk.observers(), reverse_trace=walk.trace)
     recording = record_for(problem, dynamics, gradient, walk.watch)
     failure: AdamodeError | None = None
     with torch.no_grad(), problem.autocast.outside():
@@ -161,14 +162,14 @@ def adjoint_trajectory(
                 times,
                 problem.settings,
                 problem.stats,
-                wish=Wish(dense=True, trace=trace),
-                hooks=recording.hooks,
+                Wish(dense=True, trace=trace),
+                Observers(hooks=(recording.recorder.step,)),
             )
         except SolverError as error:
             error.trace = trace.rows()
             raise
         try:
-            recording.walk(run.times, run.places, run.values, list(cotangent.unbind()), False)
+            recording.walk(problem.seen(run, run.values), cotangent, False)
         except (SolverError, ReconstructionError, NotRepeatableError) as error:
             if not partial:
                 raise

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...solvers.errors import TooManySteps
 from ...solvers.march.events import Event, EventWatch
-from ...solvers.march.host import Stats
 from ...solvers.march.output import Step
+from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.norms import Tolerance
 

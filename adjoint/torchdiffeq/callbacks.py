@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.host import RungeKuttaStepper
 from ...solvers.march.output import Step
+from ...solvers.solve import Observers
 
 NAMES = ("callback_step", "callback_accept_step", "callback_reject_step")
 Callback = Callable[[Tensor, Any, Tensor], Any]
@@ -32,8 +34,8 @@ class ObservedStepper:
 
 def observers(
     func: Any, suffix: str, unpack: Callable[[Tensor], Any], adaptive: bool, method: str
-) -> dict[str, Any]:
-    """Keyword arguments of `forward_solve` that call func's callbacks.
+) -> Observers:
+    """Observers that call func's callbacks.
 
     suffix: "" or "_adjoint".  unpack: the packed state as the callback wants it.
     A callback that the method does not support is a warning.
@@ -61,14 +63,14 @@ def observers(
 
         return call
 
-    arguments: dict[str, Any] = {}
+    made = Observers()
     if "callback_step" in found:
         notify = caller("callback_step")
-        arguments["wrap"] = lambda stepper: ObservedStepper(stepper, notify)
+        made = dataclasses.replace(made, wrap=lambda stepper: ObservedStepper(stepper, notify))
     if "callback_accept_step" in found and adaptive:
         accept = caller("callback_accept_step")
-        arguments["on_step"] = lambda step: accept(step.t0, step.y0, step.dt)
+        made = dataclasses.replace(made, hooks=(lambda step: accept(step.t0, step.y0, step.dt),))
     if "callback_reject_step" in found and adaptive:
         reject = caller("callback_reject_step")
-        arguments["on_reject"] = lambda step: reject(step.t0, step.y0, step.dt)
-    return arguments
+        made = dataclasses.replace(made, on_reject=lambda step: reject(step.t0, step.y0, step.dt))
+    return made

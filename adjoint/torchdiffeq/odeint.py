@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from ...solvers.checks import check_params, check_state, check_times, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
-from ...solvers.march.host import Stats
 from ...solvers.march.output import clock
 from ...solvers.methods import METHODS, get_method
 from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
 from ...solvers.solution import State
 from ...solvers.solve import Settings
+from ...solvers.stats import Stats
 from ...solvers.step.layout import Layout, layout_of
 from ...solvers.step.norms import Tolerance
 from ...solvers.transforms import check_readable
 from ..arguments import Tolerances, norm_of, norm_value
-from ..continuous.reverse import ThetaNorm
+from ..continuous.quadrature import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem

@@ -18,7 +18,7 @@ from ...solvers.status import Status
 from ...solvers.step.layout import Layout
 from ..engine.differentiate import differentiate
 from ..engine.event_gradient import differentiable_event
-from ..engine.problem import Problem
+from ..engine.problem import SharedProblem
 from ..gradient import Gradient
 from .awaited import MOST_STEPS, AwaitedEvent
 
@@ -56,7 +56,7 @@ def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: An
 
 
 def until_event(
-    problem: Problem,
+    problem: SharedProblem,
     layout: Layout,
     event_fn: Callable[[Tensor, Any], Tensor],
     gradient: Gradient,
@@ -76,7 +76,7 @@ def until_event(
         problem,
         times=[t0, direction * HORIZON[z0.dtype]],
         settings=settings,
-        wish=Wish(watch=AwaitedEvent(event, layout.unpack, t0, z0, settings.tolerance, problem.stats)),
+        wish=Wish(events=AwaitedEvent(event, layout.unpack, t0, z0, settings.tolerance, problem.stats)),
     )
     try:
         answer = differentiate(problem, gradient)

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from ..march.clocked import ClockedMarch, Watching
 from ..march.clocked_output import SampleOutput
-from ..march.host import OnAccept, OnAttempt, Outcome, Stop
-from ..march.samples import SampleSettings
-from ..march.host import RungeKuttaStepper
+from ..march.host import OnAccept, OnAttempt, Outcome, RungeKuttaStepper, Stop
 from ..march.output import Step, stage_times
+from ..march.samples import SampleSettings
 from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..transforms import check_readable
-from .output import Place
-from .output import Step
+from .output import Place, Step
 
 
 class DenseOutput:

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..step.interpolant import PARTS
-from .output import Place
-from .output import Step, clock
+from .output import Place, Step, clock
 
 GRID = 2**53  # points on a step at which an event may lie: θ is a multiple of 1/GRID
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..methods.stability import real_stability_limit
 from ..methods.tableau import Tableau
-from .samples import SampleStep
 from .output import Step
+from .samples import SampleStep
 
 
 def stage_pair(tableau: Tableau) -> tuple[int, int] | None:

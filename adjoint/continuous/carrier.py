@@ -1,0 +1,211 @@
+"""What the continuous adjoints solve backwards: a pair of the adjoint and the state, or what stands for it.
+
+    d/dt (z, a) = (F, −(∂F/∂z)ᵀa) at z(t),    dL/dθ = ∫_{t0}^{tn} (∂F/∂θ)ᵀa dt
+
+Backsolve rebuilds z with a. The stored z(t_i) is put back at every observation, which confines the drift to
+one interval, and the distance is recorded as the reconstruction error. The interpolating adjoint takes
+z(t) from the accepted steps' interpolant, and carries a q with q' = F beside a. q serves the step sizes
+alone: a may be constant where F, and with it ∂F/∂θ, varies (y' = c (1 + sin 20t)), and steps that a alone is
+content with would leave dL/dθ, a quadrature on them, without any control. F is evaluated anyway.
+
+Sources: R. T. Q. Chen et al., Neural ordinary differential equations, NeurIPS 2018, App. B (backsolve);
+J. Rackauckas et al., A comparison of automatic differentiation and continuous sensitivity analysis for
+derivatives of differential equation solutions, 2018 (there "interpolating adjoint").
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ...solvers.errors import ReconstructionError, SolverError, solver_error
+from ...solvers.stats import Stats
+from ..dynamics.protocol import Dynamics, named_blocks
+from ..dynamics.traced import Calls, ModuleCalls
+from .observations import Observations
+
+WAY_OUT = (
+    "adamode.solve(..., gradient=adamode.Discrete()), or Interpolating(), takes the state from the forward "
+    "pass and does not rebuild it."
+)
+
+
+class Carrier(abc.ABC):
+    """A pair [2, *z] of the state, or what stands for it, and a; of (t, pair) it is the reverse field.
+
+    dynamics: F with its VJP.
+    seen: the observations, whose stored states the pair begins with.
+    stats: counts the evaluations.
+    """
+
+    whose: str
+
+    def __init__(self, dynamics: Dynamics, seen: Observations, stats: Stats):
+        self.dynamics, self.seen, self.stats = dynamics, seen, stats
+
+    @abc.abstractmethod
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """z at t, as f wants it."""
+
+    @abc.abstractmethod
+    def known(self, error: SolverError, i: int) -> list[str]:
+        """Sentences about a failure on the way to observation i, the last of them the way out."""
+
+    def prepare(self, times: Sequence[float]) -> None:  # noqa: B027  (most need no times)
+        """Times of the next calls, in order, from a stepper that has them as floats."""
+
+    def __call__(self, t: Tensor, pair: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
+        """(F, −(∂F/∂z)ᵀa), and what the quadrature needs."""
+        self.stats.nfe_backward += 1
+        dz, saved = self.dynamics.forward(t, self.state(t, pair))
+        z_bar, deltas = self.dynamics.vjp(saved, pair[1])
+        return torch.stack((dz, z_bar.neg())), (saved, deltas)
+
+    def start(self, i: int, a: Tensor) -> Tensor:
+        """The pair at observation i, the stored state put back."""
+        return torch.stack((self.seen.values[i], a))
+
+    def rebuilt(self, pair: Tensor) -> Tensor | None:
+        """z in the pair, where it is solved backwards."""
+        return None
+
+    def landed(self, i: int, pair: Tensor, moved: bool | Tensor) -> None:  # noqa: B027
+        """Those clocks that moved have reached observation i."""
+
+    def explained(self, error: SolverError, i: int) -> SolverError:
+        """A failure on the way to observation i, said to be the reverse solve's."""
+        said = (f"This is the reverse solve of {self.whose}.", error.detail, *self.known(error, i))
+        detail = " ".join(sentence for sentence in said if sentence)
+        return solver_error(error.t, error.dt, error.status, error.stats, detail)
+
+
+class Rebuilt(Carrier):
+    """[z, a]: backsolve.
+
+    distance: (state, stored one) → how far apart they are in tolerances, one number a clock.
+    forward_to: (state, its time, t) → the state solved forwards to t, or None, for error texts.
+    """
+
+    whose = "backsolve, which rebuilds the state backwards"
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        seen: Observations,
+        stats: Stats,
+        distance: Callable[[Tensor, Tensor], Tensor],
+        forward_to: Callable[[Tensor, Any, float], Tensor | None],
+    ):
+        super().__init__(dynamics, seen, stats)
+        self.distance, self.forward_to = distance, forward_to
+        self.distances: list[tuple[int, Tensor]] = []
+
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """The pair's own."""
+        return pair[0]
+
+    def rebuilt(self, pair: Tensor) -> Tensor | None:
+        """The pair's own."""
+        return pair[0]
+
+    def landed(self, i: int, pair: Tensor, moved: bool | Tensor) -> None:
+        """Notes how far the rebuilt state is from the stored one."""
+        off = self.distance(pair[0], self.seen.values[i])
+        self.distances.append((i, torch.where(moved, off, 0.0) if isinstance(moved, Tensor) else off))
+
+    def judge(self, limit: float) -> ReconstructionError | None:
+        """Compares the reconstruction error with its limit; one host read a backward pass."""
+        if not self.distances:
+            return None
+        distances = torch.stack([off for _, off in self.distances]).double()
+        found, where = torch.stack(distances.reshape(-1).max(0)).tolist()  # host read; NaN is the largest
+        self.stats.reconstruction_error = found
+        if found <= limit:
+            return None
+        row, sample = divmod(int(where), distances[0].numel())
+        time = torch.as_tensor(self.seen.times[self.distances[row][0]]).reshape(-1)[sample]
+        whose = f" of sample {sample}" if distances.dim() > 1 else ""
+        return ReconstructionError(
+            f"backsolve: solved backwards to t={float(time):.6g}, the state{whose} is {found:.3g} tolerances "
+            f"(RMS) from the stored one; the limit is {limit:g}. The gradient cannot be trusted there. "
+            f"{WAY_OUT} Or solve with a tighter tolerance, or raise reconstruction_limit."
+        )
+
+    def known(self, error: SolverError, i: int) -> list[str]:
+        """Which block and sample, and how far off the rebuilt state was."""
+        said = []
+        if error.where is not None:
+            half, index = "state" if error.where[0] == 0 else "adjoint", error.where[1:]
+            said.append(f"First not finite: {position(index, self.dynamics)} of the {half}.")
+        if error.state is not None:
+            try:
+                forward = self.forward_to(self.seen.values[i], self.seen.times[i], error.t)
+                if forward is not None:
+                    off = float(self.distance(error.state[0], forward))  # host read
+                    said.append(
+                        f"The rebuilt state was {off:.3g} tolerances (RMS) from the forward one there."
+                    )
+            except SolverError:
+                pass  # the comparison is a courtesy; the failure itself is what counts
+        return [*said, WAY_OUT]
+
+
+class Past(Protocol):
+    """The forward solution at any time."""
+
+    def prepare(self, times: Sequence[float]) -> None:
+        """Times of the next questions, in order, where they are known as floats."""
+
+    def value(self, t: Tensor) -> Tensor:
+        """z at t, as f wants it."""
+
+
+class Interpolated(Carrier):
+    """[q, a], the state from the forward solve's dense output. q begins at the stored state, so that its
+    tolerance is the state's."""
+
+    whose = "the interpolating adjoint"
+
+    def __init__(self, dynamics: Dynamics, seen: Observations, stats: Stats, past: Past):
+        super().__init__(dynamics, seen, stats)
+        self.past = past
+
+    def prepare(self, times: Sequence[float]) -> None:
+        """Those of the questions to the forward solve."""
+        self.past.prepare(times)
+
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """The forward solve's."""
+        return self.past.value(t)
+
+    def known(self, error: SolverError, i: int) -> list[str]:
+        """The way out."""
+        return ["adamode.solve(..., gradient=adamode.Discrete()) has no reverse solve that could fail."]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented:
+    """`Rebuilt` as a function of the owner of a compiled program, to be traced."""
+
+    calls: Calls
+
+    def evaluate(self, owner: Any, t: Tensor, pair: Tensor) -> tuple[Tensor, Any]:
+        """Its value and (what f saved where the quadrature wants it, deltas)."""
+        dz, saved = self.calls.linearise(owner, t, pair[0])
+        z_bar, deltas = self.calls.vjp(owner, saved, pair[1])
+        if isinstance(self.calls, ModuleCalls):
+            saved = None
+        return torch.stack((dz, z_bar.neg())), (saved, deltas)
+
+
+def position(index: tuple[int, ...], dynamics: Dynamics) -> str:
+    """An index into a state in words: block and sample where the dynamics names its blocks."""
+    blocks = named_blocks(getattr(dynamics, "inner", dynamics))
+    if len(index) >= 2 and index[0] < len(blocks):
+        return f"block {blocks[index[0]]}, sample {index[1]}, entry {index[2:]}"
+    return f"entry {index}"
