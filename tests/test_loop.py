@@ -112,10 +112,9 @@ def test_the_step_is_accepted_only_after_the_hook_has_seen_it():
     stepper.accept = lambda step: order.append("accept")
     march(
         stepper,
-        Pace(ScriptedController(), 5, 1.0),
+        Pace(ScriptedController(), 5, 1.0, 9),
         0.0,
         [Stop(1.0)],
-        9,
         Stats(),
         lambda s: order.append("hook"),
     )

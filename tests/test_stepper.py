@@ -1,5 +1,6 @@
 """The stepper: what an attempt leaves unchanged, what the next first stage is, and bad stages."""
 
+import dataclasses
 import math
 
 import pytest
@@ -185,9 +186,9 @@ def test_infinities_of_both_signs_do_not_cancel():
 def test_a_nan_of_the_norm_is_not_read_as_a_perfect_step_though_all_stages_are_finite(differentiable):
     """max(0, nan) is 0 in Python: that is how a NaN error is accepted silently."""
     stepper = make(differentiable=differentiable)
-    stepper.norm = lambda x: x.sum() * math.nan
+    stepper.judge = dataclasses.replace(stepper.judge, norm=lambda x: x.sum() * math.nan)
     step = stepper.attempt(-1.0, -0.9)
     assert step.finite
     assert not step.error_ratio <= 1
-    stepper.norm, stepper.judge = rms, lambda step: torch.tensor(math.nan)
+    stepper.judge = dataclasses.replace(stepper.judge, norm=rms, ratio=lambda step: torch.tensor(math.nan))
     assert not stepper.attempt(-1.0, -0.9).error_ratio <= 1

@@ -147,12 +147,6 @@ class _Solved:
 
     def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
         """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
-        return time_gradient(
-            self.problem, self.run, torch.cat((-a[None], g[1 : len(derivatives)])), derivatives
-        )
-
-
-def time_gradient(problem: Problem, run: Any, along: Tensor, derivatives: Tensor) -> Tensor:
-    """dL/dt from the cotangents along the motion of each output, [n, *z]."""
-    product = torch.where(along == 0, 0.0, along * derivatives)  # 0 · NaN of a sample that failed
-    return problem.to_times(problem.clocks.totals(product), run)
+        along = torch.cat((-a[None], g[1 : len(derivatives)]))
+        product = torch.where(along == 0, 0.0, along * derivatives)  # 0 · NaN of a sample that failed
+        return self.problem.to_times(self.problem.clocks.totals(product), self.run)
