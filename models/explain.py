@@ -6,8 +6,8 @@ import dataclasses
 
 from torch import nn
 
+from .fields.by_autograd import AutogradField
 from .fields.driven import Driven
-from .fields.field import AutogradField
 
 HAND_WRITTEN, AUTOGRAD = "hand-written", "autograd"
 

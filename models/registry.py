@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from .assemble import block_keywords, build_images, build_points, build_series
+from ..solvers.errors import ArgumentError, nearest
+from .assemble import block_keywords, build
 from .block import Block
-from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .checks import check_sizes
+from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from .presets import TASKS, settings_of
 
 BLOCKS: dict[str, type[Block]] = {
@@ -24,15 +25,6 @@ BLOCKS: dict[str, type[Block]] = {
     "hbnode": HBNODE,
     "ghbnode": GHBNODE,
     "adamnode": AdamNODE,
-}
-_BUILDERS: dict[str, Callable[[type[Block], dict[str, Any]], nn.Module]] = {
-    "digits": build_images,
-    "mnist": build_images,
-    "cifar10": build_images,
-    "silverbox": build_series,
-    "silverbox-network": build_series,
-    "spiral": build_points,
-    "circles": build_points,
 }
 
 LEAST_HIDDEN = 8  # below it a field is not worth its channels
@@ -103,7 +95,7 @@ def create(
     settings = _settings(model, task, overrides)
     if match_parameters is not None:
         settings.update(matched(model, task, match_parameters, **overrides))
-    return _BUILDERS[task](BLOCKS[model], settings)
+    return build(BLOCKS[model], settings)
 
 
 def parameters(model: str, task: str, **overrides: Any) -> int:
@@ -121,10 +113,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     do; channels or width among the overrides are left as they are.
     Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
     """
-    if isinstance(target, bool) or not isinstance(target, int):
-        raise ArgumentTypeError(f"match_parameters={target!r} must be a whole number.")
-    if target < 1:
-        raise ArgumentError(f"match_parameters={target} must be at least 1.")
+    check_sizes(match_parameters=target)
     settings = _settings(model, task, overrides)
     name = "hidden" if settings["hidden"] else "channels"
     if name in overrides:

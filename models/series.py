@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from .block import Block, IdentityBlock, LastSolve
+from .block import Block, IdentityBlock, WithBlock
+from .fields.dense import shrunk
 from .fields.driven import Signal
-from .fields.linear import shrunk
 
 
 class SeriesStart(nn.Module):
@@ -56,7 +56,7 @@ class SeriesStart(nn.Module):
         return self.encoder(rows.flatten(1))
 
 
-class SeriesModel(nn.Module):
+class SeriesModel(WithBlock):
     """Known rows → start → block under the input → the first entry of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
@@ -88,11 +88,6 @@ class SeriesModel(nn.Module):
         )
         self.block.last_stats = block.last_stats
         return self.unit * path["h"][1:, :, :1].transpose(0, 1)
-
-    @property
-    def last_stats(self) -> LastSolve | None:
-        """What the block's last solve cost."""
-        return self.block.last_stats
 
 
 def _known_rows(x: Tensor) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..checks import check_sizes
 from .field import Field, Gradients
 
 
@@ -75,7 +76,8 @@ class Driven(Field):
         super().__init__()
         if not isinstance(inner, Field) or inner.channels_in is None:
             raise ArgumentTypeError(f"Driven: inner is a {type(inner).__name__}; give a Linear or MLP field.")
-        if isinstance(inputs, bool) or not isinstance(inputs, int) or not 1 <= inputs < inner.channels_in:
+        check_sizes(inputs=inputs)
+        if inputs >= inner.channels_in:
             raise ArgumentError(
                 f"Driven: inputs={inputs!r} must be a whole number in 1 … {inner.channels_in - 1}, since "
                 f"the inner field takes {inner.channels_in} features of which h has at least one."
@@ -116,10 +118,7 @@ class Driven(Field):
             raise DynamicsError(
                 "this field has no input signal yet: field.with_signal(Signal(times, values))."
             )
-        if h.ndim != 2 or h.shape[1] != self.channels_in:
-            raise DynamicsError(
-                f"Driven field: h has shape {tuple(h.shape)}; it must be [B, {self.channels_in}]."
-            )
+        self._check(h)
         return torch.cat((h, self.signal.at(t, len(h)).to(h.dtype)), dim=1)
 
     def __getstate__(self) -> dict[str, Any]:
