@@ -10,8 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..solvers.errors import ArgumentError
-from .metrics import EpochSums
-from .objective import Objective, told
+from .step import EpochSums, Objective, told
 
 
 class ProgressBar:

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from .metrics import EpochSums, count_parameters, efficacy
-from .objective import Objective
+from .metrics import count_parameters, efficacy
 from .runs import RunFolder
+from .step import EpochSums, Objective
 
 Row = dict[str, Any]
 

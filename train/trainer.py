@@ -20,26 +20,27 @@ from .data import DataSet, load_data
 from .data.splits import Examples
 from .device import checked_device
 from .distributed import Ranks, own_device, refuse_batch_statistics, restarted
+from .evaluation import evaluate
 from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
-from .metrics import EpochSums, count_parameters, peak_memory_mib
-from .objective import Objective
+from .metrics import count_parameters, peak_memory_mib
 from .position import EpochRecord, Position, TrainResult
 from .reproducible import deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
-from .schedule import step_size
 from .step import (
     CANNOT_BE_SOLVED,
+    EpochSums,
+    Objective,
     SamplesFailed,
     agree,
     choose_augmentation,
     descend,
-    evaluate,
     handed_on,
     norms_of_state,
     on_device,
     parts_of_batches,
     solving_with,
+    step_size,
 )
 
 
