@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adamode.models.dynamics import AdamODE, NeuralODE
 from adamode.models.fields import MLP, Conv
 
-from .plain import VanDerPol, plain_of
+from .plain import VanDerPol, oscillators, plain_of
 
 GAIN = 2.0  # of the weights over torch's start values: a flow that is not nearly linear
 # v0 = m0² + this. With 0.1, ours need no more steps, but torchdiffeq's adjoint leaves v + ε > 0 on its way
@@ -141,7 +141,7 @@ def conv(small: bool, name: str = "conv", **more: Any) -> Case:
 def hetero(small: bool) -> Case:
     """Van der Pol, B = 256, μ from 1 to 100 in equal ratios, T = 5; forward only."""
     mu = torch.logspace(0, 2, 16 if small else 256, dtype=torch.float64)
-    z0 = torch.stack((torch.full_like(mu, 2.0), torch.zeros_like(mu), mu), -1)
+    z0 = oscillators(mu)
     t = torch.tensor([0.0, 1.0 if small else 5.0], dtype=torch.float64)
     return Case("hetero", None, VanDerPol(), z0, t, torch.zeros(1, *z0.shape), 1e-5, kind="forward")
 

@@ -152,7 +152,7 @@ def _ours(epoch: Epoch, **settings: Any) -> TorchJob:
 
     compiled = bool(settings.get("compile"))
     return TorchJob(
-        lambda: train(epoch, model, parameters, _unseen), count, _apart(epoch, parameters), compiled=compiled
+        lambda: train(epoch, model, parameters, _unseen), count, cuda=parameters[0].is_cuda, compiled=compiled
     )
 
 
@@ -172,7 +172,7 @@ def _theirs(epoch: Epoch, *, adjoint: bool) -> TorchJob:
         train(epoch, other, own, _unseen)
         return Counts(nfe=sum(forward), nfe_backward=tally.nfe - sum(forward), vjps=tally.vjps)
 
-    return TorchJob(lambda: train(epoch, model, parameters, _unseen), count, _apart(epoch, parameters))
+    return TorchJob(lambda: train(epoch, model, parameters, _unseen), count, cuda=parameters[0].is_cuda)
 
 
 def _unseen() -> None:
@@ -182,10 +182,6 @@ def _unseen() -> None:
 def _names(model: nn.Module, parameters: list[nn.Parameter]) -> list[str]:
     names = {id(p): name for name, p in model.named_parameters()}
     return [names[id(p)] for p in parameters]
-
-
-def _apart(epoch: Epoch, parameters: list[nn.Parameter]) -> list[Tensor]:
-    return [*parameters, *epoch.weights.values(), *(x for batch in epoch.batches for x in batch)]
 
 
 def ways() -> list[Way]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..adjoints.meter import Meter
+from adamode.reproduce.memory import peak_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +70,17 @@ def graphs() -> int:
 
 
 class TorchJob:
-    """call() → the tensors of `Job.result`; count() runs once too. apart: tensors that peak leaves out."""
+    """call() → the tensors of `Job.result`; count() runs once too. cuda: whether it runs there."""
 
     def __init__(
         self,
         call: Callable[[], list[Tensor]],
         count: Callable[[], Counts],
-        apart: Sequence[Tensor],
         *,
+        cuda: bool,
         compiled: bool = False,
     ):
-        self.call, self.count, self.apart, self.compiled = call, count, list(apart), compiled
-        self.cuda = any(x.is_cuda for x in apart)
+        self.call, self.count, self.cuda, self.compiled = call, count, cuda, compiled
         self.again = 0  # graphs that this job's runs have compiled after the first
         begin = time.perf_counter()
         self.found = call()
@@ -132,17 +131,9 @@ class TorchJob:
     def peak(self) -> int | None:
         """Storages alive under a dispatch mode; on CUDA the allocator's own maximum."""
         self.found = []
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.call()
-            torch.cuda.synchronize()
-            return int(torch.cuda.max_memory_allocated() - before)
-        if self.compiled:  # a dispatch mode does not see what compiled code allocates
+        if self.compiled and not self.cuda:  # a dispatch mode does not see what compiled code allocates
             return None
-        with Meter(self.apart) as meter:
-            self.call()
-        return meter.peak
+        return peak_of(self.call, torch.device("cuda" if self.cuda else "cpu"))
 
     def close(self) -> None:
         """Lets go of all tensors."""

@@ -110,5 +110,9 @@ def job(
         call = gradient_call(subject, forward)
     else:
         call = forward_call(subject, forward, last)
-    apart = (subject.y0, subject.w, case.t, *subject.theta)
-    return TorchJob(call, lambda: counted(case, subject, eager or forward), apart, compiled=eager is not None)
+    return TorchJob(
+        call,
+        lambda: counted(case, subject, eager or forward),
+        cuda=subject.y0.is_cuda,
+        compiled=eager is not None,
+    )
