@@ -166,7 +166,8 @@ class Block(nn.Module):
     ) -> dict[str, Tensor]:
         """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0].
 
-        step_at: times that steps must hit, such as kinks of an input signal.  max_steps: attempts.
+        step_at: times that steps must hit, such as kinks of an input signal.
+        max_steps: attempts.
         """
         y = self._solve(h0, start, t, step_at=step_at, max_steps=max_steps).y
         return {name: y[:, k] for k, name in enumerate(self.dynamics.blocks)}

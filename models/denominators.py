@@ -33,7 +33,7 @@ class Denominator:
     fall: Callable[[Tensor, Tensor, float], Tensor]
 
     def derivative(self, v: Tensor, d: Tensor, eps: float) -> Tensor:
-        """dD/dv."""
+        """dD/dv, a new tensor of v's shape."""
         return -0.5 * self.fall(v, d, eps)
 
 

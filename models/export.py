@@ -24,8 +24,9 @@ from .series import SeriesModel
 class FixedSteps(nn.Module):
     """z(t1) from z(t0) by n equal steps of an explicit Runge–Kutta method.
 
-    dynamics: an `nn.Module` whose ``forward(t, z)`` returns (dz, anything).  tableau: the method; its
-    error estimate is not used, and neither are stages that only it needs.  z: [blocks, B, *S].
+    dynamics: an `nn.Module` whose ``forward(t, z)`` returns (dz, anything).
+    tableau: the method; its error estimate is not used, and neither are stages that only it needs.
+    z: [blocks, B, *S].
     ``evaluations``: of f in one call, n times the stages that the weights need.
     Raises ArgumentTypeError or ArgumentError unless n is a whole number ≥ 1.
     """

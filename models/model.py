@@ -87,7 +87,7 @@ class ZeroStart(nn.Module):
     """h0 = o; every other block starts at zero."""
 
     def forward(self, x: Tensor, o: Tensor) -> Start:
-        """{"h0"}."""
+        """The start {"h0"}; zeros are the block's own default for the others."""
         return {"h0": o}
 
 
@@ -124,7 +124,8 @@ class LearnedStart(nn.Module):
 class HalvesStart(nn.Module):
     """[x, o] cut in two along the channels, h0 and one other: the released code's start for images.
 
-    other: "m0" (heavy balls) or "v0" (SONODE).  Needs channels(x) + channels(o) = 2 C.
+    other: "m0" (heavy balls) or "v0" (SONODE).
+    Needs channels(x) + channels(o) = 2 C.
     """
 
     def __init__(self, other: str):
@@ -173,7 +174,7 @@ class PoolHead(nn.Module):
         self.linear = nn.Linear(channels * cells * cells, classes)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Logits."""
+        """Logits [B, classes] of h [B, C, H, W]."""
         logits: Tensor = self.linear(nn.functional.adaptive_avg_pool2d(h, self.cells).flatten(1))
         return logits
 
@@ -186,7 +187,7 @@ class FlatHead(nn.Module):
         self.linear = nn.Linear(features, classes)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Logits."""
+        """Logits [B, classes]; ArgumentError where h has another size than the head was made for."""
         if h.ndim < 2 or h[0].numel() != self.linear.in_features:
             raise ArgumentError(
                 f"h(T) has shape {tuple(h.shape)}, but the head takes {self.linear.in_features} numbers a "

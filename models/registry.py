@@ -34,8 +34,8 @@ LEAST_HIDDEN = 8  # below it a field is not worth its channels
 class Size:
     """One line of the table of models: how many parameters are learnt, and how far that is from a target.
 
-    target: the number asked for, or AdamNODE's where none was.  width: the settings that decide it, such
-    as {"hidden": 16}.
+    target: the number asked for, or AdamNODE's where none was.
+    width: the settings that decide it, such as {"hidden": 16}.
     """
 
     model: str
@@ -82,10 +82,10 @@ def create(
 ) -> nn.Module:
     """Encoder → block → head as the command line trains it; weights from torch's global generator.
 
-    model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".  task: "digits", "mnist",
-    "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits), "silverbox"
-    (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1], see
-    `SeriesModel`).
+    model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".
+    task: "digits", "mnist", "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits),
+        "silverbox" (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1],
+        see `SeriesModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.

@@ -15,8 +15,10 @@ from .fields.driven import Signal
 class SeriesStart(nn.Module):
     """The state at the last known row: h0's first entry is the output there, the rest is w.
 
-    dim: entries of h0.  others: the state's other starts: (), ("m0",), ("v0",) or ("m0", "v0").
-    v0 = m0² where there are both, as in the released code for Silverbox.  kind: where w comes from.
+    dim: entries of h0.
+    others: the state's other starts: (), ("m0",), ("v0",) or ("m0", "v0"). v0 = m0² where there are both, as
+        in the released code for Silverbox.
+    kind: where w comes from.
         "zeros"    zeros
         "learned"  one number an entry, the same for every sample (the released code's)
         "encoder"  one linear layer on the last ``given`` known rows of input and output, with zeros

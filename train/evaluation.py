@@ -62,8 +62,9 @@ class LoadedRun:
 class Judgement:
     """What a pass over a part of the data said.
 
-    quality: "accuracy" (0 … 1) or "rmse" (in ``unit``), the kind of ``value``.  nfe_forward: mean over
-    samples.  efficacy_forward: accuracy ÷ NFE; None for values, or where nothing is solved.
+    quality: "accuracy" (0 … 1) or "rmse" (in ``unit``), the kind of ``value``.
+    nfe_forward: mean over samples.
+    efficacy_forward: accuracy ÷ NFE; None for values, or where nothing is solved.
     """
 
     part: str

@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def plots(self) -> Path:
-        """plots/."""
+        """The folder plots/ of its pictures."""
         return self.path / "plots"
 
     def open(self, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:

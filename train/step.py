@@ -36,8 +36,8 @@ CANNOT_BE_SOLVED = (SolverError, ReconstructionError)
 class EpochSums:
     """Sums over the samples seen so far in a pass; part of every checkpoint.
 
-    score: right answers, or squared errors.  skipped: batches that could not be solved and were left
-    out (``on_solver_error="skip"``).
+    score: right answers, or squared errors.
+    skipped: batches that could not be solved and were left out (``on_solver_error="skip"``).
     """
 
     samples: int = 0
@@ -156,8 +156,9 @@ def told(quality: str, value: float, unit: str = "") -> str:
 def step_size(schedule: str, lr: float, step: int, steps: int) -> float:
     """Step size of optimiser step number ``step`` (from 0) of ``steps``.
 
-    "constant": lr.  "cosine": from lr down to 0, lr/2 · (1 + cos(π step/steps)).  "decay": lr,
-    multiplied by 0.95 after each 1,000 steps.
+    "constant": lr.
+    "cosine": from lr down to 0, lr/2 · (1 + cos(π step/steps)).
+    "decay": lr, multiplied by 0.95 after each 1,000 steps.
     Source: I. Loshchilov, F. Hutter, SGDR, ICLR 2017, Eq. (5), without restarts; the decay is the
     one of the AdamNODE authors' released code.
     """

@@ -48,7 +48,8 @@ class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
     build: makes the model from the configuration (default: `adamode.models.create`'s).
-    on_epoch: called with an `EpochRecord` after each epoch, on rank 0.  quiet: no bar, no lines.
+    on_epoch: called with an `EpochRecord` after each epoch, on rank 0.
+    quiet: no bar, no lines.
     After `fit`, ``model`` holds the weights that were tested. Started by torchrun, the processes train
     together (`adamode.train.distributed`).
     """

@@ -152,9 +152,7 @@ def _inspect(
     studies = [studied(m) for m in methods]
     for one in studies if output.rows else ():
         typer.echo(f"{one.method}\n{attempts_table(one.rows, output.rows)}\n")
-    written = write_traces(
-        output.folder, studies
-    )  # now: a reference may last, and a user may not want to wait
+    written = write_traces(output.folder, studies)  # now: a reference may last
     reference = watch("reference", lambda f: find_reference(problem, output_times(problem), f))
     studies = [one.measured_against(reference) for one in studies]
     typer.echo(summary_table(studies))

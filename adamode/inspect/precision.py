@@ -21,7 +21,10 @@ MAX_STEPS, MAX_NFE = 20_000, 40_000  # a rung that needs more is left out: a lad
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """One solve of a ladder.  tolerance: rtol = atol, or NaN with a fixed step, which is then dt."""
+    """One solve of a ladder.
+
+    tolerance: rtol = atol, or NaN with a fixed step, which is then dt.
+    """
 
     method: str
     tolerance: float

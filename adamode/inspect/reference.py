@@ -19,9 +19,11 @@ TOLERANCE = 1e-13
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """values: [T, n] at the times, NaN where unknown.  floor: its own relative error, about.
+    """values: [T, n] at the times, NaN where unknown.
+    floor: its own relative error, about.
 
-    kind: how it was found, for the pictures.  scale: the largest entry of values.
+    kind: how it was found, for the pictures.
+    scale: the largest entry of values.
     """
 
     times: tuple[float, ...]

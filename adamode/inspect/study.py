@@ -50,8 +50,10 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """times: [T] asked for; values: [T, n], NaN from where the solve failed.  solution: dense, up to
-    `end`, or None where not one step was accepted.  errors: at the times, or [] without a reference."""
+    """times: [T] asked for; values: [T, n], NaN from where the solve failed.
+    solution: dense, up to `end`, or None where not one step was accepted.
+    errors: at the times, or [] without a reference.
+    """
 
     problem: Problem
     tableau: Tableau

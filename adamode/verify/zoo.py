@@ -56,9 +56,9 @@ VARIANTS = (
 class Instance:
     """A variant over a field, and a start: what a seed decides.
 
-    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine"
-    (f = W[h, t] + b, for which there are closed solutions).  least: of AdamODE's v0; solved backwards
-    v falls, and the exact denominator ends where v + ε < 0.
+    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine" (f = W[h, t] + b,
+        for which there are closed solutions).
+    least: of AdamODE's v0; solved backwards v falls, and the exact denominator ends where v + ε < 0.
     """
 
     variant: Variant

@@ -21,8 +21,10 @@ CONTROLLERS = {"default": adamode.PID(), **PRESETS}
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """nfe: over the classical controller's at equal error, by method.  error: achieved error over its
-    at equal tolerance.  rejected: share of attempts."""
+    """nfe: over the classical controller's at equal error, by method.
+    error: achieved error over its at equal tolerance.
+    rejected: share of attempts.
+    """
 
     nfe: dict[str, float]
     error: dict[str, float]

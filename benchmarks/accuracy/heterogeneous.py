@@ -18,7 +18,9 @@ from ..speed.plain import VanDerPol, oscillators
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """rows: summed over all calls of the right-hand side.  failed: samples that did not reach the end."""
+    """rows: summed over all calls of the right-hand side.
+    failed: samples that did not reach the end.
+    """
 
     rows: int
     calls: int

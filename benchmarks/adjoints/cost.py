@@ -19,8 +19,12 @@ WIDE = (1e-3, 1e-5)  # float32
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """error: of the gradient.  seconds: median of forward + backward.  ratio: to the first way, the median of
-    the rounds' ratios.  kept, peak: bytes, after the forward pass and at most.  failed: what was raised."""
+    """error: of the gradient.
+    seconds: median of forward + backward.
+    ratio: to the first way, the median of the rounds' ratios.
+    kept, peak: bytes, after the forward pass and at most.
+    failed: what was raised.
+    """
 
     error: float
     seconds: float

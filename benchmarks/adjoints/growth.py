@@ -79,7 +79,9 @@ def retaken(steps: int, checkpoints: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """theta: bytes.  backward: by choice, the backward pass's peak beyond what it found kept."""
+    """theta: bytes.
+    backward: by choice, the backward pass's peak beyond what it found kept.
+    """
 
     batch: int
     theta: int

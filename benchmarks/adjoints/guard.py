@@ -27,8 +27,11 @@ WRONG = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """product: (1−β)T.  error: of the gradient, None where an error was raised, and text is that error's.
-    finite: every entry of the gradient is.  reconstruction: in tolerances, as backsolve reports it."""
+    """product: (1−β)T.
+    error: of the gradient, None where an error was raised, and text is that error's.
+    finite: every entry of the gradient is.
+    reconstruction: in tolerances, as backsolve reports it.
+    """
 
     seed: int
     product: float

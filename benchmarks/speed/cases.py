@@ -28,8 +28,11 @@ V0 = 1.0
 class Case:
     """One problem at one precision. L = Σ_i w_i · z(t_i) over the times after the first.
 
-    dynamics: ours, or None.  plain: the same equations as a user's module, on the same parameters.
-    z0: [K, B, *S] ([B, n] without a dynamics).  t: [T] in float64.  w: [T − 1, *z0.shape].
+    dynamics: ours, or None.
+    plain: the same equations as a user's module, on the same parameters.
+    z0: [K, B, *S] ([B, n] without a dynamics).
+    t: [T] in float64.
+    w: [T − 1, *z0.shape].
     kind: "gradient" (dL/dz0 and dL/dθ are asked for) or "forward" (z(t_end) is).
     users: the field is taken for a user's own, without a hand-written VJP.
     reference: method and tolerance that the right numbers are found with.
@@ -84,7 +87,7 @@ def _adam(field: Any) -> AdamODE:
 
 
 def start(*shape: int) -> Tensor:
-    """[h, m, v]."""
+    """A state [h, m, v] drawn at random, [3, *shape]."""
     h = torch.randn(*shape, dtype=torch.float64)
     m = 0.3 * torch.randn_like(h)
     return torch.stack((h, m, m.square() + V0))

@@ -34,7 +34,10 @@ REFERENCE = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8, "gradient": Discret
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """Batches in their order; weights: of the model at the start.  tol: of the block's solves."""
+    """Batches in their order; weights: of the model at the start.
+
+    tol: of the block's solves.
+    """
 
     name: str
     batches: list[tuple[Tensor, Tensor]]
@@ -129,7 +132,7 @@ class TorchdiffeqBlock(nn.Module):
         self.settings = block.settings
 
     def forward(self, h0: Tensor, m0: Tensor | None = None, v0: Tensor | None = None) -> Tensor:
-        """h(T)."""
+        """h(T), like h0."""
         z0 = torch.stack([torch.zeros_like(h0) if x is None else x for x in (h0, m0, v0)])
         t = torch.tensor(self.settings.t, dtype=torch.float64, device=h0.device)
         return self.odeint(self.plain, z0, t, rtol=self.settings.rtol, atol=self.settings.atol)[-1, 0]

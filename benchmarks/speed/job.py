@@ -24,8 +24,12 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """nfe: evaluations of f in the forward pass.  nfe_backward: of f in the backward pass.  vjps: its VJPs.
-    accepted: steps.  rows: evaluations × samples, where samples leave the batch. None: not known."""
+    """nfe: evaluations of f in the forward pass.
+    nfe_backward: of f in the backward pass.
+    vjps: its VJPs.
+    accepted: steps.
+    rows: evaluations × samples, where samples leave the batch. None: not known.
+    """
 
     nfe: int | None = None
     nfe_backward: int | None = None
@@ -41,7 +45,7 @@ class Job(Protocol):
     compiled: bool
 
     def measure(self) -> Sample:
-        """Runs once."""
+        """Runs the way once, between two readings of both clocks."""
 
     def result(self) -> list[Tensor]:
         """What the last run found, in float64: dL/dz0 and dL/dθ, or z(t_end)."""
@@ -162,7 +166,7 @@ class Tally(nn.Module):
         self.inner, self.nfe, self.vjps, self.rows = inner, 0, 0, 0
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """f(t, y)."""
+        """f(t, y), counted."""
         self.nfe, self.rows = self.nfe + 1, self.rows + y.shape[0]
         return self.seen(self.inner(t, y))
 

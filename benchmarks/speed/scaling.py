@@ -52,7 +52,9 @@ def selected(patterns: str | None) -> dict[str, dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """seconds: by way, one for each size; NaN where it could not run.  more: other numbers, likewise."""
+    """seconds: by way, one for each size; NaN where it could not run.
+    more: other numbers, likewise.
+    """
 
     what: str
     sizes: Sizes
@@ -205,5 +207,5 @@ def memory_tables(say: Say, *, quick: bool) -> str:
 
 
 def text(growths: Sequence[Growth], memory: str) -> str:
-    """All tables."""
+    """All tables of a growth, as Markdown."""
     return "\n".join([*(table(one) for one in growths), memory])

@@ -18,7 +18,11 @@ Forward = Callable[[nn.Module, Tensor], Tensor]  # (f, y0) → y at the times af
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """func: f(t, y).  y0, w: in its layout.  theta: func's parameters.  restore: dL/dy0 (or y) → case's."""
+    """func: f(t, y).
+    y0, w: in its layout.
+    theta: func's parameters.
+    restore: dL/dy0 (or y) → case's.
+    """
 
     func: nn.Module
     y0: Tensor

@@ -116,12 +116,15 @@ class AdamNODE(Block):
 
         h' = −m·D(v),  m' = (1−α)(−f(t, h) − m),  v' = (1−β)(f(t, h)² − v)
 
-    field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d.  alpha, beta: start values in
-    (0, 1), learnt unless ``learnable=False``; the default is the released code's for CIFAR-10
-    (1−α = 1−β = sigmoid(3)).  eps: a constant.  denominator: "exact" D = 1/√(v+ε), "softplus",
-    "sigmoid".  adjoint_form: "exact", or a wrong gradient for study: "paper" is the printed Eq. 15,
-    "paper-rates" the same with the rates 1−α, 1−β put in.  t: start and end.  rtol, atol, method,
-    stepping, gradient, compile, sync_every: as in `adamode.solve`.
+    field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d.
+    alpha, beta: start values in (0, 1), learnt unless ``learnable=False``; the default is the released code's
+        for CIFAR-10 (1−α = 1−β = sigmoid(3)).
+    eps: a constant.
+    denominator: "exact" D = 1/√(v+ε), "softplus", "sigmoid".
+    adjoint_form: "exact", or a wrong gradient for study: "paper" is the printed Eq. 15, "paper-rates" the
+        same with the rates 1−α, 1−β put in.
+    t: start and end.
+    rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve`.
 
     With the exact D start from v0 > 0, or take an ε well above the tolerance: from v0 = 0 and
     ε = 1e-8 the equations are stiff at first, and solving them backwards can leave their domain.
@@ -156,12 +159,12 @@ class AdamNODE(Block):
 
     @property
     def alpha(self) -> Tensor:
-        """α, 0-d."""
+        """α in (0, 1), 0-d: the momentum follows −f at the rate 1 − α."""
         return self.dynamics.alpha
 
     @property
     def beta(self) -> Tensor:
-        """β, 0-d."""
+        """β in (0, 1), 0-d: the mean square follows f² at the rate 1 − β."""
         return self.dynamics.beta
 
     def forward(self, h0: Tensor, m0: Tensor | None = None, v0: Tensor | None = None) -> Tensor:

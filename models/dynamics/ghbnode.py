@@ -61,7 +61,7 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         return torch.stack((s, dm)), (acts, h, m, s, gamma, xi)
 
     def _down(self, a_h: Tensor, m: Tensor, s: Tensor) -> Tensor:
-        """a_h σ'(−m)."""
+        """The product a_h σ'(−m)."""
         if self.activation == "tanh":
             return get_activation("tanh").backward(a_h, s)
         return a_h * (m.abs() < BOUND)
@@ -95,9 +95,11 @@ class GeneralisedHeavyBallODE(FieldDynamics):
 class GHBNODE(HeavyBall):
     """A generalised heavy ball neural ODE: h' = σ(−m), m' = f(t, h) − γ m + ξ h, (h0, m0) ↦ h(T).
 
-    field: f(t, h) → dh as in `NODE`.  gamma, xi: start values of γ in (0, 1) and ξ > 0, learnt
-    unless ``learnable=False``; the defaults are the authors' sigmoid(−3) and softplus(2).
-    activation: σ, "tanh" or "hardtanh" (clipped at ±5).  The rest is as in `NODE`.
+    field: f(t, h) → dh as in `NODE`.
+    gamma, xi: start values of γ in (0, 1) and ξ > 0, learnt unless ``learnable=False``; the defaults are the
+        authors' sigmoid(−3) and softplus(2).
+    activation: σ, "tanh" or "hardtanh" (clipped at ±5).
+    The rest is as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021 (with m and f of the other sign).
     """
@@ -121,5 +123,5 @@ class GHBNODE(HeavyBall):
 
     @property
     def xi(self) -> Tensor:
-        """ξ, 0-d."""
+        """ξ > 0, 0-d: the strength of the restoring force."""
         return self.dynamics.xi

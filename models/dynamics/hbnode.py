@@ -63,7 +63,7 @@ class HeavyBall(Block):
 
     @property
     def gamma(self) -> Tensor:
-        """γ, 0-d."""
+        """γ in (0, 1), 0-d: the damping."""
         gamma: Tensor = self.dynamics.gamma
         return gamma
 
@@ -79,8 +79,10 @@ class HeavyBall(Block):
 class HBNODE(HeavyBall):
     """A heavy ball neural ODE: h' = −m, m' = f(t, h) − γ m, (h0, m0) ↦ h(T).
 
-    field: f(t, h) → dh as in `NODE`.  gamma: start value of the damping γ in (0, 1), learnt unless
-    ``learnable=False``; the default is the authors' sigmoid(−3).  The rest is as in `NODE`.
+    field: f(t, h) → dh as in `NODE`.
+    gamma: start value of the damping γ in (0, 1), learnt unless ``learnable=False``; the default is the
+        authors' sigmoid(−3).
+    The rest is as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021; AdamNODE paper, Eq. 3.
     """

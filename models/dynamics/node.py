@@ -36,8 +36,9 @@ class NODE(Block):
 
     field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d ([B, 1, …, 1] per sample).
     learnable: taken as by the other five; there is no number of its own here to freeze.
-    t: start and end.  rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve`
-    (`models.explain` says where compile=True does nothing; a block then warns and goes on without).
+    t: start and end.
+    rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve` (`models.explain` says
+        where compile=True does nothing; a block then warns and goes on without).
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Eq. 2.
     """

@@ -21,9 +21,9 @@ from .field import Field, Gradients, per_sample
 class AutogradField(nn.Module):
     """Any f(t, h) → dh, an `nn.Module` or a function, with the field's four methods by autograd.
 
-    params: the leaf tensors that a function depends on (a module's parameters are known); None:
-    those that its graph reaches, looked up by `discover`.  joined: how many blocks h joins in dim 1
-    (2 in the second-order model); f has the channels of one.
+    params: the leaf tensors that a function depends on (a module's parameters are known); None: those that
+        its graph reaches, looked up by `discover`.
+    joined: how many blocks h joins in dim 1 (2 in the second-order model); f has the channels of one.
     The graph of each evaluation is kept in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     Inside a compiled program there are no graphs: there `torch.func.vjp` makes the VJP of a module.

@@ -15,8 +15,11 @@ from .field import Layered, get_activation, layer_gradients, weights_of
 class Conv(Layered):
     """f(t, h) = C₃[σ(C₂[σ(C₁[h, t]), t]), t]: every convolution sees a constant channel t.
 
-    channels: of h, [B, channels, H, W].  hidden: of the two layers between.  C₁, C₃ are 1×1,
-    C₂ is 3×3 with zero padding.  out_channels: of f, channels unless given.
+    channels: of h, [B, channels, H, W].
+    hidden: of the two layers between.
+    out_channels: of f, channels unless given.
+    activation: σ, "relu", "tanh" or "sigmoid".
+    C₁ and C₃ are 1×1, C₂ is 3×3 with zero padding.
     All layers work on channels-last memory: the 1×1 ones are then matrix products without a copy.
     """
 

@@ -16,7 +16,8 @@ from .field import Field, Gradients
 class Signal:
     """u(t) from samples, linear between them. It is data: no gradient flows into it.
 
-    times: [T], strictly increasing, T ≥ 2.  values: [T, U] for all samples of a batch, or [B, T, U].
+    times: [T], strictly increasing, T ≥ 2.
+    values: [T, U] for all samples of a batch, or [B, T, U].
     Its kinks lie at the times: name them in ``step_at`` and no step crosses one.
     Raises ArgumentTypeError or ArgumentError for anything else.
     """
@@ -67,7 +68,8 @@ class Signal:
 class Driven(Field):
     """f(t, h) = g(t, [h, u(t)]) on h, [B, n]; the VJP is g's without the columns of u.
 
-    inner: g, a `Field` on n + U features.  inputs: U.
+    inner: g, a `Field` on n + U features.
+    inputs: U.
     `with_signal` gives the same field, with the same parameters, driven by a `Signal`. A solve keeps
     the one that it began with, so its backward pass sees its own input and no later one's.
     """
@@ -110,7 +112,7 @@ class Driven(Field):
         return both[:, : self.channels_in], deltas
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """g's."""
+        """Those of g: the signal has none."""
         return self.inner.parameter_gradients(saved, deltas, weights)
 
     def _joined(self, t: Tensor, h: Tensor) -> Tensor:
