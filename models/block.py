@@ -30,6 +30,7 @@ from .fields.by_autograd import AutogradField
 from .fields.driven import Driven, Signal
 from .fields.field import Field
 
+MAX_STEPS = 100_000  # attempts, as in `adamode.solve`
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 
@@ -59,7 +60,7 @@ class SolveSettings:
     """
 
     t: Sequence[float] = (0.0, 1.0)
-    rtol: float = 1e-4
+    rtol: float = 1e-4  # as in the code that the AdamNODE authors released for MNIST
     atol: float = 1e-4
     method: str = "dopri5"
     stepping: Stepping = "shared"
@@ -161,7 +162,7 @@ class Block(nn.Module):
         t: Tensor,
         *,
         step_at: Tensor | None = None,
-        max_steps: int = 100_000,
+        max_steps: int = MAX_STEPS,
         **start: Tensor | None,
     ) -> dict[str, Tensor]:
         """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0].

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from .block import Block, IdentityBlock, WithBlock
+from .block import MAX_STEPS, Block, IdentityBlock, WithBlock
 from .fields.dense import shrunk
 from .fields.driven import Signal
 
@@ -85,7 +85,8 @@ class SeriesModel(WithBlock):
             h0,
             rows[n - 1 :],
             step_at=rows[n:-1],
-            max_steps=max(100_000, 100 * len(rows)),
+            # Untrained models take 1 to 2 attempts a row; the rest is for what training makes of them.
+            max_steps=max(MAX_STEPS, 100 * len(rows)),
             **{name.removesuffix("0"): value for name, value in start.items()},
         )
         self.block.last_stats = block.last_stats

@@ -20,8 +20,8 @@ from .data import DataSet
 from .evaluation import LoadedRun
 from .write_aside import write_aside
 
-MOST_STEPS = 1024
-SAMPLE = 256  # inputs that the steps are chosen on
+MOST_STEPS = 1024  # ten doublings: what needs more is stiff for some inputs
+SAMPLE = 256  # inputs that the steps are chosen on: all of the digits' validation part and a batch of images
 EXTRA = "adamode.json"
 TOLD = ("model", "dataset", "method", "rtol", "atol", "dtype")
 

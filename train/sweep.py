@@ -101,7 +101,7 @@ def run_sweep(
     at_once: int,
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Ended], None] = lambda ended: None,
-    poll: float = 0.1,
+    poll: float = 0.1,  # seconds between looks, against runs of minutes
 ) -> list[Ended]:
     """Runs what is not finished, at most ``at_once`` processes at a time; a failure stops no other run.
 

@@ -25,7 +25,7 @@ from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
 from .metrics import count_parameters, peak_memory_mib
 from .position import EpochRecord, Position, TrainResult
-from .reproducible import deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
+from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
 from .step import (
     CANNOT_BE_SOLVED,
@@ -117,7 +117,7 @@ class Trainer:
         self.position, self._n, self._data = Position(), len(data.train), data.card.sha256
         self.steps = -(-self._n // self.config.batch_size)
         if self.ranks.rank:  # other ranks draw other masks for their samples
-            torch.manual_seed(self.config.seed + self.ranks.rank * 1_000_003)
+            torch.manual_seed(self.config.seed + self.ranks.rank * STRIDE)
         if state is None:
             self._rehearse(data)
             self.ranks.first(lambda: self.folder.create(self.config))

@@ -28,7 +28,7 @@ from .catalogue import PROBLEMS, find_problem, load_named
 from .problem import Problem
 
 BATCH, DIM, WIDTH, EXTRA = 4, 3, 16, 2  # samples, features of h, of the hidden layer, ANODE's channels
-SPAN = (0.0, 2.0)
+SPAN = (0.0, 2.0)  # as the digits' models have it
 
 
 @dataclasses.dataclass(frozen=True)

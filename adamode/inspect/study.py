@@ -19,8 +19,9 @@ from ..solvers.trace import TraceRow
 from .problem import Field, Problem
 from .reference import Reference
 
-OUTPUTS = 65  # times at which the error is measured
-FIXED_STEPS = 500  # of a method without an error estimate, where no dt is given
+OUTPUTS = 65  # times at which the error is measured: 64 parts, exact in binary
+# Of a method without an error estimate, where no dt is given: rk4's error on van-der-pol is then 2e-3.
+FIXED_STEPS = 500
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
 ACTIVATIONS = SATURATIONS  # of GHBNODE
 FIELDS = ("mlp", "conv", "autograd", "affine")
 BLOCKS = {"node": 1, "anode": 1, "sonode": 2, "hbnode": 2, "ghbnode": 2, "adamnode": 3}
-BATCH, AUGMENTED = 2, 2
+BATCH, AUGMENTED = 2, 2  # the least in which a mistake in samples or channels shows
 _D = torch.float64
 
 

@@ -13,7 +13,7 @@ from .cases import Case, Gradients, error, make, reference
 from .meter import memory
 from .ways import Way, steps_of, ways
 
-TOLERANCES = (1e-4, 1e-6, 1e-8)
+TOLERANCES = (1e-4, 1e-6, 1e-8)  # float64: the default, and two tighter
 WIDE = (1e-3, 1e-5)  # float32
 
 

@@ -119,7 +119,7 @@ class AdamNODE(Block):
     field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d.
     alpha, beta: start values in (0, 1), learnt unless ``learnable=False``; the default is the released code's
         for CIFAR-10 (1−α = 1−β = sigmoid(3)).
-    eps: a constant.
+    eps: a constant; 1e-3 is ten times the default tolerance, the paper's is 1e-8 (see below).
     denominator: "exact" D = 1/√(v+ε), "softplus", "sigmoid".
     adjoint_form: "exact", or a wrong gradient for study: "paper" is the printed Eq. 15, "paper-rates" the
         same with the rates 1−α, 1−β put in.
