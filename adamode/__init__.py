@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
-    from .models.model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+    from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
     from .solvers.errors import (
         AdamodeError,
         AdamodeWarning,
@@ -48,8 +48,8 @@ if os.path.isfile(os.path.join(_root, "setup.cfg")) and os.path.isdir(os.path.jo
     __path__.append(_root)
 
 _EXPORTS: dict[str, str] = {
-    "ANODE": "models.model",
-    "AdamNODE": "models.model",
+    "ANODE": "models.dynamics",
+    "AdamNODE": "models.dynamics",
     "AdamodeError": "solvers.errors",
     "AdamodeWarning": "solvers.errors",
     "ArgumentError": "solvers.errors",
@@ -60,16 +60,16 @@ _EXPORTS: dict[str, str] = {
     "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
     "Event": "solvers.march.events",
-    "GHBNODE": "models.model",
-    "HBNODE": "models.model",
+    "GHBNODE": "models.dynamics",
+    "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
     "Interpolating": "adjoint.gradient",
-    "NODE": "models.model",
+    "NODE": "models.dynamics",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.step.controller",
     "PID": "solvers.step.controller",
     "ReconstructionError": "solvers.errors",
-    "SONODE": "models.model",
+    "SONODE": "models.dynamics",
     "SecondDerivativeError": "solvers.errors",
     "Solution": "solvers.solution",
     "SolverError": "solvers.errors",

@@ -52,7 +52,10 @@ def text(value: Any) -> str:
 
 
 def page(title: str, body: Sequence[str], style: str = "") -> str:
-    """A whole page; body: pieces made by the functions below.  style: CSS beside the common one."""
+    """A whole page; body: pieces made by the functions below.
+
+    style: CSS beside the common one.
+    """
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{text(title)}</title>"
     parts = "\n".join(body)
@@ -108,7 +111,7 @@ def formulas(lines: Sequence[str]) -> str:
 
 
 def items(lines: Sequence[str]) -> str:
-    """A list."""
+    """A list of these texts, a line each."""
     return "<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
 
 
@@ -119,7 +122,8 @@ def table(
     groups: str = "",
     stacked: bool = False,
 ) -> str:
-    """rows: cells as (text, class).  groups: a row of headings above, made by `group_row`.
+    """rows: cells as (text, class).
+    groups: a row of headings above, made by `group_row`.
 
     The heading of a column whose first cell has the class "text" stands left too.
     stacked: each cell carries its heading too, so that `STACKED` can show a row as a block on a phone.

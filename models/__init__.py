@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE, Model
+from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .model import Model
 from .registry import Size, create, defaults, matched, names, parameters, sizes, tasks
 from .series import SeriesModel
 

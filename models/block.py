@@ -7,15 +7,15 @@ import dataclasses
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..adjoint.arguments import Stepping
-from ..adjoint.gradient import Gradient
+from ..adjoint.gradient import Discrete, Gradient
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
@@ -24,17 +24,22 @@ from ..solvers.march.output import clock
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
 from ..solvers.status import Status
-from .dynamics.anode import augment
+from .checks import check_sizes
 from .explain import explain
+from .fields.by_autograd import AutogradField
 from .fields.driven import Driven, Signal
-from .fields.field import AutogradField, Field
+from .fields.field import Field
+
+MAX_STEPS = 100_000  # attempts, as in `adamode.solve`
+Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
-class SolveSettings:
-    """How a block solves: the interval, and `adamode.solve`'s arguments of the same names.
+class SolverOptions(TypedDict, total=False):
+    """The keywords by which every block is told how to solve; `SolveSettings` holds their defaults.
 
-    dt0: first |dt|; None estimates it anew in every solve, for one evaluation of f.
+    t: start and end.
+    rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve`
+        (`models.explain` says where compile=True does nothing; a block then warns and goes on without).
     """
 
     t: Sequence[float]
@@ -43,6 +48,23 @@ class SolveSettings:
     method: str
     stepping: Stepping
     gradient: Gradient | None
+    compile: bool
+    sync_every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveSettings:
+    """How a block solves: `SolverOptions`, and what a training run sets from batch to batch.
+
+    dt0: first |dt|; None estimates it anew in every solve, for one evaluation of f.
+    """
+
+    t: Sequence[float] = (0.0, 1.0)
+    rtol: float = 1e-4  # as in the code that the AdamNODE authors released for MNIST
+    atol: float = 1e-4
+    method: str = "dopri5"
+    stepping: Stepping = "shared"
+    gradient: Gradient | None = Discrete()  # noqa: RUF009  (frozen)
     compile: bool = False
     sync_every: int = 1
     dt0: float | None = None
@@ -64,6 +86,9 @@ class SolveSettings:
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `solve`."""
         return {name: value for name, value in vars(self).items() if name != "t"}
+
+
+SOLVER_KEYWORDS = tuple(SolverOptions.__annotations__)
 
 
 class LastSolve:
@@ -88,6 +113,7 @@ class Block(nn.Module):
     """Solves a dynamics from given start blocks over a fixed interval.
 
     dynamics: an `nn.Module` and `Dynamics` with ``blocks``, the names of its state's parts.
+    solver: how it is solved.
     pad: channels of zeros appended to dim 1 of h0.
     ``last_stats`` is None before the first call, then a `LastSolve`.
     An unknown keyword, of the class or of a call, is an ArgumentTypeError with the nearest names.
@@ -97,17 +123,19 @@ class Block(nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """The object, not yet initialised; refuses unknown settings (copying passes none)."""
-        _refuse_unknown(cls.__name__, cls.__init__, kwargs)
+        _refuse_unknown(cls.__name__, kwargs, _keywords(cls.__init__))
         return super().__new__(cls)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """`forward` with the module's hooks; refuses unknown starts."""
-        _refuse_unknown(f"{type(self).__name__} block", self.forward, kwargs)
+        _refuse_unknown(f"{type(self).__name__} block", kwargs, _keywords(self.forward))
         end: Tensor = super().__call__(*args, **kwargs)
         return end
 
-    def __init__(self, dynamics: nn.Module, settings: SolveSettings, *, pad: int = 0):
+    def __init__(self, dynamics: nn.Module, solver: SolverOptions, *, pad: int = 0):
         super().__init__()
+        _refuse_unknown(type(self).__name__, solver, SOLVER_KEYWORDS)
+        settings = SolveSettings(**solver)
         self.pad = pad
         self.dynamics = dynamics
         reason = explain(dynamics).not_compiled if settings.compile else ""
@@ -134,12 +162,13 @@ class Block(nn.Module):
         t: Tensor,
         *,
         step_at: Tensor | None = None,
-        max_steps: int = 100_000,
+        max_steps: int = MAX_STEPS,
         **start: Tensor | None,
     ) -> dict[str, Tensor]:
         """Every block at the times t, [T]: {"h": [T, B, C, …], …}. The start is at t[0].
 
-        step_at: times that steps must hit, such as kinks of an input signal.  max_steps: attempts.
+        step_at: times that steps must hit, such as kinks of an input signal.
+        max_steps: attempts.
         """
         y = self._solve(h0, start, t, step_at=step_at, max_steps=max_steps).y
         return {name: y[:, k] for k, name in enumerate(self.dynamics.blocks)}
@@ -215,16 +244,26 @@ class Block(nn.Module):
         return {**self.__dict__, "last_stats": None}
 
 
-def _refuse_unknown(owner: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
-    if not given:
-        return
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """The names of the arguments that a method takes; None where it takes any that we do not know."""
     code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
-    if code is None or code.co_flags & inspect.CO_VARKEYWORDS:  # not ours to know
-        return
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if code is None:
+        return None
+    n = code.co_argcount + code.co_kwonlyargcount
+    names: tuple[str, ...] = code.co_varnames[1:n]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        rest = code.co_varnames[n + bool(code.co_flags & inspect.CO_VARARGS)]
+        # A user's class may take more than it says; **solver: Unpack[SolverOptions] says what it takes.
+        if SolverOptions.__name__ not in str(function.__annotations__.get(rest)):
+            return None
+        names += SOLVER_KEYWORDS
+    return names
+
+
+def _refuse_unknown(owner: str, given: Mapping[str, Any], known: tuple[str, ...] | None) -> None:
     for name in given:
-        if name not in known:
-            raise ArgumentTypeError(f"{owner} got an unknown argument {name!r}: {nearest(name, known[1:])}")
+        if known is not None and name not in known:
+            raise ArgumentTypeError(f"{owner} got an unknown argument {name!r}: {nearest(name, known)}")
 
 
 def _with_part(module: nn.Module, **parts: nn.Module) -> Any:
@@ -241,6 +280,18 @@ def check_start(h0: Any) -> Tensor:
     if h0.ndim < 2:
         raise ArgumentError(f"h0 has shape {tuple(h0.shape)}; it must be [B, C, …].")
     return h0
+
+
+class WithBlock(nn.Module):
+    """A model around a ``block``."""
+
+    block: Any  # a `Block`, or what stands in for one: the identity, fixed steps
+
+    @property
+    def last_stats(self) -> LastSolve | None:
+        """What the block's last solve cost."""
+        spent: LastSolve | None = self.block.last_stats
+        return spent
 
 
 class IdentityBlock(nn.Module):
@@ -266,3 +317,16 @@ class IdentityBlock(nn.Module):
         """{"h"}: h0 at every time."""
         h = self(h0)
         return {"h": h.expand(len(t), *h.shape)}
+
+
+def augment(h0: Tensor, p: int) -> Tensor:
+    """h0 with p channels of zeros appended to dim 1.
+
+    Raises ArgumentTypeError where p is no integer, ArgumentError where it is negative or h0 has no
+    dim 1.
+    """
+    check_sizes(augment=p, least=0)
+    if h0.ndim < 2:
+        raise ArgumentError(f"h0 has shape {tuple(h0.shape)}: extra channels need a dim 1, [B, C, …].")
+    zeros = h0.new_zeros((h0.shape[0], p, *h0.shape[2:]))
+    return torch.cat((h0, zeros), dim=1)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+from ..solvers.errors import ArgumentError, nearest
+from .checks import number
 
 DenominatorName = Literal["exact", "softplus", "sigmoid"]
 
@@ -32,7 +33,7 @@ class Denominator:
     fall: Callable[[Tensor, Tensor, float], Tensor]
 
     def derivative(self, v: Tensor, d: Tensor, eps: float) -> Tensor:
-        """dD/dv."""
+        """dD/dv, a new tensor of v's shape."""
         return -0.5 * self.fall(v, d, eps)
 
 
@@ -90,8 +91,6 @@ def get_denominator(name: str) -> Denominator:
 
 def check_eps(eps: float) -> float:
     """ε as a float; ArgumentError unless finite and ≥ 0."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
-        raise ArgumentTypeError(f"eps={eps!r} is a {type(eps).__name__}; give a Python number.")
-    if not (0 <= eps < math.inf):
+    if not (0 <= number("eps", eps) < math.inf):
         raise ArgumentError(f"eps={eps!r} is not a finite number ≥ 0; the paper's is 1e-8.")
     return float(eps)

@@ -6,8 +6,8 @@ import dataclasses
 
 from torch import nn
 
+from .fields.by_autograd import AutogradField
 from .fields.driven import Driven
-from .fields.field import AutogradField
 
 HAND_WRITTEN, AUTOGRAD = "hand-written", "autograd"
 
@@ -18,7 +18,8 @@ class Explanation:
 
     dynamics, field: names of their classes; the field's is the user's own, not its wrapper's.
     vjp: "hand-written" (the fast path: one product a layer gives all stages' parameter gradients) or
-    "autograd" (one graph a stage).  channels_last: whether the state of images is kept so in memory.
+        "autograd" (one graph a stage).
+    channels_last: whether the state of images is kept so in memory.
     not_compiled: why compile=True would change nothing; "" where attempts become compiled programs.
     """
 

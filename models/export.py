@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.march.output import host_times
 from ..solvers.methods.tableau import Tableau
-from .block import Block, IdentityBlock, _with_part
-from .dynamics.anode import augment
-from .fields.field import AutogradField
+from .block import Block, IdentityBlock, _with_part, augment
+from .checks import check_sizes
+from .fields.by_autograd import AutogradField
 from .model import Model
 from .series import SeriesModel
 
@@ -24,8 +24,9 @@ from .series import SeriesModel
 class FixedSteps(nn.Module):
     """z(t1) from z(t0) by n equal steps of an explicit Runge–Kutta method.
 
-    dynamics: an `nn.Module` whose ``forward(t, z)`` returns (dz, anything).  tableau: the method; its
-    error estimate is not used, and neither are stages that only it needs.  z: [blocks, B, *S].
+    dynamics: an `nn.Module` whose ``forward(t, z)`` returns (dz, anything).
+    tableau: the method; its error estimate is not used, and neither are stages that only it needs.
+    z: [blocks, B, *S].
     ``evaluations``: of f in one call, n times the stages that the weights need.
     Raises ArgumentTypeError or ArgumentError unless n is a whole number ≥ 1.
     """
@@ -35,10 +36,7 @@ class FixedSteps(nn.Module):
 
     def __init__(self, dynamics: nn.Module, tableau: Tableau, t0: float, t1: float, n: int):
         super().__init__()
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise ArgumentTypeError(f"steps={n!r} is {type(n).__name__}; give a whole number.")
-        if n < 1:
-            raise ArgumentError(f"steps={n} must be at least 1.")
+        check_sizes(steps=n)
         self.dynamics, self.n, self.dt = dynamics, n, (t1 - t0) / n
         rows = [[(j, float(w)) for j, w in enumerate(row) if w != 0] for row in (*tableau.a, tableau.b)]
         self.stages = rows[-1][-1][0] + 1  # an FSAL method's last stage is the next step's first

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from .assemble import block_keywords, build_images, build_points, build_series
+from ..solvers.errors import ArgumentError, nearest
+from .assemble import block_keywords, build
 from .block import Block
-from .model import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .checks import check_sizes
+from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from .presets import TASKS, settings_of
 
 BLOCKS: dict[str, type[Block]] = {
@@ -25,15 +26,6 @@ BLOCKS: dict[str, type[Block]] = {
     "ghbnode": GHBNODE,
     "adamnode": AdamNODE,
 }
-_BUILDERS: dict[str, Callable[[type[Block], dict[str, Any]], nn.Module]] = {
-    "digits": build_images,
-    "mnist": build_images,
-    "cifar10": build_images,
-    "silverbox": build_series,
-    "silverbox-network": build_series,
-    "spiral": build_points,
-    "circles": build_points,
-}
 
 LEAST_HIDDEN = 8  # below it a field is not worth its channels
 
@@ -42,8 +34,8 @@ LEAST_HIDDEN = 8  # below it a field is not worth its channels
 class Size:
     """One line of the table of models: how many parameters are learnt, and how far that is from a target.
 
-    target: the number asked for, or AdamNODE's where none was.  width: the settings that decide it, such
-    as {"hidden": 16}.
+    target: the number asked for, or AdamNODE's where none was.
+    width: the settings that decide it, such as {"hidden": 16}.
     """
 
     model: str
@@ -90,10 +82,10 @@ def create(
 ) -> nn.Module:
     """Encoder → block → head as the command line trains it; weights from torch's global generator.
 
-    model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".  task: "digits", "mnist",
-    "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits), "silverbox"
-    (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1], see
-    `SeriesModel`).
+    model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".
+    task: "digits", "mnist", "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits),
+        "silverbox" (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1],
+        see `SeriesModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
@@ -103,7 +95,7 @@ def create(
     settings = _settings(model, task, overrides)
     if match_parameters is not None:
         settings.update(matched(model, task, match_parameters, **overrides))
-    return _BUILDERS[task](BLOCKS[model], settings)
+    return build(BLOCKS[model], settings)
 
 
 def parameters(model: str, task: str, **overrides: Any) -> int:
@@ -121,10 +113,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     do; channels or width among the overrides are left as they are.
     Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
     """
-    if isinstance(target, bool) or not isinstance(target, int):
-        raise ArgumentTypeError(f"match_parameters={target!r} must be a whole number.")
-    if target < 1:
-        raise ArgumentError(f"match_parameters={target} must be at least 1.")
+    check_sizes(match_parameters=target)
     settings = _settings(model, task, overrides)
     name = "hidden" if settings["hidden"] else "channels"
     if name in overrides:

@@ -7,16 +7,18 @@ from torch import Tensor, nn
 
 from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from .block import Block, IdentityBlock, LastSolve
+from .block import MAX_STEPS, Block, IdentityBlock, WithBlock
+from .fields.dense import shrunk
 from .fields.driven import Signal
-from .fields.linear import shrunk
 
 
 class SeriesStart(nn.Module):
     """The state at the last known row: h0's first entry is the output there, the rest is w.
 
-    dim: entries of h0.  others: the state's other starts: (), ("m0",), ("v0",) or ("m0", "v0").
-    v0 = m0² where there are both, as in the released code for Silverbox.  kind: where w comes from.
+    dim: entries of h0.
+    others: the state's other starts: (), ("m0",), ("v0",) or ("m0", "v0"). v0 = m0² where there are both, as
+        in the released code for Silverbox.
+    kind: where w comes from.
         "zeros"    zeros
         "learned"  one number an entry, the same for every sample (the released code's)
         "encoder"  one linear layer on the last ``given`` known rows of input and output, with zeros
@@ -56,7 +58,7 @@ class SeriesStart(nn.Module):
         return self.encoder(rows.flatten(1))
 
 
-class SeriesModel(nn.Module):
+class SeriesModel(WithBlock):
     """Known rows → start → block under the input → the first entry of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
@@ -83,16 +85,12 @@ class SeriesModel(nn.Module):
             h0,
             rows[n - 1 :],
             step_at=rows[n:-1],
-            max_steps=max(100_000, 100 * len(rows)),
+            # Untrained models take 1 to 2 attempts a row; the rest is for what training makes of them.
+            max_steps=max(MAX_STEPS, 100 * len(rows)),
             **{name.removesuffix("0"): value for name, value in start.items()},
         )
         self.block.last_stats = block.last_stats
         return self.unit * path["h"][1:, :, :1].transpose(0, 1)
-
-    @property
-    def last_stats(self) -> LastSolve | None:
-        """What the block's last solve cost."""
-        return self.block.last_stats
 
 
 def _known_rows(x: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""A package in benchmarks/ under a name of its own: it is not installed, and must not be found by path."""
+"""The benchmarks under a name of their own: they are not installed, and must not be found by path."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from types import ModuleType
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
+ALIAS = "benchmarks_study"
+
+
 def benchmark_module(package: str, name: str) -> ModuleType:
     """benchmarks/PACKAGE/NAME.py."""
-    folder, alias = FOLDER / package, f"{package}_study"
-    if alias not in sys.modules:
+    if ALIAS not in sys.modules:
         spec = importlib.util.spec_from_file_location(
-            alias, folder / "__init__.py", submodule_search_locations=[str(folder)]
+            ALIAS, FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
         )
         assert spec is not None
         assert spec.loader is not None
-        sys.modules[alias] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[alias])
-    return importlib.import_module(f"{alias}.{name}")
+        sys.modules[ALIAS] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[ALIAS])
+    return importlib.import_module(".".join(filter(None, (ALIAS, package, name))))

@@ -83,11 +83,11 @@ def test_an_orbit_keeps_its_energy_in_the_reference():
 @pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_a_right_hand_side_is_the_same_for_a_batch(name):
     problem = problems.PROBLEMS[name]
-    y = problem.start() + 0.1
+    y = problem.state(torch.float64) + 0.1
     x = torch.tensor([[0.3], [2.0]], dtype=torch.float64)
-    both = problem.rhs(x, torch.stack((y, 2 * y)))
+    both = problem.f(x, torch.stack((y, 2 * y)))
     for row, (time, state) in enumerate(((x[0], y), (x[1], 2 * y))):
-        torch.testing.assert_close(both[row], problem.rhs(time, state), rtol=1e-14, atol=1e-15)
+        torch.testing.assert_close(both[row], problem.f(time, state), rtol=1e-14, atol=1e-15)
 
 
 def test_evaluations_are_counted_alike_for_scipy_and_us():

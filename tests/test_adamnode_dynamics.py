@@ -9,8 +9,8 @@ import torch
 
 from adamode.models.denominators import DENOMINATORS, get_denominator
 from adamode.models.dynamics import AdamODE
+from adamode.models.dynamics.field_dynamics import Sigmoid, Softplus
 from adamode.models.fields import MLP, AutogradField, Conv
-from adamode.models.transforms import Sigmoid, Softplus
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
 
 ALPHA, BETA, EPS = 0.3, 0.6, 1e-2

@@ -8,6 +8,7 @@ from benchmark_package import FOLDER, benchmark_module
 
 from adamode import Backsolve, Discrete, solve
 from adamode.adjoint.discrete.walk import DiscreteWalk
+from adamode.reproduce.memory import LiveStorage
 
 cases, cost, growth, meter = (
     benchmark_module("adjoints", name) for name in ("cases", "cost", "growth", "meter")
@@ -19,7 +20,7 @@ page, slopes, tables, ways = (
 
 def test_the_meter_counts_what_is_alive_once_and_forgets_what_is_freed():
     before = torch.zeros(1000, dtype=torch.float64)
-    with meter.Meter((before,)) as found:
+    with LiveStorage() as found:
         a = torch.ones(100, dtype=torch.float64)
         view = a[10:]
         before.view(10, 100)
@@ -33,7 +34,7 @@ def test_the_meter_counts_what_is_alive_once_and_forgets_what_is_freed():
 
 def test_the_meter_sees_what_only_autograds_graph_holds():
     x = torch.ones(100, dtype=torch.float64, requires_grad=True)
-    with meter.Meter((x,)) as found:
+    with LiveStorage() as found:
         y = x.exp().exp().sum()  # each exp keeps its result
         assert found.now == 2 * 800 + 8
         y.backward()

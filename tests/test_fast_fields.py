@@ -7,8 +7,9 @@ import torch
 from dynamics_zoo import VARIANTS, draw
 from torch.nn.utils import parametrize, prune
 
-from adamode.models.dynamics import AdamODE, HeavyBallODE, NeuralODE, blocks
-from adamode.models.fields import MLP, Conv, Linear, Total, activations, products
+from adamode.models.dynamics import AdamODE, HeavyBallODE, NeuralODE, field_dynamics
+from adamode.models.fields import MLP, Conv, Linear, Total
+from adamode.models.fields import field as layers
 from adamode.solvers.errors import DynamicsError
 
 D = torch.float64
@@ -44,7 +45,7 @@ def test_stages_joined_or_apart_give_the_same_gradients(
     times = [torch.rand(3, *ones, dtype=D) if per_sample else torch.rand((), dtype=D) for _ in range(3)]
     n = {"none": None, "stages": torch.rand(3, dtype=D), "stages and samples": torch.rand(3, 3, dtype=D)}
     joined = walked(drawn.dynamics, times, z, a, n[weighting])
-    for module in (products, blocks):
+    for module in (layers, field_dynamics):
         monkeypatch.setattr(module, "JOINED_BELOW", 0)
     assert_same(walked(drawn.dynamics, times, z, a, n[weighting]), joined)
 
@@ -53,10 +54,11 @@ def test_stages_joined_or_apart_give_the_same_gradients(
 def test_the_linear_field_too(weighting, monkeypatch):
     field, h = Linear(3).double(), torch.randn(5, 3, dtype=D)
     n = {"none": None, "stages": torch.rand(2, dtype=D), "stages and samples": torch.rand(2, 5, dtype=D)}
-    deltas = [torch.randn(5, 3, dtype=D) for _ in range(2)]
-    joined = field.parameter_gradients([h, 2 * h], deltas, n[weighting])
-    monkeypatch.setattr(products, "JOINED_BELOW", 0)
-    assert_same(field.parameter_gradients([h, 2 * h], deltas, n[weighting]), joined)
+    deltas = [[torch.randn(5, 3, dtype=D)] for _ in range(2)]
+    saved = [(torch.tensor(0.0), [h]), (torch.tensor(0.0), [2 * h])]
+    joined = field.parameter_gradients(saved, deltas, n[weighting])
+    monkeypatch.setattr(layers, "JOINED_BELOW", 0)
+    assert_same(field.parameter_gradients(saved, deltas, n[weighting]), joined)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -89,13 +91,13 @@ def test_the_conv_field_answers_in_the_order_of_memory_it_was_asked_in():
 
 def test_a_large_tanh_layer_is_as_accurate_as_torchs_own(monkeypatch):
     torch.manual_seed(0)
-    rows = activations._FUSED_FROM // 16
+    rows = layers._FUSED_FROM // 16
     x, weight, bias = torch.randn(rows, 8), torch.randn(16, 9)[:, :8], torch.randn(16)
-    tanh = activations.get_activation("tanh")
+    tanh = layers.get_activation("tanh")
     exact = torch.tanh(x.double() @ weight.double().t() + bias.double())
     eps = torch.finfo(torch.float32).eps
-    for op in (activations._linear_tanh, lambda: None):
-        monkeypatch.setattr(activations, "_linear_tanh", op)
+    for op in (layers._linear_tanh, lambda: None):
+        monkeypatch.setattr(layers, "_linear_tanh", op)
         found = tanh.layer(x, weight, bias, fused=True)
         # The sum of 9 products rounds by a few ε of its largest term; tanh adds 1.5 units.
         assert (found - exact).abs().max() < 16 * eps
@@ -106,7 +108,7 @@ def test_a_large_tanh_layer_is_as_accurate_as_torchs_own(monkeypatch):
 
 def test_autocast_shortens_a_large_layer_as_it_does_a_small_one():
     torch.manual_seed(0)
-    field, h, t = MLP(8, (16,)), torch.randn(activations._FUSED_FROM // 16, 8), torch.tensor(0.2)
+    field, h, t = MLP(8, (16,)), torch.randn(layers._FUSED_FROM // 16, 8), torch.tensor(0.2)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         whole, _ = field.forward(t, h)
         part, _ = field.forward(t, h[:4])

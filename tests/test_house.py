@@ -123,6 +123,51 @@ def test_files_and_functions_stay_short():
     assert offenders(too_long, LIBRARY) == []
 
 
+MAX_PARAMETERS = 7
+# What users call with keywords: the command line's options, and functions with many defaults.
+PUBLIC_FACES = {
+    *("evaluate", "export", "inspect", "predict", "reproduce", "sweep", "verify"),
+    *("odeint", "odeint_adjoint", "solve", "verify_models"),
+}
+REBUILT_NOW = ("solvers", "adjoint")  # a temporary exemption: this line goes with the rebuilding
+
+
+def too_wide(path, text, tree):
+    for node in functions_of(tree):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        names = [a.arg for a in arguments if a.arg not in ("self", "cls")]
+        if len(names) > MAX_PARAMETERS and node.name not in PUBLIC_FACES:
+            yield f"{node.name} (line {node.lineno}) has {len(names)} parameters"
+
+
+def test_functions_take_few_parameters():
+    paths = [*LIBRARY, *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    paths = [path for path in paths if path.relative_to(ROOT).parts[0] not in REBUILT_NOW]
+    assert offenders(too_wide, paths) == []
+
+
+LEAST_DOCSTRING = 12
+EQUATIONS = {"detest.py", "famous.py"}  # their docstrings are the equations, which `Problem.equation` reads
+
+
+def says_nothing(path, text, tree):
+    """Docstrings that are too short to say anything: leave a private one out, write a public one."""
+    if path.name in EQUATIONS:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            doc = ast.get_docstring(node)
+            if doc is not None and len(doc) < LEAST_DOCSTRING:
+                yield f"{node.name} (line {node.lineno}): {doc!r}"
+
+
+def test_docstrings_say_something():
+    paths = [*LIBRARY, *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    paths = [path for path in paths if path.relative_to(ROOT).parts[0] not in REBUILT_NOW]
+    paths = [path for path in paths if "reproduce" not in path.parts]  # rebuilt now too
+    assert offenders(says_nothing, paths) == []
+
+
 def swallowed_and_starred(path, text, tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler) and node.type is None:
@@ -154,6 +199,8 @@ def test_every_argument_and_result_in_the_library_has_a_type():
     [
         (too_long, "\n" * (MAX_FILE + 1)),
         (too_long, "def f():\n" + "    pass\n" * MAX_FUNCTION),
+        (says_nothing, 'def f():\n    """The hook."""\n'),
+        (too_wide, "class A:\n    def f(self, a, b, c, d, *, e, f, g, h): ...\n"),
         (swallowed_and_starred, "try:\n    f()\nexcept:\n    pass\n"),
         (swallowed_and_starred, "from math import *\n"),
         (untyped, "def f(x) -> None: ...\n"),

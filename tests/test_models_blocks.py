@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import typing
 import warnings
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 import adamode
 from adamode import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from adamode.adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
+from adamode.models.block import SolverOptions, SolveSettings
 from adamode.models.fields import MLP, Conv
 from adamode.solvers.errors import AdamodeError, ArgumentError, ArgumentTypeError, DynamicsError
 
@@ -361,3 +363,30 @@ def test_the_six_blocks_are_public():
     for case in CASES.values():
         assert getattr(adamode, case.cls.__name__) is case.cls
         assert case.cls.__name__ in adamode.__all__
+
+
+def test_the_solver_keywords_have_one_type_and_one_default():
+    typed, settings = typing.get_type_hints(SolverOptions), typing.get_type_hints(SolveSettings)
+    assert {name: settings[name] for name in typed} == typed
+    assert settings.keys() - typed.keys() == {"dt0"}  # a training run's alone
+    for case in CASES.values():
+        assert case.block().settings == SolveSettings()
+        assert case.block(method="tsit5").settings == SolveSettings(method="tsit5")
+
+
+def test_dt0_is_no_keyword_of_a_block():
+    with pytest.raises(ArgumentTypeError, match=r"HBNODE.*'dt0'"):
+        hb(dt0=0.1)
+
+
+def test_a_class_of_ones_own_may_take_keywords_of_its_own():
+    class Named(HBNODE):
+        def __init__(self, field, **more):
+            self_name = more.pop("name")
+            super().__init__(field, **more)
+            self.name = self_name
+
+    block = Named(MLP(C), name="ball", rtol=1e-3)
+    assert (block.name, block.settings.rtol) == ("ball", 1e-3)
+    with pytest.raises(ArgumentTypeError, match=r"Named got an unknown .*'rtoll'.*did you mean 'rtol'"):
+        Named(MLP(C), name="ball", rtoll=1e-3)

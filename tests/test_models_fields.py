@@ -59,7 +59,7 @@ def test_a_frozen_parameter_of_the_linear_field_gets_no_gradient(frozen):
     getattr(field.layer, frozen).requires_grad_(False)
     _, saved = field.forward(torch.tensor(0.0), torch.randn(B, N))
     found = dict(
-        zip(("weight", "bias"), field.parameter_gradients([saved], [torch.randn(B, N)], None), strict=True)
+        zip(("weight", "bias"), field.parameter_gradients([saved], [[torch.randn(B, N)]], None), strict=True)
     )
     assert [name for name, value in found.items() if value is None] == [frozen]
 

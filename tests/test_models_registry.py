@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from adamode import models
-from adamode.models.augment import LearnedStart, ThirdsStart, ZeroStart
-from adamode.models.encoders import ConvEncoder, DeepConvEncoder
-from adamode.models.heads import PoolHead
+from adamode.models.model import ConvEncoder, DeepConvEncoder, LearnedStart, PoolHead, ThirdsStart, ZeroStart
 from adamode.solvers.errors import ArgumentError
 
 X = torch.rand(3, 1, 8, 8)

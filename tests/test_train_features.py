@@ -15,10 +15,8 @@ from adamode.solvers.status import Status
 from adamode.train.build import build_model
 from adamode.train.checkpoint import BEST_KEYS, load_checkpoint
 from adamode.train.data import load_data
-from adamode.train.objective import Objective
 from adamode.train.reproducible import deterministic, git_state
-from adamode.train.schedule import step_size
-from adamode.train.step import descend, norms_of_state
+from adamode.train.step import Objective, descend, norms_of_state, step_size
 
 ACCURACY = Objective("accuracy")
 

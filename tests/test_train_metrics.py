@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from adamode import ArgumentError
-from adamode.train.metrics import EpochSums, count_parameters, efficacy, peak_memory_mib, solve_counts
-from adamode.train.objective import Objective
+from adamode.train.metrics import count_parameters, efficacy, peak_memory_mib
 from adamode.train.position import Position
+from adamode.train.step import EpochSums, Objective, solve_counts
 
 CLASSES, VALUES = Objective("accuracy"), Objective("rmse", "mV", 10.0)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from adamode.train import TrainConfig, Trainer
 from adamode.train.build import build_model
-from adamode.train.metrics import EpochSums
+from adamode.train.step import EpochSums
 
 
 class Fails(nn.Module):

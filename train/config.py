@@ -17,16 +17,17 @@ from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .data import DataOptions, check_dataset, model_task
-from .schedule import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+# Schedules whose first steps do not depend on how many there will be: such a run can be made longer.
+OPEN_ENDED = frozenset({"constant", "decay"})
 CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("ode", "identity"),
-    "schedule": SCHEDULES,
+    "schedule": ("cosine", "constant", "decay"),
     "stepping": ("shared", "per_sample"),
     "gradient": ("discrete", "interpolating", "backsolve", "direct"),
     "denominator": ("exact", "softplus", "sigmoid"),
@@ -86,33 +87,42 @@ _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields 
 class TrainConfig:
     """Settings of a training run. Values that are None are filled in when the object is made.
 
-    model, dataset: names in the registries.  block: "ode", or "identity" to train the same model
-    without the block (a control).
-    epochs, batch_size (samples of one optimiser step, over all processes), lr (Adam's first step
-    size), schedule ("cosine" brings it down to 0 at the last step, "constant", "decay": ×0.95 each
-    1,000 steps), clip (gradients of a larger norm are scaled down to it): None takes the data set's
-    recipe.
-    rtol, atol (of the solver, forwards and backwards), method, stepping (as in `adamode.solve`),
-    denominator (AdamNODE's D(v); "" for models without one), hidden (width of the field), channels (of
-    the block's h; 0 where there is no such width, or it is matched): None takes what the model is
-    registered with for the task.  match_parameters: the width whose number of parameters is nearest to
-    this; 0 leaves the widths alone.
+    model, dataset: names in the registries.
+    block: "ode", or "identity" to train the same model without the block (a control).
+    epochs: None takes the data set's recipe, as for the next four.
+    batch_size: samples of one optimiser step, over all processes.
+    lr: Adam's first step size.
+    schedule: "cosine" brings it down to 0 at the last step; "constant"; "decay": ×0.95 each 1,000 steps.
+    clip: gradients of a larger norm are scaled down to it.
+    rtol, atol: of the solver, forwards and backwards; None takes what the model is registered with for the
+        task, as for the next five.
+    method, stepping: as in `adamode.solve`.
+    denominator: AdamNODE's D(v); "" for models without one.
+    hidden: width of the field.
+    channels: of the block's h; 0 where there is no such width, or it is matched.
+    match_parameters: the width whose number of parameters is nearest to this; 0 leaves the widths alone.
     gradient: "discrete", "interpolating", "backsolve" or "direct".
     compile, sync_every: as in `adamode.solve`; the numbers agree to rounding. What is made once (the test,
-    `adamode evaluate`) is not compiled.  hand_on_dt: a training batch starts with the step size that the
-    last one ended with, which saves an evaluation of f; shared stepping only.
+        `adamode evaluate`) is not compiled.
+    hand_on_dt: a training batch starts with the step size that the last one ended with, which saves an
+        evaluation of f; shared stepping only.
     patience: stop after so many epochs in a row without a better validation; 0 never does.
     accumulate: cut each batch into so many pieces, one backward pass each, to save memory.
     amp: "bf16" runs encoder, head and field under autocast; the solver's state keeps its dtype.
-    dtype: of weights, inputs and state.  deterministic: torch's deterministic algorithms only.
+    dtype: of weights, inputs and state.
+    deterministic: torch's deterministic algorithms only.
     test_every_epoch: measure the test set after every epoch too, for curves of it; it chooses nothing.
     on_solver_error: "stop", or "skip" to leave out a batch that cannot be solved and go on.
-    seed: of the weights and the order of the samples.  device: "cpu", "cuda", "cuda:1" ….
-    threads: of torch on the CPU.  checkpoint_every: optimiser steps between checkpoints inside an
-    epoch (one is written at the end of every epoch anyway).  tensorboard: write its event files too.
-    data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.  download: fetch
-    what is missing there.  augment, normalise, train_size, val_size, test_size, window, given: as in
-    `adamode.train.data.DataOptions`; "" and 0 take the data set's own default.
+    seed: of the weights and the order of the samples.
+    device: "cpu", "cuda", "cuda:1" ….
+    threads: of torch on the CPU.
+    checkpoint_every: optimiser steps between checkpoints inside an epoch (one is written at the end of every
+        epoch anyway).
+    tensorboard: write its event files too.
+    data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.
+    download: fetch what is missing there.
+    augment, normalise, train_size, val_size, test_size, window, given: as in
+        `adamode.train.data.DataOptions`; "" and 0 take the data set's own default.
     name: of the run's folder in output_dir; None is "<model>-<dataset>".
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.

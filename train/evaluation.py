@@ -1,10 +1,11 @@
-"""A run's model again: loaded, judged on a part of its data, asked about a picture."""
+"""Unseen data: a pass over them; a run's model loaded again, judged on a part, asked about a picture."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError, CheckpointError, DataError, nearest
+from ..solvers.errors import ArgumentError, CheckpointError, DataError, TrainingError, nearest
 from .build import build_model
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .data import DataSet, load_data
 from .data.sequences import one_step_ahead
-from .data.splits import LabelledImages
+from .data.splits import Examples, LabelledImages
 from .device import checked_device
 from .distributed import Ranks
-from .metrics import EpochSums, count_parameters, efficacy
-from .objective import Objective
+from .metrics import count_parameters, efficacy
 from .reproducible import seed_everything
 from .runs import RunFolder
-from .step import evaluate, mixed_precision
+from .step import (
+    CANNOT_BE_SOLVED,
+    EpochSums,
+    Objective,
+    SamplesFailed,
+    agree,
+    check_samples,
+    mixed_precision,
+    on_device,
+    parts_of_batches,
+    read_values,
+    solve_counts,
+)
 
 WEIGHTS = ("best", "last")
 
@@ -50,8 +62,9 @@ class LoadedRun:
 class Judgement:
     """What a pass over a part of the data said.
 
-    quality: "accuracy" (0 … 1) or "rmse" (in ``unit``), the kind of ``value``.  nfe_forward: mean over
-    samples.  efficacy_forward: accuracy ÷ NFE; None for values, or where nothing is solved.
+    quality: "accuracy" (0 … 1) or "rmse" (in ``unit``), the kind of ``value``.
+    nfe_forward: mean over samples.
+    efficacy_forward: accuracy ÷ NFE; None for values, or where nothing is solved.
     """
 
     part: str
@@ -119,6 +132,44 @@ def load_data_of(run: LoadedRun, *, data_dir: str | None = None) -> DataSet:
     """The data set that a run was trained on; data_dir: where its files are now, if elsewhere."""
     config = run.config if data_dir is None else dataclasses.replace(run.config, data_dir=data_dir)
     return load_data(config.dataset, config.data_options())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    data: Examples,
+    objective: Objective,
+    *,
+    batch_size: int,
+    ranks: Ranks,
+    amp: str = "off",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[EpochSums]:
+    """Loss, score and forward NFE over a data set, after each batch; the last yield is the whole.
+
+    Raises: TrainingError, on every rank, where a batch cannot be solved or the loss is not finite.
+    """
+    model.eval()
+    sums = EpochSums()
+    order = torch.arange(len(data))
+    for number, part in enumerate(parts_of_batches(data, order, batch_size, ranks)):
+        batch, failure = EpochSums(), ""
+        if part is not None:
+            x, y = on_device(part, ranks.device, dtype)
+            try:
+                with mixed_precision(model, amp, x.device):
+                    output = model(x)
+                check_samples(model)
+                loss, score = read_values(objective.loss(output, y), objective.score(output, y))
+                batch.add(len(y), loss * len(y), score, (solve_counts(model, len(y))[0], 0.0))
+            except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
+                failure = str(error)
+        told = agree(batch, failure, ranks)
+        if told or not torch.isfinite(torch.tensor(batch.loss)):
+            reason = told or f"the loss is {batch.loss / batch.samples:.6g}"
+            raise TrainingError(f"unseen data, batch {number} (counted from 0): {reason}")
+        sums.add(batch.samples, batch.loss, batch.score, (batch.nfe_forward, 0.0))
+        yield sums
 
 
 def judge(

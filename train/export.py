@@ -20,8 +20,8 @@ from .data import DataSet
 from .evaluation import LoadedRun
 from .write_aside import write_aside
 
-MOST_STEPS = 1024
-SAMPLE = 256  # inputs that the steps are chosen on
+MOST_STEPS = 1024  # ten doublings: what needs more is stiff for some inputs
+SAMPLE = 256  # inputs that the steps are chosen on: all of the digits' validation part and a batch of images
 EXTRA = "adamode.json"
 TOLD = ("model", "dataset", "method", "rtol", "atol", "dtype")
 
@@ -30,10 +30,13 @@ TOLD = ("model", "dataset", "method", "rtol", "atol", "dtype")
 class Steps:
     """How many equal steps, and how near they come to the adaptive solve.
 
-    steps: 0 where nothing is solved.  evaluations: of f in one call.  difference: the largest of any
-    output of the sample from the adaptive solve's.  bound: atol + rtol · the largest output.
+    steps: 0 where nothing is solved.
+    evaluations: of f in one call.
+    difference: the largest of any output of the sample from the adaptive solve's.
+    bound: atol + rtol · the largest output.
     converged: halving the steps changes no output by more than half the bound; where the difference is above
-    the bound nevertheless, it is the adaptive solve's own error.  samples: how many were compared.
+        the bound nevertheless, it is the adaptive solve's own error.
+    samples: how many were compared.
     """
 
     steps: int
@@ -71,9 +74,11 @@ def export_run(
 ) -> Exported:
     """Writes encoder → block → head of a run as a program of `torch.export`, for batches of any size.
 
-    data: the run's; the first 256 inputs of its validation part choose the steps.  steps: that many
-    instead, however far from the adaptive solve.  The program is read back and compared before the file
-    is written, aside and renamed. It computes in the run's dtype, without mixed precision.
+    data: the run's; the first 256 inputs of its validation part choose the steps.
+    steps: that many instead, however far from the adaptive solve.
+
+    The program is read back and compared before the file is written, aside and renamed. It computes in the
+    run's dtype, without mixed precision.
     Raises: ArgumentError for a model of a time series, for steps below 1, where 1024 steps are not
     enough, and for what `torch.export` cannot trace; SolverError; OSError if the file cannot be written.
     """
@@ -110,8 +115,9 @@ def export_run(
 def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> Steps:
     """Doubles the number of equal steps until the outputs for x are as the adaptive solve's.
 
-    That is: within atol + rtol · the largest output of them; or, since an adaptive solve has an error of
-    its own, until doubling changes no output by more than half of that.  steps: only measures this many.
+    That is: within atol + rtol · the largest output of them; or, since an adaptive solve has an error of its
+    own, until doubling changes no output by more than half of that.
+    steps: only measures this many.
     Raises: ArgumentError where 1024 steps are not enough, SolverError.
     """
     own = model(x)

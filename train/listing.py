@@ -11,8 +11,8 @@ from typing import Any
 
 from ..solvers.errors import ArgumentError, CheckpointError, nearest
 from .config import NOT_COMPARED, TrainConfig
-from .objective import merit
 from .runs import RunFolder
+from .step import merit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class RunSummary:
     """One run. state: "finished", "unfinished", "failed" (a step could not be made since the last epoch)
     or "unreadable" (then ``problem`` says why, and config is None).
 
-    history: its epochs' rows of metrics.  final: the last line of a finished run, else None.
+    history: its epochs' rows of metrics.
+    final: the last line of a finished run, else None.
     """
 
     name: str

@@ -10,8 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..solvers.errors import ArgumentError
-from .metrics import EpochSums
-from .objective import Objective, told
+from .step import EpochSums, Objective, told
 
 
 class ProgressBar:
@@ -28,7 +27,7 @@ class ProgressBar:
             unit="step",
             disable=quiet,
             dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a file gets a line each time
         )
 
     def __enter__(self) -> ProgressBar:

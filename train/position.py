@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from .metrics import EpochSums, count_parameters, efficacy
-from .objective import Objective
+from .metrics import count_parameters, efficacy
 from .runs import RunFolder
+from .step import EpochSums, Objective
 
 Row = dict[str, Any]
 
@@ -29,11 +29,15 @@ class EpochRecord:
 class TrainResult:
     """A finished run.
 
-    folder: where it is kept.  history: its rows of metrics.  test_loss, test_accuracy (of classes) or
-    test_rmse (of values; the other is None): of the weights that were best in validation, which are
-    ``best_epoch``'s.  nfe_forward: mean of the test pass.  nfe_backward: mean of the last training
-    epoch.  efficacy_forward, efficacy_backward: test accuracy ÷ these; None where nothing is solved.
-    parameters: trained ones.  more_tests: accuracy or error on the data set's further test sets.
+    folder: where it is kept.
+    history: its rows of metrics.
+    test_loss: of the weights that were best in validation, which are those of ``best_epoch``.
+    test_accuracy, test_rmse: of the same weights, for classes and for values; the other is None.
+    nfe_forward: mean of the test pass.
+    nfe_backward: mean of the last training epoch.
+    efficacy_forward, efficacy_backward: test accuracy ÷ these; None where nothing is solved.
+    parameters: trained ones.
+    more_tests: accuracy or error on the data set's further test sets.
     trained: False if the run was finished already and was only read.
     """
 

@@ -49,12 +49,16 @@ def restore_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
+# A prime above any number of epochs or ranks: no two pairs of a seed and one of them share random numbers.
+STRIDE = 1_000_003
+
+
 def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
     """The order in which an epoch visits its n samples: a function of seed and epoch alone.
 
     So a run that goes on in the middle of an epoch needs its position only, not a generator.
     """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    generator = torch.Generator().manual_seed((seed * STRIDE + epoch) % 2**63)
     return torch.randperm(n, generator=generator)
 
 

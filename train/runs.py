@@ -24,9 +24,8 @@ from typing import Any
 
 from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, TrainingError
 from .checkpoint import load_checkpoint
-from .config import TABLES, TrainConfig, toml_line
+from .config import OPEN_ENDED, TABLES, TrainConfig, toml_line
 from .reproducible import git_state, versions
-from .schedule import OPEN_ENDED
 from .write_aside import write_aside
 
 FINAL_KEYS = (
@@ -73,7 +72,7 @@ class RunFolder:
 
     @property
     def plots(self) -> Path:
-        """plots/."""
+        """The folder plots/ of its pictures."""
         return self.path / "plots"
 
     def open(self, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:

@@ -1,4 +1,13 @@
-"""One batch: forward, backward, what it cost; and what is said when it fails."""
+"""One batch: what is asked of the model, forward, backward, what it cost; and what is said when it fails.
+
+Whole-number targets are classes: cross-entropy and accuracy. Targets that are floats are values: mean
+squared error and its root.
+
+Forward NFE: evaluations of f in the forward solve of a batch, the first step's probe and rejected
+steps included. Backward NFE: evaluations of f's VJP. Both are counted by the engine, read from
+the model's statistics after each batch, and averaged over samples, so that a short last batch
+counts for what it is.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +21,152 @@ import torch
 from torch import Tensor, nn
 
 from ..models.block import SolveSettings
-from ..solvers.errors import AdamodeError, ReconstructionError, SolverError, TrainingError
+from ..solvers.errors import AdamodeError, ArgumentError, ReconstructionError, SolverError, TrainingError
 from ..solvers.status import Status
+from .data import DataSet
 from .data.splits import Examples
 from .distributed import Ranks
-from .metrics import EpochSums, last_stats, solve_counts
-from .objective import Objective
+
+DECAY, DECAY_EVERY = 0.95, 1000  # the released code's, for CIFAR-10
 
 CANNOT_BE_SOLVED = (SolverError, ReconstructionError)
+
+
+@dataclasses.dataclass
+class EpochSums:
+    """Sums over the samples seen so far in a pass; part of every checkpoint.
+
+    score: right answers, or squared errors.
+    skipped: batches that could not be solved and were left out (``on_solver_error="skip"``).
+    """
+
+    samples: int = 0
+    loss: float = 0.0
+    score: float = 0.0
+    nfe_forward: float = 0.0
+    nfe_backward: float = 0.0
+    seconds: float = 0.0
+    skipped: int = 0
+
+    def add(self, n: int, loss: float, score: float, nfe: tuple[float, float]) -> None:
+        """Adds a batch of n samples: its sums of losses, of scores, and of NFE over the samples."""
+        self.samples += n
+        self.loss += loss
+        self.score += score
+        self.nfe_forward += nfe[0]
+        self.nfe_backward += nfe[1]
+
+    def mean(self, name: str) -> float:
+        """Mean over samples of loss, nfe_forward or nfe_backward."""
+        return getattr(self, name) / self.samples
+
+
+def solve_counts(model: nn.Module, n: int) -> tuple[float, float]:
+    """(forward, backward) NFE of the model's last call, summed over its n samples.
+
+    Where one step size serves the batch each sample counts every evaluation; per-sample counts are
+    added up, exactly. (0, 0) where nothing was solved.
+    """
+    stats = last_stats(model)
+    if stats is None:
+        return 0.0, 0.0
+    return _sum(getattr(stats, "nfe", 0), n), _sum(getattr(stats, "nfe_backward", 0), n)
+
+
+def last_stats(model: nn.Module) -> Any:
+    """What the model's, or its block's, last solve left; None where there was none."""
+    stats = getattr(model, "last_stats", None)
+    return getattr(getattr(model, "block", None), "last_stats", None) if stats is None else stats
+
+
+def _sum(count: Any, n: int) -> float:
+    if isinstance(count, Tensor) and count.ndim:
+        return float(count.double().sum())  # host read
+    return float(count or 0) * n
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """``quality`` is "accuracy" (higher is better) or "rmse" (lower is better).
+
+    An error in the targets' scale times ``per_unit`` is in ``unit`` ("mV"), and reported so.
+    """
+
+    quality: str
+    unit: str = ""
+    per_unit: float = 1.0
+
+    @classmethod
+    def of(cls, data: DataSet) -> Objective:
+        """The objective of a data set."""
+        if data.task == "classification":
+            return cls("accuracy")
+        return cls("rmse", data.unit, data.per_unit)
+
+    def measure(self, sums: EpochSums) -> float:
+        """Accuracy, 0 … 1, or the root of the mean squared error in ``unit``, over a pass."""
+        mean = sums.score / sums.samples
+        return mean if self.quality == "accuracy" else self.per_unit * math.sqrt(mean)
+
+    def told(self, value: float) -> str:
+        """A measure for people."""
+        return told(self.quality, value, self.unit)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean over the batch, 0-d: cross-entropy, or mean squared error over all entries.
+
+        Raises: ArgumentError where output and target do not have the shapes for it.
+        """
+        if self.quality == "accuracy":
+            return nn.functional.cross_entropy(output.float() if _half(output) else output, target)
+        if output.shape != target.shape:
+            raise ArgumentError(
+                f"the model's output has shape {tuple(output.shape)}, the targets {tuple(target.shape)}; "
+                "for values to be predicted they must be equal."
+            )
+        return nn.functional.mse_loss(output.to(target.dtype), target)
+
+    def score(self, output: Tensor, target: Tensor) -> Tensor:
+        """Sum over the batch, 0-d float64: right answers, or squared errors (each a mean over entries)."""
+        if self.quality == "accuracy":
+            return (output.detach().argmax(1) == target).sum().double()
+        error = (output.detach().double() - target.double()).reshape(len(target), -1)
+        return error.square().mean(1).sum()
+
+    def better(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
+        """Whether an epoch's validation beats the best so far: by quality, then by the lower loss."""
+        return merit(row) > merit(best)
+
+
+def merit(row: dict[str, Any]) -> tuple[float, float]:
+    """What an epoch's validation is worth, to be compared: its accuracy or error, then its loss."""
+    quality = row["val_accuracy"] if "val_accuracy" in row else -row["val_rmse"]
+    return quality, -row["val_loss"]
+
+
+def _half(output: Tensor) -> bool:
+    return output.dtype in (torch.bfloat16, torch.float16)
+
+
+def told(quality: str, value: float, unit: str = "") -> str:
+    """An accuracy or an error, for people."""
+    return f"acc {100 * value:5.1f} %" if quality == "accuracy" else f"rmse {value:.4g} {unit}".rstrip()
+
+
+def step_size(schedule: str, lr: float, step: int, steps: int) -> float:
+    """Step size of optimiser step number ``step`` (from 0) of ``steps``.
+
+    "constant": lr.
+    "cosine": from lr down to 0, lr/2 · (1 + cos(π step/steps)).
+    "decay": lr, multiplied by 0.95 after each 1,000 steps.
+    Source: I. Loshchilov, F. Hutter, SGDR, ICLR 2017, Eq. (5), without restarts; the decay is the
+    one of the AdamNODE authors' released code.
+    """
+    if schedule == "constant":
+        return lr
+    if schedule == "decay":
+        return lr * DECAY ** (step // DECAY_EVERY)
+    return lr / 2 * (1 + math.cos(math.pi * step / steps))
 
 
 class SamplesFailed(TrainingError):
@@ -119,12 +266,13 @@ def descend(
         check_samples(model)
         loss = objective.loss(output, ys)
         (loss * (len(ys) / total)).backward()
-        value, score = _read(loss, objective.score(output, ys))
+        value, score = read_values(loss, objective.score(output, ys))
         sums.add(len(ys), value * len(ys), score, solve_counts(model, len(ys)))
     return sums
 
 
-def _read(loss: Tensor, score: Tensor) -> list[float]:
+def read_values(loss: Tensor, score: Tensor) -> list[float]:
+    """A batch's loss and score as numbers."""
     return torch.stack([loss.detach().double(), score]).tolist()  # one host read
 
 
@@ -182,44 +330,6 @@ def norms_of_state(model: nn.Module, x: Tensor) -> str:
 
 def _listed(blocks: dict[str, Tensor]) -> str:
     return ", ".join(f"‖{name}‖ = {value.double().norm().item():.4g}" for name, value in blocks.items())
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    data: Examples,
-    objective: Objective,
-    *,
-    batch_size: int,
-    ranks: Ranks,
-    amp: str = "off",
-    dtype: torch.dtype = torch.float32,
-) -> Iterator[EpochSums]:
-    """Loss, score and forward NFE over a data set, after each batch; the last yield is the whole.
-
-    Raises: TrainingError, on every rank, where a batch cannot be solved or the loss is not finite.
-    """
-    model.eval()
-    sums = EpochSums()
-    order = torch.arange(len(data))
-    for number, part in enumerate(parts_of_batches(data, order, batch_size, ranks)):
-        batch, failure = EpochSums(), ""
-        if part is not None:
-            x, y = on_device(part, ranks.device, dtype)
-            try:
-                with mixed_precision(model, amp, x.device):
-                    output = model(x)
-                check_samples(model)
-                loss, score = _read(objective.loss(output, y), objective.score(output, y))
-                batch.add(len(y), loss * len(y), score, (solve_counts(model, len(y))[0], 0.0))
-            except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
-                failure = str(error)
-        told = agree(batch, failure, ranks)
-        if told or not torch.isfinite(torch.tensor(batch.loss)):
-            reason = told or f"the loss is {batch.loss / batch.samples:.6g}"
-            raise TrainingError(f"unseen data, batch {number} (counted from 0): {reason}")
-        sums.add(batch.samples, batch.loss, batch.score, (batch.nfe_forward, 0.0))
-        yield sums
 
 
 def agree(sums: EpochSums, failure: str, ranks: Ranks) -> str:

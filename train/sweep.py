@@ -55,8 +55,8 @@ class Ended:
 def plan(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Job]:
     """One job for each combination of the axes' values over the common settings.
 
-    base: settings of `TrainConfig`; ``name``, where given, begins every run's name.  axes: {setting:
-    values}, for instance {"model": ["node", "adamnode"], "seed": [0, 1, 2]}.
+    base: settings of `TrainConfig`; ``name``, where given, begins every run's name.
+    axes: {setting: values}, for instance {"model": ["node", "adamnode"], "seed": [0, 1, 2]}.
     Every configuration is checked, and every folder looked at, before anything is started.
     Raises: ArgumentError for settings that mean nothing, CheckpointError for a folder that holds another
     run under the name.
@@ -101,7 +101,7 @@ def run_sweep(
     at_once: int,
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Ended], None] = lambda ended: None,
-    poll: float = 0.1,
+    poll: float = 0.1,  # seconds between looks, against runs of minutes
 ) -> list[Ended]:
     """Runs what is not finished, at most ``at_once`` processes at a time; a failure stops no other run.
 

@@ -20,26 +20,27 @@ from .data import DataSet, load_data
 from .data.splits import Examples
 from .device import checked_device
 from .distributed import Ranks, own_device, refuse_batch_statistics, restarted
+from .evaluation import evaluate
 from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
-from .metrics import EpochSums, count_parameters, peak_memory_mib
-from .objective import Objective
+from .metrics import count_parameters, peak_memory_mib
 from .position import EpochRecord, Position, TrainResult
-from .reproducible import deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
+from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
-from .schedule import step_size
 from .step import (
     CANNOT_BE_SOLVED,
+    EpochSums,
+    Objective,
     SamplesFailed,
     agree,
     choose_augmentation,
     descend,
-    evaluate,
     handed_on,
     norms_of_state,
     on_device,
     parts_of_batches,
     solving_with,
+    step_size,
 )
 
 
@@ -47,7 +48,8 @@ class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
     build: makes the model from the configuration (default: `adamode.models.create`'s).
-    on_epoch: called with an `EpochRecord` after each epoch, on rank 0.  quiet: no bar, no lines.
+    on_epoch: called with an `EpochRecord` after each epoch, on rank 0.
+    quiet: no bar, no lines.
     After `fit`, ``model`` holds the weights that were tested. Started by torchrun, the processes train
     together (`adamode.train.distributed`).
     """
@@ -115,7 +117,7 @@ class Trainer:
         self.position, self._n, self._data = Position(), len(data.train), data.card.sha256
         self.steps = -(-self._n // self.config.batch_size)
         if self.ranks.rank:  # other ranks draw other masks for their samples
-            torch.manual_seed(self.config.seed + self.ranks.rank * 1_000_003)
+            torch.manual_seed(self.config.seed + self.ranks.rank * STRIDE)
         if state is None:
             self._rehearse(data)
             self.ranks.first(lambda: self.folder.create(self.config))

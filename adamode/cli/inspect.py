@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .inspect_adjoint import AdjointOptions, check_adjoint, inspect_adjoint
+from .inspect_adjoint import AdjointOptions, Output, check_adjoint, inspect_adjoint
 from .status import reports_errors
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def inspect(
     shown = 0 if quiet else rows
     if adjoint:
         start = _numbers(y0), t_start, t_end
-        failed = inspect_adjoint(problem, start, methods, settings, chosen, output_dir, shown, quiet)
+        output = Output(output_dir, shown, quiet)
+        failed = inspect_adjoint(problem, start, methods, settings, chosen, output)
     else:
         found = find_problem(problem, _numbers(y0), t_end, t_start)
         watch = _watch(found, (sys.stderr.isatty() if progress is None else progress) and not quiet)
-        failed = _inspect(
-            found, methods, settings, output_dir / found.name, watch, shown, work_precision, quiet
-        )
+        output = Output(output_dir / found.name, shown, quiet)
+        failed = _inspect(found, methods, settings, output, watch, work_precision=work_precision)
     if failed:
         raise typer.Exit(1)
 
@@ -132,11 +132,10 @@ def _inspect(
     problem: Problem,
     methods: list[str],
     settings: Settings,
-    folder: Path,
+    output: Output,
     watch: Watch,
-    rows: int,
+    *,
     work_precision: bool,
-    quiet: bool,
 ) -> bool:
     """Solves, prints, writes; whether a solve failed."""
     from ..inspect.page import write_page, write_traces
@@ -145,16 +144,15 @@ def _inspect(
     from ..inspect.study import output_times, study
     from ..inspect.tables import attempts_table, ladder_table, summary_table
 
-    if not quiet:
-        typer.echo(f"{problem.name}: {problem.equation}\n{problem.source}\n")
+    output.say(f"{problem.name}: {problem.equation}\n{problem.source}\n")
 
     def studied(method: str) -> Any:
         return watch(method, lambda f: study(problem, method, settings, f))
 
     studies = [studied(m) for m in methods]
-    for one in studies if rows else ():
-        typer.echo(f"{one.method}\n{attempts_table(one.rows, rows)}\n")
-    written = write_traces(folder, studies)  # now: a reference may last, and a user may not want to wait
+    for one in studies if output.rows else ():
+        typer.echo(f"{one.method}\n{attempts_table(one.rows, output.rows)}\n")
+    written = write_traces(output.folder, studies)  # now: a reference may last
     reference = watch("reference", lambda f: find_reference(problem, output_times(problem), f))
     studies = [one.measured_against(reference) for one in studies]
     typer.echo(summary_table(studies))
@@ -165,17 +163,13 @@ def _inspect(
         for m in methods:
             climbed = functools.partial(ladder, problem, m, reference, settings)
             rungs += watch(f"{m}, ladder", climbed)
-    if not quiet and rungs:
-        typer.echo(f"{ladder_table(rungs)}\n")
-    elif not quiet and work_precision:
-        typer.echo("no work–precision picture: nothing to measure against, or no solve reached the end.\n")
-    written += write_page(folder, studies, reference, rungs)
-    for path in written if not quiet else [folder]:
-        typer.echo(f"written   {path}")
-    failures = [one for one in studies if one.failure is not None]
-    for one in failures:
-        typer.echo(f"error: {one.method}: {one.failure}", err=True)
-    return bool(failures)
+    if rungs:
+        output.say(f"{ladder_table(rungs)}\n")
+    elif work_precision:
+        output.say("no work–precision picture: nothing to measure against, or no solve reached the end.\n")
+    written += write_page(output.folder, studies, reference, rungs)
+    failures = [f"{one.method}: {one.failure}" for one in studies if one.failure is not None]
+    return output.end(output.folder, written, failures)
 
 
 def _methods(text: str) -> list[str]:

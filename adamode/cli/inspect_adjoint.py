@@ -35,6 +35,33 @@ class AdjointOptions:
             raise ArgumentError(f"problem {problem!r} is a model's dynamics: add --adjoint to look at it.")
 
 
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What an inspection prints and where it writes.
+
+    folder: of the problem, or the folder of all problems' folders.
+    rows: attempts to print of each solve.
+    quiet: whether the summary alone is printed.
+    """
+
+    folder: Path
+    rows: int
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        """Prints unless quiet."""
+        if not self.quiet:
+            typer.echo(text)
+
+    def end(self, folder: Path, written: list[Path], failures: list[str]) -> bool:
+        """Prints what was written (quiet: the folder alone) and what failed; whether anything did."""
+        for path in [folder] if self.quiet else written:
+            typer.echo(f"written   {path}")
+        for text in failures:
+            typer.echo(f"error: {text}", err=True)
+        return bool(failures)
+
+
 def check_adjoint(method: str | None, progress: bool | None) -> None:
     """Raises ArgumentError for what --adjoint cannot do."""
     from ..solvers.errors import ArgumentError
@@ -51,9 +78,7 @@ def inspect_adjoint(
     methods: list[str],
     settings: Settings,
     options: AdjointOptions,
-    output_dir: Path,
-    rows: int,
-    quiet: bool,
+    output: Output,
 ) -> bool:
     """Solves, walks back with each gradient, prints, writes; whether a walk back failed.
 
@@ -70,16 +95,15 @@ def inspect_adjoint(
     y0, t_start, t_end = start
     wanted = Wanted(y0, t_start, t_end, seed, options.denominator, settings.dtype, settings.device)
     problem = find_adjoint_problem(name, wanted)
-    folder = output_dir / problem.name
-    if not quiet:
-        typer.echo(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n")
+    folder = output.folder / problem.name
+    output.say(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n")
     studies: list[AdjointStudy] = []
     written: list[Path] = []
     try:
         for study in study_adjoints(problem, gradients, methods[0], settings, seed):
             written += write_adjoint(folder, study)
-            if rows:
-                _print_attempts(study, rows, forward=not studies)
+            if output.rows:
+                _print_attempts(study, output.rows, forward=not studies)
             studies.append(study)
     except SolverError as error:  # of the forward solve: there is nothing to walk back
         draw = "" if name in MODELS else " The same call without --adjoint draws how far it came."
@@ -87,13 +111,9 @@ def inspect_adjoint(
         return True
     typer.echo(f"{adjoint_summary(studies)}\n")
     written.append(write_adjoint_picture(folder, studies))
-    for path in written if not quiet else [folder]:
-        typer.echo(f"written   {path}")
-    failures = [one for one in studies if one.way.failure is not None]
-    for one in failures:
-        text = one.failure_text.removeprefix(f"{one.gradient}: ")
-        typer.echo(f"error: {one.gradient}: {text}", err=True)
-    return bool(failures)
+    failed = [one for one in studies if one.way.failure is not None]
+    texts = [(one.gradient, one.failure_text.removeprefix(f"{one.gradient}: ")) for one in failed]
+    return output.end(folder, written, [f"{gradient}: {text}" for gradient, text in texts])
 
 
 def _print_attempts(study: AdjointStudy, rows: int, *, forward: bool) -> None:

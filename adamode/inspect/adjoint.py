@@ -27,9 +27,13 @@ GRADIENTS: dict[str, Gradient] = {
 
 @dataclasses.dataclass(frozen=True)
 class AdjointStudy:
-    """What one gradient did.  way: its trajectory, with the failure where there was one.
+    """What one gradient did.
+
+    way: its trajectory, with the failure where there was one.
     difference: ‖dL/dz(t0) − the discrete one‖ over the discrete one's norm, NaN where it was not reached.
-    arguments: of the solve.  seed: the loss's."""
+    arguments: of the solve.
+    seed: the loss's.
+    """
 
     problem: AdjointProblem
     gradient: str
@@ -86,7 +90,8 @@ def study_adjoints(
 ) -> Iterator[AdjointStudy]:
     """One study a gradient, as each is done; the discrete one is computed first, to compare with.
 
-    settings: its dtype and device are those of the problem's z0 already.  seed: of w in L = w·z(T).
+    settings: its dtype and device are those of the problem's z0 already.
+    seed: of w in L = w·z(T).
     A reverse solve that fails is in its study; a forward solve that fails raises SolverError.
     """
     arguments = settings.arguments(get_method(method), problem.span)

@@ -18,8 +18,10 @@ _STEP = ("t", "dt", "error_ratio", "accepted", "factor", "nfe", "y_norm")
 
 
 def adjoint_summary(studies: Sequence[AdjointStudy]) -> str:
-    """One line a gradient. Steps: accepted + rejected; of the walk that holds.  off: of the rebuilt state, in
-    tolerances (RMS)."""
+    """One line a gradient. Steps: accepted + rejected; of the walk that holds.
+
+    off: of the rebuilt state, in tolerances (RMS).
+    """
     header = (
         "gradient",
         "status",

@@ -31,9 +31,9 @@ def find_problem(
 ) -> Problem:
     """The problem called name; y0 and t_end replace its own where given.
 
-    name: of the catalogue, or ``module:name``, which is a Problem, a function without arguments that
-    returns one, or, with y0 and t_end, a function f(t, y).  loaded: what ``module:name`` names, where
-    the module has been run already.
+    name: of the catalogue, or ``module:name``, which is a Problem, a function without arguments that returns
+        one, or, with y0 and t_end, a function f(t, y).
+    loaded: what ``module:name`` names, where the module has been run already.
     Raises ArgumentError for an unknown name (with the nearest), an import that fails, anything else.
     """
     if ":" in name:

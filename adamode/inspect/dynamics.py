@@ -28,15 +28,18 @@ from .catalogue import PROBLEMS, find_problem, load_named
 from .problem import Problem
 
 BATCH, DIM, WIDTH, EXTRA = 4, 3, 16, 2  # samples, features of h, of the hidden layer, ANODE's channels
-SPAN = (0.0, 2.0)
+SPAN = (0.0, 2.0)  # as the digits' models have it
 
 
 @dataclasses.dataclass(frozen=True)
 class AdjointProblem:
     """A solve whose adjoint is looked at.
 
-    func: a `Dynamics`, a module or a function f(t, z).  z0: the start, of any shape a solve takes.
-    span: (t0, t1).  equation, source: a line each, for people.  log_time: as in `Problem`.
+    func: a `Dynamics`, a module or a function f(t, z).
+    z0: the start, of any shape a solve takes.
+    span: (t0, t1).
+    equation, source: a line each, for people.
+    log_time: as in `Problem`.
     The loss is L = w·z(t1); of a dynamics with named blocks w has entries in the first one only, h, as
     a model's head reads nothing else.
 

@@ -15,7 +15,7 @@ from .precision import Rung
 from .reference import Reference
 from .study import Study
 
-MOST_LINES, HIGHEST_RATIO = 6, 1000.0
+MOST_LINES, HIGHEST_RATIO = 6, 1000.0  # colours that can be told apart; above it a ratio only says: far off
 
 
 # Readable where it lies over a line.

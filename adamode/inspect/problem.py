@@ -18,11 +18,14 @@ Field = Callable[[Tensor, Tensor], Tensor]
 class Problem:
     """An initial value problem y' = f(t, y), y(t0) = y0 for t in span = (t0, t1).
 
-    f: t 0-d, y [n] → [n]; its docstring's first paragraph is the equation.  y0: [n] numbers.
-    source: where it is from.  solution: t → [n] numbers in closed form, or None.
-    jacobian: t, y → ∂f/∂y [n, n]; None: by autograd.  plane: the two components of the phase picture.
-    log_time: the picture's axis of time is logarithmic.  stiff: an explicit method's step is limited by
-    stability.
+    f: t 0-d, y [n] → [n]; its docstring's first paragraph is the equation.
+    y0: [n] numbers.
+    source: where it is from.
+    solution: t → [n] numbers in closed form, or None.
+    jacobian: t, y → ∂f/∂y [n, n]; None: by autograd.
+    plane: the two components of the phase picture.
+    log_time: the picture's axis of time is logarithmic.
+    stiff: an explicit method's step is limited by stability.
 
     Raises ArgumentError or ArgumentTypeError for what cannot be solved.
     """

@@ -21,7 +21,7 @@ class _Watched(nn.Module):
         self.func, self.seen = func, seen
 
     def forward(self, t: Tensor, y: Any) -> Any:
-        """func(t, y)."""
+        """The watched function's own value at (t, y)."""
         self.seen(t)
         return self.func(t, y)
 
@@ -38,9 +38,10 @@ def progress(
 ) -> Iterator[Callable[[Tensor, Any], Any]]:
     """Gives func, to be solved with inside the block, and shows on stderr how far it has come.
 
-    t0, t1: where the solve begins and ends.  delay: seconds before the bar appears; a short solve shows
-    none.  bar_options: to tqdm. With per-sample steps it shows the mean over the samples. The share of
-    the interval, not of the work: small steps make it slow.
+    t0, t1: where the solve begins and ends.
+    delay: seconds before the bar appears; a short solve shows none.
+    bar_options: to tqdm. With per-sample steps it shows the mean over the samples. The share of the interval,
+        not of the work: small steps make it slow.
     """
     from tqdm import tqdm
 

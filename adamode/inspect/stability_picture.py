@@ -15,7 +15,7 @@ from ..solvers.methods.stability import stability_function
 from ..solvers.methods.tableau import Tableau
 from .study import Study
 
-MOST_STEPS, MOST_COMPONENTS = 200, 256
+MOST_STEPS, MOST_COMPONENTS = 200, 256  # so many eigenvalues take 21 s on one core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,7 @@ def stability_box(tableau: Tableau, embedded: bool = False) -> tuple[float, floa
 
     Islands apart from it count for nothing: no step size reaches them from small ones.
     """
+    # Every method's region lies inside: dop853's, the largest, reaches −6.35 and ±6.2 i.
     x = torch.linspace(-12, 4, 321, dtype=torch.float64)
     y = torch.linspace(-10, 10, 401, dtype=torch.float64)
     z = torch.complex(*torch.meshgrid(x, y, indexing="xy"))

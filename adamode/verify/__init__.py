@@ -35,8 +35,9 @@ from .zoo import MODELS
 def check_vjp(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0) -> Report:
     """Checks one evaluation: vjp and parameter_gradients, with a random cotangent w.
 
-    dynamics: derives from `adamode.Dynamics`.  t: 0-d (or per sample).  z: [K, B, *S]. float32 modules
-    are checked as a copy in float64.
+    dynamics: derives from `adamode.Dynamics`.
+    t: 0-d (or per sample).
+    z: [K, B, *S]. float32 modules are checked as a copy in float64.
 
     For each block and each parameter that learns: autograd, central differences of single entries, and
     the dot-product test ⟨Ju, w⟩ = ⟨u, Jᵀw⟩ with a random u; over all together the slope of the Taylor
@@ -63,9 +64,10 @@ def check_gradient(
 ) -> Report:
     """Checks the gradient of a solve, dL/dy0 and dL/dθ for L = Σ w·y with random w.
 
-    func: a `Dynamics`, a module, or a function; y0, t and the other arguments as `adamode.solve` takes
-    them (gradient=Discrete() where not given).  gap_tolerances: at which `Interpolating` and `Backsolve`
-    are compared with `Discrete`, for information; () to leave it out.
+    func: a `Dynamics`, a module, or a function; y0, t and the other arguments as `adamode.solve` takes them
+        (gradient=Discrete() where not given).
+    gap_tolerances: at which `Interpolating` and `Backsolve` are compared with `Discrete`, for information; ()
+        to leave it out.
 
     For each leaf (or block) and parameter: autograd, a central difference of the largest entry, and the
     dot-product test ⟨Ju, w⟩ = ⟨u, Jᵀw⟩ with a random u; over all together the slope of the Taylor

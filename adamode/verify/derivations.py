@@ -18,7 +18,10 @@ GENERAL = (
 
 @dataclasses.dataclass(frozen=True)
 class Derivation:
-    """equations: of the model.  adjoint: of each block, by quantity.  parameters: integrands, by raw name."""
+    """equations: of the model.
+    adjoint: of each block, by quantity.
+    parameters: integrands, by raw name.
+    """
 
     equations: tuple[str, ...]
     adjoint: dict[str, str]

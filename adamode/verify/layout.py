@@ -32,7 +32,9 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class VariantTable:
-    """columns: (form, gradient group, reference).  cells: by quantity and column."""
+    """columns: (form, gradient group, reference).
+    cells: by quantity and column.
+    """
 
     title: str
     model: str

@@ -15,8 +15,9 @@ class Report:
     """rows: one `Check` for each block or parameter and reference (quantity, reference,
     relative_error, bound, ok; index, found, expected where the error is largest).
 
-    taylor: how fast |L(x + hu) − L(x) − h⟨g, u⟩| falls with h.  gaps: how far `Interpolating` and
-    `Backsolve` are from `Discrete`, at several tolerances; reported, not judged (check_gradient only).
+    taylor: how fast |L(x + hu) − L(x) − h⟨g, u⟩| falls with h.
+    gaps: how far `Interpolating` and `Backsolve` are from `Discrete`, at several tolerances; reported, not
+        judged (check_gradient only).
     Prints as a table; what fails is named with its index and both numbers.
     """
 

@@ -14,8 +14,9 @@ from .statements import Statement
 class ModelRow:
     """One comparison: what it was made for, and its result.
 
-    denominator, activation: None for models that have none.  form: of AdamODE's VJP.  index, found,
-    expected: where the error is largest, and both numbers; index () along a random direction.
+    denominator, activation: None for models that have none.
+    form: of AdamODE's VJP.
+    index, found, expected: where the error is largest, and both numbers; index () along a random direction.
     """
 
     model: str
@@ -89,8 +90,8 @@ def _spread(errors: Sequence[float]) -> str:
 class ModelReport:
     """What ``adamode verify`` found.
 
-    printed: how far the printed Eq. 15 is off, over several seeds.  statements: the paper's other
-    statements about the adjoint, each with a verdict.
+    printed: how far the printed Eq. 15 is off, over several seeds.
+    statements: the paper's other statements about the adjoint, each with a verdict.
     """
 
     rows: tuple[ModelRow, ...]

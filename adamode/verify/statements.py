@@ -17,8 +17,12 @@ from .zoo import Instance, Variant
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """claim: what the paper prints.  where: its place.  verdict: "false" or "true".  why: in words.
-    measured: the numbers by name, relative (1.0 is 100 per cent)."""
+    """claim: what the paper prints.
+    where: its place.
+    verdict: "false" or "true".
+    why: in words.
+    measured: the numbers by name, relative (1.0 is 100 per cent).
+    """
 
     claim: str
     where: str

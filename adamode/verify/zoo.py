@@ -29,7 +29,7 @@ MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
 ACTIVATIONS = SATURATIONS  # of GHBNODE
 FIELDS = ("mlp", "conv", "autograd", "affine")
 BLOCKS = {"node": 1, "anode": 1, "sonode": 2, "hbnode": 2, "ghbnode": 2, "adamnode": 3}
-BATCH, AUGMENTED = 2, 2
+BATCH, AUGMENTED = 2, 2  # the least in which a mistake in samples or channels shows
 _D = torch.float64
 
 
@@ -56,9 +56,9 @@ VARIANTS = (
 class Instance:
     """A variant over a field, and a start: what a seed decides.
 
-    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine"
-    (f = W[h, t] + b, for which there are closed solutions).  least: of AdamODE's v0; solved backwards
-    v falls, and the exact denominator ends where v + ε < 0.
+    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine" (f = W[h, t] + b,
+        for which there are closed solutions).
+    least: of AdamODE's v0; solved backwards v falls, and the exact denominator ends where v + ε < 0.
     """
 
     variant: Variant

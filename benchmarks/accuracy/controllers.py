@@ -21,8 +21,10 @@ CONTROLLERS = {"default": adamode.PID(), **PRESETS}
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """nfe: over the classical controller's at equal error, by method.  error: achieved error over its
-    at equal tolerance.  rejected: share of attempts."""
+    """nfe: over the classical controller's at equal error, by method.
+    error: achieved error over its at equal tolerance.
+    rejected: share of attempts.
+    """
 
     nfe: dict[str, float]
     error: dict[str, float]
@@ -48,8 +50,8 @@ def costs(known: Measurements) -> dict[str, Cost]:
 @torch.no_grad()
 def rejected_share(name: str, method: str, controller: adamode.PID, tol: float = 1e-6) -> float:
     """Rejected over attempted steps at one tolerance."""
-    y0, t = PROBLEMS[name].start(), torch.from_numpy(TIMES)
+    y0, t = PROBLEMS[name].state(torch.float64), torch.from_numpy(TIMES)
     sol = adamode.solve(
-        PROBLEMS[name].rhs, y0, t, method=method, rtol=tol, atol=tol, gradient=None, controller=controller
+        PROBLEMS[name].f, y0, t, method=method, rtol=tol, atol=tol, gradient=None, controller=controller
     )
     return sol.stats.n_rejected / sol.stats.n_steps if sol.stats.n_steps else math.nan

@@ -44,7 +44,7 @@ def shared(name: str, code: str, **options: Any) -> list[list[Point]]:
 def per_sample(name: str, method: str, rows: Sequence[Sequence[float]], **options: Any) -> list[list[Point]]:
     """All tolerances in one batch, one sample each. nfe is each sample's own."""
     tol = torch.tensor([t for row in rows for t in row], dtype=torch.float64)
-    y0 = PROBLEMS[name].start().expand(len(tol), -1).contiguous()
+    y0 = PROBLEMS[name].state(torch.float64).expand(len(tol), -1).contiguous()
     sol = adamode.solve(
         Counter(PROBLEMS[name]),
         y0,

@@ -178,7 +178,10 @@ def with_published(page: str, report: PublishedReport) -> str:
 
 
 def page(known: Measurements, report: PublishedReport, say: Callable[[str], None]) -> str:
-    """The whole page; report: of the published values.  say: told what is measured now."""
+    """The whole page; report: of the published values.
+
+    say: told what is measured now.
+    """
     say("a batch of very different samples")
     batches: dict[tuple[float, float, str], Batch] = {
         (tol, end, mode): solve_batch(256, end, tol, **options)

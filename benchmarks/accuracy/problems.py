@@ -7,35 +7,17 @@ five planets.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
-from collections.abc import Callable
 
 import numpy as np
-import torch
-from scipy.integrate import solve_ivp
-from torch import Tensor
 
-from adamode.inspect.detest import DETEST
+from adamode.inspect.catalogue import PROBLEMS as EVERY
+from adamode.inspect.problem import Problem
+from adamode.inspect.reference import by_scipy
 
 TIMES = np.linspace(0.0, 20.0, 21)  # of the outputs at which errors are taken
 
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """y' = rhs(x, y), y(0) = y0: rhs takes y [..., n], and x 0-d or [..., 1]."""
-
-    name: str
-    about: str
-    rhs: Callable[[Tensor, Tensor], Tensor]
-    y0: tuple[float, ...]
-
-    def start(self) -> Tensor:
-        return torch.tensor(self.y0, dtype=torch.float64)
-
-
-_ABOUT = {
+ABOUT = {
     "A1": "exponential decay",
     "A2": "a special Riccati equation",
     "A3": "an oscillation, y' = y cos x",
@@ -61,31 +43,16 @@ _ABOUT = {
     "E4": "a falling body",
     "E5": "a curve of pursuit",
 }
-_DETEST = {problem.name.removeprefix("detest-").upper(): problem for problem in DETEST}
-PROBLEMS = {
-    name: Problem(name, about, _DETEST[name].f, tuple(_DETEST[name].y0)) for name, about in _ABOUT.items()
-}
+PROBLEMS: dict[str, Problem] = {name: EVERY[f"detest-{name.lower()}"] for name in ABOUT}
 TEN = ("A3", "A5", "B1", "B4", "C1", "C3", "D2", "D5", "E2", "E3")  # two a class, chosen before measuring
-
-
-def numpy_rhs(problem: Problem) -> Callable[[float, np.ndarray], np.ndarray]:
-    """The right-hand side as scipy calls it."""
-
-    def rhs(x: float, y: np.ndarray) -> np.ndarray:
-        return problem.rhs(torch.tensor(x, dtype=torch.float64), torch.from_numpy(y)).numpy()
-
-    return rhs
 
 
 @functools.cache
 def reference(name: str, rtol: float = 1e-13) -> np.ndarray:
     """y at TIMES, [21, n], by scipy's DOP853 (atol a tenth of rtol), restarted at every output."""
-    problem = PROBLEMS[name]
-    rhs, values = numpy_rhs(problem), [np.array(problem.y0)]
-    for a, b in itertools.pairwise(TIMES):
-        found = solve_ivp(rhs, (a, b), values[-1], method="DOP853", rtol=rtol, atol=rtol / 10)
-        values.append(found.y[:, -1])
-    return np.stack(values)
+    found = by_scipy(PROBLEMS[name].f, PROBLEMS[name].y0, TIMES.tolist(), rtol, rtol / 10)
+    assert found is not None  # every problem here has a solution on the whole interval
+    return found.numpy()
 
 
 def error(name: str, values: np.ndarray) -> float:

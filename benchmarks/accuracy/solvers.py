@@ -13,8 +13,10 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import adamode
+from adamode.inspect.problem import Problem
+from adamode.inspect.reference import as_scipy_calls
 
-from .problems import PROBLEMS, TIMES, Problem, error, numpy_rhs
+from .problems import PROBLEMS, TIMES, error
 
 OURS = ("dopri5", "tsit5", "dopri8", "dop853")
 # What our methods are compared with; scipy's first. torchdiffeq's release has no tsit5.
@@ -48,12 +50,12 @@ class Counter:
         self.nfe += 1
         if t.dim() == 1:
             t = t[:, None]
-        return self.problem.rhs(t, y)
+        return self.problem.f(t, y)
 
 
 def _adamode(f: Counter, method: str, tol: float, **options: Any) -> Tensor:
     t = torch.from_numpy(TIMES)
-    y0 = f.problem.start()
+    y0 = f.problem.state(torch.float64)
     if options.get("stepping") != "per_sample":
         return adamode.solve(f, y0, t, method=method, rtol=tol, atol=tol, gradient=None, **options).y
     # In company of two other starts, which must not matter.
@@ -67,7 +69,7 @@ def _torchdiffeq(f: Counter, method: str, tol: float) -> Tensor:
     import torchdiffeq
 
     return torchdiffeq.odeint(
-        f, f.problem.start(), torch.from_numpy(TIMES), rtol=tol, atol=tol, method=method
+        f, f.problem.state(torch.float64), torch.from_numpy(TIMES), rtol=tol, atol=tol, method=method
     )
 
 
@@ -78,7 +80,7 @@ def _torchode(f: Counter, method: str, tol: float) -> Tensor:
     step = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[method](term=term)
     controller = torchode.IntegralController(atol=tol, rtol=tol, term=term).double()
     times = torch.from_numpy(TIMES)[None]
-    problem = torchode.InitialValueProblem(y0=f.problem.start()[None], t_eval=times)
+    problem = torchode.InitialValueProblem(y0=f.problem.state(torch.float64)[None], t_eval=times)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = torchode.AutoDiffAdjoint(step, controller, max_steps=5000).solve(problem)
@@ -89,7 +91,7 @@ def _torchode(f: Counter, method: str, tol: float) -> Tensor:
 def _scipy(problem: Problem, method: str, tol: float) -> tuple[np.ndarray, int]:
     span = (TIMES[0], TIMES[-1])
     found = solve_ivp(
-        numpy_rhs(problem), span, np.array(problem.y0), method=method, t_eval=TIMES, rtol=tol, atol=tol
+        as_scipy_calls(problem.f), span, np.array(problem.y0), method=method, t_eval=TIMES, rtol=tol, atol=tol
     )
     values = found.y.T if found.success else np.full((len(TIMES), len(problem.y0)), np.nan)
     return values, found.nfev

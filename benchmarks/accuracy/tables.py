@@ -12,7 +12,7 @@ from .controllers import METHODS, Cost
 from .heterogeneous import Batch
 from .lines import Line, comparable, ratios
 from .measurements import EXPONENTS, Measurements, geometric_mean
-from .problems import PROBLEMS, TEN, reference_error
+from .problems import ABOUT, TEN, reference_error
 from .solvers import KIND, OURS
 
 COLUMNS = tuple(f"1e-{k}" for k in EXPONENTS)
@@ -178,5 +178,5 @@ def controllers(found: dict[str, Cost]) -> str:
 def problems() -> str:
     return table(
         ("problem", "what", "reference moves by"),
-        ((n, PROBLEMS[n].about, f"{reference_error(n):.0e}") for n in TEN),
+        ((n, ABOUT[n], f"{reference_error(n):.0e}") for n in TEN),
     )

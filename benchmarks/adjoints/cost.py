@@ -13,14 +13,18 @@ from .cases import Case, Gradients, error, make, reference
 from .meter import memory
 from .ways import Way, steps_of, ways
 
-TOLERANCES = (1e-4, 1e-6, 1e-8)
+TOLERANCES = (1e-4, 1e-6, 1e-8)  # float64: the default, and two tighter
 WIDE = (1e-3, 1e-5)  # float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """error: of the gradient.  seconds: median of forward + backward.  ratio: to the first way, the median of
-    the rounds' ratios.  kept, peak: bytes, after the forward pass and at most.  failed: what was raised."""
+    """error: of the gradient.
+    seconds: median of forward + backward.
+    ratio: to the first way, the median of the rounds' ratios.
+    kept, peak: bytes, after the forward pass and at most.
+    failed: what was raised.
+    """
 
     error: float
     seconds: float

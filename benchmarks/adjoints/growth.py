@@ -13,9 +13,10 @@ from torch import Tensor
 import adamode
 from adamode import Backsolve, Direct, Discrete, Interpolating
 from adamode.adjoint.discrete.checkpointing import Take, Thinning, walk_back
+from adamode.reproduce.memory import LiveStorage
 
 from .cases import Case, make
-from .meter import Meter, memory
+from .meter import memory
 from .ways import Way, ours
 
 STEPS = (50, 100, 200, 500, 1000, 2000)
@@ -78,7 +79,9 @@ def retaken(steps: int, checkpoints: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """theta: bytes.  backward: by choice, the backward pass's peak beyond what it found kept."""
+    """theta: bytes.
+    backward: by choice, the backward pass's peak beyond what it found kept.
+    """
 
     batch: int
     theta: int
@@ -105,7 +108,7 @@ def per_sample(batches: Sequence[int], width: int = 256) -> list[Batch]:
 def _backward_peak(case: Case, gradient: adamode.adjoint.gradient.Gradient) -> int:
     z0: Tensor = case.z0.clone().requires_grad_()
     theta = case.dynamics.theta()
-    with Meter((z0, case.z0, case.t, case.w, *theta)) as meter:
+    with LiveStorage() as meter:
         sol = adamode.solve(
             case.dynamics, z0, case.t, rtol=1e-4, atol=1e-4, stepping="per_sample", gradient=gradient
         )

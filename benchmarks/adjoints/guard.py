@@ -19,16 +19,19 @@ from adamode.models.fields import MLP
 
 from .cases import Case, error, gradient_of
 
-CASES = 100
+CASES = 100  # half of them hard
 HARD = 50  # cases from this seed on have (1−β)T in 4 … 20
 TOL, REFERENCE_TOL = 1e-8, 1e-11
-WRONG = 1e-4
+WRONG = 1e-4  # ten thousand tolerances: no rounding, and nothing that a user would call the gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """product: (1−β)T.  error: of the gradient, None where an error was raised, and text is that error's.
-    finite: every entry of the gradient is.  reconstruction: in tolerances, as backsolve reports it."""
+    """product: (1−β)T.
+    error: of the gradient, None where an error was raised, and text is that error's.
+    finite: every entry of the gradient is.
+    reconstruction: in tolerances, as backsolve reports it.
+    """
 
     seed: int
     product: float

@@ -28,7 +28,7 @@ def power(value: float) -> str:
 
 
 def decade(tol: float) -> str:
-    """1e-5."""
+    """A tolerance as it is written in a table: 1e-5."""
     mantissa, exponent_ = f"{tol:.0e}".split("e")
     return f"{mantissa}e{int(exponent_)}"
 

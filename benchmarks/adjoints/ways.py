@@ -48,7 +48,7 @@ class Plain(nn.Module):
         self.dynamics = case.dynamics
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """dz."""
+        """The derivative dz, like z."""
         return self.dynamics.forward(t, z)[0]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adamode.models.dynamics import AdamODE, NeuralODE
 from adamode.models.fields import MLP, Conv
 
-from .plain import VanDerPol, plain_of
+from .plain import VanDerPol, oscillators, plain_of
 
 GAIN = 2.0  # of the weights over torch's start values: a flow that is not nearly linear
 # v0 = m0² + this. With 0.1, ours need no more steps, but torchdiffeq's adjoint leaves v + ε > 0 on its way
@@ -28,8 +28,11 @@ V0 = 1.0
 class Case:
     """One problem at one precision. L = Σ_i w_i · z(t_i) over the times after the first.
 
-    dynamics: ours, or None.  plain: the same equations as a user's module, on the same parameters.
-    z0: [K, B, *S] ([B, n] without a dynamics).  t: [T] in float64.  w: [T − 1, *z0.shape].
+    dynamics: ours, or None.
+    plain: the same equations as a user's module, on the same parameters.
+    z0: [K, B, *S] ([B, n] without a dynamics).
+    t: [T] in float64.
+    w: [T − 1, *z0.shape].
     kind: "gradient" (dL/dz0 and dL/dθ are asked for) or "forward" (z(t_end) is).
     users: the field is taken for a user's own, without a hand-written VJP.
     reference: method and tolerance that the right numbers are found with.
@@ -84,7 +87,7 @@ def _adam(field: Any) -> AdamODE:
 
 
 def start(*shape: int) -> Tensor:
-    """[h, m, v]."""
+    """A state [h, m, v] drawn at random, [3, *shape]."""
     h = torch.randn(*shape, dtype=torch.float64)
     m = 0.3 * torch.randn_like(h)
     return torch.stack((h, m, m.square() + V0))
@@ -141,7 +144,7 @@ def conv(small: bool, name: str = "conv", **more: Any) -> Case:
 def hetero(small: bool) -> Case:
     """Van der Pol, B = 256, μ from 1 to 100 in equal ratios, T = 5; forward only."""
     mu = torch.logspace(0, 2, 16 if small else 256, dtype=torch.float64)
-    z0 = torch.stack((torch.full_like(mu, 2.0), torch.zeros_like(mu), mu), -1)
+    z0 = oscillators(mu)
     t = torch.tensor([0.0, 1.0 if small else 5.0], dtype=torch.float64)
     return Case("hetero", None, VanDerPol(), z0, t, torch.zeros(1, *z0.shape), 1e-5, kind="forward")
 

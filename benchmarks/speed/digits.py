@@ -34,7 +34,10 @@ REFERENCE = {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8, "gradient": Discret
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """Batches in their order; weights: of the model at the start.  tol: of the block's solves."""
+    """Batches in their order; weights: of the model at the start.
+
+    tol: of the block's solves.
+    """
 
     name: str
     batches: list[tuple[Tensor, Tensor]]
@@ -129,7 +132,7 @@ class TorchdiffeqBlock(nn.Module):
         self.settings = block.settings
 
     def forward(self, h0: Tensor, m0: Tensor | None = None, v0: Tensor | None = None) -> Tensor:
-        """h(T)."""
+        """h(T), like h0."""
         z0 = torch.stack([torch.zeros_like(h0) if x is None else x for x in (h0, m0, v0)])
         t = torch.tensor(self.settings.t, dtype=torch.float64, device=h0.device)
         return self.odeint(self.plain, z0, t, rtol=self.settings.rtol, atol=self.settings.atol)[-1, 0]
@@ -152,7 +155,7 @@ def _ours(epoch: Epoch, **settings: Any) -> TorchJob:
 
     compiled = bool(settings.get("compile"))
     return TorchJob(
-        lambda: train(epoch, model, parameters, _unseen), count, _apart(epoch, parameters), compiled=compiled
+        lambda: train(epoch, model, parameters, _unseen), count, cuda=parameters[0].is_cuda, compiled=compiled
     )
 
 
@@ -172,7 +175,7 @@ def _theirs(epoch: Epoch, *, adjoint: bool) -> TorchJob:
         train(epoch, other, own, _unseen)
         return Counts(nfe=sum(forward), nfe_backward=tally.nfe - sum(forward), vjps=tally.vjps)
 
-    return TorchJob(lambda: train(epoch, model, parameters, _unseen), count, _apart(epoch, parameters))
+    return TorchJob(lambda: train(epoch, model, parameters, _unseen), count, cuda=parameters[0].is_cuda)
 
 
 def _unseen() -> None:
@@ -182,10 +185,6 @@ def _unseen() -> None:
 def _names(model: nn.Module, parameters: list[nn.Parameter]) -> list[str]:
     names = {id(p): name for name, p in model.named_parameters()}
     return [names[id(p)] for p in parameters]
-
-
-def _apart(epoch: Epoch, parameters: list[nn.Parameter]) -> list[Tensor]:
-    return [*parameters, *epoch.weights.values(), *(x for batch in epoch.batches for x in batch)]
 
 
 def ways() -> list[Way]:

@@ -75,12 +75,12 @@ def forward_run(f: Callable[[Tensor, Tensor], Any], z0: Tensor, t: Tensor, nfe: 
     return run
 
 
-def _job(run: Callable[[], None], counts: Counts, apart: tuple[Tensor, ...]) -> TorchJob:
+def _job(run: Callable[[], None], counts: Counts, *, cuda: bool) -> TorchJob:
     def call() -> list[Tensor]:
         run()
         return []
 
-    return TorchJob(call, lambda: counts, apart)
+    return TorchJob(call, lambda: counts, cuda=cuda)
 
 
 def _needed(counts: Counts | None) -> Counts:
@@ -92,20 +92,22 @@ def _needed(counts: Counts | None) -> Counts:
 def _autograd(case: Case, counts: Counts | None, layout: Any = stacked) -> TorchJob:
     counts, subject = _needed(counts), layout(case)
     t = case.t[0].to(case.z0.dtype)
-    apart = (subject.y0, subject.w, *subject.theta)
     if case.kind == "forward":
-        return _job(forward_run(subject.func, subject.y0, t, counts.nfe or 0), counts, apart)
-    return _job(autograd_run(subject, t, torch.ones_like(subject.y0), counts), counts, apart)
+        return _job(
+            forward_run(subject.func, subject.y0, t, counts.nfe or 0), counts, cuda=subject.y0.is_cuda
+        )
+    return _job(
+        autograd_run(subject, t, torch.ones_like(subject.y0), counts), counts, cuda=subject.y0.is_cuda
+    )
 
 
 def _hand(case: Case, counts: Counts | None, *, layout: bool = False) -> TorchJob:
     counts = _needed(counts)
     dynamics, z0 = ours_channels_last(case) if layout else (copy.deepcopy(case.dynamics), case.z0)
     t = case.t[0].to(z0.dtype)
-    apart = (z0, *dynamics.theta())
     if case.kind == "forward":
-        return _job(forward_run(dynamics.forward, z0, t, counts.nfe or 0), counts, apart)
-    return _job(hand_run(dynamics, z0, t, counts), counts, apart)
+        return _job(forward_run(dynamics.forward, z0, t, counts.nfe or 0), counts, cuda=case.z0.is_cuda)
+    return _job(hand_run(dynamics, z0, t, counts), counts, cuda=case.z0.is_cuda)
 
 
 def ways() -> list[Way]:

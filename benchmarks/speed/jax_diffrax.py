@@ -69,7 +69,7 @@ class Prepared:
         return forward
 
     def call(self) -> Any:
-        """Runs it."""
+        """Runs this way once and returns what it finds."""
         return self.function(self.theta, self.z0)
 
     def about(self, found: Any) -> dict[str, Any]:

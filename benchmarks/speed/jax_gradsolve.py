@@ -107,7 +107,7 @@ class Prepared:
         return jnp.sum(ys * self.w)
 
     def call(self) -> Any:
-        """Runs it."""
+        """Runs this way once and returns what it finds."""
         if self.kind == "forward":
             return self._record(self.none)[0]  # the recorder alone: it ends at the solution
         mesh = self.mesh if self.kind == "replay" else jnp.asarray(self._record(self.repeated)[1])

@@ -37,7 +37,7 @@ class Work:
         self.first = time.perf_counter() - begin
 
     def measure(self) -> dict[str, float]:
-        """One call."""
+        """Runs the way once, between two readings of both clocks."""
         self.found = None
         cpu, wall = time.process_time(), time.perf_counter()
         self.found = self.wait(self.prepared.call())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..adjoints.meter import Meter
+from adamode.reproduce.memory import peak_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,12 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """nfe: evaluations of f in the forward pass.  nfe_backward: of f in the backward pass.  vjps: its VJPs.
-    accepted: steps.  rows: evaluations × samples, where samples leave the batch. None: not known."""
+    """nfe: evaluations of f in the forward pass.
+    nfe_backward: of f in the backward pass.
+    vjps: its VJPs.
+    accepted: steps.
+    rows: evaluations × samples, where samples leave the batch. None: not known.
+    """
 
     nfe: int | None = None
     nfe_backward: int | None = None
@@ -41,7 +45,7 @@ class Job(Protocol):
     compiled: bool
 
     def measure(self) -> Sample:
-        """Runs once."""
+        """Runs the way once, between two readings of both clocks."""
 
     def result(self) -> list[Tensor]:
         """What the last run found, in float64: dL/dz0 and dL/dθ, or z(t_end)."""
@@ -70,18 +74,17 @@ def graphs() -> int:
 
 
 class TorchJob:
-    """call() → the tensors of `Job.result`; count() runs once too. apart: tensors that peak leaves out."""
+    """call() → the tensors of `Job.result`; count() runs once too. cuda: whether it runs there."""
 
     def __init__(
         self,
         call: Callable[[], list[Tensor]],
         count: Callable[[], Counts],
-        apart: Sequence[Tensor],
         *,
+        cuda: bool,
         compiled: bool = False,
     ):
-        self.call, self.count, self.apart, self.compiled = call, count, list(apart), compiled
-        self.cuda = any(x.is_cuda for x in apart)
+        self.call, self.count, self.cuda, self.compiled = call, count, cuda, compiled
         self.again = 0  # graphs that this job's runs have compiled after the first
         begin = time.perf_counter()
         self.found = call()
@@ -132,17 +135,9 @@ class TorchJob:
     def peak(self) -> int | None:
         """Storages alive under a dispatch mode; on CUDA the allocator's own maximum."""
         self.found = []
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.call()
-            torch.cuda.synchronize()
-            return int(torch.cuda.max_memory_allocated() - before)
-        if self.compiled:  # a dispatch mode does not see what compiled code allocates
+        if self.compiled and not self.cuda:  # a dispatch mode does not see what compiled code allocates
             return None
-        with Meter(self.apart) as meter:
-            self.call()
-        return meter.peak
+        return peak_of(self.call, torch.device("cuda" if self.cuda else "cpu"))
 
     def close(self) -> None:
         """Lets go of all tensors."""
@@ -171,7 +166,7 @@ class Tally(nn.Module):
         self.inner, self.nfe, self.vjps, self.rows = inner, 0, 0, 0
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """f(t, y)."""
+        """f(t, y), counted."""
         self.nfe, self.rows = self.nfe + 1, self.rows + y.shape[0]
         return self.seen(self.inner(t, y))
 

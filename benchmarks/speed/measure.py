@@ -23,9 +23,12 @@ from .way import OURS, Way
 class Row:
     """One way on one case.
 
-    reason: why there is nothing, "" where there is.  samples: one a round.  error: of the gradient (or of
-    z(t_end)); NaN gradients are NaN, a floor has none.  first: seconds of the first call, compiling
-    included.  compilations: after that call.  peak: bytes.
+    reason: why there is nothing, "" where there is.
+    samples: one a round.
+    error: of the gradient (or of z(t_end)); NaN gradients are NaN, a floor has none.
+    first: seconds of the first call, compiling included.
+    compilations: after that call.
+    peak: bytes.
     """
 
     way: str
@@ -61,7 +64,10 @@ def ratio(a: Row, b: Row, clock: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """rounds: at most.  budget: seconds that a way's rounds of one case may take.  least: rounds even so."""
+    """rounds: at most.
+    budget: seconds that a way's rounds of one case may take.
+    least: rounds even so.
+    """
 
     rounds: int = 30
     budget: float = 60.0

@@ -82,6 +82,11 @@ class VanDerPol(nn.Module):
         return torch.stack((v, mu * (1 - y * y) * v - y, torch.zeros_like(mu)), -1)
 
 
+def oscillators(mu: Tensor) -> Tensor:
+    """The start of `VanDerPol`, [B, 3], y = 2 and y' = 0, for μ [B]."""
+    return torch.stack((torch.full_like(mu, 2.0), torch.zeros_like(mu), mu), -1)
+
+
 class ChannelsLast(nn.Module):
     """A plain module on a state [K, B, H, W, C] in memory: its convolutions see channels-last tensors."""
 

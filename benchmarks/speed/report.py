@@ -28,8 +28,11 @@ NOTES = {
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One case at one tolerance.  doubt: the reference against torchdiffeq's; NaN: not checked.
-    clock: "cpu", or "wall" on a device."""
+    """One case at one tolerance.
+
+    doubt: the reference against torchdiffeq's; NaN: not checked.
+    clock: "cpu", or "wall" on a device.
+    """
 
     case: str
     tol: float

@@ -14,7 +14,6 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adamode import Backsolve, Discrete, Interpolating
 from adamode.models.dynamics import AdamODE
@@ -24,7 +23,7 @@ from .cases import Case, start
 from .job import Job, Unavailable
 from .measure import Row, Say, Settings, run_rounds
 from .peers.ours import MODES, STEPPINGS, forward_job, gradient_job
-from .plain import VanDerPol, plain_of
+from .plain import VanDerPol, oscillators, plain_of
 from .way import OURS
 
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096, 16384)
@@ -53,7 +52,9 @@ def selected(patterns: str | None) -> dict[str, dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """seconds: by way, one for each size; NaN where it could not run.  more: other numbers, likewise."""
+    """seconds: by way, one for each size; NaN where it could not run.
+    more: other numbers, likewise.
+    """
 
     what: str
     sizes: Sizes
@@ -130,7 +131,7 @@ def heterogeneity(
 
     def jobs(limit: float) -> dict[str, Callable[[], Job]]:
         mu = torch.logspace(0, math.log10(limit), batch, dtype=torch.float64)
-        z0: Tensor = torch.stack((torch.full_like(mu, 2.0), torch.zeros_like(mu), mu), -1)
+        z0 = oscillators(mu)
         t = torch.tensor([0.0, end], dtype=torch.float64)
         case = Case("", None, VanDerPol(), z0, t, torch.zeros(1, *z0.shape), 1e-5, kind="forward").to(**to)
         for name, arguments in STEPPINGS.items():
@@ -206,5 +207,5 @@ def memory_tables(say: Say, *, quick: bool) -> str:
 
 
 def text(growths: Sequence[Growth], memory: str) -> str:
-    """All tables."""
+    """All tables of a growth, as Markdown."""
     return "\n".join([*(table(one) for one in growths), memory])

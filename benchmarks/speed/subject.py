@@ -18,7 +18,11 @@ Forward = Callable[[nn.Module, Tensor], Tensor]  # (f, y0) → y at the times af
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """func: f(t, y).  y0, w: in its layout.  theta: func's parameters.  restore: dL/dy0 (or y) → case's."""
+    """func: f(t, y).
+    y0, w: in its layout.
+    theta: func's parameters.
+    restore: dL/dy0 (or y) → case's.
+    """
 
     func: nn.Module
     y0: Tensor
@@ -110,5 +114,9 @@ def job(
         call = gradient_call(subject, forward)
     else:
         call = forward_call(subject, forward, last)
-    apart = (subject.y0, subject.w, case.t, *subject.theta)
-    return TorchJob(call, lambda: counted(case, subject, eager or forward), apart, compiled=eager is not None)
+    return TorchJob(
+        call,
+        lambda: counted(case, subject, eager or forward),
+        cuda=subject.y0.is_cuda,
+        compiled=eager is not None,
+    )

@@ -19,12 +19,14 @@ def everywhere(case: Case) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """name: "library/method/variant".  group: "ours", "peer" or "floor".
+    """name: "library/method/variant".
+    group: "ours", "peer" or "floor".
 
     prepare(case, counts): a job, run once; raises Unavailable. counts: of our discrete gradient (or
     forward solve), which a floor repeats; None before that is known.
     fits: whether the case is of this way's kind at all; where not, no row is shown.
-    package: what must be installed.  slow: left out by --quick unless named.
+    package: what must be installed.
+    slow: left out by --quick unless named.
     """
 
     name: str

@@ -1,15 +1,21 @@
-"""Dynamics dz/dt = F(t, z; θ), one file each: equation, forward, hand-derived VJP, own parameters."""
+"""Dynamics dz/dt = F(t, z; θ), one file each: equation, forward, hand-derived VJP, and its block."""
 
 from __future__ import annotations
 
-from .adamnode import AdamODE
-from .anode import AugmentedNODE
-from .ghbnode import GeneralisedHeavyBallODE
-from .hbnode import HeavyBallODE
-from .node import NeuralODE
-from .sonode import SecondOrderODE
+from .adamnode import AdamNODE, AdamODE
+from .anode import ANODE, AugmentedNODE
+from .ghbnode import GHBNODE, GeneralisedHeavyBallODE
+from .hbnode import HBNODE, HeavyBallODE
+from .node import NODE, NeuralODE
+from .sonode import SONODE, SecondOrderODE
 
 __all__ = [
+    "ANODE",
+    "GHBNODE",
+    "HBNODE",
+    "NODE",
+    "SONODE",
+    "AdamNODE",
     "AdamODE",
     "AugmentedNODE",
     "GeneralisedHeavyBallODE",

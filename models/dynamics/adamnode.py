@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from ...adjoint.dynamics.protocol import Dynamics
-from ...solvers.errors import ArgumentError, nearest
+from ...solvers.checks import check_choice
+from ..block import Block, Network, SolverOptions
 from ..denominators import DenominatorName, check_eps, get_denominator
-from ..fields.field import as_field
-from ..transforms import Sigmoid, raw_parameter
-from .blocks import fitted, grouped, paired, total
+from ..fields.field import Gradients
+from .field_dynamics import FieldDynamics, Sigmoid, fitted, grouped, paired, raw_parameter, total
 
 AdjointForm = Literal["exact", "paper", "paper-rates"]
 FORMS = get_args(AdjointForm)
 
 
-class AdamODE(nn.Module, Dynamics):
+class AdamODE(FieldDynamics):
     """h' = −m·D(v),  m' = A(−f(t, h) − m),  v' = B(f(t, h)² − v),  A = 1−α, B = 1−β.
 
     State z = [h, m, v], [3, B, *S]; f: the field; D: see `models.denominators`. A and B are rates
@@ -30,7 +30,7 @@ class AdamODE(nn.Module, Dynamics):
     Source: Cho, Hong, Lee, Park, "AdamNODEs", Eq. 7 (forward), Eq. 15 (its printed adjoint).
     """
 
-    blocks = ("h", "m", "v")
+    blocks, scalars = ("h", "m", "v"), ("raw_alpha", "raw_beta")
 
     def __init__(
         self,
@@ -43,10 +43,8 @@ class AdamODE(nn.Module, Dynamics):
         adjoint_form: AdjointForm = "exact",
         learnable: bool = True,
     ):
-        super().__init__()
-        if adjoint_form not in FORMS:
-            raise ArgumentError(f"adjoint_form={adjoint_form!r} is not known: {nearest(adjoint_form, FORMS)}")
-        self.field = as_field(field)
+        check_choice("adjoint_form", adjoint_form, FORMS)
+        super().__init__(field)
         self.denominator, self.eps = get_denominator(denominator).name, check_eps(eps)
         self.adjoint_form = adjoint_form
         # A = sigmoid(θ) = 1 − α, so θ = −logit(α)
@@ -62,15 +60,6 @@ class AdamODE(nn.Module, Dynamics):
     def beta(self) -> Tensor:
         """β, 0-d: what the mean square keeps."""
         return Sigmoid.value(-self.raw_beta)
-
-    def theta(self) -> tuple[Tensor, ...]:
-        """(raw_alpha, raw_beta, the field's parameters …)."""
-        return (self.raw_alpha, self.raw_beta, *self.field.theta())
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
-        return getattr(self.field, "channels_last", False)
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above; NaN where D leaves its domain (v + ε < 0)."""
@@ -103,9 +92,7 @@ class AdamODE(nn.Module, Dynamics):
             return from_m - from_v
         return torch.addcmul(from_m, f, from_v, value=-2)  # ∂m'/∂f = −A, ∂v'/∂f = 2B f
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """(raw_alpha's, raw_beta's, the field's …), None for what is frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
         alpha, beta = self.raw_alpha, self.raw_beta
@@ -122,3 +109,70 @@ class AdamODE(nn.Module, Dynamics):
             total(rate_b) * torch.addcmul(minus_b, minus_b, minus_b) if beta.requires_grad else None,
             *field,
         )
+
+
+class AdamNODE(Block):
+    """A Neural ODE whose state moves as Adam's does: (h0, m0, v0) ↦ h(T).
+
+        h' = −m·D(v),  m' = (1−α)(−f(t, h) − m),  v' = (1−β)(f(t, h)² − v)
+
+    field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d.
+    alpha, beta: start values in (0, 1), learnt unless ``learnable=False``; the default is the released code's
+        for CIFAR-10 (1−α = 1−β = sigmoid(3)).
+    eps: a constant; 1e-3 is ten times the default tolerance, the paper's is 1e-8 (see below).
+    denominator: "exact" D = 1/√(v+ε), "softplus", "sigmoid".
+    adjoint_form: "exact", or a wrong gradient for study: "paper" is the printed Eq. 15, "paper-rates" the
+        same with the rates 1−α, 1−β put in.
+    t: start and end.
+    rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve`.
+
+    With the exact D start from v0 > 0, or take an ε well above the tolerance: from v0 = 0 and
+    ε = 1e-8 the equations are stiff at first, and solving them backwards can leave their domain.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: Cho, Hong, Lee, Park, "AdamNODEs: When Neural ODE Meets Adaptive Moment Estimation", Eq. 7.
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        alpha: float = 0.0474,
+        beta: float = 0.0474,
+        eps: float = 1e-3,
+        denominator: DenominatorName = "exact",
+        adjoint_form: AdjointForm = "exact",
+        learnable: bool = True,
+        **solver: Unpack[SolverOptions],
+    ):
+        dynamics = AdamODE(
+            field,
+            alpha=alpha,
+            beta=beta,
+            eps=eps,
+            denominator=denominator,
+            adjoint_form=adjoint_form,
+            learnable=learnable,
+        )
+        super().__init__(dynamics, solver)
+
+    dynamics: AdamODE
+
+    @property
+    def alpha(self) -> Tensor:
+        """α in (0, 1), 0-d: the momentum follows −f at the rate 1 − α."""
+        return self.dynamics.alpha
+
+    @property
+    def beta(self) -> Tensor:
+        """β in (0, 1), 0-d: the mean square follows f² at the rate 1 − β."""
+        return self.dynamics.beta
+
+    def forward(self, h0: Tensor, m0: Tensor | None = None, v0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; m0, v0 are zeros where not given."""
+        return self.end(h0, m=m0, v=v0)
+
+    def trajectory(
+        self, h0: Tensor, t: Tensor, m0: Tensor | None = None, v0: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """{"h", "m", "v"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, m=m0, v=v0)

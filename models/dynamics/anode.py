@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ...solvers.errors import ArgumentError, ArgumentTypeError
+from ..block import Block, Network, SolverOptions, augment
+from ..checks import check_sizes
 from .node import NeuralODE
+
+__all__ = ["ANODE", "AugmentedNODE", "augment"]
 
 
 class AugmentedNODE(NeuralODE):
@@ -16,17 +19,31 @@ class AugmentedNODE(NeuralODE):
     """
 
 
-def augment(h0: Tensor, p: int) -> Tensor:
-    """h0 with p channels of zeros appended to dim 1.
+class ANODE(Block):
+    """A neural ODE with room to move around itself: NODE on h0 with channels of zeros appended.
 
-    Raises ArgumentTypeError where p is no integer, ArgumentError where it is negative or h0 has no
-    dim 1.
+    field: f(t, h) → dh on [B, C + augment, …].
+    augment: how many channels are appended to dim 1 of h0; h(T) and the trajectory have them too.
+    The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: E. Dupont, A. Doucet, Y. W. Teh, Augmented neural ODEs, NeurIPS 2019, Sec. 4.
     """
-    if isinstance(p, bool) or not isinstance(p, int):
-        raise ArgumentTypeError(f"augment={p!r} must be a whole number of channels.")
-    if p < 0:
-        raise ArgumentError(f"augment={p!r} must not be negative.")
-    if h0.ndim < 2:
-        raise ArgumentError(f"h0 has shape {tuple(h0.shape)}: extra channels need a dim 1, [B, C, …].")
-    zeros = h0.new_zeros((h0.shape[0], p, *h0.shape[2:]))
-    return torch.cat((h0, zeros), dim=1)
+
+    def __init__(
+        self, field: Network, *, augment: int, learnable: bool = True, **solver: Unpack[SolverOptions]
+    ):
+        check_sizes(augment=augment, least=0)
+        super().__init__(AugmentedNODE(field), solver, pad=augment)
+
+    @property
+    def augment(self) -> int:
+        """How many channels of zeros are appended."""
+        return self.pad
+
+    def forward(self, h0: Tensor) -> Tensor:
+        """h(T), [B, C + augment, …], from h0 [B, C, …]."""
+        return self.end(h0)
+
+    def trajectory(self, h0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """{"h"} at the times t, [T], as [T, B, C + augment, …]; the start is at t[0]."""
+        return self.path(h0, t)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from ...adjoint.dynamics.protocol import Dynamics
-from ...solvers.errors import ArgumentError, nearest
-from ..fields.activations import get_activation
-from ..fields.field import as_field
-from ..transforms import Sigmoid, Softplus, raw_parameter
-from .blocks import fitted, grouped, paired, total
+from ...solvers.checks import check_choice
+from ..block import Network, SolverOptions
+from ..fields.field import Gradients, get_activation
+from .field_dynamics import FieldDynamics, Sigmoid, Softplus, fitted, grouped, paired, raw_parameter, total
+from .hbnode import GAMMA, HeavyBall
 
 Saturation = Literal["tanh", "hardtanh"]
 SATURATIONS = get_args(Saturation)
 BOUND = 5.0  # of hardtanh, as the authors' code has it
+XI = 2.1269280110429727  # softplus(2), where the authors start ξ
 
 
-class GeneralisedHeavyBallODE(nn.Module, Dynamics):
+class GeneralisedHeavyBallODE(FieldDynamics):
     """h' = σ(−m),  m' = f(t, h) − γ m + ξ h.
 
     State z = [h, m], [2, B, *S]; f: the field; γ = sigmoid(raw_gamma), ξ = softplus(raw_xi), learnt;
@@ -28,17 +29,14 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021 (there h' = σ(m) and −ξh).
     """
 
-    blocks = ("h", "m")
+    blocks, scalars = ("h", "m"), ("raw_gamma", "raw_xi")
 
     def __init__(
         self, field: Any, *, gamma: float, xi: float, activation: Saturation = "tanh", learnable: bool = True
     ):
-        super().__init__()
-        if activation not in SATURATIONS:
-            raise ArgumentError(
-                f"activation={activation!r} is not known: {nearest(str(activation), SATURATIONS)}"
-            )
-        self.field, self.activation = as_field(field), activation
+        check_choice("activation", activation, SATURATIONS)
+        super().__init__(field)
+        self.activation = activation
         self.raw_gamma = raw_parameter(Sigmoid.inverse("gamma", gamma), learnable=learnable)
         self.raw_xi = raw_parameter(Softplus.inverse("xi", xi), learnable=learnable)
 
@@ -52,15 +50,6 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
         """ξ, 0-d: the strength of the restoring force."""
         return Softplus.value(self.raw_xi)
 
-    def theta(self) -> tuple[Tensor, ...]:
-        """(raw_gamma, raw_xi, the field's parameters …)."""
-        return (self.raw_gamma, self.raw_xi, *self.field.theta())
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
-        return getattr(self.field, "channels_last", False)
-
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
         h, m = z.unbind(0)
@@ -72,7 +61,7 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
         return torch.stack((s, dm)), (acts, h, m, s, gamma, xi)
 
     def _down(self, a_h: Tensor, m: Tensor, s: Tensor) -> Tensor:
-        """a_h σ'(−m)."""
+        """The product a_h σ'(−m)."""
         if self.activation == "tanh":
             return get_activation("tanh").backward(a_h, s)
         return a_h * (m.abs() < BOUND)
@@ -85,9 +74,7 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
         m_bar = self._down(a_h, m, s).addcmul_(a_m, gamma).neg_()  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """(raw_gamma's, raw_xi's, the field's …), None for what is frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
         raw_gamma, raw_xi = self.raw_gamma, self.raw_xi
@@ -103,3 +90,38 @@ class GeneralisedHeavyBallODE(nn.Module, Dynamics):
             total(rate_xi) * Softplus.derivative(raw_xi) if raw_xi.requires_grad else None,
             *field,
         )
+
+
+class GHBNODE(HeavyBall):
+    """A generalised heavy ball neural ODE: h' = σ(−m), m' = f(t, h) − γ m + ξ h, (h0, m0) ↦ h(T).
+
+    field: f(t, h) → dh as in `NODE`.
+    gamma, xi: start values of γ in (0, 1) and ξ > 0, learnt unless ``learnable=False``; the defaults are the
+        authors' sigmoid(−3) and softplus(2).
+    activation: σ, "tanh" or "hardtanh" (clipped at ±5).
+    The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021 (with m and f of the other sign).
+    """
+
+    def __init__(
+        self,
+        field: Network,
+        *,
+        gamma: float = GAMMA,
+        xi: float = XI,
+        activation: Saturation = "tanh",
+        learnable: bool = True,
+        **solver: Unpack[SolverOptions],
+    ):
+        dynamics = GeneralisedHeavyBallODE(
+            field, gamma=gamma, xi=xi, activation=activation, learnable=learnable
+        )
+        super().__init__(dynamics, solver)
+
+    dynamics: GeneralisedHeavyBallODE
+
+    @property
+    def xi(self) -> Tensor:
+        """ξ > 0, 0-d: the strength of the restoring force."""
+        return self.dynamics.xi

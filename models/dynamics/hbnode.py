@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from ...adjoint.dynamics.protocol import Dynamics
-from ..fields.field import as_field
-from ..transforms import Sigmoid, raw_parameter
-from .blocks import fitted, grouped, paired, total
+from ..block import Block, Network, SolverOptions
+from ..fields.field import Gradients
+from .field_dynamics import FieldDynamics, Sigmoid, fitted, grouped, paired, raw_parameter, total
+
+GAMMA = 0.04742587317756678  # sigmoid(−3), where the authors start γ
 
 
-class HeavyBallODE(nn.Module, Dynamics):
+class HeavyBallODE(FieldDynamics):
     """h' = −m,  m' = f(t, h) − γ m.
 
     State z = [h, m], [2, B, *S]; f: the field; γ = sigmoid(raw_gamma), learnt.
@@ -21,26 +23,16 @@ class HeavyBallODE(nn.Module, Dynamics):
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021; AdamNODE paper, Eq. 3.
     """
 
-    blocks = ("h", "m")
+    blocks, scalars = ("h", "m"), ("raw_gamma",)
 
     def __init__(self, field: Any, *, gamma: float, learnable: bool = True):
-        super().__init__()
-        self.field = as_field(field)
+        super().__init__(field)
         self.raw_gamma = raw_parameter(Sigmoid.inverse("gamma", gamma), learnable=learnable)
 
     @property
     def gamma(self) -> Tensor:
         """γ, 0-d: the damping."""
         return Sigmoid.value(self.raw_gamma)
-
-    def theta(self) -> tuple[Tensor, ...]:
-        """(raw_gamma, the field's parameters …)."""
-        return (self.raw_gamma, *self.field.theta())
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
-        return getattr(self.field, "channels_last", False)
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
@@ -56,9 +48,7 @@ class HeavyBallODE(nn.Module, Dynamics):
         m_bar = torch.addcmul(a_h, a_m, gamma).neg_()  # ∂h'/∂m = −1, ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """(raw_gamma's, the field's …), None for what is frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
         if not self.raw_gamma.requires_grad:
@@ -66,3 +56,39 @@ class HeavyBallODE(nn.Module, Dynamics):
         stages = [(m, a_m) for (_, m, _), (_, a_m) in zip(saved, deltas, strict=True)]
         rate = [paired(a_m, m.neg(), weight) for (m, a_m), weight in grouped(stages, weights)]  # ∂m'/∂γ = −m
         return (total(rate) * Sigmoid.derivative(self.raw_gamma), *field)
+
+
+class HeavyBall(Block):
+    """What both heavy balls have: a damping γ, and a state [h, m]."""
+
+    @property
+    def gamma(self) -> Tensor:
+        """γ in (0, 1), 0-d: the damping."""
+        gamma: Tensor = self.dynamics.gamma
+        return gamma
+
+    def forward(self, h0: Tensor, m0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; m0 is zero where not given."""
+        return self.end(h0, m=m0)
+
+    def trajectory(self, h0: Tensor, t: Tensor, m0: Tensor | None = None) -> dict[str, Tensor]:
+        """{"h", "m"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, m=m0)
+
+
+class HBNODE(HeavyBall):
+    """A heavy ball neural ODE: h' = −m, m' = f(t, h) − γ m, (h0, m0) ↦ h(T).
+
+    field: f(t, h) → dh as in `NODE`.
+    gamma: start value of the damping γ in (0, 1), learnt unless ``learnable=False``; the default is the
+        authors' sigmoid(−3).
+    The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021; AdamNODE paper, Eq. 3.
+    """
+
+    def __init__(
+        self, field: Network, *, gamma: float = GAMMA, learnable: bool = True, **solver: Unpack[SolverOptions]
+    ):
+        dynamics = HeavyBallODE(field, gamma=gamma, learnable=learnable)
+        super().__init__(dynamics, solver)

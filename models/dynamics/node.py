@@ -1,36 +1,24 @@
-"""The neural ODE itself, and its augmented form, with their VJP."""
+"""The neural ODE: its dynamics with their VJP, and its block."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from ...adjoint.dynamics.protocol import Dynamics
-from ..fields.field import as_field
+from ..block import Block, Network, SolverOptions
+from .field_dynamics import FieldDynamics
 
 
-class NeuralODE(nn.Module, Dynamics):
+class NeuralODE(FieldDynamics):
     """h' = f(t, h).  State z = [h], [1, B, *S]. f: the field.
 
     ANODE is the same dynamics on h padded with extra channels: see `models.dynamics.anode`.
     Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Eq. (2).
     """
 
-    blocks: tuple[str, ...] = ("h",)
-
-    def __init__(self, field: Any):
-        super().__init__()
-        self.field = as_field(field)
-
-    def theta(self) -> tuple[Tensor, ...]:
-        """The field's parameters."""
-        return tuple(self.field.theta())
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
-        return getattr(self.field, "channels_last", False)
+    blocks = ("h",)
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equation above."""
@@ -42,8 +30,26 @@ class NeuralODE(nn.Module, Dynamics):
         h_bar, deltas = self.field.vjp(saved, cotangent[0])
         return h_bar[None], deltas
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        """The field's."""
-        return tuple(self.field.parameter_gradients(saved, deltas, weights))
+
+class NODE(Block):
+    """A neural ODE: h' = f(t, h), h0 ↦ h(T).
+
+    field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d ([B, 1, …, 1] per sample).
+    learnable: taken as by the other five; there is no number of its own here to freeze.
+    t: start and end.
+    rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve` (`models.explain` says
+        where compile=True does nothing; a block then warns and goes on without).
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Eq. 2.
+    """
+
+    def __init__(self, field: Network, *, learnable: bool = True, **solver: Unpack[SolverOptions]):
+        super().__init__(NeuralODE(field), solver)
+
+    def forward(self, h0: Tensor) -> Tensor:
+        """h(T), [B, C, …], like h0."""
+        return self.end(h0)
+
+    def trajectory(self, h0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """{"h"} at the times t, [T], as [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t)

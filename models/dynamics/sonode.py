@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from ...adjoint.dynamics.protocol import Dynamics
-from ..fields.field import as_field
+from ..block import Block, Network, SolverOptions
+from .field_dynamics import FieldDynamics
 
 
-class SecondOrderODE(nn.Module, Dynamics):
+class SecondOrderODE(FieldDynamics):
     """h' = v,  v' = f(t, [h, v]).
 
     State z = [h, v], [2, B, C, …]; f: a field on [B, 2C, …] (h and v joined in dim 1) that returns C
@@ -20,20 +21,7 @@ class SecondOrderODE(nn.Module, Dynamics):
     """
 
     blocks = ("h", "v")
-    joined = 2  # blocks that the field sees, side by side in dim 1
-
-    def __init__(self, field: Any):
-        super().__init__()
-        self.field = as_field(field, joined=self.joined)
-
-    def theta(self) -> tuple[Tensor, ...]:
-        """The field's parameters."""
-        return tuple(self.field.theta())
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
-        return getattr(self.field, "channels_last", False)
+    joined = 2
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
@@ -49,8 +37,23 @@ class SecondOrderODE(nn.Module, Dynamics):
         v_bar = a_h + from_v  # ∂h'/∂v = 1, ∂v'/∂v = f_v
         return torch.stack((h_bar, v_bar)), deltas
 
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        """The field's."""
-        return tuple(self.field.parameter_gradients(saved, deltas, weights))
+
+class SONODE(Block):
+    """A second-order neural ODE: h' = v, v' = f(t, [h, v]), (h0, v0) ↦ h(T).
+
+    field: f(t, x) → dv with x = torch.cat([h, v], dim=1), [B, 2C, …], and dv [B, C, …].
+    The rest is as in `NODE`.
+    Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
+    Source: A. Norcliffe, C. Bodnar, B. Day, N. Simidjievski, P. Liò, NeurIPS 2020, Eq. 4.
+    """
+
+    def __init__(self, field: Network, *, learnable: bool = True, **solver: Unpack[SolverOptions]):
+        super().__init__(SecondOrderODE(field), solver)
+
+    def forward(self, h0: Tensor, v0: Tensor | None = None) -> Tensor:
+        """h(T), [B, C, …], like h0; the velocity v0 is zero where not given."""
+        return self.end(h0, v=v0)
+
+    def trajectory(self, h0: Tensor, t: Tensor, v0: Tensor | None = None) -> dict[str, Tensor]:
+        """{"h", "v"} at the times t, [T], each [T, B, C, …]; the start is at t[0]."""
+        return self.path(h0, t, v=v0)

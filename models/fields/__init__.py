@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .by_autograd import AutogradField, as_field
 from .conv import Conv
+from .dense import MLP, Linear
 from .driven import Driven, Signal
-from .field import AutogradField, Field, as_field
-from .linear import Linear
-from .mlp import MLP
+from .field import Field
 from .total import Total
 
 __all__ = ["MLP", "AutogradField", "Conv", "Driven", "Field", "Linear", "Signal", "Total", "as_field"]

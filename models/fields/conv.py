@@ -8,31 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...solvers.errors import ArgumentError, DynamicsError
-from .activations import get_activation
-from .field import Field, Gradients, weights_of
-from .products import layer_gradients, weighted
+from ..checks import check_widths
+from .field import Layered, get_activation, layer_gradients, weights_of
 
 
-class Conv(Field):
+class Conv(Layered):
     """f(t, h) = C₃[σ(C₂[σ(C₁[h, t]), t]), t]: every convolution sees a constant channel t.
 
-    channels: of h, [B, channels, H, W].  hidden: of the two layers between.  C₁, C₃ are 1×1,
-    C₂ is 3×3 with zero padding.  out_channels: of f, channels unless given.
+    channels: of h, [B, channels, H, W].
+    hidden: of the two layers between.
+    out_channels: of f, channels unless given.
+    activation: σ, "relu", "tanh" or "sigmoid".
+    C₁ and C₃ are 1×1, C₂ is 3×3 with zero padding.
     All layers work on channels-last memory: the 1×1 ones are then matrix products without a copy.
     """
 
     channels_last = True
+    places = ", H, W"
+    timed = 3
 
     def __init__(
         self, channels: int, hidden: int, *, out_channels: int | None = None, activation: str = "relu"
     ):
         super().__init__()
         out = channels if out_channels is None else out_channels
-        for name, value in (("channels", channels), ("hidden", hidden), ("out_channels", out)):
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"Conv field: {name}={value!r} must be a whole number ≥ 1.")
-        self.channels = channels
+        check_widths("Conv field", channels=channels, hidden=hidden, out_channels=out)
         self.channels_in, self.channels_out = channels, out
         self.activation = get_activation(activation).name
         self.layers = nn.ModuleList(
@@ -42,16 +42,6 @@ class Conv(Field):
                 nn.Conv2d(hidden + 1, out, 1),
             )
         )
-
-    def reference(self, t: Tensor, h: Tensor) -> Tensor:
-        """f(t, h) with the time channel put beside the others and `nn.Conv2d`."""
-        self._check(h)
-        sigma = get_activation(self.activation).value
-        time = t.expand(h.shape[0], 1, *h.shape[2:])
-        x = h
-        for layer in self.layers[:-1]:
-            x = sigma(layer(torch.cat((x, time), dim=1)))
-        return self.layers[-1](torch.cat((x, time), dim=1))
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, (t, [input of each layer, channels last])): the time channel is folded into a bias.
@@ -85,30 +75,16 @@ class Conv(Field):
         h_bar = _one_back(first, delta, inputs[0]).to(dtype)
         return _ordered(h_bar, cotangent), [delta, second, third]
 
-    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
+    def _layer_gradients(
+        self, i: int, deltas: list[Tensor], inputs: list[Tensor], times: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         """The 1×1 layers' by products over all places, the 3×3 one's stage by stage."""
-        found: list[Tensor | None] = []
-        times = [t for t, _ in saved]
-        for i, (weight, bias) in enumerate(weights_of(self.layers)):
-            if not (weight.requires_grad or bias.requires_grad):
-                found += [None, None]
-                continue
-            delta, x = weighted([d[i] for d in deltas], weights), [inputs[i] for _, inputs in saved]
-            if i == 1:
-                weight_bar, bias_bar = _three_gradients(weight, delta, x, times)
-            else:
-                rows = [d.flatten(0, 2) for d in delta], [y.flatten(0, 2) for y in x]
-                weight_bar, bias_bar = layer_gradients(*rows, times)
-                weight_bar = weight_bar[:, :, None, None]
-            found.append(weight_bar if weight.requires_grad else None)
-            found.append(bias_bar if bias.requires_grad else None)
-        return tuple(found)
-
-    def _check(self, h: Tensor) -> None:
-        if h.ndim != 4 or h.shape[1] != self.channels:
-            raise DynamicsError(
-                f"Conv field: h has shape {tuple(h.shape)}; it must be [B, {self.channels}, H, W]."
-            )
+        assert times is not None  # every layer sees the time
+        if i == 1:
+            return _three_gradients(self.layers[1].weight, deltas, inputs, times)
+        rows = [d.flatten(0, 2) for d in deltas], [x.flatten(0, 2) for x in inputs]
+        weight_bar, bias_bar = layer_gradients(*rows, times)
+        return weight_bar[:, :, None, None], bias_bar
 
 
 def _ordered(x: Tensor, like: Tensor) -> Tensor:

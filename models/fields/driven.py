@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..checks import check_sizes
 from .field import Field, Gradients
 
 
 class Signal:
     """u(t) from samples, linear between them. It is data: no gradient flows into it.
 
-    times: [T], strictly increasing, T ≥ 2.  values: [T, U] for all samples of a batch, or [B, T, U].
+    times: [T], strictly increasing, T ≥ 2.
+    values: [T, U] for all samples of a batch, or [B, T, U].
     Its kinks lie at the times: name them in ``step_at`` and no step crosses one.
     Raises ArgumentTypeError or ArgumentError for anything else.
     """
@@ -66,7 +68,8 @@ class Signal:
 class Driven(Field):
     """f(t, h) = g(t, [h, u(t)]) on h, [B, n]; the VJP is g's without the columns of u.
 
-    inner: g, a `Field` on n + U features.  inputs: U.
+    inner: g, a `Field` on n + U features.
+    inputs: U.
     `with_signal` gives the same field, with the same parameters, driven by a `Signal`. A solve keeps
     the one that it began with, so its backward pass sees its own input and no later one's.
     """
@@ -75,7 +78,8 @@ class Driven(Field):
         super().__init__()
         if not isinstance(inner, Field) or inner.channels_in is None:
             raise ArgumentTypeError(f"Driven: inner is a {type(inner).__name__}; give a Linear or MLP field.")
-        if isinstance(inputs, bool) or not isinstance(inputs, int) or not 1 <= inputs < inner.channels_in:
+        check_sizes(inputs=inputs)
+        if inputs >= inner.channels_in:
             raise ArgumentError(
                 f"Driven: inputs={inputs!r} must be a whole number in 1 … {inner.channels_in - 1}, since "
                 f"the inner field takes {inner.channels_in} features of which h has at least one."
@@ -108,7 +112,7 @@ class Driven(Field):
         return both[:, : self.channels_in], deltas
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """g's."""
+        """Those of g: the signal has none."""
         return self.inner.parameter_gradients(saved, deltas, weights)
 
     def _joined(self, t: Tensor, h: Tensor) -> Tensor:
@@ -116,10 +120,7 @@ class Driven(Field):
             raise DynamicsError(
                 "this field has no input signal yet: field.with_signal(Signal(times, values))."
             )
-        if h.ndim != 2 or h.shape[1] != self.channels_in:
-            raise DynamicsError(
-                f"Driven field: h has shape {tuple(h.shape)}; it must be [B, {self.channels_in}]."
-            )
+        self._check(h)
         return torch.cat((h, self.signal.at(t, len(h)).to(h.dtype)), dim=1)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -18,7 +18,10 @@ from .splits import DataSet, Examples
 
 @dataclasses.dataclass(frozen=True)
 class ARX:
-    """A fitted model. a: [n], of past outputs, the latest first.  b: [n + 1], of inputs u[k] … u[k−n]."""
+    """A fitted model. a: [n], of past outputs, the latest first.
+
+    b: [n + 1], of inputs u[k] … u[k−n].
+    """
 
     a: np.ndarray
     b: np.ndarray

@@ -23,10 +23,14 @@ class FileRecord:
 class DataCard:
     """Name, origin, counts and checksums of a data set.
 
-    counts: samples of each split, in reading order.  shape: of one input.  classes: number of labels, 0 in
-    regression.  source: where the data came from.  sha256: of the raw arrays as read or generated.
+    counts: samples of each split, in reading order.
+    shape: of one input.
+    classes: number of labels, 0 in regression.
+    source: where the data came from.
+    sha256: of the raw arrays as read or generated.
     note: what a reader of a figure must know (for instance that it is a sample of something larger).
-    files: those that were read.  task: "classification" or "regression".
+    files: those that were read.
+    task: "classification" or "regression".
     """
 
     name: str

@@ -12,7 +12,7 @@ from .options import DataOptions
 from .points import points_data_set
 from .splits import DataSet
 
-DISC, RING = 0.5, (1.0, 1.5)
+DISC, RING = 0.5, (1.0, 1.5)  # radii; between the two is a gap as wide as the disc's radius
 
 
 def load_circles(options: DataOptions) -> DataSet:

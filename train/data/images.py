@@ -67,7 +67,8 @@ def check_official(
 ) -> None:
     """Checks x_train, y_train, x_test, y_test; labels are replaced by `checked_labels`'.
 
-    where: file and entry of each.  shape: of an image as it was read.
+    where: file and entry of each.
+    shape: of an image as it was read.
     """
     for part in ("train", "test"):
         x, y = f"x_{part}", f"y_{part}"
@@ -113,8 +114,10 @@ def build_images(
 ) -> DataSet:
     """The three parts of a data set of images.
 
-    arrays: for each part its images [N, C, H, W] and labels [N], under "x_<part>", "y_<part>" with
-    part "train", "val", "test".  parts: rows taken of each.  top: the value that white has.
+    arrays: for each part its images [N, C, H, W] and labels [N], under "x_<part>", "y_<part>" with part
+        "train", "val", "test".
+    parts: rows taken of each.
+    top: the value that white has.
     """
     card, parts = _cut(arrays, parts, card, options)
     tensors = {

@@ -23,7 +23,10 @@ COMPUTED = "forward sensitivities with scipy's DOP853"
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """values, and the error within which ours must agree with them.  reason: for that error."""
+    """values, and the error within which ours must agree with them.
+
+    reason: for that error.
+    """
 
     values: tuple[float, ...]
     bound: float
@@ -41,7 +44,7 @@ class LotkaVolterra(nn.Module):
         self.p = nn.Parameter(torch.tensor((1.5, 1.0, 3.0, 1.0), dtype=torch.float64))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """y'."""
+        """The derivative y', like y."""
         y1, y2 = y[..., :1], y[..., 1:]
         return torch.cat((self.p[0] * y1 - self.p[1] * y1 * y2, -self.p[2] * y2 + self.p[3] * y1 * y2), -1)
 

@@ -12,9 +12,13 @@ class PublishedRow:
     """One comparison with published numbers.
 
     error: the largest |found − published| ÷ max(|published|, 1e-3) of any component; infinite where the solve
-    could not go on.  bound, reason: how large it may be, and why.  nfe: calls of f; of a gradient, in the
-    backward pass too.  source: where the numbers stand.  gradient: the adjoint and stepping mode, or "".
-    condition: κ, by how much the problem magnifies errors.  failure: why the solve could not go on, or "".
+        could not go on.
+    bound, reason: how large it may be, and why.
+    nfe: calls of f; of a gradient, in the backward pass too.
+    source: where the numbers stand.
+    gradient: the adjoint and stepping mode, or "".
+    condition: κ, by how much the problem magnifies errors.
+    failure: why the solve could not go on, or "".
     """
 
     problem: str

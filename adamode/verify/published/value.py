@@ -16,8 +16,10 @@ FLOOR = 1e-3  # below it a component counts by its absolute error
 class EndValue:
     """The state that is published for the end of a problem's span.
 
-    problem: its f takes y [..., n].  values: of the first components, in order.  uncertainty: the error of
-    the published values themselves, as `error_of` measures it.  source: where they stand.
+    problem: its f takes y [..., n].
+    values: of the first components, in order.
+    uncertainty: the error of the published values themselves, as `error_of` measures it.
+    source: where they stand.
     """
 
     problem: Problem

@@ -163,7 +163,7 @@ class RemoteJob:
 
 
 def ways() -> list[Way]:
-    """All."""
+    """Every way that runs in JAX."""
 
     def way(name: str, fits: Callable[[Case], bool]) -> Way:
         library = name.split("/")[0]

@@ -100,7 +100,7 @@ def gradient_job(case: Case, func: Any, z0: Tensor, arguments: dict[str, Any]) -
         return Counts(stats.nfe, stats.nfe_recomputed, stats.nfe_backward, int(stats.n_accepted))
 
     compiled = bool(arguments.get("compile"))
-    return TorchJob(call, count, (z0, case.w, case.t, *theta), compiled=compiled)
+    return TorchJob(call, count, cuda=z0.is_cuda, compiled=compiled)
 
 
 def forward_job(case: Case, arguments: dict[str, Any]) -> TorchJob:
@@ -126,7 +126,7 @@ def forward_job(case: Case, arguments: dict[str, Any]) -> TorchJob:
         return Counts(nfe=tally.nfe, rows=tally.rows, accepted=accepted)
 
     compiled = bool(arguments.get("compile"))
-    return TorchJob(call, count, (case.z0, case.t, *case.theta), compiled=compiled)
+    return TorchJob(call, count, cuda=case.z0.is_cuda, compiled=compiled)
 
 
 def _gradient_way(name: str, arguments: dict[str, Any], *, layout: bool = False) -> Way:

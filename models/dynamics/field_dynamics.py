@@ -1,0 +1,140 @@
+"""What the dynamics share: a field, learnt scalars that stay in their range, and their gradients.
+
+A dynamics learns a raw number θ of any size and uses value(θ): rates in (0, 1) through the
+sigmoid, positive strengths through the softplus. Start values are given as the number that is
+meant (``alpha=0.37``); the inverse finds the raw number from which it comes out again.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...adjoint.dynamics.protocol import Dynamics
+from ...solvers.errors import ArgumentError, DynamicsError
+from ..checks import number
+from ..fields.by_autograd import as_field
+from ..fields.field import JOINED_BELOW, Gradients, per_sample
+
+
+class FieldDynamics(nn.Module, Dynamics, abc.ABC):
+    """A dynamics around a field f, with the scalars that it learns beside it.
+
+    field: f; any function or module is taken, see `as_field`.
+    ``scalars``: the names of the raw parameters, in the order of `theta`.
+    """
+
+    blocks: tuple[str, ...]
+    scalars: tuple[str, ...] = ()
+    joined = 1  # blocks that the field sees, side by side in dim 1
+
+    def __init__(self, field: Any):
+        super().__init__()
+        self.field = as_field(field, joined=self.joined)
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The raw scalars, then the field's parameters."""
+        return (*(getattr(self, name) for name in self.scalars), *self.field.theta())
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
+        return getattr(self.field, "channels_last", False)
+
+    def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
+        """The field's: what a dynamics without scalars saves is the field's alone."""
+        return tuple(self.field.parameter_gradients(saved, deltas, weights))
+
+
+class Sigmoid:
+    """(−∞, ∞) → (0, 1)."""
+
+    @staticmethod
+    def value(raw: Tensor) -> Tensor:
+        """s = 1/(1 + e^−θ)."""
+        return torch.sigmoid(raw)
+
+    @staticmethod
+    def derivative(raw: Tensor) -> Tensor:
+        """ds/dθ = s(1 − s)."""
+        s = torch.sigmoid(raw)
+        return s * (1 - s)
+
+    @staticmethod
+    def inverse(name: str, value: float) -> float:
+        """θ = log(s/(1 − s)).  Raises ArgumentError outside the open interval (0, 1)."""
+        value = number(name, value)
+        if not 0 < value < 1:  # False for NaN too
+            raise ArgumentError(f"{name}={value!r} is not between 0 and 1; give a number strictly inside.")
+        return math.log(value) - math.log1p(-value)
+
+
+class Softplus:
+    """(−∞, ∞) → (0, ∞)."""
+
+    @staticmethod
+    def value(raw: Tensor) -> Tensor:
+        """p = log(1 + e^θ)."""
+        return F.softplus(raw)
+
+    @staticmethod
+    def derivative(raw: Tensor) -> Tensor:
+        """dp/dθ = sigmoid(θ)."""
+        return torch.sigmoid(raw)
+
+    @staticmethod
+    def inverse(name: str, value: float) -> float:
+        """θ = log(e^p − 1), written so that large p do not overflow.  Raises ArgumentError for p ≤ 0."""
+        value = number(name, value)
+        if not 0 < value < math.inf:
+            raise ArgumentError(f"{name}={value!r} is not positive and finite; give a number above 0.")
+        return value + math.log(-math.expm1(-value))
+
+
+def raw_parameter(raw: float, *, learnable: bool) -> nn.Parameter:
+    """A 0-d parameter in torch's default dtype; with ``learnable=False`` it needs no gradient."""
+    return nn.Parameter(torch.tensor(raw, dtype=torch.get_default_dtype()), requires_grad=learnable)
+
+
+def fitted(f: Tensor, z: Tensor) -> Tensor:
+    """f in the state's dtype (autocast shortens f); DynamicsError where it has not the shape of a block."""
+    if f.shape != z.shape[1:]:
+        raise DynamicsError(
+            f"the field returned {tuple(f.shape)} for a block of the state of {tuple(z.shape[1:])}: "
+            "dh must have h's shape."
+        )
+    return f if f.dtype is z.dtype else f.to(z.dtype)
+
+
+def grouped(
+    stages: Sequence[tuple[Tensor, ...]], weights: Tensor | None
+) -> list[tuple[tuple[Tensor, ...], Tensor | None]]:
+    """(blocks, weight) of each stage; small blocks, [B, …], joined over the stages to one group.
+
+    weights: [n], [n, B] or None; a group's weight is 0-d, one for each row of its blocks, or None.
+    """
+    n, first = len(stages), stages[0][0]
+    if n == 1 or first.numel() >= JOINED_BELOW:
+        return [(blocks, None if weights is None else weights[i]) for i, blocks in enumerate(stages)]
+    if weights is not None:
+        weights = (weights if weights.ndim == 2 else weights[:, None].expand(n, first.shape[0])).reshape(-1)
+    return [(tuple(torch.cat(blocks) for blocks in zip(*stages, strict=True)), weights)]
+
+
+def paired(a: Tensor, slope: Tensor, weight: Tensor | None) -> Tensor:
+    """Σ w ⟨a, x⟩ over a group, 0-d. a, slope: [B, …]; slope is written over. weight: 0-d, [B] or None."""
+    product = slope.mul_(a)
+    if weight is not None:
+        product = product.mul_(per_sample(weight, product))
+    return product.sum()
+
+
+def total(parts: list[Tensor]) -> Tensor:
+    """The sum of groups' parts."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()

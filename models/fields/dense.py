@@ -1,0 +1,114 @@
+"""Fields of dense layers, one or many with activations between, and their VJP by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_widths
+from .field import Layered, get_activation, in_place, layer_gradients, weights_of
+
+
+class _Dense(Layered):
+    """f(t, h) = W_L σ(… σ(W_1 [h, t] + b_1) …) + b_L on h, [B, channels_in]."""
+
+    def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        """(f, (t, [input of each layer])): the time column acts as a bias, h is not copied."""
+        self._check(h)
+        sigma, fused = get_activation(self.activation), in_place()
+        layers, dim = weights_of(self.layers), self.channels_in
+        dtype, last = layers[0][0].dtype, len(layers) - 1
+        inputs, x = [], h
+        for i, (weight, bias) in enumerate(layers):
+            # Under autocast x is shorter; the VJP is not.
+            inputs.append(x if x.dtype is dtype else x.to(dtype))
+            if i < self.timed:
+                weight, bias = weight[:, :dim], torch.addcmul(bias, t, weight[:, dim])
+            x = sigma.layer(x, weight, bias, fused=fused) if i < last else torch.addmm(bias, x, weight.t())
+        return x, (t, inputs)
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """δ_L = c; x̄ = δ W; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ_1, …, δ_L]."""
+        _, inputs = saved
+        backward = get_activation(self.activation).backward
+        layers, dtype = weights_of(self.layers), cotangent.dtype
+        delta, deltas = cotangent, [cotangent]
+        for i in range(len(layers) - 1, 0, -1):
+            x_bar = torch.mm(delta, layers[i][0])
+            if x_bar.dtype is not dtype:  # autocast shortens products
+                x_bar = x_bar.to(dtype)
+            delta = backward(x_bar, inputs[i])  # inputs[i] = σ's output
+            deltas.append(delta)
+        first = layers[0][0]
+        h_bar = torch.mm(delta, first[:, : self.channels_in] if self.timed else first)
+        deltas.reverse()
+        return (h_bar if h_bar.dtype is dtype else h_bar.to(dtype)), deltas
+
+    def _layer_gradients(
+        self, i: int, deltas: list[Tensor], inputs: list[Tensor], times: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        return layer_gradients(deltas, inputs, times)
+
+
+class MLP(_Dense):
+    """f(t, h) = W_L σ(… σ(W_1 [h, t] + b_1) …) + b_L.
+
+    dim: features of h, [B, dim].
+    hidden: widths.
+    activation: "tanh", "relu" or "sigmoid".
+    out_dim: features of f, dim unless given.
+    time: whether t is an input (the last column of W_1).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        activation: str = "tanh",
+        out_dim: int | None = None,
+        time: bool = True,
+    ):
+        super().__init__()
+        widths = [dim, *hidden, dim if out_dim is None else out_dim]
+        for width in widths:
+            check_widths(f"MLP of widths {widths}", width=width)
+        self.time, self.timed = time, int(time)
+        self.channels_in, self.channels_out = widths[0], widths[-1]
+        self.activation = get_activation(activation).name
+        inputs = [dim + int(time), *widths[1:-1]]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, widths[1:], strict=True))
+
+
+class Linear(_Dense):
+    """f(t, x) = W x + b; time does not enter.
+
+    dim: features of x, [B, dim].
+    out_dim: features of f, dim unless given.
+    scale: the start weights are torch's times this; small ones keep a long solve from growing before
+        anything is learnt.
+    With an input signal, f(t, h) = W [h, u(t)] + b: see `Driven`.
+    """
+
+    def __init__(self, dim: int, *, out_dim: int | None = None, scale: float = 1.0):
+        super().__init__()
+        out = dim if out_dim is None else out_dim
+        check_widths("Linear field", dim=dim, out_dim=out)
+        self.channels_in, self.channels_out = dim, out
+        self.layer = shrunk(nn.Linear(dim, out), scale)
+
+    @property
+    def layers(self) -> tuple[nn.Linear]:
+        """The one layer."""
+        return (self.layer,)
+
+
+def shrunk(layer: nn.Linear, scale: float) -> nn.Linear:
+    """The layer with its start weights times scale."""
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(scale)
+    return layer
