@@ -23,9 +23,8 @@ from ...solvers.step.memory_order import regular
 from ...solvers.step.runge_kutta import StageList, rk_step
 from ..dynamics.repeatable import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
-from .outputs import ByPlace
 from .tape import Tape
-from .walk import Solved, step_back
+from .walk import BarList, ByPlace, Solved, step_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,58 +59,13 @@ class Carry(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Several steps: [n, 2] ends, [n, *S] y0 and f(t0, y0)."""
+    """Several steps: [n, 2] ends, [n, *S] y0 and f(t0, y0), and of their outputs [n, n_stages, *S] of each
+    k̄, [n, *S] of dL/dy, [n, *S] cotangents at the steps' ends; or none."""
 
     ends: Tensor
     ys: Tensor
     ks: Tensor
-
-
-class BarList:
-    """The Ȳ_i as separate tensors, to be traced."""
-
-    def __init__(self, numeric: Numeric):
-        self.numeric = numeric
-        self.bars: list[tuple[int, Tensor]] = []
-
-    def put(self, i: int, bar: Tensor) -> None:
-        """As it comes."""
-        self.bars.append((i, settled(bar)))
-
-    def cotangent(self, i: int, dt: Any) -> Tensor:
-        """Term by term."""
-        total = None
-        for j, bar in self.bars:
-            weight = dict(self.numeric.a_rows[j]).get(i)
-            if weight is not None:
-                total = bar * weight if total is None else total + bar * weight
-        return torch.zeros_like(self.bars[0][1]) if total is None else total * dt
-
-    def total(self) -> Tensor:
-        """Term by term."""
-        total = self.bars[0][1]
-        for _, bar in self.bars[1:]:
-            total = total + bar
-        return total
-
-
-def taken_again(way: Way, owner: Any, ends: Tensor, y0: Tensor, k0: Tensor) -> list[Any]:
-    """What the stages after the first save, evaluated anew between ends, [t0, t1]."""
-    t0, t1 = ends.unbind()
-
-    def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        k, saved = way.calls.linearise(owner, t, settled(z))
-        return settled(k), saved
-
-    stages = StageList(way.numeric, length(ends, y0))
-    times = [t.to(y0.dtype) for t in times_between(way.tableau, t0, t1)]
-    return rk_step(field, y0, (k0, None), times, way.tableau, stages).saved[1:]
-
-
-def length(ends: Tensor, like: Tensor) -> Tensor:
-    """t1 − t0, 0-d, of the state's dtype."""
-    t0, t1 = ends.unbind()
-    return settled((t1 - t0).to(like.dtype))
+    outputs: tuple[Tensor, ...]
 
 
 def added(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
@@ -122,36 +76,46 @@ def added(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[
     ]
 
 
-def back(
-    way: Way, owner: Any, dt: Tensor, saved: Sequence[Any], carry: Carry, inside: Sequence[Tensor]
+def transposed(
+    way: Way, owner: Any, ends: Tensor, known: Sequence[Any], carry: Carry, outputs: Sequence[Tensor]
 ) -> Carry:
-    """One step, transposed. saved: of the stages after the first.  inside: what outputs add, or nothing."""
+    """One step, transposed, between ends = [t0, t1].
+
+    known: the stages' times, states and what was kept; or (y0, k0) to take them again.
+    outputs: what those inside the step add to each k̄_i and to dL/dy, and those at its end to λ; or nothing.
+    """
+    t0, t1 = ends.unbind()
+    dt = settled((t1 - t0).to(carry.lam.dtype))
+
+    def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        k, saved = way.calls.linearise(owner, t, settled(z))
+        return settled(k), saved
+
+    if way.recipe is None:
+        (y0, k0), times = known, times_between(way.tableau, t0, t1, carry.lam.dtype)
+        saved = rk_step(field, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
+    else:
+        saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]
     deltas: list[Any] = [None] * len(saved)
 
     def pull(i: int, cotangent: Tensor) -> Tensor:
         bar, deltas[i - 1] = way.calls.vjp(owner, saved[i - 1], settled(cotangent))
         return bar
 
-    known = (inside[0].unbind(), inside[1]) if inside else None
-    lam, held = step_back(BarList(way.numeric), pull, dt, carry.lam, carry.held, known)
+    inside = (outputs[0].unbind(), outputs[1]) if way.outputs else None
+    lam = carry.lam + outputs[2] if len(outputs) > 2 else carry.lam
+    lam, held = step_back(BarList(way.numeric), pull, dt, lam, carry.held, inside)
     gradients = way.calls.gradients(owner, list(saved), deltas)
     return Carry(settled(lam), settled(held), added(carry.totals, gradients))
 
 
 def single(way: Way) -> Callable[..., Any]:
-    """(owner, [t0, t1], what is known of the stages, carry, what outputs inside add) → carry.
-
-    Known are the stages' states, times and what was kept; or, to take them again, (y0, k0).
-    """
+    """(owner, [t0, t1], known, carry, outputs) → carry: `transposed`."""
 
     def step_back_once(
-        owner: Any, ends: Tensor, known: tuple[Any, ...], carry: Carry, inside: tuple[Tensor, ...]
+        owner: Any, ends: Tensor, known: tuple[Any, ...], carry: Carry, outputs: tuple[Tensor, ...]
     ) -> Carry:
-        if way.recipe is None:
-            saved = taken_again(way, owner, ends, *known)
-        else:
-            saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]
-        return back(way, owner, length(ends, carry.lam), saved, carry, inside)
+        return transposed(way, owner, ends, known, carry, outputs)
 
     return step_back_once
 
@@ -169,45 +133,31 @@ def close(way: Way) -> Callable[..., Any]:
     return close_once
 
 
-def one_of(way: Way, owner: Any, own: Group, carry: Carry, outputs: Sequence[Tensor]) -> Carry:
-    """One step of several, its stages taken again. outputs: k̄, dL/dy, a cotangent at its end; or none."""
-    saved = taken_again(way, owner, *own)
-    if way.outputs:
-        carry = Carry(carry.lam + outputs[2], carry.held, carry.totals)
-    return back(way, owner, length(own.ends, carry.lam), saved, carry, outputs[:2])
-
-
 def row(way: Way) -> Callable[..., Any]:
-    """(owner, group, carry, outputs) → carry: the steps of `loop` one after another, where a loop's
-    condition would make the host wait."""
+    """(owner, group, carry) → carry: the steps of `loop` one after another, where a loop's condition would
+    make the host wait."""
 
-    def step_back_row(owner: Any, group: Group, carry: Carry, outputs: tuple[Tensor, ...]) -> Carry:
+    def step_back_row(owner: Any, group: Group, carry: Carry) -> Carry:
         for i in range(len(group.ends) - 1, -1, -1):
-            own = Group(group.ends[i], group.ys[i], group.ks[i])
-            carry = one_of(way, owner, own, carry, [x[i] for x in outputs])
+            own = [x[i] for x in group.outputs]
+            carry = transposed(way, owner, group.ends[i], (group.ys[i], group.ks[i]), carry, own)
         return carry
 
     return step_back_row
 
 
 def loop(way: Way) -> Callable[..., Any]:
-    """(owner, group, carry, outputs, last) → carry.
-
-    outputs: [n, n_stages, *S] of each step's k̄, [n, *S] of dL/dy, [n, *S] cotangents at the steps' ends;
-    or none.  last: index of the step to begin with, int64 [1].
-    """
+    """(owner, group, carry, index of the step to begin with, int64 [1]) → carry."""
     from torch._higher_order_ops.while_loop import while_loop
 
-    def step_back_many(
-        owner: Any, group: Group, carry: Carry, outputs: tuple[Tensor, ...], last: Tensor
-    ) -> Carry:
+    def step_back_many(owner: Any, group: Group, carry: Carry, last: Tensor) -> Carry:
         def goes_on(i: Tensor, *_: Tensor) -> Tensor:
             return (i >= 0).all()
 
         def body(i: Tensor, lam: Tensor, held: Tensor, *totals: Tensor) -> Any:
-            ends, *own = (torch.index_select(x, 0, i)[0] for x in (group.ends, *outputs))
-            y0, k0 = (settled(torch.index_select(x, 0, i)[0]) for x in (group.ys, group.ks))
-            found = one_of(way, owner, Group(ends, y0, k0), Carry(lam, held, totals), own)
+            ends, *own = (torch.index_select(x, 0, i)[0] for x in (group.ends, *group.outputs))
+            known = [settled(torch.index_select(x, 0, i)[0]) for x in (group.ys, group.ks)]
+            found = transposed(way, owner, ends, known, Carry(lam, held, totals), own)
             return (i - 1, found.lam, found.held, *found.totals)
 
         start = (last, carry.lam.clone(), carry.held.clone(), *(total.clone() for total in carry.totals))
@@ -248,7 +198,7 @@ class CompiledWalk:
                 return None
             carry = found
         found = self._close(carry)
-        return None if found is None else (self.outputs.at_start(found.lam), list(found.totals))
+        return None if found is None else (self.outputs.at_end(-1, found.lam), list(found.totals))
 
     def _same_parameters(self) -> bool:
         """Whether those of a module that require gradients are still those of the forward solve."""
@@ -291,7 +241,7 @@ class CompiledWalk:
         """Step n in one call."""
         step, stats = self.tape.attempt(n), self.solved.stats
         carry = carry._replace(lam=self.outputs.at_end(n, carry.lam))
-        inside = self.outputs.sums(n, step.ends[1] - step.ends[0]) if n in self.outputs.within else ()
+        inside = self.outputs.sums(n, step.dt)[:2] if n in self.outputs.within else ()
         way, known = dataclasses.replace(self.way, outputs=bool(inside)), cast("Any", step.start)
         if isinstance(step.saved, KeptStages):
             way = dataclasses.replace(way, recipe=step.saved.recipe)
@@ -308,22 +258,21 @@ class CompiledWalk:
         carry = carry._replace(lam=self.outputs.at_end(group[-1], carry.lam))
         steps = [self.tape.attempt(n) for n in group]
         steps += [steps[-1]] * (size - len(steps))  # one program for groups of every length
-        starts = zip(*(cast("tuple[Tensor, Tensor]", s.start) for s in steps), strict=True)  # none is saved
-        ys, ks = (torch.stack(tensors) for tensors in starts)
+        ys, ks = zip(*(cast("Any", step.start) for step in steps), strict=True)  # none has kept its stages
         outputs = self._outputs_of(group)
+        whole = Group(
+            self._on_device([step.ends for step in steps]), torch.stack(ys), torch.stack(ks), outputs
+        )
         way = dataclasses.replace(self.way, outputs=bool(outputs))
-        arguments: list[Any] = [Group(self._on_device([s.ends for s in steps]), ys, ks), carry, outputs]
-        if in_graph:
-            arguments.append(torch.tensor([len(group) - 1], dtype=torch.int64, device="cpu"))
-        found = self._run(("loop back", size), loop if in_graph else row, way, *arguments)
+        last = [torch.tensor([len(group) - 1], dtype=torch.int64, device="cpu")] if in_graph else []
+        found = self._run(("loop back", size), loop if in_graph else row, way, whole, carry, *last)
         if found is not None:
             stats.nfe_backward += self.m * len(group)
             stats.nfe_recomputed += self.m * len(group)
         return cast("Carry | None", found)
 
     def _outputs_of(self, group: range) -> tuple[Tensor, ...]:
-        """For each step of the group, what the outputs in it and at its end add; () where there are none
-        but at the last one's end."""
+        """Those of a `Group`; none where there are none but at the last step's end."""
         outputs, like, size = self.outputs, self.like, self.queue.sync_every
         inside = any(n in outputs.within for n in group)
         if not inside and not any(n in outputs.ending for n in group[:-1]):
@@ -332,8 +281,7 @@ class CompiledWalk:
         y_bar, at_end = (like.new_zeros((size, *like.shape)) for _ in range(2))
         for j, n in enumerate(group):
             if n in outputs.within:
-                ends = self.tape.attempt(n).ends
-                k_bar[j], y_bar[j] = outputs.sums(n, ends[1] - ends[0])
+                k_bar[j], y_bar[j], _ = outputs.sums(n, self.tape.attempt(n).dt)
             if n != group[-1]:
                 at_end[j] = outputs.at_end(n, at_end[j])
         return k_bar, y_bar, at_end

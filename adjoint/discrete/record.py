@@ -13,9 +13,8 @@ from ..dynamics.repeatable import Evaluation, LastEvaluation
 from ..gradient import Discrete
 from ..recording import Recording, Result, Rows, Seen
 from .compiled import CompiledWalk
-from .outputs import ByPlace, ByWritten, Outputs
 from .tape import CheckpointTape, Entries, Tape
-from .walk import DiscreteWalk, Solved
+from .walk import ByPlace, ByWritten, DiscreteWalk, Outputs, Solved
 
 
 def record_discrete(
@@ -67,5 +66,4 @@ def first_evaluation(solved: Solved, tape: Tape) -> Evaluation:
     """That at the start, where a compiled solve has kept its value."""
     first, z0 = tape.attempt(0), solved.z0.detach()
     assert first.start is not None
-    assert first.start[1] is not None
     return Evaluation(clock(first.ends[0], z0), z0, first.start[1])

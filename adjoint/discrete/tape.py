@@ -17,7 +17,7 @@ from ..dynamics.repeatable import LastEvaluation
 from ..recording import Recorder
 from .checkpointing import Take, Thinning, walk_back
 
-State = tuple[Tensor, Tensor | None]  # y and f there; None: f is evaluated anew
+State = tuple[Tensor, Any]  # y, and f there; None: f is evaluated anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class First:
 
     who: Who = ALL
     saved: Any = None
-    value: Tensor | None = None
+    value: Any = None
 
 
 Entry = Attempt | First | Tensor  # a tensor: positions of the samples that stayed in the batch

@@ -19,45 +19,35 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
-from ...solvers.march.output import clock
+from ...solvers.march.output import by_step, clock
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.stats import Stats
-from ...solvers.step.clocks import Clocks
+from ...solvers.step.attempt import settled
+from ...solvers.step.clocks import Clocks, Each
+from ...solvers.step.interpolant import weights
 from ...solvers.step.memory_order import dense_strides, flat_rows, rows_like
-from ...solvers.step.runge_kutta import StageBuffer, dense_stages, rk_step
+from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
 from ..dynamics.protocol import Dynamics, ThetaSum
-from .outputs import Inside, Outputs, plus
+from ..recording import Result, Rows, Seen
 from .tape import Attempt, Entries, Entry, First, State, Who
 
-Maybe = TypeVar("Maybe", Tensor, "Tensor | None")
 Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
-
-
-class Bars(Protocol):
-    """Where the Ȳ_i of one step live, and λ behind them."""
-
-    numeric: Numeric
-
-    def put(self, i: int, bar: Tensor) -> None:
-        """Stores Ȳ_i; λ is the last stage's, the first to come."""
-
-    def cotangent(self, i: int, dt: Any) -> Tensor:
-        """dt (b_i λ + Σ_{j>i} a_ji Ȳ_j), a tensor of its own."""
-
-    def total(self) -> Tensor:
-        """λ + Σ_{i>0} Ȳ_i."""
+# What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
+Inside = tuple[Sequence[Tensor | None], Tensor]
+Back = tuple[Tensor, Any]  # λ and the held k̄; of one clock None where none is held
 
 
 class BarBuffer:
-    """The Ȳ_i in one tensor for all steps: a sum over them is one product with a matrix."""
+    """The Ȳ_i of a step, and λ behind them, in one tensor: a sum over them is one product with a matrix."""
 
     def __init__(self, numeric: Numeric, like: Tensor):
         self.numeric, self.shape, self.strides = numeric, like.shape, dense_strides(like)
@@ -72,21 +62,55 @@ class BarBuffer:
         return self.shape == like.shape and self.strides == dense_strides(like)
 
     def put(self, i: int, bar: Tensor) -> None:
-        """A copy."""
+        """Stores Ȳ_i; λ is the last stage's and comes first."""
         self.rows[i].copy_(bar)
 
     def cotangent(self, i: int, dt: Any) -> Tensor:
-        """One product."""
+        """dt (b_i λ + Σ_{j>i} a_ji Ȳ_j)."""
         product = torch.mv(self.columns[i], self.numeric.back_vectors[i])
         return product.as_strided(self.shape, self.strides).mul_(dt)
 
     def total(self) -> Tensor:
-        """One sum."""
+        """λ + Σ_{i>0} Ȳ_i."""
         return self.behind_first.sum(0)
 
 
+class BarList:
+    """The same as separate tensors, term by term, for a compiled program."""
+
+    def __init__(self, numeric: Numeric):
+        self.numeric = numeric
+        self.bars: list[tuple[int, Tensor]] = []
+
+    def put(self, i: int, bar: Tensor) -> None:
+        """Stores Ȳ_i; λ is the last stage's and comes first."""
+        self.bars.append((i, settled(bar)))
+
+    def cotangent(self, i: int, dt: Any) -> Tensor:
+        """dt (b_i λ + Σ_{j>i} a_ji Ȳ_j)."""
+        total = None
+        for j, bar in self.bars:
+            weight = dict(self.numeric.a_rows[j]).get(i)
+            total = total if weight is None else plus(total, bar * weight)
+        return torch.zeros_like(self.bars[0][1]) if total is None else total * dt
+
+    def total(self) -> Tensor:
+        """λ + Σ_{i>0} Ȳ_i."""
+        total = self.bars[0][1]
+        for _, bar in self.bars[1:]:
+            total = total + bar
+        return total
+
+
+def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
+    """The sum of those that are there."""
+    if term is None:
+        return total
+    return term if total is None else total + term
+
+
 def step_back(
-    bars: Bars, pull: Pull, dt: Any, lam: Tensor, held: Tensor | None, inside: Inside | None
+    bars: BarBuffer | BarList, pull: Pull, dt: Any, lam: Tensor, held: Tensor | None, inside: Inside | None
 ) -> tuple[Tensor, Tensor]:
     """One step, transposed: (λ, k̄ of the last stage) → (dL/dy, k̄ of the first stage).
 
@@ -138,6 +162,94 @@ class Solved:
         return self.tableau.numeric(self.z0.dtype, self.z0.device)
 
 
+class Outputs(abc.ABC):
+    """The cotangents of a solve's outputs and events."""
+
+    @abc.abstractmethod
+    def begin(self, z0: Tensor) -> Back:
+        """At the end of the last step."""
+
+    @abc.abstractmethod
+    def at_end(self, n: int, lam: Tensor) -> Tensor:
+        """λ with the outputs at the end of step n; n = −1: at the start itself, but for the first."""
+
+    @abc.abstractmethod
+    def inside(self, n: int, attempt: Attempt) -> Inside | None:
+        """What outputs inside step n add; None where none lies there."""
+
+
+class ByPlace(Outputs):
+    """Of one clock: a list of places."""
+
+    def __init__(self, seen: Seen, g: Rows, numeric: Numeric):
+        self.g, self.numeric = list(g)[1:], numeric
+        self.ending, self.within = by_step(seen.places[1:])
+
+    def begin(self, z0: Tensor) -> Back:
+        """Nothing is held: the last stage's VJP may be spared."""
+        return torch.zeros_like(z0), None
+
+    def at_end(self, n: int, lam: Tensor) -> Tensor:
+        """One after another."""
+        for i in self.ending.get(n, ()):
+            lam = lam + self.g[i]
+        return lam
+
+    def sums(self, n: int, dt: Any) -> tuple[Tensor, Tensor, list[list[float]]]:
+        """What outputs inside step n add to all k̄_i, [stages, *S], and to dL/dy; and their b_i(θ).
+
+        One product for all outputs and stages: an addition each was slower than the step's VJPs.
+        """
+        g = torch.stack([self.g[i] for i, _ in self.within[n]])
+        rows = [weights(self.numeric, theta) for _, theta in self.within[n]]
+        table = torch.tensor(rows, dtype=torch.float64, device="cpu").mul_(dt)
+        table = table.to(g.device, g.dtype, non_blocking=True)
+        return torch.mm(table.t(), g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0), rows
+
+    def inside(self, n: int, attempt: Attempt) -> Inside | None:
+        """Stages that no output weighs are left out, and so their VJPs."""
+        if n not in self.within:
+            return None
+        k_bar, y_bar, rows = self.sums(n, attempt.dt)
+        used = zip(k_bar.unbind(), zip(*rows, strict=True), strict=True)
+        return [k if any(row) else None for k, row in used], y_bar
+
+
+class ByWritten(Outputs):
+    """Of a clock a sample: what was written in each attempt, or what lies there of a question asked later."""
+
+    def __init__(self, seen: Seen, g: Tensor, clocks: Each, numeric: Numeric):
+        assert isinstance(seen.times, Tensor)
+        self.g, self.clocks, self.numeric, self.asked = g, clocks, numeric, seen.outputs
+        self.by_sample = g.movedim(clocks.batch + 1, 1)  # [n, B, …]
+        self.at_start = seen.times[1:] == seen.times[:1]
+
+    def begin(self, z0: Tensor) -> Back:
+        """A cotangent of 0 is held for every sample."""
+        return torch.zeros_like(self.g[0]), torch.zeros_like(self.g[0])
+
+    def at_end(self, n: int, lam: Tensor) -> Tensor:
+        """Of the samples whose own time is their start; an output at a step's end lies in it at θ = 1."""
+        for row, mask in zip(self.g[1:], self.at_start, strict=True) if n < 0 else ():
+            lam = lam + torch.where(self.clocks.spread(mask), row, 0.0)
+        return lam
+
+    def inside(self, n: int, attempt: Attempt) -> Inside | None:
+        """Each sample's own outputs with its own weights."""
+        outputs = attempt.outputs if self.asked is None else self.asked[n]
+        if not outputs:
+            return None
+        k_bar: list[Tensor | None] = [None] * len(self.numeric.a_rows)
+        y_bars, spread = [], self.clocks.spread
+        for written in outputs:
+            g = self.by_sample[written.place, attempt.who.index].movedim(1, self.clocks.batch + 1)
+            g = torch.where(spread(written.valid), g, 0.0)  # [m, *state]
+            y_bars.append(g.sum(0))
+            for j, w in enumerate(written.weights):
+                k_bar[j] = plus(k_bar[j], (g * spread(w)).sum(0) * attempt.dt)
+        return k_bar, torch.stack(y_bars).sum(0)
+
+
 class DiscreteWalk:
     """The walk backwards over one tape.
 
@@ -155,48 +267,45 @@ class DiscreteWalk:
         watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
     ):
         self.solved, self.tape, self.outputs, self.watch = solved, tape, outputs, watch
-        self.dynamics, self.tableau, self.clocks = solved.dynamics, solved.tableau, solved.clocks
-        self.numeric = solved.numeric
+        self.dynamics, self.clocks, self.numeric = solved.dynamics, solved.clocks, solved.numeric
         self.theta = ThetaSum(solved.dynamics, wanted=want_theta)
         self.bars: BarBuffer | None = None
 
-    def run(self) -> tuple[Tensor, list[Tensor]]:
+    def run(self) -> Result:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients)."""
-        lam, held = self.outputs.begin(self.solved.z0.detach())
+        whole = self.outputs.begin(self.solved.z0.detach())
         saved: Sequence[Any] = ()
         for n, entry in self.tape.backwards(self._again):
-            who = entry.who
-            own, back = self._part(who, lam), self._part(who, held)
-            if back is not None and who.which is not None:
-                back = torch.where(self.clocks.spread(who.which), back, 0.0)
+            lam, held = self._part(entry.who, whole)
             if isinstance(entry, First):
-                assert back is not None
-                own, back = own + self._through(self._saved_first(entry, saved), back), None
+                back = lam + self._through(self._saved_first(entry, saved), held), None
             else:
-                own = self.outputs.at_end(n, own)
-                inside = self.outputs.inside(n, entry)
-                saved = self._saved(entry, inside, end=back is not None or inside is not None)
-                own, back = self._step(entry, saved, own, back, inside)
-            lam, held = self._moved(who, lam, own), self._moved(who, held, back)
-        return self.outputs.at_start(lam), self.theta.result()
+                lam, inside = self.outputs.at_end(n, lam), self.outputs.inside(n, entry)
+                saved = self._saved(entry, inside, end=held is not None or inside is not None)
+                back = self._step(entry, saved, (lam, held), inside)
+            whole = self._moved(entry.who, whole, back)
+        return self.outputs.at_end(-1, whole[0]), self.theta.result()
 
-    def _part(self, who: Who, whole: Maybe) -> Maybe:
-        """The samples of an entry."""
-        return None if whole is None else self.clocks.take(whole, who.index)
+    def _part(self, who: Who, whole: Back) -> Back:
+        """That of the samples in the batch; nothing is held for who did not accept."""
+        if who.index is None or who.which is None:
+            return whole
+        lam, held = (self.clocks.take(x, who.index) for x in whole)
+        return lam, torch.where(self.clocks.spread(who.which), held, 0.0)
 
-    def _moved(self, who: Who, whole: Tensor | None, new: Maybe) -> Maybe:
-        """The whole, changed where an entry concerns a sample; new: None stands for 0."""
-        if who.index is None or whole is None:
-            return new
-        part = self.clocks.take(whole, who.index)
-        found = torch.zeros_like(part) if new is None else new
-        return self.clocks.put(whole, who.index, self.clocks.choose(who.which, found, part))
+    def _moved(self, who: Who, whole: Back, back: Back) -> Back:
+        """The whole, with what has come back for those who accepted."""
+        if who.index is None:
+            return back
+        old = [self.clocks.take(x, who.index) for x in whole]
+        new = (torch.zeros_like(y) if x is None else x for x, y in zip(back, old, strict=True))
+        moved = [self.clocks.choose(who.which, x, y) for x, y in zip(new, old, strict=True)]
+        lam, held = (self.clocks.put(x, who.index, y) for x, y in zip(whole, moved, strict=True))
+        return lam, held
 
-    def _step(
-        self, attempt: Attempt, saved: Sequence[Any], lam: Tensor, held: Tensor | None, inside: Inside | None
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, attempt: Attempt, saved: Sequence[Any], back: Back, inside: Inside | None) -> Back:
         """(dL/dy, the cotangent to be held) before an attempt."""
-        used, deltas = [], []
+        used, deltas, (lam, held) = [], [], back
 
         def pull(i: int, cotangent: Tensor) -> Tensor:
             self.solved.stats.nfe_backward += 1
@@ -240,34 +349,37 @@ class DiscreteWalk:
         if attempt.saved is not None:
             return attempt.saved
         assert attempt.start is not None
-        y, known = attempt.start
-        times = attempt.stage_times(self.tableau, y)
-        # Of one clock the first stage is evaluated as well: what it saves may be wanted.
-        first = self._evaluate(times[0], y) if known is None or attempt.who.index is None else (known, None)
-        buffer = StageBuffer(self.numeric, y, attempt.dt)
-        result = rk_step(self._evaluate, y, first, times, self.tableau, buffer, evaluate_end=end)
-        if inside is not None and any(k is not None for k in inside[0][self.tableau.n_stages :]):
-            dense_stages(self._evaluate, y, times, self.tableau, result)
+        y, first = attempt.start
+        if attempt.who.index is None:
+            first = None  # what it saves may be wanted as well
+        tableau, result = self.solved.tableau, self._taken(self._evaluate, attempt, y, first, end=end)
+        if inside is not None and any(k is not None for k in inside[0][tableau.n_stages :]):
+            dense_stages(self._evaluate, y, attempt.stage_times(tableau, y), tableau, result)
         return result.saved
 
+    def _taken(
+        self, field: Field, attempt: Attempt, y: Tensor, first: Any, *, end: bool = True
+    ) -> StepResult:
+        """An attempt from y with the size it had. first: f there, or None to evaluate it."""
+        times = attempt.stage_times(self.solved.tableau, y)
+        known = field(times[0], y) if first is None else (first, None)
+        stages = StageBuffer(self.numeric, y, attempt.dt)
+        return rk_step(field, y, known, times, self.solved.tableau, stages, evaluate_end=end)
+
     def _again(self, state: State, entries: Sequence[Entry]) -> State:
-        """Takes attempts again from a kept state, with the sizes they had, and what lies between them."""
-        y, first = state
+        """Takes attempts again from a kept state, and what lies between them."""
+        (y, first), clocks = state, self.clocks
         one_clock = first is None
         for entry in entries:
-            if isinstance(entry, Tensor):
-                y, first = self.clocks.take(y, entry), self._part(Who(entry), first)
-            elif isinstance(entry, First):  # of one clock it is evaluated anew
-                if first is not None and entry.value is not None:
-                    first = self.clocks.choose(entry.who.which, entry.value, first)
-                first = None if one_clock else first
+            if isinstance(entry, Tensor):  # samples have left
+                y, first = clocks.take(y, entry), clocks.take(first, entry)
+            elif isinstance(entry, First):
+                first = None if one_clock else clocks.choose(entry.who.which, entry.value, first)
             else:
-                times = entry.stage_times(self.tableau, y)
-                first = self._unsaved(times[0], y)[0] if first is None else first
-                buffer = StageBuffer(self.numeric, y, entry.dt)
-                result = rk_step(self._unsaved, y, (first, None), times, self.tableau, buffer)
-                first = self.clocks.choose(entry.who.which, buffer.get(self.tableau.n_stages - 1), first)
-                y = self.clocks.choose(entry.who.which, result.y1, y)
+                result = self._taken(self._unsaved, entry, y, first)
+                last = result.stages.get(self.solved.tableau.n_stages - 1)
+                first = clocks.choose(entry.who.which, last, first)
+                y = clocks.choose(entry.who.which, result.y1, y)
         return y, None if one_clock else first
 
     def _unsaved(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
