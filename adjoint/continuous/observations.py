@@ -35,23 +35,27 @@ def in_order(seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
     kept: further states, of which those count that lie strictly inside and at no other row's time.
     """
     start = seen.times[0]
-    reached = [i for i, place in enumerate(seen.places) if place.step != -2]
-    rows: list[tuple[Any, Tensor, Tensor]] = [(seen.times[i], seen.values[i], g[i]) for i in reached]
-    rows.sort(key=lambda row: abs(row[0] - start))
-    known, length = {row[0] for row in rows}, abs(rows[-1][0] - start)
+    all_rows = zip(seen.times, seen.values, g, seen.places, strict=True)
+    rows: list[tuple[Any, Tensor, Tensor]] = [(t, z, own) for t, z, own, at in all_rows if at.step != -2]
+    known, length = {t for t, *_ in rows}, max(abs(t - start) for t, *_ in rows)
     inside = [(t, z) for t, z in kept if t not in known and abs(t - start) < length]
     rows += [(t, z, torch.zeros_like(z)) for t, z in inside]
     rows.sort(key=lambda row: abs(row[0] - start))
-    times, values, cotangents = zip(*rows, strict=True)
-    return Observations(times, values, cotangents)
+    return Observations(*zip(*rows, strict=True))
 
 
-def in_each_order(times: Tensor, values: Tensor, g: Tensor, clocks: Each) -> Observations:
-    """Those of a solve with a clock a sample.
+def in_each_order(seen: Seen, g: Rows, kept: Iterable[Kept], clocks: Each) -> Observations:
+    """Those of a solve with a clock a sample, of each sample in its own order.
 
-    times: [n, B], NaN where not reached; the first row is the start.  values, g: [n, *z].
     Where a sample has fewer rows than others its last one repeats with g = 0.
     """
+    times, values = seen.times, seen.values
+    assert isinstance(times, Tensor)
+    assert isinstance(values, Tensor)
+    assert isinstance(g, Tensor)
+    for time, z in kept:
+        times, values = torch.cat((times, time[None])), torch.cat((values, z[None]))
+        g = torch.cat((g, torch.zeros_like(z)[None]))
     missing = times.isnan() | clocks.rows_per_sample(values.isnan()).any(2)
     missing = missing & (times != times[0])  # an output at the start is the start, whatever that holds
     key = torch.where(missing, torch.inf, (times - times[0]).abs())

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -25,15 +25,18 @@ from ...solvers.status import Status
 from ...solvers.step.clocks import Clocks, Each, One
 from ...solvers.step.field import CountedField
 from ...solvers.step.norms import Norm, Tolerance
+from ...solvers.step.runge_kutta import Field
 from ..dynamics.protocol import Dynamics
 from ..gradient import Backsolve, Interpolating
-from ..recording import Rows, Seen
-from .carrier import Carrier, Past
+from ..recording import Recorder, Rows, Seen
 from .observations import Kept, Observations, in_each_order, in_order
-from .quadrature import Quadrature, ThetaNorm
 
 S = TypeVar("S", Settings, SampleSettings)
 C = TypeVar("C", bound=Clocks)
+# (scaled errors of z, of a, of θ's adjoints) → 0-d
+ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
+# time, adjoint there, the state solved backwards (None where it is not)
+Watch = Callable[[float, Tensor, "Tensor | None"], None]
 
 
 def reverse_settings(settings: S, gradient: Backsolve | Interpolating) -> S:
@@ -67,18 +70,24 @@ def looser(a: float | Tensor, b: float | Tensor) -> float | Tensor:
     return torch.maximum(*both)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stepping(abc.ABC, Generic[S, C]):
     """What decides the steps of both solves.
 
-    forward, backward: settings, their norm that of a state.  clocks: of the state.
+    forward, backward: settings, their norm that of a state.
+    clocks: of the state.
     stats: of the whole solve.
+    theta_norm: judges reverse steps by (z, a, θ's adjoints), with one step size; θ's errors are computed for
+        it, and only then.
+    watch: sees the adjoint at the end of every accepted reverse step, with one step size.
     """
 
     forward: S
     backward: S
     clocks: C
     stats: Stats[Any, Any]
+    theta_norm: ThetaNorm | None = None
+    watch: Watch | None = None
 
     def limited(self, most: int) -> Stepping[S, C]:
         """With at most that many attempts between two observations of the reverse solve."""
@@ -95,24 +104,9 @@ class Stepping(abc.ABC, Generic[S, C]):
         tolerance = Tolerance(looser(ours.rtol, theirs.rtol), looser(ours.atol, theirs.atol))
         return self.backward.norm((back - stored) / tolerance.scale(stored))
 
-    def count(self, own: Stats[Any, Any]) -> None:
-        """Adds the attempts of one interval."""
-        stats = self.stats
-        stats.n_accepted_backward = stats.n_accepted_backward + own.n_accepted
-        stats.n_rejected_backward = stats.n_rejected_backward + own.n_rejected
-
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
         """The state solved forwards from (start, z) to t, to compare a failure's with; None: it has none."""
         return None
-
-    @property
-    @abc.abstractmethod
-    def fixed(self) -> bool:
-        """Whether the reverse solve's steps are fixed: then no tolerance measures a distance."""
-
-    @abc.abstractmethod
-    def first_dt(self, steps: Sequence[Any]) -> Any:
-        """|dt| of a reverse solve to begin with, from the forward solve's kept steps; None for Hairer's."""
 
     @abc.abstractmethod
     def kept(self, step: Any) -> Kept:
@@ -120,112 +114,79 @@ class Stepping(abc.ABC, Generic[S, C]):
 
     @abc.abstractmethod
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """What was seen, and further states of which no loss depends, in order of time."""
+        """What was seen, and kept states on which no loss depends, in order of time."""
 
     @abc.abstractmethod
-    def past(self, steps: Sequence[Any], seen: Observations) -> Past:
-        """The forward solution from its kept steps."""
+    def past(self, steps: Sequence[Any], seen: Observations) -> tuple[Callable[[Any], Tensor], Any]:
+        """The forward solution as a function of time, and |dt| of a reverse solve to begin with (None:
+        Hairer's), from the forward steps. Time: a float; per sample as f wants it."""
 
     @abc.abstractmethod
     def solve(
-        self, carrier: Carrier, pair: Tensor, i: int, dt: Any, quadrature: Quadrature
+        self,
+        field: Field,
+        pair: Tensor,
+        times: Any,
+        i: int,
+        dt: Any,
+        recorder: Recorder,
+        judge: Callable[[Step], Tensor] | None,
     ) -> tuple[Tensor, Any]:
-        """The pair at observation i − 1 from that at observation i, and the next |dt|; dt as of `first_dt`.
+        """The pair at observation i − 1 from that at observation i, and the next |dt|.
 
+        dt: as of `past`.  recorder: sees the steps.  judge: a step's error ratio, instead of the seminorm's.
         Raises SolverError where the solve cannot go on.
         """
 
 
-class AtFloats:
-    """A dense output asked at times that the stepper announces: none is read from the device."""
-
-    def __init__(self, output: DenseOutput):
-        self.output = output
-        self.times: list[float] = []
-
-    def prepare(self, times: Sequence[float]) -> None:
-        """The times of the next questions, in order."""
-        self.times = list(times)
-
-    def value(self, t: Tensor) -> Tensor:
-        """z at the next of them."""
-        return self.output.value(self.times.pop(0))
-
-
-class AtTensors:
-    """A dense output asked for each sample at its own time."""
-
-    def __init__(self, output: StackedDense):
-        self.output = output
-
-    def prepare(self, times: Sequence[float]) -> None:
-        """Nothing: times are on the device."""
-
-    def value(self, t: Tensor) -> Tensor:
-        """z at t, [B, 1, …]."""
-        return self.output.value(t.reshape(-1).double())
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared(Stepping[Settings, One]):
     """One step size.
 
     observers: keyword arguments of `forward_solve` for the reverse solve (callbacks).
-    theta_norm: judges its steps by (z, a, θ's adjoints); θ's errors are computed for it, and only then.
     """
 
     observers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    theta_norm: ThetaNorm | None = None
 
-    @property
-    def fixed(self) -> bool:
-        """Whether a grid is given."""
-        return self.backward.fixed
-
-    def first_dt(self, steps: Sequence[Step]) -> float | None:
-        """The last forward step's."""
-        return abs(steps[-1].dt) if steps else None
+    def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
+        """With the forward settings; it is not counted."""
+        field = CountedField(dynamics.forward, Stats())
+        return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
 
     def kept(self, step: Step) -> Kept:
         """The step's start."""
         return step.t0, step.y0
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """As lists."""
+        """As tuples."""
         return in_order(seen, g, kept)
 
-    def past(self, steps: Sequence[Step], seen: Observations) -> Past:
-        """Asked at floats."""
-        return AtFloats(DenseOutput(steps, seen.times[0], seen.times[-1]))
-
-    def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor:
-        """With the forward settings; it is not counted."""
-        field = CountedField(dynamics.forward, Stats())
-        return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
+    def past(self, steps: Sequence[Step], seen: Observations) -> tuple[Callable[[float], Tensor], float]:
+        """The first |dt| is the last forward step's."""
+        return DenseOutput(steps, seen.times[0], seen.times[-1]).value, abs(steps[-1].dt)
 
     def solve(
-        self, carrier: Carrier, pair: Tensor, i: int, dt: float | None, quadrature: Quadrature
-    ) -> tuple[Tensor, float]:
+        self,
+        field: Field,
+        pair: Tensor,
+        times: Any,
+        i: int,
+        dt: Any,
+        recorder: Recorder,
+        judge: Callable[[Step], Tensor] | None,
+    ) -> tuple[Tensor, Any]:
         """By `forward_solve`."""
-        own, times, judge = Stats(), carrier.seen.times, None
-        if self.theta_norm is not None:
-            judge = functools.partial(quadrature.error_ratio, self.theta_norm, self.backward.tolerance)
-        run = forward_solve(
-            carrier,
-            pair,
-            [times[i], times[i - 1]],
-            dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=dt),
-            own,
-            hooks=[quadrature.step],
-            judge=judge,
-            **self.observers,
-        )
-        self.stats.nfe_backward += own.nfe  # made inside compiled programs; the carrier counts the others
-        self.count(own)
+        own = Stats()
+        settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=dt)
+        way, hooks = [times[i], times[i - 1]], [recorder.step]
+        run = forward_solve(field, pair, way, settings, own, hooks=hooks, judge=judge, **self.observers)
+        self.stats.nfe_backward += own.nfe  # made inside compiled programs; the field counts the others
+        self.stats.n_accepted_backward += own.n_accepted
+        self.stats.n_rejected_backward += own.n_rejected
         return run.values[-1], own.dt_last
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PerSample(Stepping[SampleSettings, Each]):
     """A step size for each sample.
 
@@ -235,60 +196,46 @@ class PerSample(Stepping[SampleSettings, Each]):
 
     batch: int
 
-    @property
-    def fixed(self) -> bool:
-        """Whether a step is given."""
-        return self.backward.dt is not None
-
-    def first_dt(self, steps: Sequence[SampleStep]) -> None:
-        """Hairer's."""
-
     def kept(self, step: SampleStep) -> Kept:
         """The end of an attempt where it was accepted, else NaN."""
         shape = list(step.y0.shape)
         shape[self.clocks.batch] = self.batch
-        time = torch.where(step.accepted, step.t1, math.nan)
-        whole = torch.full((self.batch,), math.nan, dtype=time.dtype, device=time.device)
+        time = step.t1.new_full((self.batch,), math.nan)
         state = self.clocks.put(step.y0.new_full(shape, math.nan), step.index, step.result.y1)
-        return whole.index_copy(0, step.index, time), state
+        return time.index_copy(0, step.index, torch.where(step.accepted, step.t1, math.nan)), state
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
         """As tensors."""
-        times, values, cotangents = seen.times, seen.values, g
-        assert isinstance(times, Tensor)
-        assert isinstance(values, Tensor)
-        assert isinstance(cotangents, Tensor)
-        for time, z in kept:
-            times, values = torch.cat((times, time[None])), torch.cat((values, z[None]))
-            cotangents = torch.cat((cotangents, torch.zeros_like(z)[None]))
-        return in_each_order(times, values, cotangents, self.clocks)
+        return in_each_order(seen, g, kept, self.clocks)
 
-    def past(self, steps: Sequence[SampleStep], seen: Observations) -> Past:
-        """Asked at tensors."""
+    def past(
+        self, steps: Sequence[SampleStep], seen: Observations
+    ) -> tuple[Callable[[Tensor], Tensor], None]:
+        """The first |dt| is Hairer's."""
         z0 = seen.values[0]
         numeric = self.forward.tableau.numeric(z0.dtype, z0.device)
-        return AtTensors(StackedDense(list(steps), seen.times[0], z0, self.clocks, numeric))
+        output = StackedDense(list(steps), seen.times[0], z0, self.clocks, numeric)
+        return lambda t: output.value(t.reshape(-1).double()), None
 
     def solve(
-        self, carrier: Carrier, pair: Tensor, i: int, dt: Tensor | None, quadrature: Quadrature
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        field: Field,
+        pair: Tensor,
+        times: Any,
+        i: int,
+        dt: Any,
+        recorder: Recorder,
+        judge: Callable[[Step], Tensor] | None,
+    ) -> tuple[Tensor, Any]:
         """By `sample_solve`; a sample that fails on the way back has no gradient: an error, not a NaN."""
         own: Stats[Any, Any] = Stats()
-        times = carrier.seen.times
+        norm, clocks = seminorm(self.backward.norm), Each(self.clocks.batch + 1, self.clocks.ndim + 1)
+        settings = dataclasses.replace(self.backward, norm=norm, dt0=dt, compact=False, fresh_first=True)
         way = torch.stack((times[i], times[i - 1]), 1)
-        run = sample_solve(
-            carrier,
-            pair,
-            way,
-            Each(self.clocks.batch + 1, self.clocks.ndim + 1),
-            dataclasses.replace(
-                self.backward, norm=seminorm(self.backward.norm), dt0=dt, compact=False, fresh_first=True
-            ),
-            own,
-            recorder=quadrature,
-        )
+        run = sample_solve(field, pair, way, clocks, settings, own, recorder=recorder)
         self._check(run.rows.status, run.rows.t, own)
-        self.count(own)
+        self.stats.n_accepted_backward = self.stats.n_accepted_backward + own.n_accepted
+        self.stats.n_rejected_backward = self.stats.n_rejected_backward + own.n_rejected
         if dt is None:  # what a sample begins with that has not moved yet
             dt = 0.01 * (times[-1] - times[0]).abs()
         return run.values[-1], torch.where(way[:, 0] != way[:, 1], run.rows.dt, dt)
@@ -299,5 +246,4 @@ class PerSample(Stepping[SampleSettings, Each]):
         if n:
             steps = Stats(n_accepted=int(own.n_accepted[b]), n_rejected=int(own.n_rejected[b]))
             detail = f"It is that of sample {b} ({n} of {len(status)} failed)."
-            kind = Status(int(status[b]))
-            raise solver_error(float(t[b]), float(own.dt_last[b]), kind, steps, detail)
+            raise solver_error(float(t[b]), float(own.dt_last[b]), Status(int(status[b])), steps, detail)

@@ -14,7 +14,7 @@ from ...solvers.march.host import Stats
 from ...solvers.march.output import Place
 from ...solvers.solve import Settings, Wish
 from ...solvers.step.field import Autocast
-from ..continuous.quadrature import ThetaNorm
+from ..continuous.stepping import ThetaNorm
 from ..dynamics.protocol import Dynamics
 
 # times, places, values, cotangents of outputs and events, whether θ's gradients are wanted

@@ -89,8 +89,13 @@ def _discrete(context: SampleContext, dynamics: Dynamics, gradient: Discrete) ->
 def _continuous(
     context: SampleContext, dynamics: Dynamics, gradient: Backsolve | Interpolating
 ) -> SampleRecording:
-    backward, batch = reverse_settings(context.settings, gradient), context.clocks.batch_size(context.z0)
-    stepping = PerSample(context.settings, backward, context.clocks, context.stats, batch)
+    stepping = PerSample(
+        forward=context.settings,
+        backward=reverse_settings(context.settings, gradient),
+        clocks=context.clocks,
+        stats=context.stats,
+        batch=context.clocks.batch_size(context.z0),
+    )
     recording = record_continuous(dynamics, gradient, stepping, _raise)
 
     def walk(times: Tensor, values: Tensor, g: Tensor, want: bool) -> Result:

@@ -12,8 +12,7 @@ from ...solvers.device.queue import Queue
 from ...solvers.march.output import Place
 from ...solvers.march.stepper import Step, clock
 from ...solvers.step.clocks import One
-from ..continuous.quadrature import Watch
-from ..continuous.stepping import Shared, reverse_settings
+from ..continuous.stepping import Shared, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
 from ..discrete.tape import CheckpointTape, Tape
@@ -100,14 +99,15 @@ def _continuous(
 ) -> Recording:
     backward = problem.reverse_settings or reverse_settings(problem.settings, gradient)
     stepping = Shared(
-        problem.settings,
-        dataclasses.replace(backward, queue=queue),
-        One(),
-        problem.stats,
-        observers=problem.reverse_observers,
+        forward=problem.settings,
+        backward=dataclasses.replace(backward, queue=queue),
+        clocks=One(),
+        stats=problem.stats,
         theta_norm=problem.theta_norm,
+        watch=watch,
+        observers=problem.reverse_observers,
     )
-    recording = record_continuous(dynamics, gradient, stepping, problem.complain, watch)
+    recording = record_continuous(dynamics, gradient, stepping, problem.complain)
 
     def walk(
         times: list[float], places: list[Place], values: list[Tensor], g: list[Tensor], want: bool

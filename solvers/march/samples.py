@@ -71,6 +71,11 @@ class SampleSettings:
     compact: bool
     fresh_first: bool = False
 
+    @property
+    def fixed(self) -> bool:
+        """Whether steps have one length, given beforehand."""
+        return self.dt is not None
+
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""
         return ((t[:, None] == self.stops) & self.jumps).any(1)
