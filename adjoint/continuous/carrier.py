@@ -26,8 +26,7 @@ from torch import Tensor
 from ...solvers.errors import ReconstructionError, SolverError, solver_error
 from ..dynamics.protocol import Dynamics, named_blocks
 from ..dynamics.traced import Calls, ModuleCalls
-from .observations import Observations
-from .stepping import Stepping
+from .stepping import Observations, Stepping
 
 WAY_OUT = (
     "adamode.solve(..., gradient=adamode.Discrete()), or Interpolating(), takes the state from the forward "

@@ -20,6 +20,7 @@ from ...solvers.step.norms import Tolerance, combine_errors
 from ..dynamics.theta_sum import ThetaSum
 from ..recording import Recorder, Result
 from .carrier import Carrier
+from .stepping import Interval
 
 
 class ReverseSolve(Recorder):
@@ -55,7 +56,7 @@ class ReverseSolve(Recorder):
             stepping.watch(times[i], a, carrier.rebuilt(pair))
         judge = None if stepping.theta_norm is None else self._judge
         try:
-            pair, self.dt = stepping.solve(carrier, pair, times, i, self.dt, self, judge)
+            pair, self.dt = stepping.solve(carrier, pair, Interval(times, i, self.dt, self, judge))
         except SolverError as error:
             raise carrier.explained(error, i - 1) from error
         carrier.landed(i - 1, pair, moved)

@@ -1,4 +1,7 @@
-"""How the forward integrator solves a reverse problem: with one step size, or with one a sample."""
+"""How the forward integrator solves a reverse problem: with one step size, or with one a sample.
+
+A reverse solve stops at its observations: outputs, events and kept states in order of time.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,6 @@ from ...solvers.step.runge_kutta import Field
 from ..dynamics.protocol import Dynamics
 from ..gradient import Backsolve, Interpolating
 from ..recording import Recorder, Rows, Seen
-from .observations import Kept, Observations, in_each_order, in_order
 
 S = TypeVar("S", Settings, SampleSettings)
 C = TypeVar("C", bound=Clocks)
@@ -39,15 +41,50 @@ ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
 Watch = Callable[[float, Tensor, "Tensor | None"], None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """The rows of a reverse solve, the start first.
+
+    times: floats in order of time; per sample [n, B], each column in its own order.
+    values, g: the states and their cotangents, a row for each time.
+    """
+
+    times: Any
+    values: Rows
+    g: Rows
+
+
+Kept = tuple[Any, Tensor]  # a time (per sample [B]) and the state there
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """What the solve of one interval is asked, from observation i back to i − 1.
+
+    times: of all observations.
+    dt: |dt| to begin with, or None for Hairer's.
+    recorder: sees the steps.
+    judge: a step's error ratio, instead of the seminorm's (shared steps).
+    """
+
+    times: Any
+    i: int
+    dt: Any
+    recorder: Recorder
+    judge: Callable[[Step], Tensor] | None
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """Where it begins and where it ends."""
+        return self.times[self.i], self.times[self.i - 1]
+
+
 def reverse_settings(settings: S, gradient: Backsolve | Interpolating) -> S:
     """The reverse solve's settings: the forward ones but for what the gradient choice names."""
-    tolerance = Tolerance(
-        settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,
-        settings.tolerance.atol if gradient.atol is None else gradient.atol,
-    )
-    tableau = settings.tableau
-    if gradient.method is not None:
-        tableau = get_method(gradient.method, f"{type(gradient).__name__}: method")
+    rtol = settings.tolerance.rtol if gradient.rtol is None else gradient.rtol
+    atol = settings.tolerance.atol if gradient.atol is None else gradient.atol
+    tableau = settings.tableau if gradient.method is None else get_method(gradient.method)
+    tolerance = Tolerance(rtol, atol)
     return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)
 
 
@@ -122,19 +159,9 @@ class Stepping(abc.ABC, Generic[S, C]):
         Hairer's), from the forward steps. Time: a float; per sample as f wants it."""
 
     @abc.abstractmethod
-    def solve(
-        self,
-        field: Field,
-        pair: Tensor,
-        times: Any,
-        i: int,
-        dt: Any,
-        recorder: Recorder,
-        judge: Callable[[Step], Tensor] | None,
-    ) -> tuple[Tensor, Any]:
-        """The pair at observation i − 1 from that at observation i, and the next |dt|.
+    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
+        """The pair at the end of the interval from that at its start, and the next |dt|.
 
-        dt: as of `past`.  recorder: sees the steps.  judge: a step's error ratio, instead of the seminorm's.
         Raises SolverError where the solve cannot go on.
         """
 
@@ -158,28 +185,27 @@ class Shared(Stepping[Settings, One]):
         return step.t0, step.y0
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """As tuples."""
-        return in_order(seen, g, kept)
+        """Without what lies after a terminal event, never reached. Of the kept states those count that lie
+        strictly inside and at no other row's time."""
+        start = seen.times[0]
+        all_rows = zip(seen.times, seen.values, g, seen.places, strict=True)
+        rows: list[tuple[Any, Tensor, Tensor]] = [(t, z, own) for t, z, own, at in all_rows if at.step != -2]
+        known, length = {t for t, *_ in rows}, max(abs(t - start) for t, *_ in rows)
+        inside = [(t, z) for t, z in kept if t not in known and abs(t - start) < length]
+        rows += [(t, z, torch.zeros_like(z)) for t, z in inside]
+        rows.sort(key=lambda row: abs(row[0] - start))
+        return Observations(*zip(*rows, strict=True))
 
     def past(self, steps: Sequence[Step], seen: Observations) -> tuple[Callable[[float], Tensor], float]:
         """The first |dt| is the last forward step's."""
         return DenseOutput(steps, seen.times[0], seen.times[-1]).value, abs(steps[-1].dt)
 
-    def solve(
-        self,
-        field: Field,
-        pair: Tensor,
-        times: Any,
-        i: int,
-        dt: Any,
-        recorder: Recorder,
-        judge: Callable[[Step], Tensor] | None,
-    ) -> tuple[Tensor, Any]:
+    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `forward_solve`."""
-        own = Stats()
-        settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=dt)
-        way, hooks = [times[i], times[i - 1]], [recorder.step]
-        run = forward_solve(field, pair, way, settings, own, hooks=hooks, judge=judge, **self.observers)
+        own, (begin, end) = Stats(), asked.ends
+        settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=asked.dt)
+        more = {**self.observers, "hooks": [asked.recorder.step], "judge": asked.judge}
+        run = forward_solve(field, pair, [begin, end], settings, own, **more)
         self.stats.nfe_backward += own.nfe  # made inside compiled programs; the field counts the others
         self.stats.n_accepted_backward += own.n_accepted
         self.stats.n_rejected_backward += own.n_rejected
@@ -205,8 +231,31 @@ class PerSample(Stepping[SampleSettings, Each]):
         return time.index_copy(0, step.index, torch.where(step.accepted, step.t1, math.nan)), state
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """As tensors."""
-        return in_each_order(seen, g, kept, self.clocks)
+        """Each sample's in its own order. Where one has fewer rows than others its last repeats, g = 0."""
+        times, values = seen.times, seen.values
+        assert isinstance(times, Tensor)
+        assert isinstance(values, Tensor)
+        assert isinstance(g, Tensor)
+        for time, z in kept:
+            times, values = torch.cat((times, time[None])), torch.cat((values, z[None]))
+            g = torch.cat((g, torch.zeros_like(z)[None]))
+        missing = times.isnan() | self.clocks.rows_per_sample(values.isnan()).any(2)
+        missing = missing & (times != times[0])  # an output at the start is the start, whatever that holds
+        key = torch.where(missing, torch.inf, (times - times[0]).abs())
+        order = key.argsort(dim=0, stable=True)
+        reached = (~missing).sum(0)
+        rank = torch.arange(len(times), dtype=torch.int64, device=times.device)[:, None].expand_as(order)
+        pick = order.gather(0, torch.minimum(rank, reached - 1))
+        by_sample, cotangents = values.movedim(self.clocks.batch + 1, 1), g.movedim(self.clocks.batch + 1, 1)
+        samples = torch.arange(times.shape[1], dtype=torch.int64, device=times.device)
+        own = cotangents[pick, samples]
+        # A sample that never began holds NaN: it stands still where a healthy one starts.
+        begins = self.clocks.all(torch.isfinite(values[0]))
+        twin = torch.where(begins, samples, begins.to(torch.int8).argmax())
+        pick = torch.where(begins, pick, 0)
+        z = by_sample[pick, twin].movedim(1, self.clocks.batch + 1)
+        own = torch.where((rank < reached).view(*rank.shape, *[1] * (own.dim() - 2)), own, 0.0)
+        return Observations(times[pick, twin], z, own.movedim(1, self.clocks.batch + 1))
 
     def past(
         self, steps: Sequence[SampleStep], seen: Observations
@@ -217,27 +266,21 @@ class PerSample(Stepping[SampleSettings, Each]):
         output = StackedDense(list(steps), seen.times[0], z0, self.clocks, numeric)
         return lambda t: output.value(t.reshape(-1).double()), None
 
-    def solve(
-        self,
-        field: Field,
-        pair: Tensor,
-        times: Any,
-        i: int,
-        dt: Any,
-        recorder: Recorder,
-        judge: Callable[[Step], Tensor] | None,
-    ) -> tuple[Tensor, Any]:
+    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `sample_solve`; a sample that fails on the way back has no gradient: an error, not a NaN."""
         own: Stats[Any, Any] = Stats()
         norm, clocks = seminorm(self.backward.norm), Each(self.clocks.batch + 1, self.clocks.ndim + 1)
-        settings = dataclasses.replace(self.backward, norm=norm, dt0=dt, compact=False, fresh_first=True)
-        way = torch.stack((times[i], times[i - 1]), 1)
-        run = sample_solve(field, pair, way, clocks, settings, own, recorder=recorder)
+        settings = dataclasses.replace(
+            self.backward, norm=norm, dt0=asked.dt, compact=False, fresh_first=True
+        )
+        way = torch.stack(asked.ends, 1)
+        run = sample_solve(field, pair, way, clocks, settings, own, recorder=asked.recorder)
         self._check(run.rows.status, run.rows.t, own)
         self.stats.n_accepted_backward = self.stats.n_accepted_backward + own.n_accepted
         self.stats.n_rejected_backward = self.stats.n_rejected_backward + own.n_rejected
+        dt = asked.dt
         if dt is None:  # what a sample begins with that has not moved yet
-            dt = 0.01 * (times[-1] - times[0]).abs()
+            dt = 0.01 * (asked.times[-1] - asked.times[0]).abs()
         return run.values[-1], torch.where(way[:, 0] != way[:, 1], run.rows.dt, dt)
 
     def _check(self, status: Tensor, t: Tensor, own: Stats[Any, Any]) -> None:

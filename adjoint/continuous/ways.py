@@ -20,9 +20,8 @@ from ..dynamics.theta_sum import ThetaSum
 from ..gradient import Backsolve, Interpolating
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .carrier import Interpolated, Rebuilt
-from .observations import Kept, Observations
 from .reverse import ReverseSolve
-from .stepping import PerSample, Stepping
+from .stepping import Kept, Observations, PerSample, Stepping
 
 PATIENCE = 20  # how many times the forward attempts a first reverse solve may take
 
