@@ -18,16 +18,15 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...solvers.errors import ReconstructionError, SolverError, solver_error
-from ...solvers.stats import Stats
 from ..dynamics.protocol import Dynamics, named_blocks
 from ..dynamics.traced import Calls, ModuleCalls
-from .observations import Observations
+from .stepping import Observations, Stepping
 
 WAY_OUT = (
     "adamode.solve(..., gradient=adamode.Discrete()), or Interpolating(), takes the state from the forward "
@@ -40,13 +39,13 @@ class Carrier(abc.ABC):
 
     dynamics: F with its VJP.
     seen: the observations, whose stored states the pair begins with.
-    stats: counts the evaluations.
+    stepping: of both solves, with the stats that count evaluations.
     """
 
     whose: str
 
-    def __init__(self, dynamics: Dynamics, seen: Observations, stats: Stats):
-        self.dynamics, self.seen, self.stats = dynamics, seen, stats
+    def __init__(self, dynamics: Dynamics, seen: Observations, stepping: Stepping[Any, Any]):
+        self.dynamics, self.seen, self.stepping = dynamics, seen, stepping
 
     @abc.abstractmethod
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class Carrier(abc.ABC):
 
     def __call__(self, t: Tensor, pair: Tensor) -> tuple[Tensor, tuple[Any, Any]]:
         """(F, −(∂F/∂z)ᵀa), and what the quadrature needs."""
-        self.stats.nfe_backward += 1
+        self.stepping.stats.nfe_backward += 1
         dz, saved = self.dynamics.forward(t, self.state(t, pair))
         z_bar, deltas = self.dynamics.vjp(saved, pair[1])
         return torch.stack((dz, z_bar.neg())), (saved, deltas)
@@ -85,24 +84,12 @@ class Carrier(abc.ABC):
 
 
 class Rebuilt(Carrier):
-    """[z, a]: backsolve.
-
-    distance: (state, stored one) → how far apart they are in tolerances, one number a clock.
-    forward_to: (state, its time, t) → the state solved forwards to t, or None, for error texts.
-    """
+    """[z, a]: backsolve."""
 
     whose = "backsolve, which rebuilds the state backwards"
 
-    def __init__(
-        self,
-        dynamics: Dynamics,
-        seen: Observations,
-        stats: Stats,
-        distance: Callable[[Tensor, Tensor], Tensor],
-        forward_to: Callable[[Tensor, Any, float], Tensor | None],
-    ):
-        super().__init__(dynamics, seen, stats)
-        self.distance, self.forward_to = distance, forward_to
+    def __init__(self, dynamics: Dynamics, seen: Observations, stepping: Stepping[Any, Any]):
+        super().__init__(dynamics, seen, stepping)
         self.distances: list[tuple[int, Tensor]] = []
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
@@ -115,7 +102,7 @@ class Rebuilt(Carrier):
 
     def landed(self, i: int, pair: Tensor, moved: bool | Tensor) -> None:
         """Notes how far the rebuilt state is from the stored one."""
-        off = self.distance(pair[0], self.seen.values[i])
+        off = self.stepping.distance(pair[0], self.seen.values[i])
         self.distances.append((i, torch.where(moved, off, 0.0) if isinstance(moved, Tensor) else off))
 
     def judge(self, limit: float) -> ReconstructionError | None:
@@ -124,7 +111,7 @@ class Rebuilt(Carrier):
             return None
         distances = torch.stack([off for _, off in self.distances]).double()
         found, where = torch.stack(distances.reshape(-1).max(0)).tolist()  # host read; NaN is the largest
-        self.stats.reconstruction_error = found
+        self.stepping.stats.reconstruction_error = found
         if found <= limit:
             return None
         row, sample = divmod(int(where), distances[0].numel())
@@ -144,9 +131,10 @@ class Rebuilt(Carrier):
             said.append(f"First not finite: {position(index, self.dynamics)} of the {half}.")
         if error.state is not None:
             try:
-                forward = self.forward_to(self.seen.values[i], self.seen.times[i], error.t)
+                z, time = self.seen.values[i], self.seen.times[i]
+                forward = self.stepping.forward_to(self.dynamics, z, time, error.t)
                 if forward is not None:
-                    off = float(self.distance(error.state[0], forward))  # host read
+                    off = float(self.stepping.distance(error.state[0], forward))  # host read
                     said.append(
                         f"The rebuilt state was {off:.3g} tolerances (RMS) from the forward one there."
                     )
@@ -155,33 +143,31 @@ class Rebuilt(Carrier):
         return [*said, WAY_OUT]
 
 
-class Past(Protocol):
-    """The forward solution at any time."""
-
-    def prepare(self, times: Sequence[float]) -> None:
-        """Times of the next questions, in order, where they are known as floats."""
-
-    def value(self, t: Tensor) -> Tensor:
-        """z at t, as f wants it."""
-
-
 class Interpolated(Carrier):
-    """[q, a], the state from the forward solve's dense output. q begins at the stored state, so that its
-    tolerance is the state's."""
+    """[q, a], q begun at the stored state, so that its tolerance is the state's.
+
+    past: the forward solution as a function of time.
+    """
 
     whose = "the interpolating adjoint"
 
-    def __init__(self, dynamics: Dynamics, seen: Observations, stats: Stats, past: Past):
-        super().__init__(dynamics, seen, stats)
-        self.past = past
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        seen: Observations,
+        stepping: Stepping[Any, Any],
+        past: Callable[[Any], Tensor],
+    ):
+        super().__init__(dynamics, seen, stepping)
+        self.past, self.times = past, list[float]()
 
     def prepare(self, times: Sequence[float]) -> None:
-        """Those of the questions to the forward solve."""
-        self.past.prepare(times)
+        """Those at which the forward solution is asked for: none is read from the device."""
+        self.times = list(times)
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
         """The forward solve's."""
-        return self.past.value(t)
+        return self.past(self.times.pop(0) if self.times else t)
 
     def known(self, error: SolverError, i: int) -> list[str]:
         """The way out."""

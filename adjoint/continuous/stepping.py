@@ -1,4 +1,7 @@
-"""How the forward integrator solves a reverse problem: with one step size, or with one a sample."""
+"""How the forward integrator solves a reverse problem: with one step size, or with one a sample.
+
+A reverse solve stops at its observations: outputs, events and kept states in order of time.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -25,27 +28,64 @@ from ...solvers.status import Status
 from ...solvers.step.clocks import Clocks, Each, One, each
 from ...solvers.step.field import CountedField
 from ...solvers.step.norms import Norm, Tolerance
+from ...solvers.step.runge_kutta import Field
 from ...solvers.trace import Trace
 from ..dynamics.protocol import Dynamics
 from ..gradient import Backsolve, Interpolating
-from ..recording import Rows, Seen
-from .carrier import Carrier, Past
-from .observations import Kept, Observations, in_each_order, in_order
-from .quadrature import Quadrature, ThetaNorm
+from ..recording import Recorder, Rows, Seen
 
 S = TypeVar("S", Settings, SampleSettings)
 C = TypeVar("C", bound=Clocks)
+# (scaled errors of z, of a, of θ's adjoints) → 0-d
+ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
+# time, adjoint there, the state solved backwards (None where it is not)
+Watch = Callable[[float, Tensor, "Tensor | None"], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """The rows of a reverse solve, the start first.
+
+    times: floats in order of time; per sample [n, B], each column in its own order.
+    values, g: the states and their cotangents, a row for each time.
+    """
+
+    times: Any
+    values: Rows
+    g: Rows
+
+
+Kept = tuple[Any, Tensor]  # a time (per sample [B]) and the state there
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """What the solve of one interval is asked, from observation i back to i − 1.
+
+    times: of all observations.
+    dt: |dt| to begin with, or None for Hairer's.
+    recorder: sees the steps.
+    judge: a step's error ratio, instead of the seminorm's (shared steps).
+    """
+
+    times: Any
+    i: int
+    dt: Any
+    recorder: Recorder
+    judge: Callable[[Step], Tensor] | None
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """Where it begins and where it ends."""
+        return self.times[self.i], self.times[self.i - 1]
 
 
 def reverse_settings(settings: S, gradient: Backsolve | Interpolating) -> S:
     """The reverse solve's settings: the forward ones but for what the gradient choice names."""
-    tolerance = Tolerance(
-        settings.tolerance.rtol if gradient.rtol is None else gradient.rtol,
-        settings.tolerance.atol if gradient.atol is None else gradient.atol,
-    )
-    tableau = settings.tableau
-    if gradient.method is not None:
-        tableau = get_method(gradient.method, f"{type(gradient).__name__}: method")
+    rtol = settings.tolerance.rtol if gradient.rtol is None else gradient.rtol
+    atol = settings.tolerance.atol if gradient.atol is None else gradient.atol
+    tableau = settings.tableau if gradient.method is None else get_method(gradient.method)
+    tolerance = Tolerance(rtol, atol)
     return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)
 
 
@@ -68,18 +108,24 @@ def looser(a: float | Tensor, b: float | Tensor) -> float | Tensor:
     return torch.maximum(*both)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stepping(abc.ABC, Generic[S, C]):
     """What decides the steps of both solves.
 
-    forward, backward: settings, their norm that of a state.  clocks: of the state.
+    forward, backward: settings, their norm that of a state.
+    clocks: of the state.
     stats: of the whole solve.
+    theta_norm: judges reverse steps by (z, a, θ's adjoints), with one step size; θ's errors are computed for
+        it, and only then.
+    watch: sees the adjoint at the end of every accepted reverse step, with one step size.
     """
 
     forward: S
     backward: S
     clocks: C
     stats: Stats[Any, Any]
+    theta_norm: ThetaNorm | None = None
+    watch: Watch | None = None
 
     def limited(self, most: int) -> Stepping[S, C]:
         """With at most that many attempts between two observations of the reverse solve."""
@@ -96,24 +142,9 @@ class Stepping(abc.ABC, Generic[S, C]):
         tolerance = Tolerance(looser(ours.rtol, theirs.rtol), looser(ours.atol, theirs.atol))
         return self.backward.norm((back - stored) / tolerance.scale(stored))
 
-    def count(self, own: Stats[Any, Any]) -> None:
-        """Adds the attempts of one interval."""
-        stats = self.stats
-        stats.n_accepted_backward = stats.n_accepted_backward + own.n_accepted
-        stats.n_rejected_backward = stats.n_rejected_backward + own.n_rejected
-
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
         """The state solved forwards from (start, z) to t, to compare a failure's with; None: it has none."""
         return None
-
-    @property
-    @abc.abstractmethod
-    def fixed(self) -> bool:
-        """Whether the reverse solve's steps are fixed: then no tolerance measures a distance."""
-
-    @abc.abstractmethod
-    def first_dt(self, steps: Sequence[Any]) -> Any:
-        """|dt| of a reverse solve to begin with, from the forward solve's kept steps; None for Hairer's."""
 
     @abc.abstractmethod
     def kept(self, step: Any) -> Kept:
@@ -121,109 +152,72 @@ class Stepping(abc.ABC, Generic[S, C]):
 
     @abc.abstractmethod
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """What was seen, and further states of which no loss depends, in order of time."""
+        """What was seen, and kept states on which no loss depends, in order of time."""
 
     @abc.abstractmethod
-    def past(self, steps: Sequence[Any], seen: Observations) -> Past:
-        """The forward solution from its kept steps."""
+    def past(self, steps: Sequence[Any], seen: Observations) -> tuple[Callable[[Any], Tensor], Any]:
+        """The forward solution as a function of time, and |dt| of a reverse solve to begin with (None:
+        Hairer's), from the forward steps. Time: a float; per sample as f wants it."""
 
     @abc.abstractmethod
-    def solve(
-        self, carrier: Carrier, pair: Tensor, i: int, dt: Any, quadrature: Quadrature
-    ) -> tuple[Tensor, Any]:
-        """The pair at observation i − 1 from that at observation i, and the next |dt|; dt as of `first_dt`.
+    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
+        """The pair at the end of the interval from that at its start, and the next |dt|.
 
         Raises SolverError where the solve cannot go on.
         """
 
 
-class AtFloats:
-    """A dense output asked at times that the stepper announces: none is read from the device."""
-
-    def __init__(self, output: DenseOutput):
-        self.output = output
-        self.times: list[float] = []
-
-    def prepare(self, times: Sequence[float]) -> None:
-        """The times of the next questions, in order."""
-        self.times = list(times)
-
-    def value(self, t: Tensor) -> Tensor:
-        """z at the next of them."""
-        return self.output.value(self.times.pop(0))
-
-
-class AtTensors:
-    """A dense output asked for each sample at its own time."""
-
-    def __init__(self, output: StackedDense):
-        self.output = output
-
-    def prepare(self, times: Sequence[float]) -> None:
-        """Nothing: times are on the device."""
-
-    def value(self, t: Tensor) -> Tensor:
-        """z at t, [B, 1, …]."""
-        return self.output.value(t.reshape(-1).double())
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared(Stepping[Settings, One]):
     """One step size.
 
     queue, observers, trace: of the reverse solve.
-    theta_norm: judges its steps by (z, a, θ's adjoints); θ's errors are computed for it, and only then.
     """
 
     queue: Queue | None = None
     observers: Observers = Observers()  # noqa: RUF009  (frozen)
     trace: Trace | None = None
-    theta_norm: ThetaNorm | None = None
 
-    @property
-    def fixed(self) -> bool:
-        """Whether a grid is given."""
-        return self.backward.fixed
-
-    def first_dt(self, steps: Sequence[Step]) -> float | None:
-        """The last forward step's."""
-        return abs(steps[-1].dt) if steps else None
+    def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
+        """With the forward settings; it is not counted."""
+        field = CountedField(dynamics.forward, Stats())
+        return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
 
     def kept(self, step: Step) -> Kept:
         """The step's start."""
         return step.t0, step.y0
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """As lists."""
-        return in_order(seen, g, kept)
+        """Without what lies after a terminal event, never reached. Of the kept states those count that lie
+        strictly inside and at no other row's time."""
+        start = seen.times[0]
+        all_rows = zip(seen.times, seen.values, g, seen.places, strict=True)
+        rows: list[tuple[Any, Tensor, Tensor]] = [(t, z, own) for t, z, own, at in all_rows if at.step != -2]
+        known, length = {t for t, *_ in rows}, max(abs(t - start) for t, *_ in rows)
+        inside = [(t, z) for t, z in kept if t not in known and abs(t - start) < length]
+        rows += [(t, z, torch.zeros_like(z)) for t, z in inside]
+        rows.sort(key=lambda row: abs(row[0] - start))
+        return Observations(*zip(*rows, strict=True))
 
-    def past(self, steps: Sequence[Step], seen: Observations) -> Past:
-        """Asked at floats."""
-        return AtFloats(DenseOutput(steps, seen.times[0], seen.times[-1]))
+    def past(self, steps: Sequence[Step], seen: Observations) -> tuple[Callable[[float], Tensor], float]:
+        """The first |dt| is the last forward step's."""
+        return DenseOutput(steps, seen.times[0], seen.times[-1]).value, abs(steps[-1].dt)
 
-    def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor:
-        """With the forward settings; it is not counted."""
-        field = CountedField(dynamics.forward, Stats())
-        return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
-
-    def solve(
-        self, carrier: Carrier, pair: Tensor, i: int, dt: float | None, quadrature: Quadrature
-    ) -> tuple[Tensor, float]:
+    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `forward_solve`."""
-        own, times, judge = Stats(), carrier.seen.times, None
-        if self.theta_norm is not None:
-            judge = functools.partial(quadrature.error_ratio, self.theta_norm, self.backward.tolerance)
-        settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=dt)
-        hooks = (quadrature.step, *self.observers.hooks)
-        observers = dataclasses.replace(self.observers, hooks=hooks, ratio=judge)
+        own, (begin, end) = Stats(), asked.ends
+        settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=asked.dt)
+        hooks = (asked.recorder.step, *self.observers.hooks)
+        observers = dataclasses.replace(self.observers, hooks=hooks, ratio=asked.judge)
         wish = Wish(trace=self.trace, queue=self.queue)
-        run = forward_solve(carrier, pair, [times[i], times[i - 1]], settings, own, wish, observers)
-        self.stats.nfe_backward += own.nfe  # made inside compiled programs; the carrier counts the others
-        self.count(own)
+        run = forward_solve(field, pair, [begin, end], settings, own, wish, observers)
+        self.stats.nfe_backward += own.nfe  # made inside compiled programs; the field counts the others
+        self.stats.n_accepted_backward += own.n_accepted
+        self.stats.n_rejected_backward += own.n_rejected
         return run.values[-1], own.dt_last
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PerSample(Stepping[SampleSettings, Each]):
     """A step size for each sample.
 
@@ -233,80 +227,86 @@ class PerSample(Stepping[SampleSettings, Each]):
 
     batch: int
 
-    @property
-    def fixed(self) -> bool:
-        """Whether a step is given."""
-        return self.backward.dt is not None
-
-    def first_dt(self, steps: Sequence[SampleStep]) -> None:
-        """Hairer's."""
-
     def kept(self, step: SampleStep) -> Kept:
         """The end of an attempt where it was accepted, else NaN."""
         shape = list(step.y0.shape)
         shape[self.clocks.batch] = self.batch
-        time = torch.where(step.accepted, step.t1, math.nan)
-        whole = torch.full((self.batch,), math.nan, dtype=time.dtype, device=time.device)
+        time = step.t1.new_full((self.batch,), math.nan)
         state = self.clocks.put(step.y0.new_full(shape, math.nan), step.index, step.result.y1)
-        return whole.index_copy(0, step.index, time), state
+        return time.index_copy(0, step.index, torch.where(step.accepted, step.t1, math.nan)), state
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """As tensors."""
-        times, values, cotangents = seen.times, seen.values, g
+        """Each sample's in its own order. Where one has fewer rows than others its last repeats, g = 0."""
+        times, values = seen.times, seen.values
         assert isinstance(times, Tensor)
         assert isinstance(values, Tensor)
-        assert isinstance(cotangents, Tensor)
+        assert isinstance(g, Tensor)
         for time, z in kept:
             times, values = torch.cat((times, time[None])), torch.cat((values, z[None]))
-            cotangents = torch.cat((cotangents, torch.zeros_like(z)[None]))
-        found = in_each_order(times, values, cotangents, self.clocks)
-        together = self.backward.together
-        if together is None:
-            return found
-        own = torch.zeros_like(found.times[:, : together.n]).index_copy(1, together.ids, found.times)
-        aligned = bool((own[:, together.ids] == found.times).all())  # host read
-        return dataclasses.replace(found, aligned=aligned)
+            g = torch.cat((g, torch.zeros_like(z)[None]))
+        missing = times.isnan() | self.clocks.rows_per_sample(values.isnan()).any(2)
+        missing = missing & (times != times[0])  # an output at the start is the start, whatever that holds
+        key = torch.where(missing, torch.inf, (times - times[0]).abs())
+        order = key.argsort(dim=0, stable=True)
+        reached = (~missing).sum(0)
+        rank = torch.arange(len(times), dtype=torch.int64, device=times.device)[:, None].expand_as(order)
+        pick = order.gather(0, torch.minimum(rank, reached - 1))
+        by_sample, cotangents = values.movedim(self.clocks.batch + 1, 1), g.movedim(self.clocks.batch + 1, 1)
+        samples = torch.arange(times.shape[1], dtype=torch.int64, device=times.device)
+        own = cotangents[pick, samples]
+        # A sample that never began holds NaN: it stands still where a healthy one starts.
+        begins = self.clocks.all(torch.isfinite(values[0]))
+        twin = torch.where(begins, samples, begins.to(torch.int8).argmax())
+        pick = torch.where(begins, pick, 0)
+        z = by_sample[pick, twin].movedim(1, self.clocks.batch + 1)
+        own = torch.where((rank < reached).view(*rank.shape, *[1] * (own.dim() - 2)), own, 0.0)
+        return Observations(times[pick, twin], z, own.movedim(1, self.clocks.batch + 1))
 
-    def _together(self) -> Together | None:
-        """Samples of a group share the steps of the reverse solve too, where they stop at the same times."""
-        together = self.backward.together
-        if together is None:
-            return None
-
-        def norm(pairs: Each) -> SampleNorm:
-            own = together.norm(dataclasses.replace(self.clocks, groups=pairs.groups))
-            return lambda pair: torch.maximum(own(pair[0]), own(pair[1]))
-
-        return dataclasses.replace(together, norm=norm)
-
-    def past(self, steps: Sequence[SampleStep], seen: Observations) -> Past:
-        """Asked at tensors."""
+    def past(
+        self, steps: Sequence[SampleStep], seen: Observations
+    ) -> tuple[Callable[[Tensor], Tensor], None]:
+        """The first |dt| is Hairer's."""
         z0 = seen.values[0]
         numeric = self.forward.tableau.numeric(z0.dtype, z0.device)
-        return AtTensors(StackedDense(list(steps), seen.times[0], z0, self.clocks, numeric))
+        output = StackedDense(list(steps), seen.times[0], z0, self.clocks, numeric)
+        return lambda t: output.value(t.reshape(-1).double()), None
 
-    def solve(
-        self, carrier: Carrier, pair: Tensor, i: int, dt: Tensor | None, quadrature: Quadrature
-    ) -> tuple[Tensor, Tensor]:
+    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `sample_solve`; a sample that fails on the way back has no gradient: an error, not a NaN."""
         own: Stats[Any, Any] = Stats()
-        times = carrier.seen.times
-        way = torch.stack((times[i], times[i - 1]), 1)
         settings = dataclasses.replace(
             self.backward,
             clocks=each(self.clocks.batch + 1, self.clocks.ndim + 1),
             norm=seminorm(self.backward.norm),
-            dt0=dt,
+            dt0=asked.dt,
             compact=False,
             fresh_first=True,
-            together=self._together() if carrier.seen.aligned else None,
+            together=self._together(asked.times),
         )
-        run = sample_solve(carrier, pair, way, settings, own, recorder=quadrature)
+        way = torch.stack(asked.ends, 1)
+        run = sample_solve(field, pair, way, settings, own, recorder=asked.recorder)
         self._check(run.status, run.clock.t, own)
-        self.count(own)
+        self.stats.n_accepted_backward = self.stats.n_accepted_backward + own.n_accepted
+        self.stats.n_rejected_backward = self.stats.n_rejected_backward + own.n_rejected
+        dt = asked.dt
         if dt is None:  # what a sample begins with that has not moved yet
-            dt = 0.01 * (times[-1] - times[0]).abs()
+            dt = 0.01 * (asked.times[-1] - asked.times[0]).abs()
         return run.values[-1], torch.where(way[:, 0] != way[:, 1], run.clock.dt, dt)
+
+    def _together(self, times: Tensor) -> Together | None:
+        """Samples of a group share the steps of the reverse solve too, where they stop at the same times."""
+        together = self.backward.together
+        if together is None:
+            return None
+        own = torch.zeros_like(times[:, : together.n]).index_copy(1, together.ids, times)
+        if bool((own[:, together.ids] != times).any()):  # host read
+            return None
+
+        def norm(pairs: Each) -> SampleNorm:
+            half = together.norm(dataclasses.replace(self.clocks, groups=pairs.groups))
+            return lambda pair: torch.maximum(half(pair[0]), half(pair[1]))
+
+        return dataclasses.replace(together, norm=norm)
 
     def _check(self, status: Tensor, t: Tensor, own: Stats[Any, Any]) -> None:
         failed = status != int(Status.SUCCESS)
@@ -314,5 +314,4 @@ class PerSample(Stepping[SampleSettings, Each]):
         if n:
             steps = Stats(n_accepted=int(own.n_accepted[b]), n_rejected=int(own.n_rejected[b]))
             detail = f"It is that of sample {b} ({n} of {len(status)} failed)."
-            kind = Status(int(status[b]))
-            raise solver_error(float(t[b]), float(own.dt_last[b]), kind, steps, detail)
+            raise solver_error(float(t[b]), float(own.dt_last[b]), Status(int(status[b])), steps, detail)

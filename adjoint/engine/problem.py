@@ -44,7 +44,7 @@ from ...solvers.step.clocks import ONE, Clocks, Each, Groups, each
 from ...solvers.step.field import Autocast, CountedField
 from ...solvers.trace import SampleTrace, Trace
 from ..arguments import Request, check_groups, clocks_differ, norm_of, sample_norm
-from ..continuous.quadrature import ThetaNorm
+from ..continuous.stepping import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Seen

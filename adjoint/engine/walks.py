@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor
 
 from ...solvers.device.queue import Queue
 from ...solvers.step.clocks import ONE
-from ..continuous.stepping import PerSample, Shared, Stepping, reverse_settings
+from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.record import record_discrete
 from ..discrete.walk import Solved
@@ -18,9 +15,6 @@ from ..gradient import Backsolve, Discrete, Gradient, Interpolating
 from ..recording import Recording
 from .problem import Problem, SampleProblem, SharedProblem
 from .speed import reverse_queue
-
-# time, adjoint there, the state solved backwards (None where it is not)
-Watch = Callable[[float, Tensor, "Tensor | None"], None]
 
 
 def record_for(
@@ -37,25 +31,32 @@ def record_for(
         solved = Solved(dynamics, tableau, problem.clocks, problem.z0, problem.stats, complain)
         return record_discrete(solved, gradient, queue=queue, watch=watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
-    return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue), problem.complain, watch)
+    return record_continuous(dynamics, gradient, _reverse(problem, gradient, watch, queue), problem.complain)
 
 
 def _reverse(
-    problem: Problem, gradient: Backsolve | Interpolating, queue: Queue | None
+    problem: Problem, gradient: Backsolve | Interpolating, watch: Watch | None, queue: Queue | None
 ) -> Stepping[Any, Any]:
     """How the reverse solve steps."""
     if isinstance(problem, SampleProblem):
         backward, clocks = reverse_settings(problem.settings, gradient), problem.clocks
-        return PerSample(problem.settings, backward, clocks, problem.stats, clocks.batch_size(problem.z0))
+        return PerSample(
+            forward=problem.settings,
+            backward=backward,
+            clocks=clocks,
+            stats=problem.stats,
+            batch=clocks.batch_size(problem.z0),
+        )
     assert isinstance(problem, SharedProblem)
     own = None  # between the evaluations of Interpolating the host looks the state up
     if isinstance(gradient, Backsolve):
         own = reverse_queue(problem, queue)
     return Shared(
-        problem.settings,
-        problem.reverse_settings or reverse_settings(problem.settings, gradient),
-        ONE,
-        problem.stats,
+        forward=problem.settings,
+        backward=problem.reverse_settings or reverse_settings(problem.settings, gradient),
+        clocks=ONE,
+        stats=problem.stats,
+        watch=watch,
         queue=own,
         observers=problem.reverse_observers,
         trace=problem.reverse_trace,

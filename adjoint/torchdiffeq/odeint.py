@@ -23,7 +23,7 @@ from ...solvers.step.layout import Layout, layout_of
 from ...solvers.step.norms import Tolerance
 from ...solvers.transforms import check_readable
 from ..arguments import Tolerances, norm_of, norm_value
-from ..continuous.quadrature import ThetaNorm
+from ..continuous.stepping import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem

@@ -62,6 +62,11 @@ class SampleSettings:
     fresh_first: bool = False
     together: Together | None = None
 
+    @property
+    def fixed(self) -> bool:
+        """Whether steps have one length, given beforehand."""
+        return self.dt is not None
+
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""
         return ((t[:, None] == self.stops) & self.jumps).any(1)
