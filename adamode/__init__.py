@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from . import solvers as solvers
     from . import train as train
     from . import verify as verify
+    from .adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
     from .adjoint.dynamics.protocol import Dynamics
-    from .adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
     from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
@@ -54,16 +54,16 @@ _EXPORTS: dict[str, str] = {
     "AdamodeWarning": "solvers.errors",
     "ArgumentError": "solvers.errors",
     "ArgumentTypeError": "solvers.errors",
-    "Backsolve": "adjoint.gradient",
-    "Direct": "adjoint.gradient",
-    "Discrete": "adjoint.gradient",
+    "Backsolve": "adjoint.arguments",
+    "Direct": "adjoint.arguments",
+    "Discrete": "adjoint.arguments",
     "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
     "Event": "solvers.march.events",
     "GHBNODE": "models.dynamics",
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
-    "Interpolating": "adjoint.gradient",
+    "Interpolating": "adjoint.arguments",
     "NODE": "models.dynamics",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.step.controller",

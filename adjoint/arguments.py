@@ -5,26 +5,122 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
 
-from ..solvers.checks import check_choice, check_positive, check_resolution, check_state, check_tolerance
+from ..solvers.checks import (
+    check_choice,
+    check_positive,
+    check_readable,
+    check_resolution,
+    check_state,
+    check_tolerance,
+)
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.march.events import Event
-from ..solvers.march.samples import SampleNorm
 from ..solvers.methods import get_method
 from ..solvers.methods.tableau import Tableau
-from ..solvers.step.clocks import Each
+from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
-from ..solvers.step.layout import Layout, layout_of
-from ..solvers.step.memory_order import channels_last
-from ..solvers.step.norms import Norm, Tolerance, block_rms, largest, maximum, rms
-from ..solvers.transforms import check_readable
+from ..solvers.step.field import Layout, layout_of
+from ..solvers.step.runge_kutta import channels_last
 from .dynamics.protocol import Dynamics, check_blocks
-from .gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The exact derivative of the accepted steps (discretise, then optimise).
+
+    keep: "stages" keeps what every stage saved; "state" keeps the state at each step and evaluates
+    its stages anew in the backward pass: less memory, one more evaluation a stage.
+    checkpoints: keep at most that many states at any moment and take the steps between them again
+    (whatever keep says). √N of them for N steps repeat each step about twice, log₂N of them about
+    half as often as there are halvings.
+    """
+
+    keep: Literal["stages", "state"] = "stages"
+    checkpoints: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep not in ("stages", "state"):
+            raise ArgumentError(f"Discrete: keep={self.keep!r} must be 'stages' or 'state'.")
+        if self.checkpoints is not None:
+            check_positive(self.checkpoints, "Discrete: checkpoints", integer=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolating:
+    """The continuous adjoint with the state from the forward pass's dense output.
+
+    Memory grows with the number of steps, as for Discrete; the state is not rebuilt, so nothing can
+    drift. rtol, atol, method: of the reverse solve; the forward ones where None.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_tolerances(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Backsolve:
+    """The continuous adjoint: state and adjoint solved backwards together (optimise, then discretise).
+
+    Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
+    digits where the forward flow contracts. How far the rebuilt state is from the stored one is
+    measured at every observation; past reconstruction_limit the reverse solve is done once more,
+    starting afresh from `anchors` states kept along the forward pass, and if that does not help a
+    ReconstructionError is raised.
+
+    rtol, atol, method: of the reverse solve; the forward ones where None.
+    norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
+    reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
+    forward and reverse: what a gradient error of about the same multiple of it goes with.
+    anchors: how many states of the forward pass may be kept besides the observations (0: none).
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    method: str | None = None
+    norm: Literal["seminorm"] = "seminorm"
+    reconstruction_limit: float = 100.0
+    anchors: int = 16
+
+    def __post_init__(self) -> None:
+        _check_tolerances(self)
+        if self.norm != "seminorm":
+            raise ArgumentError(f"Backsolve: norm={self.norm!r} must be 'seminorm'.")
+        if isinstance(self.anchors, bool) or not isinstance(self.anchors, int) or self.anchors < 0:
+            raise ArgumentError(f"Backsolve: anchors={self.anchors!r} must be a whole number, 0 or more.")
+        if not self.reconstruction_limit > 0:
+            raise ArgumentError(
+                f"Backsolve: reconstruction_limit={self.reconstruction_limit!r} must be positive "
+                "(math.inf: never an error)."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Direct:
+    """Plain backpropagation through the steps, by autograd: derivatives of every order."""
+
+
+def _check_tolerances(choice: Interpolating | Backsolve) -> None:
+    for name in ("rtol", "atol"):
+        value = getattr(choice, name)
+        if value is not None:
+            check_positive(value, f"{type(choice).__name__}: {name}")
+    if choice.method is not None:
+        get_method(choice.method, f"{type(choice).__name__}: method")
+
+
+Gradient = Discrete | Interpolating | Backsolve | Direct
+
 
 Solve = TypeVar("Solve", bound=Callable[..., Any])
 Times = Sequence[float] | Tensor | None
@@ -179,58 +275,6 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     return Request(func, layout, z0, t, options, tableau, tolerance, stops, jumps)
 
 
-def own_norm(
-    norm: Callable[[Any], Any], layout: Layout, shape_of: Callable[[Tensor], tuple[int, ...]]
-) -> Norm:
-    """A user's norm on the packed state, checked; its modulus, as torchdiffeq takes it.
-
-    shape_of: of the state, the shape that the norm must return; for () one number of any shape will do.
-    """
-
-    return lambda z: norm_value(norm(layout.unpack(z)), shape_of(z), z)
-
-
-def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """What a user's norm returned, its modulus, in the shape that it must have."""
-    wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
-    if not isinstance(value, (Tensor, int, float)):
-        raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
-    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
-        raise ArgumentTypeError(f"norm returned a tensor of {value.dtype}; it must return {wanted}.")
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=like.dtype, device=like.device)
-    if value.shape != shape if shape else value.numel() != 1:
-        raise ArgumentError(f"norm returned shape {tuple(value.shape)}; it must return {wanted}.")
-    return value.reshape(shape).abs()
-
-
-def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
-    """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS, and
-    "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks."""
-    if callable(norm):
-        return own_norm(norm, layout, lambda z: ())
-    if norm == "max":
-        return maximum
-    if layout.single:
-        return block_rms if norm == "blocks" and layout.shapes[0] else rms
-    return lambda z: largest([rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])
-
-
-def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> SampleNorm:
-    """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
-    the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
-    if callable(norm):
-        own, groups = own_norm(norm, layout, lambda z: (clocks.batch_size(z),)), clocks.groups
-        return own if groups is None else lambda z: groups.largest(own(z)).to(z.dtype)
-    if norm == "max":
-        return clocks.maximum
-    if layout.single and norm == "blocks" and clocks.batch == 1:  # a Dynamics' blocks [K, B, …]
-        return clocks.block_rms
-    if layout.single:
-        return clocks.rms
-    return lambda z: torch.stack([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
-
-
 def check_stops(times: Sequence[float] | Tensor | None, name: str) -> tuple[float, ...]:
     """Times to hit, as floats."""
     if times is None:
@@ -242,3 +286,35 @@ def check_stops(times: Sequence[float] | Tensor | None, name: str) -> tuple[floa
         if not math.isfinite(value):
             raise ArgumentError(f"{name}[{i}] is {value}: times must be finite.")
     return tuple(values)
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_found: dict[str, Callable[..., Any]] = {}
+
+
+def uncompiled(function: Function) -> Function:
+    """The same function, run outside the graph where a caller is being compiled."""
+    name = f"{function.__name__}_{len(_found)}"
+    _found[name] = function
+    here = sys.modules[__name__]
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return getattr(here, name)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return cast("Function", call)  # wraps' own type forgets the argument names
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The function of that name with compilation disabled; dynamo asks for it while it traces."""
+    if name not in _found:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import torch._dynamo
+
+    disabled = torch._dynamo.disable(_found[name])
+    globals()[name] = disabled
+    return disabled

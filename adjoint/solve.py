@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from ..solvers.errors import ArgumentError, SolverError
-from ..solvers.march.events import Event
+from ..solvers.checks import check_positive, check_readable, check_sample_times, check_times
+from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
+from ..solvers.march.clocked_events import SampleEvents
+from ..solvers.march.events import Event, EventWatch
+from ..solvers.march.output import clock
+from ..solvers.march.samples import SampleSettings, Together, ends_of
 from ..solvers.solution import Query, Solution, State
+from ..solvers.solve import Settings, Wish, uniform_grid
+from ..solvers.stats import Stats
 from ..solvers.status import Status
-from ..solvers.step.clocks import Each
+from ..solvers.step.clocks import Each, each, norm_of, sample_norm
 from ..solvers.step.controller import PID
-from ..solvers.transforms import check_readable
+from ..solvers.step.groups import Groups
+from ..solvers.trace import SampleTrace, Trace
 from .arguments import (
+    Discrete,
+    Gradient,
     Grouping,
     NormName,
     Options,
@@ -23,18 +33,18 @@ from .arguments import (
     Save,
     Times,
     Tolerances,
+    check_groups,
     clocks_differ,
     named_arguments,
     read_request,
+    uncompiled,
 )
-from .dynamics.adapt import check_independent_samples
+from .dynamics.adapt import check_independent_samples, wrap
 from .dynamics.protocol import Dynamics
 from .engine.dense import DenseQuery
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
-from .engine.problem import Problem, make_problem
-from .gradient import Discrete, Gradient
-from .uncompiled import uncompiled
+from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
 
 
 # One signature a stepping: a checker then knows whether status and counts are numbers or tensors, and what
@@ -233,3 +243,109 @@ def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Quer
         return ask(t, per_sample, query.derivative)
 
     return value, derivative
+
+
+def make_problem(request: Request) -> Problem:
+    """The engine's problem, for the stepping that was asked for."""
+    return _with_many_clocks(request) if clocks_differ(request.options.stepping) else _with_one_clock(request)
+
+
+def _adapted(request: Request, start: Tensor, stats: Stats) -> Any:
+    def count() -> None:
+        stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(request.options.stepping)
+
+    return wrap(request.func, request.layout, request.z0, start, request.options.params, count, cast=False)
+
+
+def _with_one_clock(request: Request) -> SharedProblem:
+    options, z0, stats = request.options, request.z0, Stats()
+    times, t = check_times(request.t), request.t.to(z0.device, non_blocking=True)  # its gradient finds back
+    if isinstance(options.dt0, Tensor):
+        raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
+    if options.dt0 is not None:
+        check_positive(options.dt0, "dt0")
+    grid = None
+    if options.dt is not None:
+        grid = functools.partial(uniform_grid, dt=options.dt, most=options.max_steps)
+    settings = Settings(
+        *(request.tableau, request.tolerance, norm_of(options.norm, request.layout), options.controller),
+        dt0=options.dt0,
+        grid=grid,
+        max_steps=options.max_steps,
+        step_at=request.stops,
+        jump_at=request.jumps,
+    )
+    events = None
+    if options.events:
+        events = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
+    if options.save == "end":
+        times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
+    wish = Wish(
+        every_step=options.save == "steps",
+        dense=options.dense,
+        events=events,
+        trace=Trace(stats) if options.trace else None,
+    )
+    plain, make_dynamics, autocast = _adapted(request, clock(times[0], z0), stats)
+    return SharedProblem(
+        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
+        speed=Speed(options.sync_every, options.compile),
+        func=request.func,
+        named=options.params is not None,
+    )
+
+
+def _with_many_clocks(request: Request) -> SampleProblem:
+    options, z0, stats = request.options, request.z0, Stats()
+    clocks = each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
+    batch = clocks.batch_size(z0)
+    times = check_sample_times(request.t, z0, batch)
+    t = request.t.to(z0.device, non_blocking=True)  # its gradient finds its way back
+    t = t if t.dim() == 2 else t.expand(batch, -1)
+    if options.save != "times":
+        times, t = ends_of(times), ends_of(t)
+    wish = Wish(
+        every_step=options.save == "steps",
+        dense=options.dense,
+        events=SampleEvents(options.events, request.layout, clocks) if options.events else None,
+        trace=SampleTrace(request.tableau) if options.trace else None,
+    )
+    settings = _sample_settings(request, clocks, times)
+    plain, make_dynamics, autocast = _adapted(request, clocks.time(times[:, 0], z0), stats)
+    return SampleProblem(
+        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
+        speed=Speed(options.sync_every, options.compile),
+        func=request.func,
+        named=options.params is not None,
+    )
+
+
+def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSettings:
+    options, device, batch = request.options, times.device, len(times)
+    norms = functools.partial(sample_norm, options.norm, request.layout)
+    stops = sorted({*request.stops, *request.jumps})
+    dt0, together = options.dt0, None
+    if dt0 is not None:
+        dt0 = torch.as_tensor(dt0, dtype=torch.float64, device=device).detach()
+        if dt0.dim() > 1 or dt0.numel() not in (1, batch) or not bool((dt0 > 0).all()):
+            raise ArgumentError(
+                f"dt0={options.dt0!r} must be positive: one number, or one for each of the {batch} samples."
+            )
+        dt0 = dt0.expand(batch)
+    if isinstance(options.stepping, Tensor):
+        ids, n = check_groups(options.stepping, times, batch)
+        together = Together(ids, n, norms)
+        if dt0 is not None and bool((Groups(ids, n, dt0 > 0).largest(dt0) != dt0).any()):  # host read
+            raise ArgumentError(f"dt0={options.dt0!r} must be the same for all samples of a group.")
+
+    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
+    return SampleSettings(
+        *(clocks, request.tableau, request.tolerance, norms(clocks), options.controller, dt0, options.dt),
+        max_steps=options.max_steps,
+        stops=sent(stops, torch.float64),
+        jumps=sent([t in request.jumps for t in stops], torch.bool),
+        compact=options.compact,
+        together=together,
+    )

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..adjoint.arguments import Stepping
-from ..adjoint.gradient import Discrete, Gradient
+from ..adjoint.arguments import Discrete, Gradient, Stepping
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest

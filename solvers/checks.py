@@ -5,15 +5,83 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from .errors import ArgumentError, ArgumentTypeError, DynamicsError, nearest
-from .step.layout import Layout
-from .transforms import check_readable
+from .errors import ArgumentError, ArgumentTypeError, nearest
+from .step.field import Layout
+
+_functorch = torch._C._functorch
+
+
+def around() -> bool:
+    """Whether a transform of torch.func is around the caller."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def forwards() -> bool:
+    """Whether forward-mode AD is on."""
+    return forward_ad._current_level >= 0
+
+
+def traced() -> bool:
+    """Whether operators are recorded for a graph, with no numbers at hand."""
+    keys = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(key) is not None for key in (keys.PROXY, keys.FAKE))
+
+
+def layers(x: Tensor) -> Iterator[Tensor]:
+    """x, and what it wraps, from the innermost transform outwards."""
+    yield x
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
+        yield x
+
+
+def batched(x: Tensor) -> bool:
+    """Whether a `vmap`, at any depth, gives x a hidden axis."""
+    # is_grads_batched of torch.autograd.grad still has an older kind.
+    return any(
+        _functorch.is_batchedtensor(layer) or _functorch.is_legacy_batchedtensor(layer) for layer in layers(x)
+    )
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether forward-mode AD follows x."""
+    return forwards() and any(forward_ad.unpack_dual(layer).tangent is not None for layer in layers(x))
+
+
+def followed(x: Tensor) -> bool:
+    """Whether a derivative with respect to x, by any of the transforms around it, may be asked for."""
+    return any(layer.requires_grad for layer in layers(x)) or has_tangent(x)
+
+
+def check_readable(x: Tensor, argument: str) -> None:
+    """ArgumentError, or ArgumentTypeError, where the host could read no numbers of x."""
+    if _functorch.is_functorch_wrapped_tensor(x) and batched(x):
+        raise ArgumentTypeError(
+            f"{argument} is batched by vmap, but a solve decides its steps by its tensors' values: leave it "
+            "away and give the whole batch as y0 (each sample's own steps and times: "
+            "solve(stepping='per_sample')); for a Jacobian, torch.func.jacrev or torch.func.jacfwd with "
+            "gradient=adamode.Direct()."
+        )
+    if traced():
+        raise ArgumentError(
+            f"{argument} is traced (torch.func.linearize, make_fx, torch.export), but a solve decides its "
+            "steps by its tensors' values, so no one graph is right for others: trace func alone, or export "
+            "a model with a fixed number of steps (adamode export)."
+        )
+    if x.device.type == "meta":
+        raise ArgumentError(
+            f"{argument} is on the meta device, which holds no numbers: a solve decides its steps by them. "
+            "Make it on the CPU or another device (torch.set_default_device and `with torch.device(…):` say "
+            "where tensors are made)."
+        )
+
 
 STATE_DTYPES = (torch.float32, torch.float64)
 
@@ -198,43 +266,6 @@ def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
         raise ArgumentTypeError(f"{name}={value!r} must be {'an integer' if integer else 'a number'}.")
     if not (0 < value < math.inf):
         raise ArgumentError(f"{name}={value!r} must be positive and finite.")
-
-
-def same_numbers(k: Any, like: Tensor) -> Any:
-    """What func returned for one member of a tuple, in the member's shape where only axes of length 1 differ.
-
-    torchdiffeq lays members flat side by side, whatever their shapes; programs return [B] for [B, 1].
-    """
-    if not isinstance(k, Tensor) or k.shape == like.shape:
-        return k
-    fits = [n for n in k.shape if n != 1] == [n for n in like.shape if n != 1]
-    return k.reshape(like.shape) if fits else k
-
-
-def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
-    """What func returned, checked against the state (already packed).
-
-    cast: another floating dtype is converted.
-    """
-    if not isinstance(k, Tensor):
-        raise DynamicsError(
-            f"func returned a {type(k).__name__} where the state is a tensor: return dy/dt in the "
-            "structure of y."
-        )
-    if k.shape != like.shape:
-        raise DynamicsError(
-            f"func returned shape {tuple(k.shape)} for a state of shape {tuple(like.shape)}: dy/dt "
-            "must have the shape of y."
-        )
-    if k.device != like.device:
-        raise DynamicsError(f"func returned a tensor on {k.device} for a state on {like.device}.")
-    if k.dtype != like.dtype:
-        if not (cast and k.dtype.is_floating_point):
-            raise DynamicsError(
-                f"func returned dtype {k.dtype} for a state of {like.dtype}: convert one of them."
-            )
-        k = k.to(like.dtype)
-    return k
 
 
 def check_params(params: Any, argument: str = "params") -> list[Tensor]:

@@ -15,19 +15,17 @@ from .device.queue import Queue, QueuedClocks, QueuedMarch
 from .errors import solver_error
 from .march.clocked import ClockedMarch, Watching
 from .march.clocked_events import SampleEvents
-from .march.clocked_output import SampleOutput
 from .march.events import EventWatch, Fired
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step
-from .march.samples import KeptSteps, SampleRecorder, SampleSettings, SampleStep
+from .march.samples import KeptSteps, SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .march.stiffness import stiffness_sentence
 from .methods.tableau import Tableau
 from .stats import Stats
 from .status import Status
 from .step.attempt import Clock, Rules
-from .step.clocks import ONE
+from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
-from .step.norms import Norm, Tolerance
 from .step.runge_kutta import Field
 from .trace import SampleTrace, Trace
 

@@ -9,7 +9,7 @@ import adamode
 from adamode import Backsolve, Direct, Discrete, Interpolating, solve
 from adamode.solvers.march.output import stage_times
 from adamode.solvers.methods import METHODS
-from adamode.solvers.step.norms import Tolerance, error_ratio, rms
+from adamode.solvers.step.clocks import Tolerance, error_ratio, rms
 from adamode.solvers.step.runge_kutta import StageBuffer, StageList, rk_step
 
 

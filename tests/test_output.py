@@ -11,7 +11,7 @@ from adamode.solvers.march.host import Stats
 from adamode.solvers.march.output import OutputWriter, Place
 from adamode.solvers.methods import METHODS
 from adamode.solvers.solve import Observers, Settings, Wish, forward_solve, stops_of, uniform_grid
-from adamode.solvers.step.norms import Tolerance, rms
+from adamode.solvers.step.clocks import Tolerance, rms
 
 
 class ScriptedDense:

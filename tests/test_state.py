@@ -7,7 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import adamode
-from adamode.solvers.step.layout import layout_of
+from adamode.solvers.step.field import layout_of
 
 Point = collections.namedtuple("Point", "x y")
 

@@ -9,8 +9,8 @@ from problems import f64, rational
 from adamode.solvers.march.host import Judge, RungeKuttaStepper
 from adamode.solvers.march.output import stage_times
 from adamode.solvers.methods import METHODS
-from adamode.solvers.step.interpolant import derivative_weights, weights
-from adamode.solvers.step.norms import (
+from adamode.solvers.methods.tableau import derivative_weights, weights
+from adamode.solvers.step.clocks import (
     Tolerance,
     block_rms,
     combine_errors,

@@ -9,7 +9,7 @@ from problems import Recorder, f64, parabola, rational, rational_solution
 
 from adamode.solvers.march.host import Judge, RungeKuttaStepper
 from adamode.solvers.methods import METHODS
-from adamode.solvers.step.norms import Tolerance, rms
+from adamode.solvers.step.clocks import Tolerance, rms
 
 Y0 = rational_solution(-1.0)
 BOTH = pytest.mark.parametrize("differentiable", [False, True])

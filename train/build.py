@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .. import models
-from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
+from ..adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
 from .config import TrainConfig
 from .data import model_task
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..adjoint.gradient import Backsolve, Discrete
+from ..adjoint.arguments import Backsolve, Discrete
 from ..plotting import LOOKS
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..adjoint.gradient import Backsolve
+from ..adjoint.arguments import Backsolve
 from ..solvers.methods import get_method
 from ..train.metrics import EpochSums, efficacy
 from ..train.objective import Objective

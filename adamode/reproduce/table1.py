@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..adjoint.gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..train.evaluation import LoadedRun
 from ..train.metrics import EpochSums
 from ..train.objective import Objective

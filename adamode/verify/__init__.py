@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..adjoint.arguments import Discrete
 from ..adjoint.dynamics.protocol import Dynamics
-from ..adjoint.gradient import Discrete
 from ..adjoint.proof.slopes import Taylor, dot_product, taylor
 from ..adjoint.proof.solves import (
     GAP_TOLERANCES,

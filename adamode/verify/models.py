@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..adjoint.gradient import Backsolve, Direct, Discrete, Interpolating
+from ..adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
 from ..adjoint.proof.solves import GradientProblem, References, gradient_checks
 from ..adjoint.proof.verify import Check, compare
 from ..models.dynamics.adamnode import FORMS

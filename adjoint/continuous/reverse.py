@@ -16,7 +16,7 @@ from torch import Tensor
 from ...solvers.errors import SolverError
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
-from ...solvers.step.norms import Tolerance, combine_errors
+from ...solvers.step.clocks import Tolerance, combine_errors
 from ..dynamics.protocol import ThetaSum
 from ..recording import Recorder, Result
 from .carrier import Carrier

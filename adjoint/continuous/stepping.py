@@ -25,13 +25,12 @@ from ...solvers.methods import get_method
 from ...solvers.solve import Observers, Settings, Wish, forward_solve, sample_solve
 from ...solvers.stats import Stats
 from ...solvers.status import Status
-from ...solvers.step.clocks import Clocks, Each, One, each
+from ...solvers.step.clocks import Clocks, Each, Norm, One, Tolerance, each
 from ...solvers.step.field import CountedField
-from ...solvers.step.norms import Norm, Tolerance
 from ...solvers.step.runge_kutta import Field
 from ...solvers.trace import Trace
+from ..arguments import Backsolve, Interpolating
 from ..dynamics.protocol import Dynamics
-from ..gradient import Backsolve, Interpolating
 from ..recording import Recorder, Rows, Seen
 
 S = TypeVar("S", Settings, SampleSettings)

@@ -12,11 +12,11 @@ import torch
 from ...solvers.errors import NotRepeatableError, ReconstructionError, SolverError
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
+from ..arguments import Backsolve, Interpolating
 from ..discrete.checkpointing import Thinning
 from ..dynamics.by_autograd import AutogradDynamics
 from ..dynamics.protocol import Dynamics, ThetaSum
 from ..dynamics.repeatable import LastEvaluation
-from ..gradient import Backsolve, Interpolating
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .carrier import Interpolated, Rebuilt
 from .reverse import ReverseSolve

@@ -19,8 +19,7 @@ from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled, times_between
-from ...solvers.step.memory_order import regular
-from ...solvers.step.runge_kutta import StageList, rk_step
+from ...solvers.step.runge_kutta import StageList, regular, rk_step
 from ..dynamics.repeatable import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
 from .tape import Tape

@@ -9,8 +9,8 @@ from torch import Tensor
 from ...solvers.device.queue import Queue
 from ...solvers.march.output import clock
 from ...solvers.step.clocks import Each
+from ..arguments import Discrete
 from ..dynamics.repeatable import Evaluation, LastEvaluation
-from ..gradient import Discrete
 from ..recording import Recording, Result, Rows, Seen
 from .compiled import CompiledWalk
 from .tape import CheckpointTape, Entries, Tape

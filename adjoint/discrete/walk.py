@@ -29,13 +29,20 @@ from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
 from ...solvers.march.output import by_step, clock
-from ...solvers.methods.tableau import Numeric, Tableau
+from ...solvers.methods.tableau import Numeric, Tableau, weights
 from ...solvers.stats import Stats
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import Clocks, Each
-from ...solvers.step.interpolant import weights
-from ...solvers.step.memory_order import dense_strides, flat_rows, rows_like
-from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
+from ...solvers.step.runge_kutta import (
+    Field,
+    StageBuffer,
+    StepResult,
+    dense_stages,
+    dense_strides,
+    flat_rows,
+    rk_step,
+    rows_like,
+)
 from ..dynamics.protocol import Dynamics, ThetaSum
 from ..recording import Result, Rows, Seen
 from .tape import Attempt, Entries, Entry, First, State, Who

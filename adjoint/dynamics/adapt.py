@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-from ...solvers.checks import check_derivative, check_params
+from ...solvers.checks import check_params
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError
-from ...solvers.step.field import Autocast, PackedFunction
-from ...solvers.step.layout import Layout
+from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative
 from ..torchdiffeq.manners import warn_once
-from .by_autograd import AutogradDynamics, discover_parameters
-from .capture import Captured, describe
+from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .protocol import Dynamics
 
 Plain = Callable[[Tensor, Tensor], Tensor]
@@ -163,3 +162,29 @@ def check_independent_samples(func: Any) -> None:
                 "samples, which per-sample stepping must keep apart. Use GroupNorm or LayerNorm, running "
                 "statistics with func.eval(), or stepping='shared'."
             )
+
+
+def describe(tensor: Tensor, func: Callable[..., Any]) -> str:
+    """The tensor's name in func's closure or globals where it has one, and its shape."""
+    for name, value in _surroundings(func):
+        if value is tensor:
+            return f"{name}, shape {tuple(tensor.shape)}"
+        if isinstance(value, nn.Module):
+            for inner, p in value.named_parameters():
+                if p is tensor:
+                    return f"{name}.{inner}, shape {tuple(tensor.shape)}"
+    return f"a tensor of shape {tuple(tensor.shape)}"
+
+
+def _surroundings(func: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values that func can see outside itself."""
+    target = func.forward if isinstance(func, nn.Module) else func
+    try:
+        seen = inspect.getclosurevars(getattr(target, "__func__", target))
+    except TypeError:
+        return
+    yield from seen.nonlocals.items()
+    yield from seen.globals.items()
+    owner = getattr(target, "__self__", None)
+    if owner is not None:
+        yield from (("self." + name, value) for name, value in vars(owner).items())

@@ -13,8 +13,51 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ...solvers.errors import ArgumentError
 from ...solvers.step.field import Autocast
-from .capture import Captured, captured, mark
 from .protocol import Dynamics
+
+
+@dataclasses.dataclass(frozen=True)
+class Captured:
+    """leaves: tensors that need a gradient and that the graph reaches.  foreign: the name of an
+    operation outside func whose result func uses (then that result's history is outside the solve)."""
+
+    leaves: list[Tensor]
+    foreign: str | None
+
+
+def mark() -> int:
+    """A number: operations recorded from now on have a higher one."""
+    with torch.enable_grad():
+        node = (torch.zeros((), dtype=torch.float32, device="cpu", requires_grad=True) + 0).grad_fn
+    assert node is not None
+    return node._sequence_nr()
+
+
+def captured(dz: GradientEdge | None, z: Tensor, known: Sequence[Tensor], since: int) -> Captured:
+    """Walks dz's graph back to z, to the tensors in `known` (leaves or not), and to everything else.
+
+    since: `mark()` before the evaluation.
+    """
+    stops = {p.grad_fn for p in known if p.grad_fn is not None}
+    names = {id(p) for p in known} | {id(z)}
+    leaves: dict[int, Tensor] = {}
+    foreign: str | None = None
+    seen: set[Any] = set(stops)
+    stack: list[Any] = [] if dz is None else [dz.node]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and not node.next_functions:
+            if id(variable) not in names:
+                leaves[id(variable)] = variable
+        elif node._sequence_nr() < since:
+            foreign = node.name()
+        else:
+            stack.extend(parent for parent, _ in node.next_functions)
+    return Captured(list(leaves.values()), foreign)
 
 
 @dataclasses.dataclass(frozen=True)

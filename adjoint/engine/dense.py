@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .differentiate import Answer
-from .function import Solve, Task
+from .differentiate import Answer, Solve, Task
 from .problem import Problem
 from .time_move import moved_end, moved_once
 from .transformed import check_untransformed, moves, transformed

@@ -9,16 +9,135 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import batched
 from ...solvers.device.queue import Queue
+from ...solvers.errors import ArgumentError
+from ...solvers.step.clocks import ONE
+from ...solvers.step.field import Autocast
+from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
+from ..continuous.ways import record_continuous
+from ..discrete.record import record_discrete
+from ..discrete.walk import Solved
 from ..dynamics.protocol import Dynamics
-from ..gradient import Direct, Discrete, Gradient
 from ..recording import Recording, Result, Seen
-from .function import Solve, Task
-from .problem import Problem
-from .speed import queue_for, with_derivatives
+from .problem import Problem, SampleProblem, SharedProblem
+from .speed import queue_for, reverse_queue, with_derivatives
 from .time_move import moved_end, moved_start
-from .transformed import gradient_allowed, moves, transformed
-from .walks import record_for
+from .transformed import gradient_allowed, moves, refuse_second_derivative, transformed
+
+
+def check_one_cotangent(g: Tensor, many: bool) -> None:
+    """ArgumentError for several cotangents at once, on an axis that torch hides.
+
+    many: those of is_grads_batched are taken.
+    """
+    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
+        raise ArgumentError(
+            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
+            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
+            "gradient=adamode.Direct() (adamode.odeint)."
+        )
+
+
+# z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z]
+Forward = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+# values, their cotangents, whether θ's gradients are wanted
+# → dL/dz at the start before the cotangent of the output there is added, gradients of θ
+Backward = Callable[[Tensor, Tensor, bool], tuple[Tensor, list[Tensor]]]
+# cotangents, derivatives, dL/dz at the start → dL/dt
+TimeGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One solve to be differentiated: everything that is not a tensor.
+
+    many: its walk back is right for several cotangents at once, of torch.autograd.grad's is_grads_batched.
+    """
+
+    forward: Forward
+    backward: Backward
+    time_gradient: TimeGradient
+    autocast: Autocast
+    many: bool = False
+
+
+class Solve(torch.autograd.Function):
+    """ys = solve(z0; t, θ), its gradient by the adjoint that the task chose."""
+
+    @staticmethod
+    def forward(ctx: Any, task: Task, z0: Tensor, t: Tensor, *theta: Tensor) -> Tensor:
+        """The values at every t; what the backward pass needs goes on ctx."""
+        ys, derivatives = task.forward(z0, t.requires_grad)
+        ctx.task = task
+        ctx.save_for_backward(z0, t, ys, derivatives, *theta)
+        return ys
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each input that wants one."""
+        z0, t, ys, derivatives, *theta = ctx.saved_tensors
+        task, wants = ctx.task, ctx.needs_input_grad
+        check_one_cotangent(g, task.many)
+        with torch.no_grad(), task.autocast.outside():
+            g = g.contiguous()
+            a, theta_bar = task.backward(ys, g, any(wants[3:]))
+            t_bar = None
+            if derivatives is not None:
+                t_bar = task.time_gradient(g, derivatives, a).to(t.dtype)
+            gradients = [a + g[0], t_bar, *theta_bar]
+        wanted = [x if need else None for x, need in zip(gradients, wants[1:], strict=True)]
+        if torch.is_grad_enabled():  # create_graph=True: the result would pass for a constant
+            wanted = refuse_second_derivative(wanted, [g, z0, t, *theta])
+        return None, *wanted
+
+
+def record_for(
+    problem: Problem,
+    dynamics: Dynamics,
+    gradient: Gradient,
+    watch: Watch | None = None,
+    queue: Queue | None = None,
+) -> Recording:
+    """The recording that a gradient choice needs. watch: sees the adjoint on its way, for study (one clock).
+    queue: of the forward solve."""
+    if isinstance(gradient, Discrete):
+        tableau, complain = problem.settings.tableau, problem.complain
+        solved = Solved(dynamics, tableau, problem.clocks, problem.z0, problem.stats, complain)
+        return record_discrete(solved, gradient, queue=queue, watch=watch)
+    assert isinstance(gradient, (Backsolve, Interpolating))
+    return record_continuous(dynamics, gradient, _reverse(problem, gradient, watch, queue), problem.complain)
+
+
+def _reverse(
+    problem: Problem, gradient: Backsolve | Interpolating, watch: Watch | None, queue: Queue | None
+) -> Stepping[Any, Any]:
+    """How the reverse solve steps."""
+    if isinstance(problem, SampleProblem):
+        backward, clocks = reverse_settings(problem.settings, gradient), problem.clocks
+        return PerSample(
+            forward=problem.settings,
+            backward=backward,
+            clocks=clocks,
+            stats=problem.stats,
+            batch=clocks.batch_size(problem.z0),
+        )
+    assert isinstance(problem, SharedProblem)
+    own = None  # between the evaluations of Interpolating the host looks the state up
+    if isinstance(gradient, Backsolve):
+        own = reverse_queue(problem, queue)
+    return Shared(
+        forward=problem.settings,
+        backward=problem.reverse_settings or reverse_settings(problem.settings, gradient),
+        clocks=ONE,
+        stats=problem.stats,
+        watch=watch,
+        queue=own,
+        observers=problem.reverse_observers,
+        trace=problem.reverse_trace,
+        theta_norm=problem.theta_norm,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

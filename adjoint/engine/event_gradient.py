@@ -26,11 +26,11 @@ from ...solvers.march.clocked_events import SampleEvents, SamplesFired, sample_e
 from ...solvers.march.events import Event
 from ...solvers.march.output import clock
 from ...solvers.step.clocks import Each
-from ...solvers.step.layout import Layout
+from ...solvers.step.field import Layout
 from ..arguments import Request
 from .differentiate import Answer
-from .function import refuse_second_derivative
 from .problem import Problem, SampleProblem
+from .transformed import refuse_second_derivative
 
 TWICE = (
     "second derivative: the gradient of an event's time and state is hand-derived and not itself "

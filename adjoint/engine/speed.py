@@ -12,12 +12,12 @@ from ...solvers.device.queue import Queue
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.samples import SampleNorm
 from ...solvers.solve import Observers
-from ...solvers.step.norms import block_rms, maximum, rms
+from ...solvers.step.clocks import block_rms, maximum, rms
+from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
 from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
-from ..gradient import Direct, Discrete, Gradient, Interpolating
 from .problem import Problem, SampleProblem, SharedProblem
 
 

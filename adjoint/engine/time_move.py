@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.step.clocks import Each
-from .function import refuse_second_derivative
-from .transformed import transformed
+from .transformed import refuse_second_derivative, transformed
 
 F = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,13 +8,14 @@ than the solve itself where none can. What is batched by `vmap` cannot be read b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...solvers.errors import ArgumentError
-from ...solvers.transforms import around, batched, check_readable, followed, forwards, has_tangent
-from ..gradient import Direct, Gradient
+from ...solvers.checks import around, check_readable, followed, forwards, has_tangent
+from ...solvers.errors import ArgumentError, SecondDerivativeError
+from ..arguments import Direct, Gradient
 
 _WAY_OUT = (
     "use gradient=adamode.Direct() (adamode.odeint), which every transform but vmap can differentiate, or "
@@ -58,19 +59,6 @@ def gradient_allowed(
     return None if around() else gradient  # torch applies no Function there, and none is needed
 
 
-def check_one_cotangent(g: Tensor, many: bool) -> None:
-    """ArgumentError for several cotangents at once, on an axis that torch hides.
-
-    many: those of is_grads_batched are taken.
-    """
-    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
-        raise ArgumentError(
-            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
-            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
-            "gradient=adamode.Direct() (adamode.odeint)."
-        )
-
-
 def check_untransformed() -> None:
     """ArgumentError where a query of an adjoint's dense output has a transform of torch.func around it."""
     if around():
@@ -78,3 +66,25 @@ def check_untransformed() -> None:
             "a transform of torch.func is around a query of the dense output, and an adjoint has no rule for "
             f"it: {_WAY_OUT}"
         )
+
+
+class _Refusal(torch.autograd.Function):
+    """The identity on gradients; its own backward pass refuses."""
+
+    @staticmethod
+    def forward(ctx: Any, why: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.why = why
+        return tuple(x.view_as(x) for x in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> tuple[None, ...]:
+        raise SecondDerivativeError(*([ctx.why] if ctx.why else []))
+
+
+def refuse_second_derivative(
+    gradients: list[Tensor | None], inputs: list[Tensor], why: str = ""
+) -> list[Tensor | None]:
+    """The same gradients, tied to the inputs, so that differentiating them again raises (and says why)."""
+    present = [x for x in gradients if x is not None]
+    tied = iter(_Refusal.apply(why, len(present), *present, *inputs))
+    return [None if x is None else next(tied) for x in gradients]

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
-from ...solvers.step.layout import Layout, layout_of
-from ..arguments import clocks_differ
+from ...solvers.step.field import Layout, layout_of
+from ..arguments import Backsolve, Direct, Discrete, Interpolating, clocks_differ
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
-from ..gradient import Backsolve, Direct, Discrete, Interpolating
 from ..solve import solve
 from .slopes import Along, Taylor, along, compare_along, taylor
 from .verify import (

@@ -27,12 +27,11 @@ from ...solvers.solve import Observers, Wish, forward_solve
 from ...solvers.stats import Stats
 from ...solvers.step.field import CountedField
 from ...solvers.trace import Trace, TraceRow
-from ..arguments import Options, Request, read_request
+from ..arguments import Direct, Discrete, Gradient, Options, Request, read_request
 from ..dynamics.protocol import named_blocks
-from ..engine.problem import SharedProblem, make_problem
-from ..engine.walks import record_for
-from ..gradient import Direct, Discrete, Gradient
-from ..solve import solve
+from ..engine.differentiate import record_for
+from ..engine.problem import SharedProblem
+from ..solve import make_problem, solve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ...solvers.march.events import Event, EventWatch
 from ...solvers.march.output import Step
 from ...solvers.stats import Stats
 from ...solvers.status import Status
-from ...solvers.step.norms import Tolerance
+from ...solvers.step.clocks import Tolerance
 
 MOST_STEPS = 100_000
 FIRST_STEPS = 500  # of the first window; each next one is twice as long. Judged are the third and later.

@@ -10,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params, check_state, check_times, check_tolerance
+from ...solvers.checks import check_params, check_readable, check_state, check_times, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.march.output import clock
 from ...solvers.methods import METHODS, get_method
@@ -19,16 +19,13 @@ from ...solvers.methods.tableau import Tableau
 from ...solvers.solution import State
 from ...solvers.solve import Settings
 from ...solvers.stats import Stats
-from ...solvers.step.layout import Layout, layout_of
-from ...solvers.step.norms import Tolerance
-from ...solvers.transforms import check_readable
-from ..arguments import Tolerances, norm_of, norm_value
+from ...solvers.step.clocks import Tolerance, norm_of, norm_value
+from ...solvers.step.field import Layout, layout_of
+from ..arguments import Backsolve, Direct, Tolerances, uncompiled
 from ..continuous.stepping import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
-from ..gradient import Backsolve, Direct
-from ..uncompiled import uncompiled
 from .callbacks import observers
 from .manners import face, warn_instead
 from .options import own_options, read_options

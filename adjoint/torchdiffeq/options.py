@@ -17,8 +17,8 @@ from ...solvers.checks import check_positive
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Grid, Settings, uniform_grid
+from ...solvers.step.clocks import Norm, Tolerance
 from ...solvers.step.controller import PID
-from ...solvers.step.norms import Norm, Tolerance
 
 MakeGrid = Callable[[Callable[..., Any], Sequence[float]], Any]
 ADAPTIVE = (

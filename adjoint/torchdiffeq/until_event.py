@@ -15,11 +15,11 @@ from ...solvers.march.events import Event, signed
 from ...solvers.march.output import clock
 from ...solvers.solve import Settings, Wish
 from ...solvers.status import Status
-from ...solvers.step.layout import Layout
+from ...solvers.step.field import Layout
+from ..arguments import Gradient
 from ..engine.differentiate import differentiate
 from ..engine.event_gradient import differentiable_event
 from ..engine.problem import SharedProblem
-from ..gradient import Gradient
 from .awaited import MOST_STEPS, AwaitedEvent
 
 MOST_FIXED_STEPS = 20_000

@@ -23,7 +23,7 @@ STEPS = (50, 100, 200, 500, 1000, 2000)
 BATCHES = (4, 16, 64, 256)
 
 
-def choices(n: int) -> dict[str, adamode.adjoint.gradient.Gradient]:
+def choices(n: int) -> dict[str, adamode.adjoint.arguments.Gradient]:
     """By name, for n steps."""
     return {
         "Direct()": Direct(),
@@ -105,7 +105,7 @@ def per_sample(batches: Sequence[int], width: int = 256) -> list[Batch]:
     return found
 
 
-def _backward_peak(case: Case, gradient: adamode.adjoint.gradient.Gradient) -> int:
+def _backward_peak(case: Case, gradient: adamode.adjoint.arguments.Gradient) -> int:
     z0: Tensor = case.z0.clone().requires_grad_()
     theta = case.dynamics.theta()
     with LiveStorage() as meter:

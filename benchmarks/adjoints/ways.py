@@ -32,7 +32,7 @@ class Way:
         return list(torch.autograd.grad(loss, [z0, *case.dynamics.theta()]))
 
 
-def ours(gradient: adamode.adjoint.gradient.Gradient, **fixed: float) -> Forward:
+def ours(gradient: adamode.adjoint.arguments.Gradient, **fixed: float) -> Forward:
     def forward(case: Case, z0: Tensor, tol: float) -> Tensor:
         tolerances = {} if "dt" in fixed else {"rtol": tol, "atol": tol}
         return adamode.solve(case.dynamics, z0, case.t, gradient=gradient, **tolerances, **fixed).y[-1]

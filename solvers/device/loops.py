@@ -22,12 +22,12 @@ from ..step.attempt import (
     Rules,
     attempt,
     clock_at,
+    first_step,
     least_of_span,
     settled,
     settling,
 )
-from ..step.first_step import first_step
-from ..step.norms import Tolerance
+from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageBuffer, StageList, owned
 from .saved import Recipe
 

@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 
 from ..march.clocked import ClockedMarch, Watching
-from ..march.clocked_output import SampleOutput
 from ..march.host import OnAccept, OnAttempt, Outcome, RungeKuttaStepper, Stop
 from ..march.output import Step, stage_times
-from ..march.samples import SampleSettings
+from ..march.samples import SampleOutput, SampleSettings
 from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import RUNNING, SUCCESS, Clock, Rules
 from ..step.field import CountedField
-from ..step.memory_order import regular
-from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step
 from .loops import (
     STATUS,
     WIDTH,

@@ -28,15 +28,14 @@ from ..step.attempt import (
     Rules,
     attempt,
     clock_at,
+    first_step,
     least_of_span,
     stage_times,
 )
-from ..step.clocks import Groups
-from ..step.first_step import first_step
+from ..step.groups import Groups
 from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
 from .clocked_events import SampleEvents
-from .clocked_output import SampleOutput
-from .samples import SampleListener, SampleRecorder, SampleSettings, SampleStep, beside
+from .samples import SampleListener, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 
 
 @dataclasses.dataclass(frozen=True)

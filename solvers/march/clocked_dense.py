@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..methods.tableau import Numeric
+from ..methods.tableau import Numeric, slope_weights, theta_weights
 from ..step.clocks import Each
-from ..step.interpolant import slope_weights, theta_weights
 from .samples import SampleStep, Written
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DynamicsError
-from ..methods.tableau import Numeric, Tableau
+from ..methods.tableau import PARTS, Numeric, Tableau, look_table, looks, theta_weights
 from ..step.clocks import Each
-from ..step.interpolant import PARTS, look_table, looks, theta_weights
-from ..step.layout import Layout
+from ..step.field import Layout
 from .events import GRID, Event, Looks, numbered, signed
 from .samples import SampleStep, Written
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..checks import check_readable
 from ..errors import ArgumentError
-from ..transforms import check_readable
 from .output import Place, Step
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
-from ..step.interpolant import PARTS
+from ..methods.tableau import PARTS
 from .output import Place, Step, clock
 
 GRID = 2**53  # points on a step at which an event may lie: θ is a multiple of 1/GRID

@@ -19,11 +19,9 @@ from torch import Tensor
 from ..methods.tableau import Tableau
 from ..stats import Stats as Stats
 from ..status import Status
-from ..step.attempt import Here, Limits, Rules, clock_at
-from ..step.clocks import ONE
+from ..step.attempt import Here, Limits, Rules, clock_at, first_step
+from ..step.clocks import ONE, Norm, Tolerance, error_ratio
 from ..step.controller import PID
-from ..step.first_step import first_step
-from ..step.norms import Norm, Tolerance, error_ratio
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, owned, rk_step
 from .output import Step, as_times, clock, host_times
 

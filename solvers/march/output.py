@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau
-from ..step.interpolant import derivative_weights, look_table, looks, weights
+from ..methods.tableau import Tableau, derivative_weights, look_table, looks, weights
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau
+from ..methods.tableau import Numeric, Tableau, slope_weights, theta_weights
 from ..step.attempt import Attempt
-from ..step.clocks import Each
+from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
-from ..step.norms import Tolerance
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
@@ -145,3 +144,158 @@ class SampleRecorder:
 
     def compact(self, keep: Tensor) -> None:
         """Only the rows at these positions stay."""
+
+
+def ends_of(times: Tensor) -> Tensor:
+    """The first and the last column of [B, T], [B, 2]: a view (a list as index would be an upload)."""
+    return times[:, :: times.shape[1] - 1]
+
+
+class SampleOutput:
+    """Values (and derivatives) of each sample at its times; what is never reached stays NaN.
+
+    times: [B, T], each row monotone, its first the start.  y0: the state.
+    every_step: writes the end of each accepted step instead, as many rows as the busiest sample has.
+    """
+
+    def __init__(
+        self,
+        times: Tensor,
+        y0: Tensor,
+        clocks: Each,
+        derivatives: bool = False,
+        differentiable: bool = False,
+        every_step: bool = False,
+    ):
+        self.clocks, self.differentiable, self.every_step = clocks, differentiable, every_step
+        self.start, self.end = times[:, 0], times[:, -1]
+        if every_step:
+            times = ends_of(times)
+        backwards = times[:, -1:] < times[:, :1]
+        self.sign = torch.where(backwards, -1.0, 1.0).to(times)
+        self.signed = (times * self.sign).contiguous()
+        self.rows = self.signed  # of the samples still in the batch
+        self.row_sign = self.sign
+        first = y0.movedim(clocks.batch, 0)
+        # Autograd would count a row as often as it is written, so what is no output goes into one to spare.
+        self.spare = int(differentiable and not every_step)
+        start = torch.full((times.shape[1], *first.shape), float("nan"), dtype=y0.dtype, device=y0.device)
+        # A sample whose times are all equal has all its outputs at once.
+        self.at_start = (times == times[:, :1]).t().reshape(*start.shape[:2], *[1] * (first.dim() - 1))
+        self.values = self._with_spare(torch.where(self.at_start, first, start))
+        self.derivatives = self._with_spare(torch.full_like(start, float("nan"))) if derivatives else None
+        self.next = torch.ones(times.shape[0], dtype=torch.int64, device=times.device)
+        self.ends: Tensor | None = None
+        self.times = times.t().clone()  # of the rows, [rows, B]
+        if every_step:
+            self.times[1:] = torch.where(times[:, -1:] == times[:, :1], times[:, -1:], float("nan")).t()
+        self.n_rounds = 0
+
+    def count(self, step: SampleStep) -> Tensor:
+        """The most outputs that lie in one sample's step; 0-d, still on the device.
+
+        inside: [b], which samples have outputs before their step's end.
+        """
+        if self.every_step:
+            self.upto, self.inside = self.next + step.accepted, step.accepted & False
+        else:
+            self.upto = torch.where(step.accepted, self._reached(step.t1), self.next)
+            self.inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
+        return (self.upto - self.next).amax()
+
+    def _reached(self, t: Tensor, *, right: bool = True) -> Tensor:
+        """How many of each sample's times lie at or before t (right=False: before t)."""
+        return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=right)[:, 0]
+
+    def limit(self, ends: Tensor) -> None:
+        """Each sample's step counts only up to a time (a terminal event's)."""
+        self.ends = ends
+        if not self.every_step:
+            self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
+
+    def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> Written:
+        """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
+        place = (
+            self.next + torch.arange(rounds, dtype=torch.int64, device=self.next.device)[:, None]
+        )  # [m, b]
+        valid = place < self.upto
+        place = torch.where(valid, place, 0)
+        if self.every_step:
+            t = (step.t1 if self.ends is None else self.ends)[None]
+            self._grow(place[0], step.index, valid[0], t[0])
+        else:
+            t = (self.rows.gather(1, place.t()) * self.row_sign).t()
+        written = self._write(step, place, valid, t, numeric)
+        self.next, self.ends = self.upto, None
+        return written
+
+    def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
+        theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
+        weights = theta_weights(numeric, theta).to(step.y0.dtype)[: len(step.result.saved)]
+        value = step.combine(step.y0, weights)
+        value = torch.where(self.clocks.spread(theta == 1.0), step.result.y1, value)
+        self.values = self._put(self.values, place, step.index, valid, value)
+        if self.derivatives is not None:
+            slope = self._slope(step, theta, numeric)
+            self.derivatives = self._put(self.derivatives, place, step.index, valid, slope)
+        return Written(place, valid, weights)
+
+    def _grow(self, place: Tensor, index: Tensor, valid: Tensor, t: Tensor) -> None:
+        """Room for one more row, and its times: a step writes at most one row beyond those there."""
+        self.n_rounds += 1
+        if self.n_rounds >= len(self.values):
+            nan = torch.full_like(self.values, float("nan"))
+            self.values = torch.cat((self.values, nan))
+            self.times = torch.cat((self.times, torch.full_like(self.times, float("nan"))))
+            if self.derivatives is not None:
+                self.derivatives = torch.cat((self.derivatives, torch.full_like(nan, float("nan"))))
+        kept = torch.where(valid, t, self.times[place, index])
+        self.times.index_put_((place, index), kept)
+
+    def trim(self) -> None:
+        """Drops the rows that no sample reached (save="steps")."""
+        if self.every_step:
+            rows = 1 + int((~self.times.isnan()).any(1).nonzero().amax())  # host read, after the solve
+            self.values, self.times = self.values[:rows], self.times[:rows]
+            if self.derivatives is not None:
+                self.derivatives = self.derivatives[:rows]
+
+    def start_derivatives(self, f0: Tensor) -> None:
+        """y' at every output that is its sample's start."""
+        if self.derivatives is not None:
+            f0, rows = f0.movedim(self.clocks.batch, 0), self.derivatives
+            n = len(rows) - self.spare
+            self.derivatives = torch.cat((torch.where(self.at_start, f0, rows[:n]), rows[n:]))
+
+    def _slope(self, step: SampleStep, theta: Tensor, numeric: Numeric) -> Tensor:
+        """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""
+        weights = slope_weights(numeric, theta).to(step.y0.dtype)
+        inside = step.combine(None, weights[: len(step.result.saved)])
+        last = step.result.stages.get(len(numeric.b) - 1)
+        return torch.where(self.clocks.spread(theta == 1.0), last, inside)
+
+    def _with_spare(self, rows: Tensor) -> Tensor:
+        """Room for what is no output."""
+        return torch.cat((rows, torch.zeros_like(rows[:1]))) if self.spare else rows
+
+    def _put(self, out: Tensor, place: Tensor, index: Tensor, valid: Tensor, value: Tensor) -> Tensor:
+        """out with the values [m, *state] at their places, [m, b]."""
+        value = value.movedim(self.clocks.batch + 1, 1)
+        mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
+        if self.spare:
+            place = torch.where(valid, place, len(out) - 1)
+            return out.index_put((place, index), torch.where(mask, value, 0.0))
+        value = torch.where(mask, value, out[place, index])
+        if self.differentiable:
+            return out.index_put((place, index), value)
+        return out.index_put_((place, index), value)
+
+    def select(self, keep: Tensor) -> None:
+        """Samples leave the batch; keep holds the positions of those that stay."""
+        self.rows, self.row_sign = self.rows.index_select(0, keep), self.row_sign.index_select(0, keep)
+        self.next = self.next.index_select(0, keep)
+
+    def result(self, values: Tensor) -> Tensor:
+        """[T, *state] from the rows [T, b, …]."""
+        rows = values[:-1] if self.spare else values
+        return rows.movedim(1, self.clocks.batch + 1)

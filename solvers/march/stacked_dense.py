@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Numeric
+from ..methods.tableau import Numeric, theta_weights
 from ..step.clocks import Each
-from ..step.interpolant import theta_weights
 from .samples import SampleStep
 
 

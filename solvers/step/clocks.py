@@ -11,9 +11,16 @@ import abc
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..errors import ArgumentError, ArgumentTypeError
+from ..march.samples import SampleNorm
+from .field import Layout
+from .groups import Groups
 
 
 class Clocks(abc.ABC):
@@ -129,41 +136,6 @@ class One(Clocks):
         return part
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Groups:
-    """Which samples step together.
-
-    ids: [b] int64, the group of each sample, below n.  among: [b], the samples that are under way: those
-    that have ended no longer weigh on the others' steps.
-    """
-
-    ids: Tensor
-    n: int
-    among: Tensor
-
-    def total(self, v: Tensor) -> Tensor:
-        """[b]: the sum over each sample's group."""
-        own = torch.where(self.among, v.double(), 0.0)
-        return own.new_zeros(self.n).index_add(0, self.ids, own)[self.ids]
-
-    def largest(self, v: Tensor) -> Tensor:
-        """[b]: the largest of each sample's group, NaN if one is; for numbers of at least 0."""
-        own = torch.where(self.among, v.double(), 0.0)
-        most = own.new_zeros(self.n).scatter_reduce(0, self.ids, own.nan_to_num(torch.inf), "amax")
-        return torch.where(self.total(own.isnan()) > 0, torch.nan, most[self.ids])
-
-    def every(self, flags: Tensor) -> Tensor:
-        """[b]: whether it is so for all of each sample's group."""
-        return self.total(~flags) == 0
-
-    def first(self, v: Tensor, among: Tensor) -> Tensor:
-        """[b]: the number of the first of each sample's group, of those in `among`; theirs alone changes."""
-        own = torch.arange(len(v), dtype=torch.int64, device=v.device)
-        none = torch.full_like(own[:1], len(v) - 1).expand(self.n)
-        leader = none.scatter_reduce(0, self.ids, torch.where(among, own, len(v) - 1), "amin")
-        return torch.where(among, v[leader[self.ids]], v)
-
-
 @dataclasses.dataclass(frozen=True)
 class Each(Clocks):
     """A clock a sample.
@@ -267,3 +239,137 @@ def each(batch: int, ndim: int) -> Each:
 
 
 ONE = One()
+
+
+Norm = Callable[[Tensor], Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """rtol and atol: floats, or tensors that broadcast against the state."""
+
+    rtol: float | Tensor
+    atol: float | Tensor
+
+    def scale(self, *states: Tensor) -> Tensor:
+        """atol + rtol · max |y|, the maximum over the states given."""
+        size = states[0].abs()
+        for y in states[1:]:
+            size = torch.maximum(size, y.abs())  # torch.maximum keeps NaN, Python's max drops it
+        return size.mul_(self.rtol).add_(self.atol)
+
+    def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """rtol and atol as tensors of like's dtype and device: arguments of a compiled program."""
+
+        def tensor(value: float | Tensor) -> Tensor:
+            if isinstance(value, Tensor):
+                return value.to(like, non_blocking=True)
+            return torch.full((), value, dtype=like.dtype, device=like.device)
+
+        return tensor(self.rtol), tensor(self.atol)
+
+    def select(self, keep: Tensor, clocks: Each, batch: int) -> Tolerance:
+        """The tolerances of the samples at the positions in keep."""
+
+        def part(value: float | Tensor) -> float | Tensor:
+            if not isinstance(value, Tensor) or value.dim() < clocks.ndim - clocks.batch:
+                return value
+            axis = clocks.batch - clocks.ndim  # counted from behind: leading clocks may be missing
+            return value.index_select(axis, keep) if value.shape[axis] == batch else value
+
+        return Tolerance(part(self.rtol), part(self.atol))
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of all entries, 0-d."""
+    return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
+
+
+def maximum(x: Tensor) -> Tensor:
+    """Largest modulus of all entries, 0-d."""
+    return x.abs().amax()
+
+
+def largest(values: Sequence[Tensor]) -> Tensor:
+    """The largest of 0-d tensors; NaN if one is NaN (Python's max would return 0 for max(0, nan))."""
+    return torch.stack(list(values)).amax()
+
+
+def block_rms(x: Tensor) -> Tensor:
+    """The largest of the blocks' RMS, for a state [K, B, *S]."""
+    return torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1).amax() / math.sqrt(max(x[0].numel(), 1))
+
+
+def combine_errors(norms: Sequence[Tensor]) -> Tensor:
+    """One number from the norms of the error estimates.
+
+    One estimate: its norm. Two (dop853): n5² / √(n5² + 0.01 n3²).
+    Source: Hairer, Nørsett, Wanner I, II.10, the code DOP853.
+    """
+    if len(norms) == 1:
+        return norms[0]
+    n5, n3 = norms
+    square = n5 * n5
+    denominator = torch.sqrt(square + 0.01 * n3 * n3)
+    return torch.where(denominator == 0, denominator, square / denominator)
+
+
+def error_ratio(errors: Sequence[Tensor], y0: Tensor, y1: Tensor, tolerance: Tolerance, norm: Norm) -> Tensor:
+    """Norm of the local error over its tolerance; a step is accepted where it is ≤ 1.
+
+    Source: Hairer, Nørsett, Wanner I, II.4, Eq. (4.11).
+    """
+    scale = tolerance.scale(y0, y1)
+    return combine_errors([norm(error / scale) for error in errors])
+
+
+def own_norm(
+    norm: Callable[[Any], Any], layout: Layout, shape_of: Callable[[Tensor], tuple[int, ...]]
+) -> Norm:
+    """A user's norm on the packed state, checked; its modulus, as torchdiffeq takes it.
+
+    shape_of: of the state, the shape that the norm must return; for () one number of any shape will do.
+    """
+
+    return lambda z: norm_value(norm(layout.unpack(z)), shape_of(z), z)
+
+
+def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """What a user's norm returned, its modulus, in the shape that it must have."""
+    wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
+    if not isinstance(value, (Tensor, int, float)):
+        raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
+    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
+        raise ArgumentTypeError(f"norm returned a tensor of {value.dtype}; it must return {wanted}.")
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=like.dtype, device=like.device)
+    if value.shape != shape if shape else value.numel() != 1:
+        raise ArgumentError(f"norm returned shape {tuple(value.shape)}; it must return {wanted}.")
+    return value.reshape(shape).abs()
+
+
+def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
+    """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS, and
+    "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks."""
+    if callable(norm):
+        return own_norm(norm, layout, lambda z: ())
+    if norm == "max":
+        return maximum
+    if layout.single:
+        return block_rms if norm == "blocks" and layout.shapes[0] else rms
+    return lambda z: largest([rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])
+
+
+def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> SampleNorm:
+    """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
+    the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
+    if callable(norm):
+        own, groups = own_norm(norm, layout, lambda z: (clocks.batch_size(z),)), clocks.groups
+        return own if groups is None else lambda z: groups.largest(own(z)).to(z.dtype)
+    if norm == "max":
+        return clocks.maximum
+    if layout.single and norm == "blocks" and clocks.batch == 1:  # a Dynamics' blocks [K, B, …]
+        return clocks.block_rms
+    if layout.single:
+        return clocks.rms
+    return lambda z: torch.stack([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z)]).amax(0)

@@ -4,6 +4,8 @@ state around it."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +13,159 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..checks import check_derivative, same_numbers
-from ..errors import DynamicsError
+from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..march.host import Stats
-from .layout import Layout
+
+
+def same_numbers(k: Any, like: Tensor) -> Any:
+    """What func returned for one member of a tuple, in the member's shape where only axes of length 1 differ.
+
+    torchdiffeq lays members flat side by side, whatever their shapes; programs return [B] for [B, 1].
+    """
+    if not isinstance(k, Tensor) or k.shape == like.shape:
+        return k
+    fits = [n for n in k.shape if n != 1] == [n for n in like.shape if n != 1]
+    return k.reshape(like.shape) if fits else k
+
+
+def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
+    """What func returned, checked against the state (already packed).
+
+    cast: another floating dtype is converted.
+    """
+    if not isinstance(k, Tensor):
+        raise DynamicsError(
+            f"func returned a {type(k).__name__} where the state is a tensor: return dy/dt in the "
+            "structure of y."
+        )
+    if k.shape != like.shape:
+        raise DynamicsError(
+            f"func returned shape {tuple(k.shape)} for a state of shape {tuple(like.shape)}: dy/dt "
+            "must have the shape of y."
+        )
+    if k.device != like.device:
+        raise DynamicsError(f"func returned a tensor on {k.device} for a state on {like.device}.")
+    if k.dtype != like.dtype:
+        if not (cast and k.dtype.is_floating_point):
+            raise DynamicsError(
+                f"func returned dtype {k.dtype} for a state of {like.dtype}: convert one of them."
+            )
+        k = k.to(like.dtype)
+    return k
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a pytree lies in one tensor.
+
+    single: the state is one tensor and is not touched.  shapes: of the leaves, in pytree order.
+    batched: leaves are flattened from axis 1 on, and joined along the last axis.
+    """
+
+    spec: Any
+    shapes: tuple[torch.Size, ...]
+    single: bool
+    batched: bool = False
+
+    @property
+    def sizes(self) -> list[int]:
+        """Entries of each leaf in the packed tensor's last axis."""
+        skip = 1 if self.batched else 0
+        return [math.prod(shape[skip:]) for shape in self.shapes]
+
+    def pack(self, tree: Any) -> Tensor:
+        """The pytree as one tensor."""
+        leaves = pytree.tree_leaves(tree)
+        if self.single:
+            return leaves[0]
+        start = 1 if self.batched else 0
+        if self.batched:
+            return torch.cat([leaf.flatten(start) if leaf.dim() > 1 else leaf[:, None] for leaf in leaves], 1)
+        return torch.cat([leaf.reshape(-1) for leaf in leaves])
+
+    def time(self, t: Tensor) -> Tensor:
+        """Per-sample times of the packed state, with the dimensions of y0's first leaf."""
+        if self.single or not self.batched:
+            return t
+        return t.view(-1, *[1] * (len(self.shapes[0]) - 1))
+
+    def matched(self, tree: Any) -> list[Any] | None:
+        """The leaves of a tree of the state's structure, in its order; None where it is another.
+
+        Members of a dict go by their keys, whatever their order; a list will do for a tuple.
+        """
+        leaves, spec = pytree.tree_flatten(tree)
+        return leaves if spec == self.spec else _aligned(tree, self.spec)
+
+    def leaves(self, z: Tensor) -> list[Tensor]:
+        """Views of the leaves; z may have further axes in front (times, stages)."""
+        if self.single:
+            return [z]
+        # The batch may have shrunk (compact), so its size is z's and not the leaf's.
+        front = z.shape[:-1]
+        pieces = torch.split(z, self.sizes, dim=-1)
+        tails = [shape[1:] if self.batched else shape for shape in self.shapes]
+        return [piece.reshape((*front, *tail)) for piece, tail in zip(pieces, tails, strict=True)]
+
+    def unpack(self, z: Tensor) -> Any:
+        """The pytree again; z may have further axes in front."""
+        return pytree.tree_unflatten(self.leaves(z), self.spec)
+
+
+def _aligned(tree: Any, spec: Any) -> list[Any] | None:
+    """`Layout.matched` for one node."""
+    if spec.is_leaf():
+        return [tree]
+    if isinstance(tree, dict):
+        if not issubclass(spec.type, dict) or len(tree) != spec.num_children:
+            return None
+        keys = list(pytree.tree_unflatten(range(spec.num_leaves), spec))
+        if set(keys) != set(tree):
+            return None
+        members = [tree[key] for key in keys]
+    else:
+        members = pytree.tree_leaves(tree, is_leaf=lambda node: node is not tree)
+        if issubclass(spec.type, dict) or isinstance(tree, Tensor) or len(members) != spec.num_children:
+            return None
+    found: list[Any] = []
+    for member, child in zip(members, spec.children(), strict=True):
+        part = _aligned(member, child)
+        if part is None:
+            return None
+        found += part
+    return found
+
+
+def layout_of(y0: Any, *, batched: bool = False, argument: str = "y0") -> Layout:
+    """The layout of a state; checks that its leaves can be joined.
+
+    Raises ArgumentTypeError for what is not a tensor, ArgumentError for no leaves, or leaves of
+    several dtypes, devices or (batched) batch sizes.
+    """
+    leaves, spec = pytree.tree_flatten(y0)
+    if not leaves:
+        raise ArgumentError(f"{argument} holds no tensor: give a tensor, or a tuple, list or dict of them.")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise ArgumentTypeError(
+                f"{argument} holds a {type(leaf).__name__} ({leaf!r}); its leaves must be tensors: "
+                "torch.as_tensor(...)."
+            )
+    for what in ("dtype", "device"):
+        found = sorted({str(getattr(leaf, what)) for leaf in leaves})
+        if len(found) > 1:
+            raise ArgumentError(
+                f"{argument}'s tensors have several {what}s ({', '.join(found)}): give all the same."
+            )
+    if batched:
+        sizes = {leaf.shape[0] if leaf.dim() else None for leaf in leaves}
+        if None in sizes or len(sizes) > 1:
+            raise ArgumentError(
+                f"{argument}: per-sample stepping needs axis 0 of each leaf to be the batch; the "
+                f"shapes are {[tuple(leaf.shape) for leaf in leaves]}."
+            )
+    shapes = tuple(leaf.shape for leaf in leaves)
+    return Layout(spec, shapes, isinstance(y0, Tensor), batched)
 
 
 class Autocast:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...adjoint.arguments import STEPPINGS, Stepping
-from ...adjoint.gradient import Direct
+from ...adjoint.arguments import STEPPINGS, Direct, Stepping
 from ...adjoint.solve import solve
 from ...adjoint.torchdiffeq.odeint import odeint
 from ..models import CHOICES
