@@ -27,7 +27,9 @@ BLOCKS: dict[str, type[Block]] = {
     "adamnode": AdamNODE,
 }
 
-LEAST_HIDDEN = 8  # below it a field is not worth its channels
+# A choice, and no optimum: on the digits AdamNODE with 3 channels and 8 hidden ones and one with 8 and 4, of
+# about as many parameters, learn alike (8 epochs, seeds 0, 1, 2: 91.9 and 92.1 %).
+LEAST_HIDDEN = 8
 
 
 @dataclasses.dataclass(frozen=True)
