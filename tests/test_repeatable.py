@@ -47,6 +47,15 @@ def test_a_repeatable_func_passes(gradient, stepping):
     loss(Dropped().eval(), gradient, stepping).backward()
 
 
+@pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+@pytest.mark.parametrize("gradient", ANEW, ids=lambda g: f"{type(g).__name__}")
+def test_dropout_is_an_error_for_a_question_asked_later(gradient, stepping):
+    y0 = torch.randn(4, 8, requires_grad=True)
+    sol = adamode.solve(Dropped(), y0, T, gradient=gradient, stepping=stepping, dt=0.25, dense=True)
+    with pytest.raises(adamode.NotRepeatableError):
+        sol(torch.tensor(0.6)).sum().backward()
+
+
 def test_kept_stages_are_the_ones_differentiated():
     loss(Dropped(), adamode.Discrete(), "shared").backward()
 

@@ -220,7 +220,7 @@ class CompiledWalk:
         """Through the very first stage; and whether func gives the same value there as it did."""
         first = self.tape.attempt(0)
         t0 = torch.full((1,), first.ends[0], dtype=torch.float64, device=self.like.device)
-        k0 = torch.zeros_like(self.like) if first.start is None else first.start[1]
+        k0 = torch.zeros_like(self.like) if first.saved is not None else self.tape.states[0][1]
         found = self._run(("close",), close, self.way, t0, self.like, k0, carry)
         if found is None:
             return None
@@ -242,11 +242,12 @@ class CompiledWalk:
         step, stats = self.tape.attempt(n), self.solved.stats
         carry = carry._replace(lam=self.outputs.at_end(n, carry.lam))
         inside = self.outputs.sums(n, step.dt)[:2] if n in self.outputs.within else ()
-        way, known = dataclasses.replace(self.way, outputs=bool(inside)), cast("Any", step.start)
+        way = dataclasses.replace(self.way, outputs=bool(inside))
         if isinstance(step.saved, KeptStages):
             way = dataclasses.replace(way, recipe=step.saved.recipe)
-            known = (step.saved.times, step.saved.states, step.saved.lean)
+            known: tuple[Any, ...] = (step.saved.times, step.saved.states, step.saved.lean)
         else:
+            known = self.tape.states[n]
             stats.nfe_recomputed += self.m
         found = self._run(("back",), single, way, self._on_device(step.ends), known, carry, inside)
         stats.nfe_backward += 0 if found is None else self.m
@@ -258,7 +259,8 @@ class CompiledWalk:
         carry = carry._replace(lam=self.outputs.at_end(group[-1], carry.lam))
         steps = [self.tape.attempt(n) for n in group]
         steps += [steps[-1]] * (size - len(steps))  # one program for groups of every length
-        ys, ks = zip(*(cast("Any", step.start) for step in steps), strict=True)  # none has kept its stages
+        states = [self.tape.states[n] for n in group]  # none has kept its stages
+        ys, ks = zip(*states, *[states[-1]] * (size - len(states)), strict=True)
         outputs = self._outputs_of(group)
         whole = Group(
             self._on_device([step.ends for step in steps]), torch.stack(ys), torch.stack(ks), outputs

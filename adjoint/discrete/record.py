@@ -13,8 +13,8 @@ from ..arguments import Discrete
 from ..dynamics.repeatable import Evaluation, LastEvaluation
 from ..recording import Recording, Result, Rows, Seen
 from .compiled import CompiledWalk
-from .tape import CheckpointTape, Entries, Tape
-from .walk import ByPlace, ByWritten, DiscreteWalk, Outputs, Solved
+from .tape import Tape
+from .walk import ByPlace, ByWritten, DiscreteWalk, Solved
 
 
 def record_discrete(
@@ -33,37 +33,24 @@ def record_discrete(
     again = again or gradient.checkpoints is not None
     last = LastEvaluation() if again and not compiled else None
     everyone = solved.clocks.everyone(solved.z0)
-    tape: Entries = Tape(everyone, stages=not again, first=compiled, last=last)
-    if gradient.checkpoints is not None:
-        tape = CheckpointTape(everyone, gradient.checkpoints, last)
+    tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
-        outputs = outputs_of(solved, seen, g)
+        outputs: ByPlace | ByWritten = ByPlace(seen, g, solved.numeric)
+        if isinstance(solved.clocks, Each):
+            outputs = ByWritten(seen, g, solved.clocks, solved.numeric)
         known = None if last is None else last.kept
-        if compiled and watch is None and isinstance(tape, Tape) and isinstance(outputs, ByPlace):
+        if compiled and watch is None and gradient.checkpoints is None and isinstance(outputs, ByPlace):
             assert queue is not None
             found = CompiledWalk(solved, queue, tape, outputs).run()
             if found is not None:
                 return found
-            known = first_evaluation(solved, tape) if again else None
+            if again:
+                start, z0 = tape.attempt(0).ends[0], solved.z0.detach()
+                known = Evaluation(clock(start, z0), z0, tape.states[0][1])
         if known is not None:
             known.check(solved.dynamics, solved.stats, solved.complain)
         return DiscreteWalk(solved, tape, outputs, want_theta=want_theta, watch=watch).run()
 
     # With a clock a sample first stages of their own are kept in any case.
     return Recording(tape, walk, saves=not again or everyone is not None)
-
-
-def outputs_of(solved: Solved, seen: Seen, g: Rows) -> Outputs:
-    """How the cotangents g of what was seen enter."""
-    if isinstance(solved.clocks, Each):
-        assert isinstance(g, Tensor)
-        return ByWritten(seen, g, solved.clocks, solved.numeric)
-    return ByPlace(seen, g, solved.numeric)
-
-
-def first_evaluation(solved: Solved, tape: Tape) -> Evaluation:
-    """That at the start, where a compiled solve has kept its value."""
-    first, z0 = tape.attempt(0), solved.z0.detach()
-    assert first.start is not None
-    return Evaluation(clock(first.ends[0], z0), z0, first.start[1])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Attempt:
     """One accepted step, or one attempt of all samples, which some of them accepted.
 
     dt: signed; a tensor that broadcasts against the state, 0 for who did not accept.
-    saved: what each stage saved; None: `start` says from where the stages are evaluated anew.
+    saved: what each stage saved; None: the stages are evaluated anew from a state.
     times: of the stages; None where they are `stage_times(*ends)`: a 0-d tensor a stage would be a whole
     small state a step.
     ends: t0 and t1 of the one clock.  outputs: what was written inside the step of a clock a sample.
@@ -47,7 +47,6 @@ class Attempt:
 
     dt: float | Tensor
     saved: Sequence[Any] | None
-    start: State | None
     times: list[Tensor] | None
     ends: tuple[float, float] = (0.0, 0.0)
     who: Who = ALL
@@ -75,47 +74,37 @@ Entry = Attempt | First | Tensor  # a tensor: positions of the samples that stay
 Again = Callable[[State, Sequence[Entry]], State]
 
 
-def saved_by(step: Step | SampleStep) -> Sequence[Any] | None:
-    """What the field saved at every stage; None where a compiled program did not hand it out."""
-    if not getattr(step, "has_saved", True):
-        return None
-    saved = step.result.saved
-    return tuple(saved) if isinstance(saved, list) else saved
-
-
-def attempt_of(step: Step | SampleStep, saved: Sequence[Any] | None, start: State | None) -> Attempt:
+def attempt_of(step: Step | SampleStep, saved: Sequence[Any] | None) -> Attempt:
     """The entry for a step of either stepping."""
     if not isinstance(step, SampleStep):
-        return Attempt(step.dt, saved, start, None if step.plain else step.times, (step.t0, step.t1))
+        return Attempt(step.dt, saved, None if step.plain else step.times, (step.t0, step.t1))
     accepted, at_rest = step.accepted, step.times[0]
     times = None
     if saved is None:
         times = [torch.where(accepted.view(at_rest.shape), t, at_rest) for t in step.times]
     dt = torch.where(step.clocks.spread(accepted), step.dt, 0.0)
-    return Attempt(dt, saved, start, times, who=Who(step.index, accepted), outputs=step.outputs)
+    return Attempt(dt, saved, times, who=Who(step.index, accepted), outputs=step.outputs)
 
 
-class Entries(Recorder, abc.ABC):
+class Tape(Recorder):
     """A recorder of attempts and of the first stages between them.
 
     everyone: positions of all samples, [B]; None: one clock.
-    stages: keep what the field saved at every stage.  first: keep f(t0, y0) beside a state of one clock.
-    last: is shown every step, where stages will be evaluated anew.
+    stages: keep what the field saved at every stage; else, and where a step did not hand that out, states.
+    checkpoints: how many of the states are there at most, now or in the walk back; attempts are taken again
+    from the nearest one with the sizes they had, so their numbers are the same.
+    last: is shown every step; None: f at each state of one clock is kept with it, where a step tells it (not
+    with checkpoints).
     """
 
-    takes_again = False  # attempts, and so the values of first stages between them
-
     def __init__(
-        self,
-        everyone: Tensor | None,
-        *,
-        stages: bool,
-        first: bool = False,
-        last: LastEvaluation | None = None,
+        self, everyone: Tensor | None, *, stages: bool, checkpoints: int | None, last: LastEvaluation | None
     ):
-        self.index, self.stages, self.first, self.last = everyone, stages, first, last
+        self.index, self.stages, self.checkpoints, self.last = everyone, stages, checkpoints, last
+        self.thinning = Thinning(sys.maxsize if checkpoints is None else max(checkpoints // 2, 1))
         self.entries: list[Entry] = []
         self.places: list[int] = []  # of the attempts
+        self.states: dict[int, State] = {}
 
     def start(self, saved: Any) -> None:
         """The first evaluation of a clock a sample."""
@@ -125,7 +114,7 @@ class Entries(Recorder, abc.ABC):
 
     def restart(self, saved: Any, which: Tensor, first: Tensor) -> None:
         """First stages evaluated anew for the samples in `which`."""
-        self.entries.append(First(Who(self.index, which), saved, first if self.takes_again else None))
+        self.entries.append(First(Who(self.index, which), saved, None if self.checkpoints is None else first))
 
     def compact(self, keep: Tensor) -> None:
         """Samples have left."""
@@ -139,83 +128,46 @@ class Entries(Recorder, abc.ABC):
             self.last.see(step)
         if isinstance(step, Step) and not step.chained:
             self.entries.append(First())
-        saved = saved_by(step) if self.stages else None
-        start = None
-        if saved is None:
-            start = self.kept(len(self.places), (step.y0, self._first(step)))
+        n, saved = len(self.places), self._saved(step)
+        if saved is None and self.thinning.offer(n):
+            self.states[n] = (step.y0, self._first(step))
+        for k in self.thinning.gone:
+            self.states.pop(k, None)
         self.places.append(len(self.entries))
-        self.entries.append(attempt_of(step, saved, start))
+        self.entries.append(attempt_of(step, saved))
 
-    def _first(self, step: Step | SampleStep) -> Tensor | None:
+    def _saved(self, step: Step | SampleStep) -> Sequence[Any] | None:
+        if not self.stages or not getattr(step, "has_saved", True):
+            return None
+        saved = step.result.saved
+        return tuple(saved) if isinstance(saved, list) else saved
+
+    def _first(self, step: Step | SampleStep) -> Any:
         if isinstance(step, SampleStep):
             return step.first
-        return getattr(step, "k0", None) if self.first else None
-
-    @abc.abstractmethod
-    def kept(self, n: int, state: State) -> State | None:
-        """What attempt n itself keeps of the state that its stages start from."""
-
-    @abc.abstractmethod
-    def backwards(self, again: Again) -> Iterator[tuple[int, Attempt | First]]:
-        """The entries from the last to the first, each with the number of its attempt or of the next one."""
+        return getattr(step, "k0", None) if self.last is None and self.checkpoints is None else None
 
     def attempt(self, n: int) -> Attempt:
         """The attempt of that number."""
-        found = self.entries[self.places[n]]
-        assert isinstance(found, Attempt)
-        return found
+        return cast("Attempt", self.entries[self.places[n]])
 
-    def firsts_before(self, n: int) -> Iterator[tuple[int, First]]:
-        """First stages between attempt n and the one before it, the last of them first."""
-        begin = self.places[n - 1] + 1 if n else 0
-        return ((n, x) for x in reversed(self.entries[begin : self.places[n]]) if isinstance(x, First))
-
-
-class Tape(Entries):
-    """Every attempt, with what its stages saved, or with the state from which they are evaluated anew."""
-
-    def kept(self, n: int, state: State) -> State:
-        """All of it."""
-        return state
-
-    def backwards(self, again: Again) -> Iterator[tuple[int, Attempt | First]]:
-        """Nothing is taken again."""
-        for n in range(len(self.places) - 1, -1, -1):
-            yield n, self.attempt(n)
-            yield from self.firsts_before(n)
-
-
-class CheckpointTape(Entries):
-    """Every attempt, with at most `checkpoints` of their states, now or in the walk back.
-
-    Attempts are taken again from the nearest kept state with the sizes they had: the same numbers.
-    """
-
-    takes_again = True
-
-    def __init__(self, everyone: Tensor | None, checkpoints: int, last: LastEvaluation | None):
-        super().__init__(everyone, stages=False, last=last)
-        self.checkpoints = checkpoints
-        self.thinning = Thinning(max(checkpoints // 2, 1))
-        self.states: dict[int, State] = {}
-
-    def kept(self, n: int, state: State) -> None:
-        """Nothing: the states that stay are the tape's."""
-        if self.thinning.offer(n):
-            self.states[n] = state
-        for k in self.thinning.gone:
-            self.states.pop(k, None)
-
-    def backwards(self, again: Again) -> Iterator[tuple[int, Attempt | First]]:
-        """States are taken again on the way; the tape itself stays as it is."""
-        if not self.places:  # no sample began
+    def backwards(self, again: Again) -> Iterator[tuple[int, Attempt | First, State | None]]:
+        """The entries from the last to the first, each with the number of its attempt or of the next one, and
+        the state from which an attempt's stages are evaluated anew; the tape itself stays as it is."""
+        states, places = dict(self.states), self.places
+        if not places:  # no sample began
             return
-        states = dict(self.states)
-        kept = sorted(states)
-        for action in walk_back(kept, len(self.places), self.checkpoints - len(kept)):
+        kept, free = list(range(len(places))), 0
+        if self.checkpoints is not None:
+            kept = sorted(states)
+            free = self.checkpoints - len(kept)
+        for action in walk_back(kept, len(places), free):
             if isinstance(action, Take):
-                begin, end = self.places[action.start], self.places[action.end]
-                states[action.end] = again(states[action.start], self.entries[begin:end])
+                entries = self.entries[places[action.start] : places[action.end]]
+                states[action.end] = again(states[action.start], entries)
                 continue
-            yield action.n, dataclasses.replace(self.attempt(action.n), start=states.pop(action.n))
-            yield from self.firsts_before(action.n)
+            n = action.n
+            yield n, self.attempt(n), states.pop(n, None)
+            for entry in reversed(self.entries[places[n - 1] + 1 if n else 0 : places[n]]):
+                if isinstance(entry, First):
+                    yield n, entry, None

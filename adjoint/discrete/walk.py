@@ -45,7 +45,7 @@ from ...solvers.step.runge_kutta import (
 )
 from ..dynamics.protocol import Dynamics, ThetaSum
 from ..recording import Result, Rows, Seen
-from .tape import Attempt, Entries, Entry, First, State, Who
+from .tape import Attempt, Entry, First, State, Tape, Who
 
 Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
 # What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
@@ -225,8 +225,9 @@ class ByPlace(Outputs):
 class ByWritten(Outputs):
     """Of a clock a sample: what was written in each attempt, or what lies there of a question asked later."""
 
-    def __init__(self, seen: Seen, g: Tensor, clocks: Each, numeric: Numeric):
+    def __init__(self, seen: Seen, g: Rows, clocks: Each, numeric: Numeric):
         assert isinstance(seen.times, Tensor)
+        assert isinstance(g, Tensor)
         self.g, self.clocks, self.numeric, self.asked = g, clocks, numeric, seen.outputs
         self.by_sample = g.movedim(clocks.batch + 1, 1)  # [n, B, …]
         self.at_start = seen.times[1:] == seen.times[:1]
@@ -267,7 +268,7 @@ class DiscreteWalk:
     def __init__(
         self,
         solved: Solved,
-        tape: Entries,
+        tape: Tape,
         outputs: Outputs,
         *,
         want_theta: bool = True,
@@ -282,13 +283,14 @@ class DiscreteWalk:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients)."""
         whole = self.outputs.begin(self.solved.z0.detach())
         saved: Sequence[Any] = ()
-        for n, entry in self.tape.backwards(self._again):
+        for n, entry, state in self.tape.backwards(self._again):
             lam, held = self._part(entry.who, whole)
             if isinstance(entry, First):
                 back = lam + self._through(self._saved_first(entry, saved), held), None
             else:
                 lam, inside = self.outputs.at_end(n, lam), self.outputs.inside(n, entry)
-                saved = self._saved(entry, inside, end=held is not None or inside is not None)
+                end = held is not None or inside is not None
+                saved = self._anew(entry, state, inside, end=end) if entry.saved is None else entry.saved
                 back = self._step(entry, saved, (lam, held), inside)
             whole = self._moved(entry.who, whole, back)
         return self.outputs.at_end(-1, whole[0]), self.theta.result()
@@ -348,15 +350,12 @@ class DiscreteWalk:
         z0 = self.solved.z0.detach()  # it was evaluated in a compiled program, which begins at the start
         return self._evaluate(clock(self.tape.attempt(0).ends[0], z0), z0)[1]
 
-    def _saved(self, attempt: Attempt, inside: Inside | None, *, end: bool) -> Sequence[Any]:
-        """What each stage saved, evaluated anew (with dt = 0 where not accepted) if it was not kept.
-
-        end: f(t1, y1) is needed.
-        """
-        if attempt.saved is not None:
-            return attempt.saved
-        assert attempt.start is not None
-        y, first = attempt.start
+    def _anew(
+        self, attempt: Attempt, state: State | None, inside: Inside | None, *, end: bool
+    ) -> Sequence[Any]:
+        """What each stage saves, evaluated anew, with dt = 0 where not accepted. end: f(t1, y1) is needed."""
+        assert state is not None
+        y, first = state
         if attempt.who.index is None:
             first = None  # what it saves may be wanted as well
         tableau, result = self.solved.tableau, self._taken(self._evaluate, attempt, y, first, end=end)
