@@ -22,7 +22,7 @@ from ..solvers.checks import (
 )
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.march.events import Event
-from ..solvers.methods import get_method
+from ..solvers.methods import METHODS, get_method
 from ..solvers.methods.tableau import Tableau
 from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
@@ -160,6 +160,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
+        check_choice("method", self.method, METHODS)
         if not isinstance(self.stepping, Tensor):
             check_choice("stepping", self.stepping, STEPPINGS)
         if self.gradient is not None and not isinstance(self.gradient, CHOICES):
@@ -254,7 +255,7 @@ def named_arguments(function: Solve) -> Solve:
 
 def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     """Checks the state, the tolerances and the method together; times are checked by the stepping."""
-    tableau = get_method(options.method)
+    tableau = METHODS[options.method]
     if options.dt is None and not tableau.adaptive:
         raise ArgumentError(f"method={options.method!r} has no error estimate: give a fixed step, dt=….")
     per_sample, blocks = clocks_differ(options.stepping), isinstance(func, Dynamics)

@@ -209,7 +209,7 @@ def _solution(request: Request) -> Solution:
     elif options.save == "end":
         y, own_t = y[-1:], own_t[-1:]
     with torch.set_grad_enabled(torch.is_grad_enabled() and options.gradient is not None):
-        t_events, y_events = events_of(request, problem, answer)
+        t_events, y_events = events_of(request, problem, answer) if options.events else ([], [])
     rows = None if trace is None else trace.rows()
     value, derivative = _questions(request, problem, answer) if options.dense else (None, None)
     found = (own_t, layout.unpack(y), run.status, problem.stats, t_events, y_events, rows, value, derivative)

@@ -18,10 +18,10 @@ from ..adjoint.arguments import Discrete, Gradient, Stepping
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
-from ..solvers.march.host import Stats
 from ..solvers.march.output import clock
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
+from ..solvers.stats import Stats
 from ..solvers.status import Status
 from .checks import check_sizes
 from .explain import explain

@@ -280,3 +280,13 @@ def check_params(params: Any, argument: str = "params") -> list[Tensor]:
         if not isinstance(p, Tensor):
             raise ArgumentTypeError(f"{argument}[{i}] is a {type(p).__name__} ({p!r}); it must be a tensor.")
     return found
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is around the caller, or forward-mode AD is on."""
+    return around() or forwards()
+
+
+def moves(x: Tensor) -> bool:
+    """Whether x needs a gradient, or a transform around the caller may ask for its derivative."""
+    return followed(x) if transformed() else x.requires_grad

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .device.queue import Queue, QueuedClocks, QueuedMarch
+from .device.clocked_queue import QueuedClocks
+from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
 from .march.clocked import ClockedMarch, Watching
 from .march.clocked_events import SampleEvents
@@ -189,15 +190,15 @@ def forward_solve(
         keep_stages=wish.dense,
         differentiable=wish.differentiable,
     )
-    last_chance = lambda step: stiffness_sentence(step) if stats.n_steps >= settings.max_steps else ""  # noqa: E731
-    collector = Collector(times, z0, wish, observers.hooks, observers.on_reject, last_chance)
+    most, hooks, rejected = settings.max_steps, observers.hooks, observers.on_reject
+    collector = Collector(times, z0, wish, hooks, rejected, most, stiffness_sentence)
     if wish.queue is None:
         driven = stepper if observers.wrap is None else observers.wrap(stepper)
         outcome = _march(stepper, driven, times, settings, stats, collector)
     else:
         rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
         queued = QueuedMarch(stepper, rules, wish.queue, stats)
-        stops, most = stops_of(times[0], times[-1], settings), settings.max_steps
+        stops = stops_of(times[0], times[-1], settings)
         outcome = queued.march(settings.dt0, times[0], stops, most, collector.accept, collector.attempt)
     stats.dt_last = outcome.dt
     if outcome.status not in (Status.SUCCESS, Status.EVENT):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .march.host import Stats
 from .march.output import Step
 from .march.samples import SampleListener, SampleStep
 from .march.stiffness import sample_stiffness, stiffness
 from .methods.tableau import Tableau
+from .stats import Stats
 
 
 @dataclasses.dataclass(frozen=True)

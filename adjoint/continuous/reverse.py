@@ -17,7 +17,7 @@ from ...solvers.errors import SolverError
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.step.clocks import Tolerance, combine_errors
-from ..dynamics.protocol import ThetaSum
+from ..dynamics.adapt import ThetaSum
 from ..recording import Recorder, Result
 from .carrier import Carrier
 from .stepping import Interval

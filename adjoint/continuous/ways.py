@@ -13,10 +13,10 @@ from ...solvers.errors import NotRepeatableError, ReconstructionError, SolverErr
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ..arguments import Backsolve, Interpolating
-from ..discrete.checkpointing import Thinning
+from ..discrete.tape import Thinning
+from ..dynamics.adapt import LastEvaluation, ThetaSum
 from ..dynamics.by_autograd import AutogradDynamics
-from ..dynamics.protocol import Dynamics, ThetaSum
-from ..dynamics.repeatable import LastEvaluation
+from ..dynamics.protocol import Dynamics
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .carrier import Interpolated, Rebuilt
 from .reverse import ReverseSolve

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from ...solvers.device.loops import loops_in_graph
-from ...solvers.device.programs import Programs, signature
+from ...solvers.device.programs import Programs, loops_in_graph, signature
 from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled, times_between
 from ...solvers.step.runge_kutta import StageList, regular, rk_step
-from ..dynamics.repeatable import distance, refuse_unlike
+from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
 from .tape import Tape
 from .walk import BarList, ByPlace, Solved, step_back

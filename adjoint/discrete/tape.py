@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -13,9 +14,86 @@ from torch import Tensor
 from ...solvers.march.output import Step, stage_times
 from ...solvers.march.samples import SampleStep, Written
 from ...solvers.methods.tableau import Tableau
-from ..dynamics.repeatable import LastEvaluation
+from ..dynamics.adapt import LastEvaluation
 from ..recording import Recorder
-from .checkpointing import Take, Thinning, walk_back
+
+
+class Thinning:
+    """Decides online which states stay: at most `most`, evenly spread.
+
+    `offer` is asked once for n = 0, 1, 2, … and says whether state n stays; `gone` then holds the
+    indices kept before that go for it.
+    """
+
+    def __init__(self, most: int):
+        self.most, self.stride = max(most, 1), 1
+        self.kept: list[int] = []
+        self.gone: list[int] = []
+
+    def offer(self, n: int) -> bool:
+        """Whether state n is kept."""
+        self.gone = []
+        if n % self.stride:
+            return False
+        self.kept.append(n)
+        while len(self.kept) > self.most:
+            self.stride *= 2
+            self.gone += [k for k in self.kept if k % self.stride]
+            self.kept = [k for k in self.kept if k % self.stride == 0]
+        return n not in self.gone
+
+
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """Take the steps from the kept state `start` up to `end` and keep the state there."""
+
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Back:
+    """Walk back step n, whose state is kept; the state may be forgotten then."""
+
+    n: int
+
+
+def best_split(length: int, free: int) -> int:
+    """How far from the kept state to put the next one, with `free` ≥ 1 places.
+
+    β(c, r) = C(c + r, c) steps can be walked back with c places (the start's included) when none is
+    taken more than r times; the next state goes as far as r − 1 repetitions of what is before it reach.
+    """
+    places, r = free + 1, 1
+    while math.comb(places + r, places) < length:
+        r += 1
+    return min(math.comb(places + r - 1, places), length - 1)
+
+
+def walk_back(kept: list[int], steps: int, free: int) -> Iterator[Take | Back]:
+    """All actions to walk back steps − 1, …, 0 from the kept states.
+
+    free: further places, one of which holds the state of the step that is just walked back.
+    """
+    for start, end in zip(reversed(kept), reversed([*kept[1:], steps]), strict=True):
+        yield from _stretch(start, end, max(free - 1, 0))
+
+
+def _stretch(start: int, end: int, free: int) -> Iterator[Take | Back]:
+    if end - start == 1:
+        yield Back(start)
+        return
+    if free == 0:
+        for n in range(end - 1, start, -1):
+            yield Take(start, n)
+            yield Back(n)
+        yield Back(start)
+        return
+    middle = start + best_split(end - start, free)
+    yield Take(start, middle)
+    yield from _stretch(middle, end, free - 1)
+    yield from _stretch(start, middle, free)
+
 
 State = tuple[Tensor, Any]  # y, and f there; None: f is evaluated anew
 

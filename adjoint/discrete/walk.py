@@ -43,7 +43,8 @@ from ...solvers.step.runge_kutta import (
     rk_step,
     rows_like,
 )
-from ..dynamics.protocol import Dynamics, ThetaSum
+from ..dynamics.adapt import ThetaSum
+from ..dynamics.protocol import Dynamics
 from ..recording import Result, Rows, Seen
 from .tape import Attempt, Entry, First, State, Tape, Who
 

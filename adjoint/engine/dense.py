@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import moves, transformed
 from .differentiate import Answer, Solve, Task
 from .problem import Problem
 from .time_move import moved_end, moved_once
-from .transformed import check_untransformed, moves, transformed
+from .transformed import check_untransformed
 
 
 class DenseQuery:

@@ -9,22 +9,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import batched
+from ...solvers.checks import batched, moves, transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
-from ...solvers.step.clocks import ONE
+from ...solvers.march.output import clock
+from ...solvers.step.clocks import ONE, Each
 from ...solvers.step.field import Autocast
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
-from ..discrete.record import record_discrete
-from ..discrete.walk import Solved
+from ..discrete.compiled import CompiledWalk
+from ..discrete.tape import Tape
+from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk, Solved
+from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
-from ..recording import Recording, Result, Seen
-from .problem import Problem, SampleProblem, SharedProblem
+from ..recording import Recording, Result, Rows, Seen
+from .problem import Problem, SampleProblem, SharedProblem, Speed
 from .speed import queue_for, reverse_queue, with_derivatives
 from .time_move import moved_end, moved_start
-from .transformed import gradient_allowed, moves, refuse_second_derivative, transformed
+from .transformed import gradient_allowed, refuse_second_derivative
+
+
+def record_discrete(
+    solved: Solved,
+    gradient: Discrete,
+    *,
+    queue: Queue | None = None,
+    watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
+) -> Recording:
+    """The recording of the discrete adjoint.
+
+    queue: how the forward solve makes its attempts.  watch: as of `DiscreteWalk`.
+    """
+    compiled = queue is not None and queue.owner is not None
+    again = gradient.keep == "state" if queue is None else not queue.keep
+    again = again or gradient.checkpoints is not None
+    last = LastEvaluation() if again and not compiled else None
+    everyone = solved.clocks.everyone(solved.z0)
+    tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
+
+    def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
+        outputs: ByPlace | ByWritten
+        if isinstance(solved.clocks, Each):
+            outputs = ByWritten(seen, g, solved.clocks, solved.numeric)
+        else:
+            outputs = ByPlace(seen, g, solved.numeric)
+        known = None if last is None else last.kept
+        if compiled and watch is None and gradient.checkpoints is None and isinstance(outputs, ByPlace):
+            assert queue is not None
+            found = CompiledWalk(solved, queue, tape, outputs).run()
+            if found is not None:
+                return found
+            if again:
+                start, z0 = tape.attempt(0).ends[0], solved.z0.detach()
+                known = Evaluation(clock(start, z0), z0, tape.states[0][1])
+        if known is not None:
+            known.check(solved.dynamics, solved.stats, solved.complain)
+        return DiscreteWalk(solved, tape, outputs, want_theta=want_theta, watch=watch).run()
+
+    # With a clock a sample first stages of their own are kept in any case.
+    return Recording(tape, walk, saves=not again or everyone is not None)
 
 
 def check_one_cotangent(g: Tensor, many: bool) -> None:
@@ -178,6 +222,11 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
 
 
+def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
+    """The queue of the forward solve, where one was wished for and can be."""
+    return None if problem.speed == Speed() else queue_for(problem, gradient)
+
+
 def _allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
     """`gradient_allowed` for a problem."""
     events, inputs = problem.wish.events is not None, (problem.z0, problem.t)
@@ -194,13 +243,13 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad)
 
     with torch.no_grad():
         z0 = problem.z0.detach()
-        run = problem.solve(z0, plain, dataclasses.replace(problem.wish, queue=queue_for(problem, None)))
+        run = problem.solve(z0, plain, dataclasses.replace(problem.wish, queue=_queue(problem, None)))
         return Answer(run.values, run, z0)
 
 
 def _direct(problem: Problem) -> Answer:
     """Through the steps by autograd; a time enters by moving the state along the flow."""
-    queue_for(problem, Direct())  # there is none: it says why
+    _queue(problem, Direct())  # there is none: it says why
     z0, t, follows = problem.z0, problem.t, torch.is_grad_enabled() or transformed()
     timed = follows and moves(t)
     start = z0
@@ -219,7 +268,7 @@ def _direct(problem: Problem) -> Answer:
 
 def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer:
     """Under the dynamics whose VJP will be used, with the walk back that was chosen."""
-    queue = queue_for(problem, gradient)
+    queue = _queue(problem, gradient)
     recording = record_for(problem, dynamics, gradient, queue=queue)
     many = isinstance(gradient, Discrete) and (queue is None or queue.owner is None)
     solved = _Solved(problem, dynamics, recording, queue)
@@ -248,7 +297,7 @@ class _Solved:
             problem.wish,
             derivatives=derivatives,
             dense=problem.wish.dense or recording.dense,
-            queue=with_derivatives(self.queue, derivatives),
+            queue=with_derivatives(self.queue) if self.queue and derivatives else self.queue,
         )
         run = problem.solve(z0.detach(), evaluate, wish, recording)
         # No view of the values: they become the Function's output, whose node holds this object.

@@ -175,8 +175,6 @@ def differentiable_sample_event(
 def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[Any], list[Any]]:
     """For each event function the times [n] and states [n, *y0.shape] at which it fired (a clock a sample:
     a list of such over the samples)."""
-    if problem.wish.events is None:
-        return [], []
     if isinstance(problem, SampleProblem):
         return _of_each_sample(request, problem, answer)
     layout, t, events = request.layout, request.t, request.options.events

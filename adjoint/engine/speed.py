@@ -27,8 +27,6 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     What stands in the way is one AdamodeWarning, and the solve goes on without.
     """
     wanted = problem.speed
-    if wanted.sync_every == 1 and not wanted.compile:
-        return None
     each = isinstance(problem, SampleProblem)
     reason = _not_queued_each(problem, gradient) if each else _not_queued(problem, gradient)
     if reason:
@@ -55,9 +53,9 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages, recorded=recorded)
 
 
-def with_derivatives(queue: Queue | None, wanted: bool) -> Queue | None:
+def with_derivatives(queue: Queue) -> Queue:
     """The queue of a solve that wants y' at its outputs: read off the stages."""
-    return dataclasses.replace(queue, with_stages=True) if queue is not None and wanted else queue
+    return dataclasses.replace(queue, with_stages=True)
 
 
 def reverse_queue(problem: SharedProblem, forward: Queue | None) -> Queue | None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import transformed
 from ...solvers.step.clocks import Each
-from .transformed import refuse_second_derivative, transformed
+from .transformed import refuse_second_derivative
 
 F = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import around, check_readable, followed, forwards, has_tangent
+from ...solvers.checks import around, check_readable, followed, has_tangent
 from ...solvers.errors import ArgumentError, SecondDerivativeError
 from ..arguments import Direct, Gradient
 
@@ -21,16 +21,6 @@ _WAY_OUT = (
     "use gradient=adamode.Direct() (adamode.odeint), which every transform but vmap can differentiate, or "
     "torch.autograd.grad in the transform's place."
 )
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func is around the caller, or forward-mode AD is on."""
-    return around() or forwards()
-
-
-def moves(x: Tensor) -> bool:
-    """Whether x needs a gradient, or a transform around the caller may ask for its derivative."""
-    return followed(x) if transformed() else x.requires_grad
 
 
 def gradient_allowed(

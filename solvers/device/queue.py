@@ -17,31 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..march.clocked import ClockedMarch, Watching
 from ..march.host import OnAccept, OnAttempt, Outcome, RungeKuttaStepper, Stop
 from ..march.output import Step, stage_times
-from ..march.samples import SampleOutput, SampleSettings
 from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
-from ..step.attempt import RUNNING, SUCCESS, Clock, Rules
+from ..step.attempt import RUNNING, SUCCESS, Rules
 from ..step.field import CountedField
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step
-from .loops import (
+from .programs import (
     STATUS,
     WIDTH,
     Bounds,
+    Programs,
     Row,
     Rows,
-    Samples,
     attempt_row,
     begin_program,
     loops_in_graph,
     several_program,
+    signature,
     single_program,
     stacked_stages,
 )
-from .programs import Programs, signature
 from .saved import KeptStages, Recipe, as_strided_like, recipe_of
 
 
@@ -171,7 +169,7 @@ class QueuedMarch:
                 state = torch.cat((state[:STATUS], under_way))
             status = RUNNING
             while status == RUNNING:
-                room = min(self.queue.sync_every, max_steps - int(self.stats.n_steps))
+                room = min(self.queue.sync_every, max_steps - self.stats.n_accepted - self.stats.n_rejected)
                 if room <= 0:
                     return Outcome(Status.MAX_STEPS, t, dt)
                 state, rows, records = self._attempts(bounds, state, room)
@@ -306,68 +304,6 @@ class QueuedMarch:
     def _count(self) -> None:
         """nfe of an attempt, where calls were made inside a compiled program."""
         self.stats.nfe += self.rules.tableau.n_stages - 1
-
-
-class QueuedClocks(ClockedMarch):
-    """The march over a clock a sample where only the end of the solve is wanted: eager, queued or compiled.
-
-    queue: how many attempts are made between two looks of the host, and what is compiled.
-    """
-
-    def __init__(
-        self, field: Field, z0: Tensor, settings: SampleSettings, output: SampleOutput, queue: Queue
-    ):
-        super().__init__(field, z0, settings, output, Watching())
-        self.queue, self.owner = queue, queue.owner
-        self.programs = None if self.owner is None else Programs.of(self.owner)
-
-    def attempts(self) -> int:
-        """`sync_every` attempts; how many samples go on. One host read."""
-        with torch.no_grad():
-            made = self._compiled() if self.owner is not None else None
-            if made is None:
-                for _ in range(self.queue.sync_every):
-                    self.clock, self.y, self.first = self._try(self.end)[1]
-        running = self.clock.running.sum()
-        if made is None:  # calls were counted by the field
-            return int(running)  # host read
-        running, made = torch.stack((running, made)).tolist()  # host read
-        self.n_calls += (self.tableau.n_stages - 1) * made
-        return running
-
-    def arrive(self) -> None:
-        """Writes what has arrived: before samples leave the batch, and at the end."""
-        clock, output = self.clock, self.output
-        # One that has made no step was there at its start.
-        here = (clock.status == SUCCESS) & (clock.n_accepted > 0)
-        state = self.y.movedim(self.clocks.batch, 0)
-        mask = here.view(-1, *[1] * (state.dim() - 1))
-        before = output.values[1].index_select(0, self.index)
-        output.values[1] = output.values[1].index_copy(0, self.index, torch.where(mask, state, before))
-
-    def evaluations(self) -> Tensor:
-        """Those of the start, and of the attempts of each sample."""
-        return self.nfe + (self.tableau.n_stages - 1) * (self.clock.n_accepted + self.clock.n_rejected)
-
-    def _compiled(self) -> Tensor | None:
-        """`sync_every` attempts in one compiled call, and how many were made; None, from now on, where it
-        cannot be."""
-        assert self.programs is not None
-        n, y, device = self.queue.sync_every, self.y, self.y.device
-        rtol, atol = self.tolerance.tensors(y)
-        form = Samples(self.rules)
-        state = (torch.zeros((), dtype=torch.int64, device=device), *self.clock, y, self.first)
-        key = ("samples", form, n, signature(rtol, atol, *state))
-        make = functools.partial(several_program, form, self.queue.calls, None if loops_in_graph(y) else n)
-        bounds = Bounds((self.end, self.direction, self.least), rtol, atol)
-        most = torch.full((), n, dtype=torch.int64, device=device)
-        found = self.programs.run(key, make, self.owner, most, bounds, state)
-        if found is None:
-            self.owner = None
-            return None
-        made, *clock, self.y, self.first = found
-        self.clock = Clock(*clock)
-        return made
 
 
 class _Saved(list[Any]):

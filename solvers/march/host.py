@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau
-from ..stats import Stats as Stats
+from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Here, Limits, Rules, clock_at, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio

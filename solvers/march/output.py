@@ -234,7 +234,7 @@ class OutputWriter:
 class Collector:
     """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks.
 
-    hooks, on_reject: see each accepted, each rejected step.  verdict: what an attempt that may be the last
+    hooks, on_reject: see each accepted, each rejected step.  last_word: what the last of `limit` attempts
     says about the solve.
     """
 
@@ -245,10 +245,12 @@ class Collector:
         wish: Any,
         hooks: Sequence[Hook],
         on_reject: Callable[[Step], None] | None,
-        verdict: Callable[[Step], str],
+        limit: int,
+        last_word: Callable[[Step], str],
     ):
         self.events, self.trace, self.dense = wish.events, wish.trace, wish.dense
-        self.hooks, self.on_reject, self.last_word = hooks, on_reject, verdict
+        self.hooks, self.on_reject = hooks, on_reject
+        self.left, self.last_word = limit, last_word
         self.writer = OutputWriter(times, z0, derivatives=wish.derivatives, every_step=wish.every_step)
         self.steps: list[Step] = []
         self.end: float | None = None
@@ -270,7 +272,9 @@ class Collector:
     def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
         """Of each attempt."""
         self.last = step
-        self.verdict = self.last_word(step)  # now: an accepted step's stages are overwritten
+        self.left -= 1
+        if self.left <= 0:
+            self.verdict = self.last_word(step)  # now: an accepted step's stages are overwritten
         if self.trace is not None:
             self.trace.attempt(step, accepted, dt_next)
         if not accepted and self.on_reject is not None:

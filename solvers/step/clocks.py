@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError
-from ..march.samples import SampleNorm
 from .field import Layout
 from .groups import Groups
 
@@ -360,7 +359,7 @@ def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     return lambda z: largest([rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])
 
 
-def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> SampleNorm:
+def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> Norm:
     """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
     the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
     if callable(norm):

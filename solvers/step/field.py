@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
-from ..march.host import Stats
+from ..stats import Stats
 
 
 def same_numbers(k: Any, like: Tensor) -> Any:
