@@ -254,7 +254,7 @@ def _adapted(request: Request, start: Tensor, stats: Stats) -> Any:
     def count() -> None:
         stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(request.options.stepping)
 
-    return wrap(request.func, request.layout, request.z0, start, request.options.params, count, cast=False)
+    return wrap(request.func, request.layout, request.z0, start, request.options.params, count)
 
 
 def _with_one_clock(request: Request) -> SharedProblem:

@@ -23,7 +23,6 @@ from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
 from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative
-from ..torchdiffeq.manners import warn_once
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .protocol import Dynamics
 
@@ -38,13 +37,14 @@ def wrap(
     params: Iterable[Tensor] | None,
     count: Callable[[], None],
     *,
-    cast: bool,
+    told: Callable[[str], None] | None = None,
 ) -> tuple[Plain, Callable[[], Dynamics], Autocast]:
     """(f on the packed state, what makes its Dynamics, the autocast state).
 
     first_time: the start as func wants it, for the evaluation that finds func's parameters.
     count: counts that evaluation.
-    cast: results of another floating dtype are converted (torchdiffeq's face).
+    told: torchdiffeq's manners: is told what the adjoint would miss, and results of another floating dtype
+        are converted.
     """
     autocast = Autocast(z0.device)
     if isinstance(func, Dynamics):
@@ -52,7 +52,7 @@ def wrap(
         return lambda t, z: checked.forward(t, z)[0], lambda: checked, autocast
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
-    packed = PackedFunction(func, layout, autocast, cast)
+    packed = PackedFunction(func, layout, autocast, told is not None)
     named = None if params is None else check_params(params)
 
     def missed(found: Captured) -> None:
@@ -65,10 +65,10 @@ def wrap(
         if not found.leaves and found.foreign is None:
             return
         text = _missed_text(found, func)
-        if params is None and not cast:
+        if params is None and told is None:
             raise ArgumentError(text)
-        if cast:
-            warn_once("captured", text)
+        if told is not None:
+            told(text)
         else:
             warnings.warn(text, AdamodeWarning, stacklevel=2)
 

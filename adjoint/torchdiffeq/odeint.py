@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -27,7 +28,7 @@ from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
 from .callbacks import observers
-from .manners import face, warn_instead
+from .manners import face, warn_instead, warn_once
 from .options import own_options, read_options
 from .until_event import until_event
 
@@ -329,7 +330,8 @@ def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> Shared
     def count() -> None:
         stats.nfe += 1
 
-    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, count, cast=True)
+    told = functools.partial(warn_once, "captured")
+    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, count, told=told)
     return SharedProblem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
 
 
