@@ -144,12 +144,12 @@ class SharedProblem(Problem):
 
     @property
     def clocks(self) -> Clocks:
-        """The one."""
+        """The only one."""
         return ONE
 
     @property
     def start(self) -> Tensor:
-        """0-d."""
+        """A 0-d time."""
         return clock(self.times[0], self.z0)
 
     def solve(
@@ -167,7 +167,7 @@ class SharedProblem(Problem):
         return self.plain(time, z)
 
     def flow(self, *, start: bool = False) -> Flow:
-        """f as it is."""
+        """f, each call counted."""
         return Flow(self.evaluate)
 
     def seen(self, run: Run, values: Tensor) -> Seen:
@@ -194,7 +194,7 @@ class SharedProblem(Problem):
         return torch.cat((rows[:1], rows.new_zeros(len(self.times) - 2), ended))
 
     def dense(self, run: Run, start: Tensor) -> DenseOutput:
-        """The steps."""
+        """The kept steps."""
         return DenseOutput(run.steps, self.times[0], run.end)
 
 
@@ -212,7 +212,7 @@ class SampleProblem(Problem):
 
     @property
     def start(self) -> Tensor:
-        """[B, 1, …]."""
+        """Times [B, 1, …]."""
         return self.clocks.time(self.times[:, 0], self.z0)
 
     def solve(
