@@ -11,26 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.errors import (
-    DynamicsError,
-    NotRepeatableError,
-    ReconstructionError,
-    SolverError,
-)
+from ...solvers.errors import DynamicsError, NotRepeatableError, ReconstructionError, SolverError
 from ...solvers.march.clocked_dense import SampleDense
 from ...solvers.march.clocked_events import SampleEvents
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.output import clock
 from ...solvers.march.samples import SampleSettings, beside
-from ...solvers.solve import (
-    Observers,
-    Run,
-    SampleRun,
-    Settings,
-    Wish,
-    forward_solve,
-    sample_solve,
-)
+from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
 from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import ONE, Clocks, Each
@@ -149,7 +136,7 @@ class SharedProblem(Problem):
 
     @property
     def start(self) -> Tensor:
-        """A 0-d time."""
+        """The time as a 0-d tensor."""
         return clock(self.times[0], self.z0)
 
     def solve(

@@ -91,7 +91,7 @@ class One(Clocks):
         return v
 
     def time(self, t: Tensor, like: Tensor) -> Tensor:
-        """A 0-d time."""
+        """The time as a 0-d tensor."""
         return t.to(like.dtype)
 
     def all(self, flags: Tensor) -> Tensor:
