@@ -33,11 +33,11 @@ from ..train.reproducible import seed_everything
 from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.trainer import Trainer
-from .curves import whole_numbers
 from .fig2 import epoch_of
-from .figure import FAILS, HOLDS, UNTOLD, Claim, Figure, Outcome, Picture
-from .training import DATA_NAMES
-from .work import Work
+from .machinery.curves import whole_numbers
+from .machinery.figure import FAILS, HOLDS, UNTOLD, Claim, Figure, Outcome, Picture
+from .machinery.training import DATA_NAMES
+from .machinery.work import Work
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,11 +24,11 @@ from ..solvers.methods import get_method
 from ..train.metrics import EpochSums, efficacy
 from ..train.objective import Objective
 from ..train.step import CANNOT_BE_SOLVED, descend, solving_with
-from .curves import legend_below, log_scale, mean_line, whole_numbers
-from .figure import UNTOLD, Claim, Figure, Outcome, Picture
-from .paired import RULE_OF_GAINS, Interval, difference, gain, verdict_best, verdict_gain
-from .section import count_seeds, draw_sections, sections, sizes_told
-from .training import (
+from .machinery.curves import legend_below, log_scale, mean_line, whole_numbers
+from .machinery.figure import UNTOLD, Claim, Figure, Outcome, Picture
+from .machinery.paired import RULE_OF_GAINS, Interval, difference, gain, verdict_best, verdict_gain
+from .machinery.section import count_seeds, draw_sections, sections, sizes_told
+from .machinery.training import (
     MODEL_NAMES,
     SIZES,
     Run,
@@ -38,7 +38,7 @@ from .training import (
     loaded_again,
     training_runs,
 )
-from .work import Work
+from .machinery.work import Work
 
 OVER_HBNODE, OVER_NODE, MNIST_POINTS = 20.0, 80.0, 0.95
 MNIST_TEST = 10_000  # images

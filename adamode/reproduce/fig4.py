@@ -20,12 +20,12 @@ import torch
 
 from ..train.objective import Objective
 from ..train.step import descend
-from .curves import HATCH_OF, LOOK_OF, legend_below, mean_line
 from .fig2 import by_seed, epoch_of
-from .figure import UNTOLD, Claim, Figure, Outcome, Picture
-from .paired import gain, verdict_alike
-from .section import count_seeds, draw_sections, sections, sizes_told
-from .training import (
+from .machinery.curves import HATCH_OF, LOOK_OF, legend_below, mean_line
+from .machinery.figure import UNTOLD, Claim, Figure, Outcome, Picture
+from .machinery.paired import gain, verdict_alike
+from .machinery.section import count_seeds, draw_sections, sections, sizes_told
+from .machinery.training import (
     MODEL_NAMES,
     SIZES,
     Run,
@@ -35,7 +35,7 @@ from .training import (
     loaded_again,
     training_runs,
 )
-from .work import Work
+from .machinery.work import Work
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,11 +26,11 @@ from ..train.evaluation import LoadedRun
 from ..train.metrics import EpochSums
 from ..train.objective import Objective
 from ..train.step import CANNOT_BE_SOLVED, descend, solving_with, start_seen
-from .curves import log_scale
-from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
-from .memory import MIB, parameter_bytes, peak_of
-from .section import draw_sections, sections
-from .training import (
+from .machinery.curves import log_scale
+from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
+from .machinery.memory import MIB, parameter_bytes, peak_of
+from .machinery.section import draw_sections, sections
+from .machinery.training import (
     MODEL_NAMES,
     SIZES,
     Run,
@@ -42,7 +42,7 @@ from .training import (
     training_runs,
     untrained,
 )
-from .work import Work
+from .machinery.work import Work
 
 PAPER_MIB = {"node": 2469, "anode": 2485, "sonode": 2863, "hbnode": 2891, "ghbnode": 2889, "adamnode": 3531}
 OF_DATA = "cifar10"  # the data set of these numbers

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
 from .descent import FUNCTIONS, Travel, first_time, settled_time
-from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
 
 if TYPE_CHECKING:
-    from .fig1 import Fig1Settings
+    from . import Fig1Settings
 
 Row = dict[str, Any]
 RADII = ("1e-1", "1e-2", "1e-3")

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.denominators import DenominatorName
-from ..train.data import DataOptions, load_data
-from ..train.data.sequences import recordings_of
-from .fig3_claims import findings, judge
-from .fig3_growth import INPUTS, MODELS, Case, Draws, draw, grow, joined
-from .fig3_pictures import PICTURES
-from .fig3_spread import compared, groups, plain, record, spread, tensor
-from .fig3_trained import Training, train
-from .figure import Figure, Outcome
-from .work import Work
+from ...models.denominators import DenominatorName
+from ...train.data import DataOptions, load_data
+from ...train.data.sequences import recordings_of
+from ..machinery.figure import Figure, Outcome
+from ..machinery.work import Work
+from .claims import findings, judge
+from .growth import INPUTS, MODELS, Case, Draws, draw, grow, joined
+from .pictures import PICTURES
+from .spread import compared, groups, plain, record, spread, tensor
+from .trained import Training, train
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.gradient import Direct
-from ..adjoint.solve import solve
-from ..models.fields.driven import Driven, Signal
-from .fig3_growth import Case, Draws, EachLinear, Growth, dynamics_of, input_signal, norms, starts
+from ...adjoint.gradient import Direct
+from ...adjoint.solve import solve
+from ...models.fields.driven import Driven, Signal
+from .growth import Case, Draws, EachLinear, Growth, dynamics_of, input_signal, norms, starts
 
 _OWN = ("raw_gamma", "raw_alpha", "raw_beta")  # learnt; GHBNODE's ξ is not, as released
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+from ..machinery.figure import Figure, Outcome
+from ..machinery.work import Work
+from .checks import largest_differences, smallest_curvature, tail_rates
 from .descent import (
     FUNCTIONS,
     GRADIENT_FLOW,
@@ -31,12 +34,9 @@ from .descent import (
     settled_time,
     travel,
 )
-from .descent_checks import largest_differences, smallest_curvature, tail_rates
-from .fig1_findings import findings
-from .fig1_picture import PICTURES
-from .fig1_table import COLUMNS, RADII, judge, outcome_of, row_of
-from .figure import Figure, Outcome
-from .work import Work
+from .findings import findings
+from .picture import PICTURES
+from .table import COLUMNS, RADII, judge, outcome_of, row_of
 
 CIFAR = 1 / (1 + math.exp(-3.0))  # 1−α and 1−β at the start of the released CIFAR-10 training
 MNIST_M, MNIST_V = 1 / (1 + math.exp(5.0)), 1 / (1 + math.exp(-5.0))  # the same for MNIST

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.solve import solve
-from ..models.denominators import DenominatorName
-from ..models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
-from ..models.dynamics.anode import augment
-from ..models.fields.driven import Driven, Signal
-from ..models.fields.field import Field, Gradients
-from ..models.presets import SIGMOID_3, SIGMOID_5, settings_of
-from ..solvers.errors import ArgumentError
-from ..solvers.status import Status
+from ...adjoint.solve import solve
+from ...models.denominators import DenominatorName
+from ...models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
+from ...models.dynamics.anode import augment
+from ...models.fields.driven import Driven, Signal
+from ...models.fields.field import Field, Gradients
+from ...models.presets import SIGMOID_3, SIGMOID_5, settings_of
+from ...solvers.errors import ArgumentError
+from ...solvers.status import Status
 
 MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")  # the order of the figure and of draws
 INPUTS = ("code", "repaired")

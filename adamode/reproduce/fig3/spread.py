@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fig3_growth import Growth, log10_mean
+from .growth import Growth, log10_mean
 
 Value = float | None
 QUANTILES = {"q05": 0.05, "q95": 0.95}  # of the logs, interpolated between them

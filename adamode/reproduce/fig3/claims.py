@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
-from .fig3_growth import MODELS
-from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
+from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
+from .growth import MODELS
 
 # log10 of the mean norms at t = 63 that the released script gives with its own seed.
 THEIRS = {

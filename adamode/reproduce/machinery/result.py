@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from .. import __version__
-from ..plotting import save_figure
-from ..solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
-from ..train.listing import list_runs
-from ..train.reproducible import git_state, versions
-from ..train.write_aside import write_aside
-from .catalogue import FIGURES, SHARED_RUNS
+from ... import __version__
+from ...plotting import save_figure
+from ...solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
+from ...train.listing import list_runs
+from ...train.reproducible import git_state, versions
+from ...train.write_aside import write_aside
+from ..catalogue import FIGURES, SHARED_RUNS
 from .figure import SCALES, Claim, Figure, Outcome, Picture
 from .training import TrainingSettings, data_sets
 from .work import RESULT, Allowed, Work, read_json

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..plotting import LOOKS
+from ...plotting import LOOKS
+from ..machinery.figure import Outcome, Picture
 from .descent import FUNCTIONS, TestFunction
-from .figure import Outcome, Picture
 
 if TYPE_CHECKING:
-    from .fig1 import Fig1Settings
+    from . import Fig1Settings
 
 ORDER = ("gradient-flow", "hbode", "hbode-damped", "adamode")
 _LOOK = {"gradient-flow": LOOKS[1], "hbode": LOOKS[3], "hbode-damped": LOOKS[2], "adamode": LOOKS[0]}

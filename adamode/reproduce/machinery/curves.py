@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..plotting import LOOKS
+from ...plotting import LOOKS
 from .training import MODEL_NAMES
 
 Row = Mapping[str, Any]

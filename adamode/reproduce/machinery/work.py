@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .. import __version__
-from ..solvers.errors import ArgumentError, CheckpointError
-from ..train.reproducible import git_state
-from ..train.write_aside import write_aside
+from ... import __version__
+from ...solvers.errors import ArgumentError, CheckpointError
+from ...train.reproducible import git_state
+from ...train.write_aside import write_aside
 
 IDENTITY = "made-with.json"
 RESULT = "result.json"

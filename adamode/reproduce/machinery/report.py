@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from .. import report as html
-from ..solvers.errors import CheckpointError
-from ..train.write_aside import write_aside
-from .catalogue import ALL, FIGURES, load
+from ... import __version__
+from ... import report as html
+from ...solvers.errors import CheckpointError
+from ...train.write_aside import write_aside
+from ..catalogue import ALL, FIGURES, load
 from .figure import FAILS, HOLDS, IN_PART, UNTOLD, VERDICTS, Claim, Figure
 from .result import Result, read_picture, read_result
 from .summary import markdown

@@ -6,10 +6,10 @@ import math
 from statistics import median
 from typing import Any
 
-from ..plotting import BLUE, GREEN, LOOKS, ORANGE
-from .fig3_claims import NAMES, SMALLER, adamnode_case
-from .fig3_growth import MODELS
-from .figure import Outcome, Picture
+from ...plotting import BLUE, GREEN, LOOKS, ORANGE
+from ..machinery.figure import Outcome, Picture
+from .claims import NAMES, SMALLER, adamnode_case
+from .growth import MODELS
 
 LOOK = dict(zip(MODELS, LOOKS, strict=True))
 NORM = "norm of the whole state"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .descent import FUNCTIONS
-from .fig1_table import JUDGED, RIVALS, faster, of
+from .table import JUDGED, RIVALS, faster, of
 
 if TYPE_CHECKING:
-    from .fig1 import Fig1Settings
-    from .figure import Outcome
+    from ..machinery.figure import Outcome
+    from . import Fig1Settings
 
 
 CHAOTIC = 0.01  # two good solvers further apart than this: the motion forgets its start

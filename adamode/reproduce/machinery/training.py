@@ -20,18 +20,18 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import __version__
-from ..models import names
-from ..solvers.errors import CheckpointError, TrainingError
-from ..train.config import TrainConfig
-from ..train.data import DataSet, load_data
-from ..train.evaluation import LoadedRun, load_data_of, load_run, untrained_run
-from ..train.metrics import count_parameters
-from ..train.reproducible import epoch_order
-from ..train.runs import RunFolder
-from ..train.step import on_device
-from ..train.sweep import Ended, Job, plan, run_sweep
-from ..train.trainer import Trainer
+from ... import __version__
+from ...models import names
+from ...solvers.errors import CheckpointError, TrainingError
+from ...train.config import TrainConfig
+from ...train.data import DataSet, load_data
+from ...train.evaluation import LoadedRun, load_data_of, load_run, untrained_run
+from ...train.metrics import count_parameters
+from ...train.reproducible import epoch_order
+from ...train.runs import RunFolder
+from ...train.step import on_device
+from ...train.sweep import Ended, Job, plan, run_sweep
+from ...train.trainer import Trainer
 from .work import Work, computing, read_json
 
 MODEL_NAMES = {

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.solve import solve
-from ..solvers.events import Event
-from ..solvers.solution import Solution
-from ..solvers.status import Status
+from ...adjoint.solve import solve
+from ...solvers.events import Event
+from ...solvers.solution import Solution
+from ...solvers.status import Status
 
 Point = tuple[float, float]
 
