@@ -10,7 +10,7 @@ import torch
 
 from adamode.models.dynamics import AdamODE, HeavyBallODE
 from adamode.plotting import save_figure
-from adamode.reproduce.fig1 import CIFAR, FIGURE, HBNODE, SETTINGS, compute
+from adamode.reproduce.fig1 import FIGURE, SETTINGS, compute
 from adamode.reproduce.fig1.checks import (
     QUADRATIC,
     by_scipy,
@@ -33,6 +33,7 @@ from adamode.reproduce.fig1.descent import (
     settled_time,
     travel,
 )
+from adamode.reproduce.fig1.settings import CIFAR, HBNODE
 from adamode.reproduce.fig1.table import closer, faster, judge, verdict
 from adamode.reproduce.machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
 from adamode.reproduce.machinery.work import Allowed, Work

@@ -5,36 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
+from ..machinery.words import Words
 from .descent import FUNCTIONS, Travel, first_time, settled_time
+from .settings import Fig1Settings
 
-if TYPE_CHECKING:
-    from . import Fig1Settings
-
+WORDS = Words("fig1")
 Row = dict[str, Any]
 RADII = ("1e-1", "1e-2", "1e-3")
 JUDGED = "1e-2"  # coming and staying this near is "reaching" the minimum
+STAYS = f"stays_{JUDGED}"
 FLOOR = 1e-6  # nearer than this is there: the solves know no better
-RIVALS = {
-    "gradient-flow": "gradient flow",
-    "hbode": "HBODE",
-    "hbode-damped": "HBODE",
-}
-COLUMNS = {
-    "function": "function",
-    "start": "start",
-    "model": "model",
-    "distance": "distance at T",
-    **{f"t_{r}": f"first within {r}" for r in RADII},
-    **{f"stays_{r}": f"stays within {r} from" for r in RADII},
-    "path": "length of path",
-    "nfe": "NFE",
-    "nfe_loose": "NFE, dopri5",
-    f"nfe_stays_{JUDGED}": f"NFE to stay within {JUDGED}",
-    "status": "status",
-}
+RIVALS = ("gradient-flow", "hbode", "hbode-damped")
 
 
 def row_of(travelled: Travel, k: int) -> Row:
@@ -45,17 +29,18 @@ def row_of(travelled: Travel, k: int) -> Row:
     t, d = travelled.t.tolist(), travelled.distance[:, k].tolist()
     n = len(t) - 1
     return {
-        "distance": _number(d[-1]),
-        **{f"t_{r}": _number(first_time(t, d, float(r))) for r in RADII},
-        **{f"stays_{r}": _number(settled_time(t, d, float(r))) for r in RADII},
-        "path": _number(float(travelled.path[-1, k])),
+        "distance": short(d[-1]),
+        **{f"t_{r}": short(first_time(t, d, float(r))) for r in RADII},
+        **{f"stays_{r}": short(settled_time(t, d, float(r))) for r in RADII},
+        "path": short(float(travelled.path[-1, k])),
         "nfe": travelled.nfe[k],
         "status": travelled.status[k],
-        "at": [_number(d[round(share * n / 4)]) for share in (1, 2, 3, 4)],
+        "at": [short(d[round(share * n / 4)]) for share in (1, 2, 3, 4)],
     }
 
 
-def _number(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
+    """Six digits of it; None for what is no finite number."""
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
@@ -68,12 +53,12 @@ def closer(ours: Sequence[Row], theirs: Sequence[Row], quarter: int = 3) -> int:
     return sum(_less(*(d if d is None else max(d, FLOOR) for d in pair)) for pair in pairs)
 
 
-def faster(ours: Sequence[Row], theirs: Sequence[Row], key: str = f"stays_{JUDGED}") -> int:
+def faster(ours: Sequence[Row], theirs: Sequence[Row], key: str = STAYS) -> int:
     """From how many starts ours reaches the radius sooner, or alone; key: a column of times."""
     return sum(_less(o[key], t[key]) for o, t in zip(ours, theirs, strict=True))
 
 
-def undecided(ours: Sequence[Row], theirs: Sequence[Row], key: str = f"stays_{JUDGED}") -> int:
+def undecided(ours: Sequence[Row], theirs: Sequence[Row], key: str = STAYS) -> int:
     """From how many starts neither reaches the radius."""
     return sum(o[key] is None and t[key] is None for o, t in zip(ours, theirs, strict=True))
 
@@ -84,70 +69,62 @@ def _less(a: float | None, b: float | None) -> bool:
 
 def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
     """Rows and maps from what the parts computed, by part name."""
-    rows: list[Any] = []
-    rivals: list[Any] = []
-    variants: dict[str, list[Any]] = {"gamma": [], "rates": [], "eps": [], "quarters": []}
-    curves, ways, reference, printed = {}, {}, {}, {}
+    table: list[Row] = []
+    maps: dict[str, list[Row]] = {"gamma": [], "rates": [], "eps": [], "quarters": []}
+    ways: dict[str, Row] = {}
     for name in FUNCTIONS:
         groups, cost = found[name]["rows"], found[f"{name}-cost"]
-        starts = [list(one) for one in settings.starts(name)]
+        ways[name] = {model: rows[0].pop("way") for model, rows in cost.items()}
         for model in settings.flows():
-            into = rivals if model == "hbode-damped" else rows
-            for start, row, more in zip(starts, groups[model], cost[model], strict=True):
-                spent = {key: value for key, value in more.items() if key != "way"}
-                into.append({"function": name, "start": start, "model": model, **row, **spent})
-        for kind, entry in _maps(name, settings, groups):
-            variants[kind].append(entry)
-        curves[name] = {**found[name]["curves"], "t": found[name]["t"]}
-        ways[name] = {model: cost[model][0]["way"] for model in cost}
-        reference[name], printed[name] = found[f"{name}-reference"], found[f"{name}-printed"]
+            for start, row, spent in zip(settings.starts(name), groups[model], cost[model], strict=True):
+                table.append({"function": name, "start": list(start), "model": model, **row, **spent})
+        for kind, entries in _maps(settings, groups).items():
+            maps[kind] += [{"function": name, **entry} for entry in entries]
     more = {
-        "hbode-damped": rivals,
-        "curves": curves,
+        "hbode-damped": [row for row in table if row["model"] == "hbode-damped"],
+        "curves": {name: {**found[name]["curves"], "t": found[name]["t"]} for name in FUNCTIONS},
         "ways": ways,
         "tail": found["tail"],
         "smallest_curvature": {name: found[name]["smallest_curvature"] for name in FUNCTIONS},
-        "reference": reference,
-        "printed": printed,
+        **{kind: {name: found[f"{name}-{kind}"] for name in FUNCTIONS} for kind in ("reference", "printed")},
     }
-    return Outcome(rows, {**variants, **more})
+    return Outcome([row for row in table if row["model"] != "hbode-damped"], {**maps, **more})
 
 
-def _maps(name: str, settings: Fig1Settings, groups: dict[str, list[Row]]) -> list[tuple[str, Row]]:
-    """(map's name, its entry) of a function: from how many starts AdamODE wins, in each setting."""
-    adam, found = groups["adamode"], []
-    for gamma in settings.gammas:
-        theirs = groups[f"gamma {gamma!r}"]
-        found.append(("gamma", {"function": name, "gamma": gamma, **_summary(theirs), **_wins(adam, theirs)}))
-    for a in settings.rates:
-        for b in settings.rates:
-            ours = groups[f"rates {a!r} {b!r}"]
-            entry = {"function": name, "rate_m": a, "rate_v": b, **_summary(ours), **_against(ours, groups)}
-            found.append(("rates", entry))
-    for eps in settings.epsilons:
-        ours = groups[f"eps {eps!r}"]
-        found.append(("eps", {"function": name, "eps": eps, **_summary(ours), **_against(ours, groups)}))
-    for model in RIVALS:
-        counts = [closer(adam, groups[model], quarter) for quarter in range(4)]
-        found.append(("quarters", {"function": name, "rival": model, "closer": counts}))
-    return found
+def _maps(settings: Fig1Settings, groups: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """The maps of a function by name: from how many starts AdamODE wins, in each setting."""
+    adam, rates = groups["adamode"], settings.rates
+
+    def against_all(ours: list[Row]) -> Row:
+        """How it does against each rival."""
+        wins = {"closer": closer, "faster": faster}
+        return {kind: {rival: count(ours, groups[rival]) for rival in RIVALS} for kind, count in wins.items()}
+
+    def of_gamma(theirs: list[Row]) -> Row:
+        return {**_summary(theirs), "closer": closer(adam, theirs), "faster": faster(adam, theirs)}
+
+    def of_adam(ours: list[Row]) -> Row:
+        return {**_summary(ours), **against_all(ours)}
+
+    return {
+        "gamma": [{"gamma": gamma, **of_gamma(groups[f"gamma {gamma!r}"])} for gamma in settings.gammas],
+        "rates": [
+            {"rate_m": a, "rate_v": b, **of_adam(groups[f"rates {a!r} {b!r}"])} for a in rates for b in rates
+        ],
+        "eps": [{"eps": eps, **of_adam(groups[f"eps {eps!r}"])} for eps in settings.epsilons],
+        "quarters": [
+            {"rival": rival, "closer": [closer(adam, groups[rival], quarter) for quarter in range(4)]}
+            for rival in RIVALS
+        ],
+    }
 
 
-def _wins(ours: list[Row], theirs: list[Row]) -> Row:
-    return {"closer": closer(ours, theirs), "faster": faster(ours, theirs)}
-
-
-def _against(ours: list[Row], groups: dict[str, list[Row]]) -> Row:
-    each = {model: _wins(ours, groups[model]) for model in RIVALS}
-    return {kind: {model: each[model][kind] for model in RIVALS} for kind in ("closer", "faster")}
-
-
-def _summary(rows: list[Row]) -> Row:
+def _summary(rows: Sequence[Row]) -> Row:
     """Median distance at T (a failed solve counts as infinitely far), how many stay near, how many failed."""
     middle = statistics.median(math.inf if row["distance"] is None else row["distance"] for row in rows)
     return {
-        "median_distance": _number(middle),
-        "reached": sum(row[f"stays_{JUDGED}"] is not None for row in rows),
+        "median_distance": short(middle),
+        "reached": sum(row[STAYS] is not None for row in rows),
         "failed": sum(row["status"] != "success" for row in rows),
     }
 
@@ -167,37 +144,36 @@ def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:
     claims = []
     for function in FUNCTIONS:
         for kind in ("closer", "faster"):
-            for rival, models in (("gradient flow", ["gradient-flow"]), ("HBODE", ["hbode", "hbode-damped"])):
-                claims.append(_claim(settings, outcome, function, kind, rival, models))
+            for rival, models in (("gradient flow", RIVALS[:1]), ("HBODE", RIVALS[1:])):
+                counts = [_against(settings, outcome, function, model) for model in models]
+                n = sum(one["n"] - (one["undecided"] if kind == "faster" else 0) for one in counts)
+                claim = WORDS.claim(
+                    kind,
+                    verdict(sum(one[kind] for one in counts), n, counts[0]["n"] >= settings.enough_starts),
+                    function=function.capitalize(),
+                    rival=rival,
+                    end=settings.end,
+                    counts=WORDS.each(f"{kind} count", counts, ", "),
+                    evidence=WORDS.each(f"{kind} evidence", counts, " "),
+                )
+                claims.append(claim)
     return claims
 
 
-def _claim(
-    settings: Fig1Settings, outcome: Outcome, function: str, kind: str, rival: str, models: list[str]
-) -> Claim:
-    ours = of(outcome, function, "adamode")
-    at = {"hbode": f" at γ = {settings.gamma:.3g}", "hbode-damped": f" at γ = {settings.fair_gamma:g}"}
-    counts, evidence, comparisons = [], [], 0
-    for model in models:
-        theirs = of(outcome, function, model)
-        counts.append((closer if kind == "closer" else faster)(ours, theirs))
-        evidence.append(_evidence(kind, ours, theirs, at.get(model, "")))
-        comparisons += len(ours) - (undecided(ours, theirs) if kind == "faster" else 0)
-    n = len(ours)
-    told = ", ".join(f"{c} of {n} starts{at.get(m, '')}" for c, m in zip(counts, models, strict=True))
-    what = (
-        f"nearer at t = {settings.end:g}"
-        if kind == "closer"
-        else f"comes within {JUDGED}, to stay to t = {settings.end:g}, sooner"
-    )
-    reach = "comes closer to the minimum" if kind == "closer" else "reaches the minimum faster"
-    return Claim(
-        f"On {function.capitalize()}'s function AdamODE {reach} than {rival}.",
-        kind,
-        f"{what} from {told}",
-        verdict(sum(counts), comparisons, n >= settings.enough_starts),
-        " ".join(evidence),
-    )
+def _against(settings: Fig1Settings, outcome: Outcome, function: str, model: str) -> Row:
+    """AdamODE against a model in numbers; at: the model's γ, where it has one."""
+    ours, theirs = of(outcome, function, "adamode"), of(outcome, function, model)
+    columns = (f"t_{JUDGED}", *(f"stays_{r}" for r in RADII))
+    return {
+        "at": settings.name(model, " at ").partition("HBODE")[2],
+        "n": len(ours),
+        "closer": closer(ours, theirs),
+        "faster": faster(ours, theirs),
+        "undecided": undecided(ours, theirs),
+        "sooner": {key: faster(ours, theirs, key) for key in columns},
+        "ours": _summary(ours),
+        "theirs": _summary(theirs),
+    }
 
 
 def verdict(wins: int, comparisons: int, enough: bool) -> str:
@@ -205,23 +181,3 @@ def verdict(wins: int, comparisons: int, enough: bool) -> str:
     if not enough or not comparisons:
         return UNTOLD
     return HOLDS if wins == comparisons else IN_PART if 2 * wins >= comparisons else FAILS
-
-
-def _evidence(kind: str, ours: list[Row], theirs: list[Row], at: str) -> str:
-    if kind == "closer":
-        a, b = (_summary(rows)["median_distance"] for rows in (ours, theirs))
-        return f"Median distance {_power(a)} against {_power(b)}{at}."
-    n = len(ours)
-    other = ", ".join(f"{r} from {faster(ours, theirs, f'stays_{r}')}" for r in RADII if r != JUDGED)
-    first = faster(ours, theirs, f"t_{JUDGED}")
-    reached = sum(row[f"stays_{JUDGED}"] is not None for row in ours)
-    them = sum(row[f"stays_{JUDGED}"] is not None for row in theirs)
-    return (
-        f"{reached} against {them} of {n}{at} get there, neither from {undecided(ours, theirs)}; "
-        f"sooner to stay within {other}; sooner just to pass "
-        f"within {JUDGED} from {first}."
-    )
-
-
-def _power(value: float | None) -> str:
-    return "none (failed)" if value is None else f"{value:.1e}"
