@@ -43,17 +43,20 @@ def legend_below(figure: Any, models: Sequence[str]) -> None:
 
 
 def log_scale(axis: Any) -> None:
-    """A logarithmic y axis with plain numbers at 1, 2, 5, 10 …; where it spans too little for them, none."""
+    """A logarithmic y axis with plain numbers; where it spans too little for them, none."""
+    low, high = axis.get_ylim()
+    if 0 < 3 * low < high:
+        axis.set_yscale("log")
+        plain_numbers(axis.yaxis)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 …, as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    low, high = axis.get_ylim()
-    if not 0 < 3 * low < high:
-        return
-    axis.set_yscale("log")
-    axis.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-    plain = FuncFormatter(lambda value, place: f"{value:g}")
-    axis.yaxis.set_major_formatter(plain)
-    axis.yaxis.set_minor_formatter(plain)
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    for formatted in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatted(FuncFormatter(lambda value, place: f"{value:g}"))
 
 
 def whole_numbers(axis: Any) -> None:

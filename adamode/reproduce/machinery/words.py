@@ -13,7 +13,7 @@ from .figure import UNTOLD, Claim, Figure, Outcome, Picture
 
 
 class _Gaps(string.Formatter):
-    """`str.format` with gaps for what may lack: {value:form|otherwise} is "otherwise" for None, or "–".
+    """`str.format` with gaps for what may lack: {value:form unit|otherwise} is "otherwise" for None, or "–".
 
     Forms beside Python's own: "pow2" is the power of ten of a log10, with two digits; "share" a part of 1
     in per cent; "? (# gave up)" the rest of the form with the value in the place of #, and nothing for 0.
@@ -28,7 +28,10 @@ class _Gaps(string.Formatter):
             return f"10^{value:.{form[3:]}f}"
         if form.startswith("?"):
             return form[1:].replace("#", str(value)) if value else ""
-        return f"{100 * value:.3g} %" if form == "share" else super().format_field(value, form)
+        if form == "share":
+            return f"{100 * value:.3g} %"
+        number, space, unit = form.partition(" ")
+        return f"{super().format_field(value, number)}{space}{unit}"
 
 
 class Words:
