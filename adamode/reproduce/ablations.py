@@ -33,7 +33,7 @@ from ..train.reproducible import seed_everything
 from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.trainer import Trainer
-from .fig2 import epoch_of
+from .machinery.training import epoch_of
 from .machinery.curves import whole_numbers
 from .machinery.figure import FAILS, HOLDS, UNTOLD, Claim, Figure, Outcome, Picture
 from .machinery.training import DATA_NAMES

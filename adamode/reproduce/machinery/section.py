@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .training import DATA_NAMES, TrainingSettings, data_sets
+from .training import DATA_NAMES, Run, TrainingSettings, by_seed, data_sets, mean
 
 Row = dict[str, Any]
 
@@ -18,6 +19,14 @@ class Section:
     dataset: str
     stands_for: tuple[str, ...]
     rows: list[Row]
+
+    def by_seed(self, model: str, name: str) -> dict[int, float]:
+        """A quantity of a model's rows by seed; rows that do not have it are left out."""
+        return by_seed(self.rows, model, name)
+
+    def mean(self, model: str, name: str) -> float | None:
+        """Its mean over the seeds."""
+        return mean(self.by_seed(model, name).values())
 
     @property
     def where(self) -> str:
@@ -51,34 +60,37 @@ def draw_sections(
     return zip(parts, all_of_them, strict=True)
 
 
-def count_seeds(settings: TrainingSettings, rows: Sequence[Row]) -> None:
-    """Writes into each row, a run's, how many of the seeds its model has: "seeds": "1 of 3 seeds"."""
-    for row in rows:
-        mine = [r for r in rows if (r["model"], r["dataset"]) == (row["model"], row["dataset"])]
-        row["seeds"] = f"{len(mine)} of {len(settings.seeds)} seeds"
+def run_row(settings: TrainingSettings, run: Run) -> Row:
+    """What a row says of its run."""
+    return {
+        "dataset": run.dataset,
+        "stands_for": list(data_sets(settings)[run.dataset]),
+        "model": run.model,
+        "seed": run.seed,
+        "parameters": run.final["parameters"],
+    }
 
 
-def seeds_told(settings: TrainingSettings, rows: Sequence[Mapping[str, Any]]) -> str:
+def with_seeds(settings: TrainingSettings, rows: Sequence[Row]) -> list[Row]:
+    """The rows, a run's each, with how many of the seeds its model has: "seeds": "1 of 3 seeds"."""
+    have = Counter((row["dataset"], row["model"]) for row in rows)
+    of = f"of {len(settings.seeds)} seeds"
+    return [{**row, "seeds": f"{have[row['dataset'], row['model']]} {of}"} for row in rows]
+
+
+def seeds_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
     """How many seeds the rows of the least complete model have: "2 of 3 seeds"."""
-    have = {model: set[int]() for model in settings.models}
-    for row in rows:
-        have[row["model"]].add(row["seed"])
-    counts = sorted({len(seeds) for seeds in have.values()})
-    wanted = len(settings.seeds)
-    if counts == [wanted]:
-        return f"{wanted} seed{'s' if wanted != 1 else ''}"
-    some = "–".join(map(str, (counts[0], counts[-1]) if len(counts) > 1 else counts))
-    return f"{some} of {wanted} seed{'s' if wanted != 1 else ''}"
+    counts = {len({row["seed"] for row in rows if row["model"] == model}) for model in settings.models}
+    wanted, least, most = len(settings.seeds), min(counts), max(counts)
+    some = "" if least == most == wanted else f"{least} of " if least == most else f"{least}–{most} of "
+    return f"{some}{wanted} seed{'s' if wanted != 1 else ''}"
 
 
-def sizes_told(settings: TrainingSettings, rows: Sequence[Mapping[str, Any]]) -> str:
+def sizes_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
     """The sizes, to be printed in a picture: "1,000 training, 1,000 test images, 5 epochs, 3 seeds"."""
-    parts = [
-        f"{size:,} {part}"
-        for size, part in ((settings.train_size, "training"), (settings.test_size, "test"))
-        if size
-    ]
-    images = f"{', '.join(parts)} images" if len(parts) == 2 else "all training and test images"
+    images = "all training and test images"
+    if settings.train_size and settings.test_size:
+        images = f"{settings.train_size:,} training, {settings.test_size:,} test images"
     return f"{images}, {settings.epochs} epochs, {seeds_told(settings, rows)}"
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from ... import __version__
 from ...models import names
 from ...solvers.errors import CheckpointError, TrainingError
 from ...train.config import TrainConfig
-from ...train.data import DataSet, load_data
-from ...train.evaluation import LoadedRun, load_data_of, load_run, untrained_run
-from ...train.metrics import count_parameters
+from ...train.data import load_data
+from ...train.evaluation import load_data_of, load_run, untrained_run
+from ...train.metrics import EpochSums, count_parameters, efficacy
+from ...train.objective import Objective
 from ...train.reproducible import epoch_order
 from ...train.runs import RunFolder
-from ...train.step import on_device
+from ...train.step import descend, on_device, solving_with
 from ...train.sweep import Ended, Job, plan, run_sweep
 from ...train.trainer import Trainer
 from .work import Work, computing, read_json
@@ -124,24 +125,17 @@ def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
     version, device or number of threads.
     """
     allowed = work.allowed
+    alike = ("epochs", "train_size", "val_size", "test_size", "normalise", "checkpoint_every")
+    base = {
+        **{name: getattr(settings, name) for name in alike},
+        **{name: getattr(allowed, name) for name in ("data_dir", "device", "threads")},
+        "output_dir": str(work.runs),
+        "test_every_epoch": True,
+    }
     jobs: list[Job] = []
     for seed in settings.seeds:
         for dataset in data_sets(settings):
-            base = {
-                "dataset": dataset,
-                "output_dir": str(work.runs),
-                "data_dir": allowed.data_dir,
-                "device": allowed.device,
-                "threads": allowed.threads,
-                "epochs": settings.epochs,
-                "train_size": settings.train_size,
-                "val_size": settings.val_size,
-                "test_size": settings.test_size,
-                "normalise": settings.normalise,
-                "test_every_epoch": True,
-                "checkpoint_every": settings.checkpoint_every,
-            }
-            jobs += plan(base, {"model": list(settings.models), "seed": [seed]})
+            jobs += plan({**base, "dataset": dataset}, {"model": list(settings.models), "seed": [seed]})
     for job in jobs:
         _refuse_another(job.config)
     return jobs
@@ -154,16 +148,17 @@ def _refuse_another(config: TrainConfig) -> None:
     if not folder.config.exists():
         return
     there, made = folder.read_config(), read_json(folder.config).get("versions")
-    version = made.get("adamode") if isinstance(made, dict) else None
-    for name, found, asked in (
-        ("version", version, __version__),
-        ("device", there.device, config.device),
-        ("threads", there.threads, config.threads),
-    ):
-        if found != asked:
+    found = {
+        "version": made.get("adamode") if isinstance(made, dict) else None,
+        "device": there.device,
+        "threads": there.threads,
+    }
+    asked = {"version": __version__, "device": config.device, "threads": config.threads}
+    for name in asked:
+        if found[name] != asked[name]:
             raise CheckpointError(
-                f"{str(folder.path)!r} holds a run whose {name} is not this one's: {found!r} there, "
-                f"{asked!r} here. Choose another --output-dir, or delete that folder."
+                f"{str(folder.path)!r} holds a run whose {name} is not this one's: {found[name]!r} there, "
+                f"{asked[name]!r} here. Choose another --output-dir, or delete that folder."
             )
 
 
@@ -209,15 +204,15 @@ def _train(settings: TrainingSettings, jobs: Sequence[Job], left: Sequence[Job],
     """Trains what is left; returns those that failed."""
     for config in {job.config.dataset: job.config for job in left}.values():
         load_data(config.dataset, config.data_options())  # what lacks is said before any process starts
-    say, progress = work.allowed.say, _Progress(jobs)
+    say, progress = work.allowed.say, _Progress(jobs, work.allowed.jobs if settings.processes else 1)
     say(f"runs: {progress}")
 
     def started(job: Job) -> None:
-        progress.started[job.config.name] = time.perf_counter()
+        progress.started(job)
         say(f"runs: {job.config.name} {'goes on' if job.state == 'unfinished' else 'begins'}")
 
     def ended(run: Ended) -> None:
-        progress.ended(run, at_once=work.allowed.jobs)
+        progress.ended(run)
         told = "is finished" if run.status == 0 else f"FAILED: {run.said}"
         say(f"runs: {run.job.config.name} {told}; {progress}")
 
@@ -231,13 +226,12 @@ def _train(settings: TrainingSettings, jobs: Sequence[Job], left: Sequence[Job],
 def _here(job: Job, started: Callable[[Job], None], ended: Callable[[Ended], None]) -> Ended:
     """A run made in this process; torch's random numbers outside it do not move on."""
     started(job)
-    status, said = 0, ""
+    run = Ended(job, 0, "")
     try:
         with computing(job.config.threads):
             Trainer(job.config, quiet=True).fit(resume=job.state == "unfinished")
     except TrainingError as error:
-        status, said = 1, str(error)
-    run = Ended(job, status, said)
+        run = Ended(job, 1, str(error))
     ended(run)
     return run
 
@@ -245,40 +239,37 @@ def _here(job: Job, started: Callable[[Job], None], ended: Callable[[Ended], Non
 class _Progress:
     """How many runs are finished, and how long the others will take, judged by those that are."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.all = len(jobs)
+    def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
+        self.all, self.at_once = len(jobs), at_once
         self.left = {job.config.name: job.config for job in jobs if job.state != "finished"}
-        self.started: dict[str, float] = {}
+        self.begun: dict[str, float] = {}
         # Seconds of finished runs by what decides them most; here those of training, which leaves tests out.
-        self.took: dict[tuple[str, str], float] = {}
-        self.at_once = 1
-        for job in jobs:
-            if job.state == "finished":
-                rows = _read(job.config).history
-                self.took[_kind(job.config)] = sum(row["seconds"] for row in rows)
+        self.took = {
+            _kind(job.config): sum(row["seconds"] for row in _read(job.config).history)
+            for job in jobs
+            if job.state == "finished"
+        }
 
-    def ended(self, run: Ended, *, at_once: int) -> None:
+    def started(self, job: Job) -> None:
+        """A run begins."""
+        self.begun[job.config.name] = time.perf_counter()
+
+    def ended(self, run: Ended) -> None:
         """A run has ended: what it took counts from now on."""
-        config, self.at_once = run.job.config, at_once
+        config = run.job.config
         self.left.pop(config.name, None)
         if run.status == 0 and run.job.state == "new":
-            self.took[_kind(config)] = time.perf_counter() - self.started[config.name]
-
-    def seconds_left(self) -> float | None:
-        """None while nothing tells. A model that has not been seen takes the mean of its data set's."""
-        total = 0.0
-        for config in self.left.values():
-            alike = [s for (dataset, _), s in self.took.items() if dataset == config.dataset]
-            known = self.took.get(_kind(config)) or (sum(alike) / len(alike) if alike else None)
-            if known is None:
-                return None
-            total += known
-        return total / self.at_once
+            self.took[_kind(config)] = time.perf_counter() - self.begun[config.name]
 
     def __str__(self) -> str:
-        done = f"{self.all - len(self.left)} of {self.all} done"
-        seconds = self.seconds_left()
-        return done if seconds is None or not self.left else f"{done}, about {duration(seconds)} left"
+        """A model that has not been seen takes the mean of its data set's."""
+        done, seconds = f"{self.all - len(self.left)} of {self.all} done", 0.0
+        for config in self.left.values():
+            alike = [s for (dataset, _), s in self.took.items() if dataset == config.dataset]
+            if not alike:
+                return done
+            seconds += self.took.get(_kind(config)) or sum(alike) / len(alike)
+        return f"{done}, about {duration(seconds / self.at_once)} left" if self.left else done
 
 
 def _kind(config: TrainConfig) -> tuple[str, str]:
@@ -292,17 +283,60 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def loaded_again(run: Run, work: Work) -> tuple[LoadedRun, DataSet]:
-    """The run's model with its last weights (its first, where it is untrained), and its data."""
-    if run.history:
-        loaded = load_run(run.folder, weights="last", device=work.allowed.device)
-    else:
-        loaded = untrained_run(run.config, device=work.allowed.device)
-    return loaded, load_data_of(loaded, data_dir=work.allowed.data_dir or None)
+class Again:
+    """A run's model once more, with its last weights (its first, where it is untrained), and its data."""
+
+    def __init__(self, run: Run, work: Work):
+        if run.history:
+            self._loaded = load_run(run.folder, weights="last", device=work.allowed.device)
+        else:
+            self._loaded = untrained_run(run.config, device=work.allowed.device)
+        self._data = load_data_of(self._loaded, data_dir=work.allowed.data_dir or None)
+        self.config, self.device = self._loaded.config, self._loaded.device
+        self.model = self._loaded.model.train()
+
+    def batches(self, count: int, size: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first ``count`` batches of the run's first epoch, images and labels, in its order.
+
+        size: of a batch; 0 is the run's own.
+        """
+        data = self._data.train
+        order = epoch_order(len(data), self.config.seed, 0)
+        for indices in order.split(size or self.config.batch_size)[:count]:
+            yield on_device(data.__getitems__(indices.tolist()), self.device, self._loaded.dtype)
+
+    def step(self, x: Tensor, y: Tensor, **changes: Any) -> EpochSums:
+        """A training step but for the optimiser's: forwards and backwards. changes: of `SolveSettings`.
+
+        Raises: what `train.step.descend` raises where it cannot be solved.
+        """
+        self.model.zero_grad(set_to_none=True)
+        objective = Objective.of(self._data)
+        with solving_with(self.model, **changes):
+            return descend(self.model, x, y, objective, total=len(y), parts=1, amp=self.config.amp)
 
 
-def first_batches(loaded: LoadedRun, data: DataSet, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training images and labels of the run's first epoch, in its order, in batches of ``size``."""
-    order = epoch_order(len(data.train), loaded.config.seed, 0)
-    for indices in order.split(size):
-        yield on_device(data.train.__getitems__(indices.tolist()), loaded.device, loaded.dtype)
+def epoch_of(row: dict[str, Any]) -> dict[str, Any]:
+    """An epoch of a run as the figures need it, from its row of metrics.
+
+    Efficacy forward is of the test pass, backward of the training epoch.
+    """
+    accuracy, forward, backward = row["test_accuracy"], row["test_nfe_forward"], row["nfe_backward"]
+    return {
+        **{name: row[name] for name in ("epoch", "train_loss", "test_accuracy")},
+        "nfe_forward": forward,
+        "nfe_backward": backward,
+        "efficacy_forward": efficacy(accuracy, forward),
+        "efficacy_backward": efficacy(accuracy, backward),
+        "seconds": row["seconds"],
+    }
+
+
+def by_seed(rows: Sequence[Mapping[str, Any]], model: str, name: str) -> dict[int, float]:
+    """A quantity of a model's rows by seed; rows that do not have it are left out."""
+    return {row["seed"]: row[name] for row in rows if row["model"] == model and row[name] is not None}
+
+
+def mean(values: Collection[float]) -> float | None:
+    """None of nothing."""
+    return sum(values) / len(values) if values else None

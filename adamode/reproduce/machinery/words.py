@@ -30,7 +30,7 @@ class _Gaps(string.Formatter):
             return form[1:].replace("#", str(value)) if value else ""
         if form == "share":
             return f"{100 * value:.3g} %"
-        number, space, unit = form.partition(" ")
+        number, space, unit = form.partition(" ") if isinstance(value, float) else (form, "", "")
         return f"{super().format_field(value, number)}{space}{unit}"
 
 
