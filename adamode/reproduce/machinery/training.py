@@ -33,7 +33,7 @@ from ...train.runs import RunFolder
 from ...train.step import descend, on_device, solving_with
 from ...train.sweep import Ended, Job, plan, run_sweep
 from ...train.trainer import Trainer
-from .work import Work, computing, read_json
+from .work import Allowed, Work, computing, read_json
 
 MODEL_NAMES = {
     "node": "NODE",
@@ -118,19 +118,23 @@ def data_sets(settings: TrainingSettings) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in settings.datasets}
 
 
+def run_options(settings: Any, allowed: Allowed) -> dict[str, Any]:
+    """What `TrainConfig` takes for every run of a figure: the sizes of its settings, what is allowed."""
+    sizes = ("epochs", "train_size", "val_size", "test_size", "normalise")
+    given = {name: getattr(allowed, name) for name in ("data_dir", "device", "threads")}
+    return {**{name: getattr(settings, name) for name in sizes}, **given, "test_every_epoch": True}
+
+
 def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
     """Every run, checked, seeds outermost: a stop leaves whole seeds of all models and data sets.
 
     Reads only. Raises: CheckpointError where a folder holds another run under the name, or one of another
     version, device or number of threads.
     """
-    allowed = work.allowed
-    alike = ("epochs", "train_size", "val_size", "test_size", "normalise", "checkpoint_every")
     base = {
-        **{name: getattr(settings, name) for name in alike},
-        **{name: getattr(allowed, name) for name in ("data_dir", "device", "threads")},
+        **run_options(settings, work.allowed),
+        "checkpoint_every": settings.checkpoint_every,
         "output_dir": str(work.runs),
-        "test_every_epoch": True,
     }
     jobs: list[Job] = []
     for seed in settings.seeds:
