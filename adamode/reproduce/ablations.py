@@ -34,10 +34,9 @@ from ..train.reproducible import seed_everything
 from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.trainer import Trainer
-from .machinery.curves import whole_numbers
-from .machinery.figure import FAILS, HOLDS, Claim, Outcome
+from .machinery.figure import FAILS, HOLDS, Claim, Outcome, Words
+from .machinery.section import whole_numbers
 from .machinery.training import DATA_NAMES, epoch_of, run_options
-from .machinery.words import Words
 from .machinery.work import Work
 
 WORDS = Words("ablations")

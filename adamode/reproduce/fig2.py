@@ -22,23 +22,20 @@ from ..adjoint.gradient import Backsolve
 from ..solvers.methods import get_method
 from ..train.metrics import EpochSums, efficacy
 from ..train.step import CANNOT_BE_SOLVED
-from .machinery.curves import legend_below, log_scale, mean_line, whole_numbers
-from .machinery.figure import UNTOLD, Claim, Outcome
-from .machinery.paired import difference, gain, verdict_best, verdict_gain
-from .machinery.section import Row, Section, draw_sections, run_row, sections, sizes_told, with_seeds
-from .machinery.training import (
-    MODEL_NAMES,
-    SIZES,
-    Again,
-    Run,
-    TrainingSettings,
-    by_seed,
-    data_sets,
-    epoch_of,
+from .machinery.figure import UNTOLD, Claim, Outcome, Row, Words
+from .machinery.paired import Interval, difference, gain, verdict_best, verdict_gain
+from .machinery.section import (
+    Section,
+    draw_sections,
+    legend_below,
+    log_scale,
     mean,
-    training_runs,
+    mean_line,
+    rows_of_runs,
+    sections,
+    whole_numbers,
 )
-from .machinery.words import Words
+from .machinery.training import MODEL_NAMES, SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
 WORDS = Words("fig2")
@@ -64,53 +61,56 @@ SETTINGS["smoke"] = dataclasses.replace(SETTINGS["smoke"], backward_batches=1)
 
 def compute(settings: Fig2Settings, work: Work) -> Outcome:
     """One row a run: its last epoch's numbers, and every epoch's under ``history``."""
-    runs, missing = training_runs(settings, work)
-    rows = with_seeds(settings, [_row(run, settings, work) for run in runs])
+    rows, runs, missing = rows_of_runs(settings, work, lambda run: _row(run, settings, work))
     raised = [{**row, "name": MODEL_NAMES[row["model"]]} for row in rows if row["backsolve_problem"]]
+    methods = {run.dataset: run.config.method for run in runs}
     findings = [
         *missing,
         WORDS.say("what efficacy is"),
         WORDS.say("whose gradient"),
         *(WORDS.say("raises", **row) for row in raised),
-        *(told for dataset in data_sets(settings) for told in _by_epoch(rows, dataset)),
-        *(told for run in {run.dataset: run for run in runs}.values() for told in _by_step(rows, run)),
+        *(told for section in sections(settings, rows) for told in _by_epoch(section)),
+        *(
+            told
+            for section in sections(settings, rows)
+            if section.rows
+            for told in _by_step(section, methods[section.dataset])
+        ),
     ]
     return Outcome(rows, findings=tuple(findings))
 
 
-def _by_epoch(rows: Sequence[Row], dataset: str) -> list[str]:
+def _by_epoch(section: Section) -> list[str]:
     """Whether the claim about efficacy depends on the epoch at which one looks: a sentence, or none."""
     curves: dict[str, list[list[float]]] = {}
-    for row in rows:
-        if row["dataset"] == dataset:
-            curve = [epoch["efficacy_forward"] or 0.0 for epoch in row["history"]]
-            curves.setdefault(row["model"], []).append(curve)
+    for row in section.rows:
+        curve = [epoch["efficacy_forward"] or 0.0 for epoch in row["history"]]
+        curves.setdefault(row["model"], []).append(curve)
     means = {model: [mean(of) or 0.0 for of in zip(*each, strict=False)] for model, each in curves.items()}
     ours, leads = means.pop("adamnode", []), []
     for epoch, value in enumerate(ours if means else ()):
         best = max(means, key=lambda model: means[model][epoch])
         leads.append({"lead": 100 * (value / means[best][epoch] - 1), "name": MODEL_NAMES[best]})
     each = WORDS.each("by epoch each", leads, ", ")
-    return [WORDS.say("by epoch", dataset=dataset, leads=each)] if leads else []
+    return [WORDS.say("by epoch", dataset=section.dataset, leads=each)] if leads else []
 
 
-def _by_step(rows: Sequence[Row], run: Run) -> list[str]:
-    """How much of an efficacy one attempted step of the solver is, for the data set and method of ``run``:
-    a sentence, or none where a model or the claim's rival is missing."""
-    mine = [row for row in rows if row["dataset"] == run.dataset]
-    tableau = get_method(run.config.method)
+def _by_step(section: Section, method: str) -> list[str]:
+    """How much of an efficacy one attempted step of the method is: a sentence, or none where AdamNODE or the
+    claim's rival is missing."""
+    tableau = get_method(method)
     cost, shares = tableau.n_stages - tableau.fsal, []
     for model in ("adamnode", "hbnode"):
-        nfe = mean(by_seed(mine, model, "nfe_forward").values())
+        nfe = section.mean(model, "nfe_forward")
         if nfe is None:
             return []
         shares.append({"share": 100 * cost / nfe, "name": MODEL_NAMES[model], "mean": nfe})
-    passes = [epoch["nfe_forward"] for row in mine for epoch in row["history"]]
+    passes = [epoch["nfe_forward"] for row in section.rows for epoch in row["history"]]
     # f at the start, and one to choose the first step.
     whole = sum(math.isclose((nfe - 2) % cost, 0.0, abs_tol=1e-9) for nfe in passes)
-    about = {"dataset": run.dataset, "method": run.config.method, "paper": OVER["hbnode"], "cost": cost}
+    numbers = {"paper": OVER["hbnode"], "cost": cost, "passes": len(passes), "whole": whole}
     each = WORDS.each("by step each", shares, " and ")
-    return [WORDS.say("by step", shares=each, passes=len(passes), whole=whole, **about)]
+    return [WORDS.say("by step", dataset=section.dataset, method=method, shares=each, **numbers)]
 
 
 def _row(run: Run, settings: Fig2Settings, work: Work) -> Row:
@@ -121,7 +121,6 @@ def _row(run: Run, settings: Fig2Settings, work: Work) -> Row:
     )
     last = history[-1]
     return {
-        **run_row(settings, run),
         **{name: value for name, value in last.items() if name != "seconds"},
         "nfe_backward_backsolve": back["nfe_backward"],
         "efficacy_backward_backsolve": efficacy(last["test_accuracy"], back["nfe_backward"] or 0.0),
@@ -150,52 +149,47 @@ def judge(settings: Fig2Settings, outcome: Outcome) -> list[Claim]:
 
 def _claims(settings: Fig2Settings, section: Section) -> list[Claim]:
     others = [model for model in settings.models if model != "adamnode"]
-    sizes = WORDS.say("sizes", title=section.title, sizes=sizes_told(settings, section.rows))
-    about = {"told": not settings.stand_in, "where": section.where, "sizes": sizes, "rule": WORDS.say("rule")}
 
-    def best(claim: str, name: str, measure: Callable[..., Any], **more: Any) -> Claim:
+    def best(claim: str, name: str, measure: Callable[..., Interval], direction: str = "") -> Claim:
         mine = section.by_seed("adamnode", name)
         leads = {model: measure(mine, section.by_seed(model, name)) for model in others}
         rows = [{"name": MODEL_NAMES[model], "lead": lead} for model, lead in leads.items()]
-        told = {"mean": mean(mine.values()), "leads": WORDS.each(f"{claim} lead", rows)}
-        return WORDS.claim(claim, verdict_best(leads), **told, **more, **about)
+        told = {"mean": section.mean("adamnode", name), "leads": WORDS.each(f"{claim} lead", rows)}
+        return WORDS.claim(claim, verdict_best(leads), direction=direction, **told, **section.about)
 
-    def gained(other: str, paper: float, direction: str, name: str) -> Claim:
+    def gained(other: str, direction: str, name: str) -> Claim:
         lead = gain(section.by_seed("adamnode", name), section.by_seed(other, name))
-        told = {"other": MODEL_NAMES[other], "paper": paper, "direction": direction, "lead": lead}
-        return WORDS.claim("gain", verdict_gain(lead, paper), **told, **about)
+        told = {"other": MODEL_NAMES[other], "paper": OVER[other], "direction": direction, "lead": lead}
+        return WORDS.claim("gain", verdict_gain(lead, OVER[other]), **told, **section.about)
 
     claims = [best("loss", "train_loss", lambda mine, theirs: difference(theirs, mine))]
-    claims += [best("efficacy", name, gain, direction=direction) for name, direction in DIRECTIONS.items()]
-    for other, paper in OVER.items():
-        claims.append(gained(other, paper, "forward", "efficacy_forward"))
-        claims.append(gained(other, paper, "backward", "efficacy_backward_backsolve"))
+    claims += [best("efficacy", name, gain, direction) for name, direction in DIRECTIONS.items()]
+    for other in OVER:
+        claims.append(gained(other, "forward", "efficacy_forward"))
+        claims.append(gained(other, "backward", "efficacy_backward_backsolve"))
     if "mnist" in section.stands_for:
-        claims.append(_accuracy(section, others, settings.test_size or MNIST_TEST, about))
+        claims.append(_accuracy(section, others, settings.test_size or MNIST_TEST))
     return claims
 
 
-def _accuracy(section: Section, others: Sequence[str], images: int, about: dict[str, Any]) -> Claim:
+def _accuracy(section: Section, others: Sequence[str], images: int) -> Claim:
     """Against the other model with the highest mean: the best of five in each seed would be favoured.
 
     images: of the test set, which is the same for every seed: intervals over the seeds know nothing of it.
     """
-    percent = {
-        model: {seed: 100 * value for seed, value in section.by_seed(model, "test_accuracy").items()}
-        for model in ("adamnode", *others)
-    }
-    mine = percent.pop("adamnode")
-    means = {model: mean(values.values()) or 0.0 for model, values in percent.items() if values}
-    best = max(means, key=means.__getitem__, default="")
-    lead, said = difference(mine, percent.get(best, {})), ""
-    verdict = verdict_gain(lead, MNIST_POINTS) if len(means) == len(others) else UNTOLD
+    means = {model: section.mean(model, "test_accuracy") for model in others}
+    known = {model: value for model, value in means.items() if value is not None}
+    best = max(known, key=known.__getitem__, default="")
+    mine, other = (section.by_seed(model, "test_accuracy") for model in ("adamnode", best))
+    lead = difference(*({seed: 100 * value for seed, value in each.items()} for each in (mine, other)))
+    verdict, said = verdict_gain(lead, MNIST_POINTS) if len(known) == len(others) else UNTOLD, ""
     if best:
-        finest = 100 * resolution(means[best] / 100, images)
+        finest = 100 * resolution(known[best], images)
         smaller = finest > MNIST_POINTS
         verdict = UNTOLD if smaller else verdict
-        numbers = {"mean": means[best], "finest": finest, "smaller": smaller, "images": images}
-        said = WORDS.say("best", name=MODEL_NAMES[best], **numbers)
-    return WORDS.claim("accuracy", verdict, lead=lead, paper=MNIST_POINTS, best=said, **about)
+        numbers = {"mean": 100 * known[best], "finest": finest, "smaller": smaller, "images": images}
+        said = WORDS.say("best other", name=MODEL_NAMES[best], **numbers)
+    return WORDS.claim("accuracy", verdict, lead=lead, paper=MNIST_POINTS, best=said, **section.about)
 
 
 def resolution(accuracy: float, images: int) -> float:
@@ -218,7 +212,7 @@ _HEIGHT = 5.2  # inches for a data set
 def draw(figure: Any, settings: Fig2Settings, outcome: Outcome) -> None:
     """Six panels a data set: each quantity over the epochs, a line a model."""
     for part, section in draw_sections(figure, settings, outcome.rows, height=_HEIGHT, more=0.9):
-        part.suptitle(f"{section.title}: {sizes_told(settings, section.rows)}", fontsize=10)
+        part.suptitle(section.heading, fontsize=10)
         for axis, (name, title) in zip(part.subplots(2, 3).flat, _PANELS.items(), strict=True):
             for model in settings.models:
                 mean_line(axis, section.rows, model, "epoch", name)

@@ -18,21 +18,19 @@ from typing import Any
 
 import torch
 
-from .machinery.curves import HATCH_OF, LOOK_OF, legend_below, mean_line
-from .machinery.figure import Claim, Outcome
+from .machinery.figure import Claim, Outcome, Row, Words
 from .machinery.paired import gain, verdict_alike
-from .machinery.section import Row, Section, draw_sections, run_row, sections, sizes_told, with_seeds
-from .machinery.training import (
-    MODEL_NAMES,
-    SIZES,
-    Again,
-    Run,
-    TrainingSettings,
-    by_seed,
-    epoch_of,
-    training_runs,
+from .machinery.section import (
+    HATCH_OF,
+    LOOK_OF,
+    Section,
+    draw_sections,
+    legend_below,
+    mean_line,
+    rows_of_runs,
+    sections,
 )
-from .machinery.words import Words
+from .machinery.training import MODEL_NAMES, SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
 WORDS = Words("fig4")
@@ -53,17 +51,16 @@ SETTINGS = {scale: Fig4Settings(**size) for scale, size in SIZES.items()}
 
 def compute(settings: Fig4Settings, work: Work) -> Outcome:
     """One row a run: seconds of an epoch's training steps, their mean over the epochs, and every epoch's."""
-    runs, missing = training_runs(settings, work)
-    rows = [_row(run, settings, work) for run in runs]
+    rows, _, missing = rows_of_runs(settings, work, lambda run: _row(run, settings, work))
+    hbnode = {s.dataset: s.by_seed("hbnode", "seconds_per_step") for s in sections(settings, rows)}
 
     def relative(row: Row) -> float | None:
-        alike = [other for other in rows if other["dataset"] == row["dataset"]]
-        reference = by_seed(alike, "hbnode", "seconds_per_step").get(row["seed"])
+        reference = hbnode[row["dataset"]].get(row["seed"])
         return None if reference is None else row["seconds_per_step"] / reference
 
-    rows = with_seeds(settings, [{**row, "relative_to_hbnode": relative(row)} for row in rows])
     clock = "processor" if torch.device(work.allowed.device).type == "cpu" else "wall"
     findings = (*missing, WORDS.say("epoch", clock=WORDS.say(clock)), WORDS.say("nfe"))
+    rows = [{**row, "relative_to_hbnode": relative(row)} for row in rows]
     return Outcome(rows, {"step_clock": clock}, findings)
 
 
@@ -90,13 +87,12 @@ def _row(run: Run, settings: Fig4Settings, work: Work) -> Row:
         lambda: seconds_per_step(run, settings.timed_batches, work),
     )
     seconds, last = [row["seconds"] for row in run.history], run.history[-1]
+    nfe = sum(row["nfe_forward"] + row["nfe_backward"] for row in run.history)
     so_far = zip(run.history, itertools.accumulate(seconds), strict=True)
     return {
-        **run_row(settings, run),
         "seconds_per_step": step,
         "seconds_per_epoch": sum(seconds) / len(seconds),
-        "seconds_per_nfe": sum(seconds)
-        / sum(row["nfe_forward"] + row["nfe_backward"] for row in run.history),
+        "seconds_per_nfe": sum(seconds) / nfe,
         **{name: last[name] for name in ("nfe_forward", "nfe_backward", "test_accuracy")},
         "history": [{**epoch_of(row), "seconds_so_far": sum_} for row, sum_ in so_far],
     }
@@ -105,18 +101,14 @@ def _row(run: Run, settings: Fig4Settings, work: Work) -> Row:
 def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
     """For each data set, AdamNODE's time against HBNODE's and GHBNODE's, ratios paired over seeds."""
     clock = _TIMES[outcome.variants["step_clock"]].capitalize()
-    about = {"told": not settings.stand_in, "alike": settings.alike, "clock": clock}
 
-    def claim(section: Section, model: str) -> Claim:
-        mine, theirs = (section.by_seed(name, "seconds_per_step") for name in ("adamnode", model))
-        lead = gain(mine, theirs)
-        names = {"where": section.where, "other": MODEL_NAMES[model], "title": section.title}
-        sizes = sizes_told(settings, section.rows)
-        verdict = verdict_alike(lead, settings.alike)
-        return WORDS.claim("time", verdict, lead=lead, sizes=sizes, **names, **about)
+    def claim(section: Section, other: str) -> Claim:
+        lead = gain(*(section.by_seed(model, "seconds_per_step") for model in ("adamnode", other)))
+        told = {"lead": lead, "other": MODEL_NAMES[other], "alike": settings.alike, "clock": clock}
+        return WORDS.claim("time", verdict_alike(lead, settings.alike), **told, **section.about)
 
     found = sections(settings, outcome.rows)
-    return [claim(section, model) for section in found for model in ("hbnode", "ghbnode")]
+    return [claim(section, other) for section in found for other in ("hbnode", "ghbnode")]
 
 
 _HEIGHT = 3.3
@@ -125,7 +117,7 @@ _HEIGHT = 3.3
 def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
     """A row a data set: seconds of a step as bars, accuracy over the seconds of training so far."""
     for part, section in draw_sections(figure, settings, outcome.rows, height=_HEIGHT, more=0.6):
-        part.suptitle(f"{section.title}: {sizes_told(settings, section.rows)}", fontsize=10)
+        part.suptitle(section.heading, fontsize=10)
         left, right = part.subplots(1, 2)
         _bars(left, settings.models, section)
         left.set_title(f"seconds of a training step ({_TIMES[outcome.variants['step_clock']]})", fontsize=9)

@@ -24,12 +24,10 @@ import torch
 from ..adjoint.gradient import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
 from .machinery import training
-from .machinery.curves import log_scale
-from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
+from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .machinery.memory import MIB, metered, parameter_bytes, peak_of
-from .machinery.section import Row, Section, draw_sections, sections
+from .machinery.section import Section, draw_sections, log_scale, sections
 from .machinery.training import MODEL_NAMES, Again, Run
-from .machinery.words import Words
 from .machinery.work import Work
 
 WORDS = Words("table1")

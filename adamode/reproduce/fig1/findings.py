@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..machinery.figure import Outcome
+from ..machinery.figure import Outcome, Row
 from .descent import FUNCTIONS
 from .settings import Fig1Settings
-from .table import JUDGED, RIVALS, WORDS, Row, faster, of
+from .table import JUDGED, RIVALS, WORDS, faster, of
 
 CHAOTIC = 0.01  # two good solvers further apart than this: the motion forgets its start
 

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from ...plotting import LOOKS
-from ..machinery.figure import Outcome
+from ..machinery.figure import Outcome, Row
 from .descent import FUNCTIONS, TestFunction
 from .settings import Fig1Settings
-from .table import Row
 
 _LOOK = {"gradient-flow": LOOKS[1], "hbode": LOOKS[3], "hbode-damped": LOOKS[2], "adamode": LOOKS[0]}
 ORDER = tuple(_LOOK)

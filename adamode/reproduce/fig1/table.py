@@ -7,13 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
-from ..machinery.words import Words
+from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .descent import FUNCTIONS, Travel, first_time, settled_time
 from .settings import Fig1Settings
 
 WORDS = Words("fig1")
-Row = dict[str, Any]
 RADII = ("1e-1", "1e-2", "1e-3")
 JUDGED = "1e-2"  # coming and staying this near is "reaching" the minimum
 STAYS = f"stays_{JUDGED}"

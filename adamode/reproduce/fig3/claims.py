@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
-from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome
+from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Words
 from ..machinery.training import MODEL_NAMES
-from ..machinery.words import Words
 from .growth import MODELS
 from .settings import Fig3Settings
 

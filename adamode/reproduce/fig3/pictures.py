@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any
 
 from ...plotting import BLUE, GREEN, LOOKS, ORANGE
-from ..machinery.curves import LOOK_OF, plain_numbers
 from ..machinery.figure import Outcome
+from ..machinery.section import LOOK_OF, plain_numbers
 from ..machinery.training import MODEL_NAMES
 from .claims import SMALLER, adamnode_case
 from .growth import MODELS

@@ -1,81 +1,97 @@
-"""A data set's section of a figure that is made from training runs: its rows, and what is said of them."""
+"""Figures that are made from training runs, a section a data set: rows, what is said of them, their lines."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .training import DATA_NAMES, Run, TrainingSettings, by_seed, data_sets, mean
+from ...plotting import LOOKS
+from .figure import Row
+from .training import DATA_NAMES, MODEL_NAMES, Run, TrainingSettings, data_sets, training_runs
+from .work import Work
 
-Row = dict[str, Any]
+LOOK_OF: dict[str, dict[str, Any]] = dict(zip(MODEL_NAMES, LOOKS, strict=True))
+# Bars have neither marker nor dashes: these tell the models apart where colour is lost.
+HATCH_OF = dict(zip(MODEL_NAMES, ("", "///", "...", "xxx", "\\\\\\", "++"), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
     """What was trained on, the paper's data sets that it stands for, and the rows of its runs."""
 
+    settings: TrainingSettings
     dataset: str
     stands_for: tuple[str, ...]
     rows: list[Row]
 
     def by_seed(self, model: str, name: str) -> dict[int, float]:
         """A quantity of a model's rows by seed; rows that do not have it are left out."""
-        return by_seed(self.rows, model, name)
+        return {
+            row["seed"]: row[name] for row in self.rows if row["model"] == model and row[name] is not None
+        }
 
     def mean(self, model: str, name: str) -> float | None:
-        """Its mean over the seeds."""
-        return mean(self.by_seed(model, name).values())
-
-    @property
-    def where(self) -> str:
-        """The paper's data sets, in words."""
-        return " and ".join(DATA_NAMES[name] for name in self.stands_for)
+        """Its mean over the seeds; None where no row has it."""
+        return mean(list(self.by_seed(model, name).values()))
 
     @property
     def title(self) -> str:
         """The data set for people, with those that it stands in for."""
         return title_of(self.dataset, self.stands_for)
 
+    @property
+    def heading(self) -> str:
+        """The title and the sizes."""
+        return f"{self.title}: {sizes_told(self.settings, self.rows)}"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every claim's words ask for: the paper's data sets, the title, the sizes; can it be told?"""
+        return {
+            "told": not self.settings.stand_in,
+            "where": " and ".join(DATA_NAMES[name] for name in self.stands_for),
+            "title": self.title,
+            "sizes": sizes_told(self.settings, self.rows),
+        }
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """None of nothing."""
+    return sum(values) / len(values) if values else None
+
 
 def sections(settings: TrainingSettings, rows: Sequence[Row]) -> list[Section]:
     """One for each data set, in the settings' order; a data set without rows has one too."""
     return [
-        Section(dataset, stands_for, [row for row in rows if row["dataset"] == dataset])
+        Section(settings, dataset, stands_for, [row for row in rows if row["dataset"] == dataset])
         for dataset, stands_for in data_sets(settings).items()
     ]
 
 
-def draw_sections(
-    figure: Any, settings: TrainingSettings, rows: Sequence[Row], *, height: float, more: float = 0.0
-) -> Iterator[tuple[Any, Section]]:
-    """A subfigure for each section, below one another, its title not yet set.
+def rows_of_runs(
+    settings: TrainingSettings, work: Work, row_of: Callable[[Run], Row]
+) -> tuple[list[Row], list[Run], list[str]]:
+    """(A row for each run, the runs, what is missing as sentences).
 
-    height: inches of each.  more: inches for what lies below them all.
+    row_of: the figure's own part. seeds: how many of the seeds the run's model has, "1 of 3 seeds".
     """
-    all_of_them = sections(settings, rows)
-    figure.set_size_inches(10.5, height * len(all_of_them) + more)
-    parts = figure.subfigures(len(all_of_them), 1, squeeze=False)[:, 0]
-    return zip(parts, all_of_them, strict=True)
-
-
-def run_row(settings: TrainingSettings, run: Run) -> Row:
-    """What a row says of its run."""
-    return {
-        "dataset": run.dataset,
-        "stands_for": list(data_sets(settings)[run.dataset]),
-        "model": run.model,
-        "seed": run.seed,
-        "parameters": run.final["parameters"],
-    }
-
-
-def with_seeds(settings: TrainingSettings, rows: Sequence[Row]) -> list[Row]:
-    """The rows, a run's each, with how many of the seeds its model has: "seeds": "1 of 3 seeds"."""
-    have = Counter((row["dataset"], row["model"]) for row in rows)
-    of = f"of {len(settings.seeds)} seeds"
-    return [{**row, "seeds": f"{have[row['dataset'], row['model']]} {of}"} for row in rows]
+    runs, missing = training_runs(settings, work)
+    have = Counter((run.dataset, run.model) for run in runs)
+    rows = [
+        {
+            "dataset": run.dataset,
+            "stands_for": list(data_sets(settings)[run.dataset]),
+            "model": run.model,
+            "seed": run.seed,
+            "parameters": run.final["parameters"],
+            **row_of(run),
+            "seeds": f"{have[run.dataset, run.model]} of {len(settings.seeds)} seeds",
+        }
+        for run in runs
+    ]
+    return rows, runs, missing
 
 
 def seeds_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
@@ -99,3 +115,66 @@ def title_of(dataset: str, stands_for: Sequence[str]) -> str:
     name = DATA_NAMES.get(dataset, dataset)
     others = [DATA_NAMES[other] for other in stands_for if other != dataset]
     return f"{name}, standing in for {' and '.join(others)}" if others else name
+
+
+def draw_sections(
+    figure: Any, settings: TrainingSettings, rows: Sequence[Row], *, height: float, more: float = 0.0
+) -> Iterator[tuple[Any, Section]]:
+    """A subfigure for each section, below one another, its title not yet set.
+
+    height: inches of each.  more: inches for what lies below them all.
+    """
+    all_of_them = sections(settings, rows)
+    figure.set_size_inches(10.5, height * len(all_of_them) + more)
+    parts = figure.subfigures(len(all_of_them), 1, squeeze=False)[:, 0]
+    return zip(parts, all_of_them, strict=True)
+
+
+def mean_line(axis: Any, rows: Sequence[Row], model: str, x: str, y: str) -> None:
+    """The mean over a model's rows, one a seed, of y over x, and a band from the least to the largest.
+
+    x, y: quantities of the rows' histories; x is averaged too.
+    """
+    mine = [row["history"] for row in rows if row["model"] == model]
+    if not mine:
+        return
+    columns_x, columns_y = (
+        [[epoch[name] for epoch in now] for now in zip(*mine, strict=True)] for name in (x, y)
+    )
+    across = [sum(column) / len(column) for column in columns_x]
+    up = [sum(column) / len(column) for column in columns_y]
+    look = LOOK_OF[model]
+    axis.plot(across, up, label=MODEL_NAMES[model], markersize=4, linewidth=1.3, **look)
+    if len(mine) > 1:
+        low, high = ([end(column) for column in columns_y] for end in (min, max))
+        axis.fill_between(across, low, high, color=look["color"], alpha=0.12, linewidth=0)
+
+
+def legend_below(figure: Any, models: Sequence[str]) -> None:
+    """One legend of the models for the whole picture, below it."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=MODEL_NAMES[model], markersize=4, **LOOK_OF[model]) for model in models]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=3.2)
+
+
+def log_scale(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers; where it spans too little for them, none."""
+    low, high = axis.get_ylim()
+    if 0 < 3 * low < high:
+        axis.set_yscale("log")
+        plain_numbers(axis.yaxis)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 …, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    for formatted in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatted(FuncFormatter(lambda value, place: f"{value:g}"))
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks of the x axis at whole numbers only."""
+    axis.xaxis.get_major_locator().set_params(integer=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -334,13 +334,3 @@ def epoch_of(row: dict[str, Any]) -> dict[str, Any]:
         "efficacy_backward": efficacy(accuracy, backward),
         "seconds": row["seconds"],
     }
-
-
-def by_seed(rows: Sequence[Mapping[str, Any]], model: str, name: str) -> dict[int, float]:
-    """A quantity of a model's rows by seed; rows that do not have it are left out."""
-    return {row["seed"]: row[name] for row in rows if row["model"] == model and row[name] is not None}
-
-
-def mean(values: Collection[float]) -> float | None:
-    """None of nothing."""
-    return sum(values) / len(values) if values else None
