@@ -62,14 +62,9 @@ def by_scipy(function: TestFunction, one: Descent, times: np.ndarray, tolerance:
         if v1 + flow.eps <= 0 or v2 + flow.eps <= 0:
             return [math.nan] * 6
         g1, g2 = gradient(x, y)
-        return [
-            -m1 / math.sqrt(v1 + flow.eps),
-            -m2 / math.sqrt(v2 + flow.eps),
-            flow.d * (g1 - m1),
-            flow.d * (g2 - m2),
-            flow.rate_v * (g1**2 - v1),
-            flow.rate_v * (g2**2 - v2),
-        ]
+        dx = [-m1 / math.sqrt(v1 + flow.eps), -m2 / math.sqrt(v2 + flow.eps)]
+        dm = [flow.d * (g1 - m1), flow.d * (g2 - m2)]
+        return [*dx, *dm, flow.rate_v * (g1**2 - v1), flow.rate_v * (g2**2 - v2)]
 
     def hbode(t: float, z: np.ndarray) -> list[float]:
         x, y, m1, m2 = z.tolist()

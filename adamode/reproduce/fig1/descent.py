@@ -206,14 +206,8 @@ def _solve(
 def travel(function: TestFunction, descents: Sequence[Descent], times: Tensor, how: Precision) -> Travel:
     """Solves all descents at once, each with steps of its own, and gives their states at the times [T]."""
     sol = _solve(function, descents, times, how)
-    return Travel(
-        times,
-        sol.y,
-        function.distance(sol.y[..., :2]),
-        words(sol.status),
-        sol.stats.nfe.tolist(),
-        sol.stats.n_accepted.tolist(),
-    )
+    distance, nfe, steps = function.distance(sol.y[..., :2]), sol.stats.nfe, sol.stats.n_accepted
+    return Travel(times, sol.y, distance, words(sol.status), nfe.tolist(), steps.tolist())
 
 
 def words(status: Tensor) -> list[str]:
@@ -227,17 +221,15 @@ def costs(
     """Of each descent its accepted steps' "t", "nfe" (evaluations so far), "distance" and "path"."""
     span = torch.tensor([0.0, end], dtype=torch.float64)
     sol = _solve(function, descents, span, how, save="steps", trace=True)
-    counts: list[list[int]] = [[0] for _ in descents]
+    counts: list[list[float]] = [[0] for _ in descents]
     for row in sol.trace or []:
         if row.accepted:
             counts[row.sample or 0].append(row.nfe)
-    distance, path = function.distance(sol.y[..., :2]), sol.y[..., 6]
-    found = []
-    for k, nfe in enumerate(counts):
-        n = len(nfe)
-        columns = {"t": sol.t[:n, k], "distance": distance[:n, k], "path": path[:n, k]}
-        found.append({"nfe": list(nfe), **{name: column.tolist() for name, column in columns.items()}})
-    return found
+    columns = {"t": sol.t, "distance": function.distance(sol.y[..., :2]), "path": sol.y[..., 6]}
+    return [
+        {"nfe": nfe, **{name: column[: len(nfe), k].tolist() for name, column in columns.items()}}
+        for k, nfe in enumerate(counts)
+    ]
 
 
 def escape_times(
@@ -255,25 +247,22 @@ def first_time(t: Sequence[float], distance: Sequence[float], radius: float) -> 
 
     None if never. A visit shorter than the outputs' spacing is not seen.
     """
-    for k, d in enumerate(distance):
-        if d <= radius:
-            return float(t[0]) if k == 0 else _crossing(t, distance, k, radius)
-    return None
+    near = (k for k, d in enumerate(distance) if d <= radius)
+    return _crossing(t, distance, next(near, len(distance)), radius)
 
 
 def settled_time(t: Sequence[float], distance: Sequence[float], radius: float) -> float | None:
     """From when on the distance stays below radius up to the last time; None if it does not."""
-    if not distance[-1] <= radius:  # NaN, of a solve that failed, included
+    far = (k for k in reversed(range(len(distance))) if not distance[k] <= radius)  # NaN, of a failure, too
+    return _crossing(t, distance, next(far, -1) + 1, radius)
+
+
+def _crossing(t: Sequence[float], distance: Sequence[float], k: int, radius: float) -> float | None:
+    """When it comes to the radius just before the k-th output; None where there is no such output."""
+    if k == len(distance):
         return None
-    for k in range(len(distance) - 1, -1, -1):
-        if not distance[k] <= radius:
-            return _crossing(t, distance, k + 1, radius)
-    return float(t[0])
-
-
-def _crossing(t: Sequence[float], distance: Sequence[float], k: int, radius: float) -> float:
-    before, after = max(distance[k - 1], 1e-300), max(distance[k], 1e-300)
-    if not before > after:  # equal, or NaN
+    before, after = max(distance[max(k - 1, 0)], 1e-300), max(distance[k], 1e-300)
+    if not before > after:  # the first, equal, or NaN
         return float(t[k])
     share = math.log(before / radius) / math.log(before / after)
     return float(t[k - 1] + (t[k] - t[k - 1]) * share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -22,12 +23,17 @@ from ...train.listing import list_runs
 from ...train.reproducible import git_state, versions
 from ...train.write_aside import write_aside
 from ..catalogue import FIGURES, SHARED_RUNS
-from .figure import SCALES, Claim, Figure, Outcome, Picture
+from .figure import SCALES, Claim, Figure, Outcome
 from .training import TrainingSettings, data_sets
-from .work import RESULT, Allowed, Work, read_json
+from .work import RESULT, Allowed, Work, damaged, plain, read_json
 
 _SPENT = "seconds.json"
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("settings", "variants", "versions", "machine", "git", "runs"), dict),
+    **dict.fromkeys(("figure", "scale", "version", "command"), str),
+    "seconds": (int, float),
+}
 _PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
 
 
@@ -85,7 +91,7 @@ def reproduce(
     result = Result(
         figure=figure.name,
         scale=scale,
-        settings=_plain(settings),
+        settings=plain(settings),
         rows=outcome.rows,
         claims=claims,
         variants=outcome.variants,
@@ -141,7 +147,7 @@ def finished(
     done, others = _runs(figure, place, settings)
     trains = bool(FIGURES[figure.name].runs) and allowed.jobs > 0
     whole = (
-        result.settings == _plain(settings)
+        result.settings == plain(settings)
         and all(_is_whole(path.parent / picture["file"]) for picture in result.pictures)
         and result.runs == done
         and not (trains and (others or result.machine.get("jobs") == 0))
@@ -158,32 +164,26 @@ def read_result(path: Path, scale: str | None = None) -> Result:
     content = read_json(path)
     names = [field.name for field in dataclasses.fields(Result)]
     if not isinstance(content, dict) or "version" not in content:
-        raise CheckpointError(f"{str(path)!r} is not a figure's result; delete it to make it anew.")
+        raise damaged(path, "is not a figure's result")
     if content["version"] != __version__:
         raise CheckpointError(
             f"{str(path)!r} was made by adamode {content['version']}, and this is {__version__}; make it "
             "anew in another --output-dir, or delete its folder."
         )
-    if sorted(content) != sorted(names):
-        odd = ", ".join(sorted(set(content) ^ set(names)))
-        raise CheckpointError(f"{str(path)!r} is not a figure's result ({odd}); delete it to make it anew.")
+    if odd := sorted(set(content) ^ set(names)):
+        raise damaged(path, f"is not a figure's result ({', '.join(odd)})")
     if scale is not None and content["scale"] != scale:
         raise CheckpointError(
             f"{str(path)!r} was made at scale {content['scale']!r}, not {scale!r}; choose "
             "another --output-dir."
         )
-    damaged = [name for name in names if not _is_right(name, content[name])]
-    if damaged or content["figure"] != path.parent.name:
-        raise CheckpointError(
-            f"{str(path)!r} is damaged: {', '.join(damaged) or 'figure'} cannot be right; delete it to make "
-            "it anew."
-        )
+    wrong = [name for name in names if not _is_right(name, content[name])]
+    if wrong or content["figure"] != path.parent.name:
+        raise damaged(path, f"is damaged: {', '.join(wrong) or 'figure'} cannot be right")
     try:
         claims = [Claim(**claim) for claim in content["claims"]]
     except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{str(path)!r}: its claims cannot be read ({error}); delete it to make it anew."
-        ) from error
+        raise damaged(path, f"is damaged: its claims cannot be read ({error})") from error
     return Result(**{**content, "claims": claims})
 
 
@@ -191,37 +191,32 @@ def read_picture(path: Path) -> bytes:
     """A picture's PNG. Raises: CheckpointError if it is damaged, OSError if it cannot be read."""
     png = path.read_bytes()
     if not (png.startswith(_PNG_BEGINS) and png.endswith(_PNG_ENDS)):
-        raise CheckpointError(f"{str(path)!r} is not a whole PNG; delete it to make it anew.")
+        raise damaged(path, "is not a whole PNG")
     return png
 
 
 def _is_whole(path: Path) -> bool:
-    try:
-        read_picture(path)
-    except (CheckpointError, OSError):
-        return False
-    return True
+    with contextlib.suppress(CheckpointError, OSError):
+        return bool(read_picture(path))
+    return False
 
 
 def _is_right(name: str, value: Any) -> bool:
     """Whether a field of a result has the shape that it is written with."""
-    if name in ("settings", "variants", "versions", "machine", "git", "runs"):
-        return isinstance(value, dict)
-    if name == "seconds":
-        return isinstance(value, int | float)
-    if name in ("figure", "scale", "version", "command"):
-        return isinstance(value, str)
-    return isinstance(value, list) and all(_is_right_in(name, one) for one in value)
+    kind = _KINDS.get(name, list)
+    return isinstance(value, kind) and (kind is not list or all(_is_right_in(name, one) for one in value))
 
 
 def _is_right_in(name: str, one: Any) -> bool:
     """The same for an entry of a list."""
-    if name == "findings":
-        return isinstance(one, str)
-    if name == "pictures":  # its file lies beside the result, and nowhere else
-        words = (one.get("file"), one.get("caption")) if isinstance(one, dict) else (None,)
-        return all(isinstance(word, str) for word in words) and Path(one["file"]).name == one["file"]
-    return isinstance(one, dict) and (name == "rows" or all(isinstance(v, str) for v in one.values()))
+    if name in ("findings", "rows"):
+        return isinstance(one, str if name == "findings" else dict)
+    if not isinstance(one, dict) or not all(isinstance(word, str) for word in one.values()):
+        return False
+    if name == "claims":
+        return True
+    # A picture's file lies beside the result, and nowhere else.
+    return {"file", "caption"} <= set(one) and Path(one["file"]).name == one["file"]
 
 
 def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, int], list[str]]:
@@ -237,21 +232,11 @@ def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, in
     return done, [run.name for run in runs if run.name not in done]
 
 
-def _plain(settings: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False))
-    return plain
-
-
 def _draw(figure: Figure, settings: Any, outcome: Outcome, folder: Path) -> list[dict[str, str]]:
-    written = []
     for name, picture in figure.pictures.items():
-
-        def draw(empty: Any, picture: Picture = picture) -> None:
-            picture.draw(empty, settings, outcome)
-
+        draw = functools.partial(picture.draw, settings=settings, outcome=outcome)
         save_figure(folder / f"{name}.png", draw, size=picture.size)
-        written.append({"file": f"{name}.png", "caption": picture.caption})
-    return written
+    return [{"file": f"{name}.png", "caption": p.caption} for name, p in figure.pictures.items()]
 
 
 @contextlib.contextmanager
@@ -275,7 +260,7 @@ def _seconds(path: Path) -> float:
     content = read_json(path)
     seconds = content.get("seconds") if isinstance(content, dict) else None
     if not isinstance(seconds, int | float):
-        raise CheckpointError(f"{str(path)!r} is damaged: it tells no seconds; delete it to make it anew.")
+        raise damaged(path, "is damaged: it tells no seconds")
     return float(seconds)
 
 
@@ -300,16 +285,9 @@ def _machine(allowed: Allowed) -> dict[str, Any]:
         cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         found = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
         name = found.group(1).strip() if found else name
-    device = torch.device(allowed.device)
+    device, used = torch.device(allowed.device), {"threads": allowed.threads, "jobs": allowed.jobs}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else allowed.device
-    cores = os.cpu_count()
-    return {
-        "processor": name,
-        "cores": cores,
-        "device": where,
-        "threads": allowed.threads,
-        "jobs": allowed.jobs,
-    }
+    return {"processor": name, "cores": os.cpu_count(), "device": where, **used}
 
 
 def _command(figure: Figure, scale: str, allowed: Allowed, changes: Mapping[str, Any]) -> str:

@@ -60,24 +60,16 @@ class Work:
             "scale": self.scale,
             "device": self.allowed.device,
             "threads": self.allowed.threads,
-            "settings": json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False)),
+            "settings": plain(settings),
         }
         path = self.folder / IDENTITY
-        if not path.exists() and self._holds_something():
-            raise CheckpointError(
-                f"{str(self.folder)!r} holds finished pieces, and {IDENTITY}, which says of what, is not "
-                "there: choose another --output-dir, or delete that folder."
-            )
-        if path.exists() and self._holds_something():
-            there = _identity(path, here)
-            for name in here:
-                if _fixed(there.get(name)) != _fixed(here[name]):
-                    raise CheckpointError(
-                        f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
-                        f"{there.get('version')} at scale {there.get('scale')}, and its {name} is not this "
-                        f"one's: {_difference(there.get(name), here[name])}. Choose another --output-dir, or "
-                        "delete that folder."
-                    )
+        if self._holds_something():
+            if not path.exists():
+                raise CheckpointError(
+                    f"{str(self.folder)!r} holds finished pieces, and {IDENTITY}, which says of what, is not "
+                    "there: choose another --output-dir, or delete that folder."
+                )
+            self._compare(_identity(path, here), here)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +78,17 @@ class Work:
             raise ArgumentError(
                 f"--output-dir: {str(self.folder)!r} cannot be written ({error}); choose another."
             ) from error
+
+    def _compare(self, there: dict[str, Any], here: dict[str, Any]) -> None:
+        """Raises: CheckpointError where the folder holds something else than what is asked for."""
+        for name in here:
+            if _fixed(there.get(name)) != _fixed(here[name]):
+                raise CheckpointError(
+                    f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
+                    f"{there.get('version')} at scale {there.get('scale')}, and its {name} is not this "
+                    f"one's: {_difference(there.get(name), here[name])}. Choose another --output-dir, or "
+                    "delete that folder."
+                )
 
     def _holds_something(self) -> bool:
         """Whether a piece, or the result, was finished here; a call that failed before binds no other."""
@@ -122,14 +125,23 @@ def computing(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def damaged(path: Path, said: str) -> CheckpointError:
+    """The error for a file of which ``said`` is the case."""
+    return CheckpointError(f"{str(path)!r} {said}; delete it to make it anew.")
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises: CheckpointError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be read ({error}); delete it to make it anew."
-        ) from error
+        raise damaged(path, f"cannot be read ({error})") from error
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A dataclass as JSON holds it. Raises: ValueError where a number is infinite or NaN."""
+    held: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False))
+    return held
 
 
 @functools.cache
@@ -142,7 +154,7 @@ def _value(path: Path) -> Any:
     """What a finished piece holds. Raises: CheckpointError where it is none."""
     content = read_json(path)
     if not isinstance(content, dict) or "value" not in content:
-        raise CheckpointError(f"{str(path)!r} is damaged: it has no value; delete it to make it anew.")
+        raise damaged(path, "is damaged: it has no value")
     return content["value"]
 
 
