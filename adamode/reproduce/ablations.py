@@ -140,8 +140,8 @@ def compute(settings: AblationSettings, work: Work) -> Outcome:
             f"{str(work.folder)!r} holds no trained variant, and nothing may be trained: allow --jobs 1."
         )
     first = work.part("first-batch", lambda: first_batch(settings, work))
-    each = [{"name": name, "nfe": nfe or None} for name, nfe in first["nfe_forward"].items()]
-    findings.append(WORDS.say("first batch", each=WORDS.each("first batch each", each, ", ")))
+    each = WORDS.each("first batch each", first["nfe_forward"], ", ")
+    findings.append(WORDS.say("first batch", each=each))
     findings.append(WORDS.say("one seed", seed=settings.seed))
     return Outcome(rows, {"first_batch": first}, tuple(findings))
 

@@ -35,7 +35,7 @@ from .machinery.section import (
     sections,
     whole_numbers,
 )
-from .machinery.training import MODEL_NAMES, SIZES, Again, Run, TrainingSettings, epoch_of
+from .machinery.training import SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
 WORDS = Words("fig2")
@@ -62,13 +62,12 @@ SETTINGS["smoke"] = dataclasses.replace(SETTINGS["smoke"], backward_batches=1)
 def compute(settings: Fig2Settings, work: Work) -> Outcome:
     """One row a run: its last epoch's numbers, and every epoch's under ``history``."""
     rows, runs, missing = rows_of_runs(settings, work, lambda run: _row(run, settings, work))
-    raised = [{**row, "name": MODEL_NAMES[row["model"]]} for row in rows if row["backsolve_problem"]]
     methods = {run.dataset: run.config.method for run in runs}
     findings = [
         *missing,
         WORDS.say("what efficacy is"),
         WORDS.say("whose gradient"),
-        *(WORDS.say("raises", **row) for row in raised),
+        *(WORDS.say("raises", **row) for row in rows if row["backsolve_problem"]),
         *(told for section in sections(settings, rows) for told in _by_epoch(section)),
         *(
             told
@@ -90,7 +89,7 @@ def _by_epoch(section: Section) -> list[str]:
     ours, leads = means.pop("adamnode", []), []
     for epoch, value in enumerate(ours if means else ()):
         best = max(means, key=lambda model: means[model][epoch])
-        leads.append({"lead": 100 * (value / means[best][epoch] - 1), "name": MODEL_NAMES[best]})
+        leads.append({"lead": 100 * (value / means[best][epoch] - 1), "model": best})
     each = WORDS.each("by epoch each", leads, ", ")
     return [WORDS.say("by epoch", dataset=section.dataset, leads=each)] if leads else []
 
@@ -104,7 +103,7 @@ def _by_step(section: Section, method: str) -> list[str]:
         nfe = section.mean(model, "nfe_forward")
         if nfe is None:
             return []
-        shares.append({"share": 100 * cost / nfe, "name": MODEL_NAMES[model], "mean": nfe})
+        shares.append({"share": 100 * cost / nfe, "model": model, "mean": nfe})
     passes = [epoch["nfe_forward"] for row in section.rows for epoch in row["history"]]
     # f at the start, and one to choose the first step.
     whole = sum(math.isclose((nfe - 2) % cost, 0.0, abs_tol=1e-9) for nfe in passes)
@@ -153,13 +152,12 @@ def _claims(settings: Fig2Settings, section: Section) -> list[Claim]:
     def best(claim: str, name: str, measure: Callable[..., Interval], direction: str = "") -> Claim:
         mine = section.by_seed("adamnode", name)
         leads = {model: measure(mine, section.by_seed(model, name)) for model in others}
-        rows = [{"name": MODEL_NAMES[model], "lead": lead} for model, lead in leads.items()]
-        told = {"mean": section.mean("adamnode", name), "leads": WORDS.each(f"{claim} lead", rows)}
+        told = {"mean": section.mean("adamnode", name), "leads": WORDS.each(f"{claim} lead", leads)}
         return WORDS.claim(claim, verdict_best(leads), direction=direction, **told, **section.about)
 
     def gained(other: str, direction: str, name: str) -> Claim:
         lead = gain(section.by_seed("adamnode", name), section.by_seed(other, name))
-        told = {"other": MODEL_NAMES[other], "paper": OVER[other], "direction": direction, "lead": lead}
+        told = {"other": other, "paper": OVER[other], "direction": direction, "lead": lead}
         return WORDS.claim("gain", verdict_gain(lead, OVER[other]), **told, **section.about)
 
     claims = [best("loss", "train_loss", lambda mine, theirs: difference(theirs, mine))]
@@ -182,14 +180,20 @@ def _accuracy(section: Section, others: Sequence[str], images: int) -> Claim:
     best = max(known, key=known.__getitem__, default="")
     mine, other = (section.by_seed(model, "test_accuracy") for model in ("adamnode", best))
     lead = difference(*({seed: 100 * value for seed, value in each.items()} for each in (mine, other)))
-    verdict, said = verdict_gain(lead, MNIST_POINTS) if len(known) == len(others) else UNTOLD, ""
-    if best:
-        finest = 100 * resolution(known[best], images)
-        smaller = finest > MNIST_POINTS
-        verdict = UNTOLD if smaller else verdict
-        numbers = {"mean": 100 * known[best], "finest": finest, "smaller": smaller, "images": images}
-        said = WORDS.say("best other", name=MODEL_NAMES[best], **numbers)
-    return WORDS.claim("accuracy", verdict, lead=lead, paper=MNIST_POINTS, best=said, **section.about)
+    finest = 100 * resolution(known.get(best, 0.0), images)
+    told = len(known) == len(others) and finest <= MNIST_POINTS
+    return WORDS.claim(
+        "accuracy",
+        verdict_gain(lead, MNIST_POINTS) if told else UNTOLD,
+        lead=lead,
+        paper=MNIST_POINTS,
+        best=best or None,
+        mean=100 * known.get(best, 0.0),
+        images=images,
+        finest=finest,
+        smaller=finest > MNIST_POINTS,
+        **section.about,
+    )
 
 
 def resolution(accuracy: float, images: int) -> float:

@@ -104,7 +104,7 @@ def judge(settings: Fig4Settings, outcome: Outcome) -> list[Claim]:
 
     def claim(section: Section, other: str) -> Claim:
         lead = gain(*(section.by_seed(model, "seconds_per_step") for model in ("adamnode", other)))
-        told = {"lead": lead, "other": MODEL_NAMES[other], "alike": settings.alike, "clock": clock}
+        told = {"lead": lead, "other": other, "alike": settings.alike, "clock": clock}
         return WORDS.claim("time", verdict_alike(lead, settings.alike), **told, **section.about)
 
     found = sections(settings, outcome.rows)

@@ -86,14 +86,7 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
         rows += _rows(chosen, mine, finished, settings)
         steps += mine
     raised = [
-        WORDS.say(
-            "raises",
-            adjoint=LOOKS[step["adjoint"]][0],
-            model=MODEL_NAMES[step["model"]],
-            problem=step["problem"],
-        )
-        for step in steps
-        if step["problem"]
+        WORDS.say("raises", name=LOOKS[step["adjoint"]][0], **step) for step in steps if step["problem"]
     ]
     why = [_why(d, [o for o in ones if o["dataset"] == d]) for d in training.data_sets(settings)]
     findings = (*missing, WORDS.say("counted"), *raised, *why)
@@ -103,11 +96,8 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
 def _why(dataset: str, ones: Sequence[Mapping[str, Any]]) -> str:
     """What decides the memory: the width of the network, or the size of the state."""
     most, state = (max(ones, key=lambda one: one[name]) for name in ("evaluation_mib", "state_mib"))
-    widest = ""
-    if most["model"] == "node" != state["model"]:
-        widest = WORDS.say("widest", name=MODEL_NAMES[state["model"]])
-    each = WORDS.each("state each", [{"name": MODEL_NAMES[one["model"]], **one} for one in ones])
-    return WORDS.say("state", dataset=dataset, each=each, widest=widest)
+    decide = state["model"] if most["model"] == "node" != state["model"] else None
+    return WORDS.say("state", dataset=dataset, each=WORDS.each("state each", ones), decide=decide)
 
 
 def _of_one_seed(settings: Table1Settings, finished: Sequence[Run], dataset: str, work: Work) -> list[Run]:
@@ -230,29 +220,20 @@ def _size(settings: Table1Settings, section: Section) -> int:
 def _claims(settings: Table1Settings, section: Section, adjoint: str) -> list[Claim]:
     """That AdamNODE needs the most, and by which factor."""
     judged = OF_DATA in section.stands_for
-    why = WORDS.say("why", title=section.title, size=_size(settings, section))
-    about = {"told": judged and not settings.stand_in, "adjoint": LOOKS[adjoint][0], "why": why}
+    about = {"title": section.title, "adjoint": LOOKS[adjoint][0], "judged": judged, "mib_of": PAPER_MIB}
+    about |= {"told": judged and not settings.stand_in, "size": _size(settings, section)}
     column = f"mib_{adjoint}"
     mib = {row["model"]: row[column] for row in section.rows if row[column] is not None}
-    whole = set(mib) == set(MODEL_NAMES)
-    verdict = UNTOLD if not whole else HOLDS if max(mib, key=mib.__getitem__) == "adamnode" else FAILS
-    each = ", ".join(f"{MODEL_NAMES[model]} {value:.1f}" for model, value in mib.items())
-    most = WORDS.claim(
-        "most",
-        verdict,
-        paper=f"{PAPER_MIB['adamnode']} MiB, NODE {PAPER_MIB['node']}" if judged else None,
-        mib=f"MiB: {each}" if each else "none",
-        rule=WORDS.say("missing") if judged and not whole else "",
-        **about,
-    )
-    times = PAPER_MIB["adamnode"] / PAPER_MIB["node"]
+    lack = set(mib) != set(MODEL_NAMES)
+    verdict = UNTOLD if lack else HOLDS if max(mib, key=mib.__getitem__) == "adamnode" else FAILS
+    each = WORDS.each("mib", mib, ", ")
+    most = WORDS.claim("most", verdict, each=each, lack=judged and lack, **about)
+    times, near, verdict = PAPER_MIB["adamnode"] / PAPER_MIB["node"], settings.near, UNTOLD
     ratio = next((row[f"relative_{adjoint}"] for row in section.rows if row["model"] == "adamnode"), None)
-    verdict, rule = UNTOLD, ""
     if ratio is not None:
-        verdict = HOLDS if abs(ratio / times - 1) <= settings.near else IN_PART if ratio > 1 else FAILS
-        rule = WORDS.say("near", near=100 * settings.near) if judged else ""
-    numbers = {"times": times, "paper": times if judged else None, "ratio": ratio}
-    return [most, WORDS.claim("ratio", verdict, rule=rule, **numbers, **about)]
+        verdict = HOLDS if abs(ratio / times - 1) <= near else IN_PART if ratio > 1 else FAILS
+    numbers = {"times": times, "ratio": ratio, "rule": judged and ratio is not None, "near": 100 * near}
+    return [most, WORDS.claim("ratio", verdict, **numbers, **about)]
 
 
 def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:

@@ -27,7 +27,7 @@ def _by_function(outcome: Outcome, kind: str) -> Iterator[tuple[str, list[Row]]]
 def _gamma(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
     for function, entries in _by_function(outcome, "gamma"):
         n, each = len(settings.starts(function)), WORDS.each("gamma each", entries)
-        yield WORDS.say("gamma", function=function.capitalize(), n=n, each=each)
+        yield WORDS.say("gamma", function=function, n=n, each=each)
 
 
 def _tail(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _rates(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
         most = max(entries, key=_won)
         yield WORDS.say(
             "rates",
-            function=function.capitalize(),
+            function=function,
             reached=WORDS.each("rates reached", reached, ", "),
             comparisons=2 * n * len(RIVALS),
             n=n,
@@ -92,9 +92,9 @@ def _cost(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
         def fewer(model: str, function: str = function, ours: Sequence[Row] = ours) -> int:
             return faster(ours, of(outcome, function, model), f"nfe_stays_{JUDGED}")
 
-        rows = [{"name": settings.name(model), "fewer": fewer(model)} for model in RIVALS]
-        each, n = WORDS.each("cost each", rows, ", "), len(ours)
-        about = {"function": function.capitalize(), "tol": settings.cost_tol, "end": settings.end}
+        rivals = {settings.name(model): fewer(model) for model in RIVALS}
+        each, n = WORDS.each("cost each", rivals, ", "), len(ours)
+        about = {"function": function, "tol": settings.cost_tol, "end": settings.end}
         yield WORDS.say("cost", each=each, n=n, **about)
 
 
@@ -107,10 +107,6 @@ def _printed(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
 
 def _reference(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
     reference = outcome.variants["reference"]
-    told = []
-    for function, each in reference.items():
-        rows = [{"model": model, "value": value} for model, value in each.items()]
-        told.append(f"{function}: {WORDS.each('reference each', rows, ', ')}")
+    told = [f"{name}: {WORDS.each('reference each', each, ', ')}" for name, each in reference.items()]
     worst = max(value or 0.0 for each in reference.values() for value in each.values())
-    chaotic = WORDS.say("chaotic") if worst > CHAOTIC else ""
-    yield WORDS.say("reference", each="; ".join(told), chaotic=chaotic)
+    yield WORDS.say("reference", each="; ".join(told), apart=worst > CHAOTIC)

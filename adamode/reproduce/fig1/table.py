@@ -148,7 +148,7 @@ def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:
                 claim = WORDS.claim(
                     kind,
                     verdict(sum(one[kind] for one in counts), n, counts[0]["n"] >= settings.enough_starts),
-                    function=function.capitalize(),
+                    function=function,
                     rival=rival,
                     end=settings.end,
                     counts=WORDS.each(f"{kind} count", counts, ", "),

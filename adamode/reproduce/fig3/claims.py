@@ -34,7 +34,7 @@ def judge(settings: Fig3Settings, outcome: Outcome) -> list[Claim]:
     for other, power in SMALLER.items():
         ratio = ratios[other]["code"]
         numbers = {"ratio": ratio, "single": norms[other]["draws"]["whole"], "power": power}
-        names = {"moment": moment, "other": MODEL_NAMES[other], "whose": whose}
+        names = {"moment": moment, "other": other, "whose": whose}
         verdict = size_verdict(*_bounds(ratio), power)
         claims.append(WORDS.claim("size", verdict, told=told, **numbers, **names))
     ratio, ends = ratios["ghbnode"]["code"], _ends(norms)
@@ -71,27 +71,27 @@ def likeness_verdict(inits: float | None, low: float | None, high: float | None)
 def _trained(settings: Fig3Settings, outcome: Outcome, other: str, told: bool) -> Claim:
     """Of a model that has not learned the output nothing can be told by its norm; of AdamNODE it need not:
     where the other's norm is what the data ask for, AdamNODE's would have to be absurdly small."""
-    trained, name = outcome.variants["trained"], MODEL_NAMES[other]
+    trained = outcome.variants["trained"]
     ratio, rms = _trained_ratio(trained, other), trained[other]["output_rms_mv"]
     errors = {model: _error(trained[model]["rmse_mv_after"]) for model in MODELS}
     rival, own = (errors[model] <= LEARNED * rms for model in (other, "adamnode"))
     ends = [curve[-1] for model in MODELS for curve in trained[model]["whole"]]
-    known = [(MODEL_NAMES[m], error if math.isfinite(error) else None) for m, error in errors.items()]
+    known = {model: error if math.isfinite(error) else None for model, error in errors.items()}
     return WORDS.claim(
         "trained",
         size_verdict(ratio, ratio, ratio, SMALLER[other]),
         told=told and rival,
-        other=name,
+        other=other,
         power=SMALLER[other],
         ratio=ratio,
         each=len(trained[other]["scales"]),
         steps=settings.train_steps,
         rows=settings.rows,
-        learned=WORDS.say(f"learned {'both' if own else 'alone'}" if rival else "learned not", other=name),
+        learned=WORDS.say(f"learned {'both' if own else 'alone'}" if rival else "learned not", other=other),
         largest=max((end for end in ends if end is not None), default=None),
         failed=ends.count(None),
         all=len(ends),
-        errors=WORDS.each("error", [{"name": name, "mv": mv} for name, mv in known], ", "),
+        errors=WORDS.each("error", known, ", "),
         rms=rms,
     )
 
@@ -123,31 +123,30 @@ def findings(settings: Fig3Settings, outcome: Outcome) -> Iterator[str]:
     for rates in settings.rates:
         cases = {kind: adamnode_case(kind, rates) for kind in settings.denominators}
         each = [
-            {"kind": kind, "whole": whole[c], "h": h[c], "high": norms[c]["draws"]["whole"]["high"]}
+            {"kind": kind, "whole": whole[c], "h": h[c], "of": norms[c]["draws"], "draws": settings.draws}
             for kind, c in cases.items()
         ]
         which = "Silverbox and MNIST" if rates == "silverbox" else "CIFAR-10"
-        yield WORDS.say("rates", which=which, each=WORDS.each("rates each", each, draws=settings.draws))
+        yield WORDS.say("rates", which=which, each=WORDS.each("rates each", each))
     yield from _what_slows(whole)
     alone = {model: ratios[model]["h"]["inits"] for model in ("hbnode", "node")}
     yield WORDS.say("parts", whole=whole["adamnode"], h=h["adamnode"], **alone)
-    ended = [{"name": name, **case["failed"]["draws"]} for name, case in norms.items()]
-    each = WORDS.each("ended each", [one for one in ended if one["count"]], draws=settings.draws)
-    yield WORDS.say("ended", each=each or "none, in any setting")
+    ended = [{"name": name, "of": settings.draws, **case["failed"]["draws"]} for name, case in norms.items()]
+    yield WORDS.say("ended", each=WORDS.each("ended each", [one for one in ended if one["count"]]))
 
 
 def _draws(settings: Fig3Settings, norms: dict[str, Any], ends: dict[str, float]) -> Iterator[str]:
     """How far the authors' ten can be made again, and how far they stand for others."""
     if not settings.simulated and (settings.seed, settings.inits, settings.rows) == (18, 10, 64):
         off = max(abs(ends[model] - theirs) for model, theirs in THEIRS.items())
-        each = [{"name": MODEL_NAMES[m], "ours": ends[m], "theirs": theirs} for m, theirs in THEIRS.items()]
+        each = [{"model": m, "ours": ends[m], "theirs": theirs} for m, theirs in THEIRS.items()]
         yield WORDS.say("again", each=WORDS.each("again each", each, ", "), off=off)
     more = norms["hbnode"]
     own = {kind: values[settings.rows - 1] for kind, values in more["inits"]["whole"].items()}
     if own["high"] is not None and own["mean"] is not None:
         share = 10 ** (own["high"] - own["mean"]) / settings.inits
         numbers = {"share": share, "more": more, "inits": settings.inits, "draws": settings.draws}
-        yield WORDS.say("largest", of=WORDS.say("exponentials") if share > 0.95 else "Of", **numbers, **own)
+        yield WORDS.say("largest", all=share > 0.95, **numbers, **own)
     over = [MODEL_NAMES[model] for model, end in ends.items() if end > OVERFLOW]
     if over:
         yield WORDS.say("overflow", limit=OVERFLOW, over=" and ".join(over))

@@ -22,10 +22,12 @@ SPREAD = ("q05", "median", "q95", "low", "high")
 def record(growth: Growth, inits: int) -> dict[str, Any]:
     """What is kept of a case whose first ``inits`` samples are the authors' and the rest further draws.
 
-    inits: {"whole", "h"}, a curve over t for each.  end: {"whole", "h"} of each further draw.  bands: of the
-    whole state of these over t: `spread` of those that are still there.  failed: {"inits", "draws"}, see `failures`.  attempts: of steps, the most.
+    inits: {"whole", "h"}, a curve over t for each.  end: {"whole", "h"} of each further draw.  bands:
+    `spread` over t of the whole state of those that are still there.  failed: {"inits", "draws"}, of `failures`.
+    attempts: of steps, the most.
     """
-    logs, parts = {"whole": growth.whole, "h": growth.h}, {"inits": slice(inits), "draws": slice(inits, None)}
+    logs = {"whole": growth.whole, "h": growth.h}
+    parts = {"inits": slice(inits), "draws": slice(inits, None)}
     columns = [spread(plain(column)) for column in growth.whole[inits:].T]
     return {
         "inits": {of: plain(each[:inits]) for of, each in logs.items()},

@@ -25,6 +25,14 @@ HOLDS, IN_PART, FAILS, UNTOLD = (
 )
 VERDICTS = (HOLDS, IN_PART, FAILS, UNTOLD)
 Row = dict[str, Any]
+MODEL_NAMES = {
+    "node": "NODE",
+    "anode": "ANODE",
+    "sonode": "SONODE",
+    "hbnode": "HBNODE",
+    "ghbnode": "GHBNODE",
+    "adamnode": "AdamNODE",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,24 +101,32 @@ class Figure:
     columns: Mapping[str, str]
 
 
+_FORMS: Mapping[str, Callable[[Any], str]] = {
+    "share": lambda value: f"{100 * value:.3g} %",
+    "model": lambda value: MODEL_NAMES[value],
+    "capital": lambda value: value.capitalize(),
+}
+
+
 class _Gaps(string.Formatter):
     """`str.format` with gaps for what may lack: {value:form unit|otherwise} is "otherwise" for None, or "–".
 
     Forms beside Python's own: "pow2" is the power of ten of a log10, with two digits; "share" a part of 1
-    in per cent; "? (# gave up)" the rest of the form with the value in the place of #, and nothing for 0.
+    in per cent; "model" the name of a model; "capital" a word at the beginning of a sentence;
+    "? (# gave up)|otherwise" what follows the ?, with the value in the place of #, and "otherwise" for 0.
     """
 
     def format_field(self, value: Any, format_spec: str) -> str:
         """The value in the form."""
         form, bar, otherwise = format_spec.partition("|")
+        if form.startswith("?"):
+            return form[1:].replace("#", str(value)) if value else otherwise
         if value is None:
             return otherwise if bar else "–"
         if form.startswith("pow"):
             return f"10^{value:.{form[3:]}f}"
-        if form.startswith("?"):
-            return form[1:].replace("#", str(value)) if value else ""
-        if form == "share":
-            return f"{100 * value:.3g} %"
+        if form in _FORMS:
+            return _FORMS[form](value)
         number, space, unit = form.partition(" ") if isinstance(value, float) else (form, "", "")
         return f"{super().format_field(value, number)}{space}{unit}"
 
@@ -132,11 +148,11 @@ class Words:
         """A sentence by its name, its gaps filled."""
         return self._filled(self._sections["sentences"][sentence], values)
 
-    def each(
-        self, sentence: str, rows: Iterable[Mapping[str, Any]], between: str = "; ", **values: Any
-    ) -> str:
-        """The sentence for each row, one after the other; values: the same for all."""
-        return between.join(self.say(sentence, **{**values, **row}) for row in rows)
+    def each(self, sentence: str, rows: Iterable[Row] | Mapping[str, Any], between: str = "; ") -> str:
+        """The sentence for each row, one after the other; of a mapping, for each "key" and its "value"."""
+        if isinstance(rows, Mapping):
+            rows = [{"key": key, "value": value} for key, value in rows.items()]
+        return between.join(self.say(sentence, **row) for row in rows)
 
     def claim(self, name: str, verdict: str, *, told: bool = True, **values: Any) -> Claim:
         """A claim by its name. told: False where such settings cannot tell, whatever the verdict is."""

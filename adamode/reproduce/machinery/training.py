@@ -33,16 +33,9 @@ from ...train.runs import RunFolder
 from ...train.step import descend, on_device, solving_with
 from ...train.sweep import Ended, Job, plan, run_sweep
 from ...train.trainer import Trainer
+from .figure import MODEL_NAMES as MODEL_NAMES
 from .work import Allowed, Work, computing, read_json
 
-MODEL_NAMES = {
-    "node": "NODE",
-    "anode": "ANODE",
-    "sonode": "SONODE",
-    "hbnode": "HBNODE",
-    "ghbnode": "GHBNODE",
-    "adamnode": "AdamNODE",
-}
 DATA_NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "scikit-learn's 8×8 digits"}
 
 
