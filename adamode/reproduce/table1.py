@@ -93,7 +93,7 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
     return Outcome(rows, {"steps": steps, "evaluations": ones}, findings)
 
 
-def _why(dataset: str, ones: Sequence[Mapping[str, Any]]) -> str:
+def _why(dataset: str, ones: Sequence[Row]) -> str:
     """What decides the memory: the width of the network, or the size of the state."""
     most, state = (max(ones, key=lambda one: one[name]) for name in ("evaluation_mib", "state_mib"))
     decide = state["model"] if most["model"] == "node" != state["model"] else None

@@ -114,14 +114,20 @@ def _by_rates(axis: Any, entries: list[Row], n: int, settings: Fig1Settings) -> 
     from matplotlib.patches import Rectangle
 
     rates, low, high = list(settings.rates), -4.5, 1.0
+    hatched: dict[str, Any] = {
+        "fill": False,
+        "hatch": "///",
+        "edgecolor": "0.35",
+        "linewidth": 0,
+        "alpha": 0.6,
+    }
     grid = [[math.nan] * len(rates) for _ in rates]
     for e in entries:
         i, j, d = rates.index(e["rate_m"]), rates.index(e["rate_v"]), e["median_distance"]
         grid[j][i] = math.nan if d is None else math.log10(d)
         # Hatched: E = F + Σ m²/(2A√(v+ε)) need not decrease.
         if e["rate_v"] > 4 * e["rate_m"]:
-            look = {"fill": False, "hatch": "///", "edgecolor": "0.35", "linewidth": 0, "alpha": 0.6}
-            axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **look))
+            axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **hatched))
         text = f"{e['closer']['gradient-flow']}{'×' if e['failed'] == n else ''}"
         colour = "white" if grid[j][i] < (low + high) / 2 else "black"  # black on NaN
         axis.text(i, j, text, ha="center", va="center", fontsize=8, color=colour)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
@@ -95,7 +95,7 @@ def _maps(settings: Fig1Settings, groups: dict[str, list[Row]]) -> dict[str, lis
 
     def against_all(ours: list[Row]) -> Row:
         """How it does against each rival."""
-        wins = {"closer": closer, "faster": faster}
+        wins: dict[str, Callable[..., int]] = {"closer": closer, "faster": faster}
         return {kind: {rival: count(ours, groups[rival]) for rival in RIVALS} for kind, count in wins.items()}
 
     def of_gamma(theirs: list[Row]) -> Row:

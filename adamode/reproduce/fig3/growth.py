@@ -67,7 +67,8 @@ class Draws:
 
     def times(self, scale: float) -> Draws:
         """All of it times ``scale``."""
-        return Draws(*(None if part is None else scale * part for part in vars(self).values()))
+        scaled: list[Any] = [None if part is None else scale * part for part in vars(self).values()]
+        return Draws(*scaled)
 
 
 class EachLinear(Field):
@@ -131,7 +132,8 @@ def _stacked(parts: tuple[Any, ...]) -> Any:
 def joined(*parts: Draws) -> Draws:
     """One after the other."""
     columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Draws(*(None if column[0] is None else torch.cat(column) for column in columns))
+    whole: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
+    return Draws(*whole)
 
 
 def input_signal(u: Tensor, kind: str) -> Signal:

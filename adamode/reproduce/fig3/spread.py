@@ -23,7 +23,7 @@ def record(growth: Growth, inits: int) -> dict[str, Any]:
     """What is kept of a case whose first ``inits`` samples are the authors' and the rest further draws.
 
     inits: {"whole", "h"}, a curve over t for each.  end: {"whole", "h"} of each further draw.  bands:
-    `spread` over t of the whole state of those that are still there.  failed: {"inits", "draws"}, of `failures`.
+    `spread` over t of the whole state of those still there.  failed: {"inits", "draws"}, as `failures`.
     attempts: of steps, the most.
     """
     logs = {"whole": growth.whole, "h": growth.h}

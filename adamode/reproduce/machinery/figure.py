@@ -154,11 +154,11 @@ class Words:
             rows = [{"key": key, "value": value} for key, value in rows.items()]
         return between.join(self.say(sentence, **row) for row in rows)
 
-    def claim(self, name: str, verdict: str, *, told: bool = True, **values: Any) -> Claim:
+    def claim(self, name: str, verdict: str, **values: Any) -> Claim:
         """A claim by its name. told: False where such settings cannot tell, whatever the verdict is."""
         texts = self._sections[f"claim {name}"]
         filled = {part: self._filled(text, values) for part, text in texts.items()}
-        return Claim(**filled, verdict=verdict if told else UNTOLD)
+        return Claim(**filled, verdict=verdict if values.get("told", True) else UNTOLD)
 
     def figure(
         self,

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +234,13 @@ def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, in
 
 def _draw(figure: Figure, settings: Any, outcome: Outcome, folder: Path) -> list[dict[str, str]]:
     for name, picture in figure.pictures.items():
-        draw = functools.partial(picture.draw, settings=settings, outcome=outcome)
+        draw = functools.partial(_on, picture.draw, settings, outcome)
         save_figure(folder / f"{name}.png", draw, size=picture.size)
     return [{"file": f"{name}.png", "caption": p.caption} for name, p in figure.pictures.items()]
+
+
+def _on(draw: Callable[..., None], settings: Any, outcome: Outcome, empty: Any) -> None:
+    draw(empty, settings, outcome)
 
 
 @contextlib.contextmanager
