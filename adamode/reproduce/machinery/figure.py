@@ -10,7 +10,7 @@ import dataclasses
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Figure:
     columns: Mapping[str, str]
 
 
+_NOTHING = "\0"  # in the place of a gap that stays empty: the blank before it goes too
 _FORMS: Mapping[str, Callable[[Any], str]] = {
     "share": lambda value: f"{100 * value:.3g} %",
     "model": lambda value: MODEL_NAMES[value],
@@ -118,6 +119,9 @@ class _Gaps(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         """The value in the form."""
+        return self._formed(value, format_spec) or _NOTHING
+
+    def _formed(self, value: Any, format_spec: str) -> str:
         form, bar, otherwise = format_spec.partition("|")
         if form.startswith("?"):
             return form[1:].replace("#", str(value)) if value else otherwise
@@ -131,14 +135,18 @@ class _Gaps(string.Formatter):
         return f"{super().format_field(value, number)}{space}{unit}"
 
 
+def words_of(file: str) -> str:
+    """What a file in words/ holds."""
+    return (Path(__file__).parent.parent / "words" / file).read_text(encoding="utf-8")
+
+
 class Words:
     """The words of the figure called ``name``: title, claim of the paper, headings, captions, sentences."""
 
     def __init__(self, name: str):
         self.name, self._gaps = name, _Gaps()
         parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
-        place = resources.files(__package__).joinpath("..", "words", f"{name}.ini")
-        parser.read_string(place.read_text(encoding="utf-8"))
+        parser.read_string(words_of(f"{name}.ini"))
         self._sections = {
             name: {key: " ".join(text.split()) for key, text in section.items()}
             for name, section in parser.items()
@@ -174,7 +182,8 @@ class Words:
         return Figure(self.name, about["title"], about["says"], settings, compute, judge, drawn, columns)
 
     def _filled(self, text: str, values: Mapping[str, Any]) -> str:
-        return re.sub(" {2,}", " ", self._gaps.vformat(text, (), _Values(self.say, values))).strip()
+        filled = self._gaps.vformat(text, (), _Values(self.say, values))
+        return re.sub(f" {_NOTHING}|^{_NOTHING} ?|{_NOTHING}", "", filled)
 
 
 class _Values(dict[str, Any]):

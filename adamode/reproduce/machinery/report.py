@@ -12,42 +12,14 @@ from ... import report as html
 from ...solvers.errors import CheckpointError
 from ...train.write_aside import write_aside
 from ..catalogue import ALL, FIGURES, load
-from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure
+from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, words_of
 from .result import Result, read_picture, read_result
 from .summary import CLAIM, TITLE, counted, made_told, markdown, said
-from .work import RESULT
+from .work import RESULT, say
 
 PAGE = Path("report") / "index.html"
 _FOLDED_FROM = 13  # rows; shorter tables are shown at once
 _KINDS = {HOLDS: "ok", IN_PART: "part", FAILS: "fails", UNTOLD: "untold"}
-_SCALES = {
-    "smoke": "Scale smoke: as small as it can be, to see that everything runs. Its numbers say nothing about "
-    "the paper's claims.",
-    "sample": "Scale sample: smaller than in the paper, to fit a desk computer. Each figure's settings say "
-    "by how much. A verdict is one of these sizes, and what so few seeds, images or draws do not decide "
-    "cannot be told.",
-    "paper": "Scale paper: the sizes of the paper.",
-}
-_STYLE = """
-body { overflow-wrap: break-word; }
-nav a { margin-right: 1rem; white-space: nowrap; }
-section { border-top: 1px solid #8885; margin-top: 2.5rem; } section h2 { margin-top: 1.2rem; }
-details { margin: .5rem 0; } summary { cursor: pointer; }
-details details, details > :not(summary) { margin-left: 1rem; }
-pre.formula { font-family: ui-monospace, monospace; font-size: 13px; overflow-wrap: anywhere; }
-td.ok, td.part, td.fails, td.untold { font-weight: 600; text-align: left; min-width: 6.5rem; }
-td { vertical-align: top; } td[class=""] { white-space: nowrap; }
-td.claim { min-width: 18rem; max-width: 34rem; } td.why { min-width: 18rem; }
-.part { color: #8a4b00; } .untold { color: #555; } a { color: #0060a0; }
-@media (prefers-color-scheme: dark) {
-  body { background: #16181b; color: #e4e6e8; }
-  .part { color: #efb35a; } .untold, .quiet { color: #a8adb3; } a { color: #7cb8f0; }
-}
-@media (max-width: 40rem) {
-  body { margin: 1rem auto; } h1 { font-size: 1.5rem; }
-  td.claim, td.why { min-width: 0; max-width: none; }
-}
-"""
 
 
 def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, list[str]]:
@@ -74,13 +46,9 @@ def write_report(output_dir: str | os.PathLike[str], scale: str) -> tuple[Path, 
     page = html_page(found, scale, list(left_out))
     (place / PAGE).parent.mkdir(parents=True, exist_ok=True)
     write_aside(place / PAGE, page)
-    text = markdown([(figure, result) for figure, result, _ in found], _opening(scale))
+    text = markdown([(figure, result) for figure, result, _ in found], say(scale, version=__version__))
     write_aside(place / "summary.md", text)
     return place / PAGE, [f"{name}: {error}" for name, error in left_out.items()]
-
-
-def _opening(scale: str) -> str:
-    return f"{_SCALES[scale]} adamode {__version__}."
 
 
 def html_page(
@@ -91,10 +59,10 @@ def html_page(
     found: each figure, its result, its pictures as PNG.  left_out: names of results that do not belong.
     """
     claims = [(figure.name, claim) for figure, result, _ in found for claim in result.claims]
-    body = [html.paragraph(_opening(scale), "quiet"), html.paragraph(counted(claim for _, claim in claims))]
+    opening, verdicts = say(scale, version=__version__), counted(claim for _, claim in claims)
+    body = [html.paragraph(opening, "quiet"), html.paragraph(verdicts)]
     if left_out:
-        why = "Left out, as damaged, or made by another version or at another scale"
-        body.append(html.paragraph(f"{why}: {', '.join(left_out)}."))
+        body.append(html.paragraph(say("left out", names=", ".join(left_out))))
     made = [figure.name for figure, _, _ in found]
     if lacking := [name for name in ALL if name not in made]:
         body.append(html.paragraph(f"Not made yet: {', '.join(lacking)}.", "quiet"))
@@ -103,7 +71,7 @@ def html_page(
         rows = [[(name, ""), *_claim(claim)] for name, claim in claims]
         body.append(html.table(["figure", *CLAIM], rows, stacked=True))
     body += [html.section(one[0].name, _figure(*one)) for one in found]
-    return html.page(TITLE, body, html.STACKED + html.PICTURES + _STYLE)
+    return html.page(TITLE, body, html.STACKED + html.PICTURES + words_of("page.css"))
 
 
 def _claim(claim: Claim) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from ...train.write_aside import write_aside
 from ..catalogue import FIGURES, SHARED_RUNS
 from .figure import SCALES, Claim, Figure, Outcome
 from .training import TrainingSettings, data_sets
-from .work import RESULT, Allowed, Work, damaged, plain, read_json
+from .work import RESULT, Allowed, Work, damaged, plain, read_json, say
 
 _SPENT = "seconds.json"
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -108,7 +108,7 @@ def reproduce(
     try:
         text = result.text()
     except ValueError as error:
-        raise ValueError(f"{figure.name}: the outcome holds what JSON cannot ({error}).") from error
+        raise ValueError(say("no json", figure=figure.name, error=error)) from error
     write_aside(work.folder / RESULT, text)
     return result
 
@@ -116,14 +116,13 @@ def reproduce(
 def chosen_settings(figure: Figure, scale: str, **changes: Any) -> Any:
     """The settings of a scale with ``changes``. Raises: ArgumentError for what there is not."""
     if scale not in SCALES:
-        raise ArgumentError(f"scale={scale!r} is not known: {nearest(scale, SCALES)}")
+        raise ArgumentError(say("no scale", scale=scale, nearest=nearest(scale, SCALES)))
     settings = figure.settings[scale]
     known = [field.name for field in dataclasses.fields(settings)]
     for name in changes:
         if name not in known:
-            raise ArgumentError(
-                f"{name}={changes[name]!r} is no setting of {figure.name}: {nearest(name, known)}"
-            )
+            told = {"name": name, "value": changes[name], "nearest": nearest(name, known)}
+            raise ArgumentError(say("no setting", figure=figure.name, **told))
     return dataclasses.replace(settings, **changes)
 
 
@@ -166,17 +165,12 @@ def read_result(path: Path, scale: str | None = None) -> Result:
     if not isinstance(content, dict) or "version" not in content:
         raise damaged(path, "is not a figure's result")
     if content["version"] != __version__:
-        raise CheckpointError(
-            f"{str(path)!r} was made by adamode {content['version']}, and this is {__version__}; make it "
-            "anew in another --output-dir, or delete its folder."
-        )
+        told = {"version": content["version"], "here": __version__}
+        raise CheckpointError(say("other version", path=str(path), **told))
     if odd := sorted(set(content) ^ set(names)):
         raise damaged(path, f"is not a figure's result ({', '.join(odd)})")
     if scale is not None and content["scale"] != scale:
-        raise CheckpointError(
-            f"{str(path)!r} was made at scale {content['scale']!r}, not {scale!r}; choose "
-            "another --output-dir."
-        )
+        raise CheckpointError(say("other scale", path=str(path), there=content["scale"], here=scale))
     wrong = [name for name in names if not _is_right(name, content[name])]
     if wrong or content["figure"] != path.parent.name:
         raise damaged(path, f"is damaged: {', '.join(wrong) or 'figure'} cannot be right")
@@ -276,10 +270,7 @@ def _with_remedy(scale: str) -> Iterator[None]:
     except MissingDataError as error:
         if scale == "smoke":
             raise
-        raise MissingDataError(
-            f"{error} `adamode data NAME --data-dir FOLDER --download` fetches MNIST and CIFAR-10. `adamode "
-            "reproduce FIGURE --scale smoke` makes the figure, small, without any data files."
-        ) from error
+        raise MissingDataError(say("no data", error=error)) from error
 
 
 def _machine(allowed: Allowed) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ..catalogue import FIGURES
 from .figure import VERDICTS, Claim, Figure
 from .result import Result
 from .training import duration
+from .work import say
 
 TITLE = "The AdamNODE paper, reproduced"
 CLAIM = ("claim", "paper", "ours", "verdict")
@@ -62,16 +63,16 @@ def made_told(result: Result) -> list[str]:
     """How a result was made, a sentence each."""
     seeds = [f"{name} {said(value)}" for name, value in result.settings.items() if "seed" in name]
     lines = [
-        f"Seeds: {', '.join(seeds) or 'nothing is drawn at random'}.",
-        f"Versions: {_pairs({'adamode': result.version, **result.versions})}.",
-        f"Machine: {_pairs(result.machine)}.",
-        f"Git: {commit_told(result.git)}.",
-        f"Time: {duration(result.seconds)} of work, over all calls.",
+        say("seeds", seeds=", ".join(seeds)),
+        say("versions", versions=_pairs({"adamode": result.version, **result.versions})),
+        say("machine", machine=_pairs(result.machine)),
+        say("git", commit=commit_told(result.git)),
+        say("time", time=duration(result.seconds)),
     ]
     if FIGURES[result.figure].runs:
-        lines.append(f"Finished training runs that were there: {len(result.runs)}.")
+        lines.append(say("runs", runs=len(result.runs)))
     if result.variants:
-        lines.append(f"Other settings computed, in result.json: {', '.join(result.variants)}.")
+        lines.append(say("variants", variants=", ".join(result.variants)))
     return lines
 
 

@@ -34,7 +34,7 @@ from ...train.step import descend, on_device, solving_with
 from ...train.sweep import Ended, Job, plan, run_sweep
 from ...train.trainer import Trainer
 from .figure import MODEL_NAMES as MODEL_NAMES
-from .work import Allowed, Work, computing, read_json
+from .work import Allowed, Work, computing, read_json, say
 
 DATA_NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "scikit-learn's 8×8 digits"}
 
@@ -153,10 +153,8 @@ def _refuse_another(config: TrainConfig) -> None:
     asked = {"version": __version__, "device": config.device, "threads": config.threads}
     for name in asked:
         if found[name] != asked[name]:
-            raise CheckpointError(
-                f"{str(folder.path)!r} holds a run whose {name} is not this one's: {found[name]!r} there, "
-                f"{asked[name]!r} here. Choose another --output-dir, or delete that folder."
-            )
+            told = {"name": name, "there": found[name], "here": asked[name]}
+            raise CheckpointError(say("other run", folder=str(folder.path), **told))
 
 
 def training_runs(
@@ -170,24 +168,21 @@ def training_runs(
     could be; DataError where the images are not there.
     """
     jobs = plan_runs(settings, work)
-    left = [job for job in jobs if job.state != "finished"]
+    waiting = [job for job in jobs if job.state != "finished"]
     failed: list[Ended] = []
-    if left and work.allowed.jobs > 0:
-        failed = _train(settings, jobs, left, work)
+    if waiting and work.allowed.jobs > 0:
+        failed = _train(settings, jobs, waiting, work)
         jobs = plan_runs(settings, work)
     runs = [_read(job.config) for job in jobs if job.state == "finished"]
     missing = [
-        f"{e.job.config.name} could not be trained: {e.said.replace(str(work.runs), 'runs')}" for e in failed
+        say("untrained", run=e.job.config.name, said=e.said.replace(str(work.runs), "runs")) for e in failed
     ]
-    if not runs and needed and missing:
-        raise TrainingError(f"not one of the {len(jobs)} runs could be trained. {missing[0]}")
     if not runs and needed:
-        raise CheckpointError(
-            f"{str(work.runs)!r} holds no finished run of the {len(jobs)} planned: nothing may be trained: "
-            "allow --jobs 1 or more."
-        )
-    if len(runs) + len(failed) < len(jobs):
-        missing.append(f"{len(jobs) - len(runs) - len(failed)} of {len(jobs)} runs are not finished yet.")
+        if missing:
+            raise TrainingError(say("all failed", all=len(jobs), first=missing[0]))
+        raise CheckpointError(say("no runs", folder=str(work.runs), all=len(jobs)))
+    if left := len(jobs) - len(runs) - len(failed):
+        missing.append(say("unfinished", left=left, all=len(jobs)))
     return runs, missing
 
 

@@ -17,7 +17,9 @@ from ... import __version__
 from ...solvers.errors import ArgumentError, CheckpointError
 from ...train.reproducible import git_state
 from ...train.write_aside import write_aside
+from .figure import Words
 
+say = Words("machinery").say
 IDENTITY = "made-with.json"
 RESULT = "result.json"
 
@@ -65,30 +67,22 @@ class Work:
         path = self.folder / IDENTITY
         if self._holds_something():
             if not path.exists():
-                raise CheckpointError(
-                    f"{str(self.folder)!r} holds finished pieces, and {IDENTITY}, which says of what, is not "
-                    "there: choose another --output-dir, or delete that folder."
-                )
+                raise CheckpointError(say("no identity", folder=str(self.folder), file=IDENTITY))
             self._compare(_identity(path, here), here)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_aside(path, json.dumps(here, indent=2) + "\n")
         except OSError as error:
-            raise ArgumentError(
-                f"--output-dir: {str(self.folder)!r} cannot be written ({error}); choose another."
-            ) from error
+            raise ArgumentError(say("not written", folder=str(self.folder), error=error)) from error
 
     def _compare(self, there: dict[str, Any], here: dict[str, Any]) -> None:
         """Raises: CheckpointError where the folder holds something else than what is asked for."""
         for name in here:
             if _fixed(there.get(name)) != _fixed(here[name]):
-                raise CheckpointError(
-                    f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
-                    f"{there.get('version')} at scale {there.get('scale')}, and its {name} is not this "
-                    f"one's: {_difference(there.get(name), here[name])}. Choose another --output-dir, or "
-                    "delete that folder."
-                )
+                difference = _difference(there.get(name), here[name])
+                told = {**there, "folder": str(self.folder), "name": name, "difference": difference}
+                raise CheckpointError(say("other folder", **told))
 
     def _holds_something(self) -> bool:
         """Whether a piece, or the result, was finished here; a call that failed before binds no other."""
@@ -127,7 +121,7 @@ def computing(threads: int) -> Iterator[None]:
 
 def damaged(path: Path, said: str) -> CheckpointError:
     """The error for a file of which ``said`` is the case."""
-    return CheckpointError(f"{str(path)!r} {said}; delete it to make it anew.")
+    return CheckpointError(say("damaged", path=str(path), said=said))
 
 
 def read_json(path: Path) -> Any:
@@ -135,7 +129,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, f"cannot be read ({error})") from error
+        raise damaged(path, say("unreadable", error=error)) from error
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -160,13 +154,14 @@ def _value(path: Path) -> Any:
 
 def _identity(path: Path, here: dict[str, Any]) -> dict[str, Any]:
     """What the folder says that it holds. Raises: CheckpointError where it does not say."""
-    remedy = f"choose another --output-dir, or delete the folder {str(path.parent)!r}."
+    told = {"path": str(path), "folder": str(path.parent)}
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read ({error}): {remedy}") from error
+        said = say("unreadable", error=error)
+        raise CheckpointError(say("bad identity", said=said, **told)) from error
     if not isinstance(there, dict) or set(there) != set(here):
-        raise CheckpointError(f"{str(path)!r} does not say what the folder holds: {remedy}")
+        raise CheckpointError(say("bad identity", said=say("silent identity"), **told))
     return there
 
 
