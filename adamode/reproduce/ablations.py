@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adjoint.gradient import Backsolve, Discrete
-from ..plotting import LOOKS
+from ..plotting import LOOKS, whole_numbers
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig
 from ..train.data import load_data, model_task
@@ -35,7 +35,6 @@ from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.trainer import Trainer
 from .machinery.figure import FAILS, HOLDS, Claim, Outcome, Words
-from .machinery.section import whole_numbers
 from .machinery.training import DATA_NAMES, epoch_of, run_options
 from .machinery.work import Work
 
@@ -249,15 +248,6 @@ def judge(settings: AblationSettings, outcome: Outcome) -> list[Claim]:
     ]
 
 
-# Of the picture, each a title and what is below it.
-_PANELS = (
-    ("training loss", "epoch"),
-    ("test accuracy", "epoch"),
-    ("test accuracy over evaluations", "NFE forward + backward of a batch, summed over the epochs"),
-    ("test accuracy over time", "seconds of training so far"),
-)
-
-
 def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
     """Loss and accuracy over the epochs; accuracy over evaluations and over seconds."""
     axes = figure.subplots(2, 2)
@@ -271,7 +261,7 @@ def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
         lines = ((epochs, of["train_loss"]), (epochs, accuracy), *((x, accuracy) for x in so_far))
         for axis, (x, y) in zip(axes.flat, lines, strict=True):
             axis.plot(x, y, label=row["title"], markersize=4.5, linewidth=1.3, **looks[row["variant"]])
-    for axis, (title, below) in zip(axes.flat, _PANELS, strict=True):
+    for axis, (title, below) in zip(axes.flat, WORDS.table("panels").items(), strict=True):
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(below)
     for axis in axes[0]:

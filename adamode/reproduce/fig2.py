@@ -19,33 +19,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..adjoint.gradient import Backsolve
+from ..plotting import whole_numbers
 from ..solvers.methods import get_method
 from ..train.metrics import EpochSums, efficacy
 from ..train.step import CANNOT_BE_SOLVED
 from .machinery.figure import UNTOLD, Claim, Outcome, Row, Words
 from .machinery.paired import Interval, difference, gain, verdict_best, verdict_gain
-from .machinery.section import (
-    Section,
-    draw_sections,
-    legend_below,
-    log_scale,
-    mean,
-    mean_line,
-    rows_of_runs,
-    sections,
-    whole_numbers,
-)
+from .machinery.section import Section, draw_sections, log_scale, mean_line, rows_of_runs, sections
 from .machinery.training import SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
 WORDS = Words("fig2")
 OVER, MNIST_POINTS = {"hbnode": 20.0, "node": 80.0}, 0.95
 MNIST_TEST = 10_000  # images
-DIRECTIONS = {
-    "efficacy_forward": "forward",
-    "efficacy_backward": "backward (exact derivative of the steps)",
-    "efficacy_backward_backsolve": "backward (continuous adjoint)",
-}
+DIRECTIONS = WORDS.table("directions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +72,7 @@ def _by_epoch(section: Section) -> list[str]:
     for row in section.rows:
         curve = [epoch["efficacy_forward"] or 0.0 for epoch in row["history"]]
         curves.setdefault(row["model"], []).append(curve)
-    means = {model: [mean(of) or 0.0 for of in zip(*each, strict=False)] for model, each in curves.items()}
+    means = {model: [sum(of) / len(of) for of in zip(*each, strict=False)] for model, each in curves.items()}
     ours, leads = means.pop("adamnode", []), []
     for epoch, value in enumerate(ours if means else ()):
         best = max(means, key=lambda model: means[model][epoch])
@@ -202,14 +189,7 @@ def resolution(accuracy: float, images: int) -> float:
     return 1.96 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
 
 
-_PANELS = {
-    "train_loss": "training loss",
-    "test_accuracy": "test accuracy",
-    "nfe_forward": "NFE forward (test)",
-    "nfe_backward": "NFE backward (training)",
-    "efficacy_forward": "efficacy forward",
-    "efficacy_backward": "efficacy backward",
-}
+_PANELS = WORDS.table("panels")
 _HEIGHT = 5.2  # inches for a data set
 
 
@@ -225,7 +205,6 @@ def draw(figure: Any, settings: Fig2Settings, outcome: Outcome) -> None:
             whole_numbers(axis)
         if section.rows:
             log_scale(part.axes[0])
-    legend_below(figure, settings.models)
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, {"fig2": (draw, (10.5, 2 * _HEIGHT + 0.9))})

@@ -20,16 +20,7 @@ import torch
 
 from .machinery.figure import Claim, Outcome, Row, Words
 from .machinery.paired import gain, verdict_alike
-from .machinery.section import (
-    HATCH_OF,
-    LOOK_OF,
-    Section,
-    draw_sections,
-    legend_below,
-    mean_line,
-    rows_of_runs,
-    sections,
-)
+from .machinery.section import HATCH_OF, LOOK_OF, Section, draw_sections, mean_line, rows_of_runs, sections
 from .machinery.training import MODEL_NAMES, SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
@@ -125,7 +116,6 @@ def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
             mean_line(right, section.rows, model, "seconds_so_far", "test_accuracy")
         right.set_xlabel("seconds of training (tests left out)")
         right.set_title("test accuracy", fontsize=9)
-    legend_below(figure, settings.models)
 
 
 def _bars(axis: Any, models: Sequence[str], section: Section) -> None:

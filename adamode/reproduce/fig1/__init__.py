@@ -19,19 +19,7 @@ from torch import Tensor
 from ..machinery.figure import Outcome
 from ..machinery.work import Work
 from .checks import largest_differences, smallest_curvature, tail_rates
-from .descent import (
-    FUNCTIONS,
-    Descent,
-    Flow,
-    Precision,
-    TestFunction,
-    adam,
-    costs,
-    escape_times,
-    heavy_ball,
-    settled_time,
-    travel,
-)
+from .descent import FUNCTIONS, Descent, TestFunction, costs, escape_times, settled_time, travel
 from .findings import findings
 from .picture import PICTURES
 from .settings import SETTINGS, Fig1Settings
@@ -50,27 +38,13 @@ def compute(settings: Fig1Settings, work: Work) -> Outcome:
     return dataclasses.replace(outcome, findings=findings(settings, outcome))
 
 
-def _precision(s: Fig1Settings) -> Precision:
-    return Precision(s.tol, s.max_steps)
-
-
-def _groups(s: Fig1Settings) -> dict[str, Flow]:
-    """Every flow that starts from every start, by the name of its group."""
-    return {
-        **s.flows(),
-        **{f"gamma {gamma!r}": heavy_ball(gamma) for gamma in s.gammas},
-        **{f"rates {a!r} {b!r}": adam(a, b, s.eps) for a in s.rates for b in s.rates},
-        **{f"eps {eps!r}": adam(s.rate_m, s.rate_v, eps) for eps in s.epsilons},
-    }
-
-
 def _distances(s: Fig1Settings, function: TestFunction) -> dict[str, Any]:
     """Rows of each group, start by start; curves of the start that is drawn."""
-    groups, starts = _groups(s), s.starts(function.name)
+    groups, starts = s.groups(), s.starts(function.name)
     n = len(starts)
     times = torch.linspace(0.0, s.end, s.outputs, dtype=torch.float64)
     descents = [Descent(flow, start) for flow in groups.values() for start in starts]
-    travelled = travel(function, descents, times, _precision(s))
+    travelled = travel(function, descents, times, s.how)
 
     def curves(k: int) -> dict[str, list[float | None]]:
         x, y = travelled.z[:, k, :2].unbind(1)
@@ -93,7 +67,7 @@ def _costs(s: Fig1Settings, function: TestFunction) -> dict[str, list[dict[str, 
     """Of each flow and start the evaluations to each radius; of the first start the whole way."""
     starts, flows = s.starts(function.name), s.flows()
     descents = [Descent(flow, start) for flow in flows.values() for start in starts]
-    ways = costs(function, descents, s.end, Precision(s.cost_tol, s.cost_steps, "dopri5"))
+    ways = costs(function, descents, s.end, s.how_counted)
     found = [_cost(way, way["t"][-1] == s.end) for way in ways]
     n = len(starts)
     for one, way in zip(found[::n], ways[::n], strict=True):
@@ -112,18 +86,18 @@ def _cost(way: dict[str, list[float]], done: bool) -> dict[str, Any]:
 def _reference(s: Fig1Settings, function: TestFunction) -> dict[str, float | None]:
     """The largest difference of x from scipy's, by model."""
     starts = s.starts(function.name)[: s.reference_starts]
-    return largest_differences(function, s.flows(), starts, s.end, _precision(s), s.reference_tol)
+    return largest_differences(function, s.flows(), starts, s.end, s.how, s.reference_tol)
 
 
 def _printed(s: Fig1Settings, function: TestFunction) -> list[float | None]:
     """When |x| = 1000 under Eq. 2 as printed, from each start."""
-    descents = [Descent(heavy_ball(s.gamma, as_printed=True), start) for start in s.starts(function.name)]
-    return escape_times(function, descents, 1000.0, min(s.end, 1.0), _precision(s))
+    descents = [Descent(s.printed, start) for start in s.starts(function.name)]
+    return escape_times(function, descents, 1000.0, min(s.end, 1.0), s.how)
 
 
 def _tail(s: Fig1Settings) -> list[dict[str, float]]:
     """Rates of decay on a quadratic, measured and foretold, for A, B of the figure and others."""
-    return tail_rates([(s.rate_m, s.rate_v), (0.6, 0.9), (0.95, 0.3)], s.tail_end, _precision(s))
+    return tail_rates([(s.rate_m, s.rate_v), (0.6, 0.9), (0.95, 0.3)], s.tail_end, s.how)
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, PICTURES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from .descent import GRADIENT_FLOW, Flow, Point, adam, heavy_ball
+from .descent import GRADIENT_FLOW, Flow, Point, Precision, adam, heavy_ball
 
 CIFAR = 1 / (1 + math.exp(-3.0))  # 1−α and 1−β at the start of the released CIFAR-10 training
 MNIST_M, MNIST_V = 1 / (1 + math.exp(5.0)), 1 / (1 + math.exp(-5.0))  # the same for MNIST
@@ -62,6 +62,31 @@ class Fig1Settings:
             "adamode": adam(self.rate_m, self.rate_v, self.eps),
             "hbode-damped": heavy_ball(self.fair_gamma),
         }
+
+    @property
+    def printed(self) -> Flow:
+        """Eq. 2 as it is printed."""
+        return heavy_ball(self.gamma, as_printed=True)
+
+    def groups(self) -> dict[str, Flow]:
+        """Every flow that starts from every start, by the name of its group."""
+        rates = [(a, b) for a in self.rates for b in self.rates]
+        return {
+            **self.flows(),
+            **{f"gamma {gamma!r}": heavy_ball(gamma) for gamma in self.gammas},
+            **{f"rates {a!r} {b!r}": adam(a, b, self.eps) for a, b in rates},
+            **{f"eps {eps!r}": adam(self.rate_m, self.rate_v, eps) for eps in self.epsilons},
+        }
+
+    @property
+    def how(self) -> Precision:
+        """How the distances are solved for."""
+        return Precision(self.tol, self.max_steps)
+
+    @property
+    def how_counted(self) -> Precision:
+        """How what is counted in evaluations is solved for."""
+        return Precision(self.cost_tol, self.cost_steps, "dopri5")
 
     def name(self, model: str, between: str = " ") -> str:
         """A flow for people: "gradient flow", "HBODE γ = 1"."""

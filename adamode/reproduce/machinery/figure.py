@@ -25,14 +25,6 @@ HOLDS, IN_PART, FAILS, UNTOLD = (
 )
 VERDICTS = (HOLDS, IN_PART, FAILS, UNTOLD)
 Row = dict[str, Any]
-MODEL_NAMES = {
-    "node": "NODE",
-    "anode": "ANODE",
-    "sonode": "SONODE",
-    "hbnode": "HBNODE",
-    "ghbnode": "GHBNODE",
-    "adamnode": "AdamNODE",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +144,10 @@ class Words:
             for name, section in parser.items()
         }
 
+    def table(self, section: str) -> Mapping[str, str]:
+        """The words of a section, by name."""
+        return self._sections[section]
+
     def say(self, sentence: str, **values: Any) -> str:
         """A sentence by its name, its gaps filled."""
         return self._filled(self._sections["sentences"][sentence], values)
@@ -195,3 +191,7 @@ class _Values(dict[str, Any]):
 
     def __missing__(self, sentence: str) -> str:
         return self._say(sentence, **self)
+
+
+MACHINERY = Words("machinery")
+MODEL_NAMES = MACHINERY.table("models")

@@ -34,7 +34,8 @@ class Section:
 
     def mean(self, model: str, name: str) -> float | None:
         """Its mean over the seeds; None where no row has it."""
-        return mean(list(self.by_seed(model, name).values()))
+        values = self.by_seed(model, name).values()
+        return sum(values) / len(values) if values else None
 
     @property
     def title(self) -> str:
@@ -55,11 +56,6 @@ class Section:
             "title": self.title,
             "sizes": sizes_told(self.settings, self.rows),
         }
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """None of nothing."""
-    return sum(values) / len(values) if values else None
 
 
 def sections(settings: TrainingSettings, rows: Sequence[Row]) -> list[Section]:
@@ -122,10 +118,12 @@ def draw_sections(
 ) -> Iterator[tuple[Any, Section]]:
     """A subfigure for each section, below one another, its title not yet set.
 
-    height: inches of each.  more: inches for what lies below them all.
+    height: inches of each.  more: inches for one legend of the models below them all; 0 draws none.
     """
     all_of_them = sections(settings, rows)
     figure.set_size_inches(10.5, height * len(all_of_them) + more)
+    if more:
+        _legend_below(figure, settings.models)
     parts = figure.subfigures(len(all_of_them), 1, squeeze=False)[:, 0]
     return zip(parts, all_of_them, strict=True)
 
@@ -150,7 +148,7 @@ def mean_line(axis: Any, rows: Sequence[Row], model: str, x: str, y: str) -> Non
         axis.fill_between(across, low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def legend_below(figure: Any, models: Sequence[str]) -> None:
+def _legend_below(figure: Any, models: Sequence[str]) -> None:
     """One legend of the models for the whole picture, below it."""
     from matplotlib.lines import Line2D
 
@@ -173,8 +171,3 @@ def plain_numbers(axis: Any) -> None:
     axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     for formatted in (axis.set_major_formatter, axis.set_minor_formatter):
         formatted(FuncFormatter(lambda value, place: f"{value:g}"))
-
-
-def whole_numbers(axis: Any) -> None:
-    """Ticks of the x axis at whole numbers only."""
-    axis.xaxis.get_major_locator().set_params(integer=True)

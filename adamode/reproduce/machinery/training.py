@@ -33,10 +33,11 @@ from ...train.runs import RunFolder
 from ...train.step import descend, on_device, solving_with
 from ...train.sweep import Ended, Job, plan, run_sweep
 from ...train.trainer import Trainer
+from .figure import MACHINERY
 from .figure import MODEL_NAMES as MODEL_NAMES
 from .work import Allowed, Work, computing, read_json, say
 
-DATA_NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "scikit-learn's 8×8 digits"}
+DATA_NAMES = MACHINERY.table("data")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,9 @@ from ... import __version__
 from ...solvers.errors import ArgumentError, CheckpointError
 from ...train.reproducible import git_state
 from ...train.write_aside import write_aside
-from .figure import Words
+from .figure import MACHINERY
 
-say = Words("machinery").say
+say = MACHINERY.say
 IDENTITY = "made-with.json"
 RESULT = "result.json"
 
