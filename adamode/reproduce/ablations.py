@@ -35,7 +35,7 @@ from ..train.runs import RunFolder
 from ..train.step import on_device
 from ..train.trainer import Trainer
 from .machinery.figure import FAILS, HOLDS, Claim, Outcome, Words
-from .machinery.training import DATA_NAMES, epoch_of, run_options
+from .machinery.training import DATA_NAMES, METRICS, epoch_of, run_options
 from .machinery.work import Work
 
 WORDS = Words("ablations")
@@ -165,8 +165,8 @@ def _history_of(config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def _row(variant: Variant, settings: AblationSettings, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    names = ("train_loss", "test_accuracy", "nfe_forward", "nfe_backward", "efficacy_forward")
     last = history[-1] if history else {}
+    seconds = sum(epoch["seconds"] for epoch in history)
     return {
         "model": "adamnode",
         "variant": variant.name,
@@ -178,8 +178,8 @@ def _row(variant: Variant, settings: AblationSettings, history: Sequence[dict[st
         "gradient": variant.gradient,
         "seed": settings.seed,
         "epochs": len(history),
-        **{name: last.get(name) for name in (*names, "efficacy_backward")},
-        "seconds_per_epoch": sum(epoch["seconds"] for epoch in history) / len(history) if history else None,
+        **{name: last.get(name) for name in METRICS},
+        "seconds_per_epoch": seconds / len(history) if history else None,
         "history": list(history),
     }
 
@@ -235,17 +235,10 @@ def judge(settings: AblationSettings, outcome: Outcome) -> list[Claim]:
     found = {row["variant"]: row for row in outcome.rows if row["train_loss"] is not None}
     losses = [{**found[variant], "name": name} for variant, name in names.items() if variant in found]
     printed = outcome.variants["first_batch"]["gradient"]["paper"]
-    return [
-        WORDS.claim(
-            "printed",
-            HOLDS if printed["relative_error"] <= 0.01 else FAILS,
-            told=not settings.stands_in,
-            off=100 * printed["relative_error"],
-            cosine=printed["cosine"],
-            epochs=settings.epochs,
-            losses=WORDS.each("loss", losses) or "none finished",
-        )
-    ]
+    off, told = printed["relative_error"], WORDS.each("loss", losses) or "none finished"
+    numbers = {"off": 100 * off, "cosine": printed["cosine"], "epochs": settings.epochs}
+    verdict = HOLDS if off <= 0.01 else FAILS
+    return [WORDS.claim("printed", verdict, told=not settings.stands_in, losses=told, **numbers)]
 
 
 def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:

@@ -50,18 +50,12 @@ def compute(settings: Fig2Settings, work: Work) -> Outcome:
     """One row a run: its last epoch's numbers, and every epoch's under ``history``."""
     rows, runs, missing = rows_of_runs(settings, work, lambda run: _row(run, settings, work))
     methods = {run.dataset: run.config.method for run in runs}
+    found = sections(settings, rows)
     findings = [
-        *missing,
-        WORDS.say("what efficacy is"),
-        WORDS.say("whose gradient"),
+        *(*missing, WORDS.say("what efficacy is"), WORDS.say("whose gradient")),
         *(WORDS.say("raises", **row) for row in rows if row["backsolve_problem"]),
-        *(told for section in sections(settings, rows) for told in _by_epoch(section)),
-        *(
-            told
-            for section in sections(settings, rows)
-            if section.rows
-            for told in _by_step(section, methods[section.dataset])
-        ),
+        *(told for section in found for told in _by_epoch(section)),
+        *(told for section in found if section.rows for told in _by_step(section, methods[section.dataset])),
     ]
     return Outcome(rows, findings=tuple(findings))
 
@@ -169,18 +163,10 @@ def _accuracy(section: Section, others: Sequence[str], images: int) -> Claim:
     lead = difference(*({seed: 100 * value for seed, value in each.items()} for each in (mine, other)))
     finest = 100 * resolution(known.get(best, 0.0), images)
     told = len(known) == len(others) and finest <= MNIST_POINTS
-    return WORDS.claim(
-        "accuracy",
-        verdict_gain(lead, MNIST_POINTS) if told else UNTOLD,
-        lead=lead,
-        paper=MNIST_POINTS,
-        best=best or None,
-        mean=100 * known.get(best, 0.0),
-        images=images,
-        finest=finest,
-        smaller=finest > MNIST_POINTS,
-        **section.about,
-    )
+    verdict = verdict_gain(lead, MNIST_POINTS) if told else UNTOLD
+    tested = {"images": images, "finest": finest, "smaller": finest > MNIST_POINTS}
+    numbers = {"lead": lead, "paper": MNIST_POINTS, "best": best or None, "mean": 100 * known.get(best, 0.0)}
+    return WORDS.claim("accuracy", verdict, **numbers, **tested, **section.about)
 
 
 def resolution(accuracy: float, images: int) -> float:

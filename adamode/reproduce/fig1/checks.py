@@ -12,12 +12,7 @@ from .descent import Descent, Flow, Point, Precision, TestFunction, adam, travel
 
 # ½ λ |x|² with λ = 0.4, about Rosenbrock's smallest curvature.
 QUADRATIC = TestFunction(
-    "quadratic",
-    lambda x: 0.2 * x.square().sum(-1),
-    lambda x: 0.4 * x,
-    (0.0, 0.0),
-    (-1.5, 1.5, -1.5, 1.5),
-    "½ λ |x|², λ = 0.4",
+    "quadratic", lambda x: 0.2 * x.square().sum(-1), lambda x: 0.4 * x, (0.0, 0.0), (-1.5, 1.5, -1.5, 1.5)
 )
 TAIL_EPS = 1e-10
 

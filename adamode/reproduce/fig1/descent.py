@@ -27,7 +27,7 @@ Point = tuple[float, float]
 
 
 def rosenbrock_value(x: Tensor) -> Tensor:
-    """(1 − x)² + 100 (y − x²)² of points [..., 2]."""
+    """(1 − x)² + 100 (y − x²)² of points [..., 2]. H. H. Rosenbrock, Computer Journal 3 (1960) 175–184."""
     return (1 - x[..., 0]) ** 2 + 100 * (x[..., 1] - x[..., 0] ** 2) ** 2
 
 
@@ -39,7 +39,10 @@ def rosenbrock_gradient(x: Tensor) -> Tensor:
 
 
 def beale_value(x: Tensor) -> Tensor:
-    """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² of points [..., 2]."""
+    """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² of points [..., 2].
+
+    E. M. L. Beale, Princeton technical report 25 (1958); Moré, Garbow, Hillstrom, ACM TOMS 7 (1981), 5.
+    """
     a, b = x[..., 0], x[..., 1]
     return (1.5 - a + a * b) ** 2 + (2.25 - a + a * b**2) ** 2 + (2.625 - a + a * b**3) ** 2
 
@@ -58,7 +61,6 @@ class TestFunction:
     """A function of the plane with one minimum, F = 0.
 
     value, gradient: of points [..., 2].  window: (x from, to, y from, to) that a picture shows.
-    source: where function and minimum were published.
     """
 
     __test__ = False  # its name would make it a test
@@ -68,31 +70,15 @@ class TestFunction:
     gradient: Callable[[Tensor], Tensor]
     minimum: Point
     window: tuple[float, float, float, float]
-    source: str
 
     def distance(self, x: Tensor) -> Tensor:
         """Of points [..., 2] from the minimum."""
         return (x - torch.tensor(self.minimum, dtype=x.dtype)).norm(dim=-1)
 
 
-FUNCTIONS = {
-    "rosenbrock": TestFunction(
-        "rosenbrock",
-        rosenbrock_value,
-        rosenbrock_gradient,
-        (1.0, 1.0),
-        (-1.9, 1.8, -0.7, 2.5),
-        "H. H. Rosenbrock, The Computer Journal 3 (1960) 175–184",
-    ),
-    "beale": TestFunction(
-        "beale",
-        beale_value,
-        beale_gradient,
-        (3.0, 0.5),
-        (0.2, 4.2, -1.3, 1.3),
-        "E. M. L. Beale, Princeton technical report 25 (1958); Moré, Garbow, Hillstrom, ACM TOMS 7 (1981), 5",
-    ),
-}
+_ROSENBROCK = rosenbrock_value, rosenbrock_gradient, (1.0, 1.0), (-1.9, 1.8, -0.7, 2.5)
+_BEALE = beale_value, beale_gradient, (3.0, 0.5), (0.2, 4.2, -1.3, 1.3)
+FUNCTIONS = {name: TestFunction(name, *of) for name, of in (("rosenbrock", _ROSENBROCK), ("beale", _BEALE))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,16 +64,9 @@ def _rates(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
         known = [e for e in entries if e["median_distance"] is not None]
         best = sorted(known, key=lambda e: e["median_distance"])[:1]
         most = max(entries, key=_won)
-        yield WORDS.say(
-            "rates",
-            function=function,
-            reached=WORDS.each("rates reached", reached, ", "),
-            comparisons=2 * n * len(RIVALS),
-            n=n,
-            won=_won(most),
-            most=most,
-            best=WORDS.each("rates best", best) or "none",
-        )
+        numbers = {"comparisons": 2 * n * len(RIVALS), "n": n, "won": _won(most), "most": most}
+        told = {"reached": WORDS.each("rates reached", reached, ", "), "best": WORDS.each("rates best", best)}
+        yield WORDS.say("rates", function=function, **numbers, **told)
 
 
 def _won(entry: dict[str, Any]) -> int:

@@ -145,16 +145,11 @@ def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:
             for rival, models in (("gradient flow", RIVALS[:1]), ("HBODE", RIVALS[1:])):
                 counts = [_against(settings, outcome, function, model) for model in models]
                 n = sum(one["n"] - (one["undecided"] if kind == "faster" else 0) for one in counts)
-                claim = WORDS.claim(
-                    kind,
-                    verdict(sum(one[kind] for one in counts), n, counts[0]["n"] >= settings.enough_starts),
-                    function=function,
-                    rival=rival,
-                    end=settings.end,
-                    counts=WORDS.each(f"{kind} count", counts, ", "),
-                    evidence=WORDS.each(f"{kind} evidence", counts, " "),
-                )
-                claims.append(claim)
+                won = verdict(sum(one[kind] for one in counts), n, counts[0]["n"] >= settings.enough_starts)
+                about = {"function": function, "rival": rival, "end": settings.end}
+                told = {"counts": WORDS.each(f"{kind} count", counts, ", ")}
+                told["evidence"] = WORDS.each(f"{kind} evidence", counts, " ")
+                claims.append(WORDS.claim(kind, won, **about, **told))
     return claims
 
 

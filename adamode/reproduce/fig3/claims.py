@@ -77,23 +77,14 @@ def _trained(settings: Fig3Settings, outcome: Outcome, other: str, told: bool) -
     rival, own = (errors[model] <= LEARNED * rms for model in (other, "adamnode"))
     ends = [curve[-1] for model in MODELS for curve in trained[model]["whole"]]
     known = {model: error if math.isfinite(error) else None for model, error in errors.items()}
-    return WORDS.claim(
-        "trained",
-        size_verdict(ratio, ratio, ratio, SMALLER[other]),
-        told=told and rival,
-        other=other,
-        power=SMALLER[other],
-        ratio=ratio,
-        each=len(trained[other]["scales"]),
-        steps=settings.train_steps,
-        rows=settings.rows,
-        learned=WORDS.say(f"learned {'both' if own else 'alone'}" if rival else "learned not", other=other),
-        largest=max((end for end in ends if end is not None), default=None),
-        failed=ends.count(None),
-        all=len(ends),
-        errors=WORDS.each("error", known, ", "),
-        rms=rms,
-    )
+    learned = f"learned {'both' if own else 'alone'}" if rival else "learned not"
+    largest = max((end for end in ends if end is not None), default=None)
+    numbers = {"ratio": ratio, "power": SMALLER[other], "rms": rms, "largest": largest}
+    counts = {"each": len(trained[other]["scales"]), "failed": ends.count(None), "all": len(ends)}
+    about = {"other": other, "steps": settings.train_steps, "rows": settings.rows}
+    words = {"learned": WORDS.say(learned, other=other), "errors": WORDS.each("error", known, ", ")}
+    verdict = size_verdict(ratio, ratio, ratio, SMALLER[other])
+    return WORDS.claim("trained", verdict, told=told and rival, **numbers, **counts, **about, **words)
 
 
 def _error(errors: list[float | None]) -> float:

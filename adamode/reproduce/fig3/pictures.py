@@ -10,7 +10,7 @@ from ...plotting import BLUE, GREEN, LOOKS, ORANGE
 from ..machinery.figure import Outcome
 from ..machinery.section import LOOK_OF, plain_numbers
 from ..machinery.training import MODEL_NAMES
-from .claims import SMALLER, adamnode_case
+from .claims import SMALLER, WORDS, adamnode_case
 from .growth import MODELS
 from .settings import Fig3Settings
 
@@ -23,11 +23,6 @@ _KINDS: dict[str, dict[str, Any]] = {
 _RATES = {
     "silverbox": "1−α, 1−β = σ(−5), σ(5)\n(Silverbox, MNIST)",
     "cifar10": "1−α, 1−β = σ(3), σ(3)\n(CIFAR-10)",
-}
-_GHBNODE = {
-    "ghbnode": "as it is",
-    "ghbnode-unbounded": "h′ = −m, no bound",
-    "ghbnode-no-force": "ξ = 0, bound kept",
 }
 
 
@@ -157,7 +152,7 @@ def draw_denominators(figure: Any, settings: Fig3Settings, outcome: Outcome) -> 
             panel.plot(numbers(mean["h"]), linewidth=0.9, **_KINDS[kind])
         panel.set_title(f"AdamNODE, {_RATES[rates]}", fontsize=10)
         panel.legend(loc="upper left", title="denominator (thin: h alone)", alignment="left")
-    for (name, label), look in zip(_GHBNODE.items(), LOOKS, strict=False):
+    for (name, label), look in zip(WORDS.table("ghbnode").items(), LOOKS, strict=False):
         _curve(last, means[name]["whole"], {**look, "marker": ""}, label=label, linewidth=2)
     last.set_title("GHBNODE,\nwhat keeps it small", fontsize=10)
     last.legend(loc="upper left")

@@ -17,13 +17,8 @@ if TYPE_CHECKING:
     from .work import Work
 
 SCALES = ("smoke", "sample", "paper")
-HOLDS, IN_PART, FAILS, UNTOLD = (
-    "holds",
-    "holds in part",
-    "does not hold",
-    "cannot be told at this scale",
-)
-VERDICTS = (HOLDS, IN_PART, FAILS, UNTOLD)
+VERDICTS = ("holds", "holds in part", "does not hold", "cannot be told at this scale")
+HOLDS, IN_PART, FAILS, UNTOLD = VERDICTS
 Row = dict[str, Any]
 
 

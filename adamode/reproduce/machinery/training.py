@@ -146,16 +146,12 @@ def _refuse_another(config: TrainConfig) -> None:
     if not folder.config.exists():
         return
     there, made = folder.read_config(), read_json(folder.config).get("versions")
-    found = {
-        "version": made.get("adamode") if isinstance(made, dict) else None,
-        "device": there.device,
-        "threads": there.threads,
-    }
+    version = made.get("adamode") if isinstance(made, dict) else None
+    found = {"version": version, "device": there.device, "threads": there.threads}
     asked = {"version": __version__, "device": config.device, "threads": config.threads}
-    for name in asked:
-        if found[name] != asked[name]:
-            told = {"name": name, "there": found[name], "here": asked[name]}
-            raise CheckpointError(say("other run", folder=str(folder.path), **told))
+    if other := [name for name in asked if found[name] != asked[name]]:
+        told = {"name": other[0], "there": found[other[0]], "here": asked[other[0]]}
+        raise CheckpointError(say("other run", folder=str(folder.path), **told))
 
 
 def training_runs(
@@ -309,17 +305,16 @@ class Again:
             return descend(self.model, x, y, objective, total=len(y), parts=1, amp=self.config.amp)
 
 
+_WAYS = ("forward", "backward")
+METRICS = ("train_loss", "test_accuracy", *(f"{of}_{way}" for of in ("nfe", "efficacy") for way in _WAYS))
+
+
 def epoch_of(row: dict[str, Any]) -> dict[str, Any]:
     """An epoch of a run as the figures need it, from its row of metrics.
 
     Efficacy forward is of the test pass, backward of the training epoch.
     """
     accuracy, forward, backward = row["test_accuracy"], row["test_nfe_forward"], row["nfe_backward"]
-    return {
-        **{name: row[name] for name in ("epoch", "train_loss", "test_accuracy")},
-        "nfe_forward": forward,
-        "nfe_backward": backward,
-        "efficacy_forward": efficacy(accuracy, forward),
-        "efficacy_backward": efficacy(accuracy, backward),
-        "seconds": row["seconds"],
-    }
+    efficacies = (efficacy(accuracy, forward), efficacy(accuracy, backward))
+    values = (row["train_loss"], accuracy, forward, backward, *efficacies)
+    return {"epoch": row["epoch"], **dict(zip(METRICS, values, strict=True)), "seconds": row["seconds"]}

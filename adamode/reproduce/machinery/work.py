@@ -55,15 +55,9 @@ class Work:
         on another device, with other threads or settings, or does not say what it holds; ArgumentError where
         it cannot be written.
         """
-        here = {
-            "figure": figure,
-            "version": __version__,
-            "torch": torch.__version__,
-            "scale": self.scale,
-            "device": self.allowed.device,
-            "threads": self.allowed.threads,
-            "settings": plain(settings),
-        }
+        made = {"figure": figure, "version": __version__, "torch": torch.__version__, "scale": self.scale}
+        how = {"device": self.allowed.device, "threads": self.allowed.threads, "settings": plain(settings)}
+        here = {**made, **how}
         path = self.folder / IDENTITY
         if self._holds_something():
             if not path.exists():
