@@ -189,4 +189,4 @@ class _Values(dict[str, Any]):
 
 
 MACHINERY = Words("machinery")
-MODEL_NAMES = MACHINERY.table("models")
+MODEL_NAMES: Mapping[str, str] = MACHINERY.table("models")
