@@ -1,4 +1,4 @@
-"""Sentences with gaps: what stands in a gap, what where nothing is known, and that every one can be filled."""
+"""Sentences with gaps: what stands in a gap, what where nothing is known, and that each can be parsed."""
 
 import string
 

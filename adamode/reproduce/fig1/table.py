@@ -72,10 +72,11 @@ def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
     ways: dict[str, Row] = {}
     for name in FUNCTIONS:
         groups, cost = found[name]["rows"], found[f"{name}-cost"]
-        ways[name] = {model: rows[0].pop("way") for model, rows in cost.items()}
+        ways[name] = {model: rows[0]["way"] for model, rows in cost.items()}
         for model in settings.flows():
             for start, row, spent in zip(settings.starts(name), groups[model], cost[model], strict=True):
-                table.append({"function": name, "start": list(start), "model": model, **row, **spent})
+                of = {key: value for key, value in {**row, **spent}.items() if key != "way"}
+                table.append({"function": name, "start": list(start), "model": model, **of})
         for kind, entries in _maps(settings, groups).items():
             maps[kind] += [{"function": name, **entry} for entry in entries]
     more = {

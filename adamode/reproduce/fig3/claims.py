@@ -51,7 +51,8 @@ def _bounds(ratio: dict[str, Any]) -> tuple[float | None, float | None, float | 
 
 
 def size_verdict(inits: float | None, low: float | None, high: float | None, paper: float) -> str:
-    """Of "10^paper times smaller": from the averaged inits, and for nearly all other groups, or neither."""
+    """Of "10^paper times smaller", to within `NEAR`: holds for the averaged inits and for nearly all other
+    groups, fails for both."""
     if inits is None or low is None or high is None:
         return UNTOLD
     least = paper - NEAR
@@ -61,11 +62,8 @@ def size_verdict(inits: float | None, low: float | None, high: float | None, pap
 
 
 def likeness_verdict(inits: float | None, low: float | None, high: float | None) -> str:
-    """Of "as small as": within a decade, from the authors' inits and for nearly all other groups."""
-    if inits is None or low is None or high is None:
-        return UNTOLD
-    own, others = inits >= -NEAR, low >= -NEAR
-    return HOLDS if own and others else IN_PART if own or others or high >= -NEAR else FAILS
+    """Of "as small as", which is "10^0 times smaller"."""
+    return size_verdict(inits, low, high, 0.0)
 
 
 def _trained(settings: Fig3Settings, outcome: Outcome, other: str, told: bool) -> Claim:
