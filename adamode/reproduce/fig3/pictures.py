@@ -94,12 +94,8 @@ def draw_draws(figure: Any, settings: Fig3Settings, outcome: Outcome) -> None:
     left.set_xticks(range(len(MODELS)), [MODEL_NAMES[model] for model in MODELS])
     left.set_ylabel(f"{NORM} at t = {settings.rows - 1}")
     left.set_title(_title(settings, f"{settings.draws} inits: range, 5–95 %, median"), fontsize=10)
-    marks = {
-        "o": "single inits",
-        "s": f"means of {settings.inits}",
-        "*": _inits(settings).replace("inits ", ""),
-    }
-    _legend(left, marks)
+    marks = {"s": f"means of {settings.inits}", "*": f"{settings.inits} of seed {settings.seed}"}
+    _legend(left, {"o": "single inits", **marks})
     others = ("hbnode", "node", "ghbnode")
     for k, other in enumerate(others):
         ratio = outcome.variants["ratios"][other]["code"]
@@ -111,7 +107,6 @@ def draw_draws(figure: Any, settings: Fig3Settings, outcome: Outcome) -> None:
     right.axhline(0, color="0.4", linewidth=0.8)
     right.set_xticks(range(len(others)), [MODEL_NAMES[other] for other in others])
     right.set(xlim=(-0.6, len(others) - 0.4), ylabel="norm of the other model ÷ AdamNODE's")
-    del marks["o"]
     _legend(right, {**marks, "d": "medians of single inits", "_": "the paper's claim"})
     for axes in (left, right):
         powers(axes.yaxis)

@@ -193,55 +193,44 @@ def _train(settings: TrainingSettings, jobs: Sequence[Job], left: Sequence[Job],
     """Trains what is left; returns those that failed."""
     for config in {job.config.dataset: job.config for job in left}.values():
         load_data(config.dataset, config.data_options())  # what lacks is said before any process starts
-    say, progress = work.allowed.say, _Progress(jobs, work.allowed.jobs if settings.processes else 1)
-    say(f"runs: {progress}")
-
-    def started(job: Job) -> None:
-        progress.started(job)
-        say(f"runs: {job.config.name} {'goes on' if job.state == 'unfinished' else 'begins'}")
-
-    def ended(run: Ended) -> None:
-        progress.ended(run)
-        told = "is finished" if run.status == 0 else f"FAILED: {run.said}"
-        say(f"runs: {run.job.config.name} {told}; {progress}")
-
+    progress = _Progress(jobs, work.allowed.jobs if settings.processes else 1, work.allowed.say)
     if settings.processes:
-        over = run_sweep(left, at_once=work.allowed.jobs, on_start=started, on_end=ended)
+        at_once = work.allowed.jobs
+        over = run_sweep(left, at_once=at_once, on_start=progress.started, on_end=progress.ended)
     else:
-        over = [_here(job, started, ended) for job in left]
+        over = [_here(job, progress) for job in left]
     return [run for run in over if run.status != 0]
 
 
-def _here(job: Job, started: Callable[[Job], None], ended: Callable[[Ended], None]) -> Ended:
+def _here(job: Job, progress: _Progress) -> Ended:
     """A run made in this process; torch's random numbers outside it do not move on."""
-    started(job)
+    progress.started(job)
     run = Ended(job, 0, "")
     try:
         with computing(job.config.threads):
             Trainer(job.config, quiet=True).fit(resume=job.state == "unfinished")
     except TrainingError as error:
         run = Ended(job, 1, str(error))
-    ended(run)
+    progress.ended(run)
     return run
 
 
 class _Progress:
-    """How many runs are finished, and how long the others will take, judged by those that are."""
+    """Says how many runs are finished, and how long the others will take, judged by those that are."""
 
-    def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
-        self.all, self.at_once = len(jobs), at_once
+    def __init__(self, jobs: Sequence[Job], at_once: int, say: Callable[[str], None]) -> None:
+        self.all, self.at_once, self.say = len(jobs), at_once, say
         self.left = {job.config.name: job.config for job in jobs if job.state != "finished"}
         self.begun: dict[str, float] = {}
         # Seconds of finished runs by what decides them most; here those of training, which leaves tests out.
-        self.took = {
-            _kind(job.config): sum(row["seconds"] for row in _read(job.config).history)
-            for job in jobs
-            if job.state == "finished"
-        }
+        finished = [job.config for job in jobs if job.state == "finished"]
+        self.took = {_kind(c): sum(row["seconds"] for row in _read(c).history) for c in finished}
+        say(f"runs: {self}")
 
     def started(self, job: Job) -> None:
         """A run begins."""
         self.begun[job.config.name] = time.perf_counter()
+        self.say(f"runs: {job.config.name} {'goes on' if job.state == 'unfinished' else 'begins'}")
 
     def ended(self, run: Ended) -> None:
         """A run has ended: what it took counts from now on."""
@@ -249,6 +238,8 @@ class _Progress:
         self.left.pop(config.name, None)
         if run.status == 0 and run.job.state == "new":
             self.took[_kind(config)] = time.perf_counter() - self.begun[config.name]
+        told = "is finished" if run.status == 0 else f"FAILED: {run.said}"
+        self.say(f"runs: {config.name} {told}; {self}")
 
     def __str__(self) -> str:
         """A model that has not been seen takes the mean of its data set's."""
