@@ -128,22 +128,25 @@ def words_of(file: str) -> str:
 
 
 class Words:
-    """The words of the figure called ``name``: title, claim of the paper, headings, captions, sentences."""
+    """The words of the figure called ``name``: title, claim of the paper, headings, captions, sentences.
+
+    Raises: KeyError for a sentence, a claim or a gap that there is not.
+    """
 
     def __init__(self, name: str):
         self.name, self._gaps = name, _Gaps()
         parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
         parser.read_string(words_of(f"{name}.ini"))
         self._sections = {
-            name: {key: " ".join(text.split()) for key, text in section.items()}
-            for name, section in parser.items()
+            title: {key: " ".join(text.split()) for key, text in section.items()}
+            for title, section in parser.items()
         }
 
     def table(self, section: str) -> Mapping[str, str]:
         """The words of a section, by name."""
         return self._sections[section]
 
-    def say(self, sentence: str, **values: Any) -> str:
+    def say(self, sentence: str, /, **values: Any) -> str:
         """A sentence by its name, its gaps filled."""
         return self._filled(self._sections["sentences"][sentence], values)
 
@@ -153,8 +156,9 @@ class Words:
             rows = [{"key": key, "value": value} for key, value in rows.items()]
         return between.join(self.say(sentence, **row) for row in rows)
 
-    def claim(self, name: str, verdict: str, **values: Any) -> Claim:
-        """A claim by its name. told: False where such settings cannot tell, whatever the verdict is."""
+    def claim(self, name: str, verdict: str, /, **values: Any) -> Claim:
+        """A claim by its name. values: of its gaps; ``told`` is False where such settings cannot tell, whatever
+        the verdict is."""
         texts = self._sections[f"claim {name}"]
         filled = {part: self._filled(text, values) for part, text in texts.items()}
         return Claim(**filled, verdict=verdict if values.get("told", True) else UNTOLD)
