@@ -157,8 +157,10 @@ class Words:
         return between.join(self.say(sentence, **row) for row in rows)
 
     def claim(self, name: str, verdict: str, /, **values: Any) -> Claim:
-        """A claim by its name. values: of its gaps; ``told`` is False where such settings cannot tell, whatever
-        the verdict is."""
+        """A claim by its name.
+
+        values: of its gaps; ``told`` is False where such settings cannot tell, whatever the verdict is.
+        """
         texts = self._sections[f"claim {name}"]
         filled = {part: self._filled(text, values) for part, text in texts.items()}
         return Claim(**filled, verdict=verdict if values.get("told", True) else UNTOLD)
