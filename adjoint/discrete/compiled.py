@@ -245,6 +245,8 @@ class CompiledWalk:
         if isinstance(step.saved, KeptStages):
             way = dataclasses.replace(way, recipe=step.saved.recipe)
             known: tuple[Any, ...] = (step.saved.times, step.saved.states, step.saved.lean)
+        elif n not in self.tape.states:  # the attempt could not be compiled, and has kept its stages itself
+            return None
         else:
             known = self.tape.states[n]
             stats.nfe_recomputed += self.m
@@ -255,6 +257,8 @@ class CompiledWalk:
     def _together(self, group: range, carry: Carry, in_graph: bool) -> Carry | None:
         """A group of up to sync_every steps in one call."""
         size, stats = self.queue.sync_every, self.solved.stats
+        if any(n not in self.tape.states for n in group):  # an attempt that could not be compiled
+            return None
         carry = carry._replace(lam=self.outputs.at_end(group[-1], carry.lam))
         steps = [self.tape.attempt(n) for n in group]
         steps += [steps[-1]] * (size - len(steps))  # one program for groups of every length

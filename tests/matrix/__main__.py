@@ -7,7 +7,7 @@ import itertools
 import sys
 import time
 
-from .cases import GRADIENTS, STEPPINGS
+from .cases import GRADIENTS, GROUPS, STEPPINGS
 from .page import write
 from .walk import everything, faults
 
@@ -17,14 +17,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/refusals.md's table")
     parser.add_argument("--options", type=int, default=1, help="most options at once (2: half an hour)")
-    parser.add_argument("--stepping", choices=STEPPINGS)
+    parser.add_argument("--stepping", choices=(*STEPPINGS, GROUPS))
     parser.add_argument("--gradient", choices=tuple(GRADIENTS))
     asked = parser.parse_args()
     if asked.write:
         write()
         return 0
     wrong = 0
-    for stepping, gradient in itertools.product(STEPPINGS, GRADIENTS):
+    for stepping, gradient in itertools.product((*STEPPINGS, GROUPS), GRADIENTS):
         if asked.stepping not in (None, stepping) or asked.gradient not in (None, gradient):
             continue
         begin = time.process_time()

@@ -13,6 +13,7 @@ from adamode import Backsolve, Direct, Discrete, Interpolating
 from .problem import JUMP, STATES, B
 
 STEPPINGS = ("shared", "per_sample")
+GROUPS = "groups"  # per sample in all that is refused and right; walked with some gradients
 GRADIENTS = {
     "Discrete()": Discrete(),
     'Discrete(keep="state")': Discrete(keep="state"),
@@ -71,7 +72,15 @@ class Case:
 
     @property
     def per_sample(self) -> bool:
-        return self.stepping == "per_sample"
+        return self.stepping != "shared"
+
+    @property
+    def asked_stepping(self) -> str | Tensor:
+        """What `solve` is given; samples with times of their own are groups of one."""
+        if self.stepping != GROUPS:
+            return self.stepping
+        alone = {"own times", "padded", "stays"} & self.options
+        return torch.arange(B) if alone else torch.tensor([4, 4, -1])
 
 
 def times_of(case: Case) -> Tensor:

@@ -116,7 +116,7 @@ class Check:
             self.func,
             self.state.pack(self.leaves),
             self.t,
-            stepping=case.stepping,
+            stepping=case.asked_stepping,
             gradient=self.gradient,
             **SOLVER,
             **asked,

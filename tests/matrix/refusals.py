@@ -47,7 +47,7 @@ class Refusal:
     def matches(self, case: Case) -> bool:
         """Whether the case is one of these."""
         return (
-            self.stepping in (None, case.stepping)
+            self.stepping in (None, "per_sample" if case.per_sample else "shared")
             and (self.gradients is None or case.gradient in self.gradients)
             and (self.states is None or case.state in self.states)
             and (not self.options or bool(case.options & set(self.options)))
