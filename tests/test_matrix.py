@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from matrix.cases import CELLS, GRADIENTS, OPTIONS, STEPPINGS
+from matrix.cases import CELLS, GRADIENTS, GROUPS, OPTIONS, STEPPINGS
 from matrix.check import run
 from matrix.page import written
 from matrix.refusals import REFUSALS, judge, table
 from matrix.walk import blocks, faults, pairs_of, wanted_pairs
 
 EACH = list(itertools.product(STEPPINGS, GRADIENTS))
+GROUPED = [
+    (GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")
+]  # the others: python -m tests.matrix
 
 
-@pytest.mark.parametrize(("stepping", "gradient"), EACH)
+@pytest.mark.parametrize(("stepping", "gradient"), EACH + GROUPED)
 def test_every_combination_is_the_closed_solution_or_refused_as_listed(stepping, gradient):
     found = faults(blocks(stepping, gradient))
     assert not found, "\n  ".join(["", *found])
