@@ -82,7 +82,8 @@ class Backsolve:
     norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
     reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
     forward and reverse: what a gradient error of about the same multiple of it goes with.
-    anchors: how many states of the forward pass may be kept besides the observations (0: none).
+    anchors: how many states of the forward pass may be kept besides the observations (0: none). Of the 15
+    hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 4, 8, 16 and 32 of them answer 0, 9, 13, 13.
     """
 
     rtol: float | None = None

@@ -165,28 +165,8 @@ def solve(
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
     sample: its status says how it ended and what was not computed is NaN.
     """
-    options = Options(
-        method=method,
-        rtol=rtol,
-        atol=atol,
-        stepping=stepping,
-        gradient=gradient,
-        controller=controller,
-        dt0=dt0,
-        max_steps=max_steps,
-        step_at=step_at,
-        jump_at=jump_at,
-        events=(events,) if isinstance(events, Event) else events,
-        dense=dense,
-        trace=trace,
-        norm=norm,
-        params=params,
-        save=save,
-        dt=dt,
-        compact=compact,
-        sync_every=sync_every,
-        compile=compile,
-    )
+    given = locals()
+    options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
     return _solution(read_request(func, y0, t, options))
 
 

@@ -31,11 +31,7 @@ from .model import (
 )
 from .series import SeriesModel, SeriesStart
 
-KINDS = {
-    "block": ("ode", "identity"),
-    "start": ("encoder", "learned", "zeros"),
-    "encoder": ("pixel", "deep"),
-}
+KINDS = {"block": ("ode", "identity"), "start": ("encoder", "learned", "zeros"), "encoder": ("pixel", "deep")}
 COUNTS = ("channels", "hidden", "image_channels", "size", "features", "classes", "given")
 
 

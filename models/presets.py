@@ -89,12 +89,7 @@ TASKS: dict[str, Settings] = {
     "circles": _POINTS,
 }
 
-_OFFICIAL_ADAM: Settings = {
-    "alpha": SIGMOID_5,
-    "beta": 1 - SIGMOID_5,
-    "denominator": "softplus",
-    "eps": 1e-8,
-}
+_OFFICIAL_ADAM: Settings = {"alpha": SIGMOID_5, "beta": 1 - SIGMOID_5, "denominator": "softplus", "eps": 1e-8}
 _OFFICIAL_SERIES_GHB: Settings = {"sigma": "hardtanh", "xi": LN2, "xi_learnable": False}
 _WIDE_POINTS: dict[str, Settings] = {
     "anode": {"channels": 3, "augment": 1, "hidden": 31},

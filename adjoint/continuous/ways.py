@@ -58,7 +58,7 @@ class Steps(Recorder):
         self.last = LastEvaluation()
 
     def step(self, step: Step | SampleStep) -> None:
-        """Keeps it."""
+        """Keeps each step."""
         self.last.see(step)
         self.found.append(step)
 

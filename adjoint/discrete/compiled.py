@@ -43,7 +43,7 @@ class Way:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Hashable."""
+        """What tells programs apart."""
         recipe = None if self.recipe is None else self.recipe.key
         return (type(self.calls), self.numeric, recipe, self.outputs, self.count)
 

@@ -44,7 +44,7 @@ class DynamicsCalls(Calls):
         return owner.forward(t, z)
 
     def vjp(self, owner: Dynamics, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """Its vjp."""
+        """Its own `vjp`."""
         return owner.vjp(saved, cotangent)
 
     def gradients(self, owner: Dynamics, saved: list[Any], deltas: list[Any]) -> Gradients:
@@ -80,5 +80,5 @@ class ModuleCalls(Calls):
         return z_bar, gradients
 
     def gradients(self, owner: nn.Module, saved: list[Any], deltas: list[Any]) -> Gradients:
-        """Their sum."""
+        """The sum over the stages."""
         return [sum(parts[1:], parts[0]) for parts in zip(*deltas, strict=True)]

@@ -26,7 +26,7 @@ class DenseQuery:
         self.output = problem.dense(answer.run, answer.start)
 
     def value(self, t: Tensor) -> Tensor:
-        """y(t)."""
+        """y at the times."""
         fixed = self.output.read(t)
         if self.detached:
             return self.output.evaluate(fixed).detach()
@@ -40,7 +40,7 @@ class DenseQuery:
         return found
 
     def derivative(self, t: Tensor) -> Tensor:
-        """y'(t)."""
+        """y' at the times."""
         found: Tensor = self.output.evaluate(self.output.read(t), derivative=True)
         return found.detach() if self.detached else found
 

@@ -11,24 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.errors import (
-    NotRepeatableError,
-    ReconstructionError,
-)
+from ...solvers.errors import NotRepeatableError, ReconstructionError
 from ...solvers.march.clocked_dense import SampleDense
 from ...solvers.march.clocked_events import SampleEvents
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.output import clock
 from ...solvers.march.samples import SampleSettings, beside
-from ...solvers.solve import (
-    Observers,
-    Run,
-    SampleRun,
-    Settings,
-    Wish,
-    forward_solve,
-    sample_solve,
-)
+from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
 from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import ONE, Clocks, Each
@@ -142,12 +131,12 @@ class SharedProblem(Problem):
 
     @property
     def clocks(self) -> Clocks:
-        """The one."""
+        """The only one."""
         return ONE
 
     @property
     def start(self) -> Tensor:
-        """0-d."""
+        """The time as a 0-d tensor."""
         return clock(self.times[0], self.z0)
 
     def solve(
@@ -165,7 +154,7 @@ class SharedProblem(Problem):
         return self.plain(time, z)
 
     def flow(self, *, start: bool = False) -> Flow:
-        """f as it is."""
+        """f, each call counted."""
         return Flow(self.evaluate)
 
     def seen(self, run: Run, values: Tensor) -> Seen:
@@ -192,7 +181,7 @@ class SharedProblem(Problem):
         return torch.cat((rows[:1], rows.new_zeros(len(self.times) - 2), ended))
 
     def dense(self, run: Run, start: Tensor) -> DenseOutput:
-        """The steps."""
+        """The kept steps."""
         return DenseOutput(run.steps, self.times[0], run.end)
 
 
@@ -210,7 +199,7 @@ class SampleProblem(Problem):
 
     @property
     def start(self) -> Tensor:
-        """[B, 1, …]."""
+        """Times [B, 1, …]."""
         return self.clocks.time(self.times[:, 0], self.z0)
 
     def solve(

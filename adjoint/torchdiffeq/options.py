@@ -142,11 +142,7 @@ def _adaptive(
 
 
 def _fixed(
-    options: dict[str, Any],
-    tableau: Tableau,
-    tolerance: Tolerance,
-    norm: Norm,
-    make_grid: MakeGrid,
+    options: dict[str, Any], tableau: Tableau, tolerance: Tolerance, norm: Norm, make_grid: MakeGrid
 ) -> Settings:
     interp = options.get("interp", "linear")
     if interp not in ("linear", "cubic"):

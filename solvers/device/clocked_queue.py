@@ -10,25 +10,10 @@ from torch import Tensor
 
 from ..march.clocked import ClockedMarch, Watching
 from ..march.samples import SampleOutput, SampleSettings
-from ..step.attempt import (
-    RUNNING,
-    SUCCESS,
-    Clock,
-    Here,
-    Limits,
-    attempt,
-)
+from ..step.attempt import RUNNING, SUCCESS, Clock, Here, Limits, attempt
 from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageList
-from .programs import (
-    Bounds,
-    Form,
-    Programs,
-    State,
-    loops_in_graph,
-    several_program,
-    signature,
-)
+from .programs import Bounds, Form, Programs, State, loops_in_graph, several_program, signature
 from .queue import Queue
 
 

@@ -327,7 +327,7 @@ class _LateStages:
         self.buffer: StageBuffer | None = None
 
     def get(self, i: int) -> Tensor:
-        """k_i."""
+        """Stage k_i, here or evaluated now."""
         return self.record.k1 if i == self.tableau.n_stages - 1 else self._all().get(i)
 
     def __getattr__(self, name: str) -> Any:

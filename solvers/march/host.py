@@ -40,7 +40,7 @@ class Stepper(Protocol):
         """Tries a step."""
 
     def accept(self, step: Any) -> None:
-        """Moves on."""
+        """Moves on to its end."""
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew."""

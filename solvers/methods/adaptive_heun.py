@@ -11,11 +11,5 @@ from __future__ import annotations
 from .tableau import Tableau, q
 
 ADAPTIVE_HEUN = Tableau(
-    name="adaptive_heun",
-    order=2,
-    c=q("0 1"),
-    a=(q(""), q("1")),
-    b=q("1/2 1/2"),
-    b_hat=q("1 0"),
-    order_hat=1,
+    name="adaptive_heun", order=2, c=q("0 1"), a=(q(""), q("1")), b=q("1/2 1/2"), b_hat=q("1 0"), order_hat=1
 )

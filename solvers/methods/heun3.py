@@ -9,10 +9,4 @@ from __future__ import annotations
 
 from .tableau import Tableau, q
 
-HEUN3 = Tableau(
-    name="heun3",
-    order=3,
-    c=q("0 1/3 2/3"),
-    a=(q(""), q("1/3"), q("0 2/3")),
-    b=q("1/4 0 3/4"),
-)
+HEUN3 = Tableau(name="heun3", order=3, c=q("0 1/3 2/3"), a=(q(""), q("1/3"), q("0 2/3")), b=q("1/4 0 3/4"))

@@ -91,7 +91,7 @@ class One(Clocks):
         return v
 
     def time(self, t: Tensor, like: Tensor) -> Tensor:
-        """0-d."""
+        """The time as a 0-d tensor."""
         return t.to(like.dtype)
 
     def all(self, flags: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class One(Clocks):
         return x.sum()
 
     def totals(self, x: Tensor) -> Tensor:
-        """[n]."""
+        """One a state, [n]."""
         return x.reshape(len(x), -1).sum(1)
 
     def rms(self, x: Tensor) -> Tensor:
@@ -124,10 +124,10 @@ class One(Clocks):
         return new if which is None else torch.where(which, new, old)
 
     def everyone(self, z: Tensor) -> Tensor | None:
-        """None."""
+        """None: samples are not told apart."""
 
     def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
-        """All of it."""
+        """The whole state."""
         return whole
 
     def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
@@ -164,19 +164,19 @@ class Each(Clocks):
         return x.movedim(self.batch + 1, 1).reshape(len(x), x.shape[self.batch + 1], -1)
 
     def all(self, flags: Tensor) -> Tensor:
-        """[b]."""
+        """One a sample, [b]."""
         return self.per_sample(flags).all(1)
 
     def total(self, x: Tensor) -> Tensor:
-        """[b]."""
+        """One a sample, [b]."""
         return self.per_sample(x).sum(1)
 
     def totals(self, x: Tensor) -> Tensor:
-        """[n, b]."""
+        """One a state and sample, [n, b]."""
         return self.rows_per_sample(x).sum(2)
 
     def rms(self, x: Tensor) -> Tensor:
-        """[b]."""
+        """One a sample, [b]."""
         flat = self.per_sample(x)
         size, width = torch.linalg.vector_norm(flat, dim=1), max(flat.shape[1], 1)
         if self.groups is None:
@@ -185,7 +185,7 @@ class Each(Clocks):
         return pooled / (width * self.groups.total(torch.ones_like(size))).sqrt().to(x.dtype)
 
     def maximum(self, x: Tensor) -> Tensor:
-        """[b]."""
+        """One a sample, [b]."""
         size = self.per_sample(x).abs().amax(1)
         return size if self.groups is None else self.groups.largest(size).to(x.dtype)
 
@@ -215,7 +215,7 @@ class Each(Clocks):
         return new if which is None else torch.where(self.spread(which), new, old)
 
     def everyone(self, z: Tensor) -> Tensor | None:
-        """[B], int64."""
+        """Positions 0 … B − 1, int64."""
         return torch.arange(self.batch_size(z), dtype=torch.int64, device=z.device)
 
     def take(self, whole: Tensor, index: Tensor | None) -> Tensor:

@@ -206,7 +206,7 @@ class PackedFunction:
         self.manners, self.cast = cast, cast or autocast.enabled
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
-        """dz, packed."""
+        """dz on the packed state."""
         version = None if z.is_inference() else z._version
         dz = self._evaluate(t, z)
         if version is not None and z._version != version:

@@ -91,7 +91,7 @@ class Stages(Protocol):
         """Stores k_i; stages come in order."""
 
     def get(self, i: int) -> Tensor:
-        """k_i."""
+        """Stage k_i as it was stored."""
 
     def advance(self, y: Tensor, i: int) -> Tensor:
         """Y_i = y + dt Σ_j a_ij k_j, from the stages put so far."""
@@ -136,7 +136,7 @@ class StageBuffer:
         return self
 
     def put(self, i: int, k: Tensor) -> None:
-        """Stores k_i."""
+        """Stores stage k_i."""
         target = self.rows[i]
         if k is not target:
             target.copy_(k)
@@ -156,7 +156,7 @@ class StageBuffer:
         return torch.addcmul(y, product, self.dt)
 
     def advance(self, y: Tensor, i: int) -> Tensor:
-        """Y_i."""
+        """State Y_i, where k_i is evaluated."""
         return self._weighted(y, self.numeric.a_vectors[i])
 
     def errors(self) -> tuple[Tensor, ...]:
@@ -181,7 +181,7 @@ class StageBuffer:
         return sum((self.rows[i].sum() for i in self.numeric.unseen), error.sum())
 
     def nought(self) -> Tensor:
-        """0 or NaN."""
+        """Zeros, NaN where a stage is not finite."""
         return (self.k[: self.count] * 0.0).sum(0)
 
 
@@ -196,11 +196,11 @@ class StageList:
         self.k: list[Tensor] = []
 
     def put(self, i: int, k: Tensor) -> None:
-        """Stores k_i."""
+        """Stores stage k_i."""
         self.k.append(k)
 
     def get(self, i: int) -> Tensor:
-        """k_i."""
+        """Stage k_i as it was stored."""
         return self.k[i]
 
     def _weighted(self, y: Tensor | None, terms: Sequence[tuple[int, float]]) -> Tensor:
@@ -217,7 +217,7 @@ class StageList:
         return y + total * self.dt
 
     def advance(self, y: Tensor, i: int) -> Tensor:
-        """Y_i."""
+        """State Y_i, where k_i is evaluated."""
         return self._weighted(y, self.numeric.a_rows[i])
 
     def errors(self) -> tuple[Tensor, ...]:
@@ -239,7 +239,7 @@ class StageList:
         return sum((self.k[i].sum() for i in self.numeric.unseen), error.sum())
 
     def nought(self) -> Tensor:
-        """0 or NaN."""
+        """Zeros, NaN where a stage is not finite."""
         total = self.k[0] * 0.0
         for k in self.k[1:]:
             total = total + k * 0.0
