@@ -13,12 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from import_graph import LAYERS, LIBRARY, ROOT, circles, import_graph, module_name, room_graph
 
 import adamode
 
-ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("solvers", "adjoint", "models", "train", "adamode")  # each may import those before it
-LIBRARY = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_FILE, MAX_FUNCTION = 400, 60
 # train/ computes, adamode/ shows; solvers/ and adjoint/ need torch alone.
@@ -45,13 +43,6 @@ def functions_of(tree):
 def offenders(rule, paths):
     """Everything that a rule (path, text, tree) → words finds wrong in the files, each behind its file."""
     return [f"{path.relative_to(ROOT)}: {said}" for path in paths for said in rule(path, *source(path))]
-
-
-def module_name(path):
-    """The package that a file is imported as: train/data/card.py is adamode.train.data.card."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    parts = parts if parts[0] == "adamode" else ("adamode", *parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported_modules(path, tree):
@@ -105,6 +96,51 @@ def test_imports_point_one_way():
 )
 def test_a_wrong_import_is_seen(file, line):
     assert arrows_broken(ROOT / file, line, ast.parse(line))
+
+
+# A type's name alone, until the sentences that both modules read have a module of their own.
+LEFT_OUT = {"adamode.reproduce.machinery.figure": {"adamode.reproduce.machinery.work"}}
+
+
+def circles_in(sources):
+    """Circles between modules and between rooms."""
+    graph = {name: found - LEFT_OUT.get(name, set()) for name, found in import_graph(sources).items()}
+    return sorted({*circles(graph), *circles(room_graph(graph))})
+
+
+def test_imports_make_no_circle():
+    assert circles_in({path: source(path)[0] for path in LIBRARY}) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "circle"),
+    [
+        # between rooms: each of the two modules knows another module of the other room
+        (
+            "solvers/methods/stability.py",
+            "from ..march import output",
+            "adamode.solvers.methods → adamode.solvers.march",
+        ),
+        # between modules of one room, wherever the import stands
+        (
+            "solvers/step/field.py",
+            "def f():\n    from .clocks import ONE\n",
+            "clocks → adamode.solvers.step.field",
+        ),
+        ("solvers/step/field.py", "if TYPE_CHECKING:\n    from . import clocks\n", "clocks"),
+        ("adjoint/recording.py", "from .engine import problem", "adamode.adjoint.recording →"),
+    ],
+)
+def test_a_circle_of_imports_is_seen(file, line, circle):
+    sources = {path: source(path)[0] for path in LIBRARY}
+    sources[ROOT / file] += line
+    assert any(circle in found for found in circles_in(sources))
+
+
+def test_the_bare_package_makes_no_circle():
+    sources = {path: source(path)[0] for path in LIBRARY}
+    sources[ROOT / "solvers" / "status.py"] += "from .. import __version__\n"
+    assert circles_in(sources) == []
 
 
 def too_long(path, text, tree):

@@ -14,7 +14,7 @@ from matrix.walk import blocks, faults, pairs_of, wanted_pairs
 EACH = list(itertools.product(STEPPINGS, GRADIENTS))
 GROUPED = [
     (GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")
-]  # the others: python -m tests.matrix
+]  # all: python -m tests.matrix
 
 
 @pytest.mark.parametrize(("stepping", "gradient"), EACH + GROUPED)

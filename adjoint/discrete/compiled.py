@@ -91,7 +91,7 @@ def transposed(
 
     if way.recipe is None:
         (y0, k0), dtype = known, carry.lam.dtype
-        times = [t.to(dtype) for t in times_between(way.tableau, t0, t1)]
+        times = [t.to(dtype) for t in times_between(way.numeric, t0, t1)]
         saved = rk_step(field, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
     else:
         saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]

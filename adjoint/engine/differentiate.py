@@ -14,7 +14,7 @@ from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
 from ...solvers.march.output import clock
 from ...solvers.step.clocks import ONE, Each
-from ...solvers.step.field import Autocast
+from ...solvers.step.field import Autocast, ValueField
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
@@ -236,14 +236,9 @@ def _allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
     """Nothing is recorded. mode: the grad mode of func."""
-
-    def plain(t: Tensor, z: Tensor) -> tuple[Tensor, None]:
-        with mode():
-            return problem.plain(t, z).detach(), None
-
     with torch.no_grad():
-        z0 = problem.z0.detach()
-        run = problem.solve(z0, plain, dataclasses.replace(problem.wish, queue=_queue(problem, None)))
+        z0, values = problem.z0.detach(), ValueField(problem.plain, mode)
+        run = problem.solve(z0, values, dataclasses.replace(problem.wish, queue=_queue(problem, None)))
         return Answer(run.values, run, z0)
 
 

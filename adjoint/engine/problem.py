@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.errors import DynamicsError, NotRepeatableError, ReconstructionError, SolverError
+from ...solvers.errors import NotRepeatableError, ReconstructionError
 from ...solvers.march.clocked_dense import SampleDense
 from ...solvers.march.clocked_events import SampleEvents
 from ...solvers.march.dense import DenseOutput
@@ -21,7 +21,7 @@ from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_
 from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import ONE, Clocks, Each
-from ...solvers.step.field import Autocast, CountedField
+from ...solvers.step.field import Autocast, CountedBatches, CountedField
 from ...solvers.trace import Trace
 from ..continuous.stepping import ThetaNorm
 from ..dynamics.protocol import Dynamics
@@ -206,25 +206,8 @@ class SampleProblem(Problem):
         self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
     ) -> SampleRun:
         """Batched calls are counted."""
-        whole = self.clocks.batch_size(z0)
-
-        def counted(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-            self.stats.n_calls += 1
-            here = self.clocks.batch_size(z)
-            if here == whole:
-                return field(t, z)
-            try:
-                return field(t, z)
-            except (DynamicsError, RuntimeError, IndexError) as error:
-                if isinstance(error, (SolverError, torch.OutOfMemoryError)):
-                    raise
-                raise DynamicsError(
-                    f"func failed with the {here} of {whole} samples still under way, "
-                    "after it had worked with all of them. compact=True takes finished samples out of the "
-                    "batch, so func must hold no data of its own for each sample (put it into the state, "
-                    f"with derivative 0) or leave compact out. It said: {error}"
-                ) from error
-
+        clocks = self.clocks
+        counted = CountedBatches(field, self.stats, clocks.batch, clocks.batch_size(z0))
         recorder = None if recording is None else recording.recorder
         return sample_solve(counted, z0, self.times, self.settings, self.stats, wish, recorder)
 

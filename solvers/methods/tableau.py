@@ -160,7 +160,7 @@ class Tableau:
         """Stages of one attempt, f(t1, y1) included: it is the last of them, FSAL or not."""
         return len(self.c) + (0 if self.fsal else 1)
 
-    @property
+    @functools.cached_property
     def error_order(self) -> int:
         """Exponent's denominator in step size control: the estimate is O(dt^error_order)."""
         if self.order_hat is None:

@@ -190,13 +190,13 @@ def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
 
 def stage_times(rules: Rules, t0: Tensor, t1: Tensor, like: Tensor) -> list[Tensor]:
     """When the stages are evaluated, as f wants it: t0 + c_i (t1 − t0), exactly t1 where c_i = 1."""
-    return [rules.clocks.time(t, like) for t in times_between(rules.tableau, t0, t1)]
+    return [rules.clocks.time(t, like) for t in times_between(rules.numeric, t0, t1)]
 
 
-def times_between(tableau: Tableau, t0: Tensor, t1: Tensor) -> list[Tensor]:
+def times_between(numeric: Numeric, t0: Tensor, t1: Tensor) -> list[Tensor]:
     """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
     span = t1 - t0
-    return [t1 if c == 1 else t0 + float(c) * span for c in tableau.nodes()]
+    return [t1 if c == 1.0 else t0 + c * span for c in numeric.c]
 
 
 def judged(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..errors import ArgumentError, ArgumentTypeError, DynamicsError, SolverError
 from ..stats import Stats
 
 
@@ -243,8 +243,23 @@ class PackedFunction:
         return check_derivative(k, like, self.cast)
 
 
+class ValueField:
+    """A function as a field that hands out values alone: nothing is saved, and no graph.
+
+    mode: the grad mode that the function is called under, which may differentiate inside.
+    """
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], mode: Callable[[], Any]):
+        self.f, self.mode = f, mode
+
+    def __call__(self, t: Tensor, z: Tensor) -> tuple[Tensor, None]:
+        """Its value, detached."""
+        with self.mode():
+            return self.f(t, z).detach(), None
+
+
 class CountedField:
-    """A field that counts its calls in `stats.nfe`: the one place where evaluations are counted."""
+    """A field that counts its calls in `stats.nfe`: what evaluations cost where the state has one clock."""
 
     def __init__(self, field: Callable[[Tensor, Tensor], tuple[Tensor, Any]], stats: Stats):
         self.field, self.stats = field, stats
@@ -253,3 +268,34 @@ class CountedField:
         """The field's value, counted."""
         self.stats.nfe += 1
         return self.field(t, z)
+
+
+class CountedBatches:
+    """A field that counts its calls in `stats.n_calls`, for states whose samples may leave the batch; the
+    march knows which samples an evaluation is for, and counts those.
+
+    batch: the state's batch axis.  whole: how many samples the solve began with.
+    """
+
+    def __init__(
+        self, field: Callable[[Tensor, Tensor], tuple[Tensor, Any]], stats: Stats, batch: int, whole: int
+    ):
+        self.field, self.stats, self.batch, self.whole = field, stats, batch, whole
+
+    def __call__(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """The field's value, counted; a failure with fewer samples says that func must not depend on them."""
+        self.stats.n_calls += 1
+        here = z.shape[self.batch]
+        if here == self.whole:
+            return self.field(t, z)
+        try:
+            return self.field(t, z)
+        except (DynamicsError, RuntimeError, IndexError) as error:
+            if isinstance(error, (SolverError, torch.OutOfMemoryError)):
+                raise
+            raise DynamicsError(
+                f"func failed with the {here} of {self.whole} samples still under way, "
+                "after it had worked with all of them. compact=True takes finished samples out of the "
+                "batch, so func must hold no data of its own for each sample (put it into the state, "
+                f"with derivative 0) or leave compact out. It said: {error}"
+            ) from error
