@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from .fields.by_autograd import AutogradField
+from .fields.by_autograd import AutogradField, is_compiled
 from .fields.driven import Driven
 
 HAND_WRITTEN, AUTOGRAD = "hand-written", "autograd"
@@ -50,9 +50,7 @@ def explain(dynamics: nn.Module) -> Explanation:
 def _not_compiled(field: nn.Module) -> str:
     if isinstance(field, Driven):
         return "every batch brings an input signal of its own, and each would be compiled anew"
-    if not isinstance(field, AutogradField):
-        return ""
-    if isinstance(field.func, nn.Module):
+    if not isinstance(field, AutogradField) or isinstance(field.func, nn.Module):
         return ""
     return (
         f"autograd differentiates {_name(field.func)}, a function whose parameters no program knows; make it "
@@ -60,13 +58,9 @@ def _not_compiled(field: nn.Module) -> str:
     )
 
 
-def _is_compiled(func: object) -> bool:
-    return "_orig_mod" in getattr(func, "_modules", ())
-
-
 def _name(func: object) -> str:
     """The class of a module, or a function's own name."""
-    if _is_compiled(func):
+    if is_compiled(func):
         return f"torch.compile({type(func._modules['_orig_mod']).__name__})"  # type: ignore[attr-defined]
     if isinstance(func, Driven):  # its VJP is the inner field's
         return f"Driven({type(func.inner).__name__})"

@@ -56,7 +56,7 @@ def wrap(
     named = None if params is None else check_params(params)
 
     def missed(found: Captured) -> None:
-        """The adjoint would leave out gradients that autograd has: never silently.
+        """Says that the adjoint would leave out gradients which autograd has.
 
         Parameters of func that the caller did not name in params are left out on purpose.
         """
@@ -73,10 +73,9 @@ def wrap(
             warnings.warn(text, AdamodeWarning, stacklevel=2)
 
     def make_dynamics() -> Dynamics:
-        if named is not None:
-            return AutogradDynamics(packed, named, autocast, missed)
-        if isinstance(func, nn.Module):
-            return AutogradDynamics(packed, list(func.parameters()), autocast, missed)
+        own = list(func.parameters()) if named is None and isinstance(func, nn.Module) else named
+        if own is not None:
+            return AutogradDynamics(packed, own, autocast, missed)
         count()
         return AutogradDynamics(packed, discover_parameters(packed, first_time, z0), autocast)
 
@@ -146,12 +145,14 @@ class CheckedDynamics(Dynamics):
                 "tensors of theta(): one for each, in that order (None for zero)."
             )
         for i, (gradient, p) in enumerate(zip(gradients, theta, strict=True)):
-            if gradient is not None and not isinstance(gradient, Tensor):
+            if gradient is None:
+                continue
+            if not isinstance(gradient, Tensor):
                 raise DynamicsError(
                     f"{name}.parameter_gradients: entry {i} is a {type(gradient).__name__}; it must be a "
                     "tensor, or None for zero."
                 )
-            if gradient is not None and gradient.shape != p.shape:
+            if gradient.shape != p.shape:
                 raise DynamicsError(
                     f"{name}.parameter_gradients: entry {i} has shape {tuple(gradient.shape)}, but "
                     f"theta()[{i}] has {tuple(p.shape)}: keep the order of theta()."
@@ -178,12 +179,10 @@ def check_independent_samples(func: Any) -> None:
 def describe(tensor: Tensor, func: Callable[..., Any]) -> str:
     """The tensor's name in func's closure or globals where it has one, and its shape."""
     for name, value in _surroundings(func):
-        if value is tensor:
-            return f"{name}, shape {tuple(tensor.shape)}"
-        if isinstance(value, nn.Module):
-            for inner, p in value.named_parameters():
-                if p is tensor:
-                    return f"{name}.{inner}, shape {tuple(tensor.shape)}"
+        held = value.named_parameters(prefix=name) if isinstance(value, nn.Module) else [(name, value)]
+        for own, p in held:
+            if p is tensor:
+                return f"{own}, shape {tuple(tensor.shape)}"
     return f"a tensor of shape {tuple(tensor.shape)}"
 
 
