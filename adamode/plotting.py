@@ -69,7 +69,7 @@ def draw_run(folder: RunFolder) -> Path:
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axis)
             if axis.lines:
                 axis.legend()
 
@@ -101,13 +101,18 @@ def draw_runs(runs: Sequence[RunSummary], path: Path) -> Path:
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axis)
         axes[0].figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, max(1, len(begun)))
         )
 
     _save(path, draw, title=f"{len(begun)} runs")
     return path
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks of the x axis at whole numbers only."""
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _save(path: Path, draw: Any, *, title: str) -> None:

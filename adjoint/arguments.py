@@ -78,6 +78,7 @@ class Interpolating(_ReverseSolve):
     """The continuous adjoint with the state from the forward pass's dense output.
 
     rtol, atol, method: of the reverse solve; the forward ones where None.
+
     Memory grows with the number of steps, as for Discrete. The state is not rebuilt, so nothing can
     drift.
     """
@@ -91,7 +92,9 @@ class Backsolve(_ReverseSolve):
     norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
     reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
         forward and reverse; a gradient error of about the same multiple of the tolerance goes with it.
-    anchors: how many states of the forward pass may be stored besides the observations (0: none).
+    anchors: how many states of the forward pass may be stored besides the observations (0: none). Of the 15
+        hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 4, 8, 16 and 32 of them answer 0, 9, 13,
+        13.
 
     Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
     digits where the forward flow contracts. The distance of the rebuilt state from the stored one is

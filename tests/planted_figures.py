@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from adamode.reproduce.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
-from adamode.reproduce.work import Work
+from adamode.reproduce.machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
+from adamode.reproduce.machinery.work import Work
 
 EVIL = "<script>alert('&')</script>"
 

@@ -1,5 +1,6 @@
 """The continuous adjoint: converges to the true gradient, measures what it loses, says when it is lost."""
 
+import dataclasses
 import gc
 import itertools
 import math
@@ -12,7 +13,7 @@ from references import reference_gradient, reference_solution
 from torch.utils import _pytree as pytree
 
 import adamode
-from adamode import Backsolve, Discrete, ReconstructionError, SolverError, solve
+from adamode import Backsolve, Discrete, Interpolating, ReconstructionError, SolverError, solve
 from adamode.models.dynamics import AdamODE
 
 
@@ -413,3 +414,22 @@ def test_under_autocast_the_reverse_solve_runs_under_the_forwards_state():
     sol.y.sum().backward()
     assert set(kinds) == {torch.bfloat16}
     assert y0.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+def test_a_state_too_far_off_is_told_with_its_time_and_sample(stepping):
+    y0, gradient = batch(2, 3).requires_grad_(), Backsolve(reconstruction_limit=1e-9, anchors=0)
+    sol = solve(Net(), y0, f64(0.0, 1.0, 2.0), gradient=gradient, stepping=stepping, rtol=1e-5)
+    whose = "" if stepping == "shared" else r" of sample [01]"
+    with pytest.raises(ReconstructionError, match=rf"solved backwards to t=[01], the state{whose} is"):
+        sol.y.sum().backward()
+
+
+@pytest.mark.parametrize("choice", [Backsolve, Interpolating])
+def test_a_sample_that_fails_on_its_way_back_is_told_with_the_adjoint(choice):
+    y0, gradient = batch(2, 3).requires_grad_(), choice(rtol=1e-9, atol=1e-11, method="bosh3")
+    gradient = dataclasses.replace(gradient, anchors=0) if choice is Backsolve else gradient
+    sol = solve(Net(), y0, f64(0.0, 2.0), gradient=gradient, stepping="per_sample", rtol=1e-3, max_steps=30)
+    name = "backsolve" if choice is Backsolve else "the interpolating adjoint"
+    with pytest.raises(SolverError, match=rf"reverse solve of {name}.* of sample [01] \(. of 2 failed\)"):
+        sol.y.sum().backward()

@@ -12,7 +12,7 @@ from torch.utils._device import _device_constructors
 
 import adamode
 from adamode import Discrete, solve
-from adamode.solvers.step import norms
+from adamode.solvers.step import clocks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -145,8 +145,8 @@ def test_a_silent_maker_is_seen(line, missing):
 
 def test_a_tensor_made_at_the_default_inside_a_step_would_be_found(monkeypatch):
     """A planted fault: the tolerance as a tensor that torch makes by default."""
-    scale, t = norms.Tolerance.scale, f64(0.0, 1.0)
-    monkeypatch.setattr(norms.Tolerance, "scale", lambda self, *states: scale(self, *states) * torch.ones(1))
+    scale, t = clocks.Tolerance.scale, f64(0.0, 1.0)
+    monkeypatch.setattr(clocks.Tolerance, "scale", lambda self, *states: scale(self, *states) * torch.ones(1))
     solve(Net(), Y, t, gradient=Discrete())
     net = Net()
     with torch.device("meta"), pytest.raises((RuntimeError, NotImplementedError), match="meta"):

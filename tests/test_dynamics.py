@@ -6,6 +6,7 @@ import pytest
 import torch
 from dynamics_zoo import MODELS, faults
 
+from adamode.models.block import augment
 from adamode.models.dynamics import (
     AugmentedNODE,
     GeneralisedHeavyBallODE,
@@ -13,7 +14,6 @@ from adamode.models.dynamics import (
     NeuralODE,
     SecondOrderODE,
 )
-from adamode.models.dynamics.anode import augment
 from adamode.models.fields import MLP, AutogradField
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 

@@ -21,10 +21,10 @@ import adamode
 from adamode.cli.app import app
 from adamode.cli.status import reports_errors
 from adamode.reproduce.catalogue import ALL, FIGURES, load, seconds_left
-from adamode.reproduce.figure import FAILS, SCALES, VERDICTS, Claim, Outcome
-from adamode.reproduce.report import html_page, write_report
-from adamode.reproduce.result import finished, read_result, reproduce
-from adamode.reproduce.work import Allowed
+from adamode.reproduce.machinery.figure import FAILS, SCALES, VERDICTS, Claim, Outcome
+from adamode.reproduce.machinery.report import html_page, write_report
+from adamode.reproduce.machinery.result import finished, read_result, reproduce
+from adamode.reproduce.machinery.work import Allowed
 from adamode.solvers.errors import ArgumentError, CheckpointError, MissingDataError, TrainingError
 from adamode.train.runs import RunFolder
 

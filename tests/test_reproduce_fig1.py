@@ -10,7 +10,16 @@ import torch
 
 from adamode.models.dynamics import AdamODE, HeavyBallODE
 from adamode.plotting import save_figure
-from adamode.reproduce.descent import (
+from adamode.reproduce.fig1 import FIGURE, SETTINGS, compute
+from adamode.reproduce.fig1.checks import (
+    QUADRATIC,
+    by_scipy,
+    foretold_rate,
+    largest_differences,
+    smallest_curvature,
+    tail_rates,
+)
+from adamode.reproduce.fig1.descent import (
     FUNCTIONS,
     GRADIENT_FLOW,
     Descent,
@@ -24,18 +33,10 @@ from adamode.reproduce.descent import (
     settled_time,
     travel,
 )
-from adamode.reproduce.descent_checks import (
-    QUADRATIC,
-    by_scipy,
-    foretold_rate,
-    largest_differences,
-    smallest_curvature,
-    tail_rates,
-)
-from adamode.reproduce.fig1 import CIFAR, FIGURE, HBNODE, SETTINGS, compute
-from adamode.reproduce.fig1_table import closer, faster, judge, verdict
-from adamode.reproduce.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
-from adamode.reproduce.work import Allowed, Work
+from adamode.reproduce.fig1.settings import CIFAR, HBNODE
+from adamode.reproduce.fig1.table import closer, faster, judge, verdict
+from adamode.reproduce.machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
+from adamode.reproduce.machinery.work import Allowed, Work
 
 D = torch.float64
 HOW = Precision(1e-8, 2_000)

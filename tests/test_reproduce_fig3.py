@@ -19,8 +19,8 @@ from adamode.models.dynamics import NeuralODE
 from adamode.models.fields.driven import Signal
 from adamode.reproduce import fig3
 from adamode.reproduce.fig3 import FIGURE, SETTINGS, cases
-from adamode.reproduce.fig3_claims import THEIRS, findings, judge, likeness_verdict, size_verdict
-from adamode.reproduce.fig3_growth import (
+from adamode.reproduce.fig3.claims import THEIRS, findings, judge, likeness_verdict, size_verdict
+from adamode.reproduce.fig3.growth import (
     MODELS,
     Case,
     Draws,
@@ -33,11 +33,11 @@ from adamode.reproduce.fig3_growth import (
     log10_norm,
     system,
 )
-from adamode.reproduce.fig3_spread import compared, groups, plain, record, spread
-from adamode.reproduce.fig3_trained import Nets, Training, clip_each, train
-from adamode.reproduce.figure import FAILS, HOLDS, IN_PART, UNTOLD
-from adamode.reproduce.result import chosen_settings, reproduce
-from adamode.reproduce.work import Allowed, Work
+from adamode.reproduce.fig3.spread import compared, groups, plain, record, spread
+from adamode.reproduce.fig3.trained import Nets, Training, clip_each, train
+from adamode.reproduce.machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD
+from adamode.reproduce.machinery.result import chosen_settings, reproduce
+from adamode.reproduce.machinery.work import Allowed, Work
 from adamode.solvers.errors import ArgumentError, MissingDataError
 
 U = torch.tensor([0.3, -0.5, 0.8, 0.1, -0.9, 0.4], dtype=torch.float64)

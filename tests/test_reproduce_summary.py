@@ -5,10 +5,10 @@ import re
 
 from planted_figures import planted
 
-from adamode.reproduce.figure import HOLDS, Claim, Outcome
-from adamode.reproduce.report import write_report
-from adamode.reproduce.result import reproduce
-from adamode.reproduce.work import Allowed
+from adamode.reproduce.machinery.figure import HOLDS, Claim, Outcome
+from adamode.reproduce.machinery.report import write_report
+from adamode.reproduce.machinery.result import reproduce
+from adamode.reproduce.machinery.work import Allowed
 
 ODD = Claim("a | b\nc", "1 %", "2 %", HOLDS, "because | of it")
 
@@ -26,7 +26,7 @@ def made(tmp_path, rows):
 def test_claims_rows_and_pictures_are_told_and_cells_stay_cells(tmp_path, monkeypatch):
     rows = [{"model": "node", "square": 1.5}, {"model": "adamnode", "square": None}]
     figure = dataclasses.replace(made(tmp_path, rows), columns={"model": "model", "square": "what | it is"})
-    monkeypatch.setattr("adamode.reproduce.report.load", lambda name: figure)
+    monkeypatch.setattr("adamode.reproduce.machinery.report.load", lambda name: figure)
     write_report(tmp_path, "smoke")
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert r"| a \| b c | 1 % | 2 % | **holds** | because \| of it |" in text
@@ -40,6 +40,6 @@ def test_claims_rows_and_pictures_are_told_and_cells_stay_cells(tmp_path, monkey
 
 def test_a_long_table_stays_in_the_result(tmp_path, monkeypatch):
     figure = made(tmp_path, [{"model": "node", "square": float(i)} for i in range(43)])
-    monkeypatch.setattr("adamode.reproduce.report.load", lambda name: figure)
+    monkeypatch.setattr("adamode.reproduce.machinery.report.load", lambda name: figure)
     write_report(tmp_path, "smoke")
     assert "### Table" not in (tmp_path / "summary.md").read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ import torch
 
 from adamode import Backsolve, TrainConfig
 from adamode.plotting import save_figure
-from adamode.reproduce import ablations, fig2, fig4, section, table1, training
-from adamode.reproduce.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
-from adamode.reproduce.paired import (
+from adamode.reproduce import ablations, fig2, fig4, table1
+from adamode.reproduce.machinery import section, training
+from adamode.reproduce.machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
+from adamode.reproduce.machinery.paired import (
     difference,
     gain,
     interval,
@@ -20,7 +21,7 @@ from adamode.reproduce.paired import (
     verdict_best,
     verdict_gain,
 )
-from adamode.reproduce.work import Allowed, Work
+from adamode.reproduce.machinery.work import Allowed, Work
 from adamode.solvers.errors import CheckpointError, TrainingError
 from adamode.train.sweep import Ended, plan
 from adamode.train.trainer import Trainer

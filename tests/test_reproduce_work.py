@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from adamode.reproduce import work as reproduce_work
-from adamode.reproduce.work import IDENTITY, Allowed, Work
+from adamode.reproduce.machinery import work as reproduce_work
+from adamode.reproduce.machinery.work import IDENTITY, Allowed, Work
 from adamode.solvers.errors import CheckpointError
 from adamode.train.reproducible import git_state
 

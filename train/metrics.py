@@ -7,9 +7,6 @@ import sys
 import torch
 from torch import nn
 
-from .step import EpochSums as EpochSums  # adamode/reproduce asks for the two here
-from .step import last_stats as last_stats
-
 
 def efficacy(accuracy: float | None, nfe: float) -> float | None:
     """Accuracy per evaluation; None where nothing was evaluated, or where values are predicted."""

@@ -17,9 +17,9 @@ from ..reproduce.catalogue import ALL, DATASETS, FIGURES, check_name, load, seco
 from .status import reports_errors
 
 if TYPE_CHECKING:
-    from ..reproduce.figure import Figure
-    from ..reproduce.result import Result
-    from ..reproduce.work import Allowed
+    from ..reproduce.machinery.figure import Figure
+    from ..reproduce.machinery.result import Result
+    from ..reproduce.machinery.work import Allowed
 
 LARGEST_SEED = 2**32 - 1  # numpy's
 _WITH_DATASET = ", ".join(name for name, entry in FIGURES.items() if entry.by_dataset)
@@ -134,7 +134,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _check(figure: str, dataset: str | None, scale: str, output_dir: str | None) -> None:
-    from ..reproduce.figure import SCALES
+    from ..reproduce.machinery.figure import SCALES
     from ..solvers.errors import ArgumentError, nearest
 
     check_name(figure, ("all",))
@@ -153,7 +153,7 @@ def _check(figure: str, dataset: str | None, scale: str, output_dir: str | None)
 def _allowed(data_dir: str, device: str, threads: int, jobs: int, say: Callable[[str], None]) -> Allowed:
     import torch
 
-    from ..reproduce.work import Allowed
+    from ..reproduce.machinery.work import Allowed
     from ..train.device import checked_device
 
     torch.set_num_threads(threads)
@@ -193,9 +193,9 @@ def _make(
     names: tuple[str, ...], scale: str, place: Path, allowed: Allowed, changes: _Changes, quiet: bool
 ) -> list[str]:
     """Makes the figures in turn, prints each, refreshes the page. Returns the names of those that failed."""
-    from ..reproduce.result import finished
-    from ..reproduce.result import reproduce as make
-    from ..reproduce.training import duration
+    from ..reproduce.machinery.result import finished
+    from ..reproduce.machinery.result import reproduce as make
+    from ..reproduce.machinery.training import duration
     from ..solvers.errors import AdamodeError
 
     spent: dict[str, float] = {}
@@ -241,7 +241,7 @@ def _print(result: Result, folder: Path, quiet: bool) -> None:
 
 
 def _refresh(place: Path, scale: str, allowed: Allowed) -> None:
-    from ..reproduce.report import write_report
+    from ..reproduce.machinery.report import write_report
     from ..solvers.errors import ArgumentError
 
     try:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.dynamics.protocol import Dynamics, named_blocks
+from ..models.block import augment
 from ..models.denominators import DenominatorName, get_denominator
 from ..models.dynamics import (
     AdamODE,
@@ -21,7 +22,6 @@ from ..models.dynamics import (
     NeuralODE,
     SecondOrderODE,
 )
-from ..models.dynamics.anode import augment
 from ..models.fields import MLP
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from .catalogue import PROBLEMS, find_problem, load_named

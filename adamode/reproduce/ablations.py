@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,22 +23,21 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adjoint.arguments import Backsolve, Discrete
-from ..plotting import LOOKS
+from ..plotting import LOOKS, whole_numbers
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig
 from ..train.data import load_data, model_task
 from ..train.device import checked_device
-from ..train.metrics import last_stats
 from ..train.position import EpochRecord
 from ..train.reproducible import seed_everything
 from ..train.runs import RunFolder
-from ..train.step import on_device
+from ..train.step import last_stats, on_device
 from ..train.trainer import Trainer
-from .curves import whole_numbers
-from .fig2 import epoch_of
-from .figure import FAILS, HOLDS, UNTOLD, Claim, Figure, Outcome, Picture
-from .training import DATA_NAMES
-from .work import Work
+from .machinery.figure import FAILS, HOLDS, Claim, Outcome, Words
+from .machinery.training import DATA_NAMES, METRICS, epoch_of, run_options
+from .machinery.work import Work
+
+WORDS = Words("ablations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,11 @@ SETTINGS = {
 
 def variants(settings: AblationSettings) -> tuple[Variant, ...]:
     """What is trained; the first is the authors' MNIST model, and each other differs from it in one part."""
+    eps = settings.exact_eps
     return (
         Variant("released", "softplus (released for MNIST)"),
         Variant("sigmoid", "sigmoid (released for CIFAR-10)", denominator="sigmoid"),
-        Variant(
-            "exact", f"exact, ε = {settings.exact_eps:g} (Eq. 7)", denominator="exact", eps=settings.exact_eps
-        ),
+        Variant("exact", f"exact, ε = {eps:g} (Eq. 7)", denominator="exact", eps=eps),
         Variant("printed", "gradient as printed (Eq. 15)", form="paper"),
         Variant("printed-rates", "the same with the rates", form="paper-rates"),
         Variant("backsolve", "gradient by backsolve", gradient="backsolve"),
@@ -95,21 +94,13 @@ def variants(settings: AblationSettings) -> tuple[Variant, ...]:
 def config_of(variant: Variant, settings: AblationSettings, work: Work) -> TrainConfig:
     """The run of a variant. ε and the form of the adjoint are no settings of a run: its name says them."""
     return TrainConfig(
+        **run_options(settings, work.allowed),
         model="adamnode",
         dataset=settings.dataset,
-        epochs=settings.epochs,
         seed=settings.seed,
         denominator=variant.denominator,
         gradient=variant.gradient,
-        train_size=settings.train_size,
-        val_size=settings.val_size,
-        test_size=settings.test_size,
-        normalise=settings.normalise,
-        test_every_epoch=True,
         checkpoint_every=5,
-        data_dir=work.allowed.data_dir,
-        device=work.allowed.device,
-        threads=work.allowed.threads,
         output_dir=str(work.folder / "runs"),
         name=f"adamnode-{settings.dataset}-{variant.name}-eps={variant.eps:g}-form={variant.form}",
     )
@@ -124,10 +115,7 @@ def build(config: TrainConfig, variant: Variant) -> nn.Module:
         eps=variant.eps,
         adjoint_form=variant.form,
         gradient=Backsolve() if variant.gradient == "backsolve" else Discrete(),
-        rtol=config.rtol,
-        atol=config.atol,
-        method=config.method,
-        stepping=config.stepping,
+        **{name: getattr(config, name) for name in ("rtol", "atol", "method", "stepping")},
     )
 
 
@@ -137,12 +125,12 @@ def compute(settings: AblationSettings, work: Work) -> Outcome:
     for variant in variants(settings):
         part = f"train-{variant.name}"
         if work.allowed.jobs == 0 and not (work.folder / "parts" / f"{part}.json").exists():
-            findings.append(f"{variant.title}: not trained yet.")
+            findings.append(WORDS.say("not trained", title=variant.title))
             continue
         try:
             history = work.part(part, functools.partial(_trained, variant, settings, work))
         except TrainingError as error:  # no finished piece: the next call goes on with it
-            findings.append(f"{variant.title}: {error}")
+            findings.append(WORDS.say("failed", title=variant.title, error=str(error)))
             history = _history_of(config_of(variant, settings, work))
         rows.append(_row(variant, settings, history))
     if not rows:
@@ -150,9 +138,9 @@ def compute(settings: AblationSettings, work: Work) -> Outcome:
             f"{str(work.folder)!r} holds no trained variant, and nothing may be trained: allow --jobs 1."
         )
     first = work.part("first-batch", lambda: first_batch(settings, work))
-    told = ", ".join(f"{name} {nfe or 'not solved'}" for name, nfe in first["nfe_forward"].items())
-    findings.append(f"NFE of the untrained model's first batch: {told}.")
-    findings.append(f"One seed, {settings.seed}: differences between variants may be those of the seed.")
+    each = WORDS.each("first batch each", first["nfe_forward"], ", ")
+    findings.append(WORDS.say("first batch", each=each))
+    findings.append(WORDS.say("one seed", seed=settings.seed))
     return Outcome(rows, {"first_batch": first}, tuple(findings))
 
 
@@ -160,14 +148,13 @@ def _trained(variant: Variant, settings: AblationSettings, work: Work) -> list[d
     config = config_of(variant, settings, work)
 
     def on_epoch(record: EpochRecord) -> None:
-        row = record.row
-        said = (
-            f"epoch {row['epoch']} of {config.epochs}, loss {row['train_loss']:.4g}, {row['seconds']:.0f} s"
-        )
+        epoch, loss, seconds = (record.row[name] for name in ("epoch", "train_loss", "seconds"))
+        said = f"epoch {epoch} of {config.epochs}, loss {loss:.4g}, {seconds:.0f} s"
         work.allowed.say(f"{work.folder.name}: {variant.name}: {said}")
 
     trainer = Trainer(config, build=lambda c: build(c, variant), on_epoch=on_epoch, quiet=True)
-    result = trainer.fit(resume=trainer.folder.checkpoint.exists() and not _finished(trainer))
+    finished = any(row.get("final") for row in trainer.folder.read_metrics())
+    result = trainer.fit(resume=trainer.folder.checkpoint.exists() and not finished)
     return [epoch_of(row) for row in result.history]
 
 
@@ -176,20 +163,9 @@ def _history_of(config: TrainConfig) -> list[dict[str, Any]]:
     return [epoch_of(row) for row in RunFolder(config.folder).read_metrics() if not row.get("final")]
 
 
-def _finished(trainer: Trainer) -> bool:
-    return any(row.get("final") for row in trainer.folder.read_metrics())
-
-
 def _row(variant: Variant, settings: AblationSettings, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     last = history[-1] if history else {}
-    names = (
-        "train_loss",
-        "test_accuracy",
-        "nfe_forward",
-        "nfe_backward",
-        "efficacy_forward",
-        "efficacy_backward",
-    )
+    seconds = sum(epoch["seconds"] for epoch in history)
     return {
         "model": "adamnode",
         "variant": variant.name,
@@ -201,8 +177,8 @@ def _row(variant: Variant, settings: AblationSettings, history: Sequence[dict[st
         "gradient": variant.gradient,
         "seed": settings.seed,
         "epochs": len(history),
-        **{name: last.get(name) for name in names},
-        "seconds_per_epoch": sum(epoch["seconds"] for epoch in history) / len(history) if history else None,
+        **{name: last.get(name) for name in METRICS},
+        "seconds_per_epoch": seconds / len(history) if history else None,
         "history": list(history),
     }
 
@@ -216,28 +192,24 @@ def first_batch(settings: AblationSettings, work: Work) -> dict[str, Any]:
     released, *others = variants(settings)
     config = config_of(released, settings, work)
     data = load_data(config.dataset, config.data_options())
-    indices = list(range(min(config.batch_size, len(data.train))))
-    dtype = getattr(torch, config.dtype)
-    x, y = on_device(data.train.__getitems__(indices), checked_device(config.device), dtype)
+    images = data.train.__getitems__(list(range(min(config.batch_size, len(data.train)))))
+    x, y = on_device(images, checked_device(config.device), getattr(torch, config.dtype))
+
+    def untrained(variant: Variant) -> nn.Module:
+        seed_everything(config.seed)
+        return build(config, variant).to(x.device, x.dtype)
+
     stiff = Variant("exact-released-eps", "exact, ε = 1e-8", denominator="exact")
-    nfe: dict[str, float | None] = {}
-    for variant in (released, *(v for v in others if v.form == "exact" and v.gradient == "discrete"), stiff):
-        nfe[f"{variant.denominator}, ε = {variant.eps:g}"] = _nfe(_untrained(config, variant, x), x)
-    exact = _gradient(_untrained(config, released, x), x, y)
-    forms = {}
-    for variant in others:
-        if variant.form != "exact":
-            wrong = _gradient(_untrained(config, variant, x), x, y)
-            forms[variant.form] = {
-                "relative_error": float((wrong - exact).norm() / exact.norm()),
-                "cosine": float(wrong @ exact / (wrong.norm() * exact.norm())),
-            }
+    plain = [v for v in others if v.form == "exact" and v.gradient == "discrete"]
+    nfe = {f"{v.denominator}, ε = {v.eps:g}": _nfe(untrained(v), x) for v in (released, *plain, stiff)}
+    exact, forms = _gradient(untrained(released), x, y), {}
+    for variant in (v for v in others if v.form != "exact"):
+        wrong = _gradient(untrained(variant), x, y)
+        forms[variant.form] = {
+            "relative_error": float((wrong - exact).norm() / exact.norm()),
+            "cosine": float(wrong @ exact / (wrong.norm() * exact.norm())),
+        }
     return {"images": len(y), "nfe_forward": nfe, "gradient": forms}
-
-
-def _untrained(config: TrainConfig, variant: Variant, x: Tensor) -> nn.Module:
-    seed_everything(config.seed)
-    return build(config, variant).to(x.device, x.dtype)
 
 
 def _nfe(model: nn.Module, x: Tensor) -> float | None:
@@ -258,29 +230,14 @@ def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def judge(settings: AblationSettings, outcome: Outcome) -> list[Claim]:
     """The printed adjoint against the exact one; nothing else here is a claim of the paper."""
-    rows = {row["variant"]: row for row in outcome.rows}
+    names = {"released": "exact", "printed": "as printed", "printed-rates": "with the rates"}
+    found = {row["variant"]: row for row in outcome.rows if row["train_loss"] is not None}
+    losses = [{**found[variant], "name": name} for variant, name in names.items() if variant in found]
     printed = outcome.variants["first_batch"]["gradient"]["paper"]
-    off = printed["relative_error"]
-    losses = [
-        f"{words} {rows[name]['train_loss']:.4g}"
-        for name, words in (
-            ("released", "exact"),
-            ("printed", "as printed"),
-            ("printed-rates", "with the rates"),
-        )
-        if name in rows and rows[name]["train_loss"] is not None
-    ]
+    off, told = printed["relative_error"], WORDS.each("loss", losses) or "none finished"
+    numbers = {"off": 100 * off, "cosine": printed["cosine"], "epochs": settings.epochs}
     verdict = HOLDS if off <= 0.01 else FAILS
-    return [
-        Claim(
-            "The adjoint of Eq. 15 gives the gradient of the loss",
-            "exact",
-            f"{100 * off:.0f} % off on the first batch, cosine {printed['cosine']:.3f}",
-            UNTOLD if settings.stands_in else verdict,
-            f"Against the exact derivative of the same steps. Training loss after {settings.epochs} epochs, "
-            f"one seed: {'; '.join(losses) or 'none finished'}. It holds where off by 1 % at most.",
-        )
-    ]
+    return [WORDS.claim("printed", verdict, told=not settings.stands_in, losses=told, **numbers)]
 
 
 def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
@@ -288,70 +245,25 @@ def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
     axes = figure.subplots(2, 2)
     looks = {v.name: look for v, look in zip(variants(settings), LOOKS, strict=True)}
     for row in outcome.rows:
-        history = row["history"]
-        loss, accuracy = ([epoch[name] for epoch in history] for name in ("train_loss", "test_accuracy"))
-        epochs = [epoch["epoch"] for epoch in history]
-        nfe = _so_far([epoch["nfe_forward"] + epoch["nfe_backward"] for epoch in history])
-        seconds = _so_far([epoch["seconds"] for epoch in history])
-        panels = ((epochs, loss), (epochs, accuracy), (nfe, accuracy), (seconds, accuracy))
-        for axis, (x, y) in zip(axes.flat, panels, strict=True):
+        columns = ("epoch", "train_loss", "test_accuracy", "nfe_forward", "nfe_backward", "seconds")
+        of = {name: [epoch[name] for epoch in row["history"]] for name in columns}
+        epochs, accuracy = of["epoch"], of["test_accuracy"]
+        nfe = map(sum, zip(of["nfe_forward"], of["nfe_backward"], strict=True))
+        so_far = (list(itertools.accumulate(each)) for each in (nfe, of["seconds"]))
+        lines = ((epochs, of["train_loss"]), (epochs, accuracy), *((x, accuracy) for x in so_far))
+        for axis, (x, y) in zip(axes.flat, lines, strict=True):
             axis.plot(x, y, label=row["title"], markersize=4.5, linewidth=1.3, **looks[row["variant"]])
-    labels = (
-        ("training loss", "epoch"),
-        ("test accuracy", "epoch"),
-        ("test accuracy over evaluations", "NFE forward + backward of a batch, summed over the epochs"),
-        ("test accuracy over time", "seconds of training so far"),
-    )
-    for axis, (title, below) in zip(axes.flat, labels, strict=True):
+    for axis, (title, below) in zip(axes.flat, WORDS.table("panels").items(), strict=True):
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(below)
     for axis in axes[0]:
         whole_numbers(axis)
-    images = (
-        f"{settings.train_size:,} training, {settings.test_size:,} test" if settings.train_size else "all"
-    )
-    figure.suptitle(
-        f"AdamNODE on {DATA_NAMES[settings.dataset]}{', standing in for MNIST' * settings.stands_in}: "
-        f"{images} images, {settings.epochs} epochs, 1 seed",
-        fontsize=10,
-    )
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3, handlelength=3.2)
+    sizes = f"{settings.train_size:,} training, {settings.test_size:,} test"
+    where = f"{DATA_NAMES[settings.dataset]}{', standing in for MNIST' * settings.stands_in}"
+    of_all = f"{sizes if settings.train_size else 'all'} images, {settings.epochs} epochs, 1 seed"
+    figure.suptitle(f"AdamNODE on {where}: {of_all}", fontsize=10)
+    legend = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower center", ncols=3, handlelength=3.2)
 
 
-def _so_far(values: Sequence[float]) -> list[float]:
-    return [sum(values[: k + 1]) for k in range(len(values))]
-
-
-FIGURE = Figure(
-    name="ablations",
-    title="What AdamNODE's parts are worth",
-    says="AdamNODE is Eq. 7 with the denominator 1/√(v+ε), trained with the adjoint of Eq. 15.",
-    settings=SETTINGS,
-    compute=compute,
-    judge=judge,
-    pictures={
-        "ablations": Picture(
-            draw,
-            (10.5, 7.5),
-            "AdamNODE trained from the same first weights with one part changed at a time: its denominator, "
-            "the gradient as Eq. 15 prints it, the way to the gradient. Loss and accuracy over the epochs, "
-            "and accuracy over the evaluations and the seconds that training took.",
-        )
-    },
-    columns={
-        "title": "variant",
-        "denominator": "denominator",
-        "eps": "ε",
-        "adjoint_form": "adjoint",
-        "gradient": "gradient",
-        "epochs": "epochs",
-        "train_loss": "training loss",
-        "test_accuracy": "test accuracy",
-        "nfe_forward": "NFE forward",
-        "nfe_backward": "NFE backward",
-        "efficacy_forward": "efficacy forward",
-        "efficacy_backward": "efficacy backward",
-        "seconds_per_epoch": "seconds an epoch",
-    },
-)
+FIGURE = WORDS.figure(SETTINGS, compute, judge, {"ablations": (draw, (10.5, 7.5))})

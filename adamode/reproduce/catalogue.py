@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .figure import Figure
+    from .machinery.figure import Figure
 
 SHARED_RUNS = "runs"  # several figures are made from the same runs
 

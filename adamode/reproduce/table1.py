@@ -22,28 +22,15 @@ from typing import Any
 import torch
 
 from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
-from ..train.evaluation import LoadedRun
-from ..train.metrics import EpochSums
-from ..train.objective import Objective
-from ..train.step import CANNOT_BE_SOLVED, descend, solving_with, start_seen
-from .curves import log_scale
-from .figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Figure, Outcome, Picture
-from .memory import MIB, parameter_bytes, peak_of
-from .section import draw_sections, sections
-from .training import (
-    MODEL_NAMES,
-    SIZES,
-    Run,
-    TrainingSettings,
-    data_sets,
-    first_batches,
-    loaded_again,
-    plan_runs,
-    training_runs,
-    untrained,
-)
-from .work import Work
+from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
+from .machinery import training
+from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
+from .machinery.memory import MIB, metered, parameter_bytes, peak_of
+from .machinery.section import Section, draw_sections, log_scale, sections
+from .machinery.training import MODEL_NAMES, Again, Run
+from .machinery.work import Work
 
+WORDS = Words("table1")
 PAPER_MIB = {"node": 2469, "anode": 2485, "sonode": 2863, "hbnode": 2891, "ghbnode": 2889, "adamnode": 3531}
 OF_DATA = "cifar10"  # the data set of these numbers
 # In the order of the table: the paper's way first.
@@ -54,17 +41,19 @@ ADJOINTS: Mapping[str, Gradient] = {
     "discrete_stages": Discrete(keep="stages"),
     "direct": Direct(),
 }
-ADJOINT_NAMES = {
-    "backsolve": "backsolve",
-    "interpolating": "interpolating",
-    "discrete_state": "discrete, states kept",
-    "discrete_stages": "discrete, stages kept",
-    "direct": "direct (autograd)",
+# Of the bars in the picture: name, colour, hatch.
+LOOKS = {
+    "paper": ("the paper's", "#666666", ""),
+    "backsolve": ("backsolve", "#0072B2", "///"),
+    "interpolating": ("interpolating", "#56B4E9", "..."),
+    "discrete_state": ("discrete, states kept", "#009E73", "xxx"),
+    "discrete_stages": ("discrete, stages kept", "#D55E00", "\\\\\\"),
+    "direct": ("direct (autograd)", "#CC79A7", "++"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Table1Settings(TrainingSettings):
+class Table1Settings(training.TrainingSettings):
     """The runs whose weights are taken.
 
     batch_size: images of the step.  near: two ratios to NODE count as the same where they differ by no
@@ -76,137 +65,95 @@ class Table1Settings(TrainingSettings):
     near: float = 0.1
 
 
-SETTINGS = {scale: Table1Settings(**size) for scale, size in SIZES.items()}
+SETTINGS = {scale: Table1Settings(**size) for scale, size in training.SIZES.items()}
 SETTINGS["smoke"] = dataclasses.replace(SETTINGS["smoke"], batch_size=8)
 
 
 def compute(settings: Table1Settings, work: Work) -> Outcome:
     """One row a model; the steps themselves, one a model and adjoint, are the variant "steps"."""
-    runs, missing = training_runs(settings, work, needed=False)
-    stands_for = data_sets(settings)
+    runs, missing = training.training_runs(settings, work, needed=False)
     rows, steps, ones = [], [], []
-    for dataset, paper in stands_for.items():
-        first = _of_one_seed(settings, [run for run in runs if run.dataset == dataset])
-        if first and first[0].seed != settings.seeds[0]:
-            missing.append(f"{dataset}: weights of seed {first[0].seed}, not {settings.seeds[0]}.")
-        first = _with_untrained(first, dataset, settings, work)
-        if lack := [MODEL_NAMES[run.model] for run in first if not run.history]:
-            missing.append(f"{dataset}: no finished run, so untrained weights of {', '.join(lack)}.")
-        mine = [_step(run, name, settings, work) for run in first for name in ADJOINTS]
-        ones += [{"dataset": dataset, "model": run.model, **_one(run, settings, work)} for run in first]
-        rows += _rows(first, mine, paper, [run for run in runs if run.dataset == dataset], settings)
+    for dataset in training.data_sets(settings):
+        finished = [run for run in runs if run.dataset == dataset]
+        chosen = _of_one_seed(settings, finished, dataset, work)
+        if finished and chosen[0].seed != settings.seeds[0]:
+            seeds = {"seed": chosen[0].seed, "wanted": settings.seeds[0]}
+            missing.append(WORDS.say("other seed", dataset=dataset, **seeds))
+        if lack := [MODEL_NAMES[run.model] for run in chosen if not run.history]:
+            missing.append(WORDS.say("untrained", dataset=dataset, models=", ".join(lack)))
+        mine = [_step(run, name, settings, work) for run in chosen for name in ADJOINTS]
+        ones += [{"dataset": dataset, "model": run.model, **_one(run, settings, work)} for run in chosen]
+        rows += _rows(chosen, mine, finished, settings)
         steps += mine
-    findings = [
-        *missing,
-        "MiB are the tensors that lived at most during one forward and backward pass, above what lived "
-        "before (parameters and the batch); the paper's are of a GPU's process, with CUDA's context and "
-        "workspaces, and of torchdiffeq 0.2.2's adjoint, which has θ in its state. Compare the ratios to "
-        "NODE, roughly.",
-        *(
-            f"{ADJOINT_NAMES[step['adjoint']]} raises for {MODEL_NAMES[step['model']]}: {step['problem']}"
-            for step in steps
-            if step["problem"]
-        ),
+    raised = [
+        WORDS.say("raises", name=LOOKS[step["adjoint"]][0], **step) for step in steps if step["problem"]
     ]
-    findings += [_why(dataset, [o for o in ones if o["dataset"] == dataset]) for dataset in stands_for]
-    return Outcome(rows, {"steps": steps, "evaluations": ones}, tuple(findings))
+    why = [_why(d, [o for o in ones if o["dataset"] == d]) for d in training.data_sets(settings)]
+    findings = (*missing, WORDS.say("counted"), *raised, *why)
+    return Outcome(rows, {"steps": steps, "evaluations": ones}, findings)
 
 
-def _why(dataset: str, ones: Sequence[Mapping[str, Any]]) -> str:
+def _why(dataset: str, ones: Sequence[Row]) -> str:
     """What decides the memory: the width of the network, or the size of the state."""
-    told = "; ".join(
-        f"{MODEL_NAMES[o['model']]} {o['state_mib']:.1f}, {o['evaluation_mib']:.0f}" for o in ones
-    )
-    return (
-        f"{dataset}: MiB of the state, and of one evaluation of f with its VJP: {told}. Sizes are matched in "
-        "parameters, so models with more channels have the narrower network. Every way back here keeps the "
-        "activations of a step's evaluations at least, as the parameters' gradients of a step are one "
-        "product a layer; where, as in torchdiffeq, an adjoint's stages hold states and adjoints, and one "
-        f"evaluation at a time has a graph, memory grows with the state.{_widest(ones)}"
-    )
+    most, state = (max(ones, key=lambda one: one[name]) for name in ("evaluation_mib", "state_mib"))
+    decide = state["model"] if most["model"] == "node" != state["model"] else None
+    return WORDS.say("state", dataset=dataset, each=WORDS.each("state each", ones), decide=decide)
 
 
-def _widest(ones: Sequence[Mapping[str, Any]]) -> str:
-    """What follows where NODE's network, the widest, needs the most for an evaluation."""
-    most = max(ones, key=lambda one: one["evaluation_mib"])
-    state = max(ones, key=lambda one: one["state_mib"])
-    if most["model"] != "node" or state["model"] == "node":
-        return ""
-    return (
-        " Here the activations decide, and NODE's network is the widest; its state is not the largest, "
-        f"which is {MODEL_NAMES[state['model']]}'s."
-    )
-
-
-def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
-    return work.part(
-        f"evaluation-{run.dataset}-{run.model}-seed={run.seed}{'' if run.history else '-untrained'}",
-        lambda: evaluated(run, settings, work),
-    )
-
-
-def _of_one_seed(settings: Table1Settings, runs: Sequence[Run]) -> list[Run]:
-    """The runs of the first seed that most models have."""
-    best: list[Run] = []
-    for seed in settings.seeds:
-        mine = [run for run in runs if run.seed == seed]
-        best = mine if len(mine) > len(best) else best
-    return best
-
-
-def _with_untrained(runs: Sequence[Run], dataset: str, settings: Table1Settings, work: Work) -> list[Run]:
-    """All models in their order; those without a finished run as they would begin."""
-    found = {run.model: run for run in runs}
-    seed = runs[0].seed if runs else settings.seeds[0]
-    for job in plan_runs(settings, work):
+def _of_one_seed(settings: Table1Settings, finished: Sequence[Run], dataset: str, work: Work) -> list[Run]:
+    """All models in their order, of the first seed that most have; without a finished run as they begin."""
+    of_seed = [{run.model: run for run in finished if run.seed == seed} for seed in settings.seeds]
+    found = max(of_seed, key=len)
+    seed = settings.seeds[of_seed.index(found)]
+    for job in training.plan_runs(settings, work):
         config = job.config
         if (config.dataset, config.seed) == (dataset, seed) and config.model not in found:
-            found[config.model] = untrained(config)
+            found[config.model] = training.untrained(config)
     return [found[model] for model in settings.models]
 
 
-def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> dict[str, Any]:
-    step = work.part(
-        f"memory-{run.dataset}-{run.model}-{adjoint}-seed={run.seed}{'' if run.history else '-untrained'}",
-        lambda: measured(run, ADJOINTS[adjoint], settings, work),
-    )
+def _weights(run: Run) -> str:
+    return f"seed={run.seed}{'' if run.history else '-untrained'}"
+
+
+def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
+    name = f"evaluation-{run.dataset}-{run.model}-{_weights(run)}"
+    return work.part(name, lambda: evaluated(run, settings, work))
+
+
+def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> Row:
+    name = f"memory-{run.dataset}-{run.model}-{adjoint}-{_weights(run)}"
+    step = work.part(name, lambda: measured(run, ADJOINTS[adjoint], settings, work))
     return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}
 
 
-def measured(run: Run, gradient: Gradient, settings: Table1Settings, work: Work) -> dict[str, Any]:
+def measured(run: Run, gradient: Gradient, settings: Table1Settings, work: Work) -> Row:
     """Peak memory and NFE of one training step of the run's model, or the problem that it met."""
-    loaded, data = loaded_again(run, work)
-    x, y = next(first_batches(loaded, data, settings.batch_size))
-    held = {
-        "batch_size": len(y),
-        "parameters": run.final["parameters"],
-        "parameters_mib": parameter_bytes(loaded.model) / MIB,
-    }
-    sums: list[EpochSums] = []
+    again = Again(run, work)
+    (x, y), own = next(again.batches(1, settings.batch_size)), parameter_bytes(again.model) / MIB
+    held = {"batch_size": len(y), "parameters": run.final["parameters"], "parameters_mib": own}
     try:
-        peak = peak_of(
-            lambda: sums.append(_descend(loaded, Objective.of(data), x, y, gradient)), loaded.device
-        )
+        sums, peak = metered(lambda: again.step(x, y, gradient=gradient), again.device)
     except CANNOT_BE_SOLVED as error:
-        empty = {"peak_mib": None, "with_parameters_mib": None, "nfe_forward": None, "nfe_backward": None}
-        return {**held, **empty, "problem": f"{type(error).__name__}: {error}"}
+        numbers = ("peak_mib", "with_parameters_mib", "nfe_forward", "nfe_backward")
+        return {**held, **dict.fromkeys(numbers), "problem": f"{type(error).__name__}: {error}"}
     return {
         **held,
         "peak_mib": peak / MIB,
-        "with_parameters_mib": (peak + parameter_bytes(loaded.model)) / MIB,
-        "nfe_forward": sums[0].mean("nfe_forward"),
-        "nfe_backward": sums[0].mean("nfe_backward") or None,  # autograd's own walk counts nothing
+        "with_parameters_mib": peak / MIB + own,
+        "nfe_forward": sums.mean("nfe_forward"),
+        "nfe_backward": sums.mean("nfe_backward") or None,  # autograd's own walk counts nothing
         "problem": "",
     }
 
 
 def evaluated(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
     """MiB of the state z at the block's start, and of one evaluation of f(t, z) with its VJP, alone."""
-    loaded, data = loaded_again(run, work)
-    x, _ = next(first_batches(loaded, data, settings.batch_size))
-    block: Any = loaded.model.block
-    with torch.no_grad(), start_seen(block) as start, solving_with(loaded.model, rtol=0.1, atol=0.1):
-        loaded.model(x)
+    again = Again(run, work)
+    x, _ = next(again.batches(1, settings.batch_size))
+    block: Any = again.model.block
+    with torch.no_grad(), start_seen(block) as start, solving_with(again.model, rtol=0.1, atol=0.1):
+        again.model(x)
     z = block.state(**{"h0" if name == "h0" else name.rstrip("0"): value for name, value in start.items()})
     t = torch.zeros((), dtype=z.dtype, device=z.device)
 
@@ -216,178 +163,105 @@ def evaluated(run: Run, settings: Table1Settings, work: Work) -> dict[str, float
             _, deltas = block.dynamics.vjp(saved, torch.ones_like(dz))
             block.dynamics.parameter_gradients([saved], [deltas], None)
 
-    return {
-        "state_mib": z.numel() * z.element_size() / MIB,
-        "evaluation_mib": peak_of(once, loaded.device) / MIB,
-    }
-
-
-def _descend(loaded: LoadedRun, objective: Objective, x: Any, y: Any, gradient: Gradient) -> EpochSums:
-    model = loaded.model.train()
-    with solving_with(model, gradient=gradient):
-        return descend(model, x, y, objective, total=len(y), parts=1, amp=loaded.config.amp)
+    mib = peak_of(once, again.device) / MIB
+    return {"state_mib": z.numel() * z.element_size() / MIB, "evaluation_mib": mib}
 
 
 def _rows(
-    first: Sequence[Run],
-    steps: Sequence[dict[str, Any]],
-    paper: Sequence[str],
-    runs: Sequence[Run],
-    settings: Table1Settings,
-) -> list[dict[str, Any]]:
+    chosen: Sequence[Run], steps: Sequence[Row], finished: Sequence[Run], settings: Table1Settings
+) -> list[Row]:
+    """A row for each model of a data set; finished: all its runs there, to be counted."""
     found = {(step["model"], step["adjoint"]): step for step in steps}
-    rows, judged = [], OF_DATA in paper
-    for run in first:
-        mine = [other for other in runs if other.model == run.model]
-        step = found[run.model, "discrete_stages"]
-        row = {
+    models = [run.model for run in finished]
+
+    def relative(model: str, adjoint: str) -> float | None:
+        mine, node = (found.get((name, adjoint), {}).get("peak_mib") for name in (model, "node"))
+        return mine / node if mine and node else None
+
+    def row(run: Run) -> Row:
+        model, paper = run.model, training.data_sets(settings)[run.dataset]
+        step, judged = found[model, "discrete_stages"], OF_DATA in paper
+        mib = {
+            name: {f"mib_{name}": found[model, name]["peak_mib"], f"relative_{name}": relative(model, name)}
+            for name in ADJOINTS
+        }
+        return {
             "dataset": run.dataset,
             "stands_for": list(paper),
-            "model": run.model,
-            "seeds": f"{len(mine)} of {len(settings.seeds)} seeds",
+            "model": model,
+            "seeds": f"{models.count(model)} of {len(settings.seeds)} seeds",
             "parameters": run.final["parameters"],
             "weights": f"{len(run.history)} epochs" if run.history else "untrained",
             "nfe_forward": step["nfe_forward"],
             "nfe_backward": step["nfe_backward"],
-            "paper_mib": PAPER_MIB[run.model] if judged else None,
-            "paper_relative": PAPER_MIB[run.model] / PAPER_MIB["node"] if judged else None,
-            "batch_size": found[run.model, "backsolve"]["batch_size"],
+            "paper_mib": PAPER_MIB[model] if judged else None,
+            "paper_relative": PAPER_MIB[model] / PAPER_MIB["node"] if judged else None,
+            "batch_size": found[model, "backsolve"]["batch_size"],
+            **{key: value for pair in mib.values() for key, value in pair.items()},
         }
-        for name in ADJOINTS:
-            step, node = found[run.model, name], found.get(("node", name))
-            row[f"mib_{name}"] = step["peak_mib"]
-            row[f"relative_{name}"] = (
-                step["peak_mib"] / node["peak_mib"]
-                if node and node["peak_mib"] and step["peak_mib"]
-                else None
-            )
-        rows.append(row)
-    return rows
+
+    return [row(run) for run in chosen]
 
 
 def judge(settings: Table1Settings, outcome: Outcome) -> list[Claim]:
     """By backsolve, the paper's way, and by the exact derivative of the steps, the default of training."""
-    claims = []
-    for section in sections(settings, outcome.rows):
-        rows = {row["model"]: row for row in section.rows}
-        size = next((row["batch_size"] for row in rows.values()), settings.batch_size)
-        why = f"{section.title}, a batch of {size}, one set of weights a model; bytes of tensors."
-        for name in ("backsolve", "discrete_stages"):
-            for claim in (_most(rows, name), _ratio(rows, name, settings)):
-                if OF_DATA not in section.stands_for:
-                    claim = dataclasses.replace(claim, paper="none: its table is of CIFAR-10", why="")
-                untold = settings.stand_in or OF_DATA not in section.stands_for
-                verdict = UNTOLD if untold else claim.verdict
-                claims.append(dataclasses.replace(claim, verdict=verdict, why=f"{claim.why} {why}".strip()))
-    return claims
+    return [
+        claim
+        for section in sections(settings, outcome.rows)
+        for adjoint in ("backsolve", "discrete_stages")
+        for claim in _claims(settings, section, adjoint)
+    ]
 
 
-def _most(rows: Mapping[str, dict[str, Any]], name: str) -> Claim:
-    claim = f"AdamNODE needs the most memory of the six ({ADJOINT_NAMES[name]})"
-    mib = {model: row[f"mib_{name}"] for model, row in rows.items() if row[f"mib_{name}"] is not None}
-    told = ", ".join(f"{MODEL_NAMES[model]} {value:.1f}" for model, value in mib.items())
-    if set(mib) != set(MODEL_NAMES):
-        return Claim(
-            claim, "3531 MiB, NODE 2469", f"MiB: {told}" if told else "none", UNTOLD, "Some are missing."
-        )
-    verdict = HOLDS if max(mib, key=mib.__getitem__) == "adamnode" else FAILS
-    return Claim(claim, "3531 MiB, NODE 2469", f"MiB: {told}", verdict)
+def _size(settings: Table1Settings, section: Section) -> int:
+    return section.rows[0]["batch_size"] if section.rows else settings.batch_size
 
 
-def _ratio(rows: Mapping[str, dict[str, Any]], name: str, settings: Table1Settings) -> Claim:
-    paper = PAPER_MIB["adamnode"] / PAPER_MIB["node"]
-    claim = f"AdamNODE needs {paper:.2f} times NODE's memory ({ADJOINT_NAMES[name]})"
-    ratio = rows.get("adamnode", {}).get(f"relative_{name}")
-    if ratio is None:
-        return Claim(claim, f"{paper:.2f}", "not measured", UNTOLD)
-    near = abs(ratio / paper - 1) <= settings.near
-    verdict = HOLDS if near else IN_PART if ratio > 1 else FAILS
-    why = f"Holds within {100 * settings.near:.0f} % of the ratio, in part where it is at least above 1."
-    return Claim(claim, f"{paper:.2f}", f"{ratio:.2f}", verdict, why)
-
-
-_BARS = (
-    ("paper", {"color": "#666666"}),
-    ("backsolve", {"color": "#0072B2", "hatch": "///"}),
-    ("interpolating", {"color": "#56B4E9", "hatch": "..."}),
-    ("discrete_state", {"color": "#009E73", "hatch": "xxx"}),
-    ("discrete_stages", {"color": "#D55E00", "hatch": "\\\\\\"}),
-    ("direct", {"color": "#CC79A7", "hatch": "++"}),
-)
+def _claims(settings: Table1Settings, section: Section, adjoint: str) -> list[Claim]:
+    """That AdamNODE needs the most, and by which factor."""
+    judged = OF_DATA in section.stands_for
+    about = {"title": section.title, "adjoint": LOOKS[adjoint][0], "judged": judged, "mib_of": PAPER_MIB}
+    about |= {"told": judged and not settings.stand_in, "size": _size(settings, section)}
+    column = f"mib_{adjoint}"
+    mib = {row["model"]: row[column] for row in section.rows if row[column] is not None}
+    lack = set(mib) != set(MODEL_NAMES)
+    verdict = UNTOLD if lack else HOLDS if max(mib, key=mib.__getitem__) == "adamnode" else FAILS
+    each = WORDS.each("mib", mib, ", ")
+    most = WORDS.claim("most", verdict, each=each, lack=judged and lack, **about)
+    times, near, verdict = PAPER_MIB["adamnode"] / PAPER_MIB["node"], settings.near, UNTOLD
+    ratio = next((row[f"relative_{adjoint}"] for row in section.rows if row["model"] == "adamnode"), None)
+    if ratio is not None:
+        verdict = HOLDS if abs(ratio / times - 1) <= near else IN_PART if ratio > 1 else FAILS
+    numbers = {"times": times, "ratio": ratio, "rule": judged and ratio is not None, "near": 100 * near}
+    return [most, WORDS.claim("ratio", verdict, **numbers, **about)]
 
 
 def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
     """Bars relative to NODE, the paper's first; below them the MiB."""
     for part, section in draw_sections(figure, settings, outcome.rows, height=6.4):
-        rows = section.rows
-        size = rows[0]["batch_size"] if rows else settings.batch_size
         above, below = part.subplots(2, 1)
-        _grouped(
-            above,
-            rows,
-            {name: f"{'paper_' if name == 'paper' else ''}relative{_tail(name)}" for name, _ in _BARS},
-        )
+        _grouped(above, section.rows, {"paper": "paper_relative", **{n: f"relative_{n}" for n in ADJOINTS}})
         above.axhline(1.0, color="black", linewidth=0.8)
         above.set_ylabel("memory ÷ NODE's")
-        _grouped(below, rows, {name: f"mib_{name}" for name, _ in _BARS if name != "paper"})
-        if rows:
+        _grouped(below, section.rows, {name: f"mib_{name}" for name in ADJOINTS})
+        if section.rows:
             log_scale(below)
         below.set_ylabel("MiB at the peak, tensors only")
-        part.suptitle(
-            f"{section.title}: memory of one training step, a batch of {size}; the paper's is "
-            "that of a GPU's process",
-            fontsize=10,
-        )
+        what = f"memory of one training step, a batch of {_size(settings, section)}"
+        part.suptitle(f"{section.title}: {what}; the paper's is that of a GPU's process", fontsize=10)
         part.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
 
 
-def _tail(name: str) -> str:
-    return "" if name == "paper" else f"_{name}"
-
-
-def _grouped(axis: Any, rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> None:
-    looks, width = dict(_BARS), 0.86 / len(columns)
+def _grouped(axis: Any, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+    width = 0.86 / len(columns)
     for k, (name, column) in enumerate(columns.items()):
         places = [i + (k - (len(columns) - 1) / 2) * width for i in range(len(rows))]
-        heights = [row[column] if row[column] is not None else float("nan") for row in rows]
-        label = "the paper's" if name == "paper" else ADJOINT_NAMES[name]
-        axis.bar(places, heights, width, label=label, edgecolor="white", linewidth=0.5, **looks[name])
+        heights = [float("nan") if row[column] is None else row[column] for row in rows]
+        label, colour, hatch = LOOKS[name]
+        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+        axis.bar(places, heights, width, label=label, **look)
     axis.set_xticks(range(len(rows)), [MODEL_NAMES[row["model"]] for row in rows])
     axis.grid(visible=False, axis="x")
 
 
-FIGURE = Figure(
-    name="table1",
-    title="Table 1: memory",
-    says="On CIFAR-10 AdamNODE needs the most memory of the six, 1.43 times NODE's.",
-    settings=SETTINGS,
-    compute=compute,
-    judge=judge,
-    pictures={
-        "table1": Picture(
-            draw,
-            (10.5, 6.4),
-            "Peak memory of one training step relative to NODE's, the paper's beside that of each way to the "
-            "gradient, and below it in MiB. Only tensors are counted; the paper's numbers have a GPU's "
-            "context and workspaces in them.",
-        )
-    },
-    columns={
-        "dataset": "data",
-        "model": "model",
-        "seeds": "finished",
-        "parameters": "parameters",
-        "weights": "weights",
-        "nfe_forward": "NFE forward (this step)",
-        "nfe_backward": "NFE backward",
-        "paper_mib": "paper, MiB",
-        "paper_relative": "paper ÷ NODE",
-        "mib_backsolve": "backsolve, MiB",
-        "relative_backsolve": "÷ NODE",
-        "mib_interpolating": "interpolating, MiB",
-        "mib_discrete_state": "discrete, states kept, MiB",
-        "mib_discrete_stages": "discrete, stages kept, MiB",
-        "relative_discrete_stages": "÷ NODE (stages kept)",
-        "mib_direct": "direct, MiB",
-    },
-)
+FIGURE = WORDS.figure(SETTINGS, compute, judge, {"table1": (draw, (10.5, 6.4))})

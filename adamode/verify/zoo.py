@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.proof.solves import GradientProblem
+from ..models.block import augment
 from ..models.denominators import DENOMINATORS, DenominatorName
 from ..models.dynamics import (
     AdamODE,
@@ -19,7 +20,6 @@ from ..models.dynamics import (
     NeuralODE,
     SecondOrderODE,
 )
-from ..models.dynamics.anode import augment
 from ..models.dynamics.ghbnode import SATURATIONS, Saturation
 from ..models.fields import MLP, AutogradField, Conv
 from ..solvers.checks import check_choice

@@ -292,7 +292,8 @@ class _Solved:
         """(values, y' at the outputs where asked)."""
         problem, recording, evaluate = self.problem, self.recording, self.dynamics.forward
         if not recording.saves:
-            evaluate = lambda t, z: (self.dynamics.value(t, z), None)  # noqa: E731
+            value = self.dynamics.value  # kept steps hold the field, so the field must not hold them
+            evaluate = lambda t, z: (value(t, z), None)  # noqa: E731
         wish = dataclasses.replace(
             problem.wish,
             derivatives=derivatives,

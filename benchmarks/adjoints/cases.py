@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adamode import Discrete, Solution, solve
 from adamode.adjoint.dynamics.protocol import Dynamics
+from adamode.models.block import augment
 from adamode.models.dynamics import (
     AdamODE,
     AugmentedNODE,
@@ -18,7 +19,6 @@ from adamode.models.dynamics import (
     NeuralODE,
     SecondOrderODE,
 )
-from adamode.models.dynamics.anode import augment
 from adamode.models.fields import MLP
 
 MODELS = ("NODE", "ANODE", "SONODE", "HBNODE", "GHBNODE", "AdamNODE")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..block import Block, Network, SolverOptions, augment
+from ..block import Block, Network, SolverOptions
 from ..checks import check_sizes
 from .node import NeuralODE
-
-__all__ = ["ANODE", "AugmentedNODE", "augment"]
 
 
 class AugmentedNODE(NeuralODE):

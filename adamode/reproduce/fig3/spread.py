@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fig3_growth import Growth, log10_mean
+from .growth import Growth, log10_mean
 
 Value = float | None
 QUANTILES = {"q05": 0.05, "q95": 0.95}  # of the logs, interpolated between them
@@ -22,17 +22,18 @@ SPREAD = ("q05", "median", "q95", "low", "high")
 def record(growth: Growth, inits: int) -> dict[str, Any]:
     """What is kept of a case whose first ``inits`` samples are the authors' and the rest further draws.
 
-    inits: {"whole", "h"}, a curve over t for each.  end: {"whole", "h"} of each further draw.  bands: of the
-    whole state of these, over t.  failed: {"inits", "draws"}, see `failures`.  attempts: of steps, the most.
+    inits: {"whole", "h"}, a curve over t for each.  end: {"whole", "h"} of each further draw.  bands:
+    `spread` over t of the whole state of those still there.  failed: {"inits", "draws"}, as `failures`.
+    attempts: of steps, the most.
     """
+    logs = {"whole": growth.whole, "h": growth.h}
+    parts = {"inits": slice(inits), "draws": slice(inits, None)}
+    columns = [spread(plain(column)) for column in growth.whole[inits:].T]
     return {
-        "inits": {"whole": plain(growth.whole[:inits]), "h": plain(growth.h[:inits])},
-        "end": {"whole": plain(growth.whole[inits:, -1]), "h": plain(growth.h[inits:, -1])},
-        "bands": _bands(growth.whole[inits:]),
-        "failed": {
-            "inits": failures(growth.whole[:inits], growth.status[:inits]),
-            "draws": failures(growth.whole[inits:], growth.status[inits:]),
-        },
+        "inits": {of: plain(each[:inits]) for of, each in logs.items()},
+        "end": {of: plain(each[inits:, -1]) for of, each in logs.items()},
+        "bands": {name: [column[name] for column in columns] for name in columns[0]},
+        "failed": {name: failures(growth.whole[of], growth.status[of]) for name, of in parts.items()},
         "attempts": int(growth.attempts.max()),
     }
 
@@ -59,12 +60,6 @@ def tensor(values: Any) -> Tensor:
     if values and isinstance(values[0], list):
         return torch.stack([tensor(part) for part in values])
     return torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float64)
-
-
-def _bands(logs: Tensor) -> dict[str, Any]:
-    """Over t, of the inits that are still there: mean, quantiles, least and largest. logs: [N, T]."""
-    columns = [spread(plain(column)) for column in logs.T]
-    return {name: [column[name] for column in columns] for name in columns[0]}
 
 
 def spread(values: Sequence[Value]) -> dict[str, Value]:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.solve import solve
-from ..models.denominators import DenominatorName
-from ..models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
-from ..models.dynamics.anode import augment
-from ..models.fields.driven import Driven, Signal
-from ..models.fields.field import Field, Gradients
-from ..models.presets import SIGMOID_3, SIGMOID_5, settings_of
-from ..solvers.errors import ArgumentError
-from ..solvers.status import Status
+from ...adjoint.solve import solve
+from ...models.block import augment
+from ...models.denominators import DenominatorName
+from ...models.dynamics import AdamODE, GeneralisedHeavyBallODE, HeavyBallODE, NeuralODE, SecondOrderODE
+from ...models.fields.driven import Driven, Signal
+from ...models.fields.field import Field, Gradients
+from ...models.presets import SIGMOID_3, SIGMOID_5, settings_of
+from ...solvers.errors import ArgumentError
+from ...solvers.status import Status
 
 MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")  # the order of the figure and of draws
 INPUTS = ("code", "repaired")
@@ -51,10 +51,9 @@ class Case:
     @property
     def name(self) -> str:
         """A file's name; the authors' setting is the model's alone."""
-        words = [self.model, self.change]
-        if (self.denominator, self.rates) != ("softplus", "silverbox"):
-            words += [self.denominator, self.rates]
-        words.append("repaired" if self.input == "repaired" else "")
+        usual = (self.denominator, self.rates) == ("softplus", "silverbox")
+        of_adam = [] if usual else [self.denominator, self.rates]
+        words = (self.model, self.change, *of_adam, "" if self.input == "code" else self.input)
         return "-".join(word for word in words if word)
 
 
@@ -68,7 +67,8 @@ class Draws:
 
     def times(self, scale: float) -> Draws:
         """All of it times ``scale``."""
-        return Draws(scale * self.weight, scale * self.bias, None if self.w is None else scale * self.w)
+        scaled: list[Any] = [None if part is None else scale * part for part in vars(self).values()]
+        return Draws(*scaled)
 
 
 class EachLinear(Field):
@@ -84,12 +84,11 @@ class EachLinear(Field):
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
         """f, [N, out]."""
-        return (self.weight * h[:, None, :]).sum(
-            2
-        ) + self.bias  # a batched product of such small ones is slower
+        # A batched product of such small ones is slower.
+        return (self.weight * h[:, None, :]).sum(2) + self.bias
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """(f, x)."""
+        """f, and x for the VJP."""
         return self.reference(t, h), h
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
@@ -117,27 +116,24 @@ def draw(seed: int, count: int) -> dict[str, Draws]:
         torch.manual_seed(seed)
         for model in MODELS:
             into, out, start = _LAYERS[model]
-            layers, starts = [], []
+            drawn = []
             for _ in range(count):
-                layers.append(nn.Linear(into, out, dtype=torch.float32))
-                if start:
-                    starts.append(nn.Linear(1, start, bias=False, dtype=torch.float32).weight[0])
-            found[model] = Draws(
-                torch.stack([layer.weight for layer in layers]).detach().double(),
-                torch.stack([layer.bias for layer in layers]).detach().double(),
-                torch.stack(starts).detach().double() if starts else None,
-            )
+                layer = nn.Linear(into, out, dtype=torch.float32)
+                w = nn.Linear(1, start, bias=False, dtype=torch.float32).weight[0] if start else None
+                drawn.append((layer.weight, layer.bias, w))
+            found[model] = Draws(*map(_stacked, zip(*drawn, strict=True)))
     return found
+
+
+def _stacked(parts: tuple[Any, ...]) -> Any:
+    return None if parts[0] is None else torch.stack(parts).detach().double()
 
 
 def joined(*parts: Draws) -> Draws:
     """One after the other."""
-    starts = [part.w for part in parts if part.w is not None]
-    return Draws(
-        torch.cat([part.weight for part in parts]),
-        torch.cat([part.bias for part in parts]),
-        torch.cat(starts) if starts else None,
-    )
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    whole: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
+    return Draws(*whole)
 
 
 def input_signal(u: Tensor, kind: str) -> Signal:
@@ -149,13 +145,11 @@ def input_signal(u: Tensor, kind: str) -> Signal:
     """
     if kind not in INPUTS:
         raise ArgumentError(f"input={kind!r} must be one of {', '.join(INPUTS)}.")
-    last = len(u) - 1
     if kind == "repaired":
-        return Signal(torch.arange(last + 1, dtype=torch.float64), u[:, None])
-    end = u[1] + (last - 1) * (u[2] - u[1])
-    return Signal(
-        torch.tensor([0.0, 1.0, last], dtype=torch.float64), torch.stack((u[0], u[1], end))[:, None]
-    )
+        return Signal(torch.arange(len(u), dtype=torch.float64), u[:, None])
+    last = len(u) - 1
+    values = torch.stack((u[0], u[1], u[1] + (last - 1) * (u[2] - u[1])))
+    return Signal(torch.tensor([0.0, 1.0, last], dtype=torch.float64), values[:, None])
 
 
 def system(case: Case, draws: Draws, u: Tensor, y0: Tensor) -> tuple[Any, Tensor]:
@@ -181,9 +175,8 @@ def dynamics_of(case: Case, field: Driven) -> Any:
     if model == "hbnode" or case.change == "unbounded":
         return HeavyBallODE(field, gamma=set_up["gamma"])
     if model == "ghbnode":
-        return GeneralisedHeavyBallODE(
-            field, gamma=set_up["gamma"], xi=set_up["xi"], activation=set_up["sigma"]
-        )
+        gamma, xi = set_up["gamma"], set_up["xi"]
+        return GeneralisedHeavyBallODE(field, gamma=gamma, xi=xi, activation=set_up["sigma"])
     a, b = RATES[case.rates]
     return AdamODE(field, alpha=1 - a, beta=1 - b, eps=set_up["eps"], denominator=case.denominator)
 
@@ -218,11 +211,10 @@ def grow(case: Case, draws: Draws, u: Tensor, y0: Tensor, *, tol: float, max_ste
 
 def norms(dynamics: Any, z0: Tensor, signal: Signal, *, tol: float, max_steps: int) -> Growth:
     """Solves each sample of z0, [K, N, C], by itself, rtol = atol = tol; steps end at the input's kinks."""
-    last = int(signal.times[-1])
     solution = solve(
         dynamics,
         z0,
-        torch.arange(last + 1, dtype=torch.float64),
+        torch.arange(int(signal.times[-1]) + 1, dtype=torch.float64),
         rtol=tol,
         atol=tol,
         stepping="per_sample",

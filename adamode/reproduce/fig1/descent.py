@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.solve import solve
-from ..solvers.march.events import Event
-from ..solvers.solution import Solution
-from ..solvers.status import Status
+from ...adjoint.solve import solve
+from ...solvers.march.events import Event
+from ...solvers.solution import Solution
+from ...solvers.status import Status
 
 Point = tuple[float, float]
 
 
 def rosenbrock_value(x: Tensor) -> Tensor:
-    """(1 − x)² + 100 (y − x²)² of points [..., 2]."""
+    """(1 − x)² + 100 (y − x²)² of points [..., 2]. H. H. Rosenbrock, Computer Journal 3 (1960) 175–184."""
     return (1 - x[..., 0]) ** 2 + 100 * (x[..., 1] - x[..., 0] ** 2) ** 2
 
 
@@ -39,7 +39,10 @@ def rosenbrock_gradient(x: Tensor) -> Tensor:
 
 
 def beale_value(x: Tensor) -> Tensor:
-    """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² of points [..., 2]."""
+    """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² of points [..., 2].
+
+    E. M. L. Beale, Princeton technical report 25 (1958); Moré, Garbow, Hillstrom, ACM TOMS 7 (1981), 5.
+    """
     a, b = x[..., 0], x[..., 1]
     return (1.5 - a + a * b) ** 2 + (2.25 - a + a * b**2) ** 2 + (2.625 - a + a * b**3) ** 2
 
@@ -58,7 +61,6 @@ class TestFunction:
     """A function of the plane with one minimum, F = 0.
 
     value, gradient: of points [..., 2].  window: (x from, to, y from, to) that a picture shows.
-    source: where function and minimum were published.
     """
 
     __test__ = False  # its name would make it a test
@@ -68,31 +70,15 @@ class TestFunction:
     gradient: Callable[[Tensor], Tensor]
     minimum: Point
     window: tuple[float, float, float, float]
-    source: str
 
     def distance(self, x: Tensor) -> Tensor:
         """Of points [..., 2] from the minimum."""
         return (x - torch.tensor(self.minimum, dtype=x.dtype)).norm(dim=-1)
 
 
-FUNCTIONS = {
-    "rosenbrock": TestFunction(
-        "rosenbrock",
-        rosenbrock_value,
-        rosenbrock_gradient,
-        (1.0, 1.0),
-        (-1.9, 1.8, -0.7, 2.5),
-        "H. H. Rosenbrock, The Computer Journal 3 (1960) 175–184",
-    ),
-    "beale": TestFunction(
-        "beale",
-        beale_value,
-        beale_gradient,
-        (3.0, 0.5),
-        (0.2, 4.2, -1.3, 1.3),
-        "E. M. L. Beale, Princeton technical report 25 (1958); Moré, Garbow, Hillstrom, ACM TOMS 7 (1981), 5",
-    ),
-}
+_ROSENBROCK = rosenbrock_value, rosenbrock_gradient, (1.0, 1.0), (-1.9, 1.8, -0.7, 2.5)
+_BEALE = beale_value, beale_gradient, (3.0, 0.5), (0.2, 4.2, -1.3, 1.3)
+FUNCTIONS = {name: TestFunction(name, *of) for name, of in (("rosenbrock", _ROSENBROCK), ("beale", _BEALE))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,14 +192,8 @@ def _solve(
 def travel(function: TestFunction, descents: Sequence[Descent], times: Tensor, how: Precision) -> Travel:
     """Solves all descents at once, each with steps of its own, and gives their states at the times [T]."""
     sol = _solve(function, descents, times, how)
-    return Travel(
-        times,
-        sol.y,
-        function.distance(sol.y[..., :2]),
-        words(sol.status),
-        sol.stats.nfe.tolist(),
-        sol.stats.n_accepted.tolist(),
-    )
+    distance, nfe, steps = function.distance(sol.y[..., :2]), sol.stats.nfe, sol.stats.n_accepted
+    return Travel(times, sol.y, distance, words(sol.status), nfe.tolist(), steps.tolist())
 
 
 def words(status: Tensor) -> list[str]:
@@ -227,17 +207,15 @@ def costs(
     """Of each descent its accepted steps' "t", "nfe" (evaluations so far), "distance" and "path"."""
     span = torch.tensor([0.0, end], dtype=torch.float64)
     sol = _solve(function, descents, span, how, save="steps", trace=True)
-    counts: list[list[int]] = [[0] for _ in descents]
+    counts: list[list[float]] = [[0] for _ in descents]
     for row in sol.trace or []:
         if row.accepted:
             counts[row.sample or 0].append(row.nfe)
-    distance, path = function.distance(sol.y[..., :2]), sol.y[..., 6]
-    found = []
-    for k, nfe in enumerate(counts):
-        n = len(nfe)
-        columns = {"t": sol.t[:n, k], "distance": distance[:n, k], "path": path[:n, k]}
-        found.append({"nfe": list(nfe), **{name: column.tolist() for name, column in columns.items()}})
-    return found
+    columns = {"t": sol.t, "distance": function.distance(sol.y[..., :2]), "path": sol.y[..., 6]}
+    return [
+        {"nfe": nfe, **{name: column[: len(nfe), k].tolist() for name, column in columns.items()}}
+        for k, nfe in enumerate(counts)
+    ]
 
 
 def escape_times(
@@ -255,25 +233,22 @@ def first_time(t: Sequence[float], distance: Sequence[float], radius: float) -> 
 
     None if never. A visit shorter than the outputs' spacing is not seen.
     """
-    for k, d in enumerate(distance):
-        if d <= radius:
-            return float(t[0]) if k == 0 else _crossing(t, distance, k, radius)
-    return None
+    near = (k for k, d in enumerate(distance) if d <= radius)
+    return _crossing(t, distance, next(near, len(distance)), radius)
 
 
 def settled_time(t: Sequence[float], distance: Sequence[float], radius: float) -> float | None:
     """From when on the distance stays below radius up to the last time; None if it does not."""
-    if not distance[-1] <= radius:  # NaN, of a solve that failed, included
+    far = (k for k in reversed(range(len(distance))) if not distance[k] <= radius)  # NaN, of a failure, too
+    return _crossing(t, distance, next(far, -1) + 1, radius)
+
+
+def _crossing(t: Sequence[float], distance: Sequence[float], k: int, radius: float) -> float | None:
+    """When it comes to the radius just before the k-th output; None where there is no such output."""
+    if k == len(distance):
         return None
-    for k in range(len(distance) - 1, -1, -1):
-        if not distance[k] <= radius:
-            return _crossing(t, distance, k + 1, radius)
-    return float(t[0])
-
-
-def _crossing(t: Sequence[float], distance: Sequence[float], k: int, radius: float) -> float:
-    before, after = max(distance[k - 1], 1e-300), max(distance[k], 1e-300)
-    if not before > after:  # equal, or NaN
+    before, after = max(distance[max(k - 1, 0)], 1e-300), max(distance[k], 1e-300)
+    if not before > after:  # the first, equal, or NaN
         return float(t[k])
     share = math.log(before / radius) / math.log(before / after)
     return float(t[k - 1] + (t[k] - t[k - 1]) * share)

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import __version__
-from ..plotting import save_figure
-from ..solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
-from ..train.listing import list_runs
-from ..train.reproducible import git_state, versions
-from ..train.write_aside import write_aside
-from .catalogue import FIGURES, SHARED_RUNS
-from .figure import SCALES, Claim, Figure, Outcome, Picture
+from ... import __version__
+from ...plotting import save_figure
+from ...solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
+from ...train.listing import list_runs
+from ...train.reproducible import git_state, versions
+from ...train.write_aside import write_aside
+from ..catalogue import FIGURES, SHARED_RUNS
+from .figure import SCALES, Claim, Figure, Outcome
 from .training import TrainingSettings, data_sets
-from .work import RESULT, Allowed, Work, read_json
+from .work import RESULT, Allowed, Work, damaged, plain, read_json, say
 
 _SPENT = "seconds.json"
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("settings", "variants", "versions", "machine", "git", "runs"), dict),
+    **dict.fromkeys(("figure", "scale", "version", "command"), str),
+    "seconds": (int, float),
+}
 _PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
 
 
@@ -85,11 +91,9 @@ def reproduce(
     result = Result(
         figure=figure.name,
         scale=scale,
-        settings=_plain(settings),
-        rows=outcome.rows,
+        settings=plain(settings),
         claims=claims,
-        variants=outcome.variants,
-        findings=list(outcome.findings),
+        **{**vars(outcome), "findings": list(outcome.findings)},
         pictures=pictures,
         version=__version__,
         versions={name: installed[name] for name in _PACKAGES if name in installed},
@@ -102,7 +106,7 @@ def reproduce(
     try:
         text = result.text()
     except ValueError as error:
-        raise ValueError(f"{figure.name}: the outcome holds what JSON cannot ({error}).") from error
+        raise ValueError(say("no json", figure=figure.name, error=error)) from error
     write_aside(work.folder / RESULT, text)
     return result
 
@@ -110,14 +114,13 @@ def reproduce(
 def chosen_settings(figure: Figure, scale: str, **changes: Any) -> Any:
     """The settings of a scale with ``changes``. Raises: ArgumentError for what there is not."""
     if scale not in SCALES:
-        raise ArgumentError(f"scale={scale!r} is not known: {nearest(scale, SCALES)}")
+        raise ArgumentError(say("no scale", scale=scale, nearest=nearest(scale, SCALES)))
     settings = figure.settings[scale]
     known = [field.name for field in dataclasses.fields(settings)]
     for name in changes:
         if name not in known:
-            raise ArgumentError(
-                f"{name}={changes[name]!r} is no setting of {figure.name}: {nearest(name, known)}"
-            )
+            told = {"name": name, "value": changes[name], "nearest": nearest(name, known)}
+            raise ArgumentError(say("no setting", figure=figure.name, **told))
     return dataclasses.replace(settings, **changes)
 
 
@@ -141,7 +144,7 @@ def finished(
     done, others = _runs(figure, place, settings)
     trains = bool(FIGURES[figure.name].runs) and allowed.jobs > 0
     whole = (
-        result.settings == _plain(settings)
+        result.settings == plain(settings)
         and all(_is_whole(path.parent / picture["file"]) for picture in result.pictures)
         and result.runs == done
         and not (trains and (others or result.machine.get("jobs") == 0))
@@ -158,32 +161,21 @@ def read_result(path: Path, scale: str | None = None) -> Result:
     content = read_json(path)
     names = [field.name for field in dataclasses.fields(Result)]
     if not isinstance(content, dict) or "version" not in content:
-        raise CheckpointError(f"{str(path)!r} is not a figure's result; delete it to make it anew.")
+        raise damaged(path, "is not a figure's result")
     if content["version"] != __version__:
-        raise CheckpointError(
-            f"{str(path)!r} was made by adamode {content['version']}, and this is {__version__}; make it "
-            "anew in another --output-dir, or delete its folder."
-        )
-    if sorted(content) != sorted(names):
-        odd = ", ".join(sorted(set(content) ^ set(names)))
-        raise CheckpointError(f"{str(path)!r} is not a figure's result ({odd}); delete it to make it anew.")
+        told = {"version": content["version"], "here": __version__}
+        raise CheckpointError(say("other version", path=str(path), **told))
+    if odd := sorted(set(content) ^ set(names)):
+        raise damaged(path, f"is not a figure's result ({', '.join(odd)})")
     if scale is not None and content["scale"] != scale:
-        raise CheckpointError(
-            f"{str(path)!r} was made at scale {content['scale']!r}, not {scale!r}; choose "
-            "another --output-dir."
-        )
-    damaged = [name for name in names if not _is_right(name, content[name])]
-    if damaged or content["figure"] != path.parent.name:
-        raise CheckpointError(
-            f"{str(path)!r} is damaged: {', '.join(damaged) or 'figure'} cannot be right; delete it to make "
-            "it anew."
-        )
+        raise CheckpointError(say("other scale", path=str(path), there=content["scale"], here=scale))
+    wrong = [name for name in names if not _is_right(name, content[name])]
+    if wrong or content["figure"] != path.parent.name:
+        raise damaged(path, f"is damaged: {', '.join(wrong) or 'figure'} cannot be right")
     try:
         claims = [Claim(**claim) for claim in content["claims"]]
     except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{str(path)!r}: its claims cannot be read ({error}); delete it to make it anew."
-        ) from error
+        raise damaged(path, f"is damaged: its claims cannot be read ({error})") from error
     return Result(**{**content, "claims": claims})
 
 
@@ -191,37 +183,32 @@ def read_picture(path: Path) -> bytes:
     """A picture's PNG. Raises: CheckpointError if it is damaged, OSError if it cannot be read."""
     png = path.read_bytes()
     if not (png.startswith(_PNG_BEGINS) and png.endswith(_PNG_ENDS)):
-        raise CheckpointError(f"{str(path)!r} is not a whole PNG; delete it to make it anew.")
+        raise damaged(path, "is not a whole PNG")
     return png
 
 
 def _is_whole(path: Path) -> bool:
-    try:
-        read_picture(path)
-    except (CheckpointError, OSError):
-        return False
-    return True
+    with contextlib.suppress(CheckpointError, OSError):
+        return bool(read_picture(path))
+    return False
 
 
 def _is_right(name: str, value: Any) -> bool:
     """Whether a field of a result has the shape that it is written with."""
-    if name in ("settings", "variants", "versions", "machine", "git", "runs"):
-        return isinstance(value, dict)
-    if name == "seconds":
-        return isinstance(value, int | float)
-    if name in ("figure", "scale", "version", "command"):
-        return isinstance(value, str)
-    return isinstance(value, list) and all(_is_right_in(name, one) for one in value)
+    kind = _KINDS.get(name, list)
+    return isinstance(value, kind) and (kind is not list or all(_is_right_in(name, one) for one in value))
 
 
 def _is_right_in(name: str, one: Any) -> bool:
     """The same for an entry of a list."""
-    if name == "findings":
-        return isinstance(one, str)
-    if name == "pictures":  # its file lies beside the result, and nowhere else
-        words = (one.get("file"), one.get("caption")) if isinstance(one, dict) else (None,)
-        return all(isinstance(word, str) for word in words) and Path(one["file"]).name == one["file"]
-    return isinstance(one, dict) and (name == "rows" or all(isinstance(v, str) for v in one.values()))
+    if name in ("findings", "rows"):
+        return isinstance(one, str if name == "findings" else dict)
+    if not isinstance(one, dict) or not all(isinstance(word, str) for word in one.values()):
+        return False
+    if name == "claims":
+        return True
+    # A picture's file lies beside the result, and nowhere else.
+    return {"file", "caption"} <= set(one) and Path(one["file"]).name == one["file"]
 
 
 def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, int], list[str]]:
@@ -237,21 +224,15 @@ def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, in
     return done, [run.name for run in runs if run.name not in done]
 
 
-def _plain(settings: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False))
-    return plain
-
-
 def _draw(figure: Figure, settings: Any, outcome: Outcome, folder: Path) -> list[dict[str, str]]:
-    written = []
     for name, picture in figure.pictures.items():
-
-        def draw(empty: Any, picture: Picture = picture) -> None:
-            picture.draw(empty, settings, outcome)
-
+        draw = functools.partial(_on, picture.draw, settings, outcome)
         save_figure(folder / f"{name}.png", draw, size=picture.size)
-        written.append({"file": f"{name}.png", "caption": picture.caption})
-    return written
+    return [{"file": f"{name}.png", "caption": p.caption} for name, p in figure.pictures.items()]
+
+
+def _on(draw: Callable[..., None], settings: Any, outcome: Outcome, empty: Any) -> None:
+    draw(empty, settings, outcome)
 
 
 @contextlib.contextmanager
@@ -275,7 +256,7 @@ def _seconds(path: Path) -> float:
     content = read_json(path)
     seconds = content.get("seconds") if isinstance(content, dict) else None
     if not isinstance(seconds, int | float):
-        raise CheckpointError(f"{str(path)!r} is damaged: it tells no seconds; delete it to make it anew.")
+        raise damaged(path, "is damaged: it tells no seconds")
     return float(seconds)
 
 
@@ -287,10 +268,7 @@ def _with_remedy(scale: str) -> Iterator[None]:
     except MissingDataError as error:
         if scale == "smoke":
             raise
-        raise MissingDataError(
-            f"{error} `adamode data NAME --data-dir FOLDER --download` fetches MNIST and CIFAR-10. `adamode "
-            "reproduce FIGURE --scale smoke` makes the figure, small, without any data files."
-        ) from error
+        raise MissingDataError(say("no data", error=error)) from error
 
 
 def _machine(allowed: Allowed) -> dict[str, Any]:
@@ -300,16 +278,9 @@ def _machine(allowed: Allowed) -> dict[str, Any]:
         cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         found = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
         name = found.group(1).strip() if found else name
-    device = torch.device(allowed.device)
+    device, used = torch.device(allowed.device), {"threads": allowed.threads, "jobs": allowed.jobs}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else allowed.device
-    cores = os.cpu_count()
-    return {
-        "processor": name,
-        "cores": cores,
-        "device": where,
-        "threads": allowed.threads,
-        "jobs": allowed.jobs,
-    }
+    return {"processor": name, "cores": os.cpu_count(), "device": where, **used}
 
 
 def _command(figure: Figure, scale: str, allowed: Allowed, changes: Mapping[str, Any]) -> str:

@@ -6,10 +6,9 @@ tensors alone.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 MIB = 2**20
+Made = TypeVar("Made")
 _LIFT = torch.ops.aten.lift_fresh.default  # what torch.tensor(…) made a moment ago
 
 
@@ -73,22 +73,22 @@ def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
 
 
 def peak_of(step: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that lived at most during step(), above what lived before it.
+    """Bytes that lived at most during step(), above what lived before it."""
+    return metered(step, device)[1]
 
-    On the CPU by `LiveStorage`, on a CUDA device by torch's allocator.
-    """
+
+def metered(step: Callable[[], Made], device: torch.device) -> tuple[Made, int]:
+    """(What step() gives, its `peak_of`): on the CPU by `LiveStorage`, on CUDA by torch's allocator."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        step()
+        made = step()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    meter = LiveStorage()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(meter)
-        step()
-    return meter.peak
+        return made, torch.cuda.max_memory_allocated(device) - before
+    with LiveStorage() as meter:
+        made = step()
+    return made, meter.peak
 
 
 def parameter_bytes(model: torch.nn.Module) -> int:

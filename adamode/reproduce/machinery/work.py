@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from .. import __version__
-from ..solvers.errors import ArgumentError, CheckpointError
-from ..train.reproducible import git_state
-from ..train.write_aside import write_aside
+from ... import __version__
+from ...solvers.errors import ArgumentError, CheckpointError
+from ...train.reproducible import git_state
+from ...train.write_aside import write_aside
+from .figure import MACHINERY
 
+say = MACHINERY.say
 IDENTITY = "made-with.json"
 RESULT = "result.json"
 
@@ -53,39 +55,28 @@ class Work:
         on another device, with other threads or settings, or does not say what it holds; ArgumentError where
         it cannot be written.
         """
-        here = {
-            "figure": figure,
-            "version": __version__,
-            "torch": torch.__version__,
-            "scale": self.scale,
-            "device": self.allowed.device,
-            "threads": self.allowed.threads,
-            "settings": json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False)),
-        }
+        made = {"figure": figure, "version": __version__, "torch": torch.__version__, "scale": self.scale}
+        how = {"device": self.allowed.device, "threads": self.allowed.threads, "settings": plain(settings)}
+        here = {**made, **how}
         path = self.folder / IDENTITY
-        if not path.exists() and self._holds_something():
-            raise CheckpointError(
-                f"{str(self.folder)!r} holds finished pieces, and {IDENTITY}, which says of what, is not "
-                "there: choose another --output-dir, or delete that folder."
-            )
-        if path.exists() and self._holds_something():
-            there = _identity(path, here)
-            for name in here:
-                if _fixed(there.get(name)) != _fixed(here[name]):
-                    raise CheckpointError(
-                        f"{str(self.folder)!r} holds {there.get('figure')} made by adamode "
-                        f"{there.get('version')} at scale {there.get('scale')}, and its {name} is not this "
-                        f"one's: {_difference(there.get(name), here[name])}. Choose another --output-dir, or "
-                        "delete that folder."
-                    )
+        if self._holds_something():
+            if not path.exists():
+                raise CheckpointError(say("no identity", folder=str(self.folder), file=IDENTITY))
+            self._compare(_identity(path, here), here)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_aside(path, json.dumps(here, indent=2) + "\n")
         except OSError as error:
-            raise ArgumentError(
-                f"--output-dir: {str(self.folder)!r} cannot be written ({error}); choose another."
-            ) from error
+            raise ArgumentError(say("not written", folder=str(self.folder), error=error)) from error
+
+    def _compare(self, there: dict[str, Any], here: dict[str, Any]) -> None:
+        """Raises: CheckpointError where the folder holds something else than what is asked for."""
+        for name in here:
+            if _fixed(there.get(name)) != _fixed(here[name]):
+                difference = _difference(there.get(name), here[name])
+                told = {**there, "folder": str(self.folder), "name": name, "difference": difference}
+                raise CheckpointError(say("other folder", **told))
 
     def _holds_something(self) -> bool:
         """Whether a piece, or the result, was finished here; a call that failed before binds no other."""
@@ -122,14 +113,23 @@ def computing(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def damaged(path: Path, said: str) -> CheckpointError:
+    """The error for a file of which ``said`` is the case."""
+    return CheckpointError(say("damaged", path=str(path), said=said))
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises: CheckpointError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be read ({error}); delete it to make it anew."
-        ) from error
+        raise damaged(path, say("unreadable", error=error)) from error
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A dataclass as JSON holds it. Raises: ValueError where a number is infinite or NaN."""
+    held: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False))
+    return held
 
 
 @functools.cache
@@ -142,19 +142,20 @@ def _value(path: Path) -> Any:
     """What a finished piece holds. Raises: CheckpointError where it is none."""
     content = read_json(path)
     if not isinstance(content, dict) or "value" not in content:
-        raise CheckpointError(f"{str(path)!r} is damaged: it has no value; delete it to make it anew.")
+        raise damaged(path, "is damaged: it has no value")
     return content["value"]
 
 
 def _identity(path: Path, here: dict[str, Any]) -> dict[str, Any]:
     """What the folder says that it holds. Raises: CheckpointError where it does not say."""
-    remedy = f"choose another --output-dir, or delete the folder {str(path.parent)!r}."
+    told = {"path": str(path), "folder": str(path.parent)}
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read ({error}): {remedy}") from error
+        said = say("unreadable", error=error)
+        raise CheckpointError(say("bad identity", said=said, **told)) from error
     if not isinstance(there, dict) or set(there) != set(here):
-        raise CheckpointError(f"{str(path)!r} does not say what the folder holds: {remedy}")
+        raise CheckpointError(say("bad identity", said=say("silent identity"), **told))
     return there
 
 

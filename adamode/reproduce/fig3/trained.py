@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoint.arguments import Direct
-from ..adjoint.solve import solve
-from ..models.fields.driven import Driven, Signal
-from .fig3_growth import Case, Draws, EachLinear, Growth, dynamics_of, input_signal, norms, starts
+from ...adjoint.arguments import Direct
+from ...adjoint.solve import solve
+from ...models.fields.driven import Driven, Signal
+from .growth import Case, Draws, EachLinear, Growth, dynamics_of, input_signal, norms, starts
 
 _OWN = ("raw_gamma", "raw_alpha", "raw_beta")  # learnt; GHBNODE's ξ is not, as released
 
@@ -71,6 +71,10 @@ class Nets(nn.Module):
         solution = solve(self.dynamics, self.start(y0), times, dt=1.0, gradient=Direct())
         return solution.y[1:, 0, :, 0].T
 
+    def errors(self, y: Tensor) -> Tensor:
+        """Mean squared errors of the outputs after the first, [N]. y: [T]."""
+        return (self.outputs(y[0], len(y)) - y[1:]).square().mean(1)
+
 
 def train(
     model: str, draws: Draws, u: Tensor, y: Tensor, how: Training, *, tol: float, max_steps: int
@@ -84,14 +88,14 @@ def train(
     parameters = [p for p in nets.parameters() if p.requires_grad and p.shape[:1] == (nets.count,)]
     adam = torch.optim.Adam(parameters, lr=how.lr)
     with torch.no_grad():
-        before = (nets.outputs(y[0], len(y)) - y[1:]).square().mean(1).sqrt()
+        before = nets.errors(y).sqrt()
     for _ in range(how.steps):
         adam.zero_grad()
-        (nets.outputs(y[0], len(y)) - y[1:]).square().mean(1).sum().backward()
+        nets.errors(y).sum().backward()
         clip_each(parameters, how.clip)
         adam.step()
     with torch.no_grad():
-        after = (nets.outputs(y[0], len(y)) - y[1:]).square().mean(1).sqrt()
+        after = nets.errors(y).sqrt()
         growth = norms(nets.dynamics, nets.start(y[0]), signal, tol=tol, max_steps=max_steps)
     return Fitted(before, after, growth)
 

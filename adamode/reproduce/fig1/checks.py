@@ -12,12 +12,7 @@ from .descent import Descent, Flow, Point, Precision, TestFunction, adam, travel
 
 # ½ λ |x|² with λ = 0.4, about Rosenbrock's smallest curvature.
 QUADRATIC = TestFunction(
-    "quadratic",
-    lambda x: 0.2 * x.square().sum(-1),
-    lambda x: 0.4 * x,
-    (0.0, 0.0),
-    (-1.5, 1.5, -1.5, 1.5),
-    "½ λ |x|², λ = 0.4",
+    "quadratic", lambda x: 0.2 * x.square().sum(-1), lambda x: 0.4 * x, (0.0, 0.0), (-1.5, 1.5, -1.5, 1.5)
 )
 TAIL_EPS = 1e-10
 
@@ -62,14 +57,9 @@ def by_scipy(function: TestFunction, one: Descent, times: np.ndarray, tolerance:
         if v1 + flow.eps <= 0 or v2 + flow.eps <= 0:
             return [math.nan] * 6
         g1, g2 = gradient(x, y)
-        return [
-            -m1 / math.sqrt(v1 + flow.eps),
-            -m2 / math.sqrt(v2 + flow.eps),
-            flow.d * (g1 - m1),
-            flow.d * (g2 - m2),
-            flow.rate_v * (g1**2 - v1),
-            flow.rate_v * (g2**2 - v2),
-        ]
+        dx = [-m1 / math.sqrt(v1 + flow.eps), -m2 / math.sqrt(v2 + flow.eps)]
+        dm = [flow.d * (g1 - m1), flow.d * (g2 - m2)]
+        return [*dx, *dm, flow.rate_v * (g1**2 - v1), flow.rate_v * (g2**2 - v2)]
 
     def hbode(t: float, z: np.ndarray) -> list[float]:
         x, y, m1, m2 = z.tolist()

@@ -20,29 +20,23 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import __version__
-from ..models import names
-from ..solvers.errors import CheckpointError, TrainingError
-from ..train.config import TrainConfig
-from ..train.data import DataSet, load_data
-from ..train.evaluation import LoadedRun, load_data_of, load_run, untrained_run
-from ..train.metrics import count_parameters
-from ..train.reproducible import epoch_order
-from ..train.runs import RunFolder
-from ..train.step import on_device
-from ..train.sweep import Ended, Job, plan, run_sweep
-from ..train.trainer import Trainer
-from .work import Work, computing, read_json
+from ... import __version__
+from ...models import names
+from ...solvers.errors import CheckpointError, TrainingError
+from ...train.config import TrainConfig
+from ...train.data import load_data
+from ...train.evaluation import load_data_of, load_run, untrained_run
+from ...train.metrics import count_parameters, efficacy
+from ...train.reproducible import epoch_order
+from ...train.runs import RunFolder
+from ...train.step import EpochSums, Objective, descend, on_device, solving_with
+from ...train.sweep import Ended, Job, plan, run_sweep
+from ...train.trainer import Trainer
+from .figure import MACHINERY
+from .figure import MODEL_NAMES as MODEL_NAMES
+from .work import Allowed, Work, computing, read_json, say
 
-MODEL_NAMES = {
-    "node": "NODE",
-    "anode": "ANODE",
-    "sonode": "SONODE",
-    "hbnode": "HBNODE",
-    "ghbnode": "GHBNODE",
-    "adamnode": "AdamNODE",
-}
-DATA_NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "scikit-learn's 8×8 digits"}
+DATA_NAMES = MACHINERY.table("data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,31 +111,28 @@ def data_sets(settings: TrainingSettings) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in settings.datasets}
 
 
+def run_options(settings: Any, allowed: Allowed) -> dict[str, Any]:
+    """What `TrainConfig` takes for every run of a figure: the sizes of its settings, what is allowed."""
+    sizes = ("epochs", "train_size", "val_size", "test_size", "normalise")
+    given = {name: getattr(allowed, name) for name in ("data_dir", "device", "threads")}
+    return {**{name: getattr(settings, name) for name in sizes}, **given, "test_every_epoch": True}
+
+
 def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
     """Every run, checked, seeds outermost: a stop leaves whole seeds of all models and data sets.
 
     Reads only. Raises: CheckpointError where a folder holds another run under the name, or one of another
     version, device or number of threads.
     """
-    allowed = work.allowed
+    base = {
+        **run_options(settings, work.allowed),
+        "checkpoint_every": settings.checkpoint_every,
+        "output_dir": str(work.runs),
+    }
     jobs: list[Job] = []
     for seed in settings.seeds:
         for dataset in data_sets(settings):
-            base = {
-                "dataset": dataset,
-                "output_dir": str(work.runs),
-                "data_dir": allowed.data_dir,
-                "device": allowed.device,
-                "threads": allowed.threads,
-                "epochs": settings.epochs,
-                "train_size": settings.train_size,
-                "val_size": settings.val_size,
-                "test_size": settings.test_size,
-                "normalise": settings.normalise,
-                "test_every_epoch": True,
-                "checkpoint_every": settings.checkpoint_every,
-            }
-            jobs += plan(base, {"model": list(settings.models), "seed": [seed]})
+            jobs += plan({**base, "dataset": dataset}, {"model": list(settings.models), "seed": [seed]})
     for job in jobs:
         _refuse_another(job.config)
     return jobs
@@ -155,16 +146,11 @@ def _refuse_another(config: TrainConfig) -> None:
         return
     there, made = folder.read_config(), read_json(folder.config).get("versions")
     version = made.get("adamode") if isinstance(made, dict) else None
-    for name, found, asked in (
-        ("version", version, __version__),
-        ("device", there.device, config.device),
-        ("threads", there.threads, config.threads),
-    ):
-        if found != asked:
-            raise CheckpointError(
-                f"{str(folder.path)!r} holds a run whose {name} is not this one's: {found!r} there, "
-                f"{asked!r} here. Choose another --output-dir, or delete that folder."
-            )
+    found = {"version": version, "device": there.device, "threads": there.threads}
+    asked = {"version": __version__, "device": config.device, "threads": config.threads}
+    if other := [name for name in asked if found[name] != asked[name]]:
+        told = {"name": other[0], "there": found[other[0]], "here": asked[other[0]]}
+        raise CheckpointError(say("other run", folder=str(folder.path), **told))
 
 
 def training_runs(
@@ -178,24 +164,21 @@ def training_runs(
     could be; DataError where the images are not there.
     """
     jobs = plan_runs(settings, work)
-    left = [job for job in jobs if job.state != "finished"]
+    waiting = [job for job in jobs if job.state != "finished"]
     failed: list[Ended] = []
-    if left and work.allowed.jobs > 0:
-        failed = _train(settings, jobs, left, work)
+    if waiting and work.allowed.jobs > 0:
+        failed = _train(settings, jobs, waiting, work)
         jobs = plan_runs(settings, work)
     runs = [_read(job.config) for job in jobs if job.state == "finished"]
     missing = [
-        f"{e.job.config.name} could not be trained: {e.said.replace(str(work.runs), 'runs')}" for e in failed
+        say("untrained", run=e.job.config.name, said=e.said.replace(str(work.runs), "runs")) for e in failed
     ]
-    if not runs and needed and missing:
-        raise TrainingError(f"not one of the {len(jobs)} runs could be trained. {missing[0]}")
     if not runs and needed:
-        raise CheckpointError(
-            f"{str(work.runs)!r} holds no finished run of the {len(jobs)} planned: nothing may be trained: "
-            "allow --jobs 1 or more."
-        )
-    if len(runs) + len(failed) < len(jobs):
-        missing.append(f"{len(jobs) - len(runs) - len(failed)} of {len(jobs)} runs are not finished yet.")
+        if missing:
+            raise TrainingError(say("all failed", all=len(jobs), first=missing[0]))
+        raise CheckpointError(say("no runs", folder=str(work.runs), all=len(jobs)))
+    if left := len(jobs) - len(runs) - len(failed):
+        missing.append(say("unfinished", left=left, all=len(jobs)))
     return runs, missing
 
 
@@ -209,76 +192,63 @@ def _train(settings: TrainingSettings, jobs: Sequence[Job], left: Sequence[Job],
     """Trains what is left; returns those that failed."""
     for config in {job.config.dataset: job.config for job in left}.values():
         load_data(config.dataset, config.data_options())  # what lacks is said before any process starts
-    say, progress = work.allowed.say, _Progress(jobs)
-    say(f"runs: {progress}")
-
-    def started(job: Job) -> None:
-        progress.started[job.config.name] = time.perf_counter()
-        say(f"runs: {job.config.name} {'goes on' if job.state == 'unfinished' else 'begins'}")
-
-    def ended(run: Ended) -> None:
-        progress.ended(run, at_once=work.allowed.jobs)
-        told = "is finished" if run.status == 0 else f"FAILED: {run.said}"
-        say(f"runs: {run.job.config.name} {told}; {progress}")
-
+    progress = _Progress(jobs, work.allowed.jobs if settings.processes else 1, work.allowed.say)
     if settings.processes:
-        over = run_sweep(left, at_once=work.allowed.jobs, on_start=started, on_end=ended)
+        at_once = work.allowed.jobs
+        over = run_sweep(left, at_once=at_once, on_start=progress.started, on_end=progress.ended)
     else:
-        over = [_here(job, started, ended) for job in left]
+        over = [_here(job, progress) for job in left]
     return [run for run in over if run.status != 0]
 
 
-def _here(job: Job, started: Callable[[Job], None], ended: Callable[[Ended], None]) -> Ended:
+def _here(job: Job, progress: _Progress) -> Ended:
     """A run made in this process; torch's random numbers outside it do not move on."""
-    started(job)
-    status, said = 0, ""
+    progress.started(job)
+    run = Ended(job, 0, "")
     try:
         with computing(job.config.threads):
             Trainer(job.config, quiet=True).fit(resume=job.state == "unfinished")
     except TrainingError as error:
-        status, said = 1, str(error)
-    run = Ended(job, status, said)
-    ended(run)
+        run = Ended(job, 1, str(error))
+    progress.ended(run)
     return run
 
 
 class _Progress:
-    """How many runs are finished, and how long the others will take, judged by those that are."""
+    """Says how many runs are finished, and how long the others will take, judged by those that are."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.all = len(jobs)
+    def __init__(self, jobs: Sequence[Job], at_once: int, say: Callable[[str], None]) -> None:
+        self.all, self.at_once, self.say = len(jobs), at_once, say
         self.left = {job.config.name: job.config for job in jobs if job.state != "finished"}
-        self.started: dict[str, float] = {}
+        self.begun: dict[str, float] = {}
         # Seconds of finished runs by what decides them most; here those of training, which leaves tests out.
-        self.took: dict[tuple[str, str], float] = {}
-        self.at_once = 1
-        for job in jobs:
-            if job.state == "finished":
-                rows = _read(job.config).history
-                self.took[_kind(job.config)] = sum(row["seconds"] for row in rows)
+        finished = [job.config for job in jobs if job.state == "finished"]
+        self.took = {_kind(c): sum(row["seconds"] for row in _read(c).history) for c in finished}
+        say(f"runs: {self}")
 
-    def ended(self, run: Ended, *, at_once: int) -> None:
+    def started(self, job: Job) -> None:
+        """A run begins."""
+        self.begun[job.config.name] = time.perf_counter()
+        self.say(f"runs: {job.config.name} {'goes on' if job.state == 'unfinished' else 'begins'}")
+
+    def ended(self, run: Ended) -> None:
         """A run has ended: what it took counts from now on."""
-        config, self.at_once = run.job.config, at_once
+        config = run.job.config
         self.left.pop(config.name, None)
         if run.status == 0 and run.job.state == "new":
-            self.took[_kind(config)] = time.perf_counter() - self.started[config.name]
-
-    def seconds_left(self) -> float | None:
-        """None while nothing tells. A model that has not been seen takes the mean of its data set's."""
-        total = 0.0
-        for config in self.left.values():
-            alike = [s for (dataset, _), s in self.took.items() if dataset == config.dataset]
-            known = self.took.get(_kind(config)) or (sum(alike) / len(alike) if alike else None)
-            if known is None:
-                return None
-            total += known
-        return total / self.at_once
+            self.took[_kind(config)] = time.perf_counter() - self.begun[config.name]
+        told = "is finished" if run.status == 0 else f"FAILED: {run.said}"
+        self.say(f"runs: {config.name} {told}; {self}")
 
     def __str__(self) -> str:
-        done = f"{self.all - len(self.left)} of {self.all} done"
-        seconds = self.seconds_left()
-        return done if seconds is None or not self.left else f"{done}, about {duration(seconds)} left"
+        """A model that has not been seen takes the mean of its data set's."""
+        done, seconds = f"{self.all - len(self.left)} of {self.all} done", 0.0
+        for config in self.left.values():
+            alike = [s for (dataset, _), s in self.took.items() if dataset == config.dataset]
+            if not alike:
+                return done
+            seconds += self.took.get(_kind(config)) or sum(alike) / len(alike)
+        return f"{done}, about {duration(seconds / self.at_once)} left" if self.left else done
 
 
 def _kind(config: TrainConfig) -> tuple[str, str]:
@@ -292,17 +262,49 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def loaded_again(run: Run, work: Work) -> tuple[LoadedRun, DataSet]:
-    """The run's model with its last weights (its first, where it is untrained), and its data."""
-    if run.history:
-        loaded = load_run(run.folder, weights="last", device=work.allowed.device)
-    else:
-        loaded = untrained_run(run.config, device=work.allowed.device)
-    return loaded, load_data_of(loaded, data_dir=work.allowed.data_dir or None)
+class Again:
+    """A run's model once more, with its last weights (its first, where it is untrained), and its data."""
+
+    def __init__(self, run: Run, work: Work):
+        if run.history:
+            self._loaded = load_run(run.folder, weights="last", device=work.allowed.device)
+        else:
+            self._loaded = untrained_run(run.config, device=work.allowed.device)
+        self._data = load_data_of(self._loaded, data_dir=work.allowed.data_dir or None)
+        self.config, self.device = self._loaded.config, self._loaded.device
+        self.model = self._loaded.model.train()
+
+    def batches(self, count: int, size: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first ``count`` batches of the run's first epoch, images and labels, in its order.
+
+        size: of a batch; 0 is the run's own.
+        """
+        data = self._data.train
+        order = epoch_order(len(data), self.config.seed, 0)
+        for indices in order.split(size or self.config.batch_size)[:count]:
+            yield on_device(data.__getitems__(indices.tolist()), self.device, self._loaded.dtype)
+
+    def step(self, x: Tensor, y: Tensor, **changes: Any) -> EpochSums:
+        """A training step but for the optimiser's: forwards and backwards. changes: of `SolveSettings`.
+
+        Raises: what `train.step.descend` raises where it cannot be solved.
+        """
+        self.model.zero_grad(set_to_none=True)
+        objective = Objective.of(self._data)
+        with solving_with(self.model, **changes):
+            return descend(self.model, x, y, objective, total=len(y), parts=1, amp=self.config.amp)
 
 
-def first_batches(loaded: LoadedRun, data: DataSet, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training images and labels of the run's first epoch, in its order, in batches of ``size``."""
-    order = epoch_order(len(data.train), loaded.config.seed, 0)
-    for indices in order.split(size):
-        yield on_device(data.train.__getitems__(indices.tolist()), loaded.device, loaded.dtype)
+_WAYS = ("forward", "backward")
+METRICS = ("train_loss", "test_accuracy", *(f"{of}_{way}" for of in ("nfe", "efficacy") for way in _WAYS))
+
+
+def epoch_of(row: dict[str, Any]) -> dict[str, Any]:
+    """An epoch of a run as the figures need it, from its row of metrics.
+
+    Efficacy forward is of the test pass, backward of the training epoch.
+    """
+    accuracy, forward, backward = row["test_accuracy"], row["test_nfe_forward"], row["nfe_backward"]
+    efficacies = (efficacy(accuracy, forward), efficacy(accuracy, backward))
+    values = (row["train_loss"], accuracy, forward, backward, *efficacies)
+    return {"epoch": row["epoch"], **dict(zip(METRICS, values, strict=True)), "seconds": row["seconds"]}

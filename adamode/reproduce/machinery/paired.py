@@ -24,6 +24,11 @@ class Interval:
     high: float
     n: int
 
+    def __format__(self, form: str) -> str:
+        """By `told`, for a number's form, and a unit after a blank where it has one: "+.0f %"."""
+        number, _, unit = form.partition(" ")
+        return self.told(f"{{:{number}}}", unit)
+
     def told(self, form: str = "{:+.3g}", unit: str = "") -> str:
         """The mean and the interval as text, each number in ``form``: "+12 % [+3, +21] (3 seeds)"."""
         if not self.n:
@@ -79,17 +84,13 @@ def verdict_best(leads: Mapping[str, Interval]) -> str:
     return HOLDS if leads and all(lead.low > 0 for lead in leads.values()) else UNTOLD
 
 
-RULE_OF_GAINS = (
-    "Holds where the interval lies above half of the paper's number and reaches it, in part where it lies "
-    "above 0 otherwise; does not where it begins at 0 or below and ends below the paper's number."
-)
-
-
 def verdict_gain(lead: Interval, paper: float) -> str:
-    """Whether a lead of ``paper`` (> 0) is there, by `RULE_OF_GAINS`.
+    """Whether a lead of ``paper`` (> 0) is there.
 
-    An interval that has both 0 and the paper's number in it tells nothing; one that is wide and begins near
-    0 does not show the paper's number by reaching it.
+    Holds where the interval lies above half of the paper's number and reaches it, in part where it lies above
+    0 otherwise; does not where it begins at 0 or below and ends below the paper's number. An interval that
+    has both 0 and the paper's number in it tells nothing; one that is wide and begins near 0 does not show
+    the paper's number by reaching it.
     """
     if lead.low > 0:
         return HOLDS if lead.low >= paper / 2 and lead.high >= paper else IN_PART

@@ -1,0 +1,127 @@
+"""What Fig. 1 is made with at each scale: starts, rates, tolerances, and the flows that these give."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from .descent import GRADIENT_FLOW, Flow, Point, Precision, adam, heavy_ball
+
+CIFAR = 1 / (1 + math.exp(-3.0))  # 1−α and 1−β at the start of the released CIFAR-10 training
+MNIST_M, MNIST_V = 1 / (1 + math.exp(5.0)), 1 / (1 + math.exp(-5.0))  # the same for MNIST
+HBNODE = 1 / (1 + math.exp(3.0))  # γ at the start of the released training
+
+ROSENBROCK_STARTS = ((-1.2, 1.0), (0.0, 0.0), (-1.0, -1.0), (2.0, 2.0), (-2.0, 2.0), (0.0, 2.0), (1.5, -0.5))
+# From the last one gradient flow runs along Beale's other valley, to infinity.
+BEALE_STARTS = ((1.0, 1.0), (0.0, 0.0), (2.0, 2.0), (-1.0, -1.0), (1.0, -1.5), (4.0, 0.0), (-1.0, 0.5))
+NAMES = {"gradient-flow": "gradient flow", "adamode": "AdamODE"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fig1Settings:
+    """What Fig. 1 is made with; everything here is chosen, for the paper states none of it.
+
+    end: T.  outputs: times from 0 to T at which distances are taken.  rate_m, rate_v: A = 1−α, B = 1−β.
+    gamma: HBODE's; fair_gamma: that of a well damped one.  gammas, rates (of A and of B), epsilons: the maps.
+    rosenbrock, beale: starts, the first one drawn.  tol: of the distances; cost_tol: of what is counted in
+    evaluations, with dopri5 (the paper's method and one of its tolerances).  reference_starts: how many
+    starts scipy solves too.  max_steps, cost_steps: attempts before a solve gives up.  enough_starts: for
+    a verdict.  tail_end: until when the decay on a quadratic is watched.
+    """
+
+    end: float = 20.0
+    outputs: int = 1001
+    rate_m: float = CIFAR
+    rate_v: float = CIFAR
+    eps: float = 1e-8
+    gamma: float = HBNODE
+    fair_gamma: float = 1.0
+    gammas: tuple[float, ...] = (0.02, HBNODE, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 4.0)
+    rates: tuple[float, ...] = (MNIST_M, 0.05, 0.2, 0.5, CIFAR, MNIST_V)
+    epsilons: tuple[float, ...] = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
+    rosenbrock: tuple[Point, ...] = ROSENBROCK_STARTS
+    beale: tuple[Point, ...] = BEALE_STARTS
+    tol: float = 1e-7
+    cost_tol: float = 1e-5
+    reference_starts: int = 2
+    reference_tol: float = 1e-10
+    max_steps: int = 10_000
+    cost_steps: int = 8_000
+    enough_starts: int = 5
+    tail_end: float = 21.0
+
+    def starts(self, function: str) -> tuple[Point, ...]:
+        """Of a function by name."""
+        return self.rosenbrock if function == "rosenbrock" else self.beale
+
+    def flows(self) -> dict[str, Flow]:
+        """The three of the figure, and HBODE well damped."""
+        return {
+            "gradient-flow": GRADIENT_FLOW,
+            "hbode": heavy_ball(self.gamma),
+            "adamode": adam(self.rate_m, self.rate_v, self.eps),
+            "hbode-damped": heavy_ball(self.fair_gamma),
+        }
+
+    @property
+    def printed(self) -> Flow:
+        """Eq. 2 as it is printed."""
+        return heavy_ball(self.gamma, as_printed=True)
+
+    def groups(self) -> dict[str, Flow]:
+        """Every flow that starts from every start, by the name of its group."""
+        rates = [(a, b) for a in self.rates for b in self.rates]
+        return {
+            **self.flows(),
+            **{f"gamma {gamma!r}": heavy_ball(gamma) for gamma in self.gammas},
+            **{f"rates {a!r} {b!r}": adam(a, b, self.eps) for a, b in rates},
+            **{f"eps {eps!r}": adam(self.rate_m, self.rate_v, eps) for eps in self.epsilons},
+        }
+
+    @property
+    def how(self) -> Precision:
+        """How the distances are solved for."""
+        return Precision(self.tol, self.max_steps)
+
+    @property
+    def how_counted(self) -> Precision:
+        """How what is counted in evaluations is solved for."""
+        return Precision(self.cost_tol, self.cost_steps, "dopri5")
+
+    def name(self, model: str, between: str = " ") -> str:
+        """A flow for people: "gradient flow", "HBODE γ = 1"."""
+        if model in NAMES:
+            return NAMES[model]
+        return f"HBODE{between}γ = {self.gamma if model == 'hbode' else self.fair_gamma:.3g}"
+
+
+SETTINGS = {
+    "smoke": Fig1Settings(
+        end=1.0,
+        outputs=51,
+        gammas=(0.1, 1.0),
+        rates=(0.5, CIFAR),
+        epsilons=(1e-4,),
+        rosenbrock=ROSENBROCK_STARTS[:2],
+        beale=BEALE_STARTS[:2],
+        tol=1e-5,
+        cost_tol=1e-3,
+        reference_starts=1,
+        reference_tol=1e-9,
+        max_steps=1_000,
+        tail_end=6.0,
+    ),
+    "sample": Fig1Settings(),
+    "paper": Fig1Settings(
+        end=30.0,
+        outputs=3001,
+        gammas=(0.01, 0.02, HBNODE, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0),
+        rates=(MNIST_M, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, CIFAR, MNIST_V),
+        epsilons=(1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
+        tol=1e-9,
+        reference_starts=7,
+        reference_tol=1e-12,
+        max_steps=40_000,
+        cost_steps=20_000,
+    ),
+}

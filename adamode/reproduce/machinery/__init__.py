@@ -1,0 +1,1 @@
+"""What every figure is made with: its pieces, its verdicts and words, its page."""

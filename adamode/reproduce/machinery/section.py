@@ -1,0 +1,173 @@
+"""Figures that are made from training runs, a section a data set: rows, what is said of them, their lines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ...plotting import LOOKS
+from .figure import Row
+from .training import DATA_NAMES, MODEL_NAMES, Run, TrainingSettings, data_sets, training_runs
+from .work import Work
+
+LOOK_OF: dict[str, dict[str, Any]] = dict(zip(MODEL_NAMES, LOOKS, strict=True))
+# Bars have neither marker nor dashes: these tell the models apart where colour is lost.
+HATCH_OF = dict(zip(MODEL_NAMES, ("", "///", "...", "xxx", "\\\\\\", "++"), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What was trained on, the paper's data sets that it stands for, and the rows of its runs."""
+
+    settings: TrainingSettings
+    dataset: str
+    stands_for: tuple[str, ...]
+    rows: list[Row]
+
+    def by_seed(self, model: str, name: str) -> dict[int, float]:
+        """A quantity of a model's rows by seed; rows that do not have it are left out."""
+        return {
+            row["seed"]: row[name] for row in self.rows if row["model"] == model and row[name] is not None
+        }
+
+    def mean(self, model: str, name: str) -> float | None:
+        """Its mean over the seeds; None where no row has it."""
+        values = self.by_seed(model, name).values()
+        return sum(values) / len(values) if values else None
+
+    @property
+    def title(self) -> str:
+        """The data set for people, with those that it stands in for."""
+        return title_of(self.dataset, self.stands_for)
+
+    @property
+    def heading(self) -> str:
+        """The title and the sizes."""
+        return f"{self.title}: {sizes_told(self.settings, self.rows)}"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every claim's words ask for: the paper's data sets, the title, the sizes; can it be told?"""
+        return {
+            "told": not self.settings.stand_in,
+            "where": " and ".join(DATA_NAMES[name] for name in self.stands_for),
+            "title": self.title,
+            "sizes": sizes_told(self.settings, self.rows),
+        }
+
+
+def sections(settings: TrainingSettings, rows: Sequence[Row]) -> list[Section]:
+    """One for each data set, in the settings' order; a data set without rows has one too."""
+    return [
+        Section(settings, dataset, stands_for, [row for row in rows if row["dataset"] == dataset])
+        for dataset, stands_for in data_sets(settings).items()
+    ]
+
+
+def rows_of_runs(
+    settings: TrainingSettings, work: Work, row_of: Callable[[Run], Row]
+) -> tuple[list[Row], list[Run], list[str]]:
+    """(A row for each run, the runs, what is missing as sentences).
+
+    row_of: the figure's own part. seeds: how many of the seeds the run's model has, "1 of 3 seeds".
+    """
+    runs, missing = training_runs(settings, work)
+    have = Counter((run.dataset, run.model) for run in runs)
+    rows = [
+        {
+            "dataset": run.dataset,
+            "stands_for": list(data_sets(settings)[run.dataset]),
+            "model": run.model,
+            "seed": run.seed,
+            "parameters": run.final["parameters"],
+            **row_of(run),
+            "seeds": f"{have[run.dataset, run.model]} of {len(settings.seeds)} seeds",
+        }
+        for run in runs
+    ]
+    return rows, runs, missing
+
+
+def seeds_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
+    """How many seeds the rows of the least complete model have: "2 of 3 seeds"."""
+    counts = {len({row["seed"] for row in rows if row["model"] == model}) for model in settings.models}
+    wanted, least, most = len(settings.seeds), min(counts), max(counts)
+    some = "" if least == most == wanted else f"{least} of " if least == most else f"{least}–{most} of "
+    return f"{some}{wanted} seed{'s' if wanted != 1 else ''}"
+
+
+def sizes_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
+    """The sizes, to be printed in a picture: "1,000 training, 1,000 test images, 5 epochs, 3 seeds"."""
+    images = "all training and test images"
+    if settings.train_size and settings.test_size:
+        images = f"{settings.train_size:,} training, {settings.test_size:,} test images"
+    return f"{images}, {settings.epochs} epochs, {seeds_told(settings, rows)}"
+
+
+def title_of(dataset: str, stands_for: Sequence[str]) -> str:
+    """A data set for people, with those that it stands in for."""
+    name = DATA_NAMES.get(dataset, dataset)
+    others = [DATA_NAMES[other] for other in stands_for if other != dataset]
+    return f"{name}, standing in for {' and '.join(others)}" if others else name
+
+
+def draw_sections(
+    figure: Any, settings: TrainingSettings, rows: Sequence[Row], *, height: float, more: float = 0.0
+) -> Iterator[tuple[Any, Section]]:
+    """A subfigure for each section, below one another, its title not yet set.
+
+    height: inches of each.  more: inches for one legend of the models below them all; 0 draws none.
+    """
+    all_of_them = sections(settings, rows)
+    figure.set_size_inches(10.5, height * len(all_of_them) + more)
+    if more:
+        _legend_below(figure, settings.models)
+    parts = figure.subfigures(len(all_of_them), 1, squeeze=False)[:, 0]
+    return zip(parts, all_of_them, strict=True)
+
+
+def mean_line(axis: Any, rows: Sequence[Row], model: str, x: str, y: str) -> None:
+    """The mean over a model's rows, one a seed, of y over x, and a band from the least to the largest.
+
+    x, y: quantities of the rows' histories; x is averaged too.
+    """
+    mine = [row["history"] for row in rows if row["model"] == model]
+    if not mine:
+        return
+    columns_x, columns_y = (
+        [[epoch[name] for epoch in now] for now in zip(*mine, strict=True)] for name in (x, y)
+    )
+    across = [sum(column) / len(column) for column in columns_x]
+    up = [sum(column) / len(column) for column in columns_y]
+    look = LOOK_OF[model]
+    axis.plot(across, up, label=MODEL_NAMES[model], markersize=4, linewidth=1.3, **look)
+    if len(mine) > 1:
+        low, high = ([end(column) for column in columns_y] for end in (min, max))
+        axis.fill_between(across, low, high, color=look["color"], alpha=0.12, linewidth=0)
+
+
+def _legend_below(figure: Any, models: Sequence[str]) -> None:
+    """One legend of the models for the whole picture, below it."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=MODEL_NAMES[model], markersize=4, **LOOK_OF[model]) for model in models]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=3.2)
+
+
+def log_scale(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers; where it spans too little for them, none."""
+    low, high = axis.get_ylim()
+    if 0 < 3 * low < high:
+        axis.set_yscale("log")
+        plain_numbers(axis.yaxis)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 …, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    for formatted in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatted(FuncFormatter(lambda value, place: f"{value:g}"))
