@@ -43,8 +43,8 @@ def wrap(
 
     first_time: the start as func wants it, for the evaluation that finds func's parameters.
     count: counts that evaluation.
-    told: torchdiffeq's manners: is told what the adjoint would miss, and results of another floating dtype
-        are converted.
+    told: takes the sentence about gradients that the adjoint would miss, in place of an error; results of
+        another floating dtype are then converted (torchdiffeq's manners).
     """
     autocast = Autocast(z0.device)
     if isinstance(func, Dynamics):
@@ -103,7 +103,7 @@ class CheckedDynamics(Dynamics):
         self._theta: tuple[Tensor, ...] | None = None
 
     def theta(self) -> tuple[Tensor, ...]:
-        """The inner one's, asked for once a solve: a walk over a module's tree takes 40 µs."""
+        """The inner one's, asked for once a solve: listing a module's parameters takes 40 µs."""
         if self._theta is None:
             self._theta = tuple(self.inner.theta())
         return self._theta
@@ -248,7 +248,10 @@ class Evaluation:
 
 
 def last_evaluation(step: Step | SampleStep) -> Evaluation:
-    """The last of an accepted step, in memory of its own; what a sample did not accept is its first stage."""
+    """The last evaluation of an accepted step, in memory of its own.
+
+    A sample that did not accept the step has the evaluation of its first stage.
+    """
     stages = step.result.stages
     if isinstance(step, SampleStep):
         n, clocks, accepted = step.n_stages, step.clocks, step.accepted
@@ -262,7 +265,7 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
 
 
 class LastEvaluation:
-    """One evaluation of func, the last of a solve; made where stages will be evaluated anew."""
+    """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew."""
 
     def __init__(self) -> None:
         self.kept: Evaluation | None = None
@@ -286,6 +289,7 @@ def distance(again: Tensor, k: Tensor) -> Tensor:
 def refuse_unlike(off: float, dtype: torch.dtype, complain: Callable[[NotRepeatableError], None]) -> None:
     """Complains where two evaluations at one place differ, relatively, by more than rounding.
 
+    off: the difference, relative to the value.
     Rounding measured: up to 23 eps, of two 4096-wide layers whose rows are multiplied alone and in a batch of
     64. The limit is 40 times that; randomness is far above (what dropout drops is a whole entry).
     """

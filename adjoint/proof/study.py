@@ -143,7 +143,7 @@ def adjoint_trajectory(
     partial: bool = False,
     **arguments: Any,
 ) -> AdjointTrajectory:
-    """Solves forwards, then walks the adjoint back from the cotangents of y at every t.
+    """The adjoint of a solve on its walk back from the cotangents of y at every t.
 
     func, y0, t, arguments: those of `adamode.solve` with shared stepping; y0 is one tensor.
     cotangent: [T, *y0.shape], ∂L/∂y(t_i).

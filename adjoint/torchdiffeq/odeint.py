@@ -159,11 +159,11 @@ def odeint(
     t: [T], strictly monotone.
     method: None is "dopri5".
     options: as torchdiffeq's; see the migration table in the docs.
-    event_fn(t, y): the solve ends where it (any of its entries) changes sign; t is then (start, any time
-    in the direction to go), and (event time, [y0, y there]) is returned.
-    Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0 and
-    whatever func uses, first and second ones with respect to t; step sizes count as constants.
+    event_fn: callable (t, y); the solve ends where it (any of its entries) changes sign. t is then (start,
+        any time in the direction to go), and (event time, [y0, y there]) is returned.
 
+    Returns [T, *y0.shape], or a tuple of such. It has derivatives of every order with respect to y0 and
+    whatever func uses, first and second ones with respect to t; step sizes count as constants.
     Raises ValueError and TypeError subclasses for bad input, RuntimeError ones where the solve cannot
     go on (all AdamodeError, and AssertionError where torchdiffeq asserts).
     """
@@ -230,9 +230,13 @@ def odeint_adjoint(
 ) -> Any:
     """`odeint` with the gradient by the continuous adjoint (backsolve): memory O(1) in the steps.
 
-    func: an nn.Module, or any callable with adjoint_params.  adjoint_…: of the reverse solve; the
-    forward ones where None (options without their norm).  adjoint_options["norm"]: "seminorm" (what
-    is done by default here) or a callable of (t, y…, adj_y…, adj_params…).
+    func: an nn.Module, or any callable with adjoint_params.
+    y0, t, rtol, atol, method, options, event_fn: as in `odeint`.
+    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: of the reverse solve; the forward ones where
+        None (options without their norm). adjoint_options["norm"] is "seminorm" (the default here) or a
+        callable of (t, y…, adj_y…, adj_params…).
+    adjoint_params: the tensors whose gradients are wanted; None: all parameters of func.
+
     A second derivative raises SecondDerivativeError. Returns and raises as `odeint` does.
     """
     with face():
@@ -278,8 +282,13 @@ def odeint_event(
 ) -> tuple[Tensor, State]:
     """Solves from t0 until event_fn(t, y) changes sign: (event time, [y0, y there]).
 
-    Both are differentiable with respect to y0, t0, func's parameters and event_fn's own.
-    reverse_time: time decreases.  odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+    func, y0: as in `odeint`.
+    t0: the start, one time.
+    event_fn: callable (t, y).
+    reverse_time: time decreases.
+    odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+
+    Event time and state are differentiable with respect to y0, t0, func's parameters and event_fn's own.
     """
     with face():
         if not isinstance(t0, Tensor) or t0.numel() != 1 or not t0.dtype.is_floating_point:

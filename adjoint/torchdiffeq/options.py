@@ -83,8 +83,10 @@ def read_options(
 ) -> Settings:
     """Settings for a method and its options.
 
-    norm: the default or the user's, on the packed state.  make_grid: calls a grid_constructor for
-    given times.
+    norm: the default or the user's, on the packed state.
+    n_intervals: intervals between the times.
+    make_grid: calls a grid_constructor for given times.
+    argument: the name of the dict in messages.
     """
     known = ADAPTIVE if tableau.adaptive else FIXED
     warn_unused(options, known, tableau.name, argument)
@@ -116,7 +118,7 @@ def _adaptive(options: dict[str, Any], n_intervals: int) -> dict[str, Any]:
             pcoeff=0.0, icoeff=1.0, force_dt_min=True, accept_factor_min=1.0, regrow=True, **numbers
         ),
         "dt0": first,
-        "max_steps": int(limit) * max(n_intervals, 1),  # there the limit is one of each interval
+        "max_steps": int(limit) * max(n_intervals, 1),  # there the limit is for each interval
         "step_at": step_t,
         "jump_at": jump_t,
     }
