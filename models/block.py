@@ -91,9 +91,9 @@ SOLVER_KEYWORDS = tuple(SolverOptions.__annotations__)
 
 
 class LastSolve:
-    """What the last call of a block cost: `status`, and every attribute of the solve's `Stats`.
+    """The cost of a block's last call: `status`, and every attribute of the solve's `Stats`.
 
-    nfe_backward and the like are filled when the backward pass has run.
+    The counts of the backward pass (nfe_backward, …) are there once it has run.
     """
 
     def __init__(self, stats: Stats, status: Status | Tensor):
@@ -287,7 +287,7 @@ class WithBlock(nn.Module):
 
     @property
     def last_stats(self) -> LastSolve | None:
-        """What the block's last solve cost."""
+        """The cost of the block's last solve."""
         spent: LastSolve | None = self.block.last_stats
         return spent
 

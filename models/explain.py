@@ -19,7 +19,7 @@ class Explanation:
     dynamics, field: names of their classes; the field's is the user's own, not its wrapper's.
     vjp: "hand-written" (the fast path: one product a layer gives all stages' parameter gradients) or
         "autograd" (one graph a stage).
-    channels_last: whether the state of images is kept so in memory.
+    channels_last: whether the state of images lies so in memory.
     not_compiled: why compile=True would change nothing; "" where attempts become compiled programs.
     """
 
@@ -33,7 +33,7 @@ class Explanation:
 def explain(dynamics: nn.Module) -> Explanation:
     """Says how a block's dynamics is evaluated, differentiated, laid out in memory and compiled.
 
-    Nothing is evaluated: what is compiled can still fail in a field that reads values on the host, and
+    Nothing is evaluated. Compiling can still fail in a field that reads values on the host, and
     `adamode.solve` warns then. A solve that cannot be compiled for its settings warns there, too.
     """
     field = getattr(dynamics, "field", dynamics)

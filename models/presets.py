@@ -145,7 +145,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
     "spiral": _WIDE_POINTS,
     "circles": _WIDE_POINTS,
 }
-# What a model has beside a task's settings and the keywords of its block.
+# The settings of a model beside a task's settings and the keywords of its block.
 _OWN: dict[str, Settings] = {
     "anode": {"augment": 1},
     "hbnode": {"gamma": GAMMA},

@@ -35,7 +35,7 @@ def traced() -> bool:
 
 
 def layers(x: Tensor) -> Iterator[Tensor]:
-    """x, and what it wraps, from the innermost transform outwards."""
+    """x, and the tensors that it wraps, from the innermost transform outwards."""
     yield x
     while _functorch.is_functorch_wrapped_tensor(x):
         x = _functorch.get_unwrapped(x)

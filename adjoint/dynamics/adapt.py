@@ -1,4 +1,4 @@
-"""The user's func or Dynamics as the engine wants it, with what it returns checked."""
+"""The user's func or Dynamics as the engine wants it, its results checked."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def wrap(
 
 
 def _missed_text(found: Captured, func: Any) -> str:
-    """What the adjoint does not see of func's graph, and the way out."""
+    """The tensors of func's graph that the adjoint does not see, and the way out."""
     if found.foreign is not None:
         what = f"a tensor that was computed outside it (by {found.foreign})"
     else:
@@ -96,7 +96,7 @@ def _missed_text(found: Captured, func: Any) -> str:
 
 
 class CheckedDynamics(Dynamics):
-    """A user's Dynamics, with the shapes of what it returns checked and its autocast state restored."""
+    """A user's Dynamics, with the shapes of its results checked and its autocast state restored."""
 
     def __init__(self, inner: Dynamics, autocast: Autocast):
         self.inner, self.autocast = inner, autocast

@@ -1,4 +1,4 @@
-"""What a gradient is compared with; and one VJP of a dynamics beside its references.
+"""The references that a gradient is compared with; and one VJP of a dynamics beside its references.
 
 `solves` does the same for the gradient of a whole solve.
 """
@@ -22,7 +22,7 @@ from .slopes import Along, along, compare_along, differences, normal
 
 @dataclasses.dataclass(frozen=True)
 class References:
-    """What the gradients of some quantities should be.
+    """The right gradients of some quantities.
 
     exact: by autograd; None where autograd cannot differentiate.
     differences: by finite differences at some entries of each quantity ({}: none).

@@ -124,7 +124,7 @@ class _WalkBack:
         """The discrete adjoint's: the accepted steps of the solve from the last to the first."""
         accepted = [row for row in forward if row.accepted][::-1]
         ends = [self.end, *(row.t for row in accepted)]
-        # What is seen first is the end itself.  An early row may be shown twice, where f jumps.
+        # The first time seen is the end itself. An early row may be shown twice, where f jumps.
         vjps = {seen.time: seen.vjps for seen in self.seen}
         return [
             dataclasses.replace(row, t=end, dt=-row.dt, factor=math.nan, nfe=vjps[row.t])

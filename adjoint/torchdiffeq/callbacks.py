@@ -21,7 +21,7 @@ Callback = Callable[[Tensor, Any, Tensor], Any]
 
 
 class ObservedStepper:
-    """A stepper that says what it is about to try."""
+    """A stepper that announces each attempt."""
 
     def __init__(self, inner: RungeKuttaStepper, notify: Callable[[float, Tensor, float], None]):
         self.inner, self.notify = inner, notify

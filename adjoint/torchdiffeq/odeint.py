@@ -315,7 +315,7 @@ def _answer(
     params: tuple[Tensor, ...] | None = None,
     **reverse: Any,
 ) -> Any:
-    """What both functions return: the values at the times, or the event's time and the values there.
+    """The result of both functions: the values at the times, or the event's time and the values there.
 
     reverse: fields of the problem that the continuous adjoint has; without them the gradient is autograd's
         through the steps.

@@ -137,7 +137,7 @@ def _grid(options: dict[str, Any], make_grid: MakeGrid) -> Grid:
 
 
 def _checked_grid(grid: Any, times: Sequence[float]) -> list[float]:
-    """What a grid_constructor returned: from the first to the last time, strictly monotone."""
+    """The points that a grid_constructor returned: from the first to the last time, strictly monotone."""
     found = torch.as_tensor(grid, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     fits = len(found) >= 2 and found[0] == times[0] and found[-1] == times[-1]
     direction = math.copysign(1.0, times[-1] - times[0])
