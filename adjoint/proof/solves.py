@@ -218,7 +218,7 @@ def _gap(problem: GradientProblem, choice: Gradient, exact: Sequence[Tensor]) ->
 
 
 def bound_of(choice: Any, arguments: dict[str, Any]) -> float:
-    """The bound that a gradient must reach: rounding for a derivative of the steps, the tolerance for others."""
+    """The bound of a gradient: rounding for a derivative of the steps, the tolerance for others."""
     if isinstance(choice, (Discrete, Direct)):
         return BOUND_EXACT
     tolerances = []
