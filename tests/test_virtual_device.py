@@ -8,7 +8,7 @@ from virtual_device import DEVICE, Far, VirtualDevice, here
 from adamode import Direct, Discrete, solve
 from adamode.solvers.march import host, output
 from adamode.solvers.methods import METHODS
-from adamode.solvers.step import norms
+from adamode.solvers.step import clocks
 
 X = f64(1.0, -2.0, 3.0)
 # operators on (x, the same on the CPU, a 0-d tensor of the CPU), and whether a GPU refuses them
@@ -111,9 +111,9 @@ def test_it_has_no_autocast_as_some_devices_have_none():
 @pytest.mark.parametrize("gradient", [None, Discrete(), Direct()], ids=repr)
 def test_a_tensor_of_the_cpu_mixed_into_a_step_is_found(elsewhere, gradient, monkeypatch):
     y0 = elsewhere.there(torch.ones(2, 3, dtype=torch.float64)).requires_grad_()
-    scale = norms.Tolerance.scale
+    scale = clocks.Tolerance.scale
     wrong = lambda self, *states: scale(self, *states).to("cpu")  # noqa: E731
-    monkeypatch.setattr(norms.Tolerance, "scale", wrong)
+    monkeypatch.setattr(clocks.Tolerance, "scale", wrong)
     with pytest.raises(RuntimeError, match=r"device"):
         solve(elsewhere.there(Net()), y0, f64(0.0, 1.0), gradient=gradient)
 

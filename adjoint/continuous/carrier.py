@@ -115,7 +115,9 @@ class Rebuilt(Carrier):
         if found <= limit:
             return None
         row, sample = divmod(int(where), distances[0].numel())
-        time = torch.as_tensor(self.seen.times[self.distances[row][0]]).reshape(-1)[sample]
+        time = torch.as_tensor(
+            self.seen.times[self.distances[row][0]], dtype=torch.float64, device=distances.device
+        ).reshape(-1)[sample]
         whose = f" of sample {sample}" if distances.dim() > 1 else ""
         return ReconstructionError(
             f"backsolve: solved backwards to t={float(time):.6g}, the state{whose} is {found:.3g} tolerances "
