@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -18,6 +17,7 @@ from ..solvers.checks import (
     check_readable,
     check_resolution,
     check_state,
+    check_stops,
     check_tolerance,
 )
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
@@ -35,11 +35,11 @@ from .dynamics.protocol import Dynamics, check_blocks
 class Discrete:
     """The exact derivative of the accepted steps (discretise, then optimise).
 
-    keep: "stages" keeps what every stage saved; "state" keeps the state at each step and evaluates
-    its stages anew in the backward pass: less memory, one more evaluation a stage.
-    checkpoints: keep at most that many states at any moment and take the steps between them again
-    (whatever keep says). √N of them for N steps repeat each step about twice, log₂N of them about
-    half as often as there are halvings.
+    keep: "stages" stores the activations of every stage; "state" stores the state at each step and
+        evaluates its stages anew in the backward pass: less memory, one more evaluation a stage.
+    checkpoints: how many states are stored at most at any moment; the steps between them are taken again
+        (whatever keep says). √N of them for N steps repeat each step about twice, log₂N of them about
+        half as often as there are halvings.
     """
 
     keep: Literal["stages", "state"] = "stages"
@@ -53,48 +53,61 @@ class Discrete:
 
 
 @dataclasses.dataclass(frozen=True)
-class Interpolating:
-    """The continuous adjoint with the state from the forward pass's dense output.
-
-    Memory grows with the number of steps, as for Discrete; the state is not rebuilt, so nothing can
-    drift. rtol, atol, method: of the reverse solve; the forward ones where None.
-    """
+class _ReverseSolve:
+    """How the adjoint equation is solved backwards."""
 
     rtol: float | None = None
     atol: float | None = None
     method: str | None = None
 
     def __post_init__(self) -> None:
-        _check_tolerances(self)
+        owner = type(self).__name__
+        for name in ("rtol", "atol"):
+            if getattr(self, name) is not None:
+                check_positive(getattr(self, name), f"{owner}: {name}")
+        if self.method is not None:
+            get_method(self.method, f"{owner}: method")
+        self._check()
+
+    def _check(self) -> None:
+        """Checks of further fields."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Backsolve:
-    """The continuous adjoint: state and adjoint solved backwards together (optimise, then discretise).
+class Interpolating(_ReverseSolve):
+    """The continuous adjoint with the state from the forward pass's dense output.
 
-    Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
-    digits where the forward flow contracts. How far the rebuilt state is from the stored one is
-    measured at every observation; past reconstruction_limit the reverse solve is done once more,
-    starting afresh from `anchors` states kept along the forward pass, and if that does not help a
-    ReconstructionError is raised.
+    rtol, atol, method: of the reverse solve; the forward ones where None.
+
+    Memory grows with the number of steps, as for Discrete. The state is not rebuilt, so nothing can
+    drift.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Backsolve(_ReverseSolve):
+    """The continuous adjoint: state and adjoint solved backwards together (optimise, then discretise).
 
     rtol, atol, method: of the reverse solve; the forward ones where None.
     norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
     reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
-    forward and reverse: what a gradient error of about the same multiple of it goes with.
-    anchors: how many states of the forward pass may be kept besides the observations (0: none). Of the 15
-    hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 4, 8, 16 and 32 of them answer 0, 9, 13, 13.
+        forward and reverse; a gradient error of about the same multiple of the tolerance goes with it.
+    anchors: how many states of the forward pass may be stored besides the observations (0: none). Of the 15
+        hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 4, 8, 16 and 32 of them answer 0, 9, 13,
+        13.
+
+    Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
+    digits where the forward flow contracts. The distance of the rebuilt state from the stored one is
+    measured at every observation. Past reconstruction_limit the reverse solve is done once more,
+    starting afresh from `anchors` states stored along the forward pass; where that does not help, a
+    ReconstructionError is raised.
     """
 
-    rtol: float | None = None
-    atol: float | None = None
-    method: str | None = None
     norm: Literal["seminorm"] = "seminorm"
     reconstruction_limit: float = 100.0
     anchors: int = 16
 
-    def __post_init__(self) -> None:
-        _check_tolerances(self)
+    def _check(self) -> None:
         if self.norm != "seminorm":
             raise ArgumentError(f"Backsolve: norm={self.norm!r} must be 'seminorm'.")
         if isinstance(self.anchors, bool) or not isinstance(self.anchors, int) or self.anchors < 0:
@@ -109,15 +122,6 @@ class Backsolve:
 @dataclasses.dataclass(frozen=True)
 class Direct:
     """Plain backpropagation through the steps, by autograd: derivatives of every order."""
-
-
-def _check_tolerances(choice: Interpolating | Backsolve) -> None:
-    for name in ("rtol", "atol"):
-        value = getattr(choice, name)
-        if value is not None:
-            check_positive(value, f"{type(choice).__name__}: {name}")
-    if choice.method is not None:
-        get_method(choice.method, f"{type(choice).__name__}: method")
 
 
 Gradient = Discrete | Interpolating | Backsolve | Direct
@@ -275,19 +279,6 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     check_resolution(tolerance.rtol, "rtol", z0.dtype)
     stops, jumps = check_stops(options.step_at, "step_at"), check_stops(options.jump_at, "jump_at")
     return Request(func, layout, z0, t, options, tableau, tolerance, stops, jumps)
-
-
-def check_stops(times: Sequence[float] | Tensor | None, name: str) -> tuple[float, ...]:
-    """Times to hit, as floats."""
-    if times is None:
-        return ()
-    if isinstance(times, Tensor):
-        check_readable(times, name)
-    values = torch.as_tensor(times, dtype=torch.float64, device="cpu").reshape(-1).tolist()
-    for i, value in enumerate(values):
-        if not math.isfinite(value):
-            raise ArgumentError(f"{name}[{i}] is {value}: times must be finite.")
-    return tuple(values)
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

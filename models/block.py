@@ -91,9 +91,9 @@ SOLVER_KEYWORDS = tuple(SolverOptions.__annotations__)
 
 
 class LastSolve:
-    """What the last call of a block cost: `status`, and every attribute of the solve's `Stats`.
+    """The cost of a block's last call: `status`, and every attribute of the solve's `Stats`.
 
-    nfe_backward and the like are filled when the backward pass has run.
+    The counts of the backward pass (nfe_backward, …) are there once it has run.
     """
 
     def __init__(self, stats: Stats, status: Status | Tensor):
@@ -187,10 +187,9 @@ class Block(nn.Module):
 
         Raises: ArgumentError, ArgumentTypeError where shapes, dtypes or devices do not fit.
         """
-        h0 = augment(check_start(h0), self.pad) if self.pad else h0
+        h0 = padded(check_start(h0), self.pad)
         self._check(h0, start)
-        names = self.dynamics.blocks[1:]
-        return torch.stack((h0, *(torch.zeros_like(h0) if (v := start.get(n)) is None else v for n in names)))
+        return stacked(h0, [start.get(name) for name in self.dynamics.blocks[1:]])
 
     def _solve(self, h0: Tensor, start: dict[str, Tensor | None], t: Tensor, **more: Any) -> Solution[Tensor]:
         z0, spent = self.state(h0, **start), 0
@@ -288,7 +287,7 @@ class WithBlock(nn.Module):
 
     @property
     def last_stats(self) -> LastSolve | None:
-        """What the block's last solve cost."""
+        """The cost of the block's last solve."""
         spent: LastSolve | None = self.block.last_stats
         return spent
 
@@ -306,7 +305,7 @@ class IdentityBlock(nn.Module):
 
     def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h0 itself, padded where the block would pad it."""
-        return augment(h0, self.pad) if self.pad else h0
+        return padded(h0, self.pad)
 
     def driven(self, signal: Signal) -> IdentityBlock:
         """Itself: nothing is driven."""
@@ -329,3 +328,13 @@ def augment(h0: Tensor, p: int) -> Tensor:
         raise ArgumentError(f"h0 has shape {tuple(h0.shape)}: extra channels need a dim 1, [B, C, …].")
     zeros = h0.new_zeros((h0.shape[0], p, *h0.shape[2:]))
     return torch.cat((h0, zeros), dim=1)
+
+
+def padded(h0: Tensor, pad: int) -> Tensor:
+    """h0 itself, or with that many channels of zeros appended."""
+    return augment(h0, pad) if pad else h0
+
+
+def stacked(h0: Tensor, others: Sequence[Tensor | None]) -> Tensor:
+    """The state [block, B, C, …] from h0 and the other blocks' starts, zeros where None."""
+    return torch.stack((h0, *(torch.zeros_like(h0) if other is None else other for other in others)))

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..solvers.errors import ArgumentError, nearest
+from ..solvers.checks import check_choice
+from ..solvers.errors import ArgumentError
 from .checks import number
 
 DenominatorName = Literal["exact", "softplus", "sigmoid"]
@@ -84,8 +85,7 @@ DENOMINATORS: tuple[DenominatorName, ...] = tuple(kind.name for kind in _KINDS.v
 
 def get_denominator(name: str) -> Denominator:
     """The kind of that name; an unknown one is an ArgumentError that offers the nearest."""
-    if not isinstance(name, str) or name not in _KINDS:
-        raise ArgumentError(f"denominator={name!r} is not known: {nearest(name, _KINDS)}")
+    check_choice("denominator", name, DENOMINATORS)
     return _KINDS[name]
 
 

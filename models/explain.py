@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from .fields.by_autograd import AutogradField
+from .fields.by_autograd import AutogradField, is_compiled
 from .fields.driven import Driven
 
 HAND_WRITTEN, AUTOGRAD = "hand-written", "autograd"
@@ -19,7 +19,7 @@ class Explanation:
     dynamics, field: names of their classes; the field's is the user's own, not its wrapper's.
     vjp: "hand-written" (the fast path: one product a layer gives all stages' parameter gradients) or
         "autograd" (one graph a stage).
-    channels_last: whether the state of images is kept so in memory.
+    channels_last: whether the state of images lies so in memory.
     not_compiled: why compile=True would change nothing; "" where attempts become compiled programs.
     """
 
@@ -33,7 +33,7 @@ class Explanation:
 def explain(dynamics: nn.Module) -> Explanation:
     """Says how a block's dynamics is evaluated, differentiated, laid out in memory and compiled.
 
-    Nothing is evaluated: what is compiled can still fail in a field that reads values on the host, and
+    Nothing is evaluated. Compiling can still fail in a field that reads values on the host, and
     `adamode.solve` warns then. A solve that cannot be compiled for its settings warns there, too.
     """
     field = getattr(dynamics, "field", dynamics)
@@ -50,9 +50,7 @@ def explain(dynamics: nn.Module) -> Explanation:
 def _not_compiled(field: nn.Module) -> str:
     if isinstance(field, Driven):
         return "every batch brings an input signal of its own, and each would be compiled anew"
-    if not isinstance(field, AutogradField):
-        return ""
-    if isinstance(field.func, nn.Module):
+    if not isinstance(field, AutogradField) or isinstance(field.func, nn.Module):
         return ""
     return (
         f"autograd differentiates {_name(field.func)}, a function whose parameters no program knows; make it "
@@ -60,13 +58,9 @@ def _not_compiled(field: nn.Module) -> str:
     )
 
 
-def _is_compiled(func: object) -> bool:
-    return "_orig_mod" in getattr(func, "_modules", ())
-
-
 def _name(func: object) -> str:
     """The class of a module, or a function's own name."""
-    if _is_compiled(func):
+    if is_compiled(func):
         return f"torch.compile({type(func._modules['_orig_mod']).__name__})"  # type: ignore[attr-defined]
     if isinstance(func, Driven):  # its VJP is the inner field's
         return f"Driven({type(func.inner).__name__})"

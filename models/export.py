@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.march.output import host_times
+from ..solvers.methods import get_method
 from ..solvers.methods.tableau import Tableau
-from .block import Block, IdentityBlock, _with_part, augment
+from .block import Block, IdentityBlock, _with_part, padded, stacked
 from .checks import check_sizes
 from .fields.by_autograd import AutogradField
 from .model import Model
@@ -93,8 +94,6 @@ class FixedBlock(nn.Module):
 
     def __init__(self, block: Block, n: int):
         super().__init__()
-        from ..solvers.methods import get_method
-
         self.pad, settings = block.pad, block.settings
         dynamics = block.dynamics
         if isinstance(block.field, AutogradField):
@@ -105,9 +104,7 @@ class FixedBlock(nn.Module):
 
     def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T), [B, C, …], from h0 and the other starts (``m0``, ``v0``), zeros where not given."""
-        h0 = augment(h0, self.pad) if self.pad else h0
-        rest = [start.get(f"{name}0") for name in self.others]
-        z0 = torch.stack((h0, *[torch.zeros_like(h0) if value is None else value for value in rest]))
+        z0 = stacked(padded(h0, self.pad), [start.get(f"{name}0") for name in self.others])
         return self.steps(z0)[0]
 
 

@@ -17,6 +17,11 @@ Settings = dict[str, Any]
 SIGMOID_5, SIGMOID_3 = 0.9933071490757153, 0.9525741268224334
 LN2 = 0.6931471805599453  # softplus(0)
 
+
+def _tolerance(both: float) -> Settings:
+    return {"rtol": both, "atol": both}
+
+
 _OFFICIAL: Settings = {
     "activation": "relu",
     "cells": None,
@@ -39,11 +44,10 @@ _DIGITS: Settings = {
     "encoder": "pixel",
     "start": "learned",  # v0 > 0 keeps the exact denominator inside its domain
     "t": (0.0, 2.0),
-    "rtol": 1e-3,
-    "atol": 1e-3,
+    **_tolerance(1e-3),
 }
-_MNIST: Settings = {**_OFFICIAL, "image_channels": 1, "size": 28, "rtol": 1e-4, "atol": 1e-4}
-_CIFAR10: Settings = {**_OFFICIAL, "image_channels": 3, "size": 32, "rtol": 1e-5, "atol": 1e-5}
+_MNIST: Settings = {**_OFFICIAL, "image_channels": 1, "size": 28, **_tolerance(1e-4)}
+_CIFAR10: Settings = {**_OFFICIAL, "image_channels": 3, "size": 32, **_tolerance(1e-5)}
 _POINTS: Settings = {
     "channels": 2,
     "hidden": 32,
@@ -52,8 +56,7 @@ _POINTS: Settings = {
     "start": "learned",
     "block": "ode",
     "t": (0.0, 1.0),
-    "rtol": 1e-4,
-    "atol": 1e-4,
+    **_tolerance(1e-4),
     "classes": 2,
 }
 _SILVERBOX: Settings = {
@@ -66,8 +69,7 @@ _SILVERBOX: Settings = {
     "scale": 0.01,
     "unit": 1.0,
     "block": "ode",
-    "rtol": 1e-5,  # the authors' 1e-7 is below what float32 resolves
-    "atol": 1e-5,
+    **_tolerance(1e-5),  # the authors' 1e-7 is below what float32 resolves
 }
 # Ours, for simulating: the linear field and a network beside it, on a state of about unit size.
 _SILVERBOX_NETWORK: Settings = {
@@ -75,8 +77,7 @@ _SILVERBOX_NETWORK: Settings = {
     "channels": 2,
     "hidden": 16,
     "unit": 10.0,  # 0.1 V of output is 1
-    "rtol": 1e-3,  # half the evaluations of 1e-4 and the same errors
-    "atol": 1e-3,
+    **_tolerance(1e-3),  # half the evaluations of 1e-4 and the same errors
 }
 
 TASKS: dict[str, Settings] = {
@@ -144,7 +145,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
     "spiral": _WIDE_POINTS,
     "circles": _WIDE_POINTS,
 }
-# What a model has beside a task's settings and the keywords of its block.
+# The settings of a model beside a task's settings and the keywords of its block.
 _OWN: dict[str, Settings] = {
     "anode": {"augment": 1},
     "hbnode": {"gamma": GAMMA},

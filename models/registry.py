@@ -122,23 +122,24 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
         raise ArgumentError(
             f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
         )
+
+    def width(least: int, fewer: dict[str, int]) -> tuple[int, dict[str, int]]:
+        """(parameters, the width) nearest to target, at fewer channels."""
+        count = functools.partial(parameters, model, task, **{**overrides, **fewer})
+        chosen = {name: _nearest_width(lambda n: count(**{name: n}), target, least)}
+        return count(**chosen), {**fewer, **chosen}
+
     if name == "channels":
-        least = 1 + settings.get("augment", 0)
-        return {
-            name: _nearest_width(lambda n: parameters(model, task, channels=n, **overrides), target, least)
-        }
+        return width(1 + settings.get("augment", 0), {})[1]
     found: list[tuple[int, dict[str, int]]] = []
     for fewer in range(1 if {"channels", "augment"} & overrides.keys() else settings["channels"]):
         try:
-            width = _with_fewer_channels(settings, fewer) if fewer else {}
-            count = functools.partial(parameters, model, task, **{**overrides, **width})
-            hidden = _nearest_width(functools.partial(_of_width, count), target, 1)
+            count, chosen = width(1, _with_fewer_channels(settings, fewer) if fewer else {})
         except ArgumentError:  # so few channels do not fit the task
             continue
-        width = {**width, "hidden": hidden}
-        found.append((abs(count(hidden=hidden) - target), width))
-        if hidden >= LEAST_HIDDEN:
-            return width
+        if chosen["hidden"] >= LEAST_HIDDEN:
+            return chosen
+        found.append((abs(count - target), chosen))
     return min(found, key=lambda pair: pair[0])[1]
 
 
@@ -150,10 +151,6 @@ def _with_fewer_channels(settings: dict[str, Any], fewer: int) -> dict[str, int]
             raise ArgumentError("nothing would be left to append")
         width["augment"] = settings["augment"] - fewer
     return width
-
-
-def _of_width(count: Callable[..., int], n: int) -> int:
-    return count(hidden=n)
 
 
 def _nearest_width(count: Callable[[int], int], target: int, least: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ def traced() -> bool:
 
 
 def layers(x: Tensor) -> Iterator[Tensor]:
-    """x, and what it wraps, from the innermost transform outwards."""
+    """x, and the tensors that it wraps, from the innermost transform outwards."""
     yield x
     while _functorch.is_functorch_wrapped_tensor(x):
         x = _functorch.get_unwrapped(x)
@@ -119,14 +119,35 @@ def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = Fal
         )
 
 
-def check_times(t: Any, argument: str = "t") -> list[float]:
-    """The times as floats: finite, strictly monotone, at least two. One host read, of any device."""
+def _check_kind(t: Any, argument: str, form: str) -> None:
     if not isinstance(t, Tensor):
-        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a 1-D tensor of times.")
+        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give {form}.")
     if not t.dtype.is_floating_point:
         raise ArgumentTypeError(
             f"{argument} has dtype {t.dtype}; times must be floating point: {argument}.double()."
         )
+
+
+def _check_finite(times: list[float], argument: str) -> None:
+    for i, value in enumerate(times):
+        if not math.isfinite(value):
+            raise ArgumentError(f"{argument}[{i}] is {value}: times must be finite.")
+
+
+def check_stops(times: Sequence[float] | Tensor | None, argument: str) -> tuple[float, ...]:
+    """Times that steps must hit, as floats: finite; () for None."""
+    if times is None:
+        return ()
+    if isinstance(times, Tensor):
+        check_readable(times, argument)
+    values = torch.as_tensor(times, dtype=torch.float64, device="cpu").reshape(-1).tolist()
+    _check_finite(values, argument)
+    return tuple(values)
+
+
+def check_times(t: Any, argument: str = "t") -> list[float]:
+    """The times as floats: finite, strictly monotone, at least two. One host read, of any device."""
+    _check_kind(t, argument, "a 1-D tensor of times")
     if t.dim() != 1:
         raise ArgumentError(f"{argument} has shape {tuple(t.shape)}; it must be 1-D.")
     if t.numel() < 2:
@@ -135,9 +156,7 @@ def check_times(t: Any, argument: str = "t") -> list[float]:
         )
     check_readable(t, argument)
     times = [float(x) for x in t.detach().double().tolist()]  # host read
-    for i, value in enumerate(times):
-        if not math.isfinite(value):
-            raise ArgumentError(f"{argument}[{i}] is {value}: times must be finite.")
+    _check_finite(times, argument)
     increasing = times[1] > times[0]
     for i, (a, b) in enumerate(itertools.pairwise(times)):
         if a == b or (b > a) != increasing:
@@ -151,20 +170,14 @@ def check_times(t: Any, argument: str = "t") -> list[float]:
 def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Tensor:
     """Per-sample times [B, T] in float64 on z's device, from [T] or [B, T].
 
-    Each row is strictly monotone, or so at first and then equal to its end (a row that is shorter than
-    others is padded with its last time).
-
-    One host read (on the values; the rows come back as a tensor).
+    t: each sample's times are strictly monotone, or so at first and then equal to their end (where they are
+        fewer than another's, they are padded with their last time).
+    One host read, of which samples' times are wrong.
     """
     if isinstance(t, Tensor) and t.dim() == 1:
         check_times(t, argument)
         return t.detach().double().to(z.device, non_blocking=True).expand(batch, -1)
-    if not isinstance(t, Tensor):
-        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a tensor of times, [T] or [B, T].")
-    if not t.dtype.is_floating_point:
-        raise ArgumentTypeError(
-            f"{argument} has dtype {t.dtype}; times must be floating point: {argument}.double()."
-        )
+    _check_kind(t, argument, "a tensor of times, [T] or [B, T]")
     if t.dim() != 2 or t.shape[0] != batch or t.shape[1] < 2:
         raise ArgumentError(
             f"{argument} has shape {tuple(t.shape)}; per-sample times are [T] or [B, T] with B={batch} "
@@ -177,10 +190,10 @@ def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Te
     padded = rest[:, 1:] & rest[:, :-1] & (rest.long().flip(1).cumprod(1).flip(1) > 0)[:, :-1]
     monotone = ((steps > 0) | padded).all(1) | ((steps < 0) | padded).all(1)
     bad = ~monotone | ~torch.isfinite(times).all(1)
-    rows = [i for i, flag in enumerate(bad.tolist()) if flag]  # host read
-    if rows:
+    wrong = [i for i, flag in enumerate(bad.tolist()) if flag]  # host read
+    if wrong:
         raise ArgumentError(
-            f"{argument}[{rows[0]}] = {times[rows[0]].tolist()} must be finite and strictly monotone; only "
+            f"{argument}[{wrong[0]}] = {times[wrong[0]].tolist()} must be finite and strictly monotone; only "
             "the last time may be repeated, at the end (a shorter row, or a sample that stays)."
         )
     return times.to(z.device, non_blocking=True)
@@ -191,7 +204,7 @@ def check_tolerance(
 ) -> float | Tensor:
     """A tolerance as a float or a tensor that broadcasts against the state.
 
-    zero: 0 may stand here (one of rtol and atol alone says enough).
+    zero: whether it may be 0 (one of rtol and atol alone says enough).
     """
     if isinstance(value, (tuple, list)):
         return _by_member(value, name, z, layout, zero)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..adjoint.proof.comparisons import Check
 from ..adjoint.proof.slopes import Taylor
 from ..adjoint.proof.solves import Gap
-from ..adjoint.proof.verify import Check
 from ..text import aligned
 
 

@@ -88,8 +88,7 @@ def _starts_at_minus_identity(device: str) -> Statement:
     instance = Instance(Variant("adamnode", "exact"), device=device)
     dynamics, problem = instance.problem(t=(1.0 - 1e-6, 1.0), rtol=1e-10, atol=1e-10, save="end")
     with torch.enable_grad():
-        gradients: list[Any] = problem.gradient(Discrete())
-        found = torch.stack(gradients[: len(dynamics.blocks)])
+        found = torch.stack(problem.gradient(Discrete())[: len(dynamics.blocks)])
     # With save="end" the loss is w·z(T).
     w = (problem.weights or [])[0].reshape(found.shape)
     plus, minus = _off(found, w), _off(found, -w)

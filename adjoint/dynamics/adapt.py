@@ -1,4 +1,4 @@
-"""The user's func or Dynamics as the engine wants it, with what it returns checked."""
+"""The user's func or Dynamics as the engine wants it, its results checked."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def wrap(
 
     first_time: the start as func wants it, for the evaluation that finds func's parameters.
     count: counts that evaluation.
-    told: torchdiffeq's manners: is told what the adjoint would miss, and results of another floating dtype
-        are converted.
+    told: takes the sentence about gradients that the adjoint would miss, in place of an error; results of
+        another floating dtype are then converted (torchdiffeq's manners).
     """
     autocast = Autocast(z0.device)
     if isinstance(func, Dynamics):
@@ -56,7 +56,7 @@ def wrap(
     named = None if params is None else check_params(params)
 
     def missed(found: Captured) -> None:
-        """The adjoint would leave out gradients that autograd has: never silently.
+        """Says that the adjoint would leave out gradients which autograd has.
 
         Parameters of func that the caller did not name in params are left out on purpose.
         """
@@ -73,10 +73,9 @@ def wrap(
             warnings.warn(text, AdamodeWarning, stacklevel=2)
 
     def make_dynamics() -> Dynamics:
-        if named is not None:
-            return AutogradDynamics(packed, named, autocast, missed)
-        if isinstance(func, nn.Module):
-            return AutogradDynamics(packed, list(func.parameters()), autocast, missed)
+        own = list(func.parameters()) if named is None and isinstance(func, nn.Module) else named
+        if own is not None:
+            return AutogradDynamics(packed, own, autocast, missed)
         count()
         return AutogradDynamics(packed, discover_parameters(packed, first_time, z0), autocast)
 
@@ -84,7 +83,7 @@ def wrap(
 
 
 def _missed_text(found: Captured, func: Any) -> str:
-    """What the adjoint does not see of func's graph, and the way out."""
+    """The tensors of func's graph that the adjoint does not see, and the way out."""
     if found.foreign is not None:
         what = f"a tensor that was computed outside it (by {found.foreign})"
     else:
@@ -97,14 +96,14 @@ def _missed_text(found: Captured, func: Any) -> str:
 
 
 class CheckedDynamics(Dynamics):
-    """A user's Dynamics, with the shapes of what it returns checked and its autocast state restored."""
+    """A user's Dynamics, with the shapes of its results checked and its autocast state restored."""
 
     def __init__(self, inner: Dynamics, autocast: Autocast):
         self.inner, self.autocast = inner, autocast
         self._theta: tuple[Tensor, ...] | None = None
 
     def theta(self) -> tuple[Tensor, ...]:
-        """The inner one's, asked for once a solve: a walk over a module's tree takes 40 µs."""
+        """The inner one's, asked for once a solve: listing a module's parameters takes 40 µs."""
         if self._theta is None:
             self._theta = tuple(self.inner.theta())
         return self._theta
@@ -146,12 +145,14 @@ class CheckedDynamics(Dynamics):
                 "tensors of theta(): one for each, in that order (None for zero)."
             )
         for i, (gradient, p) in enumerate(zip(gradients, theta, strict=True)):
-            if gradient is not None and not isinstance(gradient, Tensor):
+            if gradient is None:
+                continue
+            if not isinstance(gradient, Tensor):
                 raise DynamicsError(
                     f"{name}.parameter_gradients: entry {i} is a {type(gradient).__name__}; it must be a "
                     "tensor, or None for zero."
                 )
-            if gradient is not None and gradient.shape != p.shape:
+            if gradient.shape != p.shape:
                 raise DynamicsError(
                     f"{name}.parameter_gradients: entry {i} has shape {tuple(gradient.shape)}, but "
                     f"theta()[{i}] has {tuple(p.shape)}: keep the order of theta()."
@@ -178,12 +179,10 @@ def check_independent_samples(func: Any) -> None:
 def describe(tensor: Tensor, func: Callable[..., Any]) -> str:
     """The tensor's name in func's closure or globals where it has one, and its shape."""
     for name, value in _surroundings(func):
-        if value is tensor:
-            return f"{name}, shape {tuple(tensor.shape)}"
-        if isinstance(value, nn.Module):
-            for inner, p in value.named_parameters():
-                if p is tensor:
-                    return f"{name}.{inner}, shape {tuple(tensor.shape)}"
+        held = value.named_parameters(prefix=name) if isinstance(value, nn.Module) else [(name, value)]
+        for own, p in held:
+            if p is tensor:
+                return f"{own}, shape {tuple(tensor.shape)}"
     return f"a tensor of shape {tuple(tensor.shape)}"
 
 
@@ -249,7 +248,10 @@ class Evaluation:
 
 
 def last_evaluation(step: Step | SampleStep) -> Evaluation:
-    """The last of an accepted step, in memory of its own; what a sample did not accept is its first stage."""
+    """The last evaluation of an accepted step, in memory of its own.
+
+    A sample that did not accept the step has the evaluation of its first stage.
+    """
     stages = step.result.stages
     if isinstance(step, SampleStep):
         n, clocks, accepted = step.n_stages, step.clocks, step.accepted
@@ -263,7 +265,7 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
 
 
 class LastEvaluation:
-    """One evaluation of func, the last of a solve; made where stages will be evaluated anew."""
+    """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew."""
 
     def __init__(self) -> None:
         self.kept: Evaluation | None = None
@@ -287,6 +289,7 @@ def distance(again: Tensor, k: Tensor) -> Tensor:
 def refuse_unlike(off: float, dtype: torch.dtype, complain: Callable[[NotRepeatableError], None]) -> None:
     """Complains where two evaluations at one place differ, relatively, by more than rounding.
 
+    off: the difference, relative to the value.
     Rounding measured: up to 23 eps, of two 4096-wide layers whose rows are multiplied alone and in a batch of
     64. The limit is 40 times that; randomness is far above (what dropout drops is a whole entry).
     """

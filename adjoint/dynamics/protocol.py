@@ -36,7 +36,7 @@ class Dynamics(abc.ABC):
 
     @abc.abstractmethod
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        """(dz, saved): dz like z; saved is whatever `vjp` needs again (activations, f, …).
+        """(dz, saved): dz like z; saved holds the values that `vjp` needs (activations, f, …).
 
         t: 0-d, or [B, 1, …, 1] with the dimensions of one block (per-sample stepping).
         """

@@ -19,45 +19,25 @@ from torch.utils import _pytree as pytree
 
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ...solvers.step.field import Layout, layout_of
-from ..arguments import Backsolve, Direct, Discrete, Interpolating, clocks_differ
+from ...solvers.trace import TraceRow
+from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, clocks_differ
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
 from ..solve import solve
-from .slopes import Along, Taylor, along, compare_along, taylor
-from .verify import (
-    BOUND_DIFFERENCES,
-    BOUND_EXACT,
-    Check,
-    Entries,
-    Quantity,
-    block_names,
-    compare,
-    compare_entries,
-    differences,
-    in_double,
-    theta_of,
-)
+from .comparisons import BOUND_EXACT, Quantity
+from .references import References, blocks_of, difference_references, filled, in_double, theta_of
+from .slopes import Taylor, normal, taylor
 
 GAP_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
-
-
-@dataclasses.dataclass(frozen=True)
-class References:
-    """What a solve's gradients should be: by autograd, and by finite differences.
-
-    differences: at some entries of each quantity ({}: none).  lines: along a random direction (or None).
-    """
-
-    quantities: tuple[Quantity, ...]
-    exact: tuple[Tensor, ...]
-    differences: tuple[Entries, ...]
-    lines: tuple[Along | None, ...]
 
 
 class GradientProblem:
     """One solve whose gradient is checked: L = Σ w·y over all outputs, w random.
 
-    func: Dynamics, module or function.  y0: tensor or pytree.  t: times.  arguments: `solve`'s.
+    func: Dynamics, module or function.
+    y0: tensor or pytree.
+    t: times.
+    arguments: `solve`'s.
     """
 
     def __init__(self, func: Any, y0: Any, t: Tensor, arguments: dict[str, Any], *, seed: int = 0):
@@ -70,7 +50,7 @@ class GradientProblem:
         leaves, self.spec = pytree.tree_flatten(y0)
         self.leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         self.func, self.t, self.seed = func, t.detach().to(torch.float64), seed
-        self.arguments = {**arguments, "trace": False, "dense": False}
+        self.arguments = {**arguments, "trace": False, "dense": False, "gradient": None}
         self.per_sample = clocks_differ(arguments.get("stepping", "shared"))
         self.batch_axis = 1 if isinstance(func, Dynamics) else 0
         self.theta = self._parameters(layout)
@@ -91,144 +71,100 @@ class GradientProblem:
         elif isinstance(self.func, nn.Module):
             found = [Quantity(name, p) for name, p in self.func.named_parameters()]
         else:
-            z, t = layout.pack(self._y0(detach=True)), self.t.flatten()[0].to(self.leaves[0])
+            z, t = layout.pack(self._y0()), self.t.flatten()[0].to(self.leaves[0])
             leaves = discover_parameters(lambda t, z: layout.pack(self.func(t, layout.unpack(z))), t, z)
             found = [Quantity(f"params[{i}]", p) for i, p in enumerate(leaves)]
         return [q for q in found if q.tensor.requires_grad]
 
-    def _y0(self, *, detach: bool = False) -> Any:
-        leaves = [leaf.detach() if detach else leaf for leaf in self.leaves]
+    def _y0(self, *, attached: bool = False) -> Any:
+        leaves = [leaf if attached else leaf.detach() for leaf in self.leaves]
         return pytree.tree_unflatten(leaves, self.spec)
 
     def quantities(self) -> tuple[Quantity, ...]:
         """The start's blocks (or leaves), then the parameters."""
+        leaves = [leaf.detach() for leaf in self.leaves]
         if isinstance(self.func, Dynamics):
-            z = self.leaves[0].detach()
-            names = block_names(self.func, len(z))
-            start = [Quantity(f"a_{name}", z[k]) for k, name in enumerate(names)]
-        elif len(self.leaves) == 1:
-            start = [Quantity("y0", self.leaves[0].detach())]
-        else:
-            start = [Quantity(f"y0[{i}]", leaf.detach()) for i, leaf in enumerate(self.leaves)]
-        return (*start, *self.theta)
+            return (*blocks_of(self.func, leaves[0]), *self.theta)
+        names = [f"y0[{i}]" for i in range(len(leaves))] if len(leaves) > 1 else ["y0"]
+        return (*map(Quantity, names, leaves), *self.theta)
 
     def _loss(self, y: Any) -> Tensor:
         leaves = pytree.tree_leaves(y)
         if self.weights is None:
             generator = torch.Generator().manual_seed(self.seed)
-            self.weights = [
-                torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x) for x in leaves
-            ]
+            self.weights = [normal(x, generator) for x in leaves]
         return sum(
             ((w * x).sum() for w, x in zip(self.weights, leaves, strict=True)),
             torch.zeros((), dtype=torch.float64, device=leaves[0].device),
         )
 
-    def gradient(self, choice: Any) -> list[Tensor | None]:
+    def gradient(self, choice: Gradient) -> tuple[Tensor, ...]:
         """dL/d(quantity) by a gradient choice of `solve`, in the order of `quantities`."""
-        return self._gradient_of(
-            solve(self.func, self._y0(), self.t, **{**self.arguments, "gradient": choice}).y
-        )
+        return self.gradient_of(lambda y0, t: self._solve(y0, t, {**self.arguments, "gradient": choice}))
 
-    def _gradient_of(self, y: Any) -> list[Tensor | None]:
-        inputs = (*self.leaves, *(q.tensor for q in self.theta))
-        found = torch.autograd.grad(self._loss(y), inputs, allow_unused=True)
-        start, theta = list(found[: len(self.leaves)]), found[len(self.leaves) :]
-        if isinstance(self.func, Dynamics):
-            start = [None] * len(self.leaves[0]) if start[0] is None else list(start[0])
-        return [*start, *theta]
-
-    def gradient_of(self, values: Callable[[Any, Tensor], Any]) -> list[Tensor | None]:
+    def gradient_of(self, values: Callable[[Any, Tensor], Any]) -> tuple[Tensor, ...]:
         """dL/d(quantity) by autograd through another way to y, values(y0, t)."""
-        return self._gradient_of(values(self._y0(), self.t))
+        inputs, quantities = (*self.leaves, *(q.tensor for q in self.theta)), self.quantities()
+        loss = self._loss(values(self._y0(attached=True), self.t))
+        found = torch.autograd.grad(loss, inputs, allow_unused=True)
+        if isinstance(self.func, Dynamics):
+            z = self.leaves[0]
+            found = (*(torch.zeros_like(z) if found[0] is None else found[0]), *found[1:])
+        return filled(quantities, found)
 
-    def references(self, *, entries: int = 1, directions: bool = True) -> References:
+    def references(self, *, entries: int | None = 1) -> References:
         """Autograd, and finite differences at so many entries and along a direction of each quantity.
 
+        entries: of each quantity; None: autograd alone.
         The steps are those that an unperturbed solve takes.
         """
-        quantities = self.quantities()
-        exact = [
-            torch.zeros_like(q.tensor) if g is None else g
-            for q, g in zip(quantities, self.gradient(Direct()), strict=True)
-        ]
-        if not entries and not directions:
-            n = len(quantities)
-            return References(quantities, tuple(exact), ({},) * n, (None,) * n)
-        value = self.replay()
-        found: list[Entries] = [
-            differences(value, q.tensor, int(g.abs().flatten().argmax()), self.seed, entries)
-            for q, g in zip(quantities, exact, strict=True)
-        ]
-        lines = [along(value, q.tensor, self.seed) if directions else None for q in quantities]
-        return References(quantities, tuple(exact), tuple(found), tuple(lines))
+        quantities, exact = self.quantities(), self.gradient(Direct())
+        n = len(quantities)
+        if entries is None:
+            return References(quantities, exact, ({},) * n, (None,) * n)
+        by_differences = difference_references(self.replay(), quantities, exact, self.seed, entries)
+        return References(quantities, exact, *by_differences)
 
     def replay(self) -> Callable[[], float]:
         """L as a function of what the tensors hold now, along the steps of now."""
-        if self.arguments.get("dt") is not None:
-            return lambda: self._loss(self._solve(self._y0(detach=True), self.t, self.arguments)).item()
-        arguments = {**self.arguments, "trace": True, "gradient": None}
-        rows = solve(self.func, self._y0(detach=True), self.t, **arguments).trace or []
-        if not self.per_sample:
-            prescribed = self._prescribed([r.t for r in rows if r.accepted][1:])
-            return lambda: self._loss(self._solve(self._y0(detach=True), self.t, prescribed)).item()
-        size = self.leaves[0].shape[self.batch_axis]
-        steps = [
-            self._prescribed([r.t for r in rows if r.accepted and r.sample == b][1:]) for b in range(size)
-        ]
+        arguments = self.arguments
+        if arguments.get("dt") is None:
+            traced = solve(self.func, self._y0(), self.t, **{**arguments, "trace": True})
+            rows = [row for row in traced.trace or [] if row.accepted]
+            if self.per_sample:
+                return self._replay_samples(rows)
+            arguments = self._prescribed(rows)
+        return lambda: self._loss(self._solve(self._y0(), self.t, arguments)).item()
+
+    def _replay_samples(self, rows: Sequence[TraceRow]) -> Callable[[], float]:
+        """`replay`, each sample alone along its own steps."""
+        axis = self.batch_axis
+        size = self.leaves[0].shape[axis]
+        steps = [self._prescribed([row for row in rows if row.sample == b]) for b in range(size)]
 
         def value() -> float:
-            y0 = self._y0(detach=True)
-            parts = []
+            y0, parts = self._y0(), []
             for b, prescribed in enumerate(steps):
-                alone = pytree.tree_map(lambda x, b=b: x.narrow(self.batch_axis, b, 1), y0)
+                alone = pytree.tree_map(lambda x, b=b: x.narrow(axis, b, 1), y0)
                 t = self.t if self.t.ndim == 1 else self.t[b]
                 parts.append(pytree.tree_leaves(self._solve(alone, t, prescribed)))
             # One more axis in front: the times.
-            whole = [torch.cat(leaf, dim=self.batch_axis + 1) for leaf in zip(*parts, strict=True)]
+            whole = [torch.cat(leaf, dim=axis + 1) for leaf in zip(*parts, strict=True)]
             return self._loss(whole).item()
 
         return value
 
-    def _prescribed(self, starts: list[float]) -> dict[str, Any]:
-        """Arguments under which a solve steps on these times and no others: nothing is ever rejected."""
-        kept = ("method", "jump_at", "save")
-        rest = {name: self.arguments[name] for name in kept if name in self.arguments}
-        return {**rest, "step_at": starts, "rtol": 1e100, "atol": 1e100, "dt0": 1e100}
+    def _prescribed(self, steps: Sequence[TraceRow]) -> dict[str, Any]:
+        """Arguments under which a solve takes these steps and no others: nothing is ever rejected."""
+        same = {n: v for n, v in self.arguments.items() if n in ("method", "jump_at", "save")}
+        starts = [row.t for row in steps][1:]
+        return {**same, "step_at": starts, "rtol": 1e100, "atol": 1e100, "dt0": 1e100, "gradient": None}
 
     def _solve(self, y0: Any, t: Tensor, arguments: dict[str, Any]) -> Any:
-        return solve(self.func, y0, t, **{**arguments, "gradient": None}).y
+        return solve(self.func, y0, t, **arguments).y
 
 
-def gradient_checks(
-    found: Sequence[Tensor | None],
-    references: References,
-    bound: float | None,
-    *,
-    direction: str = "dot-product",
-) -> list[Check]:
-    """A gradient against the references; bound None: autograd alone, not judged.
-
-    direction: what the comparison along a direction is called.
-    """
-    checks = []
-    rows = zip(
-        references.quantities, found, references.exact, references.differences, references.lines, strict=True
-    )
-    for quantity, got, exact, entries, line in rows:
-        name, shape = quantity.name, quantity.tensor.shape
-        checks.append(compare(name, "autograd", got, exact, bound))
-        if bound is None:
-            continue
-        loose = max(bound, BOUND_DIFFERENCES)
-        if entries:
-            checks.append(compare_entries(name, got, entries, shape, loose))
-        if line is not None:
-            checks.append(compare_along(name, direction, got, line, loose))
-    return checks
-
-
-def gradient_taylor(problem: GradientProblem, found: Sequence[Tensor | None], choice: Any) -> Taylor:
+def gradient_taylor(problem: GradientProblem, found: Sequence[Tensor], choice: Any) -> Taylor:
     """The Taylor remainder of a gradient along the steps of the unperturbed solve.
 
     Not judged for the continuous adjoints, which are not the derivative of those steps.
@@ -268,25 +204,21 @@ def gaps(problem: GradientProblem, tolerances: Sequence[float] = GAP_TOLERANCES)
     return tuple(found)
 
 
-def _gap(problem: GradientProblem, choice: Any, exact: Sequence[Tensor | None]) -> float | None:
+def _gap(problem: GradientProblem, choice: Gradient, exact: Sequence[Tensor]) -> float | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AdamodeWarning)
             found = problem.gradient(choice)
     except SolverError:
         return None
-    largest = worst = 0.0
-    for quantity, got, want in zip(problem.quantities(), found, exact, strict=True):
-        nothing = torch.zeros_like(quantity.tensor)
-        got, want = (nothing if g is None else g for g in (got, want))
-        difference = (got - want).abs().max().item() if got.numel() else 0.0
-        worst = max(worst, difference) if math.isfinite(difference) else math.inf
-        largest = max(largest, want.abs().max().item() if want.numel() else 0.0)
+    got, want = (torch.cat([g.flatten() for g in gradient]) for gradient in (found, exact))
+    worst, largest = (got - want).abs().max().item(), want.abs().max().item()
+    worst = worst if math.isfinite(worst) else math.inf
     return worst / largest if largest > 0 else worst
 
 
 def bound_of(choice: Any, arguments: dict[str, Any]) -> float:
-    """What a gradient must reach: rounding for a derivative of the steps, the tolerance for others."""
+    """The bound of a gradient: rounding for a derivative of the steps, the tolerance for others."""
     if isinstance(choice, (Discrete, Direct)):
         return BOUND_EXACT
     tolerances = []

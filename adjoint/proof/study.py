@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +23,8 @@ from ...solvers.errors import (
 )
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.output import Step
-from ...solvers.solve import Observers, Wish, forward_solve
+from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
-from ...solvers.step.field import CountedField
 from ...solvers.trace import Trace, TraceRow
 from ..arguments import Direct, Discrete, Gradient, Options, Request, read_request
 from ..dynamics.protocol import named_blocks
@@ -36,15 +35,18 @@ from ..solve import make_problem, solve
 
 @dataclasses.dataclass(frozen=True)
 class AdjointTrajectory:
-    """dL/dz along the way back, one row at each end of a step of the walk, from the end to the start.
+    """dL/dz along the walk back, one row at each end of its steps, from the end to the start.
 
-    t: [n].  a: [n, *z], dL/dz(t) (at an observation: after its cotangent has come in, but for the start's).
-    state: [n, *z], the forward solution there, from its dense output.  rebuilt: [n, *z], the state that
-    backsolve solved backwards, or None.  blocks: names of the blocks of a `Dynamics`, or ().
+    t: [n].
+    a: [n, *z], dL/dz(t) (at an observation: after its cotangent has come in, but for the start's).
+    state: [n, *z], the forward solution there, from its dense output.
+    rebuilt: [n, *z], the state that backsolve solved backwards, or None.
+    blocks: names of the blocks of a `Dynamics`, or ().
     forward, backward: every attempt of the solve and of the walk back, in their own order of time; nfe
-    counts evaluations of func in the one, of its VJP in the other.  Of the discrete adjoint backward is
-    the accepted steps with dt turned round.  given_up: a first walk back that backsolve gave up, to start
-    again from kept states, or None.  failure: why the walk ended early or cannot be trusted, or None.
+        counts evaluations of func in the one, of its VJP in the other. Of the discrete adjoint backward is
+        the accepted steps with dt turned round.
+    given_up: a first walk back that backsolve gave up, to start again from stored states, or None.
+    failure: why the walk ended early or cannot be trusted, or None.
     """
 
     t: Tensor
@@ -76,7 +78,16 @@ def _rms(values: Tensor) -> Tensor:
     return values.double().reshape(len(values), -1).square().mean(1).sqrt()
 
 
-class _Walk:
+class _Seen(NamedTuple):
+    """The adjoint at one time of a walk back, the state solved backwards, and the VJPs spent until then."""
+
+    time: float
+    a: Tensor
+    rebuilt: Tensor | None
+    vjps: int
+
+
+class _WalkBack:
     """Listens to the walk back: the adjoint at every step's ends, and every attempt of a reverse solve.
 
     A walk that comes back to the end of time has been given up and begins anew.
@@ -84,45 +95,42 @@ class _Walk:
 
     def __init__(self, end: float, stats: Stats):
         self.end, self.stats = end, stats
-        self.rows: list[tuple[float, Tensor, Tensor | None]] = []
-        self.vjps: list[int] = []  # at each row
-        self.lost: list[tuple[float, Tensor, Tensor | None]] = []  # the rows of a walk given up
+        self.seen: list[_Seen] = []
+        self.given_up: list[_Seen] = []
         self.trace, self.counts, self.begun = Trace(Stats()), list[int](), 0
 
     def watch(self, time: float, a: Tensor, z: Tensor | None) -> None:
         """Sees the adjoint, and the state solved backwards."""
-        if self.rows and time == self.end:
-            self.lost, self.rows, self.vjps, self.begun = self.rows, [], [], len(self.counts)
-        self.rows.append((time, a.clone(), None if z is None else z.clone()))
-        self.vjps.append(self.stats.nfe_backward)
-
-    def count(self, step: Step) -> None:
-        """Of each attempt of a reverse solve."""
-        self.counts.append(self.stats.nfe_backward)
+        if self.seen and time == self.end:
+            self.given_up, self.seen, self.begun = self.seen, [], len(self.counts)
+        rebuilt = None if z is None else z.clone()
+        self.seen.append(_Seen(time, a.clone(), rebuilt, self.stats.nfe_backward))
 
     def observers(self) -> Observers:
-        """Of the reverse solve."""
-        return Observers(hooks=(self.count,), on_reject=self.count)
+        """Of the reverse solve: count the VJPs at each attempt."""
+
+        def count(step: Step) -> None:
+            self.counts.append(self.stats.nfe_backward)
+
+        return Observers(hooks=(count,), on_reject=count)
 
     def attempts(self) -> tuple[list[TraceRow], list[TraceRow]]:
         """Those of the reverse solve that holds, and those of the one given up."""
-        rows = [
-            dataclasses.replace(row, nfe=n) for row, n in zip(self.trace.rows(), self.counts, strict=True)
-        ]
+        pairs = zip(self.trace.rows(), self.counts, strict=True)
+        rows = [dataclasses.replace(row, nfe=n) for row, n in pairs]
         return rows[self.begun :], rows[: self.begun]
 
     def steps_back(self, forward: Sequence[TraceRow]) -> list[TraceRow]:
         """The discrete adjoint's: the accepted steps of the solve from the last to the first."""
         accepted = [row for row in forward if row.accepted][::-1]
         ends = [self.end, *(row.t for row in accepted)]
-        found = []
-        # The first row of the walk is the end itself.  An early row may be shown twice, where f jumps.
-        counts = {time: n for (time, _, _), n in zip(self.rows, self.vjps, strict=True)}
-        for row, end in zip(accepted, ends, strict=False):
-            if row.t in counts:
-                back = dataclasses.replace(row, t=end, dt=-row.dt, factor=math.nan, nfe=counts[row.t])
-                found.append(back)
-        return found
+        # The first time seen is the end itself. An early row may be shown twice, where f jumps.
+        vjps = {seen.time: seen.vjps for seen in self.seen}
+        return [
+            dataclasses.replace(row, t=end, dt=-row.dt, factor=math.nan, nfe=vjps[row.t])
+            for row, end in zip(accepted, ends, strict=False)
+            if row.t in vjps
+        ]
 
 
 def adjoint_trajectory(
@@ -135,11 +143,13 @@ def adjoint_trajectory(
     partial: bool = False,
     **arguments: Any,
 ) -> AdjointTrajectory:
-    """Solves forwards, then walks the adjoint back from the cotangents of y at every t.
+    """The adjoint of a solve on its walk back from the cotangents of y at every t.
 
-    func, y0, t and the keyword arguments are those of `adamode.solve` with shared stepping; y0 is one
-    tensor.  cotangent: [T, *y0.shape], ∂L/∂y(t_i).  gradient: Discrete, Interpolating or Backsolve.
+    func, y0, t, arguments: those of `adamode.solve` with shared stepping; y0 is one tensor.
+    cotangent: [T, *y0.shape], ∂L/∂y(t_i).
+    gradient: Discrete, Interpolating or Backsolve.
     partial: a walk back that fails is returned as far as it came, with its failure, and not raised.
+
     Raises ArgumentError for a cotangent of another shape, or Direct(), which has no adjoint to show;
     SolverError where the forward solve cannot go on (with its trace) or the reverse one cannot;
     ReconstructionError as `adamode.solve` does.
@@ -149,21 +159,14 @@ def adjoint_trajectory(
     problem = make_problem(request)
     assert isinstance(problem, SharedProblem)
     dynamics = problem.make_dynamics()
-    walk, trace = _Walk(times[-1], problem.stats), Trace(problem.stats)
+    walk, trace = _WalkBack(times[-1], problem.stats), Trace(problem.stats)
     problem = dataclasses.replace(problem, reverse_observers=walk.observers(), reverse_trace=walk.trace)
     recording = record_for(problem, dynamics, gradient, walk.watch)
     failure: AdamodeError | None = None
     with torch.no_grad(), problem.autocast.outside():
         try:
-            run = forward_solve(
-                CountedField(dynamics.forward, problem.stats),
-                request.z0.detach(),
-                times,
-                problem.settings,
-                problem.stats,
-                Wish(dense=True, trace=trace),
-                Observers(hooks=(recording.recorder.step,)),
-            )
+            whole = dataclasses.replace(problem, times=times)  # whatever outputs save asks for
+            run = whole.solve(request.z0.detach(), dynamics.forward, Wish(dense=True, trace=trace), recording)
         except SolverError as error:
             error.trace = trace.rows()
             raise
@@ -174,37 +177,27 @@ def adjoint_trajectory(
                 raise
             failure = error
         dense = DenseOutput(run.steps, times[0], times[-1])
-        blocks, forward = named_blocks(func), tuple(trace.rows())
+        forward = tuple(trace.rows())
+
+        def trajectory(seen: list[_Seen], attempts: list[TraceRow], **more: Any) -> AdjointTrajectory:
+            rebuilt = [at.rebuilt for at in seen if at.rebuilt is not None]
+            return AdjointTrajectory(
+                torch.tensor([at.time for at in seen], dtype=torch.float64, device="cpu"),
+                torch.stack([at.a for at in seen]),
+                torch.stack([dense.value(at.time) for at in seen]),
+                torch.stack(rebuilt) if rebuilt else None,
+                named_blocks(func),
+                problem.stats,
+                forward,
+                tuple(attempts),
+                **more,
+            )
+
         backward, lost = walk.attempts()
         if isinstance(gradient, Discrete):
             backward = walk.steps_back(forward)
-        given_up = None
-        if walk.lost:
-            given_up = _trajectory(walk.lost, dense, blocks, problem.stats, forward, lost)
-        way = _trajectory(walk.rows, dense, blocks, problem.stats, forward, backward)
-    return dataclasses.replace(way, given_up=given_up, failure=failure)
-
-
-def _trajectory(
-    rows: list[tuple[float, Tensor, Tensor | None]],
-    dense: DenseOutput,
-    blocks: tuple[str, ...],
-    stats: Stats,
-    forward: tuple[TraceRow, ...],
-    backward: list[TraceRow],
-) -> AdjointTrajectory:
-    """One walk back, its rows stacked."""
-    rebuilt = [z for _, _, z in rows if z is not None]
-    return AdjointTrajectory(
-        torch.tensor([time for time, _, _ in rows], dtype=torch.float64, device="cpu"),
-        torch.stack([a for _, a, _ in rows]),
-        torch.stack([dense.value(time) for time, _, _ in rows]),
-        torch.stack(rebuilt) if rebuilt else None,
-        blocks,
-        stats,
-        forward,
-        tuple(backward),
-    )
+        given_up = trajectory(walk.given_up, lost) if walk.given_up else None
+        return trajectory(walk.seen, backward, given_up=given_up, failure=failure)
 
 
 def _checked(

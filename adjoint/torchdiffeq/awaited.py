@@ -17,13 +17,16 @@ from ...solvers.status import Status
 from ...solvers.step.clocks import Tolerance
 
 MOST_STEPS = 100_000
-FIRST_STEPS = 500  # of the first window; each next one is twice as long. Judged are the third and later.
+FIRST_STEPS = 500  # of the first window; each next one is twice as long; the third and later are judged
 DOUBLINGS = 60  # of the span, at whose ends the event function is asked whether it will change with time
 
 
 class Window(NamedTuple):
-    """What some consecutive steps showed: the least and largest of each entry of the state at their ends,
-    and the least modulus of the event function at their looks."""
+    """Some consecutive steps: bounds of the state and of the event function.
+
+    low, high: the least and the largest of each entry of the state at the steps' ends.
+    gap: the least modulus of the event function where it was evaluated, 0-d.
+    """
 
     low: Tensor
     high: Tensor
@@ -31,22 +34,20 @@ class Window(NamedTuple):
 
     def joined(self, other: Window) -> Window:
         """Both together."""
-        return Window(
-            torch.minimum(self.low, other.low),
-            torch.maximum(self.high, other.high),
-            torch.minimum(self.gap, other.gap),
-        )
+        low, gap = torch.minimum(self.low, other.low), torch.minimum(self.gap, other.gap)
+        return Window(low, torch.maximum(self.high, other.high), gap)
 
 
 class AwaitedEvent(EventWatch):
     """Watches the one event of a solve without an end, and gives up where nothing speaks for it.
 
-    That is where, in a window of steps as long as all those before it,
-    the state kept within the bounds of the window before (by a hundredth of their width, or ten times
-    the tolerance: a period, a rest), and
-    the event function came nearer to 0 so slowly that it would take more than 100,000 steps, if at all,
-    and keeps its sign with this state at later times.
-    Costs five small operations a step and a host read a window.  Raises TooManySteps.
+    It gives up after a window of steps, as long as all those before it, in which
+    - the state stayed within the bounds of the window before (by a hundredth of their width, or ten times
+      the tolerance: a period, a rest),
+    - the event function came nearer to 0 so slowly that it would take more than 100,000 steps, if at all,
+      and has the same sign with this state at later times.
+    The watch costs five small operations a step and a host read a window.
+    Raises TooManySteps.
     """
 
     def __init__(
@@ -98,8 +99,8 @@ class AwaitedEvent(EventWatch):
         before, now = self.last, self.window
         scale = self.tolerance.atol + self.tolerance.rtol * torch.maximum(before.low.abs(), before.high.abs())
         room = 0.01 * (before.high - before.low) + 10.0 * scale
-        kept = ((now.low >= before.low - room) & (now.high <= before.high + room)).all()
-        read = torch.stack((kept.double(), before.gap, now.gap)).tolist()  # host read
+        stayed = ((now.low >= before.low - room) & (now.high <= before.high + room)).all()
+        read = torch.stack((stayed.double(), before.gap, now.gap)).tolist()  # host read
         gained = read[1] - read[2]
         steps = read[2] / gained * 0.5 * self.n_accepted if gained > 0 else math.inf
         return bool(read[0]) and steps > MOST_STEPS and not self._changes_with_time(step)

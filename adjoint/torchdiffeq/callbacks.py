@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.host import RungeKuttaStepper
 from ...solvers.march.output import Step
+from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Observers
 
 NAMES = ("callback_step", "callback_accept_step", "callback_reject_step")
@@ -20,7 +21,7 @@ Callback = Callable[[Tensor, Any, Tensor], Any]
 
 
 class ObservedStepper:
-    """A stepper that says what it is about to try."""
+    """A stepper that announces each attempt."""
 
     def __init__(self, inner: RungeKuttaStepper, notify: Callable[[float, Tensor, float], None]):
         self.inner, self.notify = inner, notify
@@ -32,45 +33,38 @@ class ObservedStepper:
         return self.inner.attempt(t0, t1, **options)
 
 
-def observers(
-    func: Any, suffix: str, unpack: Callable[[Tensor], Any], adaptive: bool, method: str
-) -> Observers:
+def observers(func: Any, suffix: str, unpack: Callable[[Tensor], Any], tableau: Tableau) -> Observers:
     """Observers that call func's callbacks.
 
-    suffix: "" or "_adjoint".  unpack: the packed state as the callback wants it.
-    A callback that the method does not support is a warning.
+    suffix: "" or "_adjoint".
+    unpack: the packed state as the callback wants it.
+    tableau: the method; a callback that it does not support is a warning.
     """
-    found: dict[str, Callback] = {}
-    for name in NAMES:
-        callback = getattr(func, name + suffix, None)
-        if callback is not None:
-            found[name] = callback
-    unsupported = [name for name in found if not adaptive and name != "callback_step"]
+    found = {name: callback for name in NAMES if (callback := getattr(func, name + suffix, None)) is not None}
+    unsupported = [name for name in found if not tableau.adaptive and name != "callback_step"]
     if unsupported:
         warnings.warn(
-            f"Solver '{method}' does not support callbacks {unsupported}: a fixed step is neither "
+            f"Solver '{tableau.name}' does not support callbacks {unsupported}: a fixed step is neither "
             "accepted nor rejected.",
             AdamodeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
-    def caller(name: str) -> Callable[[float, Tensor, float], None]:
-        callback = found[name]
+    def tell(callback: Callback, t0: float, y0: Tensor, dt: float) -> None:
+        times = torch.tensor([t0, abs(dt)], dtype=torch.float64, device="cpu")
+        callback(times[0], unpack(y0), times[1])
 
-        def call(t0: float, y0: Tensor, dt: float) -> None:
-            times = torch.tensor([t0, abs(dt)], dtype=torch.float64, device="cpu")
-            callback(times[0], unpack(y0), times[1])
+    def hook(name: str) -> Callable[[Step], None] | None:
+        if name not in found or name in unsupported:
+            return None
+        return lambda step: tell(found[name], step.t0, step.y0, step.dt)
 
-        return call
+    def wrap(stepper: RungeKuttaStepper) -> ObservedStepper:
+        return ObservedStepper(stepper, functools.partial(tell, found["callback_step"]))
 
-    made = Observers()
-    if "callback_step" in found:
-        notify = caller("callback_step")
-        made = dataclasses.replace(made, wrap=lambda stepper: ObservedStepper(stepper, notify))
-    if "callback_accept_step" in found and adaptive:
-        accept = caller("callback_accept_step")
-        made = dataclasses.replace(made, hooks=(lambda step: accept(step.t0, step.y0, step.dt),))
-    if "callback_reject_step" in found and adaptive:
-        reject = caller("callback_reject_step")
-        made = dataclasses.replace(made, on_reject=lambda step: reject(step.t0, step.y0, step.dt))
-    return made
+    accept = hook("callback_accept_step")
+    return Observers(
+        hooks=() if accept is None else (accept,),
+        on_reject=hook("callback_reject_step"),
+        wrap=wrap if "callback_step" in found else None,
+    )

@@ -20,6 +20,13 @@ from ...solvers.errors import (
     SolverError,
 )
 
+TWINS: dict[type[Exception], type[Exception]] = {
+    SolverError: FaceSolverError,
+    ArgumentTypeError: FaceTypeError,
+    ArgumentError: FaceArgumentError,
+    DynamicsError: FaceDynamicsError,
+}
+
 
 @contextlib.contextmanager
 def face() -> Iterator[None]:
@@ -28,14 +35,9 @@ def face() -> Iterator[None]:
         yield
     except AssertionError:
         raise
-    except SolverError as error:
-        raise FaceSolverError(*error.args) from error
-    except ArgumentTypeError as error:
-        raise FaceTypeError(*error.args) from error
-    except ArgumentError as error:
-        raise FaceArgumentError(*error.args) from error
-    except DynamicsError as error:
-        raise FaceDynamicsError(*error.args) from error
+    except tuple(TWINS) as error:
+        twin = next(twin for kind, twin in TWINS.items() if isinstance(error, kind))
+        raise twin(*error.args) from error
 
 
 _warned: set[str] = set()

@@ -23,7 +23,6 @@ from ...solvers.stats import Stats
 from ...solvers.step.clocks import Tolerance, norm_of, norm_value
 from ...solvers.step.field import Layout, layout_of
 from ..arguments import Backsolve, Direct, Tolerances, uncompiled
-from ..continuous.stepping import ThetaNorm
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
@@ -155,26 +154,23 @@ def odeint(
 ) -> Any:
     """Solves dy/dt = func(t, y), y(t[0]) = y0; differentiable through the steps.
 
-    func: callable (t 0-d, y) → dy/dt.  y0: tensor, or tuple of tensors.  t: [T], strictly monotone.
-    method: None is "dopri5".  options: as torchdiffeq's; see the migration table in the docs.
-    event_fn(t, y): the solve ends where it (any of its entries) changes sign; t is then (start, any time
-    in the direction to go), and (event time, [y0, y there]) is returned.
-    Returns [T, *y0.shape], or a tuple of such. Derivatives of every order with respect to y0 and
-    whatever func uses, first and second ones with respect to t; step sizes count as constants.
+    func: callable (t 0-d, y) → dy/dt.
+    y0: tensor, or tuple of tensors.
+    t: [T], strictly monotone.
+    method: None is "dopri5".
+    options: as torchdiffeq's; see the migration table in the docs.
+    event_fn: callable (t, y); the solve ends where it (any of its entries) changes sign. t is then (start,
+        any time in the direction to go), and (event time, [y0, y there]) is returned.
 
+    Returns [T, *y0.shape], or a tuple of such. It has derivatives of every order with respect to y0 and
+    whatever func uses, first and second ones with respect to t; step sizes count as constants.
     Raises ValueError and TypeError subclasses for bad input, RuntimeError ones where the solve cannot
     go on (all AdamodeError, and AssertionError where torchdiffeq asserts).
     """
     with face():
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own_options(options))
-        if len(call.times) == 1:
-            return call.layout.unpack(call.z0[None].clone())
-        watch = observers(func, "", call.layout.unpack, settings.tableau.adaptive, settings.tableau.name)
-        problem = _problem(call, settings, None, observers=watch)
-        if event_fn is not None:
-            return until_event(problem, call.layout, event_fn, Direct(), _step_size(options))
-        return call.layout.unpack(differentiate(problem, Direct()).values)
+        return _answer(call, settings, options, event_fn)
 
 
 @overload
@@ -234,9 +230,13 @@ def odeint_adjoint(
 ) -> Any:
     """`odeint` with the gradient by the continuous adjoint (backsolve): memory O(1) in the steps.
 
-    func: an nn.Module, or any callable with adjoint_params.  adjoint_…: of the reverse solve; the
-    forward ones where None (options without their norm).  adjoint_options["norm"]: "seminorm" (what
-    is done by default here) or a callable of (t, y…, adj_y…, adj_params…).
+    func: an nn.Module, or any callable with adjoint_params.
+    y0, t, rtol, atol, method, options, event_fn: as in `odeint`.
+    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: of the reverse solve; the forward ones where
+        None (options without their norm). adjoint_options["norm"] is "seminorm" (the default here) or a
+        callable of (t, y…, adj_y…, adj_params…).
+    adjoint_params: the tensors whose gradients are wanted; None: all parameters of func.
+
     A second derivative raises SecondDerivativeError. Returns and raises as `odeint` does.
     """
     with face():
@@ -257,7 +257,7 @@ def odeint_adjoint(
         params = tuple(check_params(named, "adjoint_params"))
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own)
-        reverse, theta_norm = _reverse(
+        reverse = _reverse(
             call,
             settings,
             method if adjoint_method is None else adjoint_method,
@@ -266,23 +266,7 @@ def odeint_adjoint(
             own_options(adjoint_options, "adjoint_options"),
             params,
         )
-        if len(call.times) == 1:
-            return call.layout.unpack(call.z0[None].clone())
-        adaptive, name = settings.tableau.adaptive, settings.tableau.name
-        problem = _problem(
-            call,
-            settings,
-            params,
-            observers=observers(func, "", call.layout.unpack, adaptive, name),
-            reverse_settings=reverse,
-            reverse_observers=observers(func, "_adjoint", _adjoint_state, reverse.tableau.adaptive, name),
-            theta_norm=theta_norm,
-            complain=warn_instead,
-            guard=face,
-        )
-        if event_fn is not None:
-            return until_event(problem, call.layout, event_fn, Backsolve(), _step_size(options))
-        return call.layout.unpack(differentiate(problem, Backsolve()).values)
+        return _answer(call, settings, options, event_fn, params, **reverse)
 
 
 @uncompiled
@@ -298,8 +282,13 @@ def odeint_event(
 ) -> tuple[Tensor, State]:
     """Solves from t0 until event_fn(t, y) changes sign: (event time, [y0, y there]).
 
-    Both are differentiable with respect to y0, t0, func's parameters and event_fn's own.
-    reverse_time: time decreases.  odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+    func, y0: as in `odeint`.
+    t0: the start, one time.
+    event_fn: callable (t, y).
+    reverse_time: time decreases.
+    odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+
+    Event time and state are differentiable with respect to y0, t0, func's parameters and event_fn's own.
     """
     with face():
         if not isinstance(t0, Tensor) or t0.numel() != 1 or not t0.dtype.is_floating_point:
@@ -318,21 +307,38 @@ def parameters_of(module: Any) -> list[Tensor]:
     return found
 
 
-def _step_size(options: Mapping[str, Any] | None) -> float | None:
-    size = (options or {}).get("step_size")
-    return None if size is None else float(size)
+def _answer(
+    call: Call,
+    settings: Settings,
+    options: Mapping[str, Any] | None,
+    event_fn: EventFn | None,
+    params: tuple[Tensor, ...] | None = None,
+    **reverse: Any,
+) -> Any:
+    """The result of both functions: the values at the times, or the event's time and the values there.
 
-
-def _problem(call: Call, settings: Settings, params: Any, **more: Any) -> SharedProblem:
-    stats = Stats()
-    start = clock(call.times[0], call.z0)
+    reverse: fields of the problem that the continuous adjoint has; without them the gradient is autograd's
+        through the steps.
+    """
+    layout, z0, stats = call.layout, call.z0, Stats()
+    if len(call.times) == 1:
+        return layout.unpack(z0[None].clone())
 
     def count() -> None:
         stats.nfe += 1
 
-    told = functools.partial(warn_once, "captured")
-    plain, make_dynamics, autocast = wrap(call.func, call.layout, call.z0, start, params, count, told=told)
-    return SharedProblem(plain, make_dynamics, call.z0, call.t, call.times, settings, autocast, stats, **more)
+    start, told = clock(call.times[0], z0), functools.partial(warn_once, "captured")
+    plain, make_dynamics, autocast = wrap(call.func, layout, z0, start, params, count, told=told)
+    problem = SharedProblem(
+        *(plain, make_dynamics, z0, call.t, call.times, settings, autocast, stats),
+        observers=observers(call.func, "", layout.unpack, settings.tableau),
+        **reverse,
+    )
+    gradient = Backsolve() if reverse else Direct()
+    if event_fn is None:
+        return layout.unpack(differentiate(problem, gradient).values)
+    size = (options or {}).get("step_size")
+    return until_event(problem, layout, event_fn, gradient, None if size is None else float(size))
 
 
 def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -348,15 +354,20 @@ def _reverse(
     atol: Any,
     options: dict[str, Any],
     params: tuple[Tensor, ...],
-) -> tuple[Settings, ThetaNorm | None]:
-    """Settings of the reverse solve, and a norm that wants the parameters' adjoints too."""
+) -> dict[str, Any]:
+    """The fields of the problem that a reverse solve has, from its own arguments."""
     norm = options.pop("norm", "seminorm")
     if not callable(norm) and norm != "seminorm":
         raise ArgumentError(f"adjoint_options['norm']={norm!r} must be 'seminorm' or a callable.")
     settings = call.settings(method, rtol, atol, options, "adjoint_")
-    settings = dataclasses.replace(settings, norm=forward.norm)
+    found = {
+        "reverse_settings": dataclasses.replace(settings, norm=forward.norm),
+        "reverse_observers": observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
+        "complain": warn_instead,
+        "guard": face,
+    }
     if not callable(norm):
-        return settings, None
+        return found
     if any(not p.requires_grad for p in params):
         warnings.warn(
             "adjoint_params holds a tensor that needs no gradient; it is left out of the reverse solve and "
@@ -367,7 +378,7 @@ def _reverse(
 
     def in_users_shapes(z: Tensor, a: Tensor, theta: list[Tensor]) -> Tensor:
         time = z.new_zeros(())
-        found = norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta))
-        return norm_value(found, (), z)
+        size = norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta))
+        return norm_value(size, (), z)
 
-    return settings, in_users_shapes
+    return {**found, "theta_norm": in_users_shapes}

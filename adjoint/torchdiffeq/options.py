@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_positive
+from ...solvers.checks import check_positive, check_stops
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Grid, Settings, uniform_grid
@@ -21,19 +21,15 @@ from ...solvers.step.clocks import Norm, Tolerance
 from ...solvers.step.controller import PID
 
 MakeGrid = Callable[[Callable[..., Any], Sequence[float]], Any]
-ADAPTIVE = (
-    "first_step",
-    "min_step",
-    "max_step",
-    "step_t",
-    "jump_t",
-    "safety",
-    "ifactor",
-    "dfactor",
-    "max_num_steps",
-    "dtype",
-    "norm",
-)
+# {option: (the controller's name for it, default)}.
+CONTROLLER = {
+    "safety": ("safety", 0.9),
+    "ifactor": ("factor_max", 10.0),
+    "dfactor": ("factor_min", 0.2),
+    "min_step": ("dt_min", 0.0),
+    "max_step": ("dt_max", math.inf),
+}
+ADAPTIVE = (*CONTROLLER, "first_step", "step_t", "jump_t", "max_num_steps", "dtype", "norm")
 FIXED = ("step_size", "grid_constructor", "interp", "perturb", "norm")
 
 
@@ -44,9 +40,13 @@ def own_options(options: Any, argument: str = "options") -> dict[str, Any]:
     return dict(options or {})
 
 
-def _number(options: dict[str, Any], name: str) -> float | None:
-    """The number of that name; None where it is not given, or given as None."""
-    return None if options.get(name) is None else _given(options, name, math.nan)
+def _positive(options: dict[str, Any], name: str) -> float | None:
+    """The number of that name, positive and finite; None where it is not given, or given as None."""
+    if options.get(name) is None:
+        return None
+    value = _given(options, name, math.nan)
+    check_positive(value, f"options[{name!r}]")
+    return value
 
 
 def _given(options: dict[str, Any], name: str, default: float) -> float:
@@ -58,16 +58,6 @@ def _given(options: dict[str, Any], name: str, default: float) -> float:
     if math.isnan(value):
         raise ArgumentError(f"options[{name!r}] is NaN.")
     return float(value)
-
-
-def _times(options: dict[str, Any], name: str) -> tuple[float, ...]:
-    value = options.get(name)
-    if value is None:
-        return ()
-    found = torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1).tolist()
-    if not all(math.isfinite(t) for t in found):
-        raise ArgumentError(f"options[{name!r}]={found} must be finite times.")
-    return tuple(found)
 
 
 def warn_unused(options: dict[str, Any], known: tuple[str, ...], method: str, argument: str) -> None:
@@ -93,82 +83,61 @@ def read_options(
 ) -> Settings:
     """Settings for a method and its options.
 
-    norm: the default or the user's, on the packed state.  make_grid: calls a grid_constructor for
-    given times.
+    norm: the default or the user's, on the packed state.
+    n_intervals: intervals between the times.
+    make_grid: calls a grid_constructor for given times.
+    argument: the name of the dict in messages.
     """
+    known = ADAPTIVE if tableau.adaptive else FIXED
+    warn_unused(options, known, tableau.name, argument)
     if tableau.adaptive:
-        warn_unused(options, ADAPTIVE, tableau.name, argument)
-        return _adaptive(options, tableau, tolerance, norm, n_intervals)
-    warn_unused(options, FIXED, tableau.name, argument)
-    return _fixed(options, tableau, tolerance, norm, make_grid)
-
-
-def _adaptive(
-    options: dict[str, Any], tableau: Tableau, tolerance: Tolerance, norm: Norm, n_intervals: int
-) -> Settings:
-    step_t, jump_t = _times(options, "step_t"), _times(options, "jump_t")
-    both = [*step_t, *jump_t]
-    if len(set(both)) < len(both):
-        raise ArgumentError("options: step_t and jump_t must not hold the same time twice.")
-    limit = _given(options, "max_num_steps", 2**31 - 1)
-    first = _number(options, "first_step")
-    if first is not None:
-        check_positive(first, "options['first_step']")
-    if limit < 1:
-        raise ArgumentError(f"options['max_num_steps']={limit!r} must be at least 1.")
-    # torchdiffeq's controller: classical, never shrinks a step that was accepted, grows after a rejection.
-    controller = PID(
-        pcoeff=0.0,
-        icoeff=1.0,
-        safety=_given(options, "safety", 0.9),
-        factor_max=_given(options, "ifactor", 10.0),
-        factor_min=_given(options, "dfactor", 0.2),
-        dt_min=_given(options, "min_step", 0.0),
-        dt_max=_given(options, "max_step", math.inf),
-        force_dt_min=True,
-        accept_factor_min=1.0,
-        regrow=True,
-    )
-    return Settings(
-        tableau,
-        tolerance,
-        norm,
-        controller,
-        dt0=first,
-        max_steps=int(limit) * max(n_intervals, 1),  # there the limit is one of each interval
-        step_at=step_t,
-        jump_at=jump_t,
-    )
-
-
-def _fixed(
-    options: dict[str, Any], tableau: Tableau, tolerance: Tolerance, norm: Norm, make_grid: MakeGrid
-) -> Settings:
+        return Settings(tableau, tolerance, norm, **_adaptive(options, n_intervals))
     interp = options.get("interp", "linear")
     if interp not in ("linear", "cubic"):
         raise ArgumentError(
             f"options['interp']={interp!r} is not known: {nearest(interp, ('linear', 'cubic'))}"
         )
-    step_size, constructor = _number(options, "step_size"), options.get("grid_constructor")
+    grid, perturb = _grid(options, make_grid), bool(options.get("perturb", False))
+    return Settings(tableau.with_interpolant(interp), tolerance, norm, grid=grid, perturb=perturb)
+
+
+def _adaptive(options: dict[str, Any], n_intervals: int) -> dict[str, Any]:
+    """The fields of `Settings` that an adaptive method's options decide."""
+    step_t, jump_t = (check_stops(options.get(n), f"options[{n!r}]") for n in ("step_t", "jump_t"))
+    both = [*step_t, *jump_t]
+    if len(set(both)) < len(both):
+        raise ArgumentError("options: step_t and jump_t must not hold the same time twice.")
+    limit = _given(options, "max_num_steps", 2**31 - 1)
+    first = _positive(options, "first_step")
+    if limit < 1:
+        raise ArgumentError(f"options['max_num_steps']={limit!r} must be at least 1.")
+    numbers = {ours: _given(options, name, default) for name, (ours, default) in CONTROLLER.items()}
+    return {
+        # torchdiffeq's: classical, never shrinks a step that was accepted, grows after a rejection.
+        "controller": PID(
+            pcoeff=0.0, icoeff=1.0, force_dt_min=True, accept_factor_min=1.0, regrow=True, **numbers
+        ),
+        "dt0": first,
+        "max_steps": int(limit) * max(n_intervals, 1),  # there the limit is for each interval
+        "step_at": step_t,
+        "jump_at": jump_t,
+    }
+
+
+def _grid(options: dict[str, Any], make_grid: MakeGrid) -> Grid:
+    """The points of a fixed-step method, for given times."""
+    step_size, constructor = _positive(options, "step_size"), options.get("grid_constructor")
     if step_size is not None and constructor is not None:
         raise ArgumentError("options: step_size and grid_constructor exclude each other; give one.")
-    grid: Grid = list
     if step_size is not None:
-        check_positive(step_size, "options['step_size']")
-        grid = functools.partial(uniform_grid, dt=step_size)
-    elif constructor is not None:
-        grid = lambda times: _checked_grid(make_grid(constructor, times), times)  # noqa: E731
-    return Settings(
-        tableau.with_interpolant(interp),
-        tolerance,
-        norm,
-        grid=grid,
-        perturb=bool(options.get("perturb", False)),
-    )
+        return functools.partial(uniform_grid, dt=step_size)
+    if constructor is None:
+        return list
+    return lambda times: _checked_grid(make_grid(constructor, times), times)
 
 
 def _checked_grid(grid: Any, times: Sequence[float]) -> list[float]:
-    """What a grid_constructor returned: from the first to the last time, strictly monotone."""
+    """The points that a grid_constructor returned: from the first to the last time, strictly monotone."""
     found = torch.as_tensor(grid, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     fits = len(found) >= 2 and found[0] == times[0] and found[-1] == times[-1]
     direction = math.copysign(1.0, times[-1] - times[0])

@@ -34,7 +34,8 @@ ENDLESS = (
 def combined_event(event_fn: Callable[[Tensor, Any], Tensor], t0: Tensor, y0: Any) -> tuple[Event, bool]:
     """One scalar event from a function of any shape, and whether it is zero at the start already.
 
-    The event is where any entry first leaves the sign it had at the start; of a bool, False has one too.
+    The event is where any entry first leaves the sign that it had at the start. Of a bool, False has a sign
+    too.
     """
     with torch.no_grad():
         start = event_fn(t0, y0)
@@ -62,7 +63,13 @@ def until_event(
     gradient: Gradient,
     step_size: float | None,
 ) -> tuple[Tensor, Any]:
-    """(event time, [y0, y at the event]), both differentiable; raises SolverError if it never comes."""
+    """(event time, [y0, y at the event]), both differentiable.
+
+    problem: the solve from the start; its second time says the direction only.
+    event_fn: callable (t, y).
+    step_size: of a fixed-step method.
+    Raises SolverError where the event never comes.
+    """
     t, z0 = problem.t, problem.z0
     if len(problem.times) != 2:
         raise ArgumentError(f"event_fn needs t of length 2 (start, direction); t has {len(problem.times)}.")

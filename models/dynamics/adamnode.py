@@ -93,7 +93,7 @@ class AdamODE(FieldDynamics):
         return torch.addcmul(from_m, f, from_v, value=-2)  # ∂m'/∂f = −A, ∂v'/∂f = 2B f
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """(raw_alpha's, raw_beta's, the field's …), None for what is frozen."""
+        """The gradients of (raw_alpha, raw_beta, the field's parameters …), None where frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
         alpha, beta = self.raw_alpha, self.raw_beta
         if not (alpha.requires_grad or beta.requires_grad):

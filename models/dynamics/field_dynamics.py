@@ -1,4 +1,4 @@
-"""What the dynamics share: a field, learnt scalars that stay in their range, and their gradients.
+"""The common part of the dynamics: a field, learnt scalars that stay in their range, and their gradients.
 
 A dynamics learns a raw number θ of any size and uses value(θ): rates in (0, 1) through the
 sigmoid, positive strengths through the softplus. Start values are given as the number that is
@@ -48,7 +48,7 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
         return getattr(self.field, "channels_last", False)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """The field's: what a dynamics without scalars saves is the field's alone."""
+        """The field's: a dynamics without scalars saves the field's activations alone."""
         return tuple(self.field.parameter_gradients(saved, deltas, weights))
 
 

@@ -75,7 +75,7 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """(raw_gamma's, raw_xi's, the field's …), None for what is frozen."""
+        """The gradients of (raw_gamma, raw_xi, the field's parameters …), None where frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
         raw_gamma, raw_xi = self.raw_gamma, self.raw_xi
         if not (raw_gamma.requires_grad or raw_xi.requires_grad):

@@ -49,7 +49,7 @@ class HeavyBallODE(FieldDynamics):
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """(raw_gamma's, the field's …), None for what is frozen."""
+        """The gradients of (raw_gamma, the field's parameters …), None where frozen."""
         field = self.field.parameter_gradients([s[0] for s in saved], [d[0] for d in deltas], weights)
         if not self.raw_gamma.requires_grad:
             return (None, *field)
@@ -59,7 +59,7 @@ class HeavyBallODE(FieldDynamics):
 
 
 class HeavyBall(Block):
-    """What both heavy balls have: a damping γ, and a state [h, m]."""
+    """The common part of both heavy balls: a damping γ, and a state [h, m]."""
 
     @property
     def gamma(self) -> Tensor:

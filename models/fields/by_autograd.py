@@ -24,7 +24,7 @@ class AutogradField(nn.Module):
     params: the leaf tensors that a function depends on (a module's parameters are known); None: those that
         its graph reaches, looked up by `discover`.
     joined: how many blocks h joins in dim 1 (2 in the second-order model); f has the channels of one.
-    The graph of each evaluation is kept in saved. Parameters' gradients of n stages are one
+    The graph of each evaluation is in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     Inside a compiled program there are no graphs: there `torch.func.vjp` makes the VJP of a module.
     """
@@ -129,7 +129,7 @@ def as_field(field: Any, *, joined: int = 1) -> Any:
         return AutogradField(field.func, None if field.open else field.params, joined=joined)
     if isinstance(field, (Field, AutogradField)):
         return field
-    if "_orig_mod" in getattr(field, "_modules", ()):
+    if is_compiled(field):
         # torch.compile's wrapper shows its module's methods, but its forward is the module's call.
         return AutogradField(field, joined=joined)
     if all(
@@ -141,3 +141,8 @@ def as_field(field: Any, *, joined: int = 1) -> Any:
     raise ArgumentTypeError(
         f"field={field!r} cannot be called; give a module or a function f(t, h) that returns dh like h."
     )
+
+
+def is_compiled(func: object) -> bool:
+    """Whether func is a module that `torch.compile` has wrapped."""
+    return "_orig_mod" in getattr(func, "_modules", ())

@@ -46,7 +46,7 @@ class Conv(Layered):
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, (t, [input of each layer, channels last])): the time channel is folded into a bias.
 
-        f has h's order of memory, channels-last or plain.
+        f lies in memory as h does, channels-last or plain.
         """
         self._check(h)
         sigma = get_activation(self.activation)
@@ -60,7 +60,7 @@ class Conv(Layered):
             x = _one(weight, bias, t, x) if i != 1 else _three(weight, bias, t, x)
             if i < len(layers) - 1:
                 x = sigma.in_place(x)
-        return _ordered(x, h), (t, inputs)
+        return _formatted(x, h), (t, inputs)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """δ₃ = c; x̄ = Cᵀδ; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ₁, δ₂, δ₃], channels last."""
@@ -73,7 +73,7 @@ class Conv(Layered):
         x_bar = _three_back(middle[:, :-1], second, inputs[1], [True, False, False])[0]
         delta = backward(x_bar.permute(0, 2, 3, 1).to(dtype), inputs[1])
         h_bar = _one_back(first, delta, inputs[0]).to(dtype)
-        return _ordered(h_bar, cotangent), [delta, second, third]
+        return _formatted(h_bar, cotangent), [delta, second, third]
 
     def _layer_gradients(
         self, i: int, deltas: list[Tensor], inputs: list[Tensor], times: list[Tensor] | None
@@ -87,8 +87,8 @@ class Conv(Layered):
         return weight_bar[:, :, None, None], bias_bar
 
 
-def _ordered(x: Tensor, like: Tensor) -> Tensor:
-    """x, [B, H, W, C], as [B, C, H, W] in the order of memory of ``like``."""
+def _formatted(x: Tensor, like: Tensor) -> Tensor:
+    """x, [B, H, W, C], as [B, C, H, W] in the memory format of ``like``."""
     x = x.permute(0, 3, 1, 2)
     if like.is_contiguous(memory_format=torch.channels_last):
         return x
@@ -126,7 +126,7 @@ def _channels_last(weight: Tensor) -> Tensor:
 
 
 def _three_back(weight: Tensor, delta: Tensor, x: Tensor, mask: list[bool]) -> tuple[Any, ...]:
-    """`convolution_backward` of the 3×3 layer on [B, H, W, C]; what it returns is [B, C, H, W]."""
+    """`convolution_backward` of the 3×3 layer on [B, H, W, C]; the results are [B, C, H, W]."""
     delta, x = delta.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
     return torch.ops.aten.convolution_backward(
         delta, x, _channels_last(weight), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask

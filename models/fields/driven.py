@@ -103,11 +103,11 @@ class Driven(Field):
         return self.inner.reference(t, self._joined(t, h))
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """(f, what g saves)."""
+        """(f, g's saved)."""
         return self.inner.forward(t, self._joined(t, h))
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """(h̄, g's deltas): the first columns of g's; those of u are data's."""
+        """(h̄, g's deltas): h̄ is the first columns of g's; the columns of u belong to data."""
         both, deltas = self.inner.vjp(saved, cotangent)
         return both[:, : self.channels_in], deltas
 

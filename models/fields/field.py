@@ -46,7 +46,7 @@ class Field(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """(f, saved): saved is what `vjp` and `parameter_gradients` need again."""
+        """(f, saved): saved holds the activations that `vjp` and `parameter_gradients` need."""
 
     @abc.abstractmethod
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:

@@ -11,7 +11,7 @@ from .field import Field, Gradients
 
 
 class Total(Field):
-    """f(t, h) = f₁(t, h) + … + f_n(t, h): such as a linear field and a network for what it misses."""
+    """f(t, h) = f₁(t, h) + … + f_n(t, h): such as a linear field and a network for the rest."""
 
     parts: Any  # an nn.ModuleList of fields
 
@@ -31,7 +31,7 @@ class Total(Field):
         return sum((part.reference(t, h) for part in self.parts[1:]), self.parts[0].reference(t, h))
 
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """(f, what each part saves)."""
+        """(f, each part's saved)."""
         values, saved = zip(*(part.forward(t, h) for part in self.parts), strict=True)
         return sum(values[1:], values[0]), saved
 
