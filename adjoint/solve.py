@@ -22,7 +22,7 @@ from ..solvers.status import Status
 from ..solvers.step.clocks import Each, each, norm_of, sample_norm
 from ..solvers.step.controller import PID
 from ..solvers.step.groups import Groups
-from ..solvers.trace import SampleTrace, Trace
+from ..solvers.trace import Trace
 from .arguments import (
     Discrete,
     Gradient,
@@ -288,7 +288,7 @@ def _with_many_clocks(request: Request) -> SampleProblem:
         every_step=options.save == "steps",
         dense=options.dense,
         events=SampleEvents(options.events, request.layout, clocks) if options.events else None,
-        trace=SampleTrace(request.tableau) if options.trace else None,
+        trace=Trace(stats) if options.trace else None,
     )
     settings = _sample_settings(request, clocks, times)
     plain, make_dynamics, autocast = _adapted(request, clocks.time(times[:, 0], z0), stats)

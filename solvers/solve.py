@@ -19,8 +19,7 @@ from .march.clocked_events import SampleEvents
 from .march.events import EventWatch, Fired
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step
-from .march.samples import KeptSteps, SampleOutput, SampleRecorder, SampleSettings, SampleStep
-from .march.stiffness import stiffness_sentence
+from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .methods.tableau import Tableau
 from .stats import Stats
 from .status import Status
@@ -28,7 +27,7 @@ from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
 from .step.runge_kutta import Field
-from .trace import SampleTrace, Trace
+from .trace import Trace, stiffness_sentence
 
 Grid = Callable[[Sequence[float]], Sequence[float]]
 
@@ -74,7 +73,7 @@ class Wish:
     dense: bool = False
     differentiable: bool = False
     events: EventWatch | SampleEvents | None = None
-    trace: Trace | SampleTrace | None = None
+    trace: Trace | None = None
     queue: Queue | None = None
 
 
@@ -277,12 +276,10 @@ def sample_solve(
     Raises for no sample: the clocks say how each ended, and in stats each number is one a sample.
     """
     assert not isinstance(wish.events, EventWatch)
-    assert not isinstance(wish.trace, Trace)
     followed = wish.differentiable and torch.is_grad_enabled()
     output = SampleOutput(times, z0, settings.clocks, wish.derivatives, followed, wish.every_step)
-    kept = KeptSteps()
-    listeners = tuple(one for one in (kept if wish.dense else None, wish.trace) if one is not None)
-    watching = Watching(recorder, wish.events, listeners, wish.dense)
+    on_attempt = None if wish.trace is None else wish.trace.attempt
+    watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
     if wish.differentiable or not _only_the_end(settings, output, watching):
         solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
@@ -295,7 +292,7 @@ def sample_solve(
     if wish.events is not None and wish.events.rows:
         rows = wish.events.whole_rows(settings.clocks.batch_size(z0))
         values = torch.cat((values, torch.stack(rows)))
-    return SampleRun(values, slopes, output.times, clock, kept.steps, solve.slope0)
+    return SampleRun(values, slopes, output.times, clock, solve.steps, solve.slope0)
 
 
 def _only_the_end(settings: SampleSettings, output: SampleOutput, watching: Watching) -> bool:

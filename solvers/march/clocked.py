@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,24 +36,28 @@ from ..step.attempt import (
 from ..step.groups import Groups
 from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
 from .clocked_events import SampleEvents
-from .samples import SampleListener, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
+from .samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 
 
 @dataclasses.dataclass(frozen=True)
 class Watching:
-    """Who watches a solve: an adjoint's recorder, events, listeners. keep: each attempt owns its stages."""
+    """Who watches a solve: an adjoint's recorder, events.
+
+    on_attempt: sees each attempt, whose it is accepted, the |dt| proposed after it, and the evaluations of
+    each sample so far.  keep: keep every attempt, with stages of its own.
+    """
 
     recorder: SampleRecorder | None = None
     events: SampleEvents | None = None
-    listeners: tuple[SampleListener, ...] = ()
+    on_attempt: Callable[[SampleStep, Tensor, Tensor, Tensor], None] | None = None
     keep: bool = False
 
 
 class ClockedMarch:
     """One solve with a step size for each sample.
 
-    field: counts its batched calls itself.  output: with the times of the samples.  watching: an adjoint's
-    recorder, events, listeners.  differentiable: autograd follows the steps.
+    field: counts its batched calls itself.  output: with the times of the samples.  differentiable: autograd
+    follows the steps.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class ClockedMarch:
         self.nfe = self.whole_nfe = torch.zeros_like(self.index)
         self.dt_first: Tensor | None = None  # none where nothing goes anywhere
         self.storage: Tensor | None = None
+        self.steps: list[SampleStep] = []
         self.n_calls = 0  # batched calls that the field has not counted
         self.ids = self.index if settings.together is None else settings.together.ids
         self._regroup()
@@ -193,7 +199,7 @@ class ClockedMarch:
         """One attempt of every sample; how many go on. One host read."""
         stop, jump = self._next_stop()
         tried, after = self._try(stop, jump)
-        step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks)
+        step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.tableau)
         self.nfe = self.nfe + (self.tableau.n_stages - 1) * step.tried
         bad = step.tried & ~step.accepted & ~step.finite
         jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
@@ -267,8 +273,10 @@ class ClockedMarch:
             written = self.output.write(step, rounds, numeric)
             step = dataclasses.replace(step, outputs=[*step.outputs, written])
         self.recorder.step(step)
-        for listener in self.watching.listeners:
-            listener.attempt(step, self.clock.dt, self.nfe)
+        if self.watching.on_attempt is not None:
+            self.watching.on_attempt(step, step.accepted, self.clock.dt, self.nfe)
+        if self.watching.keep:
+            self.steps.append(step)
         if jumped is not None:
             self._restart(jumped)
 

@@ -86,7 +86,7 @@ class SampleDense:
             return found
         weights = slope_weights if derivative else theta_weights
         value = step.combine(None if derivative else step.y0, weights(self.numeric, theta).to(step.y0.dtype))
-        at_end = step.result.stages.get(step.n_stages - 1) if derivative else step.result.y1
+        at_end = step.result.stages.get(step.tableau.n_stages - 1) if derivative else step.result.y1
         value = torch.where(self.clocks.spread(theta == 1.0), at_end, value)
         value = value.movedim(self.clocks.batch + 1, 1)
         mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))

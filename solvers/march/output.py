@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau, derivative_weights, look_table, looks, weights
+from ..step.clocks import ONE, Clocks
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]
@@ -47,11 +48,14 @@ class Step:
     k0: Tensor | None = None
     has_saved: bool = True
     _dense: bool = False
+    clocks: ClassVar[Clocks] = ONE
 
     @property
     def dt(self) -> float:
         """Signed length."""
         return self.t1 - self.t0
+
+    length = dt  # as a step with a clock a sample calls it, whose dt broadcasts
 
     @property
     def y1(self) -> Tensor:

@@ -85,19 +85,21 @@ class Written:
 class SampleStep(Attempt):
     """One attempt of all samples; its numbers are [b].
 
-    index: which samples.  clocks: of the state.  outputs: what was written inside the step.
+    index: which samples.  clocks: of the state.  tableau: of the method.  outputs: what was written inside
+    the step.
     until: where the solution ends, if a terminal event lies in the step; else None for all samples.
     """
 
     index: Tensor
     clocks: Each
+    tableau: Tableau
     outputs: list[Written] = dataclasses.field(default_factory=list)
     until: Tensor | None = None
 
     @property
-    def n_stages(self) -> int:
-        """Stages of the step itself, f(t1, y1) included."""
-        return len(self.result.stages.numeric.b)
+    def length(self) -> Tensor:
+        """Signed, [b]."""
+        return self.t1 - self.t0
 
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i with each sample's own weights, [n, b] or [n, m, b] (without y: Σ w_i k_i).
@@ -110,24 +112,6 @@ class SampleStep(Attempt):
             total = term if total is None else total + term
         assert total is not None
         return total if y is None else y + self.dt * total
-
-
-class SampleListener:
-    """Who else wants to see every attempt (a trace, a dense output); by itself it does nothing."""
-
-    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
-        """An attempt, the |dt| proposed after it, and the evaluations of each sample so far."""
-
-
-class KeptSteps(SampleListener):
-    """Keeps every attempt."""
-
-    def __init__(self) -> None:
-        self.steps: list[SampleStep] = []
-
-    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
-        """One attempt."""
-        self.steps.append(step)
 
 
 class SampleRecorder:
