@@ -102,9 +102,7 @@ class Trace:
         self._attempts: list[tuple[list[Any], Tensor]] = []  # what the host knows, and what is measured
 
     @torch.no_grad()
-    def attempt(
-        self, step: Step | SampleStep, accepted: Any, dt_next: Any, nfe: Tensor | None = None
-    ) -> None:
+    def attempt(self, step: Step | SampleStep, accepted: Any, dt_next: Any, nfe: Any = None) -> None:
         """One attempt, the |dt| proposed after it, and (a clock a sample) the evaluations so far."""
         n = min(len(step.result.saved), step.tableau.n_stages)
         states = (step.y0, *(step.result.stages.get(i) for i in range(n)))

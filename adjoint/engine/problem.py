@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import DynamicsError, NotRepeatableError, ReconstructionError, SolverError
-from ...solvers.march.clocked_dense import SampleDense
 from ...solvers.march.clocked_events import SampleEvents
-from ...solvers.march.dense import DenseOutput
+from ...solvers.march.dense import DenseOutput, SampleDense
 from ...solvers.march.output import clock
 from ...solvers.march.samples import SampleSettings, beside
 from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
@@ -297,6 +296,5 @@ class SampleProblem(Problem):
 
     def dense(self, run: SampleRun, start: Tensor) -> SampleDense:
         """The attempts."""
-        numeric = self.settings.tableau.numeric(self.z0.dtype, self.z0.device)
         ends = (self.times[:, 0], self.times[:, -1])
-        return SampleDense(run.steps, start, run.slope0, ends, self.clocks, numeric)
+        return SampleDense(run.steps, start, run.slope0, ends, self.clocks)

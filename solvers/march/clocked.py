@@ -270,7 +270,7 @@ class ClockedMarch:
                 self.output.limit(until)
             events.advance(step.accepted)
         if rounds:
-            written = self.output.write(step, rounds, numeric)
+            written = self.output.write(step, rounds)
             step = dataclasses.replace(step, outputs=[*step.outputs, written])
         self.recorder.step(step)
         if self.watching.on_attempt is not None:

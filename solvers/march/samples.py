@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Numeric, Tableau, slope_weights, theta_weights
+from ..methods.tableau import Tableau, slope_weights, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
@@ -113,6 +113,18 @@ class SampleStep(Attempt):
         assert total is not None
         return total if y is None else y + self.dt * total
 
+    def weights(self, theta: Tensor, *, derivative: bool = False) -> Tensor:
+        """b_i(θ), or b_i'(θ), of the stages that were evaluated, [n, *theta.shape]."""
+        made = slope_weights if derivative else theta_weights
+        return made(self.result.stages.numeric, theta).to(self.y0.dtype)[: len(self.result.saved)]
+
+    def at(self, theta: Tensor, *, derivative: bool = False) -> tuple[Tensor, Tensor]:
+        """y (or y') at θ, [b] or [m, b], and the weights of the stages; exactly y1 (f(t1, y1)) at the end."""
+        weights = self.weights(theta, derivative=derivative)
+        inside = self.combine(None if derivative else self.y0, weights)
+        end = self.result.stages.get(self.tableau.n_stages - 1) if derivative else self.result.y1
+        return torch.where(self.clocks.spread(theta == 1.0), end, inside), weights
+
 
 class SampleRecorder:
     """What an adjoint may keep of a solve; by itself nothing."""
@@ -197,7 +209,7 @@ class SampleOutput:
         if not self.every_step:
             self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
 
-    def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> Written:
+    def write(self, step: SampleStep, rounds: int) -> Written:
         """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
         place = (
             self.next + torch.arange(rounds, dtype=torch.int64, device=self.next.device)[:, None]
@@ -209,18 +221,16 @@ class SampleOutput:
             self._grow(place[0], step.index, valid[0], t[0])
         else:
             t = (self.rows.gather(1, place.t()) * self.row_sign).t()
-        written = self._write(step, place, valid, t, numeric)
+        written = self._write(step, place, valid, t)
         self.next, self.ends = self.upto, None
         return written
 
-    def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
+    def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor) -> Written:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
-        weights = theta_weights(numeric, theta).to(step.y0.dtype)[: len(step.result.saved)]
-        value = step.combine(step.y0, weights)
-        value = torch.where(self.clocks.spread(theta == 1.0), step.result.y1, value)
+        value, weights = step.at(theta)
         self.values = self._put(self.values, place, step.index, valid, value)
         if self.derivatives is not None:
-            slope = self._slope(step, theta, numeric)
+            slope, _ = step.at(theta, derivative=True)
             self.derivatives = self._put(self.derivatives, place, step.index, valid, slope)
         return Written(place, valid, weights)
 
@@ -251,13 +261,6 @@ class SampleOutput:
             n = len(rows) - self.spare
             self.derivatives = torch.cat((torch.where(self.at_start, f0, rows[:n]), rows[n:]))
 
-    def _slope(self, step: SampleStep, theta: Tensor, numeric: Numeric) -> Tensor:
-        """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""
-        weights = slope_weights(numeric, theta).to(step.y0.dtype)
-        inside = step.combine(None, weights[: len(step.result.saved)])
-        last = step.result.stages.get(len(numeric.b) - 1)
-        return torch.where(self.clocks.spread(theta == 1.0), last, inside)
-
     def _with_spare(self, rows: Tensor) -> Tensor:
         """Room for what is no output."""
         return torch.cat((rows, torch.zeros_like(rows[:1]))) if self.spare else rows
@@ -268,11 +271,9 @@ class SampleOutput:
         mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
         if self.spare:
             place = torch.where(valid, place, len(out) - 1)
-            return out.index_put((place, index), torch.where(mask, value, 0.0))
-        value = torch.where(mask, value, out[place, index])
-        if self.differentiable:
-            return out.index_put((place, index), value)
-        return out.index_put_((place, index), value)
+        value = torch.where(mask, value, 0.0 if self.spare else out[place, index])
+        put = Tensor.index_put if self.differentiable else Tensor.index_put_
+        return put(out, (place, index), value)
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch; keep holds the positions of those that stay."""
