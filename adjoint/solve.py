@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..solvers.checks import check_positive, check_readable, check_sample_times, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
-from ..solvers.march.clocked_events import SampleEvents
-from ..solvers.march.events import Event, EventWatch
+from ..solvers.march.events import Event, EventWatch, SampleEvents
 from ..solvers.march.output import clock
 from ..solvers.march.samples import SampleSettings, Together, ends_of
 from ..solvers.solution import Query, Solution, State
@@ -284,10 +283,13 @@ def _with_many_clocks(request: Request) -> SampleProblem:
     t = t if t.dim() == 2 else t.expand(batch, -1)
     if options.save != "times":
         times, t = ends_of(times), ends_of(t)
+    events = None
+    if options.events:
+        events = functools.partial(SampleEvents, options.events, request.layout, clocks)
     wish = Wish(
         every_step=options.save == "steps",
         dense=options.dense,
-        events=SampleEvents(options.events, request.layout, clocks) if options.events else None,
+        events=events,
         trace=Trace(stats) if options.trace else None,
     )
     settings = _sample_settings(request, clocks, times)

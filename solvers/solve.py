@@ -15,8 +15,7 @@ from .device.clocked_queue import QueuedClocks
 from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
 from .march.clocked import ClockedMarch, Watching
-from .march.clocked_events import SampleEvents
-from .march.events import EventWatch, Fired
+from .march.events import EventWatch, Fired, SampleEvents
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
@@ -64,7 +63,8 @@ class Wish:
     """What a solve is to give besides the values at the times.
 
     derivatives: y'(t) at the outputs.  every_step: outputs at every accepted step instead.
-    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches.
+    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches (a clock a
+    sample: what makes who watches the events, from the start).
     queue: attempts that decide for themselves.
     """
 
@@ -72,7 +72,7 @@ class Wish:
     every_step: bool = False
     dense: bool = False
     differentiable: bool = False
-    events: EventWatch | SampleEvents | None = None
+    events: EventWatch | Callable[[Tensor, Tensor], SampleEvents] | None = None
     trace: Trace | None = None
     queue: Queue | None = None
 
@@ -119,13 +119,14 @@ class SampleRun:
     """What a forward solve with a clock a sample gives.
 
     values [n, *z]: at the outputs, then at the events, the first event's last; derivatives: at the outputs,
-    where asked; NaN where not computed.  times: [n outputs, B].  clock: how each sample ended.  steps: for
-    dense output.  slope0: f at each sample's start.
+    where asked; NaN where not computed.  times: [n outputs, B].  fired: in the order of the values.
+    clock: how each sample ended.  steps: for dense output.  slope0: f at each sample's start.
     """
 
     values: Tensor
     derivatives: Tensor | None
     times: Tensor
+    fired: list[Fired]
     clock: Clock
     steps: list[SampleStep]
     slope0: Tensor
@@ -175,7 +176,7 @@ def forward_solve(
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
     events = wish.events
-    assert not isinstance(events, SampleEvents)
+    assert events is None or isinstance(events, EventWatch)
     judge = None
     if not settings.fixed:
         watch = None if events is None else events.look
@@ -289,10 +290,10 @@ def sample_solve(
     output.trim()
     slopes = None if output.derivatives is None else output.result(output.derivatives)
     values = output.result(output.values)
-    if wish.events is not None and wish.events.rows:
-        rows = wish.events.whole_rows(settings.clocks.batch_size(z0))
-        values = torch.cat((values, torch.stack(rows)))
-    return SampleRun(values, slopes, output.times, clock, solve.steps, solve.slope0)
+    fired = [] if solve.events is None else solve.events.fired()
+    if fired:
+        values = torch.cat((values, torch.stack([one.value for one in fired])))
+    return SampleRun(values, slopes, output.times, fired, clock, solve.steps, solve.slope0)
 
 
 def _only_the_end(settings: SampleSettings, output: SampleOutput, watching: Watching) -> bool:

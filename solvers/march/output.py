@@ -167,7 +167,10 @@ class Place:
     @property
     def reached(self) -> bool:
         """Whether the solve came there."""
-        return self.step != -2
+        return self != NOWHERE
+
+
+NOWHERE = Place(-2, 1.0)
 
 
 def by_step(places: Sequence[Place]) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, float]]]]:
@@ -230,7 +233,7 @@ class OutputWriter:
         for t in left:
             self.times.append(t)
             self.values.append(torch.full_like(self.values[0], math.nan))
-            self.places.append(Place(-2, 1.0))
+            self.places.append(NOWHERE)
             if self.derivatives is not None:
                 self.derivatives.append(torch.zeros_like(self.values[0]))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, slope_weights, theta_weights
+from ..methods.tableau import Tableau, look_table, looks, slope_weights, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
@@ -101,6 +101,18 @@ class SampleStep(Attempt):
         """Signed, [b]."""
         return self.t1 - self.t0
 
+    @property
+    def y1(self) -> Tensor:
+        """State at t1."""
+        return self.result.y1
+
+    def looks(self, *, closer: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Times and states at the looks inside the step. closer: on the dense output, whose further stages
+        are there."""
+        table = look_table(self.tableau, self.y0.dtype, self.y0.device, closer)
+        for theta, row in zip(looks(), table.unbind(), strict=True):
+            yield self.t0 + theta * self.length, self.result.stages.at(self.y0, row)
+
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i with each sample's own weights, [n, b] or [n, m, b] (without y: Σ w_i k_i).
 
@@ -122,7 +134,7 @@ class SampleStep(Attempt):
         """y (or y') at θ, [b] or [m, b], and the weights of the stages; exactly y1 (f(t1, y1)) at the end."""
         weights = self.weights(theta, derivative=derivative)
         inside = self.combine(None if derivative else self.y0, weights)
-        end = self.result.stages.get(self.tableau.n_stages - 1) if derivative else self.result.y1
+        end = self.result.stages.get(self.tableau.n_stages - 1) if derivative else self.y1
         return torch.where(self.clocks.spread(theta == 1.0), end, inside), weights
 
 
@@ -145,6 +157,15 @@ class SampleRecorder:
 def ends_of(times: Tensor) -> Tensor:
     """The first and the last column of [B, T], [B, 2]: a view (a list as index would be an upload)."""
     return times[:, :: times.shape[1] - 1]
+
+
+class Due(NamedTuple):
+    """Which outputs lie in the samples' steps: the rows up to upto [b]; the most of one sample, still on the
+    device (rounds, 0-d); which samples have some before their step's end (inside [b])."""
+
+    upto: Tensor
+    rounds: Tensor
+    inside: Tensor
 
 
 class SampleOutput:
@@ -181,48 +202,43 @@ class SampleOutput:
         self.values = self._with_spare(torch.where(self.at_start, first, start))
         self.derivatives = self._with_spare(torch.full_like(start, float("nan"))) if derivatives else None
         self.next = torch.ones(times.shape[0], dtype=torch.int64, device=times.device)
-        self.ends: Tensor | None = None
         self.times = times.t().clone()  # of the rows, [rows, B]
         if every_step:
             self.times[1:] = torch.where(times[:, -1:] == times[:, :1], times[:, -1:], float("nan")).t()
         self.n_rounds = 0
 
-    def count(self, step: SampleStep) -> Tensor:
-        """The most outputs that lie in one sample's step; 0-d, still on the device.
-
-        inside: [b], which samples have outputs before their step's end.
-        """
-        if self.every_step:
-            self.upto, self.inside = self.next + step.accepted, step.accepted & False
-        else:
-            self.upto = torch.where(step.accepted, self._reached(step.t1), self.next)
-            self.inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
-        return (self.upto - self.next).amax()
+    def due(self, step: SampleStep) -> Due:
+        """What is to be written of a step."""
+        upto, inside = self.next + step.accepted, step.accepted & False
+        if not self.every_step:
+            upto = torch.where(step.accepted, self._reached(step.t1), self.next)
+            inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
+        return Due(upto, (upto - self.next).amax(), inside)
 
     def _reached(self, t: Tensor, *, right: bool = True) -> Tensor:
         """How many of each sample's times lie at or before t (right=False: before t)."""
         return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=right)[:, 0]
 
-    def limit(self, ends: Tensor) -> None:
-        """Each sample's step counts only up to a time (a terminal event's)."""
-        self.ends = ends
-        if not self.every_step:
-            self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
+    def write(self, step: SampleStep, due: Due, rounds: int) -> Written:
+        """All outputs in (t0, t1] of the samples that accepted, those after a terminal event left out.
 
-    def write(self, step: SampleStep, rounds: int) -> Written:
-        """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
+        rounds: the most of one sample.
+        """
+        upto, end = due.upto, step.t1 if step.until is None else step.until
+        if step.until is not None and not self.every_step:
+            upto = torch.minimum(upto, torch.maximum(self._reached(end), self.next))
         place = (
             self.next + torch.arange(rounds, dtype=torch.int64, device=self.next.device)[:, None]
         )  # [m, b]
-        valid = place < self.upto
+        valid = place < upto
         place = torch.where(valid, place, 0)
         if self.every_step:
-            t = (step.t1 if self.ends is None else self.ends)[None]
+            t = end[None]
             self._grow(place[0], step.index, valid[0], t[0])
         else:
             t = (self.rows.gather(1, place.t()) * self.row_sign).t()
         written = self._write(step, place, valid, t)
-        self.next, self.ends = self.upto, None
+        self.next = upto
         return written
 
     def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor) -> Written:
