@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
-from ..methods.tableau import PARTS, theta_weights
+from ..methods.tableau import PARTS, look_table, looks, theta_weights
 from ..step.clocks import ONE, Clocks, Each
 from ..step.field import Layout
 from .output import NOWHERE, Place, Step, clock
@@ -191,8 +191,12 @@ class Watch:
 
     @torch.no_grad()
     def seen(self, step: Step | SampleStep, *, closer: bool) -> Looked:
-        """What may fire in an attempt; what does, closer."""
-        inside = [self.evaluate(t, y) for t, y in step.looks(closer=closer)]
+        """What may fire in an attempt; what does, closer, on the dense output (whose stages are there)."""
+        table = look_table(step.tableau, step.y0.dtype, step.y0.device, closer)
+        inside = [
+            self.evaluate(step.t0 + theta * step.length, step.result.stages.at(step.y0, row))
+            for theta, row in zip(looks(), table.unbind(), strict=True)
+        ]
         values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.y1)])
         return Looked(values, self.looks.fires(values))
 
@@ -211,6 +215,7 @@ class EventWatch(Watch):
 
     def look(self, step: Step, *, closer: bool = False) -> Tensor:
         """What may fire in an attempt, [PARTS · E] of zeros and ones; what does, closer."""
+        step.complete(closer=closer)
         self.values, firing = self.seen(step, closer=closer)
         return firing.double().reshape(-1)
 
@@ -296,11 +301,8 @@ class SampleEvents(Watch):
     def ends(self, looked: Looked) -> Tensor:
         """[b]: which samples meet a terminal event."""
         met = looked.firing.any(0)
-        found = torch.zeros_like(met[0])
-        for own, event in zip(met, self.events, strict=True):
-            if event.terminal:
-                found = found | own
-        return found
+        rows = [own for own, event in zip(met, self.events, strict=True) if event.terminal]
+        return torch.stack(rows or [torch.zeros_like(met[0])]).any(0)
 
     def locate(self, step: SampleStep, looked: Looked, counts: Sequence[int]) -> tuple[Tensor, list[Written]]:
         """Records what fires; [b], the time at which each sample's step ends (t1 but for terminal ones), and

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, derivative_weights, look_table, looks, weights
+from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
@@ -94,10 +94,12 @@ class Step:
                 dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
         self._dense = True
 
-    def complete(self) -> None:
-        """Evaluates everything the dense output will need."""
-        self._ensure_dense()
-        self._ensure_end()
+    def complete(self, *, closer: bool = True) -> None:
+        """Evaluates all that the dense output will need; closer=False: all that looks without it need."""
+        if closer or self.tableau.dense_needs_end:
+            self._ensure_end()
+        if closer:
+            self._ensure_dense()
 
     def value(self, t: float) -> Tensor:
         """y(t) for t in the step; exactly y1 at t1."""
@@ -107,19 +109,6 @@ class Step:
         """y(t0 + θ dt)."""
         self._ensure_dense()
         return self.result.stages.combine(self.y0, weights(self.result.stages.numeric, theta))
-
-    def looks(self, *, closer: bool) -> Iterator[tuple[float, Tensor]]:
-        """Times and states at the looks inside the step.
-
-        closer: on the dense output; else without an evaluation of its further stages.
-        """
-        if closer or self.tableau.dense_needs_end:
-            self._ensure_end()
-        if closer:
-            self._ensure_dense()
-        table = look_table(self.tableau, self.y0.dtype, self.y0.device, closer)
-        for theta, row in zip(looks(), table.unbind(), strict=True):
-            yield self.t0 + theta * self.dt, self.result.stages.at(self.y0, row)
 
     def derivative(self, t: float) -> Tensor:
         """y'(t) for t in the step; f(t1, y1) at t1."""

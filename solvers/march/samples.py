@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, look_table, looks, slope_weights, theta_weights
+from ..methods.tableau import Tableau, slope_weights, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
@@ -105,13 +105,6 @@ class SampleStep(Attempt):
     def y1(self) -> Tensor:
         """State at t1."""
         return self.result.y1
-
-    def looks(self, *, closer: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Times and states at the looks inside the step. closer: on the dense output, whose further stages
-        are there."""
-        table = look_table(self.tableau, self.y0.dtype, self.y0.device, closer)
-        for theta, row in zip(looks(), table.unbind(), strict=True):
-            yield self.t0 + theta * self.length, self.result.stages.at(self.y0, row)
 
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i with each sample's own weights, [n, b] or [n, m, b] (without y: Σ w_i k_i).

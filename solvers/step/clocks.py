@@ -99,7 +99,7 @@ class One(Clocks):
         return t.to(like.dtype)
 
     def shape(self, z: Tensor) -> tuple[int, ...]:
-        """0-d."""
+        """Of one number for the whole state, ()."""
         return ()
 
     def all(self, flags: Tensor) -> Tensor:
