@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..solvers.checks import check_positive, check_readable, check_sample_times, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
-from ..solvers.march.clocked_events import SampleEvents
-from ..solvers.march.events import Event, EventWatch
+from ..solvers.march.events import Event, EventWatch, SampleEvents
 from ..solvers.march.output import clock
 from ..solvers.march.samples import SampleSettings, Together, ends_of
 from ..solvers.solution import Query, Solution, State
@@ -22,7 +21,7 @@ from ..solvers.status import Status
 from ..solvers.step.clocks import Each, each, norm_of, sample_norm
 from ..solvers.step.controller import PID
 from ..solvers.step.groups import Groups
-from ..solvers.trace import SampleTrace, Trace
+from ..solvers.trace import Trace
 from .arguments import (
     Discrete,
     Gradient,
@@ -284,11 +283,14 @@ def _with_many_clocks(request: Request) -> SampleProblem:
     t = t if t.dim() == 2 else t.expand(batch, -1)
     if options.save != "times":
         times, t = ends_of(times), ends_of(t)
+    events = None
+    if options.events:
+        events = functools.partial(SampleEvents, options.events, request.layout, clocks)
     wish = Wish(
         every_step=options.save == "steps",
         dense=options.dense,
-        events=SampleEvents(options.events, request.layout, clocks) if options.events else None,
-        trace=SampleTrace(request.tableau) if options.trace else None,
+        events=events,
+        trace=Trace(stats) if options.trace else None,
     )
     settings = _sample_settings(request, clocks, times)
     plain, make_dynamics, autocast = _adapted(request, clocks.time(times[:, 0], z0), stats)

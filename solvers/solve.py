@@ -15,12 +15,10 @@ from .device.clocked_queue import QueuedClocks
 from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
 from .march.clocked import ClockedMarch, Watching
-from .march.clocked_events import SampleEvents
-from .march.events import EventWatch, Fired
+from .march.events import EventWatch, Fired, SampleEvents
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step
-from .march.samples import KeptSteps, SampleOutput, SampleRecorder, SampleSettings, SampleStep
-from .march.stiffness import stiffness_sentence
+from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .methods.tableau import Tableau
 from .stats import Stats
 from .status import Status
@@ -28,7 +26,7 @@ from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
 from .step.runge_kutta import Field
-from .trace import SampleTrace, Trace
+from .trace import Trace, stiffness_sentence
 
 Grid = Callable[[Sequence[float]], Sequence[float]]
 
@@ -65,7 +63,8 @@ class Wish:
     """What a solve is to give besides the values at the times.
 
     derivatives: y'(t) at the outputs.  every_step: outputs at every accepted step instead.
-    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches.
+    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches (a clock a
+    sample: what makes who watches the events, from the start).
     queue: attempts that decide for themselves.
     """
 
@@ -73,8 +72,8 @@ class Wish:
     every_step: bool = False
     dense: bool = False
     differentiable: bool = False
-    events: EventWatch | SampleEvents | None = None
-    trace: Trace | SampleTrace | None = None
+    events: EventWatch | Callable[[Tensor, Tensor], SampleEvents] | None = None
+    trace: Trace | None = None
     queue: Queue | None = None
 
 
@@ -120,13 +119,14 @@ class SampleRun:
     """What a forward solve with a clock a sample gives.
 
     values [n, *z]: at the outputs, then at the events, the first event's last; derivatives: at the outputs,
-    where asked; NaN where not computed.  times: [n outputs, B].  clock: how each sample ended.  steps: for
-    dense output.  slope0: f at each sample's start.
+    where asked; NaN where not computed.  times: [n outputs, B].  fired: in the order of the values.
+    clock: how each sample ended.  steps: for dense output.  slope0: f at each sample's start.
     """
 
     values: Tensor
     derivatives: Tensor | None
     times: Tensor
+    fired: list[Fired]
     clock: Clock
     steps: list[SampleStep]
     slope0: Tensor
@@ -176,7 +176,7 @@ def forward_solve(
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
     events = wish.events
-    assert not isinstance(events, SampleEvents)
+    assert events is None or isinstance(events, EventWatch)
     judge = None
     if not settings.fixed:
         watch = None if events is None else events.look
@@ -277,12 +277,10 @@ def sample_solve(
     Raises for no sample: the clocks say how each ended, and in stats each number is one a sample.
     """
     assert not isinstance(wish.events, EventWatch)
-    assert not isinstance(wish.trace, Trace)
     followed = wish.differentiable and torch.is_grad_enabled()
     output = SampleOutput(times, z0, settings.clocks, wish.derivatives, followed, wish.every_step)
-    kept = KeptSteps()
-    listeners = tuple(one for one in (kept if wish.dense else None, wish.trace) if one is not None)
-    watching = Watching(recorder, wish.events, listeners, wish.dense)
+    on_attempt = None if wish.trace is None else wish.trace.attempt
+    watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
     if wish.differentiable or not _only_the_end(settings, output, watching):
         solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
@@ -292,10 +290,10 @@ def sample_solve(
     output.trim()
     slopes = None if output.derivatives is None else output.result(output.derivatives)
     values = output.result(output.values)
-    if wish.events is not None and wish.events.rows:
-        rows = wish.events.whole_rows(settings.clocks.batch_size(z0))
-        values = torch.cat((values, torch.stack(rows)))
-    return SampleRun(values, slopes, output.times, clock, kept.steps, solve.slope0)
+    fired = [] if solve.events is None else solve.events.fired()
+    if fired:
+        values = torch.cat((values, torch.stack([one.value for one in fired])))
+    return SampleRun(values, slopes, output.times, fired, clock, solve.steps, solve.slope0)
 
 
 def _only_the_end(settings: SampleSettings, output: SampleOutput, watching: Watching) -> bool:

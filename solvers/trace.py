@@ -1,17 +1,26 @@
-"""A record of every attempted step, for study."""
+"""A record of every attempted step, for study, and a cheap estimate of how stiff the problem is there.
+
+    dt |λ| ≈ dt ‖k_i − k_j‖ / ‖Y_i − Y_j‖  for two stages at the same time, c_i = c_j
+
+λ is the dominant eigenvalue of ∂f/∂y; the stages are already there. An explicit method whose steps stay
+near the edge of its stability region, where accuracy alone would allow longer ones, is telling that the
+problem is stiff.
+Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2, Eq. (2.18) ff.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .march.output import Step
-from .march.samples import SampleListener, SampleStep
-from .march.stiffness import sample_stiffness, stiffness
+from .march.samples import SampleStep
+from .methods.stability import real_stability_limit
 from .methods.tableau import Tableau
 from .stats import Stats
 
@@ -42,69 +51,81 @@ class TraceRow:
         return dataclasses.asdict(self)
 
 
+def stage_pair(tableau: Tableau) -> tuple[int, int] | None:
+    """The last two stages at the same time (both at t1, say), or None where a method has none."""
+    nodes = tableau.nodes()[: tableau.n_stages]
+    for i in range(len(nodes) - 1, 0, -1):
+        for j in range(i - 1, 0, -1):
+            if nodes[i] == nodes[j] and tableau.rows()[i] != tableau.rows()[j]:
+                return i, j
+    return None
+
+
+@torch.no_grad()
+def stiffness(step: Step | SampleStep) -> Tensor:
+    """dt·|λ| of each clock's step; NaN where the method has no two stages at the same time."""
+    pair, stages, clocks = stage_pair(step.tableau), step.result.stages, step.clocks
+    length: Any = step.length  # a float, or [b]
+    if pair is None or len(step.result.saved) <= pair[0]:
+        return torch.full_like(clocks.total(step.y0), math.nan, dtype=torch.float64)
+    i, j = pair
+    top = clocks.rms((stages.get(i) - stages.get(j)).double())
+    bottom = clocks.rms((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())
+    found: Tensor = abs(length) * top / bottom
+    return found
+
+
+def stiffness_sentence(step: Step) -> str:
+    """What the estimate says about a solve that ran out of steps; "" where it says nothing."""
+    value = float(stiffness(step))  # host read
+    if not math.isfinite(value):
+        return ""
+    limit = real_stability_limit(step.tableau)
+    verdict = "no sign of stiffness."
+    if value > 0.5 * limit:
+        verdict = "the problem is stiff there; stability, not accuracy, limits an explicit method's step."
+    return (
+        f"Measured in the last step: dt·|λ| ≈ {value:.2g}, where {step.tableau.name} is stable up to "
+        f"{limit:.2g}: {verdict}"
+    )
+
+
 class Trace:
-    """Rows of a shared-step solve; what was measured is read only when asked for."""
+    """Rows of a solve, one for each attempt of each clock that was under way; what was measured is read only
+    when asked for.
+
+    stats: counts the evaluations of a solve with one clock.
+    """
 
     def __init__(self, stats: Stats):
         self.stats = stats
-        self._attempts: list[tuple[float, float, float, bool, float, int]] = []
-        self._measured: list[Tensor] = []
+        self._attempts: list[tuple[list[Any], Tensor]] = []  # what the host knows, and what is measured
 
-    def attempt(self, step: Step, accepted: bool, dt_next: float) -> None:
-        """One attempt, with the |dt| proposed after it."""
-        self._measured.append(self._measure(step))
-        factor, nfe = dt_next / abs(step.dt), int(self.stats.nfe)
-        self._attempts.append((step.t0, step.dt, step.error_ratio, accepted, factor, nfe))
-
-    @staticmethod
     @torch.no_grad()
-    def _measure(step: Step) -> Tensor:
-        stages = step.result.stages
-        ks = [stages.get(i) for i in range(min(len(step.result.saved), step.tableau.n_stages))]
-        norms = [torch.sqrt(x.double().square().mean()) for x in (step.y0, *ks)]
-        return torch.stack([*norms, stiffness(step).to(norms[0])])
+    def attempt(self, step: Step | SampleStep, accepted: Any, dt_next: Any, nfe: Any = None) -> None:
+        """One attempt, the |dt| proposed after it, and (a clock a sample) the evaluations so far."""
+        n = min(len(step.result.saved), step.tableau.n_stages)
+        states = (step.y0, *(step.result.stages.get(i) for i in range(n)))
+        measured = [stiffness(step), *(step.clocks.rms(x.double()) for x in states)]
+        told = [step.t0, step.length, step.error_ratio, accepted, dt_next]
+        if isinstance(step, Step):
+            known = [True, None, *told, self.stats.nfe]
+        else:
+            known, measured = [], [step.tried, step.index, *told, nfe, *measured]
+        self._attempts.append((known, torch.stack([x.double() for x in measured], -1)))
 
     def rows(self) -> list[TraceRow]:
         """All attempts in order."""
         if not self._attempts:
             return []
         found = []
-        flat = iter(torch.cat(self._measured).tolist())  # host read, one for all
-        for attempt, measured in zip(self._attempts, self._measured, strict=True):
-            y_norm, *norms, stiff = itertools.islice(flat, len(measured))
-            found.append(TraceRow(*attempt, y_norm, tuple(norms), stiff))
-        return found
-
-
-class SampleTrace(SampleListener):
-    """Rows of a per-sample solve: one for each attempt of each sample that was still under way."""
-
-    def __init__(self, tableau: Tableau) -> None:
-        self.tableau = tableau
-        self._attempts: list[Tensor] = []
-
-    @torch.no_grad()
-    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
-        """One attempt; read only when asked for."""
-        length = step.t1 - step.t0
-        ks = [step.result.stages.get(i) for i in range(step.n_stages)]
-        norms = [step.clocks.rms(x.double()) for x in (step.y0, *ks)]
-        steps = [step.tried, step.index, step.t0, length, step.error_ratio, step.accepted, dt_next, nfe]
-        columns = [*steps, sample_stiffness(step, self.tableau), *norms]
-        self._attempts.append(torch.stack([c.double() for c in columns], 1))
-
-    def rows(self) -> list[TraceRow]:
-        """All attempts in order."""
-        if not self._attempts:
-            return []
-        found = []
-        for row in torch.cat(self._attempts).tolist():  # host read, one for all
-            tried, b, t, dt, ratio, accepted, dt_next, nfe, stiff, y_norm, *norms = row
-            if tried:
-                factor = dt_next / abs(dt)
-                found.append(
-                    TraceRow(
-                        t, dt, ratio, bool(accepted), factor, int(nfe), y_norm, tuple(norms), stiff, int(b)
-                    )
-                )
+        flat = iter(torch.cat([x.reshape(-1) for _, x in self._attempts]).tolist())  # host read, one for all
+        for known, measured in self._attempts:
+            width = measured.shape[-1]
+            for _ in range(measured.numel() // width):
+                numbers = (*known, *itertools.islice(flat, width))
+                tried, b, t, dt, ratio, accepted, dt_next, nfe, stiff, y_norm, *norms = numbers
+                if tried:
+                    told = (t, dt, ratio, bool(accepted), dt_next / abs(dt), int(nfe), y_norm, tuple(norms))
+                    found.append(TraceRow(*told, stiff, None if b is None else int(b)))
         return found

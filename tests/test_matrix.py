@@ -12,9 +12,7 @@ from matrix.refusals import REFUSALS, judge, table
 from matrix.walk import blocks, faults, pairs_of, wanted_pairs
 
 EACH = list(itertools.product(STEPPINGS, GRADIENTS))
-GROUPED = [
-    (GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")
-]  # all: python -m tests.matrix
+GROUPED = [(GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")]  # all: python -m tests.matrix
 
 
 @pytest.mark.parametrize(("stepping", "gradient"), EACH + GROUPED)

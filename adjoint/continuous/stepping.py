@@ -17,10 +17,9 @@ from torch import Tensor
 
 from ...solvers.device.queue import Queue
 from ...solvers.errors import SolverError, solver_error
-from ...solvers.march.dense import DenseOutput
+from ...solvers.march.dense import DenseOutput, StackedDense
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleNorm, SampleSettings, SampleStep, Together
-from ...solvers.march.stacked_dense import StackedDense
 from ...solvers.methods import get_method
 from ...solvers.solve import Observers, Settings, Wish, forward_solve, sample_solve
 from ...solvers.stats import Stats
@@ -269,8 +268,7 @@ class PerSample(Stepping[SampleSettings, Each]):
     ) -> tuple[Callable[[Tensor], Tensor], None]:
         """The first |dt| is Hairer's."""
         z0 = seen.values[0]
-        numeric = self.forward.tableau.numeric(z0.dtype, z0.device)
-        output = StackedDense(list(steps), seen.times[0], z0, self.clocks, numeric)
+        output = StackedDense(steps, seen.times[0], z0, self.clocks)
         return lambda t: output.value(t.reshape(-1).double()), None
 
     def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:

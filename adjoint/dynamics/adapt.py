@@ -254,7 +254,7 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
     """
     stages = step.result.stages
     if isinstance(step, SampleStep):
-        n, clocks, accepted = step.n_stages, step.clocks, step.accepted
+        n, clocks, accepted = step.tableau.n_stages, step.clocks, step.accepted
         time = torch.where(accepted.view(step.times[0].shape), step.times[n - 1], step.times[0])
         z = clocks.choose(accepted, step.result.y1, step.y0)
         return Evaluation(time, z, clocks.choose(accepted, stages.get(n - 1), step.first))

@@ -285,10 +285,10 @@ class _Solved:
 
     def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
         """(values, y' at the outputs where asked)."""
-        problem, recording, evaluate = self.problem, self.recording, self.dynamics.forward
-        if not recording.saves:
-            value = self.dynamics.value  # kept steps hold the field, so the field must not hold them
-            evaluate = lambda t, z: (value(t, z), None)  # noqa: E731
+        problem, recording, dynamics = self.problem, self.recording, self.dynamics
+        evaluate = dynamics.forward
+        if not recording.saves:  # kept steps hold this function, and this object holds them: no cycle
+            evaluate = lambda t, z: (dynamics.value(t, z), None)  # noqa: E731
         wish = dataclasses.replace(
             problem.wish,
             derivatives=derivatives,

@@ -13,8 +13,6 @@ equations, ICLR 2021, App. B.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,14 +20,12 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import DynamicsError
-from ...solvers.march.clocked_events import SampleEvents, SamplesFired, sample_event
-from ...solvers.march.events import Event
-from ...solvers.march.output import clock
+from ...solvers.march.events import Event, Fired, event_value
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Layout
 from ..arguments import Request
 from .differentiate import Answer
-from .problem import Problem, SampleProblem
+from .problem import Problem
 from .transformed import refuse_second_derivative
 
 TWICE = (
@@ -123,110 +119,75 @@ def _linked(
 
 
 def differentiable_event(
-    event: Event, layout: Layout, problem: Problem, t: float, z: Tensor
+    event: Event, layout: Layout, problem: Problem, t: float | Tensor, z: Tensor, counted: Any = 1
 ) -> tuple[Tensor, Tensor]:
     """(t*, z*) with their gradients, from the state z at the fixed time t (z's graph is kept).
 
-    t* is float64. Without a graph on z or on the event function both are constants.
+    t: one a clock; t* is float64.  counted: as of `Problem.evaluate`.  Without a graph on z or on the event
+    function both are constants.
     """
-
-    def function(time: Tensor, state: Tensor) -> Tensor:
-        return event.fn(time, layout.unpack(state)).reshape(()).double()
-
-    def slope() -> Tensor:
-        problem.stats.nfe = problem.stats.nfe + 1
-        with problem.autocast.inside():
-            return problem.plain(clock(t, z), z.detach())
-
-    when = torch.full((), t, dtype=torch.float64, device=z.device)
-    return _linked(function, slope, torch.sum, when, clock(t, z), z)
-
-
-def differentiable_sample_event(
-    event: Event, layout: Layout, problem: SampleProblem, record: SamplesFired, z: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same for each sample: (t* [B], z* [state]), meaningful where the record is valid."""
-    clocks: Each = problem.clocks
-    batch = clocks.batch_size(problem.z0)
-    valid = torch.zeros(batch, dtype=torch.bool, device=z.device).index_copy(0, record.index, record.valid)
-    when = torch.zeros(batch, dtype=torch.float64, device=z.device).index_copy(0, record.index, record.t)
-    # Rows of other samples are NaN; any finite state may stand in for them, and nothing is asked of it.
-    one = valid.to(torch.int8).argmax().reshape(1)
-    when = torch.where(valid, when, when.index_select(0, one))
-    state = torch.where(clocks.spread(valid), z, z.detach().index_select(clocks.batch, one))
+    clocks = problem.clocks
+    when = t if isinstance(t, Tensor) else torch.full((), t, dtype=torch.float64, device=z.device)
     time = clocks.time(when, z)
 
-    def slope() -> Tensor:
-        stats = problem.stats
-        stats.nfe, stats.n_calls = stats.nfe + valid, stats.n_calls + 1
-        with problem.autocast.inside(), torch.no_grad():
-            return problem.plain(time, state.detach())
+    def function(t: Tensor, z: Tensor) -> Tensor:
+        return event_value(event, layout.time(t), layout.unpack(z), clocks.shape(z))
 
-    return _linked(
-        lambda t, y: sample_event(event, t, y, layout),
-        slope,
-        lambda x: clocks.per_sample(x).sum(1),
-        when,
-        time,
-        state,
-    )
+    def slope() -> Tensor:
+        with problem.autocast.inside():
+            return problem.evaluate(time, z.detach(), counted)
+
+    return _linked(function, slope, clocks.total, when, time, z)
+
+
+def _of_clocks(
+    event: Event, layout: Layout, problem: Problem, fired: Fired, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same of an event that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
+    clocks, valid = problem.clocks, fired.valid
+    if not isinstance(clocks, Each) or valid is None:
+        return differentiable_event(event, layout, problem, fired.t, z)
+    # Rows of other samples are NaN; any finite state may stand in for them, and nothing is asked of it.
+    one = valid.to(torch.int8).argmax().reshape(1)
+    when = torch.where(valid, fired.t, fired.t.index_select(0, one))
+    state = clocks.choose(valid, z, z.detach().index_select(clocks.batch, one))
+    return differentiable_event(event, layout, problem, when, state, valid)
 
 
 def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[Any], list[Any]]:
     """For each event function the times [n] and states [n, *y0.shape] at which it fired (a clock a sample:
     a list of such over the samples)."""
-    if isinstance(problem, SampleProblem):
-        return _of_each_sample(request, problem, answer)
-    layout, t, events = request.layout, request.t, request.options.events
-    times: list[list[Tensor]] = [[] for _ in events]
-    states: list[list[Tensor]] = [[] for _ in events]
-    for row, fired in zip(answer.values[len(answer.run.times) :], answer.run.fired, strict=True):
-        when, z = differentiable_event(events[fired.event], layout, problem, fired.t, row)
-        times[fired.event].append(when.to(t))
-        states[fired.event].append(z)
-    none_t, none_z = t.new_empty(0), request.z0.new_empty((0, *request.z0.shape))
-    return (
-        [torch.stack(found) if found else none_t for found in times],
-        [layout.unpack(torch.stack(found) if found else none_z) for found in states],
-    )
-
-
-def _of_each_sample(request: Request, problem: SampleProblem, answer: Answer) -> tuple[list[Any], list[Any]]:
-    layout, clocks, events = request.layout, problem.clocks, request.options.events
-    watched = problem.wish.events
-    assert isinstance(watched, SampleEvents)
-    batch, fired = clocks.batch_size(request.z0), watched.fired
-    times: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in events]
-    states: list[list[list[Tensor]]] = [[[] for _ in range(batch)] for _ in events]
-    for k, (record, samples) in enumerate(zip(fired, _who(fired), strict=True)):
+    layout, clocks, run, events = request.layout, problem.clocks, answer.run, request.options.events
+    many, axis = isinstance(clocks, Each), clocks.batch if isinstance(clocks, Each) else 0
+    z0 = request.z0 if many else request.z0[None]
+    found: list[list[tuple[list[Tensor], list[Tensor]]]] = [
+        [([], []) for _ in range(z0.shape[axis])] for _ in events
+    ]
+    happened = list(zip(run.fired, answer.values[len(run.times) :], _whose(run.fired), strict=True))
+    for fired, row, samples in reversed(happened) if many else happened:
         if not samples:  # a terminal event came before
             continue
-        row = answer.values[-1 - k]
-        when, z = differentiable_sample_event(events[record.event], layout, problem, record, row)
-        own = when.to(request.t)
+        when, z = _of_clocks(events[fired.event], layout, problem, fired, row)
+        own, z = (when.to(request.t), z) if many else (when.to(request.t)[None], z[None])
         for b in samples:
-            times[record.event][b].append(own[b])
-            states[record.event][b].append(z.select(clocks.batch, b))
-    none_t = request.t.new_empty(0)
-    none_z = request.z0.select(clocks.batch, 0).new_empty((0, *request.z0.select(clocks.batch, 0).shape))
+            times, states = found[fired.event][b]
+            times.append(own[b])
+            states.append(z.select(axis, b))
 
-    def tree(found: list[Tensor]) -> Any:
-        stacked = torch.stack(found) if found else none_z
-        if layout.single:
-            return stacked
-        whole = dataclasses.replace(layout, batched=True)
-        return whole.unpack(stacked)
+    def joined(rows: list[Tensor], like: Tensor) -> Tensor:
+        return torch.stack(rows) if rows else like.new_empty((0, *like.shape))
 
-    return (
-        [[torch.stack(one) if one else none_t for one in each] for each in times],
-        [[tree(one) for one in each] for each in states],
-    )
+    t_events = [[joined(times, request.t.new_empty(())) for times, _ in each] for each in found]
+    y_events = [[layout.unpack(joined(states, z0.select(axis, 0))) for _, states in each] for each in found]
+    if many:
+        return t_events, y_events
+    return [each[0] for each in t_events], [each[0] for each in y_events]
 
 
-def _who(fired: Sequence[SamplesFired]) -> list[list[int]]:
-    """Which samples each record is about."""
-    if not fired:
-        return []
-    marked = [torch.where(record.valid, record.index, -1) for record in fired]
-    flat = iter(torch.cat(marked).tolist())  # host read, one for all
-    return [[b for b in itertools.islice(flat, len(row)) if b >= 0] for row in marked]
+def _whose(fired: Sequence[Fired]) -> list[list[int]]:
+    """Which samples each event happened to; with one clock to the only one."""
+    valid = [one.valid for one in fired if one.valid is not None]
+    if not valid:
+        return [[0]] * len(fired)
+    rows = torch.stack(valid).tolist()  # host read, one for all
+    return [[b for b, happened in enumerate(row) if happened] for row in rows]

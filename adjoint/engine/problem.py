@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError, ReconstructionError
-from ...solvers.march.clocked_dense import SampleDense
-from ...solvers.march.clocked_events import SampleEvents
-from ...solvers.march.dense import DenseOutput
+from ...solvers.march.dense import DenseOutput, SampleDense
 from ...solvers.march.output import clock
 from ...solvers.march.samples import SampleSettings, beside
 from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
@@ -85,8 +83,8 @@ class Problem(abc.ABC):
         """The forward pass."""
 
     @abc.abstractmethod
-    def evaluate(self, time: Tensor, z: Tensor) -> Tensor:
-        """f once, counted."""
+    def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
+        """f once, counted; a clock a sample: for the samples in counted, [B]."""
 
     @abc.abstractmethod
     def flow(self, *, start: bool = False) -> Flow:
@@ -148,7 +146,7 @@ class SharedProblem(Problem):
         counted = CountedField(field, self.stats)
         return forward_solve(counted, z0, self.times, self.settings, self.stats, wish, observers)
 
-    def evaluate(self, time: Tensor, z: Tensor) -> Tensor:
+    def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
         """One evaluation."""
         self.stats.nfe += 1
         return self.plain(time, z)
@@ -211,9 +209,9 @@ class SampleProblem(Problem):
         recorder = None if recording is None else recording.recorder
         return sample_solve(counted, z0, self.times, self.settings, self.stats, wish, recorder)
 
-    def evaluate(self, time: Tensor, z: Tensor) -> Tensor:
+    def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
         """One batched evaluation."""
-        self.stats.nfe, self.stats.n_calls = self.stats.nfe + 1, self.stats.n_calls + 1
+        self.stats.nfe, self.stats.n_calls = self.stats.nfe + counted, self.stats.n_calls + 1
         return self.plain(time, z)
 
     def flow(self, *, start: bool = False) -> Flow:
@@ -241,12 +239,7 @@ class SampleProblem(Problem):
 
     def seen(self, run: SampleRun, values: Tensor) -> Seen:
         """By the times of each sample; those of an event are NaN where a sample did not meet it."""
-        events, none = self.wish.events, torch.full_like(self.times[:, 0], torch.nan)
-        rows = [run.times]
-        for record in reversed(events.fired if isinstance(events, SampleEvents) else []):
-            own = torch.where(record.valid, record.t, torch.nan)
-            rows.append(none.index_copy(0, record.index, own)[None])
-        return Seen(torch.cat(rows), values)
+        return Seen(torch.cat((run.times, *(fired.t[None] for fired in run.fired))), values)
 
     def asked(self, output: SampleDense, times: Tensor, values: Tensor) -> Seen:
         """By what lies inside each attempt."""
@@ -280,6 +273,5 @@ class SampleProblem(Problem):
 
     def dense(self, run: SampleRun, start: Tensor) -> SampleDense:
         """The attempts."""
-        numeric = self.settings.tableau.numeric(self.z0.dtype, self.z0.device)
         ends = (self.times[:, 0], self.times[:, -1])
-        return SampleDense(run.steps, start, run.slope0, ends, self.clocks, numeric)
+        return SampleDense(run.steps, start, run.slope0, ends, self.clocks)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,25 +35,29 @@ from ..step.attempt import (
 )
 from ..step.groups import Groups
 from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
-from .clocked_events import SampleEvents
-from .samples import SampleListener, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
+from .events import Looked, SampleEvents
+from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 
 
 @dataclasses.dataclass(frozen=True)
 class Watching:
-    """Who watches a solve: an adjoint's recorder, events, listeners. keep: each attempt owns its stages."""
+    """Who watches a solve: an adjoint's recorder, events (made when the start is known to be healthy).
+
+    on_attempt: sees each attempt, whose it is accepted, the |dt| proposed after it, and the evaluations of
+    each sample so far.  keep: keep every attempt, with stages of its own.
+    """
 
     recorder: SampleRecorder | None = None
-    events: SampleEvents | None = None
-    listeners: tuple[SampleListener, ...] = ()
+    events: Callable[[Tensor, Tensor], SampleEvents] | None = None
+    on_attempt: Callable[[SampleStep, Tensor, Tensor, Tensor], None] | None = None
     keep: bool = False
 
 
 class ClockedMarch:
     """One solve with a step size for each sample.
 
-    field: counts its batched calls itself.  output: with the times of the samples.  watching: an adjoint's
-    recorder, events, listeners.  differentiable: autograd follows the steps.
+    field: counts its batched calls itself.  output: with the times of the samples.  differentiable: autograd
+    follows the steps.
     """
 
     def __init__(
@@ -87,6 +92,8 @@ class ClockedMarch:
         self.nfe = self.whole_nfe = torch.zeros_like(self.index)
         self.dt_first: Tensor | None = None  # none where nothing goes anywhere
         self.storage: Tensor | None = None
+        self.steps: list[SampleStep] = []
+        self.events: SampleEvents | None = None
         self.n_calls = 0  # batched calls that the field has not counted
         self.ids = self.index if settings.together is None else settings.together.ids
         self._regroup()
@@ -136,7 +143,7 @@ class ClockedMarch:
         self.slope0 = torch.where(clocks.spread(bad | unwell), math.nan, self.first)
         self.output.start_derivatives(self.slope0)
         if self.watching.events is not None:
-            self.watching.events.start(self.clock.t, self.y)
+            self.events = self.watching.events(self.clock.t, self.y)
         if running:  # else no cotangent comes here, and the evaluation may be NaN in every row
             self.recorder.start(saved)
             self._regroup()
@@ -193,29 +200,33 @@ class ClockedMarch:
         """One attempt of every sample; how many go on. One host read."""
         stop, jump = self._next_stop()
         tried, after = self._try(stop, jump)
-        step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks)
+        step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.tableau)
         self.nfe = self.nfe + (self.tableau.n_stages - 1) * step.tried
         bad = step.tried & ~step.accepted & ~step.finite
         jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
-        events, output = self.watching.events, self.output
-        rounds = output.count(step)
+        events, due = self.events, self.output.due(step)
         self.clock, self.y, self.first = after
-        counts, firing = rounds.new_empty(0), None
+        counts, looked = due.rounds.new_empty(0), None
         if events is not None:
-            firing = events.look(step, self.tableau)
-            counts = firing.sum(0).amax(1)
+            looked = events.look(step)
+            counts = looked.firing.sum(0).amax(1)
             if not self.tableau.c_dense:  # else it is known only when the dense output has been looked at
-                self._mark(events.ends(), Status.EVENT)
-        flags = torch.stack((self.clock.running.sum(), bad.sum(), jumped.sum(), rounds, output.inside.sum()))
+                self._mark(events.ends(looked), Status.EVENT)
+        flags = torch.stack((self.clock.running.sum(), bad.sum(), jumped.sum(), due.rounds, due.inside.sum()))
         running, *todo = torch.cat((flags, counts)).tolist()  # host read
         if todo[0] and self.followed:
             step = self._clean(step)
         if any(todo[3:]) or self.watching.keep:
-            self._ensure_dense(step, firing)
+            self._ensure_dense(step, due.inside, looked)
         fired = todo[4:]
         if any(fired) and self.tableau.c_dense:
-            running, fired = self._look_closer(step)
-        self._finish(step, jumped if todo[1] else None, todo[2], fired)
+            running, fired, looked = self._look_closer(step)
+        if events is not None and looked is not None:
+            if any(fired):
+                until, met = events.locate(step, looked, fired)
+                step = dataclasses.replace(step, until=until, outputs=met)
+            events.advance(step.accepted, looked)
+        self._finish(step, jumped if todo[1] else None, due, todo[2])
         return int(running)
 
     def _regroup(self) -> None:
@@ -245,30 +256,24 @@ class ClockedMarch:
         times[0] = resting  # at which the first stage was evaluated
         return times
 
-    def _look_closer(self, step: SampleStep) -> tuple[int, list[int]]:
+    def _look_closer(self, step: SampleStep) -> tuple[int, list[int], Looked]:
         """Whether events that may fire do; how many samples go on, and how often each fires. A host read."""
-        events = self.watching.events
-        assert events is not None
-        firing = events.look(step, self.tableau, closer=True)
-        self._mark(events.ends(), Status.EVENT)
-        running, *fired = torch.cat((self.clock.running.sum()[None], firing.sum(0).amax(1))).tolist()
-        return running, fired
+        assert self.events is not None
+        looked = self.events.look(step, closer=True)
+        self._mark(self.events.ends(looked), Status.EVENT)
+        running, *fired = torch.cat((self.clock.running.sum()[None], looked.firing.sum(0).amax(1))).tolist()
+        return running, fired, looked
 
-    def _finish(self, step: SampleStep, jumped: Tensor | None, rounds: int, fired: list[int]) -> None:
+    def _finish(self, step: SampleStep, jumped: Tensor | None, due: Due, rounds: int) -> None:
         """What only some attempts need; the host knows by now which."""
-        events, numeric = self.watching.events, self.rules.numeric
-        if events is not None:
-            if any(fired):
-                until, met = events.locate(step, fired, numeric)
-                step = dataclasses.replace(step, until=until, outputs=met)
-                self.output.limit(until)
-            events.advance(step.accepted)
         if rounds:
-            written = self.output.write(step, rounds, numeric)
+            written = self.output.write(step, due, rounds)
             step = dataclasses.replace(step, outputs=[*step.outputs, written])
         self.recorder.step(step)
-        for listener in self.watching.listeners:
-            listener.attempt(step, self.clock.dt, self.nfe)
+        if self.watching.on_attempt is not None:
+            self.watching.on_attempt(step, step.accepted, self.clock.dt, self.nfe)
+        if self.watching.keep:
+            self.steps.append(step)
         if jumped is not None:
             self._restart(jumped)
 
@@ -311,14 +316,13 @@ class ClockedMarch:
         first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
         return rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
 
-    def _ensure_dense(self, step: SampleStep, firing: Tensor | None) -> None:
+    def _ensure_dense(self, step: SampleStep, inside: Tensor, looked: Looked | None) -> None:
         """The further stages of the dense output (dop853); counted for the samples that need them."""
         if self.tableau.c_dense:
             dense_stages(self.field, step.y0, step.times, self.tableau, step.result)
             needs = step.accepted
             if not self.watching.keep:
-                inside = self.output.inside
-                needs = inside if firing is None else inside | firing.any(0).any(0)
+                needs = inside if looked is None else inside | looked.firing.any(0).any(0)
             self.nfe = self.nfe + len(self.tableau.c_dense) * needs
 
     def _restart(self, jumped: Tensor) -> None:
@@ -354,7 +358,7 @@ class ClockedMarch:
         self.first = self.first.index_select(self.clocks.batch, keep)
         self.tolerance = self.tolerance.select(keep, self.clocks, size)
         self.output.select(keep)
-        if self.watching.events is not None:
-            self.watching.events.select(keep)
+        if self.events is not None:
+            self.events.select(keep)
         self.storage = None
         self.recorder.compact(keep)

@@ -1,8 +1,9 @@
-"""The dense output of a whole solve with one step size."""
+"""The dense output of a whole solve: with one clock, with a clock a sample, and that without a host read."""
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from ..checks import check_readable
 from ..errors import ArgumentError
+from ..methods.tableau import theta_weights
+from ..step.clocks import Each
 from .output import Place, Step
+from .samples import SampleStep, Written
 
 
 class DenseOutput:
-    """The kept steps of a solve; answers for any time between its start and its end."""
+    """The kept steps of a solve with one clock; answers for any time between its start and its end."""
 
     def __init__(self, steps: Sequence[Step], start: float, end: float):
         self.steps, self.start, self.end = steps, start, end
@@ -64,3 +68,119 @@ class DenseOutput:
         if t == step.t0:
             return Place(n - 1, 1.0)
         return Place(n, 1.0 if t == step.t1 else step.theta(t))
+
+
+class SampleDense:
+    """The kept attempts; answers for any time of any sample.
+
+    y0, slope0: state and f at the start.  ends: [B] each, what was asked of the solve.  A time that a
+    sample did not reach, since it failed or a terminal event ended it, is NaN.
+    """
+
+    def __init__(
+        self, steps: list[SampleStep], y0: Tensor, slope0: Tensor, ends: tuple[Tensor, Tensor], clocks: Each
+    ):
+        self.steps, self.y0, self.slope0, self.clocks = steps, y0, slope0, clocks
+        self.start, self.end = ends
+
+    @staticmethod
+    def read(t: Tensor) -> Tensor:
+        """Times [n, B] as they are asked for below; they stay on the device."""
+        return t.detach().double()
+
+    def evaluate(self, t: Tensor, *, derivative: bool = False) -> Tensor:
+        """y (or y') at times t, [n, B]: [n, *state]."""
+        low, high = torch.minimum(self.start, self.end), torch.maximum(self.start, self.end)
+        outside = (t < low) | (t > high) | t.isnan()
+        if bool(outside.any()):  # host read
+            n, b = outside.nonzero()[0].tolist()
+            raise ArgumentError(
+                f"t={t[n, b].item()!r} of sample {b} lies outside its solve, which ran from "
+                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output is no extrapolation."
+            )
+        empty = torch.full((len(t), *self.y0.shape), math.nan, dtype=self.y0.dtype, device=self.y0.device)
+        found = empty.movedim(self.clocks.batch + 1, 1)
+        first = self.slope0 if derivative else self.y0
+        at_start = (t == self.start).view(*t.shape, *[1] * (found.dim() - 2))
+        found = torch.where(at_start, first.movedim(self.clocks.batch, 0), found)
+        for step in self.steps:
+            found = self._fill(found, step, t, derivative)
+        return found.movedim(1, self.clocks.batch + 1)
+
+    def outputs(self, step: SampleStep, t: Tensor) -> list[Written]:
+        """The times that lie in one attempt, as outputs with places 1, 2, … (0 is the start)."""
+        rows, valid, theta = self._inside(step, t)
+        if not len(rows):
+            return []
+        place = rows[:, None] + torch.ones_like(step.index)
+        return [Written(place, valid, step.weights(theta))]
+
+    def _inside(self, step: SampleStep, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows of t [n, B] that lie in this attempt's accepted step for some sample, for which, and θ."""
+        theta = (t[:, step.index] - step.t0) / (step.t1 - step.t0)
+        inside = step.accepted & (theta > 0) & (theta <= 1)
+        if step.until is not None:  # nothing is known after a terminal event
+            inside = inside & ((t[:, step.index] - step.until) * (step.t1 - step.t0) <= 0)
+        rows = [n for n, some in enumerate(inside.any(1).tolist()) if some]  # host read
+        index = torch.tensor(rows, dtype=torch.int64, device=t.device)
+        inside, theta = inside.index_select(0, index), theta.index_select(0, index)
+        return index, inside, torch.where(inside, theta, 1.0)
+
+    def _fill(self, found: Tensor, step: SampleStep, t: Tensor, derivative: bool) -> Tensor:
+        """[n, B, …] with the answers of one attempt."""
+        rows, valid, theta = self._inside(step, t)
+        if not len(rows):
+            return found
+        value, _ = step.at(theta, derivative=derivative)
+        value = value.movedim(self.clocks.batch + 1, 1)
+        mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
+        place = (rows[:, None], step.index)
+        return found.index_put(place, torch.where(mask, value, found[place]))
+
+
+class StackedDense:
+    """All attempts of a solve stacked, with the samples that were absent or did not accept passed by: answers
+    for each sample at one time, on the device.
+
+    steps: with stages of their own, in order.  start: [B].  y0: the state.
+    """
+
+    def __init__(self, steps: Sequence[SampleStep], start: Tensor, y0: Tensor, clocks: Each):
+        self.clocks, self.numeric = clocks, steps[0].result.stages.numeric
+        batch = len(start)
+        ends, begins, states, stages = [], [], [], []
+        last = start
+        for step in steps:
+            accepted = torch.zeros(batch, dtype=torch.bool, device=start.device)
+            accepted = accepted.index_copy(0, step.index, step.accepted)
+            begins.append(last.index_copy(0, step.index, step.t0))
+            reached = last.index_copy(0, step.index, step.t1)
+            last = torch.where(accepted, reached, last)
+            ends.append(last)
+            states.append(clocks.put(y0, step.index, step.y0))
+            ks = [step.result.stages.get(i) for i in range(len(self.numeric.a_rows))]
+            stages.append(torch.stack([clocks.put(torch.zeros_like(y0), step.index, k) for k in ks]))
+        # A sample that took no step may hold what is no number: one that did stands in for it.
+        moved = last != start
+        own = torch.arange(batch, dtype=torch.int64, device=start.device)
+        self.row = torch.where(moved, own, moved.to(torch.int8).argmax())
+        self.begins, self.ends = torch.stack(begins, 1), torch.stack(ends, 1)  # [B, N]
+        ends_here = self.ends[self.row]
+        self.sign = torch.where(ends_here[:, -1:] < start[self.row, None], -1.0, 1.0)
+        self.signed = (ends_here * self.sign).contiguous()
+        self.states = torch.stack(states).movedim(clocks.batch + 1, 1)  # [N, B, …]
+        self.stages = torch.stack(stages).movedim(clocks.batch + 2, 1)  # [N, B, stages, …]
+
+    def value(self, t: Tensor) -> Tensor:
+        """y at each sample's own time, t [B]."""
+        n = torch.searchsorted(self.signed, (t[:, None] * self.sign).contiguous())[:, 0]
+        n = n.clamp(max=self.signed.shape[1] - 1)
+        b = self.row
+        t0, length = self.begins[b, n], self.ends[b, n] - self.begins[b, n]
+        theta = torch.where(length == 0, 0.0, (t - t0) / torch.where(length == 0, 1.0, length))
+        weights = theta_weights(self.numeric, theta.clamp(0.0, 1.0)).to(self.states.dtype).t()  # [B, stages]
+        k = self.stages[n, b]  # [B, stages, …]
+        shape = (-1, *[1] * (k.dim() - 2))
+        total = (k * weights.reshape(*weights.shape, *[1] * (k.dim() - 2))).sum(1)
+        y = self.states[n, b] + length.to(k.dtype).view(shape) * total
+        return y.movedim(0, self.clocks.batch)

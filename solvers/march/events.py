@@ -19,16 +19,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
-from ..methods.tableau import PARTS
-from .output import Place, Step, clock
+from ..methods.tableau import PARTS, look_table, looks, theta_weights
+from ..step.clocks import ONE, Clocks, Each
+from ..step.field import Layout
+from .output import NOWHERE, Place, Step, clock
+from .samples import SampleStep, Written
 
-GRID = 2**53  # points on a step at which an event may lie: θ is a multiple of 1/GRID
+HALVINGS = 53  # of θ in [0, 1]
+GRID = 2**HALVINGS  # points on a step at which an event may lie: θ is a multiple of 1/GRID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,48 +128,96 @@ def on_step(t0: float, t1: float, q: int) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Fired:
-    """One event that happened: which, when, and where in the steps."""
+    """One event that happened.
+
+    event: which.  t: a float; a clock a sample: [B], NaN where it did not happen to a sample, and so are the
+    rows of value.  value: the state there.  place: where in the steps (one clock).  valid: [B], to which
+    samples it happened.
+    """
 
     event: int
-    t: float
-    place: Place
+    t: Any
     value: Tensor
+    place: Place = NOWHERE
+    valid: Tensor | None = None
 
 
-class EventWatch:
-    """Watches the events of one shared-step solve.
+class Looked(NamedTuple):
+    """The values at the looks at a step, [PARTS + 1, E, …], and which event fires in which part of it."""
+
+    values: Tensor
+    firing: Tensor
+
+
+def event_value(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
+    """An event function at (t, y), as it wants them: float64 of the shape of one number a clock."""
+    value = event.fn(t, y)
+    if not isinstance(value, Tensor) or (value.shape != shape if shape else value.numel() != 1):
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        wanted = "it must return one number, a 0-d tensor"
+        if shape:
+            wanted = f"with per-sample stepping it must return one number a sample, shape {shape}"
+        raise DynamicsError(f"an event's fn returned {found}; {wanted}.")
+    return signed(value.reshape(shape))
+
+
+class Watch:
+    """Watches the events of one solve.
+
+    told: (t, z) of the solve → (t, y) as the event functions want them.
+    """
+
+    def __init__(
+        self,
+        events: Sequence[Event],
+        told: Callable[[Any, Tensor], tuple[Tensor, Any]],
+        clocks: Clocks,
+        t0: Any,
+        z0: Tensor,
+    ):
+        self.events, self.told, self.clocks = events, told, clocks
+        self.looks = Looks(events, z0)
+        self.before = self.evaluate(t0, z0)
+
+    def evaluate(self, t: Any, z: Tensor) -> Tensor:
+        """All event functions at (t, z), [E, …], without a graph."""
+        return torch.stack(self.numbers(self.events, t, z))
+
+    @torch.no_grad()
+    def numbers(self, events: Sequence[Event], t: Any, z: Tensor) -> list[Tensor]:
+        """Each of these event functions there."""
+        (t, y), shape = self.told(t, z.detach()), self.clocks.shape(z)
+        return [event_value(event, t, y, shape) for event in events]
+
+    @torch.no_grad()
+    def seen(self, step: Step | SampleStep, *, closer: bool) -> Looked:
+        """What may fire in an attempt; what does, closer, on the dense output (whose stages are there)."""
+        table = look_table(step.tableau, step.y0.dtype, step.y0.device, closer)
+        inside = [
+            self.evaluate(step.t0 + theta * step.length, step.result.stages.at(step.y0, row))
+            for theta, row in zip(looks(), table.unbind(), strict=True)
+        ]
+        values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.y1)])
+        return Looked(values, self.looks.fires(values))
+
+
+class EventWatch(Watch):
+    """Watches the events of one solve with one clock.
 
     unpack: the packed state as the event functions want it.
     """
 
     def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], Any], t0: float, z0: Tensor):
-        self.events, self.unpack = events, unpack
-        self.looks = Looks(events, z0)
-        self.before = self.evaluate(t0, z0)
+        super().__init__(events, lambda t, z: (clock(t, z), unpack(z)), ONE, t0, z0)
         self.values: Tensor | None = None  # of the last attempt
         self.fired: list[Fired] = []
         self.n_accepted = 0
 
-    def evaluate(self, t: float, z: Tensor) -> Tensor:
-        """All event functions at (t, z), [E], without a graph."""
-        with torch.no_grad():
-            y = self.unpack(z.detach())
-            return torch.stack([self._one(event, clock(t, z), y) for event in self.events])
-
-    @staticmethod
-    def _one(event: Event, t: Tensor, y: Any) -> Tensor:
-        value = event.fn(t, y)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise DynamicsError(f"an event's fn returned {found}; it must return one number, a 0-d tensor.")
-        return signed(value.reshape(()))
-
     def look(self, step: Step, *, closer: bool = False) -> Tensor:
         """What may fire in an attempt, [PARTS · E] of zeros and ones; what does, closer."""
-        with torch.no_grad():
-            inside = [self.evaluate(t, y) for t, y in step.looks(closer=closer)]
-            self.values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.y1)])
-            return self.looks.fires(self.values).double().reshape(-1)
+        step.complete(closer=closer)
+        self.values, firing = self.seen(step, closer=closer)
+        return firing.double().reshape(-1)
 
     def check(self, step: Step) -> float | None:
         """Records what fires in an accepted step; the time of the first terminal event, or None."""
@@ -194,7 +246,7 @@ class EventWatch:
         for theta, t, e in found:
             if theta <= last:
                 value = step.y1 if theta == 1.0 else step.at(theta)
-                self.fired.append(Fired(e, t, Place(self.n_accepted, theta), value))
+                self.fired.append(Fired(e, t, value, Place(self.n_accepted, theta)))
         return end
 
     def _locate(
@@ -202,12 +254,116 @@ class EventWatch:
     ) -> tuple[float, float]:
         """θ and time at which a sign is lost between two looks, on the step's dense output."""
 
+        @torch.no_grad()
         def g(q: int) -> float:
-            with torch.no_grad():
-                z = step.at(q / GRID)
-                t = clock(step.t0 + q / GRID * step.dt, z)
-                return float(self._one(self.events[e], t, self.unpack(z)))  # host read
+            t = step.t0 + q / GRID * step.dt
+            return float(self.numbers([self.events[e]], t, step.at(q / GRID))[0])  # host read
 
         low, high = looks
         q = where_lost(g, low * GRID // PARTS, high * GRID // PARTS, rows[low][e], rows[high][e])
         return on_step(step.t0, step.t1, q)
+
+
+class SampleEvents(Watch):
+    """Watches the events of one solve with a clock a sample, without a host read of its own.
+
+    layout: unpacks the state as the event functions want it; each must return [b].
+    The rows of states at events follow those of the outputs, the first event's last of all: its place,
+    −1, is then known before the number of outputs is.
+    """
+
+    clocks: Each
+
+    def __init__(self, events: Sequence[Event], layout: Layout, clocks: Each, t0: Tensor, z0: Tensor):
+        self.whole = z0.detach()
+        self.met: list[tuple[Tensor, Fired]] = []  # of which samples
+        told = lambda t, z: (layout.time(clocks.time(t, z)), layout.unpack(z))  # noqa: E731
+        super().__init__(events, told, clocks, t0, z0)
+
+    def numbers(self, events: Sequence[Event], t: Tensor, z: Tensor) -> list[Tensor]:
+        """Each of these event functions there; says so where fn knows only the whole batch."""
+        try:
+            return super().numbers(events, t, z)
+        except (DynamicsError, RuntimeError, IndexError) as error:
+            if z.shape == self.whole.shape or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise DynamicsError(
+                f"an event's fn failed with the {len(t)} samples still under way. compact=True takes "
+                "finished samples out of the batch, so fn must hold no data of its own for each sample; "
+                f"leave compact out, or put the data into the state. It said: {error}"
+            ) from error
+
+    def look(self, step: SampleStep, *, closer: bool = False) -> Looked:
+        """What may fire in the steps that were accepted; what does, closer."""
+        values, firing = self.seen(step, closer=closer)
+        return Looked(values, firing & step.accepted)
+
+    def ends(self, looked: Looked) -> Tensor:
+        """[b]: which samples meet a terminal event."""
+        met = looked.firing.any(0)
+        rows = [own for own, event in zip(met, self.events, strict=True) if event.terminal]
+        return torch.stack(rows or [torch.zeros_like(met[0])]).any(0)
+
+    def locate(self, step: SampleStep, looked: Looked, counts: Sequence[int]) -> tuple[Tensor, list[Written]]:
+        """Records what fires; [b], the time at which each sample's step ends (t1 but for terminal ones), and
+        the states at the events as outputs inside the step."""
+        found: list[tuple[int, Tensor, Tensor]] = []
+        last = torch.ones_like(step.t1)
+        for e, (event, count) in enumerate(zip(self.events, counts, strict=True)):
+            firing = looked.firing[:, e]
+            order = firing.cumsum(0)
+            for k in range(min(count, 1) if event.terminal else count):
+                here = firing & (order == k + 1)
+                valid, theta = here.any(0), self._zero(e, here.to(torch.int8).argmax(0), step, looked.values)
+                found.append((e, valid, theta))
+                if event.terminal:
+                    last = torch.where(valid, torch.minimum(last, theta), last)
+        met = [self._record(e, step, valid & (theta <= last), theta) for e, valid, theta in found]
+        return torch.where(last == 1.0, step.t1, step.t0 + last * step.length), met
+
+    @torch.no_grad()
+    def _zero(self, e: int, part: Tensor, step: SampleStep, looks: Tensor) -> Tensor:
+        """θ at which one function loses its sign, in the part [b] of each row's step, by bisection."""
+        values, numeric, event = looks[:, e], step.result.stages.numeric, [self.events[e]]
+        begin = numbered(values).gather(0, part[None])
+        sign = torch.sign(values.gather(0, begin)[0])
+        low, high = begin[0] * (GRID // PARTS), (part + 1) * (GRID // PARTS)
+        for _ in range(HALVINGS):
+            middle = (low + high) // 2
+            theta = middle.double() / GRID
+            z = step.combine(step.y0, theta_weights(numeric, theta).to(step.y0.dtype))
+            held = torch.sign(self.numbers(event, step.t0 + theta * step.length, z)[0]) == sign
+            low, high = torch.where(held, middle, low), torch.where(held, high, middle)
+        theta = high.double() / GRID
+        size = torch.maximum(step.t0.abs(), step.t1.abs())
+        spacing = torch.nextafter(size, torch.full_like(size, math.inf)) - size
+        off = (step.t1 - (step.t0 + theta * step.length)).abs()
+        return torch.where(off <= 4.0 * spacing, 1.0, theta)  # as `on_step`
+
+    def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor) -> Written:
+        value, weights = step.at(theta)
+        value = torch.where(self.clocks.spread(valid), value, math.nan)
+        place = torch.full_like(step.index, -1 - len(self.met))
+        t = torch.where(theta == 1.0, step.t1, step.t0 + theta * step.length)
+        self.met.append((step.index, Fired(e, torch.where(valid, t, math.nan), value, valid=valid)))
+        return Written(place[None], valid[None], weights[:, None])
+
+    def advance(self, accepted: Tensor, looked: Looked) -> None:
+        """The values at the steps' ends are the next steps' beginnings."""
+        self.before = torch.where(accepted, looked.values[-1], self.before)
+
+    def select(self, keep: Tensor) -> None:
+        """Samples leave the batch."""
+        self.before = self.before.index_select(1, keep)
+
+    def fired(self) -> list[Fired]:
+        """All that fired, for the whole batch, in the order of the rows."""
+        clocks, z = self.clocks, torch.full_like(self.whole, math.nan)
+        found = []
+        for index, one in reversed(self.met):
+            assert one.valid is not None
+            valid = torch.zeros(clocks.shape(z), dtype=torch.bool, device=z.device)
+            t = valid.double().fill_(math.nan).index_copy(0, index, one.t)
+            valid, value = valid.index_copy(0, index, one.valid), clocks.put(z, index, one.value)
+            found.append(Fired(one.event, t, value, valid=valid))
+        return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, derivative_weights, look_table, looks, weights
+from ..methods.tableau import Tableau, derivative_weights, weights
+from ..step.clocks import ONE, Clocks
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]
@@ -47,11 +48,14 @@ class Step:
     k0: Tensor | None = None
     has_saved: bool = True
     _dense: bool = False
+    clocks: ClassVar[Clocks] = ONE
 
     @property
     def dt(self) -> float:
         """Signed length."""
         return self.t1 - self.t0
+
+    length = dt  # as a step with a clock a sample calls it, whose dt broadcasts
 
     @property
     def y1(self) -> Tensor:
@@ -90,10 +94,12 @@ class Step:
                 dense_stages(self.field, self.y0, self.times, self.tableau, self.result)
         self._dense = True
 
-    def complete(self) -> None:
-        """Evaluates everything the dense output will need."""
-        self._ensure_dense()
-        self._ensure_end()
+    def complete(self, *, closer: bool = True) -> None:
+        """Evaluates all that the dense output will need; closer=False: all that looks without it need."""
+        if closer or self.tableau.dense_needs_end:
+            self._ensure_end()
+        if closer:
+            self._ensure_dense()
 
     def value(self, t: float) -> Tensor:
         """y(t) for t in the step; exactly y1 at t1."""
@@ -103,19 +109,6 @@ class Step:
         """y(t0 + θ dt)."""
         self._ensure_dense()
         return self.result.stages.combine(self.y0, weights(self.result.stages.numeric, theta))
-
-    def looks(self, *, closer: bool) -> Iterator[tuple[float, Tensor]]:
-        """Times and states at the looks inside the step.
-
-        closer: on the dense output; else without an evaluation of its further stages.
-        """
-        if closer or self.tableau.dense_needs_end:
-            self._ensure_end()
-        if closer:
-            self._ensure_dense()
-        table = look_table(self.tableau, self.y0.dtype, self.y0.device, closer)
-        for theta, row in zip(looks(), table.unbind(), strict=True):
-            yield self.t0 + theta * self.dt, self.result.stages.at(self.y0, row)
 
     def derivative(self, t: float) -> Tensor:
         """y'(t) for t in the step; f(t1, y1) at t1."""
@@ -163,7 +156,10 @@ class Place:
     @property
     def reached(self) -> bool:
         """Whether the solve came there."""
-        return self.step != -2
+        return self != NOWHERE
+
+
+NOWHERE = Place(-2, 1.0)
 
 
 def by_step(places: Sequence[Place]) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, float]]]]:
@@ -226,7 +222,7 @@ class OutputWriter:
         for t in left:
             self.times.append(t)
             self.values.append(torch.full_like(self.values[0], math.nan))
-            self.places.append(Place(-2, 1.0))
+            self.places.append(NOWHERE)
             if self.derivatives is not None:
                 self.derivatives.append(torch.zeros_like(self.values[0]))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Numeric, Tableau, slope_weights, theta_weights
+from ..methods.tableau import Tableau, slope_weights, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
@@ -85,19 +85,26 @@ class Written:
 class SampleStep(Attempt):
     """One attempt of all samples; its numbers are [b].
 
-    index: which samples.  clocks: of the state.  outputs: what was written inside the step.
+    index: which samples.  clocks: of the state.  tableau: of the method.  outputs: what was written inside
+    the step.
     until: where the solution ends, if a terminal event lies in the step; else None for all samples.
     """
 
     index: Tensor
     clocks: Each
+    tableau: Tableau
     outputs: list[Written] = dataclasses.field(default_factory=list)
     until: Tensor | None = None
 
     @property
-    def n_stages(self) -> int:
-        """Stages of the step itself, f(t1, y1) included."""
-        return len(self.result.stages.numeric.b)
+    def length(self) -> Tensor:
+        """Signed, [b]."""
+        return self.t1 - self.t0
+
+    @property
+    def y1(self) -> Tensor:
+        """State at t1."""
+        return self.result.y1
 
     def combine(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """y + dt Σ w_i k_i with each sample's own weights, [n, b] or [n, m, b] (without y: Σ w_i k_i).
@@ -111,23 +118,17 @@ class SampleStep(Attempt):
         assert total is not None
         return total if y is None else y + self.dt * total
 
+    def weights(self, theta: Tensor, *, derivative: bool = False) -> Tensor:
+        """b_i(θ), or b_i'(θ), of the stages that were evaluated, [n, *theta.shape]."""
+        made = slope_weights if derivative else theta_weights
+        return made(self.result.stages.numeric, theta).to(self.y0.dtype)[: len(self.result.saved)]
 
-class SampleListener:
-    """Who else wants to see every attempt (a trace, a dense output); by itself it does nothing."""
-
-    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
-        """An attempt, the |dt| proposed after it, and the evaluations of each sample so far."""
-
-
-class KeptSteps(SampleListener):
-    """Keeps every attempt."""
-
-    def __init__(self) -> None:
-        self.steps: list[SampleStep] = []
-
-    def attempt(self, step: SampleStep, dt_next: Tensor, nfe: Tensor) -> None:
-        """One attempt."""
-        self.steps.append(step)
+    def at(self, theta: Tensor, *, derivative: bool = False) -> tuple[Tensor, Tensor]:
+        """y (or y') at θ, [b] or [m, b], and the weights of the stages; exactly y1 (f(t1, y1)) at the end."""
+        weights = self.weights(theta, derivative=derivative)
+        inside = self.combine(None if derivative else self.y0, weights)
+        end = self.result.stages.get(self.tableau.n_stages - 1) if derivative else self.y1
+        return torch.where(self.clocks.spread(theta == 1.0), end, inside), weights
 
 
 class SampleRecorder:
@@ -149,6 +150,15 @@ class SampleRecorder:
 def ends_of(times: Tensor) -> Tensor:
     """The first and the last column of [B, T], [B, 2]: a view (a list as index would be an upload)."""
     return times[:, :: times.shape[1] - 1]
+
+
+class Due(NamedTuple):
+    """Which outputs lie in the samples' steps: the rows up to upto [b]; the most of one sample, still on the
+    device (rounds, 0-d); which samples have some before their step's end (inside [b])."""
+
+    upto: Tensor
+    rounds: Tensor
+    inside: Tensor
 
 
 class SampleOutput:
@@ -185,58 +195,51 @@ class SampleOutput:
         self.values = self._with_spare(torch.where(self.at_start, first, start))
         self.derivatives = self._with_spare(torch.full_like(start, float("nan"))) if derivatives else None
         self.next = torch.ones(times.shape[0], dtype=torch.int64, device=times.device)
-        self.ends: Tensor | None = None
         self.times = times.t().clone()  # of the rows, [rows, B]
         if every_step:
             self.times[1:] = torch.where(times[:, -1:] == times[:, :1], times[:, -1:], float("nan")).t()
         self.n_rounds = 0
 
-    def count(self, step: SampleStep) -> Tensor:
-        """The most outputs that lie in one sample's step; 0-d, still on the device.
-
-        inside: [b], which samples have outputs before their step's end.
-        """
-        if self.every_step:
-            self.upto, self.inside = self.next + step.accepted, step.accepted & False
-        else:
-            self.upto = torch.where(step.accepted, self._reached(step.t1), self.next)
-            self.inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
-        return (self.upto - self.next).amax()
+    def due(self, step: SampleStep) -> Due:
+        """What is to be written of a step."""
+        upto, inside = self.next + step.accepted, step.accepted & False
+        if not self.every_step:
+            upto = torch.where(step.accepted, self._reached(step.t1), self.next)
+            inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
+        return Due(upto, (upto - self.next).amax(), inside)
 
     def _reached(self, t: Tensor, *, right: bool = True) -> Tensor:
         """How many of each sample's times lie at or before t (right=False: before t)."""
         return torch.searchsorted(self.rows, (t[:, None] * self.row_sign).contiguous(), right=right)[:, 0]
 
-    def limit(self, ends: Tensor) -> None:
-        """Each sample's step counts only up to a time (a terminal event's)."""
-        self.ends = ends
-        if not self.every_step:
-            self.upto = torch.minimum(self.upto, torch.maximum(self._reached(ends), self.next))
+    def write(self, step: SampleStep, due: Due, rounds: int) -> Written:
+        """All outputs in (t0, t1] of the samples that accepted, those after a terminal event left out.
 
-    def write(self, step: SampleStep, rounds: int, numeric: Numeric) -> Written:
-        """All outputs in (t0, t1] of the samples that accepted; rounds: the most of one sample."""
+        rounds: the most of one sample.
+        """
+        upto, end = due.upto, step.t1 if step.until is None else step.until
+        if step.until is not None and not self.every_step:
+            upto = torch.minimum(upto, torch.maximum(self._reached(end), self.next))
         place = (
             self.next + torch.arange(rounds, dtype=torch.int64, device=self.next.device)[:, None]
         )  # [m, b]
-        valid = place < self.upto
+        valid = place < upto
         place = torch.where(valid, place, 0)
         if self.every_step:
-            t = (step.t1 if self.ends is None else self.ends)[None]
+            t = end[None]
             self._grow(place[0], step.index, valid[0], t[0])
         else:
             t = (self.rows.gather(1, place.t()) * self.row_sign).t()
-        written = self._write(step, place, valid, t, numeric)
-        self.next, self.ends = self.upto, None
+        written = self._write(step, place, valid, t)
+        self.next = upto
         return written
 
-    def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor, numeric: Numeric) -> Written:
+    def _write(self, step: SampleStep, place: Tensor, valid: Tensor, t: Tensor) -> Written:
         theta = torch.where(valid & (t != step.t1), (t - step.t0) / (step.t1 - step.t0), 1.0)
-        weights = theta_weights(numeric, theta).to(step.y0.dtype)[: len(step.result.saved)]
-        value = step.combine(step.y0, weights)
-        value = torch.where(self.clocks.spread(theta == 1.0), step.result.y1, value)
+        value, weights = step.at(theta)
         self.values = self._put(self.values, place, step.index, valid, value)
         if self.derivatives is not None:
-            slope = self._slope(step, theta, numeric)
+            slope, _ = step.at(theta, derivative=True)
             self.derivatives = self._put(self.derivatives, place, step.index, valid, slope)
         return Written(place, valid, weights)
 
@@ -267,13 +270,6 @@ class SampleOutput:
             n = len(rows) - self.spare
             self.derivatives = torch.cat((torch.where(self.at_start, f0, rows[:n]), rows[n:]))
 
-    def _slope(self, step: SampleStep, theta: Tensor, numeric: Numeric) -> Tensor:
-        """Σ b_i'(θ) k_i; exactly f(t1, y1) at the end of the step."""
-        weights = slope_weights(numeric, theta).to(step.y0.dtype)
-        inside = step.combine(None, weights[: len(step.result.saved)])
-        last = step.result.stages.get(len(numeric.b) - 1)
-        return torch.where(self.clocks.spread(theta == 1.0), last, inside)
-
     def _with_spare(self, rows: Tensor) -> Tensor:
         """Room for what is no output."""
         return torch.cat((rows, torch.zeros_like(rows[:1]))) if self.spare else rows
@@ -284,11 +280,9 @@ class SampleOutput:
         mask = valid.view(*valid.shape, *[1] * (value.dim() - 2))
         if self.spare:
             place = torch.where(valid, place, len(out) - 1)
-            return out.index_put((place, index), torch.where(mask, value, 0.0))
-        value = torch.where(mask, value, out[place, index])
-        if self.differentiable:
-            return out.index_put((place, index), value)
-        return out.index_put_((place, index), value)
+        value = torch.where(mask, value, 0.0 if self.spare else out[place, index])
+        put = Tensor.index_put if self.differentiable else Tensor.index_put_
+        return put(out, (place, index), value)
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch; keep holds the positions of those that stay."""

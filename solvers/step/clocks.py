@@ -34,6 +34,10 @@ class Clocks(abc.ABC):
         """Times of the clocks as f wants them, of the state's dtype."""
 
     @abc.abstractmethod
+    def shape(self, z: Tensor) -> tuple[int, ...]:
+        """Of one number a clock of the state z."""
+
+    @abc.abstractmethod
     def all(self, flags: Tensor) -> Tensor:
         """Whether all of a clock's entries are True."""
 
@@ -93,6 +97,10 @@ class One(Clocks):
     def time(self, t: Tensor, like: Tensor) -> Tensor:
         """The time as a 0-d tensor."""
         return t.to(like.dtype)
+
+    def shape(self, z: Tensor) -> tuple[int, ...]:
+        """Of one number for the whole state, ()."""
+        return ()
 
     def all(self, flags: Tensor) -> Tensor:
         """Of all entries, 0-d."""
@@ -154,6 +162,10 @@ class Each(Clocks):
     def time(self, t: Tensor, like: Tensor) -> Tensor:
         """[b] times as [b, 1, …, 1], as many dimensions as the state, or as a block."""
         return t.to(like.dtype).view(-1, *[1] * (self.ndim - 1 - self.batch))
+
+    def shape(self, z: Tensor) -> tuple[int, ...]:
+        """One a sample, (b,)."""
+        return (self.batch_size(z),)
 
     def per_sample(self, x: Tensor) -> Tensor:
         """The state as [b, n]."""
@@ -351,7 +363,7 @@ def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
     """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS, and
     "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks."""
     if callable(norm):
-        return own_norm(norm, layout, lambda z: ())
+        return own_norm(norm, layout, ONE.shape)
     if norm == "max":
         return maximum
     if layout.single:
@@ -363,7 +375,7 @@ def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Eac
     """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
     the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
     if callable(norm):
-        own, groups = own_norm(norm, layout, lambda z: (clocks.batch_size(z),)), clocks.groups
+        own, groups = own_norm(norm, layout, clocks.shape), clocks.groups
         return own if groups is None else lambda z: groups.largest(own(z)).to(z.dtype)
     if norm == "max":
         return clocks.maximum
