@@ -166,7 +166,12 @@ class Options:
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
         check_choice("method", self.method, METHODS)
-        if not isinstance(self.stepping, Tensor):
+        if not isinstance(self.stepping, (str, Tensor)):
+            raise ArgumentTypeError(
+                f"stepping={self.stepping!r} must be {' or '.join(map(repr, STEPPINGS))}, or a tensor of "
+                "group numbers, one integer a sample: torch.as_tensor(…)."
+            )
+        if isinstance(self.stepping, str):
             check_choice("stepping", self.stepping, STEPPINGS)
         if self.gradient is not None and not isinstance(self.gradient, CHOICES):
             raise ArgumentTypeError(

@@ -8,7 +8,17 @@ from problems import EVERY_GRADIENT, Net, f64, worst
 from torch import nn
 
 import adamode
-from adamode import ArgumentError, ArgumentTypeError, Direct, Discrete, Event, Status, solve
+from adamode import (
+    ArgumentError,
+    ArgumentTypeError,
+    Backsolve,
+    Direct,
+    Discrete,
+    Event,
+    Interpolating,
+    Status,
+    solve,
+)
 
 LONG = torch.long
 
@@ -210,6 +220,8 @@ def test_jumps_and_fixed_steps_go_with_groups():
         (torch.zeros(6, dtype=torch.bool), ArgumentTypeError, "bool"),
         (torch.zeros(6, dtype=torch.complex64), ArgumentTypeError, "complex"),
         ("groups", ArgumentError, "not known"),
+        ([0, 1, 0, 1, 0, 1], ArgumentTypeError, "a tensor of group numbers"),
+        (None, ArgumentTypeError, "'shared' or 'per_sample', or a tensor"),
     ],
 )
 def test_what_is_no_group_number_is_refused(stepping, error, words):
@@ -226,6 +238,18 @@ def test_samples_of_a_group_begin_and_end_together():
     assert solve(Wave(), waves(), t, stepping=groups(0, 0, 0, 1, 0, 0), gradient=None).status.sum() == 0
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=repr)
+def test_gradients_of_one_group_are_those_of_a_shared_solve(gradient, backwards):
+    found = []
+    for stepping in ("shared", torch.zeros(6, dtype=LONG)):
+        func, y0, t = Wave(), waves().requires_grad_(), f64(0.0, 0.3, 1.0)
+        t = (t.flip(0) if backwards else t).requires_grad_()
+        sol = solve(func, y0, t, stepping=stepping, gradient=gradient, rtol=1e-6)
+        found.append(torch.autograd.grad(sol.y.square().sum(), (y0, t, func.scale)))
+    assert worst(found[1], found[0]) <= 1e-12  # the reverse solves of the continuous adjoints share steps too
+
+
 def test_int32_and_a_net_with_all_gradients():
     func, y0 = Net(), torch.randn((3, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     shared = solve(func, y0, f64(0.0, 1.0), rtol=1e-7)
@@ -233,3 +257,18 @@ def test_int32_and_a_net_with_all_gradients():
     ours = torch.autograd.grad(together.y[-1].sum(), list(func.parameters()))
     theirs = torch.autograd.grad(shared.y[-1].sum(), list(func.parameters()))
     assert worst(ours, theirs) <= 1e-11
+
+
+@pytest.mark.parametrize("gradient", [Interpolating(), Backsolve()], ids=repr)
+def test_reverse_solves_of_a_mixture_are_those_of_each_group_alone(gradient):
+    stepping, t = groups(3, 0, 3, 1, 3, 0), f64(0.0, 0.3, 1.0)
+
+    def bars(rows, how):
+        func, y0 = Wave(), waves()[rows].requires_grad_()
+        sol = solve(func, y0, t, stepping=how, gradient=gradient)
+        return torch.autograd.grad(sol.y.sin().sum(), y0)[0]
+
+    whole = bars(torch.arange(6), stepping)
+    for number, how in ((3, "shared"), (0, "shared"), (1, "per_sample")):
+        rows = (stepping == number).nonzero()[:, 0]
+        assert worst([whole[rows]], [bars(rows, how)]) <= 1e-11

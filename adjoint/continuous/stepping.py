@@ -265,11 +265,19 @@ class PerSample(Stepping[SampleSettings, Each]):
 
     def past(
         self, steps: Sequence[SampleStep], seen: Observations
-    ) -> tuple[Callable[[Tensor], Tensor], None]:
-        """The first |dt| is Hairer's."""
-        z0 = seen.values[0]
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
+        """The first |dt| is Hairer's; of samples that step together the last forward step's, as with one step
+        size."""
+        z0, dt, together = seen.values[0], None, self.backward.together
+        if together is not None and together.n < self.batch:
+            dt = 0.01 * (seen.times[-1] - seen.times[0]).abs()
+            for step in steps:
+                own = torch.where(step.accepted, (step.t1 - step.t0).abs(), dt[step.index])
+                dt = dt.index_copy(0, step.index, own)
+            size = torch.ones_like(dt).new_zeros(together.n).index_add(0, together.ids, torch.ones_like(dt))
+            dt = torch.where(size[together.ids] > 1, dt, math.nan)
         output = StackedDense(steps, seen.times[0], z0, self.clocks)
-        return lambda t: output.value(t.reshape(-1).double()), None
+        return lambda t: output.value(t.reshape(-1).double()), dt
 
     def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `sample_solve`; a sample that fails on the way back has no gradient: an error, not a NaN."""
@@ -282,6 +290,7 @@ class PerSample(Stepping[SampleSettings, Each]):
             compact=False,
             fresh_first=True,
             together=self._together(asked.times),
+            dt0_open=asked.dt is not None and asked.i == len(asked.times) - 1 and self._mixed(),
         )
         way = torch.stack(asked.ends, 1)
         run = sample_solve(field, pair, way, settings, own, recorder=asked.recorder)
@@ -294,6 +303,10 @@ class PerSample(Stepping[SampleSettings, Each]):
             # 46 steps rejected instead of 20; a thousandth: 11 % more and 27 (128 samples, terminal events).
             dt = 0.01 * (asked.times[-1] - asked.times[0]).abs()
         return run.values[-1], torch.where(way[:, 0] != way[:, 1], run.clock.dt, dt)
+
+    def _mixed(self) -> bool:
+        """Whether some samples may step alone and some together."""
+        return self.backward.together is not None and 1 < self.backward.together.n < self.batch
 
     def _together(self, times: Tensor) -> Together | None:
         """Samples of a group share the steps of the reverse solve too, where they stop at the same times."""

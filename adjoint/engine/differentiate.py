@@ -265,7 +265,9 @@ def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Ans
     """Under the dynamics whose VJP will be used, with the walk back that was chosen."""
     queue = _queue(problem, gradient)
     recording = record_for(problem, dynamics, gradient, queue=queue)
-    many = isinstance(gradient, Discrete) and (queue is None or queue.owner is None)
+    # Per sample a walk back looks for rows that are 0, which a hidden axis cannot be asked.
+    many = isinstance(problem, SharedProblem) and isinstance(gradient, Discrete)
+    many = many and (queue is None or queue.owner is None)
     solved = _Solved(problem, dynamics, recording, queue)
     theta = dynamics.theta()
     task = Task(solved.forward, solved.backward, solved.time_gradient, problem.autocast, many)

@@ -181,13 +181,15 @@ class ClockedMarch:
         settings, clock = self.settings, self.clock
         if settings.dt is not None:
             dt = torch.full_like(clock.t, settings.dt)
-        elif settings.dt0 is not None:
+        elif settings.dt0 is not None and not settings.dt0_open:
             dt = settings.dt0
         else:
             here, limits = Here(clock, self.y, self.first), self._limits(self.end)
             seen_at = lambda t: self._beside_jump(t, -self.direction)  # noqa: E731
             dt = first_step(self.rules, self.field, limits, self.tolerance, here, seen_at)
             self.nfe = self.nfe + clock.running
+            if settings.dt0 is not None:
+                dt = torch.where(settings.dt0.isnan(), dt, settings.dt0)
         dt = dt.clamp(max=settings.controller.dt_max).detach()
         self.dt_first, self.clock = dt, clock._replace(dt=dt)
 

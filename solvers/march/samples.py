@@ -41,8 +41,10 @@ def beside(time: Tensor, which: Tensor, side: Tensor) -> Tensor:
 class SampleSettings:
     """What decides the steps; norm gives one number a sample.
 
-    stops: [M] times every sample must end a step on (step_at and jump_at); jumps: [M] bool, where f
-    is discontinuous.  dt0: first |dt|, [B] or None for Hairer's.  dt: a fixed |dt|, or None.
+    stops: [M] times every sample must end a step on (step_at and jump_at).
+    jumps: [M] bool, those at which f is discontinuous.
+    dt0: first |dt|, [B] or None for Hairer's; dt0_open: NaN in it too.
+    dt: a fixed |dt|, or None.
     fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
     together: which samples share their steps; None: each has its own.
     """
@@ -60,6 +62,7 @@ class SampleSettings:
     compact: bool
     fresh_first: bool = False
     together: Together | None = None
+    dt0_open: bool = False
 
     @property
     def fixed(self) -> bool:

@@ -11,10 +11,7 @@ import re
 import string
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .work import Work
+from typing import Any
 
 SCALES = ("smoke", "sample", "paper")
 VERDICTS = ("holds", "holds in part", "does not hold", "cannot be told at this scale")
@@ -82,7 +79,7 @@ class Figure:
     title: str
     says: str
     settings: Mapping[str, Any]
-    compute: Callable[[Any, Work], Outcome]
+    compute: Callable[[Any, Any], Outcome]  # settings, the `Work` that keeps parts
     judge: Callable[[Any, Outcome], list[Claim]]
     pictures: Mapping[str, Picture]
     columns: Mapping[str, str]
