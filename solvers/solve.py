@@ -63,8 +63,8 @@ class Wish:
     """What a solve is to give besides the values at the times.
 
     derivatives: y'(t) at the outputs.  every_step: outputs at every accepted step instead.
-    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches (a clock a
-    sample: what makes who watches the events, from the start).
+    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches; with a
+    clock a sample events makes the watch from the times and the state at the start.
     queue: attempts that decide for themselves.
     """
 

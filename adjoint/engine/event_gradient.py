@@ -84,40 +84,6 @@ def _slopes(g: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | No
     return slope_t, slope_z
 
 
-def _linked(
-    event: Callable[[Tensor, Tensor], Tensor],
-    f: Callable[[], Tensor],
-    total: Sum,
-    when: Tensor,
-    time: Tensor,
-    z: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """(when, z) with the gradients of an event there.
-
-    event(t, z): its function, one float64 number a clock.  f(): dz/dt there, evaluated where needed.
-    time: `when` as f wants it.
-    """
-    if not torch.is_grad_enabled():
-        return when, z
-    residual = event(time, z)
-    if not (residual.requires_grad or z.requires_grad):
-        return when, z
-    with torch.enable_grad():
-        moving_t, moving_z = time.clone().requires_grad_(), z.detach().clone().requires_grad_()
-        g_t, g_z = _slopes(event(moving_t, moving_z), moving_t, moving_z)
-    if not residual.requires_grad:
-        if g_t is not None and g_z is None:  # a function of time alone: nothing moves the event
-            return when, z
-        residual = total(z * 0.0).double()  # it has no derivatives, but the event does depend on z
-    slope = f().detach()
-    rate = torch.zeros_like(when)
-    if g_t is not None:
-        rate = rate + g_t.double().reshape(when.shape)
-    if g_z is not None:
-        rate = rate + total(g_z * slope).double()
-    return _AtEvent.apply(total, residual, z, when, rate, slope)
-
-
 def differentiable_event(
     event: Event, layout: Layout, problem: Problem, t: float | Tensor, z: Tensor, counted: Any = 1
 ) -> tuple[Tensor, Tensor]:
@@ -126,18 +92,33 @@ def differentiable_event(
     t: one a clock; t* is float64.  counted: as of `Problem.evaluate`.  Without a graph on z or on the event
     function both are constants.
     """
-    clocks = problem.clocks
+    clocks, total = problem.clocks, problem.clocks.total
     when = t if isinstance(t, Tensor) else torch.full((), t, dtype=torch.float64, device=z.device)
+    if not torch.is_grad_enabled():
+        return when, z
     time = clocks.time(when, z)
 
-    def function(t: Tensor, z: Tensor) -> Tensor:
-        return event_value(event, layout.time(t), layout.unpack(z), clocks.shape(z))
+    def value(time: Tensor, z: Tensor) -> Tensor:
+        return event_value(event, layout.time(time), layout.unpack(z), clocks.shape(z))
 
-    def slope() -> Tensor:
-        with problem.autocast.inside():
-            return problem.evaluate(time, z.detach(), counted)
-
-    return _linked(function, slope, clocks.total, when, time, z)
+    residual = value(time, z)
+    if not (residual.requires_grad or z.requires_grad):
+        return when, z
+    with torch.enable_grad():
+        moving_t, moving_z = time.clone().requires_grad_(), z.detach().clone().requires_grad_()
+        g_t, g_z = _slopes(value(moving_t, moving_z), moving_t, moving_z)
+    if not residual.requires_grad:
+        if g_t is not None and g_z is None:  # a function of time alone: nothing moves the event
+            return when, z
+        residual = total(z * 0.0).double()  # it has no derivatives, but the event does depend on z
+    with problem.autocast.inside():
+        slope = problem.evaluate(time, z.detach(), counted).detach()
+    rate = torch.zeros_like(when)
+    if g_t is not None:
+        rate = rate + g_t.double().reshape(when.shape)
+    if g_z is not None:
+        rate = rate + total(g_z * slope).double()
+    return _AtEvent.apply(total, residual, z, when, rate, slope)
 
 
 def _of_clocks(

@@ -250,21 +250,20 @@ class SampleOutput:
         """Room for one more row, and its times: a step writes at most one row beyond those there."""
         self.n_rounds += 1
         if self.n_rounds >= len(self.values):
-            nan = torch.full_like(self.values, float("nan"))
-            self.values = torch.cat((self.values, nan))
-            self.times = torch.cat((self.times, torch.full_like(self.times, float("nan"))))
-            if self.derivatives is not None:
-                self.derivatives = torch.cat((self.derivatives, torch.full_like(nan, float("nan"))))
+            self._all_rows(lambda rows: torch.cat((rows, torch.full_like(rows, float("nan")))))
         kept = torch.where(valid, t, self.times[place, index])
         self.times.index_put_((place, index), kept)
 
     def trim(self) -> None:
         """Drops the rows that no sample reached (save="steps")."""
         if self.every_step:
-            rows = 1 + int((~self.times.isnan()).any(1).nonzero().amax())  # host read, after the solve
-            self.values, self.times = self.values[:rows], self.times[:rows]
-            if self.derivatives is not None:
-                self.derivatives = self.derivatives[:rows]
+            n = 1 + int((~self.times.isnan()).any(1).nonzero().amax())  # host read, after the solve
+            self._all_rows(lambda rows: rows[:n])
+
+    def _all_rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.values, self.times = change(self.values), change(self.times)
+        if self.derivatives is not None:
+            self.derivatives = change(self.derivatives)
 
     def start_derivatives(self, f0: Tensor) -> None:
         """y' at every output that is its sample's start."""
