@@ -137,28 +137,34 @@ def solve(
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
     func: callable (t, y) → dy/dt in y's structure, or a `Dynamics` with y0 [K, B, *S]. t is 0-d; in
-    per-sample stepping [B, 1, …, 1] with y0's dimensions (a Dynamics: a block's).
-    y0: tensor of float32 or float64, or a pytree of such.  t: [T], strictly monotone, either way; per
-    sample also [B, T]; on any device (dL/dt, sol.t and sol.t_events are there, all else with y0).
+        per-sample stepping [B, 1, …, 1] with y0's dimensions (a Dynamics: a block's).
+    y0: tensor of float32 or float64, or a pytree of such.
+    t: [T], strictly monotone, either way; per sample also [B, T]; on any device (dL/dt, sol.t and
+        sol.t_events are there, all else with y0).
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.
     stepping: "shared" (one step size), "per_sample" (one for each sample; samples must not depend on each
-    other), or integers [B]: samples with the same number share their steps, the error norm is over them, and
-    all else is as per sample.
+        other), or integers [B]: samples with the same number share their steps, the error norm is over them,
+        and all else is as per sample.
     gradient: Discrete(), Interpolating(), Backsolve(), Direct() or None (the result is detached).
-    controller: step size control.  dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
-    max_steps: limit on attempts.  step_at, jump_at: times to hit; at jump_at func is discontinuous.
-    norm: "rms", "max", "blocks" (the largest RMS of the blocks of a [K, …] state, or of a pytree's
-    leaves), or a callable of the state's structure that returns a 0-d tensor ([B] per sample).
-    params: what gradients are wanted for; None: a Module's parameters, or for another callable the
-    leaves that its graph reaches.  dt: a fixed |dt| instead of adaptive steps.
-    events: `Event`s to watch.  dense: sol(t) answers for any time.  trace: one row an attempt.
+    controller: step size control.
+    dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
+    max_steps: limit on attempts.
+    step_at, jump_at: times to hit; at jump_at func is discontinuous.
+    norm: "rms", "max", "blocks" (the largest RMS of the blocks of a [K, …] state, or of a pytree's leaves),
+        or a callable of the state's structure that returns a 0-d tensor ([B] per sample).
+    params: what gradients are wanted for; None: a Module's parameters, or for another callable the leaves
+        that its graph reaches.
+    dt: a fixed |dt| instead of adaptive steps.
+    events: `Event`s to watch.
+    dense: sol(t) answers for any time.
+    trace: one row an attempt.
     save: y at "times", at all accepted "steps", or at the "end" only.
-    compact: per sample, func sees only the samples still under way; it must hold no data of its own
-    for each sample.
+    compact: per sample, func sees only the samples still under way; it must hold no data of its own for each
+        sample.
     sync_every: attempts that are queued on the device before the host looks once; the steps are the same.
-    compile: attempts, and the steps of a Discrete() gradient, are programs of `torch.compile`: one call
-    each, or with sync_every > 1 one call for all of them, the loop in the graph. func must be a Dynamics or
-    an nn.Module on one tensor; what cannot be compiled is solved without, with an AdamodeWarning.
+    compile: attempts, and the steps of a Discrete() gradient, are programs of `torch.compile`: one call each,
+        or with sync_every > 1 one call for all of them, the loop in the graph. func must be a Dynamics or an
+        nn.Module on one tensor; what cannot be compiled is solved without, with an AdamodeWarning.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a

@@ -26,12 +26,13 @@ class Solution(Generic[State, Ending, Count, Length]):
     """The solution of an initial value problem.
 
     t: [T], the times of y (per-sample times: [T, B]), on the device of the t that was given, as t_events are;
-    all else is on y0's.  y: [T, *y0.shape], or a pytree of such in y0's
-    structure; NaN where a sample failed or an event ended the solve before.
-    status: a Status; per sample an int8 tensor [B] of its values.  stats: what it cost; the backward
-    pass fills its part when it has run.
-    t_events, y_events: one entry an event function: [n] and [n, *y0.shape] (per sample: lists over
-    samples).  trace: one row an attempt, where asked for.
+        all else is on y0's.
+    y: [T, *y0.shape], or a pytree of such in y0's structure; NaN where a sample failed or an event ended the
+        solve before.
+    status: a Status; per sample an int8 tensor [B] of its values.
+    stats: what it cost; the backward pass fills its part when it has run.
+    t_events, y_events: one entry an event function: [n] and [n, *y0.shape] (per sample: lists over samples).
+    trace: one row an attempt, where asked for.
     """
 
     t: Tensor

@@ -35,8 +35,8 @@ Grid = Callable[[Sequence[float]], Sequence[float]]
 class Settings:
     """What decides the steps of a solve, already checked.
 
-    dt0: first |dt|, or None for Hairer's.  grid: the fixed grid for given times, or None for
-    adaptive steps.
+    dt0: first |dt|, or None for Hairer's.
+    grid: the fixed grid for given times, or None for adaptive steps.
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
@@ -62,9 +62,12 @@ class Settings:
 class Wish:
     """What a solve is to give besides the values at the times.
 
-    derivatives: y'(t) at the outputs.  every_step: outputs at every accepted step instead.
-    dense: keep the steps.  differentiable: autograd follows the steps.  events, trace: who watches; with a
-    clock a sample events makes the watch from the times and the state at the start.
+    derivatives: y'(t) at the outputs.
+    every_step: outputs at every accepted step instead.
+    dense: keep the steps.
+    differentiable: autograd follows the steps.
+    events, trace: who watches; with a clock a sample events makes the watch from the times and the state at
+        the start.
     queue: attempts that decide for themselves.
     """
 
@@ -81,8 +84,10 @@ class Wish:
 class Observers:
     """Who sees the steps of a solve with one clock.
 
-    hooks: called with each accepted step.  on_reject: with each rejected one.  ratio: the error ratio of a
-    step, instead of the settings' norm.  wrap: puts an observer around the stepper.
+    hooks: called with each accepted step.
+    on_reject: with each rejected one.
+    ratio: the error ratio of a step, instead of the settings' norm.
+    wrap: puts an observer around the stepper.
     """
 
     hooks: tuple[Hook, ...] = ()
@@ -96,7 +101,9 @@ class Run:
     """What a forward solve with one clock gives.
 
     values [n, *z]: at the outputs, then at the events that fired; derivatives: at the outputs, where asked.
-    times, places: of the outputs.  steps: for dense output.  end: where the solve ended.
+    times, places: of the outputs.
+    steps: for dense output.
+    end: where the solve ended.
     """
 
     values: Tensor
@@ -119,8 +126,12 @@ class SampleRun:
     """What a forward solve with a clock a sample gives.
 
     values [n, *z]: at the outputs, then at the events, the first event's last; derivatives: at the outputs,
-    where asked; NaN where not computed.  times: [n outputs, B].  fired: in the order of the values.
-    clock: how each sample ended.  steps: for dense output.  slope0: f at each sample's start.
+        where asked; NaN where not computed.
+    times: [n outputs, B].
+    fired: in the order of the values.
+    clock: how each sample ended.
+    steps: for dense output.
+    slope0: f at each sample's start.
     """
 
     values: Tensor

@@ -20,16 +20,17 @@ _NOT_YET: Any = math.nan
 class Stats(Generic[Count, Length]):
     """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
 
-    nfe: every call of func, the first step's probe included; a batched call counts once (per sample:
-    the evaluations at which the sample was still under way).
+    nfe: every call of func, the first step's probe included; a batched call counts once (per sample: the
+        evaluations at which the sample was still under way).
     n_calls: batched calls of func in per-sample stepping.
-    n_accepted, n_rejected: steps; n_steps is their sum.  dt_first, dt_last: |dt| tried first, and
+    n_accepted, n_rejected: steps; n_steps is their sum.
+    dt_first, dt_last: |dt| tried first, and
     |dt| that would be tried next (hand it to the next solve as ``dt0``).
     nfe_backward: evaluations of func's VJP in the backward pass, filled by it.
     nfe_recomputed: evaluations of func that only rebuild a state in the backward pass.
     n_accepted_backward, n_rejected_backward: steps of a continuous adjoint.
-    reconstruction_error: backsolve only: the largest RMS distance, in units of the tolerance,
-    between the state solved backwards and the stored one.
+    reconstruction_error: backsolve only: the largest RMS distance, in units of the tolerance, between the
+        state solved backwards and the stored one.
     """
 
     nfe: Count = _ZERO

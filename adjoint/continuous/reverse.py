@@ -26,7 +26,8 @@ from .stepping import Interval
 class ReverseSolve(Recorder):
     """One reverse solve over a carrier's observations; it records its own steps.
 
-    want_theta: whether θ's gradients are wanted.  dt: |dt| to begin with, or None for Hairer's.
+    want_theta: whether θ's gradients are wanted.
+    dt: |dt| to begin with, or None for Hairer's.
     """
 
     def __init__(self, carrier: Carrier, *, want_theta: bool, dt: Any = None):

@@ -223,7 +223,8 @@ class PerSample(Stepping[SampleSettings, Each]):
     """A step size for each sample.
 
     Each attempt evaluates its first stage anew: the stage that it repeats was saved in another attempt for
-    each sample.  batch: the number of samples.
+    each sample.
+    batch: the number of samples.
     """
 
     batch: int

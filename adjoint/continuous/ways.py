@@ -32,7 +32,8 @@ FEW = 10  # beside a forward solve of one or two steps, which says little of how
 class Anchors(Recorder):
     """Keeps a few states along the way, evenly spread whatever the number of steps, and the last evaluation.
 
-    keep: a step → a time and the state there.  most: how many (0: none).
+    keep: a step → a time and the state there.
+    most: how many (0: none).
     """
 
     def __init__(self, keep: Callable[[Any], Kept], most: int):

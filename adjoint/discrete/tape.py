@@ -119,8 +119,9 @@ class Attempt:
     dt: signed; a tensor that broadcasts against the state, 0 for who did not accept.
     saved: what each stage saved; None: the stages are evaluated anew from a state.
     times: of the stages; None where they are `stage_times(*ends)`: a 0-d tensor a stage would be a whole
-    small state a step.
-    ends: t0 and t1 of the one clock.  outputs: what was written inside the step of a clock a sample.
+        small state a step.
+    ends: t0 and t1 of the one clock.
+    outputs: what was written inside the step of a clock a sample.
     """
 
     dt: float | Tensor
@@ -170,9 +171,9 @@ class Tape(Recorder):
     everyone: positions of all samples, [B]; None: one clock.
     stages: keep what the field saved at every stage; else, and where a step did not hand that out, states.
     checkpoints: how many of the states are there at most, now or in the walk back; attempts are taken again
-    from the nearest one with the sizes they had, so their numbers are the same.
+        from the nearest one with the sizes they had, so their numbers are the same.
     last: is shown every step; None: f at each state of one clock is kept with it, where a step tells it (not
-    with checkpoints).
+        with checkpoints).
     """
 
     def __init__(

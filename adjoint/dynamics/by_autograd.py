@@ -75,11 +75,12 @@ class Graph:
 class AutogradDynamics(Dynamics):
     """dz = f(t, z) on the packed state, with the graph of each evaluation kept until its VJP.
 
-    f: the packed function.  params: what gradients are wanted for; None finds the leaves that the
-    first evaluation's graph reaches.  All VJPs of one evaluation are one `torch.autograd.grad`, for
-    state and parameters together: splitting them costs a third more.
-    late: a cotangent's weight is known only later and differs by sample (the continuous adjoints per
-    sample), so the parameters get one weighted call for all stages of a step.
+    f: the packed function.
+    params: what gradients are wanted for; None finds the leaves that the first evaluation's graph reaches.
+        All VJPs of one evaluation are one `torch.autograd.grad`, for state and parameters together: splitting
+        them costs a third more.
+    late: a cotangent's weight is known only later and differs by sample (the continuous adjoints per sample),
+        so the parameters get one weighted call for all stages of a step.
     missed: called once, with what the first evaluation's graph reaches besides z and params.
     """
 

@@ -18,7 +18,8 @@ class DenseQuery:
     """y(t) and y'(t) of one solve: times [n] (a clock a sample: [n, B]) → [n, *z].
 
     Values are differentiable with respect to whatever the solve was, and t: an adjoint walks the
-    same steps back with the asked times as its observations.  detached: of a solve without a gradient.
+    same steps back with the asked times as its observations.
+    detached: of a solve without a gradient.
     """
 
     def __init__(self, problem: Problem, answer: Answer, *, detached: bool):

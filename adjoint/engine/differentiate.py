@@ -39,7 +39,8 @@ def record_discrete(
 ) -> Recording:
     """The recording of the discrete adjoint.
 
-    queue: how the forward solve makes its attempts.  watch: as of `DiscreteWalk`.
+    queue: how the forward solve makes its attempts.
+    watch: as of `DiscreteWalk`.
     """
     compiled = queue is not None and queue.owner is not None
     again = gradient.keep == "state" if queue is None else not queue.keep
@@ -196,7 +197,8 @@ class WalkBack:
 class Answer:
     """values: [n, *z], the outputs and after them the events that fired; run: the rest.
 
-    start: the state that the steps began with.  slopes: f at the start, where a time wants a gradient.
+    start: the state that the steps began with.
+    slopes: f at the start, where a time wants a gradient.
     again: how to walk the same steps back for other times (None where there is no adjoint).
     """
 

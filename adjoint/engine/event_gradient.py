@@ -89,8 +89,8 @@ def differentiable_event(
 ) -> tuple[Tensor, Tensor]:
     """(t*, z*) with their gradients, from the state z at the fixed time t (z's graph is kept).
 
-    t: one a clock; t* is float64.  counted: as of `Problem.evaluate`.  Without a graph on z or on the event
-    function both are constants.
+    t: one a clock; t* is float64.
+    counted: as of `Problem.evaluate`.  Without a graph on z or on the event function both are constants.
     """
     clocks, total = problem.clocks, problem.clocks.total
     when = t if isinstance(t, Tensor) else torch.full((), t, dtype=torch.float64, device=z.device)

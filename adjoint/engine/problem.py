@@ -44,11 +44,13 @@ class Problem(abc.ABC):
     """One solve. What differs between one clock and a clock a sample are its methods.
 
     plain: f(t, z) → dz under the caller's grad mode; make_dynamics: the same with its VJP (made when a
-    gradient is wanted).  t: differentiable, on the state's device; times: the same, detached (one clock:
-    floats; else [B, T] float64).  wish: what to record besides.  speed, func, named: how attempts are made,
-    what a program would compile, whether params were named.
-    complain: what happens to an error of the backward pass that torchdiffeq's face warns of.  guard: around
-    that pass (its manners).
+        gradient is wanted).
+    t: differentiable, on the state's device; times: the same, detached (one clock: floats; else [B, T]
+        float64).
+    wish: what to record besides.
+    speed, func, named: how attempts are made, what a program would compile, whether params were named.
+    complain: what happens to an error of the backward pass that torchdiffeq's face warns of.
+    guard: around that pass (its manners).
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -115,8 +117,9 @@ class Problem(abc.ABC):
 class SharedProblem(Problem):
     """With one clock.
 
-    observers, reverse_observers, reverse_trace: torchdiffeq's callbacks, and studies.  reverse_settings: of
-    a reverse solve, where they were given.  theta_norm: an error norm of it that wants θ's adjoints.
+    observers, reverse_observers, reverse_trace: torchdiffeq's callbacks, and studies.
+    reverse_settings: of a reverse solve, where they were given.
+    theta_norm: an error norm of it that wants θ's adjoints.
     """
 
     settings: Settings

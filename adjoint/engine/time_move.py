@@ -20,8 +20,8 @@ F = Callable[[Tensor, Tensor], Tensor]
 class Flow:
     """f, and how its times meet the state.
 
-    f: (time as func wants it, z) → dz.  clocks: of the state where each sample has a time, t [B]; None for
-    one time, 0-d.
+    f: (time as func wants it, z) → dz.
+    clocks: of the state where each sample has a time, t [B]; None for one time, 0-d.
     """
 
     f: F

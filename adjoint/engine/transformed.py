@@ -29,7 +29,8 @@ def gradient_allowed(
     """The gradient choice to go on with under a transform; ArgumentError where it would have none.
 
     evaluate: func at the start: what it uses besides the state shows in what it returns.
-    inputs: the state, the times, the parameters.  events: whether some are watched.
+    inputs: the state, the times, the parameters.
+    events: whether some are watched.
     """
     value = evaluate()
     check_readable(value, "what func returns")

@@ -79,7 +79,8 @@ BACKEND: Any = _inductor  # "aot_eager" traces alike, without generating code
 class Programs:
     """The programs of one owner, by key.
 
-    notes: what is known of the owner for a key.  broken: a reason why nothing of it is compiled any more.
+    notes: what is known of the owner for a key.
+    broken: a reason why nothing of it is compiled any more.
     """
 
     _all: ClassVar[Any] = WeakIdKeyDictionary()
@@ -107,8 +108,8 @@ class Programs:
     def run(self, key: Hashable, make: Callable[[], Callable[..., Any]], *arguments: Any) -> Any:
         """What the program of this key returns for the arguments; None where the caller must do without.
 
-        make: the function to compile; it must refer to the owner by its arguments alone, or the owner
-        would live as long as its programs.
+        make: the function to compile; it must refer to the owner by its arguments alone, or the owner would
+            live as long as its programs.
         None: it cannot be compiled (said once, for good); it raised (the uncompiled way raises func's own
         error, or does without); or the owner has changed since, so that notes may be out of date: all is
         forgotten, and the next solve begins anew.
@@ -195,7 +196,8 @@ State = tuple[Tensor, ...]  # what a loop carries
 
 class Bounds(NamedTuple):
     """limits: of one clock a float64 vector [stop, direction, span], of a clock a sample the three
-    tensors (end, direction, least step).  rtol, atol: in the state's dtype."""
+    tensors (end, direction, least step).
+    rtol, atol: in the state's dtype."""
 
     limits: Any
     rtol: Tensor
@@ -360,7 +362,7 @@ def several_program(form: Form, calls: Any, n: int | None) -> Any:
     """(owner, most, bounds, state) → the states after each attempt, stacked, or the last, as the form says.
 
     n: attempts, one written out after another; None: up to `most` of them as a loop in the graph, which ends
-    when no clock is under way.
+        when no clock is under way.
     """
     stacked = isinstance(form, Rows)
     from torch._higher_order_ops.while_loop import while_loop, while_loop_stack_output_op

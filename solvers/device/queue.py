@@ -47,7 +47,8 @@ from .saved import KeptStages, Recipe, as_strided_like, recipe_of
 class Queue:
     """How a solve queues its attempts.
 
-    sync_every: attempts between two looks of the host.  owner: a dynamics to compile (None: eager), and
+    sync_every: attempts between two looks of the host.
+    owner: a dynamics to compile (None: eager), and
     calls: how a program evaluates it, evaluate(owner, t, z) → (dz, saved).
     keep: what the field saves at each stage is wanted (compiled, n > 1: it never is).
     keep_first: so is what it saves at the very first.

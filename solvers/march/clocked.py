@@ -44,7 +44,8 @@ class Watching:
     """Who watches a solve: an adjoint's recorder, events (made when the start is known to be healthy).
 
     on_attempt: sees each attempt, whose it is accepted, the |dt| proposed after it, and the evaluations of
-    each sample so far.  keep: keep every attempt, with stages of its own.
+        each sample so far.
+    keep: keep every attempt, with stages of its own.
     """
 
     recorder: SampleRecorder | None = None
@@ -56,8 +57,9 @@ class Watching:
 class ClockedMarch:
     """One solve with a step size for each sample.
 
-    field: counts its batched calls itself.  output: with the times of the samples.  differentiable: autograd
-    follows the steps.
+    field: counts its batched calls itself.
+    output: with the times of the samples.
+    differentiable: autograd follows the steps.
     """
 
     def __init__(

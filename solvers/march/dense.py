@@ -73,8 +73,9 @@ class DenseOutput:
 class SampleDense:
     """The kept attempts; answers for any time of any sample.
 
-    y0, slope0: state and f at the start.  ends: [B] each, what was asked of the solve.  A time that a
-    sample did not reach, since it failed or a terminal event ended it, is NaN.
+    y0, slope0: state and f at the start.
+    ends: [B] each, what was asked of the solve.  A time that a sample did not reach, since it failed or a
+        terminal event ended it, is NaN.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class StackedDense:
     """All attempts of a solve stacked, with the samples that were absent or did not accept passed by: answers
     for each sample at one time, on the device.
 
-    steps: with stages of their own, in order.  start: [B].  y0: the state.
+    steps: with stages of their own, in order.
+    start: [B].
+    y0: the state.
     """
 
     def __init__(self, steps: Sequence[SampleStep], start: Tensor, y0: Tensor, clocks: Each):

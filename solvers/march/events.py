@@ -39,8 +39,9 @@ GRID = 2**HALVINGS  # points on a step at which an event may lie: θ is a multip
 class Event:
     """fn(t, y) → 0-d tensor (per-sample stepping: [B]); the event is where it loses its sign.
 
-    terminal: the solve (the sample) ends there.  direction: 1 fires on the way up only, −1 on the way
-    down, 0 both ("up" in the direction in which time runs).
+    terminal: the solve (the sample) ends there.
+    direction: 1 fires on the way up only, −1 on the way down, 0 both ("up" in the direction in which time
+        runs).
     """
 
     fn: Callable[[Tensor, Any], Tensor]
@@ -130,9 +131,11 @@ def on_step(t0: float, t1: float, q: int) -> tuple[float, float]:
 class Fired:
     """One event that happened.
 
-    event: which.  t: a float; a clock a sample: [B], NaN where it did not happen to a sample, and so are the
-    rows of value.  value: the state there.  place: where in the steps (one clock).  valid: [B], to which
-    samples it happened.
+    event: which.
+    t: a float; a clock a sample: [B], NaN where it did not happen to a sample, and so are the rows of value.
+    value: the state there.
+    place: where in the steps (one clock).
+    valid: [B], to which samples it happened.
     """
 
     event: int

@@ -219,8 +219,9 @@ def march_grid(
 class Judge:
     """What decides about an attempt, with one host read.
 
-    tolerance, norm: of the error.  ratio: the error ratio of a step, in place of them.  watch: what else is
-    read of an attempt (events).
+    tolerance, norm: of the error.
+    ratio: the error ratio of a step, in place of them.
+    watch: what else is read of an attempt (events).
     """
 
     tolerance: Tolerance
@@ -259,7 +260,8 @@ class Judge:
 class RungeKuttaStepper:
     """An explicit Runge–Kutta method on one state with one clock.
 
-    field: counts and checks itself.  judge None: fixed steps, no error is estimated.  direction: of time.
+    field: counts and checks itself.  judge None: fixed steps, no error is estimated.
+    direction: of time.
     keep_stages: each accepted step owns its stages (dense output, interpolating adjoint).
     differentiable: out of place, under the caller's grad mode.
     """

@@ -22,14 +22,16 @@ class Step:
     """One attempt: from (t0, y0) to (t1, y1), with everything a recorder may want.
 
     times: at which the stages are evaluated, 0-d (just beside t0 or t1 where f jumps there).
-    stages, saved: k_i and what the field saved at each; valid until the next attempt unless the
-    stepper keeps stages.  chained: the first stage is the previous accepted step's last.
+    stages, saved: k_i and what the field saved at each; valid until the next attempt unless the stepper keeps
+        stages.
+    chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
     watched: in which parts of the step which event fires, where events are watched.
     plain: times are `stage_times(t0, t1)`, so they need not be kept.
-    k0: the first stage, f(t0, y0), where it is handed out.  has_saved: so is what the field saved.
-    graph: the solve's grad mode. Stages that are evaluated late are kept and used by outputs, so they
-    are evaluated under it whoever asks first: the search for an event asks without a graph.
+    k0: the first stage, f(t0, y0), where it is handed out.
+    has_saved: so is what the field saved.
+    graph: the solve's grad mode. Stages that are evaluated late are kept and used by outputs, so they are
+        evaluated under it whoever asks first: the search for an event asks without a graph.
     """
 
     t0: float
@@ -177,7 +179,8 @@ def by_step(places: Sequence[Place]) -> tuple[dict[int, list[int]], dict[int, li
 class OutputWriter:
     """An on_accept hook: the values (and derivatives, where wanted) at given times, or at every step.
 
-    times: strictly monotone; the first is the start.  derivatives: also record y'(t).
+    times: strictly monotone; the first is the start.
+    derivatives: also record y'(t).
     every_step: write the end of each accepted step instead.
     """
 
@@ -230,8 +233,8 @@ class OutputWriter:
 class Collector:
     """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks.
 
-    hooks, on_reject: see each accepted, each rejected step.  last_word: what the last of `limit` attempts
-    says about the solve.
+    hooks, on_reject: see each accepted, each rejected step.
+    last_word: what the last of `limit` attempts says about the solve.
     """
 
     def __init__(

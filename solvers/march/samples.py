@@ -22,7 +22,8 @@ SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 class Together:
     """Samples that step in groups.
 
-    ids: [B] int64, each sample's group, below n.  norm: of clocks in groups, the norm pooled over each.
+    ids: [B] int64, each sample's group, below n.
+    norm: of clocks in groups, the norm pooled over each.
     """
 
     ids: Tensor
@@ -88,8 +89,10 @@ class Written:
 class SampleStep(Attempt):
     """One attempt of all samples; its numbers are [b].
 
-    index: which samples.  clocks: of the state.  tableau: of the method.  outputs: what was written inside
-    the step.
+    index: which samples.
+    clocks: of the state.
+    tableau: of the method.
+    outputs: what was written inside the step.
     until: where the solution ends, if a terminal event lies in the step; else None for all samples.
     """
 
@@ -167,7 +170,8 @@ class Due(NamedTuple):
 class SampleOutput:
     """Values (and derivatives) of each sample at its times; what is never reached stays NaN.
 
-    times: [B, T], each row monotone, its first the start.  y0: the state.
+    times: [B, T], each row monotone, its first the start.
+    y0: the state.
     every_step: writes the end of each accepted step instead, as many rows as the busiest sample has.
     """
 

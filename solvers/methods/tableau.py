@@ -51,15 +51,16 @@ def hermite(b: Row, last: int) -> tuple[Row, ...]:
 class Tableau:
     """An explicit Runge–Kutta method.
 
-    name: as given to ``method=``.  order: of the propagated solution.
+    name: as given to ``method=``.
+    order: of the propagated solution.
     c, a, b: nodes, strictly lower triangular rows (row i has i entries), weights.
     b_hat, order_hat: embedded weights for the error estimate, and their order.
-    b_hat_2, order_hat_2: a second, coarser embedded solution (dop853); the two estimates e and e₂
-    are combined to |e|²/√(|e|² + 0.01|e₂|²).
+    b_hat_2, order_hat_2: a second, coarser embedded solution (dop853); the two estimates e and e₂ are
+        combined to |e|²/√(|e|² + 0.01|e₂|²).
     dense, dense_order: row i holds the coefficients of θ, θ², … in b_i(θ), for each stage of
     `rows`; empty means cubic Hermite, whose order min(3, order) is filled in.
-    c_dense, a_dense: further stages that only the dense output needs; they follow the stage
-    f(t1, y1) and are evaluated only where an output or an event lies inside a step.
+    c_dense, a_dense: further stages that only the dense output needs; they follow the stage f(t1, y1) and are
+        evaluated only where an output or an event lies inside a step.
     rounded: the published numbers are rounded; the conditions hold to 1e-15, not exactly.
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
@@ -218,14 +219,17 @@ class Tableau:
 class Numeric:
     """A tableau's numbers, converted once.
 
-    a: [n, n] with one row a stage (`Tableau.rows`).  c: floats.  b: [n_stages].
-    errors: [0, 1 or 2, n_stages].  dense: [n, degree], b_i(θ)'s coefficients of θ, θ², …
-    a_rows, error_rows: (index, value) of each row's entries that are not zero; dense_rows: dense as
-    floats (to read them from a tensor would wait for the device).
+    a: [n, n] with one row a stage (`Tableau.rows`).
+    c: floats.
+    b: [n_stages].
+    errors: [0, 1 or 2, n_stages].
+    dense: [n, degree], b_i(θ)'s coefficients of θ, θ², …
+    a_rows, error_rows: (index, value) of each row's entries that are not zero; dense_rows: dense as floats
+        (to read them from a tensor would wait for the device).
     b_index, b_nonzero: the weights that do not vanish, for quadratures.
-    a_vectors: the rows of a up to the diagonal, as views.  back_vectors: for each stage i before the last,
-    m = n_stages − 1, a_ji for j = i + 1 … m − 1 and b_i: what the discrete adjoint multiplies
-    (Ȳ_{i+1} … Ȳ_{m−1}, λ) with.
+    a_vectors: the rows of a up to the diagonal, as views.
+    back_vectors: for each stage i before the last, m = n_stages − 1, a_ji for j = i + 1 … m − 1 and b_i: what
+        the discrete adjoint multiplies (Ȳ_{i+1} … Ȳ_{m−1}, λ) with.
     unseen: the stages that the first error estimate gives no weight.
     """
 
@@ -336,8 +340,8 @@ def looks() -> list[float]:
 def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, closer: bool) -> Tensor:
     """b_i(θ) at the looks inside a step, [PARTS − 1, n].
 
-    closer: of the dense output.  Else of what costs no evaluation: that too, or where it needs further
-    stages the cubic through y0, f0, y1, f1.
+    closer: of the dense output.  Else of what costs no evaluation: that too, or where it needs further stages
+        the cubic through y0, f0, y1, f1.
     """
     rows = tableau.interpolant
     if tableau.c_dense and not closer:

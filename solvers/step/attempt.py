@@ -35,8 +35,10 @@ MakeStages = Callable[[Tensor], "StageBuffer | StageList"]  # of the signed dt, 
 class Rules:
     """What decides an attempt besides tensors.
 
-    numeric: the tableau's numbers in the state's dtype.  norm: state → a number a clock.
-    max_steps: attempts of a clock; None: the host counts.  fixed: |dt| is given, no error is estimated.
+    numeric: the tableau's numbers in the state's dtype.
+    norm: state → a number a clock.
+    max_steps: attempts of a clock; None: the host counts.
+    fixed: |dt| is given, no error is estimated.
     fresh_first: the first stage is evaluated anew, since what it saves is wanted with the others'.
     """
 
@@ -53,9 +55,12 @@ class Rules:
 class Clock(NamedTuple):
     """What a march carries from attempt to attempt, of each clock: 0-d, or [b].
 
-    t, dt: time and |dt| to try next, float64.  e1, e2: error ratios of the last two accepted steps.
-    after_rejection: the last attempt was rejected.  non_finite: … for a stage that is not finite.
-    status: of `Status`, int8.  n_accepted, n_rejected: attempts, int64.
+    t, dt: time and |dt| to try next, float64.
+    e1, e2: error ratios of the last two accepted steps.
+    after_rejection: the last attempt was rejected.
+    non_finite: … for a stage that is not finite.
+    status: of `Status`, int8.
+    n_accepted, n_rejected: attempts, int64.
     """
 
     t: Tensor
@@ -120,8 +125,11 @@ class Proposal(NamedTuple):
 class Attempt:
     """One attempt, from (t0, y0) to t1.
 
-    first: the first stage, f(t0, y0).  dt: signed, broadcasts against the state.  times: of the stages.
-    tried, accepted, finite, cut: which clocks.  error_ratio: ≤ 1 is accepted; NaN with fixed steps.
+    first: the first stage, f(t0, y0).
+    dt: signed, broadcasts against the state.
+    times: of the stages.
+    tried, accepted, finite, cut: which clocks.
+    error_ratio: ≤ 1 is accepted; NaN with fixed steps.
     asked: |dt| before it.
     """
 
@@ -151,7 +159,8 @@ def attempt(
 ) -> tuple[Attempt, Here]:
     """One attempt of every clock that is under way, and where the march stands after it.
 
-    field: (t, z) → (dz, saved).  times_of: when the stages are evaluated, if not at t + c_i dt.
+    field: (t, z) → (dz, saved).
+    times_of: when the stages are evaluated, if not at t + c_i dt.
     """
     clock, y, k = here
     clocks, tableau = rules.clocks, rules.tableau
@@ -315,9 +324,9 @@ def first_step(
 ) -> Tensor:
     """|dt| of each clock to begin with, from f(t0, y0) and one probe; no host read.
 
-    here: the clocks' t is the start, k = f(t0, y0).  seen_at: times as f wants them, where f jumps at some.
-    f is not evaluated past the end, and the probe runs under the caller's grad mode: func may
-    differentiate inside.
+    here: the clocks' t is the start, k = f(t0, y0).
+    seen_at: times as f wants them, where f jumps at some. f is not evaluated past the end, and the probe runs
+        under the caller's grad mode: func may differentiate inside.
     """
     clocks, (clock, y, k) = rules.clocks, here
     t, end, direction = clock.t, limits.end, limits.direction

@@ -147,7 +147,8 @@ class One(Clocks):
 class Each(Clocks):
     """A clock a sample.
 
-    batch: the state's batch axis (0, or 1 for blocks [K, B, *S]).  ndim: of the state.
+    batch: the state's batch axis (0, or 1 for blocks [K, B, *S]).
+    ndim: of the state.
     groups: which samples step together; None: each alone.
     """
 

@@ -57,13 +57,14 @@ def is_finite(x: Any) -> Any:
 class PID:
     """A PID controller of the step size; `I`, `PI` and the presets below are instances.
 
-    pcoeff, icoeff, dcoeff: the three coefficients, in units in which (0, 1, 0) is the classical
-    controller.  safety: in (0, 1].  factor_min, factor_max: limits of dt_new/dt in one step.
-    dt_min, dt_max: limits of |dt| (dt_min: a step that would be shorter is an error, or is
-    accepted as it is with force_dt_min, as torchdiffeq does).
+    pcoeff, icoeff, dcoeff: the three coefficients, in units in which (0, 1, 0) is the classical controller.
+    safety: in (0, 1].
+    factor_min, factor_max: limits of dt_new/dt in one step.
+    dt_min, dt_max: limits of |dt| (dt_min: a step that would be shorter is an error, or is accepted as it is
+        with force_dt_min, as torchdiffeq does).
     accept_factor_min: the least factor after an accepted step (torchdiffeq never shrinks there: 1).
     regrow: a step may be longer than the one just accepted though the attempt before was rejected
-    (torchdiffeq; it costs further rejections).
+        (torchdiffeq; it costs further rejections).
 
     Raises ArgumentError for a value out of range.
     """
@@ -99,7 +100,9 @@ class PID:
     def factor_accepted(self, e0: Number, e1: Number, e2: Number, order: int, after_rejection: Any) -> Number:
         """dt_new/dt after an accepted step: for one clock in floats, for any in tensors.
 
-        e0: its error ratio.  e1, e2: those of the two steps accepted before.  order: of the error.
+        e0: its error ratio.
+        e1, e2: those of the two steps accepted before.
+        order: of the error.
         after_rejection: the attempt before was rejected.
         """
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order

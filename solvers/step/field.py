@@ -58,7 +58,8 @@ def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
 class Layout:
     """How a pytree lies in one tensor.
 
-    single: the state is one tensor and is not touched.  shapes: of the leaves, in pytree order.
+    single: the state is one tensor and is not touched.
+    shapes: of the leaves, in pytree order.
     batched: leaves are flattened from axis 1 on, and joined along the last axis.
     """
 
@@ -198,7 +199,7 @@ class PackedFunction:
     """f(t, z) on the packed state from the user's func(t, y).
 
     cast: torchdiffeq's manners: results of another floating dtype are converted to the state's, and members
-    of a tuple, or a single number, may have further axes of length 1.
+        of a tuple, or a single number, may have further axes of length 1.
     """
 
     def __init__(self, func: Callable[[Tensor, Any], Any], layout: Layout, autocast: Autocast, cast: bool):
@@ -274,7 +275,8 @@ class CountedBatches:
     """A field that counts its calls in `stats.n_calls`, for states whose samples may leave the batch; the
     march knows which samples an evaluation is for, and counts those.
 
-    batch: the state's batch axis.  whole: how many samples the solve began with.
+    batch: the state's batch axis.
+    whole: how many samples the solve began with.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ from torch import Tensor
 class Groups:
     """Which samples step together.
 
-    ids: [b] int64, the group of each sample, below n.  among: [b], the samples that are under way: those
-    that have ended no longer weigh on the others' steps.
+    ids: [b] int64, the group of each sample, below n.
+    among: [b], the samples that are under way: those that have ended no longer weigh on the others' steps.
     """
 
     ids: Tensor
