@@ -161,7 +161,7 @@ def event_value(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tens
         if shape:
             wanted = f"with per-sample stepping it must return one number a sample, shape {shape}"
         raise DynamicsError(f"an event's fn returned {found}; {wanted}.")
-    return signed(value.reshape(shape))
+    return signed(value if shape else value.reshape(()))
 
 
 class Watch:
@@ -184,20 +184,21 @@ class Watch:
 
     def evaluate(self, t: Any, z: Tensor) -> Tensor:
         """All event functions at (t, z), [E, …], without a graph."""
-        return torch.stack(self.numbers(self.events, t, z))
+        with torch.no_grad():
+            return torch.stack(self.numbers(self.events, t, z.detach()))
 
-    @torch.no_grad()
     def numbers(self, events: Sequence[Event], t: Any, z: Tensor) -> list[Tensor]:
         """Each of these event functions there."""
-        (t, y), shape = self.told(t, z.detach()), self.clocks.shape(z)
+        (t, y), shape = self.told(t, z), self.clocks.shape(z)
         return [event_value(event, t, y, shape) for event in events]
 
     @torch.no_grad()
     def seen(self, step: Step | SampleStep, *, closer: bool) -> Looked:
         """What may fire in an attempt; what does, closer, on the dense output (whose stages are there)."""
         table = look_table(step.tableau, step.y0.dtype, step.y0.device, closer)
+        length = step.length
         inside = [
-            self.evaluate(step.t0 + theta * step.length, step.result.stages.at(step.y0, row))
+            self.evaluate(step.t0 + theta * length, step.result.stages.at(step.y0, row))
             for theta, row in zip(looks(), table.unbind(), strict=True)
         ]
         values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.y1)])
@@ -257,10 +258,10 @@ class EventWatch(Watch):
     ) -> tuple[float, float]:
         """θ and time at which a sign is lost between two looks, on the step's dense output."""
 
-        @torch.no_grad()
         def g(q: int) -> float:
-            t = step.t0 + q / GRID * step.dt
-            return float(self.numbers([self.events[e]], t, step.at(q / GRID))[0])  # host read
+            with torch.no_grad():
+                t = step.t0 + q / GRID * step.dt
+                return float(self.numbers([self.events[e]], t, step.at(q / GRID).detach())[0])  # host read
 
         low, high = looks
         q = where_lost(g, low * GRID // PARTS, high * GRID // PARTS, rows[low][e], rows[high][e])
@@ -304,8 +305,8 @@ class SampleEvents(Watch):
     def ends(self, looked: Looked) -> Tensor:
         """[b]: which samples meet a terminal event."""
         met = looked.firing.any(0)
-        rows = [own for own, event in zip(met, self.events, strict=True) if event.terminal]
-        return torch.stack(rows or [torch.zeros_like(met[0])]).any(0)
+        rows = [met[e] for e, event in enumerate(self.events) if event.terminal]
+        return torch.stack(rows).any(0) if rows else torch.zeros_like(met[0])
 
     def locate(self, step: SampleStep, looked: Looked, counts: Sequence[int]) -> tuple[Tensor, list[Written]]:
         """Records what fires; [b], the time at which each sample's step ends (t1 but for terminal ones), and
@@ -328,6 +329,7 @@ class SampleEvents(Watch):
     def _zero(self, e: int, part: Tensor, step: SampleStep, looks: Tensor) -> Tensor:
         """θ at which one function loses its sign, in the part [b] of each row's step, by bisection."""
         values, numeric, event = looks[:, e], step.result.stages.numeric, [self.events[e]]
+        t0, length = step.t0, step.length
         begin = numbered(values).gather(0, part[None])
         sign = torch.sign(values.gather(0, begin)[0])
         low, high = begin[0] * (GRID // PARTS), (part + 1) * (GRID // PARTS)
@@ -335,12 +337,12 @@ class SampleEvents(Watch):
             middle = (low + high) // 2
             theta = middle.double() / GRID
             z = step.combine(step.y0, theta_weights(numeric, theta).to(step.y0.dtype))
-            held = torch.sign(self.numbers(event, step.t0 + theta * step.length, z)[0]) == sign
+            held = torch.sign(self.numbers(event, t0 + theta * length, z)[0]) == sign
             low, high = torch.where(held, middle, low), torch.where(held, high, middle)
         theta = high.double() / GRID
         size = torch.maximum(step.t0.abs(), step.t1.abs())
         spacing = torch.nextafter(size, torch.full_like(size, math.inf)) - size
-        off = (step.t1 - (step.t0 + theta * step.length)).abs()
+        off = (step.t1 - (t0 + theta * length)).abs()
         return torch.where(off <= 4.0 * spacing, 1.0, theta)  # as `on_step`
 
     def _record(self, e: int, step: SampleStep, valid: Tensor, theta: Tensor) -> Written:

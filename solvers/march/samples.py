@@ -209,8 +209,9 @@ class SampleOutput:
 
     def due(self, step: SampleStep) -> Due:
         """What is to be written of a step."""
-        upto, inside = self.next + step.accepted, step.accepted & False
-        if not self.every_step:
+        if self.every_step:
+            upto, inside = self.next + step.accepted, step.accepted & False
+        else:
             upto = torch.where(step.accepted, self._reached(step.t1), self.next)
             inside = step.accepted & (self._reached(step.t1, right=False) > self.next)
         return Due(upto, (upto - self.next).amax(), inside)
