@@ -76,7 +76,14 @@ class Case:
 
     @property
     def per_sample(self) -> bool:
-        return self.stepping == "per_sample"
+        return self.stepping != "shared"
+
+    @property
+    def groups(self) -> list[int] | None:
+        """Numbers of the groups; samples with times of their own are groups of one."""
+        if self.stepping != "groups":
+            return None
+        return [b % 2 - 1 if self.times == "shared" else b for b in range(self.batch)]
 
     @property
     def events(self) -> bool:
@@ -113,7 +120,7 @@ def draw(seed: int, number: int) -> Case:
         flow=one(list(FLOWS)),
         face=one(("solve", "odeint", "odeint_adjoint", "odeint_event"), 7, 1, 1, 1),
         method=one(list(METHODS), 6, 2, 3, 2, 2, 1, 1, 3, 1, 1, 1, 1, 0.5),
-        stepping=one(("shared", "per_sample"), 2, 3),
+        stepping=one(("shared", "per_sample", "groups"), 4, 5, 1),
         gradient=one(GRADIENTS, 3, 1, 1, 2, 2, 2, 1),
         state=one(list(STATES), 1, 2, 4, 1, 1, 1, 2),
         func=one(FUNCS, 5, 3, 1, 2, 1, 1, 1, 0.5, 0.2, 0.2),
@@ -168,6 +175,8 @@ def _form(c: Case) -> Case:
         c = but(c, state="BD")
     if c.flow == "quadrature" and (c.single or c.fixed or c.method not in FINE):
         c = but(c, flow="poly")  # at a loose tolerance a step may well hold a period
+    if c.func == "other_shape" and c.face != "solve" and c.state == "B":
+        c = but(c, batch=max(c.batch, 2))  # there a single number may have axes of length 1
     if c.flow == "ball":
         c = but(c, state="BD", func="closure" if c.func in ("hand", "expanded") else c.func)
     return but(c, batch=1) if c.state == "0d" else c

@@ -142,7 +142,7 @@ def _solved(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> Found
         "method": case.method,
         "rtol": case.rtol,
         "atol": case.rtol,
-        "stepping": case.stepping,
+        "stepping": case.stepping if case.groups is None else torch.tensor(case.groups, device="cpu"),
         "gradient": GRADIENTS[case.gradient],
         "save": case.save,
         "dense": case.dense,
