@@ -33,7 +33,6 @@ from ..step.attempt import (
     attempt,
     clock_at,
     first_step,
-    least_of_span,
     settled,
     settling,
 )
@@ -195,7 +194,7 @@ State = tuple[Tensor, ...]  # what a loop carries
 
 
 class Bounds(NamedTuple):
-    """limits: of one clock a float64 vector [stop, direction, span], of a clock a sample the three
+    """limits: of one clock a float64 vector [stop, direction, least step], of a clock a sample the three
     tensors (end, direction, least step).
     rtol, atol: in the state's dtype."""
 
@@ -242,7 +241,7 @@ def clock_of(row: Tensor) -> Clock:
 def row_of(clock: Clock, *attempted: Tensor) -> Tensor:
     """A clock and what is told of its last attempt (nothing at the start), as a row."""
     told = attempted or [torch.zeros_like(clock.t)] * WIDTH
-    return torch.stack([x.double() for x in (*clock, *told)])
+    return torch.stack([x if x.dtype == torch.float64 else x.double() for x in (*clock, *told)])
 
 
 class Made(NamedTuple):
@@ -262,8 +261,8 @@ class Made(NamedTuple):
 def attempt_row(rules: Rules, field: Field, bounds: Bounds, state: State, make_stages: MakeStages) -> Made:
     """One attempt of one clock, from (row, y, k)."""
     row, y, k = state
-    stop, direction, span = bounds.limits.unbind()
-    limits = Limits(stop, stop, direction, least_of_span(span))
+    stop, direction, least = bounds.limits.unbind()
+    limits = Limits(stop, stop, direction, least)
     states: list[Tensor] = []
 
     def watched(time: Tensor, z: Tensor) -> tuple[Tensor, Any]:

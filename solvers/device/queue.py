@@ -161,10 +161,11 @@ class QueuedMarch:
         end = stops[-1].t
         direction = math.copysign(1.0, end - t0)
         span = abs(end - t0) if math.isfinite(end) else 0.0
+        least = 1e-20 * min(span, 1.0)  # as `least_of_span`
         state = self._begin(t0, end, dt0)
         t, dt = t0, math.nan
         for stop in stops:
-            bounds = Bounds(self._on_device([stop.t, direction, span]), self.rtol, self.atol)
+            bounds = Bounds(self._on_device([stop.t, direction, least]), self.rtol, self.atol)
             if stop is not stops[0]:  # under way again, and nothing tried yet
                 under_way = self._on_device([float(RUNNING)] + [0.0] * (WIDTH + 2))
                 state = torch.cat((state[:STATUS], under_way))

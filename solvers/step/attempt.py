@@ -112,13 +112,14 @@ class Here(NamedTuple):
 
 class Proposal(NamedTuple):
     """What is to be tried: |dt|, the end t1 of the step, and which clocks try it (go), have no step left
-    (short), and end on their stop (cut)."""
+    (short), and end on their stop (cut); shortest: the least |dt| that is a step."""
 
     dt: Tensor
     t1: Tensor
     go: Tensor
     short: Tensor
     cut: Tensor
+    shortest: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +173,7 @@ def attempt(
     first = field(times[0], y) if rules.fresh_first else (k, None)
     result = rk_step(field, y, first, times, tableau, stages)
     ratio, finite = judged(rules, tolerance, y, result, t.dtype)
-    after = decided(rules, limits, clock, proposal, ratio, finite)
-    fine = after.n_accepted > clock.n_accepted
+    after, fine = decided(rules, limits, clock, proposal, ratio, finite)
     last = stages.get(tableau.n_stages - 1)
     then = Here(after, clocks.choose(fine, result.y1, y), clocks.choose(fine, last, k))
     cut = proposal.cut & go
@@ -186,15 +186,16 @@ def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
     left = (limits.stop - t).abs()
     reach = 1.0 + (FIXED_SLIVER if rules.fixed else SLIVER)
     under_way = clock.status == RUNNING
-    least = shortest_step(t, limits.least).clamp(min=controller.dt_min)
-    short = under_way & ~(left <= reach * dt) & ~(dt >= least)  # so that a dt of NaN ends here
+    shortest, cut = shortest_step(t, limits.least), left <= reach * dt
+    least = shortest.clamp(min=controller.dt_min) if controller.dt_min > 0 else shortest
+    short = under_way & ~cut & ~(dt >= least)  # so that a dt of NaN ends here
     if controller.force_dt_min and controller.dt_min > 0:
         raised = short & ~clock.non_finite
         dt, short = torch.where(raised, controller.dt_min, dt), short & ~raised
-    cut = left <= reach * dt
+        cut = left <= reach * dt
     go = under_way & ~short
     t1 = torch.where(go, torch.where(cut, limits.stop, t + limits.direction * dt), t)
-    return Proposal(dt, settled(t1), go, short, cut)
+    return Proposal(dt, settled(t1), go, short, cut, shortest)
 
 
 def stage_times(rules: Rules, t0: Tensor, t1: Tensor, like: Tensor) -> list[Tensor]:
@@ -224,9 +225,9 @@ def judged(
 
 def decided(
     rules: Rules, limits: Limits, clock: Clock, proposal: Proposal, ratio: Tensor, finite: Tensor
-) -> Clock:
-    """The clock after an attempt: whether it was accepted, how long the next is, how the solve ends."""
-    controller, (dt, t1, go, short, _) = rules.controller, proposal
+) -> tuple[Clock, Tensor]:
+    """The clock after an attempt (how long the next is, how the solve ends), and which were accepted."""
+    controller, (dt, t1, go, short, _, shortest) = rules.controller, proposal
     taken = (t1 - clock.t).abs()
     fits = ratio <= 1.0
     if rules.fixed:
@@ -240,7 +241,7 @@ def decided(
     if not rules.fixed:
         numbers = (taken, dt, ratio, e1, e2)
         dt, e1, e2 = next_steps(rules, numbers, clock.after_rejection, (fine, refused, bad))
-        stuck = refused & (taken < shortest_step(clock.t, limits.least))
+        stuck = refused & (taken < shortest)
     n_accepted, n_rejected = clock.n_accepted + fine, clock.n_rejected + refused
     reason = torch.where(bad | (short & clock.non_finite), NON_FINITE, UNDERFLOW)
     status = torch.where(short | stuck, reason, clock.status)
@@ -249,10 +250,9 @@ def decided(
         done = torch.where(n_accepted + n_rejected >= rules.max_steps, MAX_STEPS, done)
     done = torch.where(fine & (t1 == limits.end), SUCCESS, done)
     status = torch.where(status == RUNNING, done, status).to(torch.int8)
-    after = torch.where(go, refused, clock.after_rejection)
-    non_finite = torch.where(go, bad, clock.non_finite)
     t = torch.where(fine, t1, clock.t)
-    return Clock(t, dt, e1, e2, after, non_finite, status, n_accepted, n_rejected)
+    # A clock that made no attempt has ended, and nothing follows from its last one any more.
+    return Clock(t, dt, e1, e2, refused, bad, status, n_accepted, n_rejected), fine
 
 
 def next_steps(

@@ -48,6 +48,16 @@ def at_most(x: Any, high: Any) -> Any:
     return torch.minimum(x, high) if isinstance(high, Tensor) else x.clamp(max=high)
 
 
+def between(x: Any, low: float, high: float) -> Any:
+    """The nearest number from low to high; NaN stays."""
+    return x.clamp(low, high) if isinstance(x, Tensor) else min(max(x, low), high)
+
+
+def positive(x: Any) -> Any:
+    """A float above 0, or the tensor: 0 to a negative power is ∞ of a tensor, and an error of a float."""
+    return x if isinstance(x, Tensor) else max(x, LEAST)
+
+
 def is_finite(x: Any) -> Any:
     """Whether it is a number."""
     return torch.isfinite(x) if isinstance(x, Tensor) else math.isfinite(x)
@@ -108,16 +118,14 @@ class PID:
         p, i, d = self.pcoeff / order, self.icoeff / order, self.dcoeff / order
         # A ratio near 0 (a step cut short) says nothing about the next error.
         e1, e2 = at_least(e1, NEAR_ZERO), at_least(e2, NEAR_ZERO)
-        factor = self.safety * at_least(e0, LEAST) ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
+        factor = self.safety * positive(e0) ** -(p + i + d) * e1 ** (p + 2 * d) * e2**-d
         top = pick(after_rejection & (not self.regrow), 1.0, self.factor_max)
         return at_most(at_least(factor, self.accept_factor_min), top)
 
     def factor_rejected(self, e0: Number, order: int) -> Number:
         """dt_new/dt after a rejected step: classical, or factor_min where e0 is no number."""
-        known = pick(is_finite(e0), e0, 1.0)
-        factor = self.safety * at_least(known, LEAST) ** (-1.0 / order)
-        shrunk = at_most(at_least(factor, self.factor_min), self.safety)
-        return pick(is_finite(e0), shrunk, self.factor_min)
+        factor = self.safety * positive(e0) ** (-1.0 / order)
+        return pick(is_finite(e0), between(factor, self.factor_min, self.safety), self.factor_min)
 
 
 class Choices(TypedDict, total=False):
