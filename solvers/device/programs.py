@@ -38,7 +38,7 @@ from ..step.attempt import (
     settling,
 )
 from ..step.clocks import Tolerance
-from ..step.runge_kutta import Field, StageBuffer, StageList, owned
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned
 from .saved import Recipe
 from .tanh import tanh_in_programs
 
@@ -253,7 +253,7 @@ class Made(NamedTuple):
     y: Tensor
     k: Tensor
     y1: Tensor
-    stages: StageBuffer | StageList
+    stages: Stages
     times: list[Tensor]
     states: list[Tensor]
     saved: list[Any]
@@ -278,7 +278,7 @@ def attempt_row(rules: Rules, field: Field, bounds: Bounds, state: State, make_s
     return Made(after, y, k, result.y1, result.stages, made.times[1:], states, result.saved[1:])
 
 
-def stacked_stages(rules: Rules, stages: StageBuffer | StageList) -> Tensor:
+def stacked_stages(rules: Rules, stages: Stages) -> Tensor:
     """The stages in one tensor, with room for those that only a dense output needs."""
     if isinstance(stages, StageBuffer):
         return stages.k

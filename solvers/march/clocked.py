@@ -34,7 +34,7 @@ from ..step.attempt import (
     stage_times,
 )
 from ..step.groups import Groups
-from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, StepResult, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 
@@ -293,7 +293,7 @@ class ClockedMarch:
         found = torch.isfinite(distance)
         return torch.where(found, stops[which], self.end), found & self.settings.jumps[which]
 
-    def _stages(self, dt: Tensor) -> StageBuffer | StageList:
+    def _stages(self, dt: Tensor) -> Stages:
         if self.differentiable:
             return StageList(self.rules.numeric, dt)
         stages = StageBuffer(self.rules.numeric, self.y, dt, self.storage)

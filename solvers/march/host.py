@@ -22,7 +22,7 @@ from ..status import Status
 from ..step.attempt import Here, Limits, Rules, clock_at, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio
 from ..step.controller import PID
-from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, owned, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_times, clock, host_times
 
 
@@ -288,7 +288,7 @@ class RungeKuttaStepper:
         self.first_time: Tensor | None = None
         self.beside_jump = False
         self.chained = False
-        self._stages: StageBuffer | StageList | None = None
+        self._stages: Stages | None = None
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew at t (just after t where f jumps there)."""
@@ -343,7 +343,7 @@ class RungeKuttaStepper:
         step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times, plain=plain)
         return step if self.judge is None else self.judge.judged(step)
 
-    def _fresh_stages(self, dt: float) -> StageBuffer | StageList:
+    def _fresh_stages(self, dt: float) -> Stages:
         if self.differentiable:
             return StageList(self.numeric, dt)
         if isinstance(self._stages, StageBuffer):

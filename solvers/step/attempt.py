@@ -19,7 +19,7 @@ from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio
 from .controller import PID
-from .runge_kutta import Field, StageBuffer, StageList, StepResult, rk_step
+from .runge_kutta import Field, Stages, StepResult, rk_step
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
 RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
@@ -28,7 +28,7 @@ RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
 SLIVER = 1e-3  # of a step: one is stretched by so much rather than leave a shorter one before a stop
 FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
 
-MakeStages = Callable[[Tensor], "StageBuffer | StageList"]  # of the signed dt, as it meets the state
+MakeStages = Callable[[Tensor], Stages]  # of the signed dt, as it meets the state
 
 
 @dataclasses.dataclass(frozen=True)
