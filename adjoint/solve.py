@@ -18,7 +18,7 @@ from ..solvers.solution import Query, Solution, State
 from ..solvers.solve import Settings, Wish, uniform_grid
 from ..solvers.stats import Stats
 from ..solvers.status import Status
-from ..solvers.step.clocks import Each, each, norm_of, sample_norm
+from ..solvers.step.clocks import Each, each, norm_of
 from ..solvers.step.controller import PID
 from ..solvers.step.groups import Groups
 from ..solvers.trace import Trace
@@ -310,7 +310,7 @@ def _with_many_clocks(request: Request) -> SampleProblem:
 
 def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSettings:
     options, device, batch = request.options, times.device, len(times)
-    norms = functools.partial(sample_norm, options.norm, request.layout)
+    norms = functools.partial(norm_of, options.norm, request.layout)
     stops = sorted({*request.stops, *request.jumps})
     dt0, together = options.dt0, None
     if dt0 is not None:

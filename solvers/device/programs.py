@@ -37,7 +37,7 @@ from ..step.attempt import (
     settling,
 )
 from ..step.clocks import Tolerance
-from ..step.runge_kutta import Field, StageBuffer, StageList, owned
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned
 from .saved import Recipe
 from .tanh import tanh_in_programs
 
@@ -252,7 +252,7 @@ class Made(NamedTuple):
     y: Tensor
     k: Tensor
     y1: Tensor
-    stages: StageBuffer | StageList
+    stages: Stages
     times: list[Tensor]
     states: list[Tensor]
     saved: list[Any]
@@ -277,7 +277,7 @@ def attempt_row(rules: Rules, field: Field, bounds: Bounds, state: State, make_s
     return Made(after, y, k, result.y1, result.stages, made.times[1:], states, result.saved[1:])
 
 
-def stacked_stages(rules: Rules, stages: StageBuffer | StageList) -> Tensor:
+def stacked_stages(rules: Rules, stages: Stages) -> Tensor:
     """The stages in one tensor, with room for those that only a dense output needs."""
     if isinstance(stages, StageBuffer):
         return stages.k
@@ -291,7 +291,7 @@ def begin(rules: Rules, field: Field, ends: Tensor, y: Tensor, tolerance: Tolera
     k = settled(owned(field)(t0.to(y.dtype), y)[0])
     clock = clock_at(t0, torch.zeros_like(t0))
     limits = Limits(end, end, torch.sign(end - t0), torch.zeros_like(t0))
-    dt = first_step(rules, field, limits, tolerance, Here(clock, y, k))
+    dt = first_step(rules, field, limits, tolerance, (t0, y, k))
     return row_of(clock._replace(dt=dt.clamp(max=rules.controller.dt_max))), k
 
 

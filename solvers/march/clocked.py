@@ -34,7 +34,7 @@ from ..step.attempt import (
     stage_times,
 )
 from ..step.groups import Groups
-from ..step.runge_kutta import Field, StageBuffer, StageList, StepResult, dense_stages, owned, rk_step
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, StepResult, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 
@@ -93,7 +93,7 @@ class ClockedMarch:
         self.clock = self.whole = clock_at(t0, torch.zeros_like(t0))
         self.nfe = self.whole_nfe = torch.zeros_like(self.index)
         self.dt_first: Tensor | None = None  # none where nothing goes anywhere
-        self.storage: Tensor | None = None
+        self.buffer: StageBuffer | None = None
         self.steps: list[SampleStep] = []
         self.events: SampleEvents | None = None
         self.n_calls = 0  # batched calls that the field has not counted
@@ -186,7 +186,7 @@ class ClockedMarch:
         elif settings.dt0 is not None and not settings.dt0_open:
             dt = settings.dt0
         else:
-            here, limits = Here(clock, self.y, self.first), self._limits(self.end)
+            here, limits = (clock.t, self.y, self.first), self._limits(self.end)
             seen_at = lambda t: self._beside_jump(t, -self.direction)  # noqa: E731
             dt = first_step(self.rules, self.field, limits, self.tolerance, here, seen_at)
             self.nfe = self.nfe + clock.running
@@ -293,12 +293,14 @@ class ClockedMarch:
         found = torch.isfinite(distance)
         return torch.where(found, stops[which], self.end), found & self.settings.jumps[which]
 
-    def _stages(self, dt: Tensor) -> StageBuffer | StageList:
+    def _stages(self, dt: Tensor) -> Stages:
         if self.differentiable:
             return StageList(self.rules.numeric, dt)
-        stages = StageBuffer(self.rules.numeric, self.y, dt, self.storage)
-        self.storage = None if self.watching.keep else stages.k
-        return stages
+        if self.watching.keep:
+            return StageBuffer(self.rules.numeric, self.y, dt)
+        if self.buffer is None:
+            self.buffer = StageBuffer(self.rules.numeric, self.y, dt)
+        return self.buffer.again(dt)
 
     def _clean(self, step: SampleStep) -> SampleStep:
         """The attempt again with a step of 0 where it was not finite.
@@ -364,5 +366,5 @@ class ClockedMarch:
         self.output.select(keep)
         if self.events is not None:
             self.events.select(keep)
-        self.storage = None
+        self.buffer = None
         self.recorder.compact(keep)

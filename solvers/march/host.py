@@ -19,10 +19,10 @@ from torch import Tensor
 from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
-from ..step.attempt import Here, Limits, Rules, clock_at, first_step
+from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio
 from ..step.controller import PID
-from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, owned, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_times, clock, host_times
 
 
@@ -288,7 +288,7 @@ class RungeKuttaStepper:
         self.first_time: Tensor | None = None
         self.beside_jump = False
         self.chained = False
-        self._stages: StageBuffer | StageList | None = None
+        self._stages: Stages | None = None
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew at t (just after t where f jumps there)."""
@@ -306,14 +306,15 @@ class RungeKuttaStepper:
         assert self.judge is not None
         numbers = torch.tensor([t0, end, self.direction], dtype=torch.float64, device="cpu")
         start, last, direction = numbers.to(self.y.device, non_blocking=True).unbind()
-        here = Here(clock_at(start, start), self.y, self.first[0])
+        here = (start, self.y, self.first[0])
         rules = Rules(self.tableau, self.numeric, self.judge.norm, PID(), ONE)
 
-        def seen_at(time: Tensor) -> Tensor:
+        def short_of_end(time: Tensor) -> Tensor:
             seen = time.to(self.y.dtype)
             back = torch.nextafter(seen, torch.full_like(seen, -self.direction * math.inf))
-            return torch.where(seen == end, back, seen) if before_jump else seen
+            return torch.where(seen == end, back, seen)
 
+        seen_at = short_of_end if before_jump else None
         limits = Limits(last, last, direction, direction)
         return float(first_step(rules, self.field, limits, self.judge.tolerance, here, seen_at))  # host read
 
@@ -343,7 +344,7 @@ class RungeKuttaStepper:
         step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times, plain=plain)
         return step if self.judge is None else self.judge.judged(step)
 
-    def _fresh_stages(self, dt: float) -> StageBuffer | StageList:
+    def _fresh_stages(self, dt: float) -> Stages:
         if self.differentiable:
             return StageList(self.numeric, dt)
         if isinstance(self._stages, StageBuffer):

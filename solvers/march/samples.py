@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, slope_weights, theta_weights
+from ..methods.tableau import Tableau, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
@@ -126,8 +126,8 @@ class SampleStep(Attempt):
 
     def weights(self, theta: Tensor, *, derivative: bool = False) -> Tensor:
         """b_i(θ), or b_i'(θ), of the stages that were evaluated, [n, *theta.shape]."""
-        made = slope_weights if derivative else theta_weights
-        return made(self.result.stages.numeric, theta).to(self.y0.dtype)[: len(self.result.saved)]
+        every = theta_weights(self.result.stages.numeric, theta, derivative=derivative)
+        return every.to(self.y0.dtype)[: len(self.result.saved)]
 
     def at(self, theta: Tensor, *, derivative: bool = False) -> tuple[Tensor, Tensor]:
         """y (or y') at θ, [b] or [m, b], and the weights of the stages; exactly y1 (f(t1, y1)) at the end."""

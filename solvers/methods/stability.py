@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import torch
 
-from .tableau import Row, Tableau
+from .tableau import Row, Tableau, polynomial
 
 
 @functools.lru_cache(maxsize=64)
@@ -35,10 +35,7 @@ def stability_polynomial(tableau: Tableau, embedded: bool = False) -> Row:
 
 def stability_function(tableau: Tableau, z: torch.Tensor, embedded: bool = False) -> torch.Tensor:
     """R at each z (any shape; complex128 for a picture): the step is stable where |R(z)| ≤ 1."""
-    value = torch.zeros_like(z)
-    for coefficient in reversed(stability_polynomial(tableau, embedded)):
-        value = value * z + float(coefficient)
-    return value
+    return polynomial([float(w) for w in stability_polynomial(tableau, embedded)], z)
 
 
 @functools.lru_cache(maxsize=64)
@@ -51,10 +48,7 @@ def real_stability_limit(tableau: Tableau) -> float:
     coefficients = [float(w) for w in stability_polynomial(tableau)]
 
     def stable(x: float) -> bool:
-        value = 0.0
-        for coefficient in reversed(coefficients):
-            value = value * -x + coefficient
-        return abs(value) <= 1.0
+        return abs(polynomial(coefficients, -x)) <= 1.0
 
     # R(0) = 1 and R'(0) = 1, so |R| < 1 just left of 0; |R| → ∞, so the walk ends.
     low, step = 0.0, 1 / 200

@@ -19,7 +19,7 @@ from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio
 from .controller import PID
-from .runge_kutta import Field, StageBuffer, StageList, StepResult, rk_step
+from .runge_kutta import Field, Stages, StepResult, rk_step
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
 RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
@@ -28,7 +28,7 @@ RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
 SLIVER = 1e-3  # of a step: one is stretched by so much rather than leave a shorter one before a stop
 FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
 
-MakeStages = Callable[[Tensor], "StageBuffer | StageList"]  # of the signed dt, as it meets the state
+MakeStages = Callable[[Tensor], Stages]  # of the signed dt, as it meets the state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Here(NamedTuple):
 
 class Proposal(NamedTuple):
     """What is to be tried: |dt|, the end t1 of the step, and which clocks try it (go), have no step left
-    (short), and end on their stop (cut); shortest: the least |dt| that is a step."""
+    (short), and end on their stop (cut); shortest: the least |dt| that is a step; span: t1 − t."""
 
     dt: Tensor
     t1: Tensor
@@ -120,6 +120,7 @@ class Proposal(NamedTuple):
     short: Tensor
     cut: Tensor
     shortest: Tensor
+    span: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ def attempt(
     proposal = proposed(rules, limits, clock)
     t, t1, go = clock.t, proposal.t1, proposal.go
     times = stage_times(rules, t, t1, y) if times_of is None else times_of(clock, proposal)
-    dt = settled(clocks.spread(t1 - t).to(y.dtype))
+    dt = settled(clocks.spread(proposal.span).to(y.dtype))
     stages = make_stages(dt)
     first = field(times[0], y) if rules.fresh_first else (k, None)
     result = rk_step(field, y, first, times, tableau, stages)
@@ -195,7 +196,8 @@ def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
         cut = left <= reach * dt
     go = under_way & ~short
     t1 = torch.where(go, torch.where(cut, limits.stop, t + limits.direction * dt), t)
-    return Proposal(dt, settled(t1), go, short, cut, shortest)
+    t1 = settled(t1)
+    return Proposal(dt, t1, go, short, cut, shortest, t1 - t)
 
 
 def stage_times(rules: Rules, t0: Tensor, t1: Tensor, like: Tensor) -> list[Tensor]:
@@ -227,8 +229,8 @@ def decided(
     rules: Rules, limits: Limits, clock: Clock, proposal: Proposal, ratio: Tensor, finite: Tensor
 ) -> tuple[Clock, Tensor]:
     """The clock after an attempt (how long the next is, how the solve ends), and which were accepted."""
-    controller, (dt, t1, go, short, _, shortest) = rules.controller, proposal
-    taken = (t1 - clock.t).abs()
+    controller, (dt, t1, go, short, _, shortest, span) = rules.controller, proposal
+    taken = span.abs()
     fits = ratio <= 1.0
     if rules.fixed:
         fits = torch.ones_like(finite)
@@ -274,8 +276,11 @@ def next_steps(
     shrunk = taken * controller.factor_rejected(torch.where(bad, torch.nan, ratio), order)
     learns = accepted & ~cut_short
     after = torch.where(accepted, longer, torch.where(rejected, shrunk, dt))
-    tried = accepted | rejected
-    return rules.clocks.led(after, tried), torch.where(learns, ratio, e1), torch.where(learns, e1, e2)
+    return (
+        rules.clocks.led(after, accepted, rejected),
+        torch.where(learns, ratio, e1),
+        torch.where(learns, e1, e2),
+    )
 
 
 def shortest_step(t: Tensor, least: Tensor) -> Tensor:
@@ -319,17 +324,17 @@ def first_step(
     field: Field,
     limits: Limits,
     tolerance: Tolerance,
-    here: Here,
+    here: tuple[Tensor, Tensor, Tensor],
     seen_at: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """|dt| of each clock to begin with, from f(t0, y0) and one probe; no host read.
 
-    here: the clocks' t is the start, k = f(t0, y0).
+    here: (t0, y0, f(t0, y0)).
     seen_at: times as f wants them, where f jumps at some. f is not evaluated past the end, and the probe runs
         under the caller's grad mode: func may differentiate inside.
     """
-    clocks, (clock, y, k) = rules.clocks, here
-    t, end, direction = clock.t, limits.end, limits.direction
+    clocks, (t, y, k) = rules.clocks, here
+    end, direction = limits.end, limits.direction
 
     with torch.no_grad():
         scale = tolerance.scale(y).double()
@@ -355,4 +360,4 @@ def first_step(
         # A probe that left the domain (NaN) says nothing: begin with h0, rejections do the rest.
         h = torch.where(torch.isfinite(h) & (h > 0), h, h0)
         h = torch.where(h > 0, torch.minimum(h, span), TINY * span.clamp(max=1.0))
-        return clocks.led(h, torch.ones_like(h, dtype=torch.bool))
+        return clocks.led(h)

@@ -7,7 +7,6 @@ is pooled over the group.
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 import math
@@ -22,125 +21,86 @@ from .field import Layout
 from .groups import Groups
 
 
-class Clocks(abc.ABC):
-    """How the numbers of clocks and the entries of a state meet."""
+class Clocks:
+    """How the numbers of clocks and the entries of a state meet; as it stands here, of one clock for all."""
 
-    @abc.abstractmethod
     def spread(self, v: Tensor) -> Tensor:
         """A number a clock as a tensor that broadcasts against the state; clocks in front stay there."""
+        return v
 
-    @abc.abstractmethod
     def time(self, t: Tensor, like: Tensor) -> Tensor:
         """Times of the clocks as f wants them, of the state's dtype."""
+        return t.to(like.dtype)
 
-    @abc.abstractmethod
     def shape(self, z: Tensor) -> tuple[int, ...]:
         """Of one number a clock of the state z."""
+        return ()
 
-    @abc.abstractmethod
     def all(self, flags: Tensor) -> Tensor:
         """Whether all of a clock's entries are True."""
+        return flags.all()
 
-    @abc.abstractmethod
     def total(self, x: Tensor) -> Tensor:
         """The sum of a clock's entries."""
+        return x.sum()
 
-    @abc.abstractmethod
     def totals(self, x: Tensor) -> Tensor:
         """The same for several states, [n, *state]: a row each."""
+        return x.reshape(len(x), -1).sum(1)
 
-    @abc.abstractmethod
     def rms(self, x: Tensor) -> Tensor:
         """Root mean square of a clock's entries."""
+        return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
 
-    @abc.abstractmethod
     def maximum(self, x: Tensor) -> Tensor:
         """Largest modulus of a clock's entries."""
+        return x.abs().amax()
 
-    @abc.abstractmethod
     def block_rms(self, x: Tensor) -> Tensor:
         """The largest of the blocks' RMS, for a state [K, B, *S]."""
+        blocks = torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1)
+        return blocks.amax() / math.sqrt(max(x[0].numel(), 1))
 
-    @abc.abstractmethod
+    def has_blocks(self, shape: tuple[int, ...]) -> bool:
+        """Whether axis 0 of a state of that shape may be one of blocks."""
+        return len(shape) > 0
+
+    def of(self, leaf: Tensor) -> Clocks:
+        """The same clocks for a leaf or a block, whose batch is axis 0."""
+        return self
+
     def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
         """The new state where a clock's flag is set, else the old one; None: the new one."""
+        return new if which is None else torch.where(self.spread(which), new, old)
 
-    @abc.abstractmethod
     def everyone(self, z: Tensor) -> Tensor | None:
         """The positions of all samples, [B]; None where all have one clock."""
+        return None
 
-    @abc.abstractmethod
     def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
         """The samples at the positions in index; None: all."""
+        return whole
 
-    @abc.abstractmethod
     def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
         """The whole state with those samples replaced."""
+        return part
 
     def agreed(self, flags: Tensor) -> Tensor:
         """Flags of clocks, True where it is for all that step together."""
         return flags
 
-    def led(self, v: Tensor, among: Tensor) -> Tensor:
-        """Numbers of clocks, the same for all in `among` that step together."""
+    def led(self, v: Tensor, *among: Tensor) -> Tensor:
+        """Numbers of clocks, the same for all that step together and are in one of `among` (none: for all)."""
+        return v
+
+    def pooled(self, v: Tensor, like: Tensor) -> Tensor:
+        """Numbers (at least 0) of the clocks of a state, the largest of all that step together."""
         return v
 
 
 @dataclasses.dataclass(frozen=True)
 class One(Clocks):
-    """One clock for the whole state."""
-
-    def spread(self, v: Tensor) -> Tensor:
-        """A 0-d tensor broadcasts as it is."""
-        return v
-
-    def time(self, t: Tensor, like: Tensor) -> Tensor:
-        """The time as a 0-d tensor."""
-        return t.to(like.dtype)
-
-    def shape(self, z: Tensor) -> tuple[int, ...]:
-        """Of one number for the whole state, ()."""
-        return ()
-
-    def all(self, flags: Tensor) -> Tensor:
-        """Of all entries, 0-d."""
-        return flags.all()
-
-    def total(self, x: Tensor) -> Tensor:
-        """Of all entries, 0-d."""
-        return x.sum()
-
-    def totals(self, x: Tensor) -> Tensor:
-        """One a state, [n]."""
-        return x.reshape(len(x), -1).sum(1)
-
-    def rms(self, x: Tensor) -> Tensor:
-        """Of all entries, 0-d."""
-        return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
-
-    def maximum(self, x: Tensor) -> Tensor:
-        """Of all entries, 0-d."""
-        return x.abs().amax()
-
-    def block_rms(self, x: Tensor) -> Tensor:
-        """Of all entries of each block, 0-d."""
-        blocks = torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1)
-        return blocks.amax() / math.sqrt(max(x[0].numel(), 1))
-
-    def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
-        """By a 0-d flag."""
-        return new if which is None else torch.where(which, new, old)
-
-    def everyone(self, z: Tensor) -> Tensor | None:
-        """None: samples are not told apart."""
-
-    def take(self, whole: Tensor, index: Tensor | None) -> Tensor:
-        """The whole state."""
-        return whole
-
-    def put(self, whole: Tensor, index: Tensor | None, part: Tensor) -> Tensor:
-        """All of it is replaced."""
-        return part
+    """One clock for the whole state: a clock's numbers are 0-d, and samples are not told apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,12 +159,15 @@ class Each(Clocks):
 
     def maximum(self, x: Tensor) -> Tensor:
         """One a sample, [b]."""
-        size = self.per_sample(x).abs().amax(1)
-        return size if self.groups is None else self.groups.largest(size).to(x.dtype)
+        return self.pooled(self.per_sample(x).abs().amax(1), x)
 
     def block_rms(self, x: Tensor) -> Tensor:
         """[b], for a state [K, B, *S]."""
-        return torch.stack([self.of(block).rms(block) for block in x]).amax(0)
+        return largest([self.of(block).rms(block) for block in x])
+
+    def has_blocks(self, shape: tuple[int, ...]) -> bool:
+        """Only of a Dynamics' state, [K, B, …]."""
+        return self.batch == 1
 
     def of(self, leaf: Tensor) -> Each:
         """The same clocks for a leaf or a block, whose batch is axis 0."""
@@ -214,18 +177,18 @@ class Each(Clocks):
         """[b]: whether it is so for all of a sample's group."""
         return flags if self.groups is None else self.groups.every(flags)
 
-    def led(self, v: Tensor, among: Tensor) -> Tensor:
+    def led(self, v: Tensor, *among: Tensor) -> Tensor:
         """[b]: the number of the first of a sample's group: powers of equal numbers may differ by a rounding
         from one lane of a processor to the next, and the group's clocks would drift apart."""
-        return v if self.groups is None else self.groups.first(v, among)
+        return v if self.groups is None else self.groups.first(v, *among)
+
+    def pooled(self, v: Tensor, like: Tensor) -> Tensor:
+        """[b]: the largest of a sample's group."""
+        return v if self.groups is None else self.groups.largest(v).to(like.dtype)
 
     def batch_size(self, z: Tensor) -> int:
         """The number of samples in z."""
         return z.shape[self.batch]
-
-    def choose(self, which: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
-        """By a flag a sample, [b]."""
-        return new if which is None else torch.where(self.spread(which), new, old)
 
     def everyone(self, z: Tensor) -> Tensor | None:
         """Positions 0 … B − 1, int64."""
@@ -251,6 +214,7 @@ def each(batch: int, ndim: int) -> Each:
 
 
 ONE = One()
+rms, maximum, block_rms = ONE.rms, ONE.maximum, ONE.block_rms
 
 
 Norm = Callable[[Tensor], Tensor]
@@ -292,24 +256,9 @@ class Tolerance:
         return Tolerance(part(self.rtol), part(self.atol))
 
 
-def rms(x: Tensor) -> Tensor:
-    """Root mean square of all entries, 0-d."""
-    return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
-
-
-def maximum(x: Tensor) -> Tensor:
-    """Largest modulus of all entries, 0-d."""
-    return x.abs().amax()
-
-
 def largest(values: Sequence[Tensor]) -> Tensor:
-    """The largest of 0-d tensors; NaN if one is NaN (Python's max would return 0 for max(0, nan))."""
-    return torch.stack(list(values)).amax()
-
-
-def block_rms(x: Tensor) -> Tensor:
-    """The largest of the blocks' RMS, for a state [K, B, *S]."""
-    return torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1).amax() / math.sqrt(max(x[0].numel(), 1))
+    """The largest of several tensors; NaN if one is NaN (Python's max would return 0 for max(0, nan))."""
+    return torch.stack(list(values)).amax(0)
 
 
 def combine_errors(norms: Sequence[Tensor]) -> Tensor:
@@ -335,17 +284,6 @@ def error_ratio(errors: Sequence[Tensor], y0: Tensor, y1: Tensor, tolerance: Tol
     return combine_errors([norm(error / scale) for error in errors])
 
 
-def own_norm(
-    norm: Callable[[Any], Any], layout: Layout, shape_of: Callable[[Tensor], tuple[int, ...]]
-) -> Norm:
-    """A user's norm on the packed state, checked; its modulus, as torchdiffeq takes it.
-
-    shape_of: of the state, the shape that the norm must return; for () one number of any shape will do.
-    """
-
-    return lambda z: norm_value(norm(layout.unpack(z)), shape_of(z), z)
-
-
 def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """What a user's norm returned, its modulus, in the shape that it must have."""
     wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
@@ -360,28 +298,16 @@ def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     return value.reshape(shape).abs()
 
 
-def norm_of(norm: str | Callable[[Any], Tensor], layout: Layout) -> Norm:
-    """The error norm on the packed state. For a pytree "rms" is the largest of its leaves' RMS, and
-    "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks."""
+def norm_of(norm: str | Callable[[Any], Any], layout: Layout, clocks: Clocks = ONE) -> Norm:
+    """The error norm on the packed state, a number a clock. For a pytree "rms" is the largest of its leaves'
+    RMS, and "blocks" the same; for one tensor [K, …] the largest of the RMS of its K blocks. Of a norm of the
+    caller's the modulus counts, as torchdiffeq takes it, and the largest of all that step together."""
     if callable(norm):
-        return own_norm(norm, layout, ONE.shape)
-    if norm == "max":
-        return maximum
-    if layout.single:
-        return block_rms if norm == "blocks" and layout.shapes[0] else rms
-    return lambda z: largest([rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])
-
-
-def sample_norm(norm: str | Callable[[Any], Tensor], layout: Layout, clocks: Each) -> Norm:
-    """The error norm of each sample, [b], or of its group, where clocks are in groups. For a pytree "rms" is
-    the largest of its leaves' RMS; of a norm of the caller's the group's largest counts."""
-    if callable(norm):
-        own, groups = own_norm(norm, layout, clocks.shape), clocks.groups
-        return own if groups is None else lambda z: groups.largest(own(z)).to(z.dtype)
+        own = norm
+        return lambda z: clocks.pooled(norm_value(own(layout.unpack(z)), clocks.shape(z), z), z)
     if norm == "max":
         return clocks.maximum
-    if layout.single and norm == "blocks" and clocks.batch == 1:  # a Dynamics' blocks [K, B, …]
-        return clocks.block_rms
     if layout.single:
-        return clocks.rms
-    return lambda z: torch.stack([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z)]).amax(0)
+        blocks = norm == "blocks" and clocks.has_blocks(layout.shapes[0])
+        return clocks.block_rms if blocks else clocks.rms
+    return lambda z: largest([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])

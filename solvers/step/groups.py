@@ -35,9 +35,11 @@ class Groups:
         """[b]: whether it is so for all of each sample's group."""
         return self.total(~flags) == 0
 
-    def first(self, v: Tensor, among: Tensor) -> Tensor:
-        """[b]: the number of the first of each sample's group, of those in `among`; theirs alone changes."""
+    def first(self, v: Tensor, *among: Tensor) -> Tensor:
+        """[b]: the number of the first of each sample's group, of those in one of `among` (none: of all);
+        theirs alone changes."""
+        asked = torch.stack(among).any(0) if among else torch.ones_like(self.among)
         own = torch.arange(len(v), dtype=torch.int64, device=v.device)
         none = torch.full_like(own[:1], len(v) - 1).expand(self.n)
-        leader = none.scatter_reduce(0, self.ids, torch.where(among, own, len(v) - 1), "amin")
-        return torch.where(among, v[leader[self.ids]], v)
+        leader = none.scatter_reduce(0, self.ids, torch.where(asked, own, len(v) - 1), "amin")
+        return torch.where(asked, v[leader[self.ids]], v)

@@ -14,9 +14,10 @@ Source: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,36 +85,59 @@ def owned(field: Field) -> Field:
     return evaluate
 
 
-class Stages(Protocol):
-    """Where the k_i of one attempt live."""
+class Stages(abc.ABC):
+    """Where the k_i of one attempt live.
 
+    dt: float, or a tensor that broadcasts against the state.
+    rows: the stages, as they were stored.
+    weights: of the Y_i, in the form that `_weighted` takes.
+    """
+
+    rows: Sequence[Tensor]
+
+    def __init__(self, numeric: Numeric, dt: float | Tensor, weights: Sequence[Any]):
+        self.numeric, self.dt, self.weights = numeric, dt, weights
+
+    @abc.abstractmethod
     def put(self, i: int, k: Tensor) -> None:
         """Stores k_i; stages come in order."""
 
-    def get(self, i: int) -> Tensor:
-        """Stage k_i as it was stored."""
+    @abc.abstractmethod
+    def _weighted(self, y: Tensor | None, weights: Any) -> Tensor:
+        """y + dt Σ w_i k_i (or without y and dt where y is None). The sum meets y once: y's rounding is the
+        coarse one."""
 
-    def advance(self, y: Tensor, i: int) -> Tensor:
-        """Y_i = y + dt Σ_j a_ij k_j, from the stages put so far."""
-
+    @abc.abstractmethod
     def errors(self) -> tuple[Tensor, ...]:
         """dt Σ (b_i − b̂_i) k_i, for each embedded solution."""
 
+    @abc.abstractmethod
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
 
+    @abc.abstractmethod
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """The same with weights on the device; those of stages that were not put are left out."""
+
+    @abc.abstractmethod
+    def nought(self) -> Tensor:
+        """Like the state: 0, or NaN where a stage is not finite."""
+
+    def get(self, i: int) -> Tensor:
+        """Stage k_i as it was stored."""
+        return self.rows[i]
+
+    def advance(self, y: Tensor, i: int) -> Tensor:
+        """Y_i = y + dt Σ_j a_ij k_j, from the stages put so far."""
+        return self._weighted(y, self.weights[i])
 
     def probe(self, error: Tensor) -> Tensor:
         """Sum, 0-d, of the (first) error estimate and of the stages that it does not weigh: non-finite if any
         stage is (or, rarely, if it overflows)."""
-
-    def nought(self) -> Tensor:
-        """Like the state: 0, or NaN where a stage is not finite."""
+        return sum((self.rows[i].sum() for i in self.numeric.unseen), error.sum())
 
 
-class StageBuffer:
+class StageBuffer(Stages):
     """Stages in one tensor [n, *S], for solves without autograd.
 
     dt: float, or a tensor [B, 1, …] that broadcasts against the state (per-sample steps).
@@ -121,7 +145,8 @@ class StageBuffer:
     """
 
     def __init__(self, numeric: Numeric, like: Tensor, dt: float | Tensor, storage: Tensor | None = None):
-        self.numeric, self.dt, self.shape = numeric, dt, like.shape
+        super().__init__(numeric, dt, numeric.a_vectors)
+        self.shape = like.shape
         self.strides = dense_strides(like) if storage is None else storage.stride()[1:]
         self.k = rows_like(len(numeric.a_rows), like, self.strides) if storage is None else storage
         self.flat = flat_rows(self.k)
@@ -142,12 +167,8 @@ class StageBuffer:
             target.copy_(k)
         self.count = i + 1
 
-    def get(self, i: int) -> Tensor:
-        """k_i, a view."""
-        return self.rows[i]
-
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
-        """y + dt Σ w_i k_i. The sum meets y once: y's rounding is the coarse one."""
+        """Of the first stages, as many as weights."""
         product = torch.mv(self.columns[len(weights) - 1], weights).as_strided(self.shape, self.strides)
         if y is None:
             return product
@@ -155,17 +176,9 @@ class StageBuffer:
             return torch.add(y, product, alpha=self.dt)
         return torch.addcmul(y, product, self.dt)
 
-    def advance(self, y: Tensor, i: int) -> Tensor:
-        """State Y_i, where k_i is evaluated."""
-        return self._weighted(y, self.numeric.a_vectors[i])
-
     def errors(self) -> tuple[Tensor, ...]:
         """Error estimates."""
-        rows = self.numeric.errors
-        found = (
-            torch.mv(self.columns[len(row) - 1], row).as_strided(self.shape, self.strides) for row in rows
-        )
-        return tuple(error.mul_(self.dt) for error in found)
+        return tuple(self._weighted(None, row).mul_(self.dt) for row in self.numeric.errors)
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """Dense output and its derivative."""
@@ -176,49 +189,37 @@ class StageBuffer:
         """Dense output at a look."""
         return self._weighted(y, row[: self.count])
 
-    def probe(self, error: Tensor) -> Tensor:
-        """Sum of the estimate and of what it does not see."""
-        return sum((self.rows[i].sum() for i in self.numeric.unseen), error.sum())
-
     def nought(self) -> Tensor:
         """Zeros, NaN where a stage is not finite."""
         return (self.k[: self.count] * 0.0).sum(0)
 
 
-class StageList:
+class StageList(Stages):
     """Stages as separate tensors, out of place, so that autograd can follow.
 
     They are held as they come: what func returned must be `owned` where it is not part of a program.
     """
 
     def __init__(self, numeric: Numeric, dt: float | Tensor):
-        self.numeric, self.dt = numeric, dt
-        self.k: list[Tensor] = []
+        super().__init__(numeric, dt, numeric.a_rows)
+        self.rows: list[Tensor] = []
 
     def put(self, i: int, k: Tensor) -> None:
-        """Stores stage k_i."""
-        self.k.append(k)
-
-    def get(self, i: int) -> Tensor:
-        """Stage k_i as it was stored."""
-        return self.k[i]
+        """Holds it as it is."""
+        self.rows.append(k)
 
     def _weighted(self, y: Tensor | None, terms: Sequence[tuple[int, float]]) -> Tensor:
         if not terms:
-            return torch.zeros_like(self.k[0]) if y is None else y
+            return torch.zeros_like(self.rows[0]) if y is None else y
         (j, w), *rest = terms
-        total = self.k[j] * w
+        total = self.rows[j] * w
         for j, w in rest:
-            total = torch.add(total, self.k[j], alpha=w)
-        if y is None:
-            return total
-        if isinstance(self.dt, float):
-            return torch.add(y, total, alpha=self.dt)
-        return y + total * self.dt
+            total = torch.add(total, self.rows[j], alpha=w)
+        return total if y is None else self._beyond(y, total)
 
-    def advance(self, y: Tensor, i: int) -> Tensor:
-        """State Y_i, where k_i is evaluated."""
-        return self._weighted(y, self.numeric.a_rows[i])
+    def _beyond(self, y: Tensor, total: Tensor) -> Tensor:
+        """y + dt · total."""
+        return torch.add(y, total, alpha=self.dt) if isinstance(self.dt, float) else y + total * self.dt
 
     def errors(self) -> tuple[Tensor, ...]:
         """Error estimates."""
@@ -230,18 +231,13 @@ class StageList:
 
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """Dense output at a look."""
-        k = torch.stack(self.k[: len(row)])
-        total = torch.tensordot(row[: len(k)], k, 1)
-        return torch.add(y, total, alpha=self.dt) if isinstance(self.dt, float) else y + total * self.dt
-
-    def probe(self, error: Tensor) -> Tensor:
-        """Sum of the estimate and of what it does not see."""
-        return sum((self.k[i].sum() for i in self.numeric.unseen), error.sum())
+        k = torch.stack(self.rows[: len(row)])
+        return self._beyond(y, torch.tensordot(row[: len(k)], k, 1))
 
     def nought(self) -> Tensor:
         """Zeros, NaN where a stage is not finite."""
-        total = self.k[0] * 0.0
-        for k in self.k[1:]:
+        total = self.rows[0] * 0.0
+        for k in self.rows[1:]:
             total = total + k * 0.0
         return total
 
@@ -251,7 +247,7 @@ class StepResult:
     """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each."""
 
     y1: Tensor
-    stages: StageBuffer | StageList
+    stages: Stages
     saved: list[Any]
 
 
@@ -261,7 +257,7 @@ def rk_step(
     first: Evaluation,
     times: Sequence[Tensor],
     tableau: Tableau,
-    stages: StageBuffer | StageList,
+    stages: Stages,
     *,
     evaluate_end: bool = True,
 ) -> StepResult:
