@@ -90,7 +90,7 @@ class Clocks:
         return flags
 
     def led(self, v: Tensor, *among: Tensor) -> Tensor:
-        """Numbers of clocks, the same for all that step together and are in one of `among` (none: for all)."""
+        """Numbers of clocks, the same for all that step together, of those in one of `among` (none: all)."""
         return v
 
     def pooled(self, v: Tensor, like: Tensor) -> Tensor:
