@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adjoint.arguments import Backsolve, Discrete
-from ..plotting import LOOKS, whole_numbers
+from ..plotting import LOOKS, legend_below, name_panel
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig
 from ..train.data import load_data, model_task
@@ -254,16 +254,12 @@ def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
         for axis, (x, y) in zip(axes.flat, lines, strict=True):
             axis.plot(x, y, label=row["title"], markersize=4.5, linewidth=1.3, **looks[row["variant"]])
     for axis, (title, below) in zip(axes.flat, WORDS.table("panels").items(), strict=True):
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel(below)
-    for axis in axes[0]:
-        whole_numbers(axis)
+        name_panel(axis, title, below)
     sizes = f"{settings.train_size:,} training, {settings.test_size:,} test"
     where = f"{DATA_NAMES[settings.dataset]}{', standing in for MNIST' * settings.stands_in}"
     of_all = f"{sizes if settings.train_size else 'all'} images, {settings.epochs} epochs, 1 seed"
     figure.suptitle(f"AdamNODE on {where}: {of_all}", fontsize=10)
-    legend = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=3, handlelength=3.2)
+    legend_below(axes[0, 0], ncols=3, handlelength=3.2)
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, {"ablations": (draw, (10.5, 7.5))})

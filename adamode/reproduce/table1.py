@@ -22,11 +22,12 @@ from typing import Any
 import torch
 
 from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..plotting import gaps, legend_below, log_scale
 from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
 from .machinery import training
 from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .machinery.memory import MIB, metered, parameter_bytes, peak_of
-from .machinery.section import Section, draw_sections, log_scale, sections
+from .machinery.section import Section, draw_sections, name_bars, sections
 from .machinery.training import MODEL_NAMES, Again, Run
 from .machinery.work import Work
 
@@ -249,19 +250,17 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
         below.set_ylabel("MiB at the peak, tensors only")
         what = f"memory of one training step, a batch of {_size(settings, section)}"
         part.suptitle(f"{section.title}: {what}; the paper's is that of a GPU's process", fontsize=10)
-        part.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+        legend_below(above, ncols=6, fontsize=8)
 
 
 def _grouped(axis: Any, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
     width = 0.86 / len(columns)
     for k, (name, column) in enumerate(columns.items()):
         places = [i + (k - (len(columns) - 1) / 2) * width for i in range(len(rows))]
-        heights = [float("nan") if row[column] is None else row[column] for row in rows]
         label, colour, hatch = LOOKS[name]
         look = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        axis.bar(places, heights, width, label=label, **look)
-    axis.set_xticks(range(len(rows)), [MODEL_NAMES[row["model"]] for row in rows])
-    axis.grid(visible=False, axis="x")
+        axis.bar(places, gaps([row[column] for row in rows]), width, label=label, **look)
+    name_bars(axis, [row["model"] for row in rows])
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, {"table1": (draw, (10.5, 6.4))})
