@@ -91,10 +91,7 @@ def _by_step(section: Section, method: str) -> list[str]:
 
 def _row(run: Run, settings: Fig2Settings, work: Work) -> Row:
     history = [epoch_of(row) for row in run.history]
-    back = work.part(
-        f"backsolve-{run.dataset}-{run.model}-seed={run.seed}",
-        lambda: backsolve_cost(run, settings.backward_batches, work),
-    )
+    back = work.part(run.piece("backsolve"), lambda: backsolve_cost(run, settings.backward_batches, work))
     last = history[-1]
     return {
         **{name: value for name, value in last.items() if name != "seconds"},

@@ -73,10 +73,7 @@ def seconds_per_step(run: Run, batches: int, work: Work) -> float:
 
 
 def _row(run: Run, settings: Fig4Settings, work: Work) -> Row:
-    step = work.part(
-        f"step-{run.dataset}-{run.model}-seed={run.seed}",
-        lambda: seconds_per_step(run, settings.timed_batches, work),
-    )
+    step = work.part(run.piece("step"), lambda: seconds_per_step(run, settings.timed_batches, work))
     seconds, last = [row["seconds"] for row in run.history], run.history[-1]
     nfe = sum(row["nfe_forward"] + row["nfe_backward"] for row in run.history)
     so_far = zip(run.history, itertools.accumulate(seconds), strict=True)

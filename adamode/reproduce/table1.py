@@ -113,18 +113,13 @@ def _of_one_seed(settings: Table1Settings, finished: Sequence[Run], dataset: str
     return [found[model] for model in settings.models]
 
 
-def _weights(run: Run) -> str:
-    return f"seed={run.seed}{'' if run.history else '-untrained'}"
-
-
 def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
-    name = f"evaluation-{run.dataset}-{run.model}-{_weights(run)}"
-    return work.part(name, lambda: evaluated(run, settings, work))
+    return work.part(run.piece("evaluation"), lambda: evaluated(run, settings, work))
 
 
 def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> Row:
-    name = f"memory-{run.dataset}-{run.model}-{adjoint}-{_weights(run)}"
-    step = work.part(name, lambda: measured(run, ADJOINTS[adjoint], settings, work))
+    name, gradient = run.piece("memory", adjoint), ADJOINTS[adjoint]
+    step = work.part(name, lambda: measured(run, gradient, settings, work))
     return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}
 
 
@@ -182,10 +177,6 @@ def _rows(
     def row(run: Run) -> Row:
         model, paper = run.model, training.data_sets(settings)[run.dataset]
         step, judged = found[model, "discrete_stages"], OF_DATA in paper
-        mib = {
-            name: {f"mib_{name}": found[model, name]["peak_mib"], f"relative_{name}": relative(model, name)}
-            for name in ADJOINTS
-        }
         return {
             "dataset": run.dataset,
             "stands_for": list(paper),
@@ -198,7 +189,8 @@ def _rows(
             "paper_mib": PAPER_MIB[model] if judged else None,
             "paper_relative": PAPER_MIB[model] / PAPER_MIB["node"] if judged else None,
             "batch_size": found[model, "backsolve"]["batch_size"],
-            **{key: value for pair in mib.values() for key, value in pair.items()},
+            **{f"mib_{name}": found[model, name]["peak_mib"] for name in ADJOINTS},
+            **{f"relative_{name}": relative(model, name) for name in ADJOINTS},
         }
 
     return [row(run) for run in chosen]
