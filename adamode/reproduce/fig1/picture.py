@@ -11,7 +11,7 @@ from ...plotting import LOOKS, legend_below
 from ..machinery.figure import Outcome, Row
 from .descent import FUNCTIONS, TestFunction
 from .settings import Fig1Settings
-from .table import by_function
+from .table import by_function, may_climb
 
 _LOOK = {"gradient-flow": LOOKS[1], "hbode": LOOKS[3], "hbode-damped": LOOKS[2], "adamode": LOOKS[0]}
 ORDER = tuple(_LOOK)
@@ -116,8 +116,7 @@ def _by_rates(axis: Any, entries: list[Row], n: int, settings: Fig1Settings) -> 
     for e in entries:
         i, j, d = rates.index(e["rate_m"]), rates.index(e["rate_v"]), e["median_distance"]
         grid[j][i] = math.nan if d is None else math.log10(d)
-        # Hatched: E = F + Σ m²/(2A√(v+ε)) need not decrease.
-        if e["rate_v"] > 4 * e["rate_m"]:
+        if may_climb(e):
             look: dict[str, Any] = {"hatch": "///", "edgecolor": "0.35", "linewidth": 0, "alpha": 0.6}
             axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, **look))
         text = f"{e['closer']['gradient-flow']}{'×' if e['failed'] == n else ''}"

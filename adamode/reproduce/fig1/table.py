@@ -128,6 +128,11 @@ def by_function(outcome: Outcome, kind: str) -> Iterator[tuple[str, list[Row]]]:
         yield function, [one for one in outcome.variants[kind] if one["function"] == function]
 
 
+def may_climb(entry: Row) -> bool:
+    """Whether AdamODE's rates are such that E = F + Σ m²/(2A√(v+ε)) need not decrease."""
+    return bool(entry["rate_v"] > 4 * entry["rate_m"])
+
+
 def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:
     """The paper's sentence taken apart: closer and faster, on each function, than each rival.
 

@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import platform
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +17,7 @@ from ... import __version__
 from ...plotting import save_figure
 from ...solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
 from ...train.listing import list_runs
-from ...train.reproducible import git_state, versions
+from ...train.reproducible import git_state, processor, versions
 from ...train.write_aside import write_aside
 from ..catalogue import FIGURES, SHARED_RUNS
 from .figure import SCALES, Claim, Figure, Outcome, Picture
@@ -267,14 +265,9 @@ def _with_remedy(scale: str) -> Iterator[None]:
 
 def _machine(allowed: Allowed) -> dict[str, Any]:
     """What it was made on; nothing that tells whose machine it is."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # not Linux
-        cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        found = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
-        name = found.group(1).strip() if found else name
     device, used = torch.device(allowed.device), {"threads": allowed.threads, "jobs": allowed.jobs}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else allowed.device
-    return {"processor": name, "cores": os.cpu_count(), "device": where, **used}
+    return {"processor": processor(), "cores": os.cpu_count(), "device": where, **used}
 
 
 def _command(figure: Figure, scale: str, allowed: Allowed, changes: Mapping[str, Any]) -> str:
