@@ -69,11 +69,6 @@ class Fig1Settings:
             "hbode-damped": heavy_ball(self.fair_gamma),
         }
 
-    @property
-    def printed(self) -> Flow:
-        """Eq. 2 as it is printed."""
-        return heavy_ball(self.gamma, as_printed=True)
-
     def varied(self) -> list[tuple[str, dict[str, float], Flow]]:
         """The flows of the maps: a map's name, the numbers that are varied in it, the flow with them."""
         pairs = [{"rate_m": a, "rate_v": b} for a in self.rates for b in self.rates]
