@@ -9,8 +9,8 @@ times over in its stages; the adjoints here keep θ out of it. So MiB cannot be 
 only roughly: a constant that is in all of the paper's numbers brings its ratios nearer to 1.
 What is measured here: the most that lives at one moment during the forward and backward pass of one batch,
 above what lived before it, with the trained weights of the first seed (untrained ones where a run is not
-finished); on the CPU by the storages of all
-tensors (`memory.LiveStorage`), on CUDA by torch's allocator.
+finished); on the CPU by the storages of all tensors (`adamode.memory.LiveStorage`), on CUDA by torch's
+allocator.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any
 import torch
 
 from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..memory import MIB, metered, parameter_bytes, peak_of
 from ..plotting import gaps, legend_below, log_scale
 from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
 from .machinery import training
 from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
-from .machinery.memory import MIB, metered, parameter_bytes, peak_of
 from .machinery.section import Section, draw_sections, name_bars, sections
 from .machinery.training import MODEL_NAMES, Again, Run
 from .machinery.work import Work
