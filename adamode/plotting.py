@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,7 @@ def draw_run(folder: RunFolder) -> Path:
                 line(axes[3], ratio, direction, colour)
         titles = (_LOSS[quality], _TITLE[quality], "evaluations of f a batch (NFE)", "efficacy")
         for axis, title in zip(axes, titles, strict=True):
-            axis.set_title(title, fontsize=9)
-            axis.set_xlabel("epoch")
-            whole_numbers(axis)
+            name_panel(axis, title)
             if axis.lines:
                 axis.legend()
 
@@ -99,20 +98,46 @@ def draw_runs(runs: Sequence[RunSummary], path: Path) -> Path:
         measure = _TITLE[kinds.pop()] if len(kinds) == 1 else "accuracy or error"
         titles = ("validation loss", f"validation {measure}", "NFE forward", "NFE backward")
         for axis, title in zip(axes, titles, strict=True):
-            axis.set_title(title, fontsize=9)
-            axis.set_xlabel("epoch")
-            whole_numbers(axis)
-        axes[0].figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, max(1, len(begun)))
-        )
+            name_panel(axis, title)
+        legend_below(axes[0], ncols=min(4, max(1, len(begun))))
 
     _save(path, draw, title=f"{len(begun)} runs")
     return path
 
 
-def whole_numbers(axis: Any) -> None:
-    """Ticks of the x axis at whole numbers only."""
-    axis.xaxis.get_major_locator().set_params(integer=True)
+def name_panel(axis: Any, title: str, below: str = "epoch") -> None:
+    """The title of a panel and what is below its x axis; epochs have ticks at whole numbers only."""
+    axis.set_title(title, fontsize=9)
+    axis.set_xlabel(below)
+    if below == "epoch":
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def legend_below(axis: Any, **look: Any) -> None:
+    """One legend of an axis's lines for its whole figure, below it. look: as `Figure.legend` takes it."""
+    axis.figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", **look)
+
+
+def gaps(values: Sequence[float | None]) -> list[float]:
+    """NaN, which is drawn as a gap, where there is no number."""
+    return [math.nan if value is None else value for value in values]
+
+
+def log_scale(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers; where it spans too little for them, none."""
+    low, high = axis.get_ylim()
+    if 0 < 3 * low < high:
+        axis.set_yscale("log")
+        plain_numbers(axis.yaxis)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 …, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    for formatted in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatted(FuncFormatter(lambda value, place: f"{value:g}"))
 
 
 def _save(path: Path, draw: Any, *, title: str) -> None:

@@ -8,7 +8,7 @@ from benchmark_package import FOLDER, benchmark_module
 
 from adamode import Backsolve, Discrete, solve
 from adamode.adjoint.discrete.walk import DiscreteWalk
-from adamode.reproduce.machinery.memory import LiveStorage
+from adamode.memory import LiveStorage
 
 cases, cost, growth, meter = (
     benchmark_module("adjoints", name) for name in ("cases", "cost", "growth", "meter")

@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,16 @@ def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
     """
     generator = torch.Generator().manual_seed((seed * STRIDE + epoch) % 2**63)
     return torch.randperm(n, generator=generator)
+
+
+def processor() -> str:
+    """The name of the processor; nothing that tells whose it is."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # not Linux
+        cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        found = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
+        name = found.group(1).strip() if found else name
+    return name
 
 
 def versions() -> dict[str, str]:

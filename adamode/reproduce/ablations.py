@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adjoint.arguments import Backsolve, Discrete
-from ..plotting import LOOKS, whole_numbers
+from ..plotting import LOOKS, legend_below, name_panel
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig
 from ..train.data import load_data, model_task
@@ -42,14 +42,14 @@ WORDS = Words("ablations")
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """AdamNODE with parts of it chosen. denominator, eps: D(v).  form: of the adjoint ("paper" is Eq. 15 as
-    printed, "paper-rates" the same with the rates put in).  gradient: "discrete" or "backsolve"."""
+    """AdamNODE with parts of it chosen. denominator, eps: D(v).  adjoint_form: "paper" is Eq. 15 as printed,
+    "paper-rates" the same with the rates put in.  gradient: "discrete" or "backsolve"."""
 
     name: str
     title: str
     denominator: str = "softplus"
     eps: float = 1e-8
-    form: str = "exact"
+    adjoint_form: str = "exact"
     gradient: str = "discrete"
 
 
@@ -85,8 +85,8 @@ def variants(settings: AblationSettings) -> tuple[Variant, ...]:
         Variant("released", "softplus (released for MNIST)"),
         Variant("sigmoid", "sigmoid (released for CIFAR-10)", denominator="sigmoid"),
         Variant("exact", f"exact, ε = {eps:g} (Eq. 7)", denominator="exact", eps=eps),
-        Variant("printed", "gradient as printed (Eq. 15)", form="paper"),
-        Variant("printed-rates", "the same with the rates", form="paper-rates"),
+        Variant("printed", "gradient as printed (Eq. 15)", adjoint_form="paper"),
+        Variant("printed-rates", "the same with the rates", adjoint_form="paper-rates"),
         Variant("backsolve", "gradient by backsolve", gradient="backsolve"),
     )
 
@@ -102,7 +102,7 @@ def config_of(variant: Variant, settings: AblationSettings, work: Work) -> Train
         gradient=variant.gradient,
         checkpoint_every=5,
         output_dir=str(work.folder / "runs"),
-        name=f"adamnode-{settings.dataset}-{variant.name}-eps={variant.eps:g}-form={variant.form}",
+        name=f"adamnode-{settings.dataset}-{variant.name}-eps={variant.eps:g}-form={variant.adjoint_form}",
     )
 
 
@@ -111,9 +111,7 @@ def build(config: TrainConfig, variant: Variant) -> nn.Module:
     return models.create(
         "adamnode",
         task=model_task(config.dataset),
-        denominator=variant.denominator,
-        eps=variant.eps,
-        adjoint_form=variant.form,
+        **{name: getattr(variant, name) for name in ("denominator", "eps", "adjoint_form")},
         gradient=Backsolve() if variant.gradient == "backsolve" else Discrete(),
         **{name: getattr(config, name) for name in ("rtol", "atol", "method", "stepping")},
     )
@@ -164,17 +162,13 @@ def _history_of(config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def _row(variant: Variant, settings: AblationSettings, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    last = history[-1] if history else {}
+    last, parts = history[-1] if history else {}, dataclasses.asdict(variant)
     seconds = sum(epoch["seconds"] for epoch in history)
     return {
         "model": "adamnode",
-        "variant": variant.name,
-        "title": variant.title,
+        "variant": parts.pop("name"),
         "dataset": settings.dataset,
-        "denominator": variant.denominator,
-        "eps": variant.eps,
-        "adjoint_form": variant.form,
-        "gradient": variant.gradient,
+        **parts,
         "seed": settings.seed,
         "epochs": len(history),
         **{name: last.get(name) for name in METRICS},
@@ -200,12 +194,12 @@ def first_batch(settings: AblationSettings, work: Work) -> dict[str, Any]:
         return build(config, variant).to(x.device, x.dtype)
 
     stiff = Variant("exact-released-eps", "exact, ε = 1e-8", denominator="exact")
-    plain = [v for v in others if v.form == "exact" and v.gradient == "discrete"]
+    plain = [v for v in others if v.adjoint_form == "exact" and v.gradient == "discrete"]
     nfe = {f"{v.denominator}, ε = {v.eps:g}": _nfe(untrained(v), x) for v in (released, *plain, stiff)}
     exact, forms = _gradient(untrained(released), x, y), {}
-    for variant in (v for v in others if v.form != "exact"):
+    for variant in (v for v in others if v.adjoint_form != "exact"):
         wrong = _gradient(untrained(variant), x, y)
-        forms[variant.form] = {
+        forms[variant.adjoint_form] = {
             "relative_error": float((wrong - exact).norm() / exact.norm()),
             "cosine": float(wrong @ exact / (wrong.norm() * exact.norm())),
         }
@@ -254,16 +248,12 @@ def draw(figure: Any, settings: AblationSettings, outcome: Outcome) -> None:
         for axis, (x, y) in zip(axes.flat, lines, strict=True):
             axis.plot(x, y, label=row["title"], markersize=4.5, linewidth=1.3, **looks[row["variant"]])
     for axis, (title, below) in zip(axes.flat, WORDS.table("panels").items(), strict=True):
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel(below)
-    for axis in axes[0]:
-        whole_numbers(axis)
+        name_panel(axis, title, below)
     sizes = f"{settings.train_size:,} training, {settings.test_size:,} test"
     where = f"{DATA_NAMES[settings.dataset]}{', standing in for MNIST' * settings.stands_in}"
     of_all = f"{sizes if settings.train_size else 'all'} images, {settings.epochs} epochs, 1 seed"
     figure.suptitle(f"AdamNODE on {where}: {of_all}", fontsize=10)
-    legend = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=3, handlelength=3.2)
+    legend_below(axes[0, 0], ncols=3, handlelength=3.2)
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, {"ablations": (draw, (10.5, 7.5))})

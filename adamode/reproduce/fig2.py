@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..adjoint.arguments import Backsolve
-from ..plotting import whole_numbers
+from ..plotting import log_scale, name_panel
 from ..solvers.methods import get_method
 from ..train.metrics import efficacy
 from ..train.step import CANNOT_BE_SOLVED, EpochSums
 from .machinery.figure import UNTOLD, Claim, Outcome, Row, Words
 from .machinery.paired import Interval, difference, gain, verdict_best, verdict_gain
-from .machinery.section import Section, draw_sections, log_scale, mean_line, rows_of_runs, sections
+from .machinery.section import Section, draw_sections, rows_of_runs, sections
 from .machinery.training import SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
@@ -62,11 +62,7 @@ def compute(settings: Fig2Settings, work: Work) -> Outcome:
 
 def _by_epoch(section: Section) -> list[str]:
     """Whether the claim about efficacy depends on the epoch at which one looks: a sentence, or none."""
-    curves: dict[str, list[list[float]]] = {}
-    for row in section.rows:
-        curve = [epoch["efficacy_forward"] or 0.0 for epoch in row["history"]]
-        curves.setdefault(row["model"], []).append(curve)
-    means = {model: [sum(of) / len(of) for of in zip(*each, strict=False)] for model, each in curves.items()}
+    means = {row["model"]: section.means(row["model"], "efficacy_forward") for row in section.rows}
     ours, leads = means.pop("adamnode", []), []
     for epoch, value in enumerate(ours if means else ()):
         best = max(means, key=lambda model: means[model][epoch])
@@ -95,10 +91,7 @@ def _by_step(section: Section, method: str) -> list[str]:
 
 def _row(run: Run, settings: Fig2Settings, work: Work) -> Row:
     history = [epoch_of(row) for row in run.history]
-    back = work.part(
-        f"backsolve-{run.dataset}-{run.model}-seed={run.seed}",
-        lambda: backsolve_cost(run, settings.backward_batches, work),
-    )
+    back = work.part(run.piece("backsolve"), lambda: backsolve_cost(run, settings.backward_batches, work))
     last = history[-1]
     return {
         **{name: value for name, value in last.items() if name != "seconds"},
@@ -184,11 +177,8 @@ def draw(figure: Any, settings: Fig2Settings, outcome: Outcome) -> None:
     for part, section in draw_sections(figure, settings, outcome.rows, height=_HEIGHT, more=0.9):
         part.suptitle(section.heading, fontsize=10)
         for axis, (name, title) in zip(part.subplots(2, 3).flat, _PANELS.items(), strict=True):
-            for model in settings.models:
-                mean_line(axis, section.rows, model, "epoch", name)
-            axis.set_title(title, fontsize=9)
-            axis.set_xlabel("epoch")
-            whole_numbers(axis)
+            section.lines(axis, "epoch", name)
+            name_panel(axis, title)
         if section.rows:
             log_scale(part.axes[0])
 

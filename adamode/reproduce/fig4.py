@@ -13,15 +13,15 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ..plotting import name_panel
 from .machinery.figure import Claim, Outcome, Row, Words
 from .machinery.paired import gain, verdict_alike
-from .machinery.section import HATCH_OF, LOOK_OF, Section, draw_sections, mean_line, rows_of_runs, sections
-from .machinery.training import MODEL_NAMES, SIZES, Again, Run, TrainingSettings, epoch_of
+from .machinery.section import Section, draw_sections, rows_of_runs, sections
+from .machinery.training import SIZES, Again, Run, TrainingSettings, epoch_of
 from .machinery.work import Work
 
 WORDS = Words("fig4")
@@ -73,10 +73,7 @@ def seconds_per_step(run: Run, batches: int, work: Work) -> float:
 
 
 def _row(run: Run, settings: Fig4Settings, work: Work) -> Row:
-    step = work.part(
-        f"step-{run.dataset}-{run.model}-seed={run.seed}",
-        lambda: seconds_per_step(run, settings.timed_batches, work),
-    )
+    step = work.part(run.piece("step"), lambda: seconds_per_step(run, settings.timed_batches, work))
     seconds, last = [row["seconds"] for row in run.history], run.history[-1]
     nfe = sum(row["nfe_forward"] + row["nfe_backward"] for row in run.history)
     so_far = zip(run.history, itertools.accumulate(seconds), strict=True)
@@ -110,26 +107,10 @@ def draw(figure: Any, settings: Fig4Settings, outcome: Outcome) -> None:
     for part, section in draw_sections(figure, settings, outcome.rows, height=_HEIGHT, more=0.6):
         part.suptitle(section.heading, fontsize=10)
         left, right = part.subplots(1, 2)
-        _bars(left, settings.models, section)
+        section.bars(left, "seconds_per_step")
         left.set_title(f"seconds of a training step ({_TIMES[outcome.variants['step_clock']]})", fontsize=9)
-        for model in settings.models:
-            mean_line(right, section.rows, model, "seconds_so_far", "test_accuracy")
-        right.set_xlabel("seconds of training (tests left out)")
-        right.set_title("test accuracy", fontsize=9)
-
-
-def _bars(axis: Any, models: Sequence[str], section: Section) -> None:
-    for place, model in enumerate(models):
-        seconds = list(section.by_seed(model, "seconds_per_step").values())
-        if not seconds:
-            continue
-        mean = sum(seconds) / len(seconds)
-        ends = [[mean - min(seconds)], [max(seconds) - mean]] if len(seconds) > 1 else None
-        look = {"color": LOOK_OF[model]["color"], "hatch": HATCH_OF[model], "edgecolor": "white"}
-        # The whiskers' grey is seen on a black bar too.
-        axis.bar(place, mean, yerr=ends, capsize=3, ecolor="#888888", **look)
-    axis.set_xticks(range(len(models)), [MODEL_NAMES[model] for model in models], fontsize=8)
-    axis.grid(visible=False, axis="x")
+        section.lines(right, "seconds_so_far", "test_accuracy")
+        name_panel(right, "test accuracy", "seconds of training (tests left out)")
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, {"fig4": (draw, (10.5, 2 * _HEIGHT + 0.6))})

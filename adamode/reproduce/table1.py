@@ -9,8 +9,8 @@ times over in its stages; the adjoints here keep θ out of it. So MiB cannot be 
 only roughly: a constant that is in all of the paper's numbers brings its ratios nearer to 1.
 What is measured here: the most that lives at one moment during the forward and backward pass of one batch,
 above what lived before it, with the trained weights of the first seed (untrained ones where a run is not
-finished); on the CPU by the storages of all
-tensors (`memory.LiveStorage`), on CUDA by torch's allocator.
+finished); on the CPU by the storages of all tensors (`adamode.memory.LiveStorage`), on CUDA by torch's
+allocator.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import Any
 import torch
 
 from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..memory import MIB, metered, parameter_bytes, peak_of
+from ..plotting import gaps, legend_below, log_scale
 from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
 from .machinery import training
 from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
-from .machinery.memory import MIB, metered, parameter_bytes, peak_of
-from .machinery.section import Section, draw_sections, log_scale, sections
+from .machinery.section import Section, draw_sections, name_bars, sections
 from .machinery.training import MODEL_NAMES, Again, Run
 from .machinery.work import Work
 
@@ -112,18 +113,13 @@ def _of_one_seed(settings: Table1Settings, finished: Sequence[Run], dataset: str
     return [found[model] for model in settings.models]
 
 
-def _weights(run: Run) -> str:
-    return f"seed={run.seed}{'' if run.history else '-untrained'}"
-
-
 def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
-    name = f"evaluation-{run.dataset}-{run.model}-{_weights(run)}"
-    return work.part(name, lambda: evaluated(run, settings, work))
+    return work.part(run.piece("evaluation"), lambda: evaluated(run, settings, work))
 
 
 def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> Row:
-    name = f"memory-{run.dataset}-{run.model}-{adjoint}-{_weights(run)}"
-    step = work.part(name, lambda: measured(run, ADJOINTS[adjoint], settings, work))
+    name, gradient = run.piece("memory", adjoint), ADJOINTS[adjoint]
+    step = work.part(name, lambda: measured(run, gradient, settings, work))
     return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}
 
 
@@ -181,10 +177,6 @@ def _rows(
     def row(run: Run) -> Row:
         model, paper = run.model, training.data_sets(settings)[run.dataset]
         step, judged = found[model, "discrete_stages"], OF_DATA in paper
-        mib = {
-            name: {f"mib_{name}": found[model, name]["peak_mib"], f"relative_{name}": relative(model, name)}
-            for name in ADJOINTS
-        }
         return {
             "dataset": run.dataset,
             "stands_for": list(paper),
@@ -197,7 +189,8 @@ def _rows(
             "paper_mib": PAPER_MIB[model] if judged else None,
             "paper_relative": PAPER_MIB[model] / PAPER_MIB["node"] if judged else None,
             "batch_size": found[model, "backsolve"]["batch_size"],
-            **{key: value for pair in mib.values() for key, value in pair.items()},
+            **{f"mib_{name}": found[model, name]["peak_mib"] for name in ADJOINTS},
+            **{f"relative_{name}": relative(model, name) for name in ADJOINTS},
         }
 
     return [row(run) for run in chosen]
@@ -249,19 +242,17 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
         below.set_ylabel("MiB at the peak, tensors only")
         what = f"memory of one training step, a batch of {_size(settings, section)}"
         part.suptitle(f"{section.title}: {what}; the paper's is that of a GPU's process", fontsize=10)
-        part.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+        legend_below(above, ncols=6, fontsize=8)
 
 
 def _grouped(axis: Any, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
     width = 0.86 / len(columns)
     for k, (name, column) in enumerate(columns.items()):
         places = [i + (k - (len(columns) - 1) / 2) * width for i in range(len(rows))]
-        heights = [float("nan") if row[column] is None else row[column] for row in rows]
         label, colour, hatch = LOOKS[name]
         look = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        axis.bar(places, heights, width, label=label, **look)
-    axis.set_xticks(range(len(rows)), [MODEL_NAMES[row["model"]] for row in rows])
-    axis.grid(visible=False, axis="x")
+        axis.bar(places, gaps([row[column] for row in rows]), width, label=label, **look)
+    name_bars(axis, [row["model"] for row in rows])
 
 
 FIGURE = WORDS.figure(SETTINGS, compute, judge, {"table1": (draw, (10.5, 6.4))})

@@ -13,7 +13,7 @@ from torch import Tensor
 import adamode
 from adamode import Backsolve, Direct, Discrete, Interpolating
 from adamode.adjoint.discrete.tape import Take, Thinning, walk_back
-from adamode.reproduce.machinery.memory import LiveStorage
+from adamode.memory import LiveStorage
 
 from .cases import Case, make
 from .meter import memory

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from adamode.reproduce.machinery.memory import LiveStorage
+from adamode.memory import LiveStorage
 
 
 def memory(way: Any, case: Any, tol: float) -> tuple[int, int]:

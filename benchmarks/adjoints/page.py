@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from pathlib import Path
 
 import torch
+
+from adamode.train.reproducible import processor
 
 
 class PageError(RuntimeError):
@@ -38,11 +39,5 @@ def write(target: Path, parts: dict[str, str]) -> None:
 
 def machine() -> str:
     """In words: processor, torch, threads."""
-    name = platform.processor() or platform.machine()
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
-        name = found.group(1).strip() if found else name
-    except OSError:
-        pass  # not Linux
-    threads = torch.get_num_threads()
-    return f"{name}, torch {torch.__version__.split('+')[0]}, {threads} thread{'s' if threads > 1 else ''}"
+    version, threads = torch.__version__.split("+")[0], torch.get_num_threads()
+    return f"{processor()}, torch {version}, {threads} thread{'s' if threads > 1 else ''}"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from adamode.reproduce.machinery.memory import peak_of
+from adamode.memory import peak_of
 
 
 @dataclasses.dataclass(frozen=True)

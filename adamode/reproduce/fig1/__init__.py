@@ -14,12 +14,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..machinery.figure import Outcome
 from ..machinery.work import Work
 from .checks import largest_differences, smallest_curvature, tail_rates
-from .descent import FUNCTIONS, Descent, TestFunction, costs, escape_times, settled_time, travel
+from .descent import FUNCTIONS, Descent, TestFunction, costs, escape_times, heavy_ball, settled_time, travel
 from .findings import findings
 from .picture import PICTURES
 from .settings import SETTINGS, Fig1Settings
@@ -49,7 +48,7 @@ def _distances(s: Fig1Settings, function: TestFunction) -> dict[str, Any]:
     def curves(k: int) -> dict[str, list[float | None]]:
         x, y = travelled.z[:, k, :2].unbind(1)
         columns = {"x": x, "y": y, "distance": travelled.distance[:, k], "path": travelled.path[:, k]}
-        return {name: _shortened(column) for name, column in columns.items()}
+        return {name: [short(value) for value in column.tolist()] for name, column in columns.items()}
 
     return {
         "rows": {name: [row_of(travelled, n * i + k) for k in range(n)] for i, name in enumerate(groups)},
@@ -57,10 +56,6 @@ def _distances(s: Fig1Settings, function: TestFunction) -> dict[str, Any]:
         "t": [round(float(one), 9) for one in times],
         "smallest_curvature": smallest_curvature(function),
     }
-
-
-def _shortened(values: Tensor) -> list[float | None]:
-    return [short(value) for value in values.tolist()]
 
 
 def _costs(s: Fig1Settings, function: TestFunction) -> dict[str, list[dict[str, Any]]]:
@@ -91,7 +86,8 @@ def _reference(s: Fig1Settings, function: TestFunction) -> dict[str, float | Non
 
 def _printed(s: Fig1Settings, function: TestFunction) -> list[float | None]:
     """When |x| = 1000 under Eq. 2 as printed, from each start."""
-    descents = [Descent(s.printed, start) for start in s.starts(function.name)]
+    flow = heavy_ball(s.gamma, as_printed=True)
+    descents = [Descent(flow, start) for start in s.starts(function.name)]
     return escape_times(function, descents, 1000.0, min(s.end, 1.0), s.how)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..machinery.figure import Outcome, Row
 from .descent import FUNCTIONS
 from .settings import Fig1Settings
-from .table import JUDGED, RIVALS, WORDS, faster, of
+from .table import JUDGED, RIVALS, WORDS, by_function, faster, may_climb, of
 
 CHAOTIC = 0.01  # two good solvers further apart than this: the motion forgets its start
 
@@ -19,13 +19,8 @@ def findings(settings: Fig1Settings, outcome: Outcome) -> tuple[str, ...]:
     return tuple(text for one in each for text in one(settings, outcome))
 
 
-def _by_function(outcome: Outcome, kind: str) -> Iterator[tuple[str, list[Row]]]:
-    for function in FUNCTIONS:
-        yield function, [one for one in outcome.variants[kind] if one["function"] == function]
-
-
 def _gamma(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
-    for function, entries in _by_function(outcome, "gamma"):
+    for function, entries in by_function(outcome, "gamma"):
         n, each = len(settings.starts(function)), WORDS.each("gamma each", entries)
         yield WORDS.say("gamma", function=function, n=n, each=each)
 
@@ -47,20 +42,13 @@ def _quarters(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
 
 
 def _rates(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
-    for function, entries in _by_function(outcome, "rates"):
+    for function, entries in by_function(outcome, "rates"):
         n = len(settings.starts(function))
-        sides: dict[str, list[Row]] = {"B ≤ 4A": [], "B > 4A": []}
-        for entry in entries:
-            sides["B ≤ 4A" if entry["rate_v"] <= 4 * entry["rate_m"] else "B > 4A"].append(entry)
-        reached = [
-            {
-                "where": where,
-                "of": n * len(some),
-                **{k: sum(e[k] for e in some) for k in ("reached", "failed")},
-            }
-            for where, some in sides.items()
-            if some
-        ]
+        reached = []
+        for where, climbs in (("B ≤ 4A", False), ("B > 4A", True)):
+            some = [e for e in entries if may_climb(e) is climbs]
+            counts = {k: sum(e[k] for e in some) for k in ("reached", "failed")}
+            reached += [{"where": where, "of": n * len(some), **counts}] if some else []
         known = [e for e in entries if e["median_distance"] is not None]
         best = sorted(known, key=lambda e: e["median_distance"])[:1]
         most = max(entries, key=_won)
@@ -74,7 +62,7 @@ def _won(entry: dict[str, Any]) -> int:
 
 
 def _eps(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
-    each = (f"{name}: {WORDS.each('eps each', of, ', ')}" for name, of in _by_function(outcome, "eps"))
+    each = (f"{name}: {WORDS.each('eps each', of, ', ')}" for name, of in by_function(outcome, "eps"))
     yield WORDS.say("eps", end=settings.end, each="; ".join(each))
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from ...plotting import LOOKS
+from ...plotting import LOOKS, legend_below
 from ..machinery.figure import Outcome, Row
 from .descent import FUNCTIONS, TestFunction
 from .settings import Fig1Settings
+from .table import by_function, may_climb
 
 _LOOK = {"gradient-flow": LOOKS[1], "hbode": LOOKS[3], "hbode-damped": LOOKS[2], "adamode": LOOKS[0]}
 ORDER = tuple(_LOOK)
@@ -30,7 +31,7 @@ def draw_descents(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None
         start = ", ".join(f"{c:g}" for c in settings.starts(name)[0])
         above.set_title(f"{name.capitalize()}, from ({start})", fontsize=10)
         below.set(xlabel="t", **_DISTANCE)
-    figure.legend(*axes[1][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    legend_below(axes[1][0], ncols=4)
 
 
 def _contours(axis: Any, function: TestFunction) -> None:
@@ -79,21 +80,18 @@ def draw_cost(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None:
         right.set(xscale="log", xlabel="evaluations of ∇F so far", **_DISTANCE)
         for axis in (left, right):
             axis.set_title(name.capitalize(), fontsize=10)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    legend_below(axes[0][0], ncols=4)
 
 
 def draw_sensitivity(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None:
     """A row a function: wins over HBODE by γ; distance and wins by A and B; distance by ε."""
     axes = figure.subplots(2, 3, width_ratios=(1, 1.25, 1))
+    maps = {kind: dict(by_function(outcome, kind)) for kind in ("gamma", "rates", "eps")}
     for name, (left, middle, right) in zip(FUNCTIONS, axes, strict=True):
         n = len(settings.starts(name))
-        gamma, rates, eps = (
-            [entry for entry in outcome.variants[kind] if entry["function"] == name]
-            for kind in ("gamma", "rates", "eps")
-        )
-        _by_gamma(left, gamma, n, settings)
-        _by_rates(middle, rates, n, settings)
-        known = [e for e in eps if e["median_distance"] is not None]
+        _by_gamma(left, maps["gamma"][name], n, settings)
+        _by_rates(middle, maps["rates"][name], n, settings)
+        known = [e for e in maps["eps"][name] if e["median_distance"] is not None]
         right.plot([e["eps"] for e in known], [e["median_distance"] for e in known], **LOOKS[0])
         right.set(xscale="log", yscale="log", xlabel="ε", ylabel="median distance at T")
         left.set_title(f"{name.capitalize()}: AdamODE against HBODE", fontsize=9)
@@ -114,20 +112,13 @@ def _by_rates(axis: Any, entries: list[Row], n: int, settings: Fig1Settings) -> 
     from matplotlib.patches import Rectangle
 
     rates, low, high = list(settings.rates), -4.5, 1.0
-    hatched: dict[str, Any] = {
-        "fill": False,
-        "hatch": "///",
-        "edgecolor": "0.35",
-        "linewidth": 0,
-        "alpha": 0.6,
-    }
     grid = [[math.nan] * len(rates) for _ in rates]
     for e in entries:
         i, j, d = rates.index(e["rate_m"]), rates.index(e["rate_v"]), e["median_distance"]
         grid[j][i] = math.nan if d is None else math.log10(d)
-        # Hatched: E = F + Σ m²/(2A√(v+ε)) need not decrease.
-        if e["rate_v"] > 4 * e["rate_m"]:
-            axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **hatched))
+        if may_climb(e):
+            look: dict[str, Any] = {"hatch": "///", "edgecolor": "0.35", "linewidth": 0, "alpha": 0.6}
+            axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, **look))
         text = f"{e['closer']['gradient-flow']}{'×' if e['failed'] == n else ''}"
         colour = "white" if grid[j][i] < (low + high) / 2 else "black"  # black on NaN
         axis.text(i, j, text, ha="center", va="center", fontsize=8, color=colour)

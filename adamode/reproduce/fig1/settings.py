@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from .descent import GRADIENT_FLOW, Flow, Point, Precision, adam, heavy_ball
 
@@ -15,6 +16,11 @@ ROSENBROCK_STARTS = ((-1.2, 1.0), (0.0, 0.0), (-1.0, -1.0), (2.0, 2.0), (-2.0, 2
 # From the last one gradient flow runs along Beale's other valley, to infinity.
 BEALE_STARTS = ((1.0, 1.0), (0.0, 0.0), (2.0, 2.0), (-1.0, -1.0), (1.0, -1.5), (4.0, 0.0), (-1.0, 0.5))
 NAMES = {"gradient-flow": "gradient flow", "adamode": "AdamODE"}
+
+
+def group_of(kind: str, numbers: Mapping[str, float]) -> str:
+    """The name of the descents with a flow of a map."""
+    return " ".join((kind, *map(repr, numbers.values())))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +69,18 @@ class Fig1Settings:
             "hbode-damped": heavy_ball(self.fair_gamma),
         }
 
-    @property
-    def printed(self) -> Flow:
-        """Eq. 2 as it is printed."""
-        return heavy_ball(self.gamma, as_printed=True)
+    def varied(self) -> list[tuple[str, dict[str, float], Flow]]:
+        """The flows of the maps: a map's name, the numbers that are varied in it, the flow with them."""
+        pairs = [{"rate_m": a, "rate_v": b} for a in self.rates for b in self.rates]
+        return [
+            *(("gamma", {"gamma": gamma}, heavy_ball(gamma)) for gamma in self.gammas),
+            *(("rates", pair, adam(**pair, eps=self.eps)) for pair in pairs),
+            *(("eps", {"eps": eps}, adam(self.rate_m, self.rate_v, eps)) for eps in self.epsilons),
+        ]
 
     def groups(self) -> dict[str, Flow]:
         """Every flow that starts from every start, by the name of its group."""
-        rates = [(a, b) for a in self.rates for b in self.rates]
-        return {
-            **self.flows(),
-            **{f"gamma {gamma!r}": heavy_ball(gamma) for gamma in self.gammas},
-            **{f"rates {a!r} {b!r}": adam(a, b, self.eps) for a, b in rates},
-            **{f"eps {eps!r}": adam(self.rate_m, self.rate_v, eps) for eps in self.epsilons},
-        }
+        return {**self.flows(), **{group_of(kind, numbers): flow for kind, numbers, flow in self.varied()}}
 
     @property
     def how(self) -> Precision:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .descent import FUNCTIONS, Travel, first_time, settled_time
-from .settings import Fig1Settings
+from .settings import Fig1Settings, group_of
 
 WORDS = Words("fig1")
 RADII = ("1e-1", "1e-2", "1e-3")
@@ -77,8 +77,8 @@ def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
             for start, row, spent in zip(settings.starts(name), groups[model], cost[model], strict=True):
                 of = {key: value for key, value in {**row, **spent}.items() if key != "way"}
                 table.append({"function": name, "start": list(start), "model": model, **of})
-        for kind, entries in _maps(settings, groups).items():
-            maps[kind] += [{"function": name, **entry} for entry in entries]
+        for kind, entry in _maps(settings, groups):
+            maps[kind].append({"function": name, **entry})
     more = {
         "hbode-damped": [row for row in table if row["model"] == "hbode-damped"],
         "curves": {name: {**found[name]["curves"], "t": found[name]["t"]} for name in FUNCTIONS},
@@ -90,32 +90,20 @@ def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
     return Outcome([row for row in table if row["model"] != "hbode-damped"], {**maps, **more})
 
 
-def _maps(settings: Fig1Settings, groups: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """The maps of a function by name: from how many starts AdamODE wins, in each setting."""
-    adam, rates = groups["adamode"], settings.rates
-
-    def against_all(ours: list[Row]) -> Row:
-        """How it does against each rival."""
-        wins: dict[str, Callable[..., int]] = {"closer": closer, "faster": faster}
-        return {kind: {rival: count(ours, groups[rival]) for rival in RIVALS} for kind, count in wins.items()}
-
-    def of_gamma(theirs: list[Row]) -> Row:
-        return {**_summary(theirs), "closer": closer(adam, theirs), "faster": faster(adam, theirs)}
-
-    def of_adam(ours: list[Row]) -> Row:
-        return {**_summary(ours), **against_all(ours)}
-
-    return {
-        "gamma": [{"gamma": gamma, **of_gamma(groups[f"gamma {gamma!r}"])} for gamma in settings.gammas],
-        "rates": [
-            {"rate_m": a, "rate_v": b, **of_adam(groups[f"rates {a!r} {b!r}"])} for a in rates for b in rates
-        ],
-        "eps": [{"eps": eps, **of_adam(groups[f"eps {eps!r}"])} for eps in settings.epsilons],
-        "quarters": [
-            {"rival": rival, "closer": [closer(adam, groups[rival], quarter) for quarter in range(4)]}
-            for rival in RIVALS
-        ],
-    }
+def _maps(settings: Fig1Settings, groups: dict[str, list[Row]]) -> Iterator[tuple[str, Row]]:
+    """A map's name and an entry of it: from how many starts of a function AdamODE wins, in each setting."""
+    adam = groups["adamode"]
+    counts: tuple[tuple[str, Callable[..., int]], ...] = (("closer", closer), ("faster", faster))
+    for kind, numbers, _ in settings.varied():
+        rows = groups[group_of(kind, numbers)]
+        if kind == "gamma":  # HBODE's: its rows are the rival's
+            wins: Row = {name: count(adam, rows) for name, count in counts}
+        else:
+            wins = {name: {rival: count(rows, groups[rival]) for rival in RIVALS} for name, count in counts}
+        yield kind, {**numbers, **_summary(rows), **wins}
+    for rival in RIVALS:
+        quarters = [closer(adam, groups[rival], quarter) for quarter in range(4)]
+        yield "quarters", {"rival": rival, "closer": quarters}
 
 
 def _summary(rows: Sequence[Row]) -> Row:
@@ -132,6 +120,17 @@ def of(outcome: Outcome, function: str, model: str) -> list[Row]:
     """The rows of a function and model, in the order of the starts."""
     rows = outcome.variants["hbode-damped"] if model == "hbode-damped" else outcome.rows
     return [row for row in rows if row["function"] == function and row["model"] == model]
+
+
+def by_function(outcome: Outcome, kind: str) -> Iterator[tuple[str, list[Row]]]:
+    """A function's name and its entries of a map."""
+    for function in FUNCTIONS:
+        yield function, [one for one in outcome.variants[kind] if one["function"] == function]
+
+
+def may_climb(entry: Row) -> bool:
+    """Whether AdamODE's rates are such that E = F + Σ m²/(2A√(v+ε)) need not decrease."""
+    return bool(entry["rate_v"] > 4 * entry["rate_m"])
 
 
 def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:

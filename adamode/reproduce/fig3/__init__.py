@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from .claims import WORDS, findings, judge
 from .growth import MODELS, Case, Draws, draw, grow, joined
 from .pictures import PICTURES
 from .settings import SETTINGS, Fig3Settings, cases
-from .spread import compared, groups, plain, record, spread, tensor
+from .spread import compared, groups, plain, record, spread, spreads, tensor
 from .trained import Training, train
 
 
@@ -33,8 +32,13 @@ def compute(settings: Fig3Settings, work: Work) -> Outcome:
     u, y = (torch.tensor(recording[name], dtype=torch.float64) for name in ("u", "y"))
     drawn = functools.cache(lambda: _drawn(settings))
     records, norms = {}, {}
+
+    def grown(case: Case) -> dict[str, Any]:
+        growth = grow(case, drawn()[case.model], u, y[0], tol=settings.tol, max_steps=settings.max_steps)
+        return record(growth, settings.inits)
+
     for case in cases(settings):
-        found = work.part(case.name, functools.partial(_grown, case, settings, drawn, u, y))
+        found = work.part(case.name, functools.partial(grown, case))
         records[case.name], norms[case.name] = found, _said(case, found, settings.inits)
 
     def ratio(other: str, kind: str = "", of: str = "whole") -> dict[str, Any]:
@@ -68,14 +72,6 @@ def _drawn(settings: Fig3Settings) -> dict[str, Draws]:
     return {model: joined(ten[model], more[model]) for model in MODELS}
 
 
-def _grown(
-    case: Case, settings: Fig3Settings, drawn: Callable[[], dict[str, Draws]], u: Tensor, y: Tensor
-) -> dict[str, Any]:
-    draws = drawn()[case.model]
-    growth = grow(case, draws, u, y[0], tol=settings.tol, max_steps=settings.max_steps)
-    return record(growth, settings.inits)
-
-
 def _trained(model: str, settings: Fig3Settings, u: Tensor, y: Tensor) -> dict[str, Any]:
     """Each model trained from each scale of its start; the errors in mV."""
     draws = draw(settings.seed + 2, settings.train_inits)[model]
@@ -95,14 +91,13 @@ def _trained(model: str, settings: Fig3Settings, u: Tensor, y: Tensor) -> dict[s
 
 def _said(case: Case, found: dict[str, Any], size: int) -> dict[str, Any]:
     """What the result says of a case: the authors' inits over t, further draws at the end and over t."""
-    own = {of: [spread(column) for column in zip(*found["inits"][of], strict=True)] for of in ("whole", "h")}
     failed = {
         of: {"count": len(those), "first": min(those, key=lambda one: one["t"], default=None)}
         for of, those in found["failed"].items()
     }
     return {
         **dataclasses.asdict(case),
-        "inits": {of: {name: [at[name] for at in own[of]] for name in own[of][0]} for of in own},
+        "inits": {of: spreads(curves) for of, curves in found["inits"].items()},
         "draws": {of: spread(found["end"][of]) for of in ("whole", "h")},
         "below_100": plain((tensor(found["end"]["whole"]) < 2).double().mean()),  # share of the draws
         "groups": {of: spread(groups(found["end"][of], size)) for of in ("whole", "h")},

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Words
 from ..machinery.training import MODEL_NAMES
-from .growth import MODELS
+from .growth import MODELS, Case
 from .settings import Fig3Settings
 
 WORDS = Words("fig3")
@@ -110,7 +110,7 @@ def findings(settings: Fig3Settings, outcome: Outcome) -> Iterator[str]:
     yield from _draws(settings, norms, {model: whole[model] or 0.0 for model in MODELS})
     yield _input(norms)
     for rates in settings.rates:
-        cases = {kind: adamnode_case(kind, rates) for kind in settings.denominators}
+        cases = {kind: Case("adamnode", denominator=kind, rates=rates).name for kind in settings.denominators}
         each = [
             {"kind": kind, "whole": whole[c], "h": h[c], "of": norms[c]["draws"], "draws": settings.draws}
             for kind, c in cases.items()
@@ -152,21 +152,9 @@ def _input(norms: dict[str, Any]) -> str:
 
 def _what_slows(ends: dict[str, Any]) -> Iterator[str]:
     """The denominator's share in the small norm, and the rates'."""
-    cases = (
-        "adamnode",
-        "adamnode-sigmoid-silverbox",
-        "adamnode-sigmoid-cifar10",
-        "adamnode-softplus-cifar10",
-    )
-    own, slow, fast, tamed, heavy = (ends.get(case) for case in (*cases, "hbnode"))
-    if own is None or slow is None or fast is None or tamed is None or heavy is None:
-        return
-    if fast >= max(slow, tamed) + 1:
-        numbers = {"own": own, "slow": slow, "fast": fast, "tamed": tamed}
-        yield WORDS.say("slows", **numbers, between=heavy - own, without=heavy - slow)
-
-
-def adamnode_case(denominator: str, rates: str) -> str:
-    """The name of AdamNODE's case under the script's input."""
-    usual = (denominator, rates) == ("softplus", "silverbox")
-    return "adamnode" if usual else f"adamnode-{denominator}-{rates}"
+    cases = {"own": "adamnode", "slow": "adamnode-sigmoid-silverbox", "fast": "adamnode-sigmoid-cifar10"}
+    cases |= {"tamed": "adamnode-softplus-cifar10", "heavy": "hbnode"}
+    found: dict[str, Any] = {name: ends.get(case) for name, case in cases.items()}
+    if None not in found.values() and found["fast"] >= max(found["slow"], found["tamed"]) + 1:
+        apart = {"between": found["heavy"] - found["own"], "without": found["heavy"] - found["slow"]}
+        yield WORDS.say("slows", **found, **apart)

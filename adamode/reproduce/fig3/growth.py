@@ -24,14 +24,8 @@ INPUTS = ("code", "repaired")
 # A = 1−α and B = 1−β at the start, as released for Silverbox (and MNIST) and for CIFAR-10.
 RATES = {"silverbox": (1 - SIGMOID_5, SIGMOID_5), "cifar10": (SIGMOID_3, SIGMOID_3)}
 # Of the field's linear layer (into, out) and of the start's (numbers drawn), one state variable h each.
-_LAYERS = {
-    "node": (2, 1, 0),
-    "anode": (3, 2, 0),
-    "sonode": (3, 1, 1),
-    "hbnode": (2, 1, 1),
-    "ghbnode": (2, 1, 1),
-    "adamnode": (2, 1, 1),
-}
+_LAYERS = {"node": (2, 1, 0), "anode": (3, 2, 0), "sonode": (3, 1, 1)}
+_LAYERS |= dict.fromkeys(("hbnode", "ghbnode", "adamnode"), (2, 1, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +162,8 @@ def system(case: Case, draws: Draws, u: Tensor, y0: Tensor) -> tuple[Any, Tensor
 def dynamics_of(case: Case, field: Driven) -> Any:
     """The project's dynamics, set up for the Silverbox as the released code does, but for ``case``."""
     model, set_up = case.model, settings_of(case.model, "silverbox")
-    if model in ("node", "anode"):
-        return NeuralODE(field)
-    if model == "sonode":
-        return SecondOrderODE(field)
+    if model in ("node", "anode", "sonode"):
+        return SecondOrderODE(field) if model == "sonode" else NeuralODE(field)
     if model == "hbnode" or case.change == "unbounded":
         return HeavyBallODE(field, gamma=set_up["gamma"])
     if model == "ghbnode":

@@ -6,12 +6,12 @@ import math
 from statistics import median
 from typing import Any
 
-from ...plotting import BLUE, GREEN, LOOKS, ORANGE
+from ...plotting import BLUE, GREEN, LOOKS, ORANGE, gaps, plain_numbers
 from ..machinery.figure import Outcome
-from ..machinery.section import LOOK_OF, plain_numbers
+from ..machinery.section import LOOK_OF
 from ..machinery.training import MODEL_NAMES
-from .claims import SMALLER, WORDS, adamnode_case
-from .growth import MODELS
+from .claims import SMALLER, WORDS
+from .growth import MODELS, Case
 from .settings import Fig3Settings
 
 NORM = "norm of the whole state"
@@ -24,11 +24,6 @@ _RATES = {
     "silverbox": "1−α, 1−β = σ(−5), σ(5)\n(Silverbox, MNIST)",
     "cifar10": "1−α, 1−β = σ(3), σ(3)\n(CIFAR-10)",
 }
-
-
-def numbers(values: list[float | None]) -> list[float]:
-    """A gap where there is no number."""
-    return [math.nan if value is None else value for value in values]
 
 
 def powers(axis: Any) -> None:
@@ -59,7 +54,7 @@ def _every(count: int, k: int) -> tuple[int, int]:
 
 def _curve(axes: Any, curve: list[float | None], look: dict[str, Any], **more: Any) -> None:
     """A line, and a cross where it ends early."""
-    axes.plot(numbers(curve), **look, **more)
+    axes.plot(gaps(curve), **look, **more)
     there = [t for t, value in enumerate(curve) if value is not None]
     if there and there[-1] < len(curve) - 1:
         axes.plot(there[-1], curve[there[-1]], marker="X", markersize=10, color=look["color"])
@@ -142,9 +137,9 @@ def draw_denominators(figure: Any, settings: Fig3Settings, outcome: Outcome) -> 
     }
     for panel, rates in zip(axes, settings.rates, strict=True):
         for kind in settings.denominators:
-            mean = means[adamnode_case(kind, rates)]
+            mean = means[Case("adamnode", denominator=kind, rates=rates).name]
             _curve(panel, mean["whole"], _KINDS[kind], label=kind, linewidth=2)
-            panel.plot(numbers(mean["h"]), linewidth=0.9, **_KINDS[kind])
+            panel.plot(gaps(mean["h"]), linewidth=0.9, **_KINDS[kind])
         panel.set_title(f"AdamNODE, {_RATES[rates]}", fontsize=10)
         panel.legend(loc="upper left", title="denominator (thin: h alone)", alignment="left")
     for (name, label), look in zip(WORDS.table("ghbnode").items(), LOOKS, strict=False):
@@ -163,7 +158,7 @@ def draw_trained(figure: Any, settings: Fig3Settings, outcome: Outcome) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     trained = outcome.variants["trained"]
     for k, model in enumerate(MODELS):
-        curves = [numbers(curve) for curve in trained[model]["whole"]]
+        curves = [gaps(curve) for curve in trained[model]["whole"]]
         for curve in curves:
             left.plot(curve, color=LOOK_OF[model]["color"], linewidth=0.5, alpha=0.3)
         middle = [median(at) for at in zip(*curves, strict=True)]

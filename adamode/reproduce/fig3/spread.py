@@ -28,11 +28,10 @@ def record(growth: Growth, inits: int) -> dict[str, Any]:
     """
     logs = {"whole": growth.whole, "h": growth.h}
     parts = {"inits": slice(inits), "draws": slice(inits, None)}
-    columns = [spread(plain(column)) for column in growth.whole[inits:].T]
     return {
         "inits": {of: plain(each[:inits]) for of, each in logs.items()},
         "end": {of: plain(each[inits:, -1]) for of, each in logs.items()},
-        "bands": {name: [column[name] for column in columns] for name in columns[0]},
+        "bands": spreads(plain(growth.whole[inits:])),
         "failed": {name: failures(growth.whole[of], growth.status[of]) for name, of in parts.items()},
         "attempts": int(growth.attempts.max()),
     }
@@ -72,6 +71,12 @@ def spread(values: Sequence[Value]) -> dict[str, Value]:
     found["median"] = plain(log10_median(there))
     found.update({name: plain(torch.quantile(there, q)) for name, q in QUANTILES.items()})
     return {**found, "low": plain(there.min()), "high": plain(there.max())}
+
+
+def spreads(curves: Sequence[Sequence[Value]]) -> dict[str, list[Value]]:
+    """`spread` of curves at each t, as a curve for each of its numbers."""
+    found = [spread(column) for column in zip(*curves, strict=True)]
+    return {name: [at[name] for at in found] for name in found[0]}
 
 
 def log10_median(logs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import configparser
 import dataclasses
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,13 @@ class _Gaps(string.Formatter):
     "? (# gave up)|otherwise" what follows the ?, with the value in the place of #, and "otherwise" for 0.
     """
 
+    def __init__(self, say: Callable[..., str]):
+        self._say = say
+
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The value for a gap; a gap for which there is none is the sentence of that name."""
+        return kwargs[str(key)] if key in kwargs else self._say(str(key), **kwargs)
+
     def format_field(self, value: Any, format_spec: str) -> str:
         """The value in the form."""
         return self._formed(value, format_spec) or _NOTHING
@@ -131,7 +138,7 @@ class Words:
     """
 
     def __init__(self, name: str):
-        self.name, self._gaps = name, _Gaps()
+        self.name, self._gaps = name, _Gaps(self.say)
         parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
         parser.read_string(words_of(f"{name}.ini"))
         self._sections = {
@@ -176,19 +183,8 @@ class Words:
         return Figure(self.name, about["title"], about["says"], settings, compute, judge, drawn, columns)
 
     def _filled(self, text: str, values: Mapping[str, Any]) -> str:
-        filled = self._gaps.vformat(text, (), _Values(self.say, values))
+        filled = self._gaps.vformat(text, (), values)
         return re.sub(f" {_NOTHING}|^{_NOTHING} ?|{_NOTHING}", "", filled)
-
-
-class _Values(dict[str, Any]):
-    """Values for gaps; a gap for which there is none is the sentence of that name."""
-
-    def __init__(self, say: Callable[..., str], values: Mapping[str, Any]):
-        super().__init__(values)
-        self._say = say
-
-    def __missing__(self, sentence: str) -> str:
-        return self._say(sentence, **self)
 
 
 MACHINERY = Words("machinery")

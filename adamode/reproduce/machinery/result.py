@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
-import platform
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +17,16 @@ from ... import __version__
 from ...plotting import save_figure
 from ...solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
 from ...train.listing import list_runs
-from ...train.reproducible import git_state, versions
+from ...train.reproducible import git_state, processor, versions
 from ...train.write_aside import write_aside
 from ..catalogue import FIGURES, SHARED_RUNS
-from .figure import SCALES, Claim, Figure, Outcome
+from .figure import SCALES, Claim, Figure, Outcome, Picture
 from .training import TrainingSettings, data_sets
-from .work import RESULT, Allowed, Work, damaged, plain, read_json, say
+from .work import RESULT, Allowed, Work, damaged, plain, read_field, read_json, say
 
 _SPENT = "seconds.json"
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_KINDS: dict[str, Any] = {
-    **dict.fromkeys(("settings", "variants", "versions", "machine", "git", "runs"), dict),
-    **dict.fromkeys(("figure", "scale", "version", "command"), str),
-    "seconds": (int, float),
-}
+_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "dict": dict, "list": list}  # of annotations
 _PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
 
 
@@ -79,10 +72,7 @@ def reproduce(
     the figure of another version, scale or settings, MissingDataError where its data are not there, and
     what the computing raises.
     """
-    settings = chosen_settings(figure, scale, **changes)
-    place = Path(output_dir)
-    work = Work(place / figure.name, place / SHARED_RUNS, scale, allowed)
-    work.open(figure.name, settings)
+    settings, work = _opened(figure, scale, Path(output_dir), allowed, changes)
     with _counted(work.folder), _with_remedy(scale):
         outcome = figure.compute(settings, work)
         claims = figure.judge(settings, outcome)
@@ -101,7 +91,7 @@ def reproduce(
         git=git_state(),
         seconds=_spent(work.folder),
         command=_command(figure, scale, allowed, changes),
-        runs=_runs(figure, place, settings)[0],
+        runs=_runs(figure, work, settings)[0],
     )
     try:
         text = result.text()
@@ -109,6 +99,16 @@ def reproduce(
         raise ValueError(say("no json", figure=figure.name, error=error)) from error
     write_aside(work.folder / RESULT, text)
     return result
+
+
+def _opened(
+    figure: Figure, scale: str, place: Path, allowed: Allowed, changes: Mapping[str, Any]
+) -> tuple[Any, Work]:
+    """The settings with their changes, and the figure's folder, opened for them."""
+    settings = chosen_settings(figure, scale, **changes)
+    work = Work(place / figure.name, place / SHARED_RUNS, scale, allowed)
+    work.open(figure.name, settings)
+    return settings, work
 
 
 def chosen_settings(figure: Figure, scale: str, **changes: Any) -> Any:
@@ -134,14 +134,12 @@ def finished(
     then (``jobs=0``).
     Raises: CheckpointError where it is of another version, scale or other settings.
     """
-    settings = chosen_settings(figure, scale, **changes)
-    place = Path(output_dir)
-    Work(place / figure.name, place / SHARED_RUNS, scale, allowed).open(figure.name, settings)
-    path = place / figure.name / RESULT
+    settings, work = _opened(figure, scale, Path(output_dir), allowed, changes)
+    path = work.folder / RESULT
     if not path.exists():
         return None
     result = read_result(path, scale)
-    done, others = _runs(figure, place, settings)
+    done, others = _runs(figure, work, settings)
     trains = bool(FIGURES[figure.name].runs) and allowed.jobs > 0
     whole = (
         result.settings == plain(settings)
@@ -159,17 +157,17 @@ def read_result(path: Path, scale: str | None = None) -> Result:
     adamode, or (where ``scale`` is given) of another scale.
     """
     content = read_json(path)
-    names = [field.name for field in dataclasses.fields(Result)]
+    kinds = {field.name: _KINDS[str(field.type).partition("[")[0]] for field in dataclasses.fields(Result)}
     if not isinstance(content, dict) or "version" not in content:
         raise damaged(path, "is not a figure's result")
     if content["version"] != __version__:
         told = {"version": content["version"], "here": __version__}
         raise CheckpointError(say("other version", path=str(path), **told))
-    if odd := sorted(set(content) ^ set(names)):
+    if odd := sorted(set(content) ^ set(kinds)):
         raise damaged(path, f"is not a figure's result ({', '.join(odd)})")
     if scale is not None and content["scale"] != scale:
         raise CheckpointError(say("other scale", path=str(path), there=content["scale"], here=scale))
-    wrong = [name for name in names if not _is_right(name, content[name])]
+    wrong = [name for name, kind in kinds.items() if not _is_right(name, content[name], kind)]
     if wrong or content["figure"] != path.parent.name:
         raise damaged(path, f"is damaged: {', '.join(wrong) or 'figure'} cannot be right")
     try:
@@ -193,9 +191,8 @@ def _is_whole(path: Path) -> bool:
     return False
 
 
-def _is_right(name: str, value: Any) -> bool:
+def _is_right(name: str, value: Any, kind: Any) -> bool:
     """Whether a field of a result has the shape that it is written with."""
-    kind = _KINDS.get(name, list)
     return isinstance(value, kind) and (kind is not list or all(_is_right_in(name, one) for one in value))
 
 
@@ -211,11 +208,11 @@ def _is_right_in(name: str, one: Any) -> bool:
     return {"file", "caption"} <= set(one) and Path(one["file"]).name == one["file"]
 
 
-def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, int], list[str]]:
+def _runs(figure: Figure, work: Work, settings: Any) -> tuple[dict[str, int], list[str]]:
     """Of the training runs where the figure has its own, on its data sets: epochs of the finished ones, names
     of the others."""
     where = FIGURES[figure.name].runs
-    place = output_dir / where
+    place = work.folder.parent / where
     if not where or not place.is_dir():
         return {}, []
     sets = data_sets(settings) if isinstance(settings, TrainingSettings) else None
@@ -226,13 +223,12 @@ def _runs(figure: Figure, output_dir: Path, settings: Any) -> tuple[dict[str, in
 
 def _draw(figure: Figure, settings: Any, outcome: Outcome, folder: Path) -> list[dict[str, str]]:
     for name, picture in figure.pictures.items():
-        draw = functools.partial(_on, picture.draw, settings, outcome)
+
+        def draw(empty: Any, picture: Picture = picture) -> None:
+            picture.draw(empty, settings, outcome)
+
         save_figure(folder / f"{name}.png", draw, size=picture.size)
     return [{"file": f"{name}.png", "caption": p.caption} for name, p in figure.pictures.items()]
-
-
-def _on(draw: Callable[..., None], settings: Any, outcome: Outcome, empty: Any) -> None:
-    draw(empty, settings, outcome)
 
 
 @contextlib.contextmanager
@@ -253,11 +249,7 @@ def _spent(folder: Path) -> float:
 
 
 def _seconds(path: Path) -> float:
-    content = read_json(path)
-    seconds = content.get("seconds") if isinstance(content, dict) else None
-    if not isinstance(seconds, int | float):
-        raise damaged(path, "is damaged: it tells no seconds")
-    return float(seconds)
+    return float(read_field(path, "seconds", int | float))
 
 
 @contextlib.contextmanager
@@ -273,14 +265,9 @@ def _with_remedy(scale: str) -> Iterator[None]:
 
 def _machine(allowed: Allowed) -> dict[str, Any]:
     """What it was made on; nothing that tells whose machine it is."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # not Linux
-        cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        found = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
-        name = found.group(1).strip() if found else name
     device, used = torch.device(allowed.device), {"threads": allowed.threads, "jobs": allowed.jobs}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else allowed.device
-    return {"processor": name, "cores": os.cpu_count(), "device": where, **used}
+    return {"processor": processor(), "cores": os.cpu_count(), "device": where, **used}
 
 
 def _command(figure: Figure, scale: str, allowed: Allowed, changes: Mapping[str, Any]) -> str:

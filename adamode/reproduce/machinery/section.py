@@ -37,6 +37,43 @@ class Section:
         values = self.by_seed(model, name).values()
         return sum(values) / len(values) if values else None
 
+    def by_epoch(self, model: str, name: str) -> list[list[float]]:
+        """A quantity of the histories of a model's rows, of all rows for each epoch."""
+        histories = [row["history"] for row in self.rows if row["model"] == model]
+        return [[epoch[name] for epoch in now] for now in zip(*histories, strict=True)]
+
+    def means(self, model: str, name: str) -> list[float]:
+        """The mean of each epoch's; what a row does not have counts as 0."""
+        return [sum(value or 0.0 for value in values) / len(values) for values in self.by_epoch(model, name)]
+
+    def lines(self, axis: Any, x: str, y: str) -> None:
+        """The mean over each model's rows, one a seed, of y over x, and a band from the least to the largest.
+
+        x, y: quantities of the rows' histories; x is averaged too.
+        """
+        for model in self.settings.models:
+            across, columns, look = self.means(model, x), self.by_epoch(model, y), LOOK_OF[model]
+            if not columns:
+                continue
+            label = MODEL_NAMES[model]
+            axis.plot(across, self.means(model, y), label=label, markersize=4, linewidth=1.3, **look)
+            if len(columns[0]) > 1:
+                low, high = ([end(column) for column in columns] for end in (min, max))
+                axis.fill_between(across, low, high, color=look["color"], alpha=0.12, linewidth=0)
+
+    def bars(self, axis: Any, name: str) -> None:
+        """The mean over each model's rows, one a seed, of a quantity, with whiskers to the ends."""
+        for place, model in enumerate(self.settings.models):
+            values = list(self.by_seed(model, name).values())
+            if not values:
+                continue
+            mean = sum(values) / len(values)
+            ends = [[mean - min(values)], [max(values) - mean]] if len(values) > 1 else None
+            look = {"color": LOOK_OF[model]["color"], "hatch": HATCH_OF[model], "edgecolor": "white"}
+            # The whiskers' grey is seen on a black bar too.
+            axis.bar(place, mean, yerr=ends, capsize=3, ecolor="#888888", **look)
+        name_bars(axis, self.settings.models, fontsize=8)
+
     @property
     def title(self) -> str:
         """The data set for people, with those that it stands in for."""
@@ -128,24 +165,10 @@ def draw_sections(
     return zip(parts, all_of_them, strict=True)
 
 
-def mean_line(axis: Any, rows: Sequence[Row], model: str, x: str, y: str) -> None:
-    """The mean over a model's rows, one a seed, of y over x, and a band from the least to the largest.
-
-    x, y: quantities of the rows' histories; x is averaged too.
-    """
-    mine = [row["history"] for row in rows if row["model"] == model]
-    if not mine:
-        return
-    columns_x, columns_y = (
-        [[epoch[name] for epoch in now] for now in zip(*mine, strict=True)] for name in (x, y)
-    )
-    across = [sum(column) / len(column) for column in columns_x]
-    up = [sum(column) / len(column) for column in columns_y]
-    look = LOOK_OF[model]
-    axis.plot(across, up, label=MODEL_NAMES[model], markersize=4, linewidth=1.3, **look)
-    if len(mine) > 1:
-        low, high = ([end(column) for column in columns_y] for end in (min, max))
-        axis.fill_between(across, low, high, color=look["color"], alpha=0.12, linewidth=0)
+def name_bars(axis: Any, models: Sequence[str], **look: Any) -> None:
+    """Names of models below bars at 0, 1, …; look: of the words."""
+    axis.set_xticks(range(len(models)), [MODEL_NAMES[model] for model in models], **look)
+    axis.grid(visible=False, axis="x")
 
 
 def _legend_below(figure: Any, models: Sequence[str]) -> None:
@@ -154,20 +177,3 @@ def _legend_below(figure: Any, models: Sequence[str]) -> None:
 
     handles = [Line2D([], [], label=MODEL_NAMES[model], markersize=4, **LOOK_OF[model]) for model in models]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=3.2)
-
-
-def log_scale(axis: Any) -> None:
-    """A logarithmic y axis with plain numbers; where it spans too little for them, none."""
-    low, high = axis.get_ylim()
-    if 0 < 3 * low < high:
-        axis.set_yscale("log")
-        plain_numbers(axis.yaxis)
-
-
-def plain_numbers(axis: Any) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5, 10 …, as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
-    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-    for formatted in (axis.set_major_formatter, axis.set_minor_formatter):
-        formatted(FuncFormatter(lambda value, place: f"{value:g}"))

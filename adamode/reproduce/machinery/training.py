@@ -97,6 +97,11 @@ class Run:
     final: dict[str, Any]
     config: TrainConfig
 
+    def piece(self, kind: str, *more: str) -> str:
+        """The name of a piece of a figure that is made with the run's model."""
+        weights = (f"seed={self.seed}", *([] if self.history else ["untrained"]))
+        return "-".join((kind, self.dataset, self.model, *more, *weights))
+
 
 def untrained(config: TrainConfig) -> Run:
     """The model that a run of these settings begins with."""
@@ -223,7 +228,9 @@ class _Progress:
         self.begun: dict[str, float] = {}
         # Seconds of finished runs by what decides them most; here those of training, which leaves tests out.
         finished = [job.config for job in jobs if job.state == "finished"]
-        self.took = {_kind(c): sum(row["seconds"] for row in _read(c).history) for c in finished}
+        self.took: dict[str, dict[str, float]] = {job.config.dataset: {} for job in jobs}
+        for c in finished:
+            self.took[c.dataset][c.model] = sum(row["seconds"] for row in _read(c).history)
         say(f"runs: {self}")
 
     def started(self, job: Job) -> None:
@@ -236,7 +243,7 @@ class _Progress:
         config = run.job.config
         self.left.pop(config.name, None)
         if run.status == 0 and run.job.state == "new":
-            self.took[_kind(config)] = time.perf_counter() - self.begun[config.name]
+            self.took[config.dataset][config.model] = time.perf_counter() - self.begun[config.name]
         told = "is finished" if run.status == 0 else f"FAILED: {run.said}"
         self.say(f"runs: {config.name} {told}; {self}")
 
@@ -244,15 +251,11 @@ class _Progress:
         """A model that has not been seen takes the mean of its data set's."""
         done, seconds = f"{self.all - len(self.left)} of {self.all} done", 0.0
         for config in self.left.values():
-            alike = [s for (dataset, _), s in self.took.items() if dataset == config.dataset]
+            alike = self.took[config.dataset]
             if not alike:
                 return done
-            seconds += self.took.get(_kind(config)) or sum(alike) / len(alike)
+            seconds += alike.get(config.model) or sum(alike.values()) / len(alike)
         return f"{done}, about {duration(seconds / self.at_once)} left" if self.left else done
-
-
-def _kind(config: TrainConfig) -> tuple[str, str]:
-    return config.dataset, config.model
 
 
 def duration(seconds: float) -> str:

@@ -90,7 +90,7 @@ class Work:
         """
         path = self.folder / "parts" / f"{name}.json"
         if path.exists():
-            return _value(path)
+            return read_field(path, "value")
         self.allowed.say(f"{self.folder.name}: {name}")
         start = time.perf_counter()
         with computing(self.allowed.threads):
@@ -98,7 +98,7 @@ class Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"seconds": round(time.perf_counter() - start, 2), "git": _git(), "value": value}
         write_aside(path, json.dumps(content, allow_nan=False) + "\n")
-        return _value(path)
+        return read_field(path, "value")
 
 
 @contextlib.contextmanager
@@ -118,12 +118,20 @@ def damaged(path: Path, said: str) -> CheckpointError:
     return CheckpointError(say("damaged", path=str(path), said=said))
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises: CheckpointError if it cannot be read."""
+def read_json(path: Path, refused: Callable[[Path, str], CheckpointError] = damaged) -> Any:
+    """What a JSON file holds. Raises: CheckpointError, made by ``refused``, if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, say("unreadable", error=error)) from error
+        raise refused(path, say("unreadable", error=error)) from error
+
+
+def read_field(path: Path, name: str, kind: Any = object) -> Any:
+    """A field of what a JSON file holds. Raises: CheckpointError where it lacks or is of another kind."""
+    content = read_json(path)
+    if not isinstance(content, dict) or name not in content or not isinstance(content[name], kind):
+        raise damaged(path, f"is damaged: it has no {name}")
+    return content[name]
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -138,25 +146,16 @@ def _git() -> dict[str, Any]:
     return git_state()
 
 
-def _value(path: Path) -> Any:
-    """What a finished piece holds. Raises: CheckpointError where it is none."""
-    content = read_json(path)
-    if not isinstance(content, dict) or "value" not in content:
-        raise damaged(path, "is damaged: it has no value")
-    return content["value"]
-
-
 def _identity(path: Path, here: dict[str, Any]) -> dict[str, Any]:
     """What the folder says that it holds. Raises: CheckpointError where it does not say."""
-    told = {"path": str(path), "folder": str(path.parent)}
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        said = say("unreadable", error=error)
-        raise CheckpointError(say("bad identity", said=said, **told)) from error
+    there = read_json(path, _nameless)
     if not isinstance(there, dict) or set(there) != set(here):
-        raise CheckpointError(say("bad identity", said=say("silent identity"), **told))
+        raise _nameless(path, say("silent identity"))
     return there
+
+
+def _nameless(path: Path, said: str) -> CheckpointError:
+    return CheckpointError(say("bad identity", said=said, path=str(path), folder=str(path.parent)))
 
 
 def _fixed(value: Any) -> Any:

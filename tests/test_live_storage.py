@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import adamode
-from adamode.reproduce.machinery.memory import MIB, LiveStorage, parameter_bytes, peak_of
+from adamode.memory import MIB, LiveStorage, parameter_bytes, peak_of
 
 CPU = torch.device("cpu")
 QUARTER = MIB // 4  # float32 entries of one MiB

@@ -1,7 +1,6 @@
-"""Memory of a training step on the CPU, by the storages that live, counted apart from the engine.
+"""Memory of tensors in a computation: on the CPU by the storages that live, counted apart from the engine.
 
-The paper's numbers are a GPU's, with the context of CUDA and the workspaces of its libraries; these are the
-tensors alone.
+A GPU's process holds the context of CUDA and the workspaces of its libraries too; this is the tensors alone.
 """
 
 from __future__ import annotations
