@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...solvers.errors import ArgumentError, ArgumentTypeError
+from ..dynamics.adapt import checked_gradients
 from ..dynamics.protocol import Dynamics, check_blocks, named_blocks
 from .comparisons import BOUND_DIFFERENCES, Check, Entries, Quantity, compare, compare_entries
 from .slopes import Along, along, compare_along, differences, normal
@@ -115,11 +116,7 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, ent
         _, saved = dynamics.forward(t, z)
         z_bar, deltas = dynamics.vjp(saved, cotangent)
         theta_bar = dynamics.parameter_gradients([saved], [deltas], None)
-    if len(theta_bar) != len(theta):
-        raise ArgumentError(
-            f"{type(dynamics).__name__}.parameter_gradients returned {len(theta_bar)} gradients for "
-            f"{len(theta)} tensors of theta(): one for each, in that order."
-        )
+    theta_bar = checked_gradients(dynamics, theta_bar, [q.tensor for q in theta], ArgumentError)
     learnt = [q for q in theta if q.tensor.requires_grad]  # a frozen parameter is nothing to check
     bars = [bar for bar, q in zip(theta_bar, theta, strict=True) if q.tensor.requires_grad]
     quantities = (*blocks_of(dynamics, z), *learnt)
