@@ -13,7 +13,7 @@ from ...solvers.checks import batched, moves, transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
 from ...solvers.march.output import clock
-from ...solvers.step.clocks import ONE, Each
+from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
@@ -35,7 +35,7 @@ def record_discrete(
     gradient: Discrete,
     *,
     queue: Queue | None = None,
-    watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
+    watch: Watch | None = None,
 ) -> Recording:
     """The recording of the discrete adjoint.
 
@@ -139,50 +139,29 @@ class Solve(torch.autograd.Function):
 
 
 def record_for(
-    problem: Problem,
-    dynamics: Dynamics,
-    gradient: Gradient,
-    watch: Watch | None = None,
-    queue: Queue | None = None,
+    problem: Problem, dynamics: Dynamics, gradient: Gradient, queue: Queue | None = None
 ) -> Recording:
-    """The recording that a gradient choice needs. watch: sees the adjoint on its way, for study (one clock).
-    queue: of the forward solve."""
+    """The recording that a gradient choice needs. queue: of the forward solve."""
+    reverse, clocks = problem.reverse, problem.clocks
     if isinstance(gradient, Discrete):
-        tableau, complain = problem.settings.tableau, problem.complain
-        solved = Solved(dynamics, tableau, problem.clocks, problem.z0, problem.stats, complain)
-        return record_discrete(solved, gradient, queue=queue, watch=watch)
+        tableau, complain = problem.settings.tableau, reverse.complain
+        solved = Solved(dynamics, tableau, clocks, problem.z0, problem.stats, complain)
+        return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
-    return record_continuous(dynamics, gradient, _reverse(problem, gradient, watch, queue), problem.complain)
+    return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))
 
 
 def _reverse(
-    problem: Problem, gradient: Backsolve | Interpolating, watch: Watch | None, queue: Queue | None
+    problem: Problem, gradient: Backsolve | Interpolating, queue: Queue | None
 ) -> Stepping[Any, Any]:
     """How the reverse solve steps."""
+    backward = problem.reverse.settings or reverse_settings(problem.settings, gradient)
+    both: tuple[Any, ...] = (problem.settings, backward, problem.clocks, problem.stats, problem.reverse)
     if isinstance(problem, SampleProblem):
-        backward, clocks = reverse_settings(problem.settings, gradient), problem.clocks
-        return PerSample(
-            forward=problem.settings,
-            backward=backward,
-            clocks=clocks,
-            stats=problem.stats,
-            batch=clocks.batch_size(problem.z0),
-        )
-    assert isinstance(problem, SharedProblem)
-    own = None  # between the evaluations of Interpolating the host looks the state up
-    if isinstance(gradient, Backsolve):
-        own = reverse_queue(problem, queue)
-    return Shared(
-        forward=problem.settings,
-        backward=problem.reverse_settings or reverse_settings(problem.settings, gradient),
-        clocks=ONE,
-        stats=problem.stats,
-        watch=watch,
-        queue=own,
-        observers=problem.reverse_observers,
-        trace=problem.reverse_trace,
-        theta_norm=problem.theta_norm,
-    )
+        return PerSample(*both, batch=problem.clocks.batch_size(problem.z0))
+    # Between the evaluations of Interpolating the host looks the state up.
+    own = reverse_queue(problem, queue) if isinstance(gradient, Backsolve) else None
+    return Shared(*both, queue=own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +289,7 @@ class _Solved:
         stats = self.problem.stats
         stats.nfe_backward = stats.nfe_recomputed = 0
         stats.n_accepted_backward = stats.n_rejected_backward = 0
-        with self.problem.guard():
+        with self.problem.reverse.guard():
             return self.recording.walk(self.problem.seen(self.run, values), g, want)
 
     def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..continuous.carrier import Augmented
 from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
-from .problem import Problem, SampleProblem, SharedProblem
+from .problem import Problem, SampleProblem
 
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
@@ -58,9 +58,10 @@ def with_derivatives(queue: Queue) -> Queue:
     return dataclasses.replace(queue, with_stages=True)
 
 
-def reverse_queue(problem: SharedProblem, forward: Queue | None) -> Queue | None:
+def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
     """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
-    if forward is None or problem.theta_norm is not None or problem.reverse_observers != Observers():
+    reverse = problem.reverse
+    if forward is None or reverse.theta_norm is not None or reverse.observers != Observers():
         return None
     if forward.owner is None:
         return Queue(forward.sync_every, keep=True, keep_first=True)

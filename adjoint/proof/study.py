@@ -27,6 +27,7 @@ from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
 from ...solvers.trace import Trace, TraceRow
 from ..arguments import Direct, Discrete, Gradient, Options, Request, read_request
+from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import named_blocks
 from ..engine.differentiate import record_for
 from ..engine.problem import SharedProblem
@@ -160,8 +161,9 @@ def adjoint_trajectory(
     assert isinstance(problem, SharedProblem)
     dynamics = problem.make_dynamics()
     walk, trace = _WalkBack(times[-1], problem.stats), Trace(problem.stats)
-    problem = dataclasses.replace(problem, reverse_observers=walk.observers(), reverse_trace=walk.trace)
-    recording = record_for(problem, dynamics, gradient, walk.watch)
+    reverse = ReverseWish(observers=walk.observers(), trace=walk.trace, watch=walk.watch)
+    problem = dataclasses.replace(problem, reverse=reverse)
+    recording = record_for(problem, dynamics, gradient)
     failure: AdamodeError | None = None
     with torch.no_grad(), problem.autocast.outside():
         try:

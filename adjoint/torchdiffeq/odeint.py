@@ -23,6 +23,7 @@ from ...solvers.stats import Stats
 from ...solvers.step.clocks import Tolerance, norm_of, norm_value
 from ...solvers.step.field import Layout, layout_of
 from ..arguments import Backsolve, Direct, Tolerances, uncompiled
+from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
@@ -266,7 +267,7 @@ def odeint_adjoint(
             own_options(adjoint_options, "adjoint_options"),
             params,
         )
-        return _answer(call, settings, options, event_fn, params, **reverse)
+        return _answer(call, settings, options, event_fn, params, reverse)
 
 
 @uncompiled
@@ -313,12 +314,11 @@ def _answer(
     options: Mapping[str, Any] | None,
     event_fn: EventFn | None,
     params: tuple[Tensor, ...] | None = None,
-    **reverse: Any,
+    reverse: ReverseWish | None = None,
 ) -> Any:
     """The result of both functions: the values at the times, or the event's time and the values there.
 
-    reverse: fields of the problem that the continuous adjoint has; without them the gradient is autograd's
-        through the steps.
+    reverse: of the continuous adjoint; without it the gradient is autograd's through the steps.
     """
     layout, z0, stats = call.layout, call.z0, Stats()
     if len(call.times) == 1:
@@ -332,7 +332,7 @@ def _answer(
     problem = SharedProblem(
         *(plain, make_dynamics, z0, call.t, call.times, settings, autocast, stats),
         observers=observers(call.func, "", layout.unpack, settings.tableau),
-        **reverse,
+        reverse=reverse or ReverseWish(),
     )
     gradient = Backsolve() if reverse else Direct()
     if event_fn is None:
@@ -354,18 +354,18 @@ def _reverse(
     atol: Any,
     options: dict[str, Any],
     params: tuple[Tensor, ...],
-) -> dict[str, Any]:
-    """The fields of the problem that a reverse solve has, from its own arguments."""
+) -> ReverseWish:
+    """What a reverse solve is to be, from its own arguments."""
     norm = options.pop("norm", "seminorm")
     if not callable(norm) and norm != "seminorm":
         raise ArgumentError(f"adjoint_options['norm']={norm!r} must be 'seminorm' or a callable.")
     settings = call.settings(method, rtol, atol, options, "adjoint_")
-    found = {
-        "reverse_settings": dataclasses.replace(settings, norm=forward.norm),
-        "reverse_observers": observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
-        "complain": warn_instead,
-        "guard": face,
-    }
+    found = ReverseWish(
+        dataclasses.replace(settings, norm=forward.norm),
+        observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
+        complain=warn_instead,
+        guard=face,
+    )
     if not callable(norm):
         return found
     if any(not p.requires_grad for p in params):
@@ -381,4 +381,4 @@ def _reverse(
         size = norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta))
         return norm_value(size, (), z)
 
-    return {**found, "theta_norm": in_users_shapes}
+    return dataclasses.replace(found, theta_norm=in_users_shapes)
