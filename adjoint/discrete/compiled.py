@@ -111,10 +111,8 @@ def transposed(
 def single(way: Way) -> Callable[..., Any]:
     """(owner, [t0, t1], known, carry, outputs) → carry: `transposed`."""
 
-    def step_back_once(
-        owner: Any, ends: Tensor, known: tuple[Any, ...], carry: Carry, outputs: tuple[Tensor, ...]
-    ) -> Carry:
-        return transposed(way, owner, ends, known, carry, outputs)
+    def step_back_once(*arguments: Any) -> Carry:
+        return transposed(way, *arguments)
 
     return step_back_once
 

@@ -165,27 +165,17 @@ def _reverse(
 
 
 @dataclasses.dataclass(frozen=True)
-class WalkBack:
-    """An adjoint for any times inside the solve; theta: what it gives gradients for."""
-
-    theta: tuple[Tensor, ...]
-    walk: Callable[[Seen, Tensor, bool], Result]
-
-
-@dataclasses.dataclass(frozen=True)
 class Answer:
     """values: [n, *z], the outputs and after them the events that fired; run: the rest.
 
     start: the state that the steps began with.
-    slopes: f at the start, where a time wants a gradient.
-    again: how to walk the same steps back for other times (None where there is no adjoint).
+    again: what walks the same steps back for other times (None where there is no adjoint).
     """
 
     values: Tensor
     run: Any
     start: Tensor
-    slopes: Tensor | None = None
-    again: WalkBack | None = None
+    again: _Solved | None = None
 
 
 def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
@@ -250,15 +240,16 @@ def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Ans
     many = isinstance(problem, SharedProblem) and isinstance(gradient, Discrete)
     many = many and (queue is None or queue.owner is None)
     solved = _Solved(problem, dynamics, recording, queue)
-    theta = dynamics.theta()
     task = Task(solved.forward, solved.backward, solved.time_gradient, problem.autocast, many)
-    values = Solve.apply(task, problem.z0, problem.t, *theta)
-    run = solved.run
-    return Answer(values, run, problem.z0, solved.slopes, WalkBack(theta, recording.walk))
+    values = Solve.apply(task, problem.z0, problem.t, *dynamics.theta())
+    return Answer(values, solved.run, problem.z0, solved)
 
 
 class _Solved:
-    """The forward pass and its way back, as `Solve` calls them; run is there when forward has been."""
+    """The forward pass and its way back, as `Solve` calls them.
+
+    run, slopes: there when forward has been; slopes: f at the start, where a time wants a gradient.
+    """
 
     run: Any
     slopes: Tensor | None

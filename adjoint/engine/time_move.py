@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.checks import transformed
-from ...solvers.step.clocks import Each
+from ...solvers.step.clocks import ONE, Clocks
 from .transformed import refuse_second_derivative
 
 F = Callable[[Tensor, Tensor], Tensor]
@@ -21,26 +21,20 @@ class Flow:
     """f, and how its times meet the state.
 
     f: (time as func wants it, z) → dz.
-    clocks: of the state where each sample has a time, t [B]; None for one time, 0-d.
+    clocks: of the state: t is 0-d, or with a clock a sample [B].
     """
 
     f: F
-    clocks: Each | None = None
+    clocks: Clocks = ONE
 
     def time(self, t: Tensor, z: Tensor) -> Tensor:
         """t, detached, as func wants it."""
-        return t.detach().to(z.dtype) if self.clocks is None else self.clocks.time(t.detach(), z)
+        return self.clocks.time(t.detach(), z)
 
     def shift(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """t − t, 0 with t's gradient: as func wants times, and as it broadcasts against the state."""
         moved = (t - t.detach()).to(z.dtype)
-        return (
-            (moved, moved) if self.clocks is None else (self.clocks.time(moved, z), self.clocks.spread(moved))
-        )
-
-    def total(self, x: Tensor) -> Tensor:
-        """The sum of a state's entries, like t."""
-        return x.sum() if self.clocks is None else self.clocks.per_sample(x).sum(1)
+        return self.clocks.time(moved, z), self.clocks.spread(moved)
 
     def follow(self, z: Tensor, slope: Tensor, t: Tensor) -> Tensor:
         """z moved to second order, in plain operators; slope: f(t, z)."""
@@ -68,7 +62,7 @@ class _Moved(torch.autograd.Function):
         z, slope, t = ctx.saved_tensors
         if ctx.once or not torch.is_grad_enabled():
             product = torch.where(g == 0, 0.0, g * slope)  # 0 · NaN of a sample that has no solution there
-            t_bar = ctx.flow.total(product).to(t)
+            t_bar = ctx.flow.clocks.total(product).to(t)
             if torch.is_grad_enabled():
                 (t_bar,) = refuse_second_derivative([t_bar], [g, z, t])
             return None, g, None, t_bar, None

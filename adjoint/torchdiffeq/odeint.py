@@ -258,15 +258,10 @@ def odeint_adjoint(
         params = tuple(check_params(named, "adjoint_params"))
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own)
-        reverse = _reverse(
-            call,
-            settings,
-            method if adjoint_method is None else adjoint_method,
-            rtol if adjoint_rtol is None else adjoint_rtol,
-            atol if adjoint_atol is None else adjoint_atol,
-            own_options(adjoint_options, "adjoint_options"),
-            params,
-        )
+        pairs = ((adjoint_method, method), (adjoint_rtol, rtol), (adjoint_atol, atol))
+        chosen = [forward if back is None else back for back, forward in pairs]
+        theirs = own_options(adjoint_options, "adjoint_options")
+        reverse = _reverse(call, settings, chosen, theirs, params)
         return _answer(call, settings, options, event_fn, params, reverse)
 
 
@@ -347,18 +342,13 @@ def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _reverse(
-    call: Call,
-    forward: Settings,
-    method: str | None,
-    rtol: Any,
-    atol: Any,
-    options: dict[str, Any],
-    params: tuple[Tensor, ...],
+    call: Call, forward: Settings, chosen: Sequence[Any], options: dict[str, Any], params: tuple[Tensor, ...]
 ) -> ReverseWish:
-    """What a reverse solve is to be, from its own arguments."""
+    """What a reverse solve is to be, from its own arguments. chosen: method, rtol and atol."""
     norm = options.pop("norm", "seminorm")
     if not callable(norm) and norm != "seminorm":
         raise ArgumentError(f"adjoint_options['norm']={norm!r} must be 'seminorm' or a callable.")
+    method, rtol, atol = chosen
     settings = call.settings(method, rtol, atol, options, "adjoint_")
     found = ReverseWish(
         dataclasses.replace(settings, norm=forward.norm),
