@@ -122,7 +122,7 @@ class Direct:
 Gradient = Discrete | Interpolating | Backsolve | Direct
 
 
-Solve = TypeVar("Solve", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 Times = Sequence[float] | Tensor | None
 Tolerances = float | Tensor | list[Any] | tuple[Any, ...]  # one number, or one a member
 Stepping = Literal["shared", "per_sample"]
@@ -241,19 +241,23 @@ def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, i
     return ids, len(numbers)
 
 
-def named_arguments(function: Solve) -> Solve:
-    """`solve` with an error of ours for a keyword that is not one of `Options`."""
+def check_names(given: Iterable[str]) -> None:
+    """Raises ArgumentTypeError for a name that is no argument of `solve`."""
     known = Options.__dataclass_fields__
-    own = {*known, "func", "y0", "t"}
+    for name in given:
+        if name not in (*known, "func", "y0", "t"):
+            raise ArgumentTypeError(f"solve got an unknown argument {name!r}: {nearest(name, known)}")
+
+
+def named_arguments(function: Function) -> Function:
+    """`solve` with an error of ours for a keyword that is not one of `Options`."""
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        for name in given:
-            if name not in own:
-                raise ArgumentTypeError(f"solve got an unknown argument {name!r}: {nearest(name, known)}")
+        check_names(given)
         return function(*args, **given)
 
-    return cast("Solve", call)
+    return cast("Function", call)
 
 
 def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
@@ -277,9 +281,6 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     check_resolution(tolerance.rtol, "rtol", z0.dtype)
     stops, jumps = check_stops(options.step_at, "step_at"), check_stops(options.jump_at, "jump_at")
     return Request(func, layout, z0, t, options, tableau, tolerance, stops, jumps)
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 _found: dict[str, Callable[..., Any]] = {}

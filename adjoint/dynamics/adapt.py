@@ -144,14 +144,15 @@ def checked_gradients(
     if not isinstance(returned, (tuple, list)):
         raise error(f"{name} returned a {type(returned).__name__}; it must return a tuple, {wanted}.")
     if len(returned) != len(theta):
-        raise error(f"{name} returned {len(returned)} gradients for the {len(theta)} of theta(): {wanted}.")
+        found = f"{len(returned)} gradients for the {len(theta)} tensors of theta()"
+        raise error(f"{name} returned {found}: {wanted}.")
     for i, (gradient, p) in enumerate(zip(returned, theta, strict=True)):
         if gradient is not None and not isinstance(gradient, Tensor):
             raise error(f"{name}: entry {i} is a {type(gradient).__name__}; it must be {wanted}.")
         if gradient is not None and gradient.shape != p.shape:
             raise error(
                 f"{name}: entry {i} has shape {tuple(gradient.shape)}, but theta()[{i}] has "
-                f"{tuple(p.shape)}: give {wanted}."
+                f"{tuple(p.shape)}: keep the order of theta()."
             )
     return tuple(returned)
 

@@ -25,7 +25,7 @@ from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed
-from .speed import queue_for, reverse_queue, with_derivatives
+from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
 
@@ -182,7 +182,8 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
     """Solves, with the gradient asked for where one can flow."""
     with problem.autocast.outside():
         if transformed():
-            gradient = _allowed(problem, gradient)
+            events, value = problem.wish.events is not None, problem.evaluate(problem.start, problem.z0)
+            gradient = gradient_allowed(gradient, value, (problem.z0, problem.t), events=events)
         if isinstance(gradient, Direct):
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
@@ -196,13 +197,6 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """The queue of the forward solve, where one was wished for and can be."""
     return None if problem.speed == Speed() else queue_for(problem, gradient)
-
-
-def _allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
-    """`gradient_allowed` for a problem."""
-    events, inputs = problem.wish.events is not None, (problem.z0, problem.t)
-    evaluate = lambda: problem.evaluate(problem.start, problem.z0)  # noqa: E731
-    return gradient_allowed(gradient, evaluate, inputs, events=events)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
@@ -263,11 +257,14 @@ class _Solved:
         evaluate = dynamics.forward
         if not recording.saves:  # kept steps hold this function, and this object holds them: no cycle
             evaluate = lambda t, z: (dynamics.value(t, z), None)  # noqa: E731
+        queue = self.queue
+        if queue is not None and derivatives:  # y' at the outputs is read off the stages
+            queue = dataclasses.replace(queue, with_stages=True)
         wish = dataclasses.replace(
             problem.wish,
             derivatives=derivatives,
             dense=problem.wish.dense or recording.dense,
-            queue=with_derivatives(self.queue) if self.queue and derivatives else self.queue,
+            queue=queue,
         )
         run = problem.solve(z0.detach(), evaluate, wish, recording)
         # No view of the values: they become the Function's output, whose node holds this object.

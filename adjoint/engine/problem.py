@@ -108,14 +108,10 @@ class Problem(abc.ABC):
 class SharedProblem(Problem):
     """With one clock. observers: torchdiffeq's callbacks."""
 
+    clocks = ONE
     settings: Settings
     times: Sequence[float]
     observers: Observers = Observers()  # noqa: RUF009  (frozen)
-
-    @property
-    def clocks(self) -> Clocks:
-        """The only one."""
-        return ONE
 
     @property
     def start(self) -> Tensor:

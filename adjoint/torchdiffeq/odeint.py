@@ -11,17 +11,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params, check_readable, check_state, check_times, check_tolerance
-from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ...solvers.checks import check_params, check_readable, check_state, check_times
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError
 from ...solvers.march.output import clock
-from ...solvers.methods import METHODS, get_method
-from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
-from ...solvers.methods.tableau import Tableau
 from ...solvers.solution import State
 from ...solvers.solve import Settings
 from ...solvers.stats import Stats
-from ...solvers.step.clocks import Tolerance, norm_of, norm_value
-from ...solvers.step.field import Layout, layout_of
+from ...solvers.step.clocks import norm_value
+from ...solvers.step.field import layout_of
 from ..arguments import Backsolve, Direct, Tolerances, uncompiled
 from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
@@ -29,64 +26,11 @@ from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
 from .callbacks import observers
 from .manners import face, warn_instead, warn_once
-from .options import own_options, read_options
+from .options import Call, own_options
 from .until_event import until_event
 
 Func = Callable[[Tensor, Any], Any]
 EventFn = Callable[[Tensor, Any], Tensor]
-LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """The arguments of one call, checked and packed."""
-
-    func: Func
-    layout: Layout
-    z0: Tensor
-    t: Tensor
-    times: list[float]
-
-    def _tolerance(self, rtol: Any, atol: Any, prefix: str) -> Tolerance:
-        """Either may be 0, not both."""
-        found = []
-        for value, name in ((rtol, f"{prefix}rtol"), (atol, f"{prefix}atol")):
-            if isinstance(value, Tensor) and value.dim() and not self.layout.single:
-                value = list(value.unbind())  # one number a member
-            found.append(check_tolerance(value, name, self.z0, self.layout, zero=True))
-        both = found[0] + found[1]
-        fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
-        if not fits:
-            raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
-        return Tolerance(*found)
-
-    def settings(
-        self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
-    ) -> Settings:
-        """The solver's settings for one direction."""
-        tableau = _tableau(method, f"{prefix}method")
-        tolerance = self._tolerance(rtol, atol, prefix)
-        norm = options.get("norm")
-        packed = norm_of(norm if callable(norm) else "rms", self.layout)
-        y0 = self.layout.unpack(self.z0)
-
-        def make_grid(constructor: Callable[..., Any], times: Sequence[float]) -> Any:
-            t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
-            return constructor(self.func, y0, t)
-
-        n = len(self.times) - 1
-        return read_options(options, tableau, tolerance, packed, n, make_grid, f"{prefix}options")
-
-
-def _tableau(method: str | None, argument: str) -> Tableau:
-    if method in LATER:
-        raise ArgumentError(
-            f"{argument}={method!r} is not offered here (explicit Runge–Kutta methods only): "
-            f"{nearest(method, METHODS)}"
-        )
-    if method in (None, "dopri5"):
-        return DOPRI5_SHAMPINE
-    return get_method(method, argument)
 
 
 def _promoted(y0: Any) -> Any:
