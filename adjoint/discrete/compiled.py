@@ -111,8 +111,11 @@ def transposed(
 def single(way: Way) -> Callable[..., Any]:
     """(owner, [t0, t1], known, carry, outputs) → carry: `transposed`."""
 
-    def step_back_once(*arguments: Any) -> Carry:
-        return transposed(way, *arguments)
+    # With *arguments instead of their names torch would hold the owner as long as the program.
+    def step_back_once(
+        owner: Any, ends: Tensor, known: tuple[Any, ...], carry: Carry, outputs: tuple[Tensor, ...]
+    ) -> Carry:
+        return transposed(way, owner, ends, known, carry, outputs)
 
     return step_back_once
 

@@ -27,10 +27,6 @@ class Flow:
     f: F
     clocks: Clocks = ONE
 
-    def time(self, t: Tensor, z: Tensor) -> Tensor:
-        """t, detached, as func wants it."""
-        return self.clocks.time(t.detach(), z)
-
     def shift(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """t − t, 0 with t's gradient: as func wants times, and as it broadcasts against the state."""
         moved = (t - t.detach()).to(z.dtype)
@@ -38,7 +34,7 @@ class Flow:
 
     def follow(self, z: Tensor, slope: Tensor, t: Tensor) -> Tensor:
         """z moved to second order, in plain operators; slope: f(t, z)."""
-        time, (half, shift) = self.time(t, z), self.shift(t, z)
+        time, (half, shift) = self.clocks.time(t.detach(), z), self.shift(t, z)
         # The first result is copied: func may hand back one buffer at every call.
         ahead = self.f(time + 0.5 * half, z + 0.5 * shift * slope).clone()
         return z + shift * (slope + (ahead - self.f(time, z)))
@@ -92,7 +88,7 @@ def moved_start(flow: Flow, z: Tensor, t: Tensor) -> Tensor:
     Moving the start is moving the state against the flow: dL/dt_0 = −a·f(t_0, z_0). The midpoint
     rule has d²z = f_t + f_z f as the flow has it.
     """
-    time, (moved, shift) = flow.time(t, z), flow.shift(t, z)
+    time, (moved, shift) = flow.clocks.time(t.detach(), z), flow.shift(t, z)
     time = time + moved
     half = z - 0.5 * shift * flow.f(time, z).clone()  # func may hand back one buffer at every call
     return z - shift * flow.f(time - 0.5 * moved, half).clone()

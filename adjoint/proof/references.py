@@ -120,7 +120,8 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, ent
     learnt = [q for q in theta if q.tensor.requires_grad]  # a frozen parameter is nothing to check
     bars = [bar for bar, q in zip(theta_bar, theta, strict=True) if q.tensor.requires_grad]
     quantities = (*blocks_of(dynamics, z), *learnt)
-    found = filled(quantities, [*z_bar, *bars])
+    pairs = zip(quantities, [*z_bar, *bars], strict=True)
+    found = tuple(torch.zeros_like(q.tensor) if g is None else g for q, g in pairs)
 
     def value() -> float:
         with torch.no_grad():
@@ -131,17 +132,11 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, ent
         dz, _ = dynamics.forward(t, leaf)
     if dz.requires_grad:  # else forward is not differentiable, and finite differences must do
         inputs = (leaf, *(q.tensor for q in learnt))
-        first, *rest = torch.autograd.grad(dz, inputs, cotangent, allow_unused=True)
-        exact = filled(quantities, [*(torch.zeros_like(z) if first is None else first), *rest])
+        first, *rest = torch.autograd.grad(dz, inputs, cotangent, materialize_grads=True)
+        exact = (*first, *rest)
     guide = found if exact is None else exact
     by_differences = difference_references(value, quantities, guide, seed, entries)
     return VjpCase(found, References(quantities, exact, *by_differences), value)
-
-
-def filled(quantities: Sequence[Quantity], gradients: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """The gradients, with zeros for quantities that the value does not depend on."""
-    pairs = zip(quantities, gradients, strict=True)
-    return tuple(torch.zeros_like(q.tensor) if g is None else g for q, g in pairs)
 
 
 def in_double(func: Any, y0: Any) -> tuple[Any, Any]:
