@@ -46,8 +46,7 @@ class Discrete:
     checkpoints: int | None = None
 
     def __post_init__(self) -> None:
-        if self.keep not in ("stages", "state"):
-            raise ArgumentError(f"Discrete: keep={self.keep!r} must be 'stages' or 'state'.")
+        check_choice("Discrete: keep", self.keep, ("stages", "state"))
         if self.checkpoints is not None:
             check_positive(self.checkpoints, "Discrete: checkpoints", integer=True)
 
@@ -67,10 +66,6 @@ class _ReverseSolve:
                 check_positive(getattr(self, name), f"{owner}: {name}")
         if self.method is not None:
             get_method(self.method, f"{owner}: method")
-        self._check()
-
-    def _check(self) -> None:
-        """Checks of further fields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +102,9 @@ class Backsolve(_ReverseSolve):
     reconstruction_limit: float = 100.0
     anchors: int = 16
 
-    def _check(self) -> None:
-        if self.norm != "seminorm":
-            raise ArgumentError(f"Backsolve: norm={self.norm!r} must be 'seminorm'.")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("Backsolve: norm", self.norm, ("seminorm",))
         if isinstance(self.anchors, bool) or not isinstance(self.anchors, int) or self.anchors < 0:
             raise ArgumentError(f"Backsolve: anchors={self.anchors!r} must be a whole number, 0 or more.")
         if not self.reconstruction_limit > 0:
@@ -127,7 +122,7 @@ class Direct:
 Gradient = Discrete | Interpolating | Backsolve | Direct
 
 
-Solve = TypeVar("Solve", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 Times = Sequence[float] | Tensor | None
 Tolerances = float | Tensor | list[Any] | tuple[Any, ...]  # one number, or one a member
 Stepping = Literal["shared", "per_sample"]
@@ -136,6 +131,11 @@ Save = Literal["times", "steps", "end"]
 NormName = Literal["rms", "max", "blocks"]
 STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
 CHOICES = (Discrete, Interpolating, Backsolve, Direct)
+
+
+def _check_kind(argument: str, value: Any, kinds: Any, wanted: str) -> None:
+    if not isinstance(value, kinds):
+        raise ArgumentTypeError(f"{argument}={value!r} must be {wanted}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,30 +166,23 @@ class Options:
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
         check_choice("method", self.method, METHODS)
-        if not isinstance(self.stepping, (str, Tensor)):
-            raise ArgumentTypeError(
-                f"stepping={self.stepping!r} must be {' or '.join(map(repr, STEPPINGS))}, or a tensor of "
-                "group numbers, one integer a sample: torch.as_tensor(…)."
-            )
+        steppings = " or ".join(map(repr, STEPPINGS))
+        groups = "a tensor of group numbers, one integer a sample: torch.as_tensor(…)"
+        _check_kind("stepping", self.stepping, (str, Tensor), f"{steppings}, or {groups}")
         if isinstance(self.stepping, str):
             check_choice("stepping", self.stepping, STEPPINGS)
-        if self.gradient is not None and not isinstance(self.gradient, CHOICES):
-            raise ArgumentTypeError(
-                f"gradient={self.gradient!r} must be Discrete, Interpolating, Backsolve, Direct or None."
-            )
-        if not isinstance(self.controller, PID):
-            raise ArgumentTypeError(f"controller={self.controller!r} must be an adamode.PID, PI() or I().")
+        choices = (*CHOICES, type(None))
+        _check_kind("gradient", self.gradient, choices, "Discrete, Interpolating, Backsolve, Direct or None")
+        _check_kind("controller", self.controller, PID, "an adamode.PID, PI() or I()")
+        _check_kind("compile", self.compile, bool, "True or False")
         events = self.events if isinstance(self.events, (tuple, list)) else (self.events,)
         for event in events:
-            if not isinstance(event, Event):
-                raise ArgumentTypeError(f"events holds {event!r}; give adamode.Event(fn, …) objects.")
+            _check_kind("an entry of events", event, Event, "an adamode.Event(fn, …)")
         object.__setattr__(self, "events", tuple(events))
         if self.dt is not None:
             check_positive(self.dt, "dt")
         check_positive(self.max_steps, "max_steps", integer=True)
         check_positive(self.sync_every, "sync_every", integer=True)
-        if not isinstance(self.compile, bool):
-            raise ArgumentTypeError(f"compile={self.compile!r} must be True or False.")
         if self.compact and not clocks_differ(self.stepping):
             raise ArgumentError(
                 "compact=True needs stepping='per_sample', or groups: only there samples leave the batch."
@@ -248,19 +241,23 @@ def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, i
     return ids, len(numbers)
 
 
-def named_arguments(function: Solve) -> Solve:
-    """`solve` with an error of ours for a keyword that is not one of `Options`."""
+def check_names(given: Iterable[str]) -> None:
+    """Raises ArgumentTypeError for a name that is no argument of `solve`."""
     known = Options.__dataclass_fields__
-    own = {*known, "func", "y0", "t"}
+    for name in given:
+        if name not in (*known, "func", "y0", "t"):
+            raise ArgumentTypeError(f"solve got an unknown argument {name!r}: {nearest(name, known)}")
+
+
+def named_arguments(function: Function) -> Function:
+    """`solve` with an error of ours for a keyword that is not one of `Options`."""
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        for name in given:
-            if name not in own:
-                raise ArgumentTypeError(f"solve got an unknown argument {name!r}: {nearest(name, known)}")
+        check_names(given)
         return function(*args, **given)
 
-    return cast("Solve", call)
+    return cast("Function", call)
 
 
 def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
@@ -284,9 +281,6 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     check_resolution(tolerance.rtol, "rtol", z0.dtype)
     stops, jumps = check_stops(options.step_at, "step_at"), check_stops(options.jump_at, "jump_at")
     return Request(func, layout, z0, t, options, tableau, tolerance, stops, jumps)
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 _found: dict[str, Callable[..., Any]] = {}

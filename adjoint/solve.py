@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -44,6 +44,8 @@ from .engine.dense import DenseQuery
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
+
+P = TypeVar("P", SharedProblem, SampleProblem)
 
 
 # One signature a stepping: a checker then knows whether status and counts are numbers or tensors, and what
@@ -206,7 +208,7 @@ def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Quer
     layout, z0, clocks = request.layout, problem.z0, problem.clocks
     query = DenseQuery(problem, answer, detached=request.options.gradient is None)
 
-    def ask(t: Tensor, per_sample: bool, question: Callable[[Tensor], Tensor]) -> Any:
+    def ask(question: Callable[[Tensor], Tensor], t: Tensor, per_sample: bool) -> Any:
         check_readable(t, "t")
         front, rows = t.shape, t.reshape(-1)
         if isinstance(clocks, Each):
@@ -221,13 +223,7 @@ def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Quer
             raise ArgumentError("per_sample=True needs a solve with stepping='per_sample'.")
         return layout.unpack(question(rows).reshape(*front, *z0.shape))
 
-    def value(t: Tensor, per_sample: bool) -> Any:
-        return ask(t, per_sample, query.value)
-
-    def derivative(t: Tensor, per_sample: bool) -> Any:
-        return ask(t, per_sample, query.derivative)
-
-    return value, derivative
+    return functools.partial(ask, query.value), functools.partial(ask, query.derivative)
 
 
 def make_problem(request: Request) -> Problem:
@@ -235,15 +231,32 @@ def make_problem(request: Request) -> Problem:
     return _with_many_clocks(request) if clocks_differ(request.options.stepping) else _with_one_clock(request)
 
 
-def _adapted(request: Request, start: Tensor, stats: Stats) -> Any:
-    def count() -> None:
-        stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(request.options.stepping)
+def _built(
+    kind: type[P], request: Request, start: Tensor, t: Tensor, times: Any, settings: Any, events: Any
+) -> P:
+    """The problem of either kind. start: as func wants it.  events: who watches them."""
+    options, z0, stats = request.options, request.z0, Stats()
 
-    return wrap(request.func, request.layout, request.z0, start, request.options.params, count)
+    def count() -> None:
+        stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(options.stepping)
+
+    plain, make_dynamics, autocast = wrap(request.func, request.layout, z0, start, options.params, count)
+    wish = Wish(
+        every_step=options.save == "steps",
+        dense=options.dense,
+        events=events if options.events else None,
+        trace=Trace(stats) if options.trace else None,
+    )
+    return kind(
+        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
+        speed=Speed(options.sync_every, options.compile),
+        func=request.func,
+        named=options.params is not None,
+    )
 
 
 def _with_one_clock(request: Request) -> SharedProblem:
-    options, z0, stats = request.options, request.z0, Stats()
+    options, z0 = request.options, request.z0
     times, t = check_times(request.t), request.t.to(z0.device, non_blocking=True)  # its gradient finds back
     if isinstance(options.dt0, Tensor):
         raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
@@ -265,23 +278,11 @@ def _with_one_clock(request: Request) -> SharedProblem:
         events = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
     if options.save == "end":
         times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
-    wish = Wish(
-        every_step=options.save == "steps",
-        dense=options.dense,
-        events=events,
-        trace=Trace(stats) if options.trace else None,
-    )
-    plain, make_dynamics, autocast = _adapted(request, clock(times[0], z0), stats)
-    return SharedProblem(
-        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
-        speed=Speed(options.sync_every, options.compile),
-        func=request.func,
-        named=options.params is not None,
-    )
+    return _built(SharedProblem, request, clock(times[0], z0), t, times, settings, events)
 
 
 def _with_many_clocks(request: Request) -> SampleProblem:
-    options, z0, stats = request.options, request.z0, Stats()
+    options, z0 = request.options, request.z0
     clocks = each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
     batch = clocks.batch_size(z0)
     times = check_sample_times(request.t, z0, batch)
@@ -289,23 +290,9 @@ def _with_many_clocks(request: Request) -> SampleProblem:
     t = t if t.dim() == 2 else t.expand(batch, -1)
     if options.save != "times":
         times, t = ends_of(times), ends_of(t)
-    events = None
-    if options.events:
-        events = functools.partial(SampleEvents, options.events, request.layout, clocks)
-    wish = Wish(
-        every_step=options.save == "steps",
-        dense=options.dense,
-        events=events,
-        trace=Trace(stats) if options.trace else None,
-    )
-    settings = _sample_settings(request, clocks, times)
-    plain, make_dynamics, autocast = _adapted(request, clocks.time(times[:, 0], z0), stats)
-    return SampleProblem(
-        *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
-        speed=Speed(options.sync_every, options.compile),
-        func=request.func,
-        named=options.params is not None,
-    )
+    events = functools.partial(SampleEvents, options.events, request.layout, clocks)
+    settings, start = _sample_settings(request, clocks, times), clocks.time(times[:, 0], z0)
+    return _built(SampleProblem, request, start, t, times, settings, events)
 
 
 def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSettings:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ WAY_OUT = (
 )
 
 
+@dataclasses.dataclass(eq=False)
 class Carrier(abc.ABC):
     """A pair [2, *z] of the state, or what stands for it, and a; of (t, pair) it is the reverse field.
 
@@ -42,10 +43,10 @@ class Carrier(abc.ABC):
     stepping: of both solves, with the stats that count evaluations.
     """
 
-    whose: str
-
-    def __init__(self, dynamics: Dynamics, seen: Observations, stepping: Stepping[Any, Any]):
-        self.dynamics, self.seen, self.stepping = dynamics, seen, stepping
+    whose: ClassVar[str]
+    dynamics: Dynamics
+    seen: Observations
+    stepping: Stepping[Any, Any]
 
     @abc.abstractmethod
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
@@ -83,14 +84,13 @@ class Carrier(abc.ABC):
         return solver_error(error.t, error.dt, error.status, error.stats, detail)
 
 
+@dataclasses.dataclass(eq=False)
 class Rebuilt(Carrier):
     """[z, a]: backsolve."""
 
     whose = "backsolve, which rebuilds the state backwards"
 
-    def __init__(self, dynamics: Dynamics, seen: Observations, stepping: Stepping[Any, Any]):
-        super().__init__(dynamics, seen, stepping)
-        self.distances: list[tuple[int, Tensor]] = []
+    distances: list[tuple[int, Tensor]] = dataclasses.field(init=False, default_factory=list)
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
         """The pair's own."""
@@ -141,6 +141,7 @@ class Rebuilt(Carrier):
         return [*said, WAY_OUT]
 
 
+@dataclasses.dataclass(eq=False)
 class Interpolated(Carrier):
     """[q, a], q begun at the stored state, so that its tolerance is the state's.
 
@@ -149,15 +150,8 @@ class Interpolated(Carrier):
 
     whose = "the interpolating adjoint"
 
-    def __init__(
-        self,
-        dynamics: Dynamics,
-        seen: Observations,
-        stepping: Stepping[Any, Any],
-        past: Callable[[Any], Tensor],
-    ):
-        super().__init__(dynamics, seen, stepping)
-        self.past, self.times = past, list[float]()
+    past: Callable[[Any], Tensor]
+    times: list[float] = dataclasses.field(init=False, default_factory=list)
 
     def prepare(self, times: Sequence[float]) -> None:
         """Those at which the forward solution is asked for: none is read from the device."""

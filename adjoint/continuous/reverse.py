@@ -53,9 +53,9 @@ class ReverseSolve(Recorder):
         if moved is False:  # an event at an observation
             return a
         pair = carrier.start(i, a)
-        if stepping.watch is not None:
-            stepping.watch(times[i], a, carrier.rebuilt(pair))
-        judge = None if stepping.theta_norm is None else self._judge
+        if stepping.reverse.watch is not None:
+            stepping.reverse.watch(times[i], a, carrier.rebuilt(pair))
+        judge = None if stepping.reverse.theta_norm is None else self._judge
         try:
             pair, self.dt = stepping.solve(carrier, pair, Interval(times, i, self.dt, self, judge))
         except SolverError as error:
@@ -72,12 +72,12 @@ class ReverseSolve(Recorder):
         else:
             weights = b * -step.dt
         self.theta.add([saved for saved, _ in parts], [deltas for _, deltas in parts], weights)
-        if self.stepping.watch is not None and isinstance(step, Step):
-            self.stepping.watch(step.t1, step.y1[1], self.carrier.rebuilt(step.y1))
+        if self.stepping.reverse.watch is not None and isinstance(step, Step):
+            self.stepping.reverse.watch(step.t1, step.y1[1], self.carrier.rebuilt(step.y1))
 
     def _judge(self, step: Step) -> Tensor:
         """The error ratio by a norm that sees θ's adjoints as if they were part of the state, 0-d."""
-        norm, tolerance = self.stepping.theta_norm, self.stepping.backward.tolerance
+        norm, tolerance = self.stepping.reverse.theta_norm, self.stepping.backward.tolerance
         assert norm is not None
         saved, deltas = [s for s, _ in step.saved], [d for _, d in step.saved]
 

@@ -6,6 +6,7 @@ A reverse solve stops at its observations: outputs, events and kept states in or
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import functools
 import math
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.device.queue import Queue
-from ...solvers.errors import SolverError, solver_error
+from ...solvers.errors import NotRepeatableError, ReconstructionError, SolverError, solver_error
 from ...solvers.march.dense import DenseOutput, StackedDense
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleNorm, SampleSettings, SampleStep, Together
@@ -38,6 +39,32 @@ C = TypeVar("C", bound=Clocks)
 ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
 # time, adjoint there, the state solved backwards (None where it is not)
 Watch = Callable[[float, Tensor, "Tensor | None"], None]
+
+
+def _raise(error: ReconstructionError | NotRepeatableError) -> None:
+    raise error
+
+
+@dataclasses.dataclass(frozen=True)
+class ReverseWish:
+    """What is wished of the way back; the first five with one step size.
+
+    settings: of a reverse solve, where they were given.
+    observers, trace: torchdiffeq's callbacks, and studies.
+    theta_norm: judges reverse steps by (z, a, θ's adjoints); θ's errors are computed for it, and only then.
+    watch: sees the adjoint at the end of every accepted reverse step.
+    complain: what happens to a reconstruction error past its limit, and to a func that is not repeatable
+        (torchdiffeq's face warns of them).
+    guard: around the whole (its manners).
+    """
+
+    settings: Settings | None = None
+    observers: Observers = Observers()  # noqa: RUF009  (frozen)
+    trace: Trace | None = None
+    theta_norm: ThetaNorm | None = None
+    watch: Watch | None = None
+    complain: Callable[[ReconstructionError | NotRepeatableError], None] = _raise
+    guard: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,24 +133,20 @@ def looser(a: float | Tensor, b: float | Tensor) -> float | Tensor:
     return torch.maximum(*both)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Stepping(abc.ABC, Generic[S, C]):
     """What decides the steps of both solves.
 
     forward, backward: settings, their norm that of a state.
     clocks: of the state.
     stats: of the whole solve.
-    theta_norm: judges reverse steps by (z, a, θ's adjoints), with one step size; θ's errors are computed for
-        it, and only then.
-    watch: sees the adjoint at the end of every accepted reverse step, with one step size.
     """
 
     forward: S
     backward: S
     clocks: C
     stats: Stats[Any, Any]
-    theta_norm: ThetaNorm | None = None
-    watch: Watch | None = None
+    reverse: ReverseWish = ReverseWish()
 
     def limited(self, most: int) -> Stepping[S, C]:
         """With at most that many attempts between two observations of the reverse solve."""
@@ -167,14 +190,9 @@ class Stepping(abc.ABC, Generic[S, C]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared(Stepping[Settings, One]):
-    """One step size.
-
-    queue, observers, trace: of the reverse solve.
-    """
+    """One step size. queue: of the reverse solve."""
 
     queue: Queue | None = None
-    observers: Observers = Observers()  # noqa: RUF009  (frozen)
-    trace: Trace | None = None
 
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
         """With the forward settings; it is not counted."""
@@ -206,11 +224,11 @@ class Shared(Stepping[Settings, One]):
 
     def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `forward_solve`."""
-        own, (begin, end) = Stats(), asked.ends
+        own, (begin, end), observers = Stats(), asked.ends, self.reverse.observers
         settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=asked.dt)
-        hooks = (asked.recorder.step, *self.observers.hooks)
-        observers = dataclasses.replace(self.observers, hooks=hooks, ratio=asked.judge)
-        wish = Wish(trace=self.trace, queue=self.queue)
+        hooks = (asked.recorder.step, *observers.hooks)
+        observers = dataclasses.replace(observers, hooks=hooks, ratio=asked.judge)
+        wish = Wish(trace=self.reverse.trace, queue=self.queue)
         run = forward_solve(field, pair, [begin, end], settings, own, wish, observers)
         self.stats.nfe_backward += own.nfe  # made inside compiled programs; the field counts the others
         self.stats.n_accepted_backward += own.n_accepted

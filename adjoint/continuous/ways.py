@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ...solvers.errors import NotRepeatableError, ReconstructionError, SolverError
+from ...solvers.errors import ReconstructionError, SolverError
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ..arguments import Backsolve, Interpolating
@@ -29,65 +27,47 @@ PATIENCE = 20
 FEW = 10  # beside a forward solve of one or two steps, which says little of how many the adjoint needs
 
 
-class Anchors(Recorder):
-    """Keeps a few states along the way, evenly spread whatever the number of steps, and the last evaluation.
+class Way(Recorder):
+    """A continuous adjoint of one solve: sees its steps, keeps the last evaluation, and walks back."""
 
-    keep: a step → a time and the state there.
-    most: how many (0: none).
-    """
-
-    def __init__(self, keep: Callable[[Any], Kept], most: int):
-        self.keep, self.most, self.n_steps = keep, most, 0
-        self.thinning, self.last = Thinning(most), LastEvaluation()
-        self.found: dict[int, Kept] = {}
-
-    def step(self, step: Step | SampleStep) -> None:
-        """Keeps its state, or does not."""
-        self.last.see(step)
-        if self.most and self.thinning.offer(self.n_steps):
-            self.found[self.n_steps] = self.keep(step)
-        for n in self.thinning.gone:
-            self.found.pop(n, None)
-        self.n_steps += 1
-
-
-class Steps(Recorder):
-    """Keeps all steps, which own their stages, and the last evaluation."""
-
-    def __init__(self) -> None:
-        self.found: list[Any] = []
+    def __init__(self, dynamics: Dynamics, stepping: Stepping[Any, Any]):
+        self.dynamics, self.stepping, self.complain = dynamics, stepping, stepping.reverse.complain
         self.last = LastEvaluation()
 
     def step(self, step: Step | SampleStep) -> None:
-        """Keeps each step."""
+        """Keeps its last evaluation."""
         self.last.see(step)
-        self.found.append(step)
+
+    def check(self) -> None:
+        """Whether func gives the same value again."""
+        self.last.check(self.dynamics, self.stepping.stats, self.complain)
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """A continuous adjoint of one solve.
-
-    complain: what happens to a reconstruction error past its limit, and to a func that is not repeatable.
-    """
-
-    dynamics: Dynamics
-    stepping: Stepping[Any, Any]
-    complain: Callable[[ReconstructionError | NotRepeatableError], None]
-
-
-@dataclasses.dataclass(frozen=True)
 class BacksolveWay(Way):
     """Solves backwards with the state rebuilt from observation to observation; where it is lost on the way,
-    once more with the states kept along the forward solve, which confine the drift."""
+    once more with states kept along the forward solve, which confine the drift.
 
-    limit: float
-    anchors: Anchors
+    The kept states are few, and evenly spread whatever the number of steps.
+    """
+
+    def __init__(self, dynamics: Dynamics, stepping: Stepping[Any, Any], gradient: Backsolve):
+        super().__init__(dynamics, stepping)
+        self.limit, self.most, self.n_steps = gradient.reconstruction_limit, gradient.anchors, 0
+        self.thinning, self.anchors = Thinning(self.most), dict[int, Kept]()
+
+    def step(self, step: Step | SampleStep) -> None:
+        """Keeps its state, or does not."""
+        super().step(step)
+        if self.most and self.thinning.offer(self.n_steps):
+            self.anchors[self.n_steps] = self.stepping.kept(step)
+        for n in self.thinning.gone:
+            self.anchors.pop(n, None)
+        self.n_steps += 1
 
     def walk(self, seen: Seen, g: Rows, want_theta: bool) -> Result:
         """The gradients; what is wrong with them, if the state was too far off, is a complaint."""
-        stepping, kept = self.stepping, self.anchors.found.values()
-        self.anchors.last.check(self.dynamics, stepping.stats, self.complain)
+        stepping, kept = self.stepping, self.anchors.values()
+        self.check()
         off: ReconstructionError | None = None
         try:
             first = stepping.limited(self._patience()) if kept else stepping
@@ -122,16 +102,22 @@ class BacksolveWay(Way):
         return found, carrier.judge(math.inf if stepping.backward.fixed else self.limit)
 
 
-@dataclasses.dataclass(frozen=True)
 class InterpolatingWay(Way):
-    """Solves backwards with the state from the forward solve's steps."""
+    """Solves backwards with the state from the forward solve's steps, which own their stages."""
 
-    steps: Steps
+    def __init__(self, dynamics: Dynamics, stepping: Stepping[Any, Any]):
+        super().__init__(dynamics, stepping)
+        self.steps: list[Any] = []
+
+    def step(self, step: Step | SampleStep) -> None:
+        """Keeps each step."""
+        super().step(step)
+        self.steps.append(step)
 
     def walk(self, seen: Seen, g: Rows, want_theta: bool) -> Result:
         """The gradients."""
-        stepping, steps = self.stepping, self.steps.found
-        self.steps.last.check(self.dynamics, stepping.stats, self.complain)
+        stepping, steps = self.stepping, self.steps
+        self.check()
         observations = stepping.observations(seen, g)
         if not steps:  # no sample took one: all outputs are its start
             return torch.stack(tuple(observations.g[1:])).sum(0), ThetaSum(self.dynamics).result()
@@ -141,20 +127,13 @@ class InterpolatingWay(Way):
 
 
 def record_continuous(
-    dynamics: Dynamics,
-    gradient: Backsolve | Interpolating,
-    stepping: Stepping[Any, Any],
-    complain: Callable[[ReconstructionError | NotRepeatableError], None],
+    dynamics: Dynamics, gradient: Backsolve | Interpolating, stepping: Stepping[Any, Any]
 ) -> Recording:
-    """The recording of a continuous adjoint.
-
-    complain: what happens to a reconstruction error past its limit, and to a func that is not repeatable.
-    """
+    """The recording of a continuous adjoint."""
     if isinstance(stepping, PerSample) and isinstance(dynamics, AutogradDynamics):
         dynamics.weigh_late()
     if isinstance(gradient, Interpolating):
-        steps = Steps()
-        return Recording(steps, InterpolatingWay(dynamics, stepping, complain, steps).walk, dense=True)
-    anchors = Anchors(stepping.kept, gradient.anchors)
-    way = BacksolveWay(dynamics, stepping, complain, gradient.reconstruction_limit, anchors)
-    return Recording(anchors, way.walk)
+        way = InterpolatingWay(dynamics, stepping)
+        return Recording(way, way.walk, dense=True)
+    back = BacksolveWay(dynamics, stepping, gradient)
+    return Recording(back, back.walk)

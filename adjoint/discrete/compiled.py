@@ -111,6 +111,7 @@ def transposed(
 def single(way: Way) -> Callable[..., Any]:
     """(owner, [t0, t1], known, carry, outputs) → carry: `transposed`."""
 
+    # With *arguments instead of their names torch would hold the owner as long as the program.
     def step_back_once(
         owner: Any, ends: Tensor, known: tuple[Any, ...], carry: Carry, outputs: tuple[Tensor, ...]
     ) -> Carry:

@@ -104,10 +104,8 @@ class BarList:
 
     def total(self) -> Tensor:
         """λ + Σ_{i>0} Ȳ_i."""
-        total = self.bars[0][1]
-        for _, bar in self.bars[1:]:
-            total = total + bar
-        return total
+        first, *others = [bar for _, bar in self.bars]
+        return sum(others, first)
 
 
 def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...solvers.checks import check_params
 from ...solvers.errors import (
+    AdamodeError,
     AdamodeWarning,
     ArgumentError,
     ArgumentTypeError,
@@ -130,34 +131,30 @@ class CheckedDynamics(Dynamics):
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """The inner one's, number and shapes checked."""
-        theta = self.theta()
         returned = self.inner.parameter_gradients(saved, deltas, weights)
-        name = type(self.inner).__name__
-        if not isinstance(returned, (tuple, list)):
-            raise DynamicsError(
-                f"{name}.parameter_gradients returned a {type(returned).__name__}; it must return a tuple, "
-                "one gradient for each tensor of theta(), in that order (None for zero)."
+        return checked_gradients(self.inner, returned, self.theta(), DynamicsError)
+
+
+def checked_gradients(
+    dynamics: Dynamics, returned: Any, theta: Sequence[Tensor], error: type[AdamodeError]
+) -> tuple[Tensor | None, ...]:
+    """What parameter_gradients returned, its number and shapes checked. error: what is raised."""
+    name = f"{type(dynamics).__name__}.parameter_gradients"
+    wanted = "one gradient for each tensor of theta(), in that order (None for zero)"
+    if not isinstance(returned, (tuple, list)):
+        raise error(f"{name} returned a {type(returned).__name__}; it must return a tuple, {wanted}.")
+    if len(returned) != len(theta):
+        found = f"{len(returned)} gradients for the {len(theta)} tensors of theta()"
+        raise error(f"{name} returned {found}: {wanted}.")
+    for i, (gradient, p) in enumerate(zip(returned, theta, strict=True)):
+        if gradient is not None and not isinstance(gradient, Tensor):
+            raise error(f"{name}: entry {i} is a {type(gradient).__name__}; it must be {wanted}.")
+        if gradient is not None and gradient.shape != p.shape:
+            raise error(
+                f"{name}: entry {i} has shape {tuple(gradient.shape)}, but theta()[{i}] has "
+                f"{tuple(p.shape)}: keep the order of theta()."
             )
-        gradients = tuple(returned)
-        if len(gradients) != len(theta):
-            raise DynamicsError(
-                f"{name}.parameter_gradients returned {len(gradients)} gradients for the {len(theta)} "
-                "tensors of theta(): one for each, in that order (None for zero)."
-            )
-        for i, (gradient, p) in enumerate(zip(gradients, theta, strict=True)):
-            if gradient is None:
-                continue
-            if not isinstance(gradient, Tensor):
-                raise DynamicsError(
-                    f"{name}.parameter_gradients: entry {i} is a {type(gradient).__name__}; it must be a "
-                    "tensor, or None for zero."
-                )
-            if gradient.shape != p.shape:
-                raise DynamicsError(
-                    f"{name}.parameter_gradients: entry {i} has shape {tuple(gradient.shape)}, but "
-                    f"theta()[{i}] has {tuple(p.shape)}: keep the order of theta()."
-                )
-        return gradients
+    return tuple(returned)
 
 
 def check_independent_samples(func: Any) -> None:
@@ -223,10 +220,8 @@ class ThetaSum:
     def result(self) -> list[Tensor]:
         """One gradient for each of θ."""
         theta = self.dynamics.theta()
-        return [
-            torch.zeros_like(p) if total is None else total
-            for p, total in zip(theta, self.totals, strict=True)
-        ]
+        pairs = zip(theta, self.totals, strict=True)
+        return [torch.zeros_like(p) if total is None else total for p, total in pairs]
 
 
 Complain = Callable[[NotRepeatableError], None]
@@ -286,7 +281,7 @@ def distance(again: Tensor, k: Tensor) -> Tensor:
     return torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
 
 
-def refuse_unlike(off: float, dtype: torch.dtype, complain: Callable[[NotRepeatableError], None]) -> None:
+def refuse_unlike(off: float, dtype: torch.dtype, complain: Complain) -> None:
     """Complains where two evaluations at one place differ, relatively, by more than rounding.
 
     off: the difference, relative to the value.

@@ -72,6 +72,14 @@ class Graph:
     dz: GradientEdge | None
 
 
+def recorded(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor) -> tuple[Tensor, Graph]:
+    """One evaluation of f: dz as f returns it, and the graph."""
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        dz = f(t, z)
+        return dz, Graph(z, get_gradient_edge(dz) if dz.requires_grad else None)
+
+
 class AutogradDynamics(Dynamics):
     """dz = f(t, z) on the packed state, with the graph of each evaluation kept until its VJP.
 
@@ -108,13 +116,10 @@ class AutogradDynamics(Dynamics):
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Graph]:
         """dz without its graph, and the graph."""
-        z = z.detach().requires_grad_()
         if self.missed is None:
-            with torch.enable_grad():
-                dz = self.f(t, z)
-                edge = get_gradient_edge(dz) if dz.requires_grad else None
+            dz, graph = recorded(self.f, t, z)
             self._cut_if_overwritten(dz)
-            return dz.detach(), Graph(z, edge)
+            return dz.detach(), graph
         missed, self.missed, since = self.missed, None, mark()
         dz, graph = self.forward(t, z)
         found = captured(graph.dz, graph.z, self.params, since)
@@ -150,13 +155,11 @@ class AutogradDynamics(Dynamics):
         """(z̄, gradients of the parameters for this cotangent; where they come late, the cotangent)."""
         if saved.dz is None:  # f depends on neither the state nor a parameter
             return torch.zeros_like(saved.z), (None,) * len(self.params)
-        if self.late:
-            z_bar = torch.autograd.grad(saved.dz, saved.z, cotangent, retain_graph=True, allow_unused=True)[0]
-            return torch.zeros_like(saved.z) if z_bar is None else z_bar, cotangent
-        inputs = (saved.z, *self.params)
+        inputs = (saved.z,) if self.late else (saved.z, *self.params)
         # retain_graph: the record may be walked again, and graphs of stages may share nodes.
         z_bar, *rest = torch.autograd.grad(saved.dz, inputs, cotangent, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(saved.z) if z_bar is None else z_bar, tuple(rest)
+        z_bar = torch.zeros_like(saved.z) if z_bar is None else z_bar
+        return z_bar, cotangent if self.late else tuple(rest)
 
     def parameter_gradients(
         self, saved: list[Graph], deltas: list[Any], weights: Tensor | None
@@ -167,8 +170,8 @@ class AutogradDynamics(Dynamics):
         factors = [None] * len(deltas) if weights is None else list(weights.unbind())
         totals: list[Tensor | None] = [None] * len(self.params)
         for i, own in enumerate(zip(*deltas, strict=True)):
-            found = [(g, w) for g, w in zip(own, factors, strict=True) if g is not None]
-            terms = [g if w is None else g * w for g, w in found]
+            pairs = zip(own, factors, strict=True)
+            terms = [g if w is None else g * w for g, w in pairs if g is not None]
             if len(terms) > 1:
                 total = terms[0] + terms[1]  # autograd's own results may share memory: these are new
                 for term in terms[2:]:
@@ -199,12 +202,9 @@ def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Ten
     A tensor computed outside f and captured by it (not a leaf) is an ArgumentError: its history is
     outside the solve, so it must be named in ``params``.
     """
-    z = z.detach().requires_grad_()
     since = mark()
-    with torch.enable_grad():
-        dz = f(t, z)
-        edge = get_gradient_edge(dz) if dz.requires_grad else None
-    found = captured(edge, z, (), since)
+    _, graph = recorded(f, t, z)
+    found = captured(graph.dz, graph.z, (), since)
     if found.foreign is not None:
         raise ArgumentError(
             f"func uses a tensor that was computed outside it (by {found.foreign}) and needs a "

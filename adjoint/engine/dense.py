@@ -54,10 +54,10 @@ class DenseQuery:
         check_untransformed()
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
-            return torch.cat((z0[None], output.evaluate(t).detach())), self.answer.slopes
+            return torch.cat((z0[None], output.evaluate(t).detach())), again.slopes
 
         def backward(values: Tensor, g: Tensor, want: bool) -> tuple[Tensor, list[Tensor]]:
-            return again.walk(problem.asked(output, t, values), g, want)
+            return again.recording.walk(problem.asked(output, t, values), g, want)
 
         def start_gradient(g: Tensor, slope: Tensor, a: Tensor) -> Tensor:
             """dL/dt_0 = −a · f(t_0, z_0); the other times of the solve do not matter."""
@@ -67,4 +67,4 @@ class DenseQuery:
             return t_bar
 
         task = Task(forward, backward, start_gradient, problem.autocast)
-        return Solve.apply(task, problem.z0, problem.t, *again.theta)[1:]
+        return Solve.apply(task, problem.z0, problem.t, *again.dynamics.theta())[1:]

@@ -13,7 +13,7 @@ from ...solvers.checks import batched, moves, transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
 from ...solvers.march.output import clock
-from ...solvers.step.clocks import ONE, Each
+from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
@@ -25,7 +25,7 @@ from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed
-from .speed import queue_for, reverse_queue, with_derivatives
+from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
 
@@ -35,7 +35,7 @@ def record_discrete(
     gradient: Discrete,
     *,
     queue: Queue | None = None,
-    watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
+    watch: Watch | None = None,
 ) -> Recording:
     """The recording of the discrete adjoint.
 
@@ -139,58 +139,29 @@ class Solve(torch.autograd.Function):
 
 
 def record_for(
-    problem: Problem,
-    dynamics: Dynamics,
-    gradient: Gradient,
-    watch: Watch | None = None,
-    queue: Queue | None = None,
+    problem: Problem, dynamics: Dynamics, gradient: Gradient, queue: Queue | None = None
 ) -> Recording:
-    """The recording that a gradient choice needs. watch: sees the adjoint on its way, for study (one clock).
-    queue: of the forward solve."""
+    """The recording that a gradient choice needs. queue: of the forward solve."""
+    reverse, clocks = problem.reverse, problem.clocks
     if isinstance(gradient, Discrete):
-        tableau, complain = problem.settings.tableau, problem.complain
-        solved = Solved(dynamics, tableau, problem.clocks, problem.z0, problem.stats, complain)
-        return record_discrete(solved, gradient, queue=queue, watch=watch)
+        tableau, complain = problem.settings.tableau, reverse.complain
+        solved = Solved(dynamics, tableau, clocks, problem.z0, problem.stats, complain)
+        return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
-    return record_continuous(dynamics, gradient, _reverse(problem, gradient, watch, queue), problem.complain)
+    return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))
 
 
 def _reverse(
-    problem: Problem, gradient: Backsolve | Interpolating, watch: Watch | None, queue: Queue | None
+    problem: Problem, gradient: Backsolve | Interpolating, queue: Queue | None
 ) -> Stepping[Any, Any]:
     """How the reverse solve steps."""
+    backward = problem.reverse.settings or reverse_settings(problem.settings, gradient)
+    both: tuple[Any, ...] = (problem.settings, backward, problem.clocks, problem.stats, problem.reverse)
     if isinstance(problem, SampleProblem):
-        backward, clocks = reverse_settings(problem.settings, gradient), problem.clocks
-        return PerSample(
-            forward=problem.settings,
-            backward=backward,
-            clocks=clocks,
-            stats=problem.stats,
-            batch=clocks.batch_size(problem.z0),
-        )
-    assert isinstance(problem, SharedProblem)
-    own = None  # between the evaluations of Interpolating the host looks the state up
-    if isinstance(gradient, Backsolve):
-        own = reverse_queue(problem, queue)
-    return Shared(
-        forward=problem.settings,
-        backward=problem.reverse_settings or reverse_settings(problem.settings, gradient),
-        clocks=ONE,
-        stats=problem.stats,
-        watch=watch,
-        queue=own,
-        observers=problem.reverse_observers,
-        trace=problem.reverse_trace,
-        theta_norm=problem.theta_norm,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class WalkBack:
-    """An adjoint for any times inside the solve; theta: what it gives gradients for."""
-
-    theta: tuple[Tensor, ...]
-    walk: Callable[[Seen, Tensor, bool], Result]
+        return PerSample(*both, batch=problem.clocks.batch_size(problem.z0))
+    # Between the evaluations of Interpolating the host looks the state up.
+    own = reverse_queue(problem, queue) if isinstance(gradient, Backsolve) else None
+    return Shared(*both, queue=own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,22 +169,21 @@ class Answer:
     """values: [n, *z], the outputs and after them the events that fired; run: the rest.
 
     start: the state that the steps began with.
-    slopes: f at the start, where a time wants a gradient.
-    again: how to walk the same steps back for other times (None where there is no adjoint).
+    again: what walks the same steps back for other times (None where there is no adjoint).
     """
 
     values: Tensor
     run: Any
     start: Tensor
-    slopes: Tensor | None = None
-    again: WalkBack | None = None
+    again: _Solved | None = None
 
 
 def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
     """Solves, with the gradient asked for where one can flow."""
     with problem.autocast.outside():
         if transformed():
-            gradient = _allowed(problem, gradient)
+            events, value = problem.wish.events is not None, problem.evaluate(problem.start, problem.z0)
+            gradient = gradient_allowed(gradient, value, (problem.z0, problem.t), events=events)
         if isinstance(gradient, Direct):
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
@@ -227,13 +197,6 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """The queue of the forward solve, where one was wished for and can be."""
     return None if problem.speed == Speed() else queue_for(problem, gradient)
-
-
-def _allowed(problem: Problem, gradient: Gradient | None) -> Gradient | None:
-    """`gradient_allowed` for a problem."""
-    events, inputs = problem.wish.events is not None, (problem.z0, problem.t)
-    evaluate = lambda: problem.evaluate(problem.start, problem.z0)  # noqa: E731
-    return gradient_allowed(gradient, evaluate, inputs, events=events)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
@@ -271,15 +234,16 @@ def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Ans
     many = isinstance(problem, SharedProblem) and isinstance(gradient, Discrete)
     many = many and (queue is None or queue.owner is None)
     solved = _Solved(problem, dynamics, recording, queue)
-    theta = dynamics.theta()
     task = Task(solved.forward, solved.backward, solved.time_gradient, problem.autocast, many)
-    values = Solve.apply(task, problem.z0, problem.t, *theta)
-    run = solved.run
-    return Answer(values, run, problem.z0, solved.slopes, WalkBack(theta, recording.walk))
+    values = Solve.apply(task, problem.z0, problem.t, *dynamics.theta())
+    return Answer(values, solved.run, problem.z0, solved)
 
 
 class _Solved:
-    """The forward pass and its way back, as `Solve` calls them; run is there when forward has been."""
+    """The forward pass and its way back, as `Solve` calls them.
+
+    run, slopes: there when forward has been; slopes: f at the start, where a time wants a gradient.
+    """
 
     run: Any
     slopes: Tensor | None
@@ -293,11 +257,14 @@ class _Solved:
         evaluate = dynamics.forward
         if not recording.saves:  # kept steps hold this function, and this object holds them: no cycle
             evaluate = lambda t, z: (dynamics.value(t, z), None)  # noqa: E731
+        queue = self.queue
+        if queue is not None and derivatives:  # y' at the outputs is read off the stages
+            queue = dataclasses.replace(queue, with_stages=True)
         wish = dataclasses.replace(
             problem.wish,
             derivatives=derivatives,
             dense=problem.wish.dense or recording.dense,
-            queue=with_derivatives(self.queue) if self.queue and derivatives else self.queue,
+            queue=queue,
         )
         run = problem.solve(z0.detach(), evaluate, wish, recording)
         # No view of the values: they become the Function's output, whose node holds this object.
@@ -310,7 +277,7 @@ class _Solved:
         stats = self.problem.stats
         stats.nfe_backward = stats.nfe_recomputed = 0
         stats.n_accepted_backward = stats.n_rejected_backward = 0
-        with self.problem.guard():
+        with self.problem.reverse.guard():
             return self.recording.walk(self.problem.seen(self.run, values), g, want)
 
     def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.errors import NotRepeatableError, ReconstructionError
 from ...solvers.march.dense import DenseOutput, SampleDense
 from ...solvers.march.output import clock
 from ...solvers.march.samples import SampleSettings, beside
@@ -20,15 +18,10 @@ from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import ONE, Clocks, Each
 from ...solvers.step.field import Autocast, CountedBatches, CountedField
-from ...solvers.trace import Trace
-from ..continuous.stepping import ThetaNorm
+from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Seen
 from .time_move import Flow
-
-
-def _raise(error: ReconstructionError | NotRepeatableError) -> None:
-    raise error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +42,7 @@ class Problem(abc.ABC):
         float64).
     wish: what to record besides.
     speed, func, named: how attempts are made, what a program would compile, whether params were named.
-    complain: what happens to an error of the backward pass that torchdiffeq's face warns of.
-    guard: around that pass (its manners).
+    reverse: what is wished of the way back.
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -65,8 +57,7 @@ class Problem(abc.ABC):
     speed: Speed = Speed()
     func: Any = None
     named: bool = False
-    complain: Callable[[ReconstructionError | NotRepeatableError], None] = _raise
-    guard: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    reverse: ReverseWish = ReverseWish()  # noqa: RUF009  (frozen)
 
     @property
     @abc.abstractmethod
@@ -115,25 +106,12 @@ class Problem(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class SharedProblem(Problem):
-    """With one clock.
+    """With one clock. observers: torchdiffeq's callbacks."""
 
-    observers, reverse_observers, reverse_trace: torchdiffeq's callbacks, and studies.
-    reverse_settings: of a reverse solve, where they were given.
-    theta_norm: an error norm of it that wants θ's adjoints.
-    """
-
+    clocks = ONE
     settings: Settings
     times: Sequence[float]
     observers: Observers = Observers()  # noqa: RUF009  (frozen)
-    reverse_settings: Settings | None = None
-    reverse_observers: Observers = Observers()  # noqa: RUF009  (frozen)
-    reverse_trace: Trace | None = None
-    theta_norm: ThetaNorm | None = None
-
-    @property
-    def clocks(self) -> Clocks:
-        """The only one."""
-        return ONE
 
     @property
     def start(self) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from typing import Any
 
@@ -15,10 +14,9 @@ from ...solvers.solve import Observers
 from ...solvers.step.clocks import block_rms, maximum, rms
 from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
-from ..dynamics.adapt import CheckedDynamics
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
-from .problem import Problem, SampleProblem, SharedProblem
+from .problem import Problem, SampleProblem
 
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
@@ -32,7 +30,8 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     if reason:
         warn_idle("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
         return None
-    owner, calls = None, None
+    owner: Any = None
+    calls: Calls | None = None
     if wanted.compile:
         reason = _not_compiled(problem)
         if reason:
@@ -40,7 +39,8 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
             if wanted.sync_every == 1 or each:
                 return None
         else:
-            owner, calls = _owner(problem.func)
+            owner = problem.func
+            calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
     if each:
         return Queue(wanted.sync_every, owner, calls)
     wish = problem.wish
@@ -53,24 +53,14 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages, recorded=recorded)
 
 
-def with_derivatives(queue: Queue) -> Queue:
-    """The queue of a solve that wants y' at its outputs: read off the stages."""
-    return dataclasses.replace(queue, with_stages=True)
-
-
-def reverse_queue(problem: SharedProblem, forward: Queue | None) -> Queue | None:
+def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
     """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
-    if forward is None or problem.theta_norm is not None or problem.reverse_observers != Observers():
+    reverse = problem.reverse
+    if forward is None or reverse.theta_norm is not None or reverse.observers != Observers():
         return None
     if forward.owner is None:
         return Queue(forward.sync_every, keep=True, keep_first=True)
     return Queue(1, forward.owner, Augmented(forward.calls), keep=True, keep_first=True)
-
-
-def _owner(func: Any) -> tuple[Any, Calls]:
-    if isinstance(func, CheckedDynamics):
-        func = func.inner
-    return (func, DynamicsCalls()) if isinstance(func, Dynamics) else (func, ModuleCalls())
 
 
 def _not_queued(problem: Problem, gradient: Gradient | None) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.checks import transformed
-from ...solvers.step.clocks import Each
+from ...solvers.step.clocks import ONE, Clocks
 from .transformed import refuse_second_derivative
 
 F = Callable[[Tensor, Tensor], Tensor]
@@ -21,30 +21,20 @@ class Flow:
     """f, and how its times meet the state.
 
     f: (time as func wants it, z) → dz.
-    clocks: of the state where each sample has a time, t [B]; None for one time, 0-d.
+    clocks: of the state: t is 0-d, or with a clock a sample [B].
     """
 
     f: F
-    clocks: Each | None = None
-
-    def time(self, t: Tensor, z: Tensor) -> Tensor:
-        """t, detached, as func wants it."""
-        return t.detach().to(z.dtype) if self.clocks is None else self.clocks.time(t.detach(), z)
+    clocks: Clocks = ONE
 
     def shift(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """t − t, 0 with t's gradient: as func wants times, and as it broadcasts against the state."""
         moved = (t - t.detach()).to(z.dtype)
-        return (
-            (moved, moved) if self.clocks is None else (self.clocks.time(moved, z), self.clocks.spread(moved))
-        )
-
-    def total(self, x: Tensor) -> Tensor:
-        """The sum of a state's entries, like t."""
-        return x.sum() if self.clocks is None else self.clocks.per_sample(x).sum(1)
+        return self.clocks.time(moved, z), self.clocks.spread(moved)
 
     def follow(self, z: Tensor, slope: Tensor, t: Tensor) -> Tensor:
         """z moved to second order, in plain operators; slope: f(t, z)."""
-        time, (half, shift) = self.time(t, z), self.shift(t, z)
+        time, (half, shift) = self.clocks.time(t.detach(), z), self.shift(t, z)
         # The first result is copied: func may hand back one buffer at every call.
         ahead = self.f(time + 0.5 * half, z + 0.5 * shift * slope).clone()
         return z + shift * (slope + (ahead - self.f(time, z)))
@@ -68,7 +58,7 @@ class _Moved(torch.autograd.Function):
         z, slope, t = ctx.saved_tensors
         if ctx.once or not torch.is_grad_enabled():
             product = torch.where(g == 0, 0.0, g * slope)  # 0 · NaN of a sample that has no solution there
-            t_bar = ctx.flow.total(product).to(t)
+            t_bar = ctx.flow.clocks.total(product).to(t)
             if torch.is_grad_enabled():
                 (t_bar,) = refuse_second_derivative([t_bar], [g, z, t])
             return None, g, None, t_bar, None
@@ -98,7 +88,7 @@ def moved_start(flow: Flow, z: Tensor, t: Tensor) -> Tensor:
     Moving the start is moving the state against the flow: dL/dt_0 = −a·f(t_0, z_0). The midpoint
     rule has d²z = f_t + f_z f as the flow has it.
     """
-    time, (moved, shift) = flow.time(t, z), flow.shift(t, z)
+    time, (moved, shift) = flow.clocks.time(t.detach(), z), flow.shift(t, z)
     time = time + moved
     half = z - 0.5 * shift * flow.f(time, z).clone()  # func may hand back one buffer at every call
     return z - shift * flow.f(time - 0.5 * moved, half).clone()

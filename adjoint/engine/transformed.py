@@ -7,7 +7,7 @@ than the solve itself where none can. What is batched by `vmap` cannot be read b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,15 +24,14 @@ _WAY_OUT = (
 
 
 def gradient_allowed(
-    gradient: Gradient | None, evaluate: Callable[[], Tensor], inputs: Iterable[Tensor], *, events: bool
+    gradient: Gradient | None, value: Tensor, inputs: Iterable[Tensor], *, events: bool
 ) -> Gradient | None:
     """The gradient choice to go on with under a transform; ArgumentError where it would have none.
 
-    evaluate: func at the start: what it uses besides the state shows in what it returns.
+    value: of func at the start: what it uses besides the state shows in what it returns.
     inputs: the state, the times, the parameters.
     events: whether some are watched.
     """
-    value = evaluate()
     check_readable(value, "what func returns")
     tensors = (*inputs, value)
     tangents = any(map(has_tangent, tensors))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...solvers.errors import ArgumentError, ArgumentTypeError
+from ..dynamics.adapt import checked_gradients
 from ..dynamics.protocol import Dynamics, check_blocks, named_blocks
 from .comparisons import BOUND_DIFFERENCES, Check, Entries, Quantity, compare, compare_entries
 from .slopes import Along, along, compare_along, differences, normal
@@ -115,15 +116,12 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, ent
         _, saved = dynamics.forward(t, z)
         z_bar, deltas = dynamics.vjp(saved, cotangent)
         theta_bar = dynamics.parameter_gradients([saved], [deltas], None)
-    if len(theta_bar) != len(theta):
-        raise ArgumentError(
-            f"{type(dynamics).__name__}.parameter_gradients returned {len(theta_bar)} gradients for "
-            f"{len(theta)} tensors of theta(): one for each, in that order."
-        )
+    theta_bar = checked_gradients(dynamics, theta_bar, [q.tensor for q in theta], ArgumentError)
     learnt = [q for q in theta if q.tensor.requires_grad]  # a frozen parameter is nothing to check
     bars = [bar for bar, q in zip(theta_bar, theta, strict=True) if q.tensor.requires_grad]
     quantities = (*blocks_of(dynamics, z), *learnt)
-    found = filled(quantities, [*z_bar, *bars])
+    pairs = zip(quantities, [*z_bar, *bars], strict=True)
+    found = tuple(torch.zeros_like(q.tensor) if g is None else g for q, g in pairs)
 
     def value() -> float:
         with torch.no_grad():
@@ -134,17 +132,11 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, ent
         dz, _ = dynamics.forward(t, leaf)
     if dz.requires_grad:  # else forward is not differentiable, and finite differences must do
         inputs = (leaf, *(q.tensor for q in learnt))
-        first, *rest = torch.autograd.grad(dz, inputs, cotangent, allow_unused=True)
-        exact = filled(quantities, [*(torch.zeros_like(z) if first is None else first), *rest])
+        first, *rest = torch.autograd.grad(dz, inputs, cotangent, materialize_grads=True)
+        exact = (*first, *rest)
     guide = found if exact is None else exact
     by_differences = difference_references(value, quantities, guide, seed, entries)
     return VjpCase(found, References(quantities, exact, *by_differences), value)
-
-
-def filled(quantities: Sequence[Quantity], gradients: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """The gradients, with zeros for quantities that the value does not depend on."""
-    pairs = zip(quantities, gradients, strict=True)
-    return tuple(torch.zeros_like(q.tensor) if g is None else g for q, g in pairs)
 
 
 def in_double(func: Any, y0: Any) -> tuple[Any, Any]:

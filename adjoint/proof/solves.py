@@ -25,7 +25,7 @@ from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
 from ..solve import solve
 from .comparisons import BOUND_EXACT, Quantity
-from .references import References, blocks_of, difference_references, filled, in_double, theta_of
+from .references import References, blocks_of, difference_references, in_double, theta_of
 from .slopes import Taylor, normal, taylor
 
 GAP_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -104,13 +104,10 @@ class GradientProblem:
 
     def gradient_of(self, values: Callable[[Any, Tensor], Any]) -> tuple[Tensor, ...]:
         """dL/d(quantity) by autograd through another way to y, values(y0, t)."""
-        inputs, quantities = (*self.leaves, *(q.tensor for q in self.theta)), self.quantities()
+        inputs = (*self.leaves, *(q.tensor for q in self.theta))
         loss = self._loss(values(self._y0(attached=True), self.t))
-        found = torch.autograd.grad(loss, inputs, allow_unused=True)
-        if isinstance(self.func, Dynamics):
-            z = self.leaves[0]
-            found = (*(torch.zeros_like(z) if found[0] is None else found[0]), *found[1:])
-        return filled(quantities, found)
+        found = torch.autograd.grad(loss, inputs, materialize_grads=True)
+        return (*found[0], *found[1:]) if isinstance(self.func, Dynamics) else found
 
     def references(self, *, entries: int | None = 1) -> References:
         """Autograd, and finite differences at so many entries and along a direction of each quantity.

@@ -15,18 +15,17 @@ from ...solvers.checks import check_times
 from ...solvers.errors import (
     AdamodeError,
     ArgumentError,
-    ArgumentTypeError,
     NotRepeatableError,
     ReconstructionError,
     SolverError,
-    nearest,
 )
 from ...solvers.march.dense import DenseOutput
 from ...solvers.march.output import Step
 from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
 from ...solvers.trace import Trace, TraceRow
-from ..arguments import Direct, Discrete, Gradient, Options, Request, read_request
+from ..arguments import Direct, Discrete, Gradient, Options, Request, check_names, read_request
+from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import named_blocks
 from ..engine.differentiate import record_for
 from ..engine.problem import SharedProblem
@@ -160,8 +159,9 @@ def adjoint_trajectory(
     assert isinstance(problem, SharedProblem)
     dynamics = problem.make_dynamics()
     walk, trace = _WalkBack(times[-1], problem.stats), Trace(problem.stats)
-    problem = dataclasses.replace(problem, reverse_observers=walk.observers(), reverse_trace=walk.trace)
-    recording = record_for(problem, dynamics, gradient, walk.watch)
+    reverse = ReverseWish(observers=walk.observers(), trace=walk.trace, watch=walk.watch)
+    problem = dataclasses.replace(problem, reverse=reverse)
+    recording = record_for(problem, dynamics, gradient)
     failure: AdamodeError | None = None
     with torch.no_grad(), problem.autocast.outside():
         try:
@@ -211,7 +211,5 @@ def _checked(
         raise ArgumentError(f"cotangent is {found}; it must be [T, *y0.shape] = {(len(t), *y0.shape)}.")
     defaults = {name: p.default for name, p in inspect.signature(solve).parameters.items()}
     named = {name: defaults[name] for name in Options.__dataclass_fields__}
-    unknown = [name for name in arguments if name not in named]
-    if unknown:
-        raise ArgumentTypeError(f"unknown argument {unknown[0]!r}: {nearest(unknown[0], named)}")
+    check_names(arguments)
     return read_request(func, y0, t, Options(**{**named, **arguments, "gradient": gradient}))

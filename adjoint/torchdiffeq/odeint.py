@@ -11,81 +11,26 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params, check_readable, check_state, check_times, check_tolerance
-from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ...solvers.checks import check_params, check_readable, check_state, check_times
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError
 from ...solvers.march.output import clock
-from ...solvers.methods import METHODS, get_method
-from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
-from ...solvers.methods.tableau import Tableau
 from ...solvers.solution import State
 from ...solvers.solve import Settings
 from ...solvers.stats import Stats
-from ...solvers.step.clocks import Tolerance, norm_of, norm_value
-from ...solvers.step.field import Layout, layout_of
+from ...solvers.step.clocks import norm_value
+from ...solvers.step.field import layout_of
 from ..arguments import Backsolve, Direct, Tolerances, uncompiled
+from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
 from .callbacks import observers
 from .manners import face, warn_instead, warn_once
-from .options import own_options, read_options
+from .options import Call, own_options
 from .until_event import until_event
 
 Func = Callable[[Tensor, Any], Any]
 EventFn = Callable[[Tensor, Any], Tensor]
-LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """The arguments of one call, checked and packed."""
-
-    func: Func
-    layout: Layout
-    z0: Tensor
-    t: Tensor
-    times: list[float]
-
-    def _tolerance(self, rtol: Any, atol: Any, prefix: str) -> Tolerance:
-        """Either may be 0, not both."""
-        found = []
-        for value, name in ((rtol, f"{prefix}rtol"), (atol, f"{prefix}atol")):
-            if isinstance(value, Tensor) and value.dim() and not self.layout.single:
-                value = list(value.unbind())  # one number a member
-            found.append(check_tolerance(value, name, self.z0, self.layout, zero=True))
-        both = found[0] + found[1]
-        fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
-        if not fits:
-            raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
-        return Tolerance(*found)
-
-    def settings(
-        self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
-    ) -> Settings:
-        """The solver's settings for one direction."""
-        tableau = _tableau(method, f"{prefix}method")
-        tolerance = self._tolerance(rtol, atol, prefix)
-        norm = options.get("norm")
-        packed = norm_of(norm if callable(norm) else "rms", self.layout)
-        y0 = self.layout.unpack(self.z0)
-
-        def make_grid(constructor: Callable[..., Any], times: Sequence[float]) -> Any:
-            t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
-            return constructor(self.func, y0, t)
-
-        n = len(self.times) - 1
-        return read_options(options, tableau, tolerance, packed, n, make_grid, f"{prefix}options")
-
-
-def _tableau(method: str | None, argument: str) -> Tableau:
-    if method in LATER:
-        raise ArgumentError(
-            f"{argument}={method!r} is not offered here (explicit Runge–Kutta methods only): "
-            f"{nearest(method, METHODS)}"
-        )
-    if method in (None, "dopri5"):
-        return DOPRI5_SHAMPINE
-    return get_method(method, argument)
 
 
 def _promoted(y0: Any) -> Any:
@@ -257,16 +202,11 @@ def odeint_adjoint(
         params = tuple(check_params(named, "adjoint_params"))
         call = _check_call(func, y0, t)
         settings = call.settings(method, rtol, atol, own)
-        reverse = _reverse(
-            call,
-            settings,
-            method if adjoint_method is None else adjoint_method,
-            rtol if adjoint_rtol is None else adjoint_rtol,
-            atol if adjoint_atol is None else adjoint_atol,
-            own_options(adjoint_options, "adjoint_options"),
-            params,
-        )
-        return _answer(call, settings, options, event_fn, params, **reverse)
+        pairs = ((adjoint_method, method), (adjoint_rtol, rtol), (adjoint_atol, atol))
+        chosen = [forward if back is None else back for back, forward in pairs]
+        theirs = own_options(adjoint_options, "adjoint_options")
+        reverse = _reverse(call, settings, chosen, theirs, params)
+        return _answer(call, settings, options, event_fn, params, reverse)
 
 
 @uncompiled
@@ -313,12 +253,11 @@ def _answer(
     options: Mapping[str, Any] | None,
     event_fn: EventFn | None,
     params: tuple[Tensor, ...] | None = None,
-    **reverse: Any,
+    reverse: ReverseWish | None = None,
 ) -> Any:
     """The result of both functions: the values at the times, or the event's time and the values there.
 
-    reverse: fields of the problem that the continuous adjoint has; without them the gradient is autograd's
-        through the steps.
+    reverse: of the continuous adjoint; without it the gradient is autograd's through the steps.
     """
     layout, z0, stats = call.layout, call.z0, Stats()
     if len(call.times) == 1:
@@ -332,7 +271,7 @@ def _answer(
     problem = SharedProblem(
         *(plain, make_dynamics, z0, call.t, call.times, settings, autocast, stats),
         observers=observers(call.func, "", layout.unpack, settings.tableau),
-        **reverse,
+        reverse=reverse or ReverseWish(),
     )
     gradient = Backsolve() if reverse else Direct()
     if event_fn is None:
@@ -347,25 +286,20 @@ def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _reverse(
-    call: Call,
-    forward: Settings,
-    method: str | None,
-    rtol: Any,
-    atol: Any,
-    options: dict[str, Any],
-    params: tuple[Tensor, ...],
-) -> dict[str, Any]:
-    """The fields of the problem that a reverse solve has, from its own arguments."""
+    call: Call, forward: Settings, chosen: Sequence[Any], options: dict[str, Any], params: tuple[Tensor, ...]
+) -> ReverseWish:
+    """What a reverse solve is to be, from its own arguments. chosen: method, rtol and atol."""
     norm = options.pop("norm", "seminorm")
     if not callable(norm) and norm != "seminorm":
         raise ArgumentError(f"adjoint_options['norm']={norm!r} must be 'seminorm' or a callable.")
+    method, rtol, atol = chosen
     settings = call.settings(method, rtol, atol, options, "adjoint_")
-    found = {
-        "reverse_settings": dataclasses.replace(settings, norm=forward.norm),
-        "reverse_observers": observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
-        "complain": warn_instead,
-        "guard": face,
-    }
+    found = ReverseWish(
+        dataclasses.replace(settings, norm=forward.norm),
+        observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
+        complain=warn_instead,
+        guard=face,
+    )
     if not callable(norm):
         return found
     if any(not p.requires_grad for p in params):
@@ -381,4 +315,4 @@ def _reverse(
         size = norm((time, *call.layout.leaves(z), *call.layout.leaves(a), *theta))
         return norm_value(size, (), z)
 
-    return {**found, "theta_norm": in_users_shapes}
+    return dataclasses.replace(found, theta_norm=in_users_shapes)

@@ -1,7 +1,8 @@
-"""torchdiffeq's ``options`` dicts, read into Settings. The dict of the caller is not modified."""
+"""A call of torchdiffeq's face, its ``options`` dicts read into Settings: the caller's are not modified."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -13,12 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_positive, check_stops
+from ...solvers.checks import check_choice, check_positive, check_stops, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ...solvers.methods import METHODS, get_method
+from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Grid, Settings, uniform_grid
-from ...solvers.step.clocks import Norm, Tolerance
+from ...solvers.step.clocks import Tolerance, norm_of
 from ...solvers.step.controller import PID
+from ...solvers.step.field import Layout
 
 MakeGrid = Callable[[Callable[..., Any], Sequence[float]], Any]
 # {option: (the controller's name for it, default)}.
@@ -30,6 +34,7 @@ CONTROLLER = {
     "max_step": ("dt_max", math.inf),
 }
 ADAPTIVE = (*CONTROLLER, "first_step", "step_t", "jump_t", "max_num_steps", "dtype", "norm")
+LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
 FIXED = ("step_size", "grid_constructor", "interp", "perturb", "norm")
 
 
@@ -68,37 +73,65 @@ def warn_unused(options: dict[str, Any], known: tuple[str, ...], method: str, ar
             f"{argument}: {method} does not use {', '.join(map(repr, unused))}; ignored. "
             f"{nearest(unused[0], known)}",
             AdamodeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
-def read_options(
-    options: dict[str, Any],
-    tableau: Tableau,
-    tolerance: Tolerance,
-    norm: Norm,
-    n_intervals: int,
-    make_grid: MakeGrid,
-    argument: str = "options",
-) -> Settings:
-    """Settings for a method and its options.
-
-    norm: the default or the user's, on the packed state.
-    n_intervals: intervals between the times.
-    make_grid: calls a grid_constructor for given times.
-    argument: the name of the dict in messages.
-    """
-    known = ADAPTIVE if tableau.adaptive else FIXED
-    warn_unused(options, known, tableau.name, argument)
-    if tableau.adaptive:
-        return Settings(tableau, tolerance, norm, **_adaptive(options, n_intervals))
-    interp = options.get("interp", "linear")
-    if interp not in ("linear", "cubic"):
+def _tableau(method: str | None, argument: str) -> Tableau:
+    if method in LATER:
         raise ArgumentError(
-            f"options['interp']={interp!r} is not known: {nearest(interp, ('linear', 'cubic'))}"
+            f"{argument}={method!r} is not offered here (explicit Runge–Kutta methods only): "
+            f"{nearest(method, METHODS)}"
         )
-    grid, perturb = _grid(options, make_grid), bool(options.get("perturb", False))
-    return Settings(tableau.with_interpolant(interp), tolerance, norm, grid=grid, perturb=perturb)
+    if method in (None, "dopri5"):
+        return DOPRI5_SHAMPINE
+    return get_method(method, argument)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The arguments of one call, checked and packed."""
+
+    func: Callable[[Tensor, Any], Any]
+    layout: Layout
+    z0: Tensor
+    t: Tensor
+    times: list[float]
+
+    def _tolerance(self, rtol: Any, atol: Any, prefix: str) -> Tolerance:
+        """Either may be 0, not both."""
+        found = []
+        for value, name in ((rtol, f"{prefix}rtol"), (atol, f"{prefix}atol")):
+            if isinstance(value, Tensor) and value.dim() and not self.layout.single:
+                value = list(value.unbind())  # one number a member
+            found.append(check_tolerance(value, name, self.z0, self.layout, zero=True))
+        both = found[0] + found[1]
+        fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
+        if not fits:
+            raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
+        return Tolerance(*found)
+
+    def settings(
+        self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
+    ) -> Settings:
+        """The solver's settings for one direction. prefix: of the arguments' names in messages."""
+        tableau = _tableau(method, f"{prefix}method")
+        tolerance = self._tolerance(rtol, atol, prefix)
+        given = options.get("norm")
+        norm = norm_of(given if callable(given) else "rms", self.layout)
+        known = ADAPTIVE if tableau.adaptive else FIXED
+        warn_unused(options, known, tableau.name, f"{prefix}options")
+        if tableau.adaptive:
+            return Settings(tableau, tolerance, norm, **_adaptive(options, len(self.times) - 1))
+        interp = options.get("interp", "linear")
+        check_choice("options['interp']", interp, ("linear", "cubic"))
+        grid, perturb = _grid(options, self._constructed), bool(options.get("perturb", False))
+        return Settings(tableau.with_interpolant(interp), tolerance, norm, grid=grid, perturb=perturb)
+
+    def _constructed(self, constructor: Callable[..., Any], times: Sequence[float]) -> Any:
+        """What a grid_constructor returns for the times."""
+        t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
+        return constructor(self.func, self.layout.unpack(self.z0), t)
 
 
 def _adaptive(options: dict[str, Any], n_intervals: int) -> dict[str, Any]:

@@ -91,8 +91,7 @@ def until_event(
         never = f"{NEVER} {error.detail}"
         raise TooManySteps(error.t, error.dt, error.status, error.stats, never) from error
     if not answer.run.fired:
-        stats = problem.stats
-        never = f"{NEVER} {ENDLESS}"
+        stats, never = problem.stats, f"{NEVER} {ENDLESS}"
         raise TooManySteps(answer.run.end, stats.dt_last, Status.MAX_STEPS, stats, never)
     fired = answer.run.fired[0]
     when, z = differentiable_event(event, layout, problem, fired.t, answer.values[2])
