@@ -155,7 +155,7 @@ class QueuedMarch:
         stops: Sequence[Stop],
         max_steps: int,
         on_accept: OnAccept,
-        on_attempt: OnAttempt | None,
+        on_attempt: OnAttempt,
     ) -> Outcome:
         """Steps from t0 over all stops to the last: as `host.march`. dt0: None for Hairer's."""
         end = stops[-1].t
@@ -190,17 +190,14 @@ class QueuedMarch:
     def _on_device(self, numbers: list[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device="cpu").to(self.y.device, non_blocking=True)
 
-    def _tell(
-        self, row: Row, record: Record, on_accept: OnAccept, on_attempt: OnAttempt | None
-    ) -> bool | None:
+    def _tell(self, row: Row, record: Record, on_accept: OnAccept, on_attempt: OnAttempt) -> bool | None:
         """Counts an attempt and hands it to those who listen."""
         if row.accepted:
             self.stats.n_accepted += 1
         else:
             self.stats.n_rejected += 1
         step = self._step(row, record)
-        if on_attempt is not None:
-            on_attempt(step, bool(row.accepted), row.dt)
+        on_attempt(step, bool(row.accepted), row.dt)
         if not row.accepted:
             return None
         if record.saved is not None:
@@ -248,9 +245,9 @@ class QueuedMarch:
                 before = (row, self.y, self.k)
                 buffered = functools.partial(StageBuffer, numeric, self.y)
                 made = attempt_row(self.rules, self.stepper.field, bounds, before, buffered)
-                every = stacked_stages(self.rules, made.stages) if self.queue.with_stages else None
-                saved = _Saved([None, *made.saved]) if self.queue.keep else None
-                records.append(Record(self.y, self.k, made.y1, made.k, every, saved))
+                every = stacked_stages(self.rules, made) if self.queue.with_stages else None
+                saved = _Saved([None, *made.tried.result.saved[1:]]) if self.queue.keep else None
+                records.append(Record(self.y, self.k, made.tried.result.y1, made.k, every, saved))
                 rows.append(made.row)
                 row, self.y, self.k = made.row, made.y, made.k
             told = torch.stack(rows).tolist()  # host read

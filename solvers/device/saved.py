@@ -53,11 +53,6 @@ class Recipe:
                 leaves.append(next(kept) if kind == "kept" else None)
         return pytree.tree_unflatten(leaves, self.spec)
 
-    @property
-    def n_kept(self) -> int:
-        """How many tensors a stage keeps."""
-        return sum(kind == "kept" for kind, _ in self.parts)
-
 
 def _is_none(x: Any) -> bool:
     return x is None

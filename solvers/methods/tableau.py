@@ -291,6 +291,12 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
     )
 
 
+def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number]:
+    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
+    span = t1 - t0
+    return [t1 if c == 1.0 else t0 + c * span for c in nodes]
+
+
 PARTS = 8  # of a step: an event function is looked at between them
 
 
