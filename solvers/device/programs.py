@@ -283,26 +283,22 @@ def stacked_stages(rules: Rules, made: Made) -> Tensor:
     return torch.stack([stages.get(i) for i in range(n)] + [torch.zeros_like(stages.get(0))] * more)
 
 
-def begin(rules: Rules, field: Field, ends: Tensor, y: Tensor, tolerance: Tolerance) -> State:
-    """(row, f(t0, y0)) to begin with, the step by Hairer's estimate. ends: float64 [t0, end]."""
-    t0, end = ends.unbind()
-    k = settled(owned(field)(t0.to(y.dtype), y)[0])
-    clock = clock_at(t0, torch.zeros_like(t0))
-    limits = Limits(end, end, torch.sign(end - t0), torch.zeros_like(t0))
-    dt = first_step(rules, field, limits, tolerance, Here(clock, y, k))
-    return row_of(clock._replace(dt=dt.clamp(max=rules.controller.dt_max))), k
-
-
 def loops_in_graph(y: Tensor) -> bool:
     """Whether a loop's condition costs nothing to read."""
     return y.device.type == "cpu"
 
 
 def begin_program(rules: Rules, calls: Any) -> Any:
-    """(owner, [t0, end], y, rtol, atol) → `begin`'s."""
+    """(owner, [t0, end], y, rtol, atol) → (row, f(t0, y0)) to begin with, the step by Hairer's estimate."""
 
     def begin_once(owner: Any, ends: Tensor, y: Tensor, rtol: Tensor, atol: Tensor) -> Any:
-        return begin(rules, functools.partial(calls.evaluate, owner), ends, y, Tolerance(rtol, atol))
+        field = functools.partial(calls.evaluate, owner)
+        t0, end = ends.unbind()
+        k = settled(owned(field)(t0.to(y.dtype), y)[0])
+        clock = clock_at(t0, torch.zeros_like(t0))
+        limits = Limits(end, end, torch.sign(end - t0), torch.zeros_like(t0))
+        dt = first_step(rules, field, limits, Tolerance(rtol, atol), Here(clock, y, k))
+        return row_of(clock._replace(dt=dt.clamp(max=rules.controller.dt_max))), k
 
     return begin_once
 

@@ -24,7 +24,7 @@ from ..stats import Stats
 from ..status import Status
 from ..step.attempt import RUNNING, SUCCESS, Rules
 from ..step.field import CountedField
-from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step, with_strides
 from .programs import (
     STATUS,
     WIDTH,
@@ -40,7 +40,7 @@ from .programs import (
     single_program,
     stacked_stages,
 )
-from .saved import KeptStages, Recipe, as_strided_like, recipe_of
+from .saved import KeptStages, Recipe, recipe_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class QueuedMarch:
             assert stepper.first is not None
             self.first = stepper.first
             dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
-            self.k = as_strided_like(self.first[0], self.y)
+            self.k = with_strides(self.first[0], self.y.stride())
             dt0 = min(dt0, self.rules.controller.dt_max)
             row = self._on_device([t0, dt0, 1.0, 1.0, 0.0, 0.0, float(RUNNING)] + [0.0] * (WIDTH + 2))
             if programs is not None:
