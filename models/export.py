@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
-from ..solvers.march.output import host_times
 from ..solvers.methods import get_method
-from ..solvers.methods.tableau import Tableau
+from ..solvers.methods.tableau import Tableau, times_between
 from .block import Block, IdentityBlock, _with_part, padded, stacked
 from .checks import check_sizes
 from .fields.by_autograd import AutogradField
@@ -44,7 +43,7 @@ class FixedSteps(nn.Module):
         self.rows, self.weights = rows[: self.stages], rows[-1]
         ends = [t0 + i * self.dt for i in range(n)] + [t1]
         nodes = [float(c) for c in tableau.nodes()]
-        times = [host_times(ends[i], ends[i + 1], nodes)[: self.stages] for i in range(n)]
+        times = [times_between(ends[i], ends[i + 1], nodes)[: self.stages] for i in range(n)]
         like = next(dynamics.parameters(), torch.empty(0, dtype=torch.float64, device="cpu"))
         table = torch.tensor(times, dtype=torch.float64, device="cpu")
         self.register_buffer("times", table.to(like))  # [n, stages]

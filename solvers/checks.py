@@ -119,13 +119,17 @@ def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = Fal
         )
 
 
-def _check_kind(t: Any, argument: str, form: str) -> None:
+def _check_form(t: Any, argument: str, rule: str, lead: tuple[int, ...]) -> None:
+    """Times: floating point, of shape [*lead, T] with T ≥ 2, and readable."""
     if not isinstance(t, Tensor):
-        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give {form}.")
+        raise ArgumentTypeError(f"{argument} is a {type(t).__name__}; give a tensor of times, {rule}.")
     if not t.dtype.is_floating_point:
         raise ArgumentTypeError(
             f"{argument} has dtype {t.dtype}; times must be floating point: {argument}.double()."
         )
+    if t.dim() != len(lead) + 1 or t.shape[:-1] != lead or t.shape[-1] < 2:
+        raise ArgumentError(f"{argument} has shape {tuple(t.shape)}, {t.numel()} entries; it must be {rule}.")
+    check_readable(t, argument)
 
 
 def _check_finite(times: list[float], argument: str) -> None:
@@ -147,14 +151,7 @@ def check_stops(times: Sequence[float] | Tensor | None, argument: str) -> tuple[
 
 def check_times(t: Any, argument: str = "t") -> list[float]:
     """The times as floats: finite, strictly monotone, at least two. One host read, of any device."""
-    _check_kind(t, argument, "a 1-D tensor of times")
-    if t.dim() != 1:
-        raise ArgumentError(f"{argument} has shape {tuple(t.shape)}; it must be 1-D.")
-    if t.numel() < 2:
-        raise ArgumentError(
-            f"{argument} has {t.numel()} entries; at least two are needed: the start and one output."
-        )
-    check_readable(t, argument)
+    _check_form(t, argument, "1-D, with at least two times: the start and one output", ())
     times = [float(x) for x in t.detach().double().tolist()]  # host read
     _check_finite(times, argument)
     increasing = times[1] > times[0]
@@ -177,13 +174,7 @@ def check_sample_times(t: Any, z: Tensor, batch: int, argument: str = "t") -> Te
     if isinstance(t, Tensor) and t.dim() == 1:
         check_times(t, argument)
         return t.detach().double().to(z.device, non_blocking=True).expand(batch, -1)
-    _check_kind(t, argument, "a tensor of times, [T] or [B, T]")
-    if t.dim() != 2 or t.shape[0] != batch or t.shape[1] < 2:
-        raise ArgumentError(
-            f"{argument} has shape {tuple(t.shape)}; per-sample times are [T] or [B, T] with B={batch} "
-            "and at least two times."
-        )
-    check_readable(t, argument)
+    _check_form(t, argument, f"[T] or [B, T] with B={batch}, with at least two times", (batch,))
     times = t.detach().double()
     steps = times.diff(dim=1)
     rest = times == times[:, -1:]
@@ -225,10 +216,10 @@ def check_tolerance(
                 f"{[tuple(s) for s in layout.shapes]}."
             )
         zero = zero or name.endswith("rtol")
-        if not bool(((value >= 0) if zero else (value > 0)).all()):
-            raise ArgumentError(f"{name} must be positive everywhere; its smallest is {value.min().item()}.")
-        if bool(torch.isinf(value).any()):
-            raise ArgumentError(f"{name} must be finite everywhere; its largest is {value.max().item()}.")
+        fine = (value >= 0 if zero else value > 0) & torch.isfinite(value)
+        if not bool(fine.all()):
+            found = value.flatten()[fine.flatten().to(torch.int8).argmin()].item()
+            raise ArgumentError(f"{name} must be positive and finite everywhere; it holds {found}.")
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # numpy's floats too
         raise ArgumentTypeError(f"{name}={value!r} must be a number, a tensor, or one number a member.")

@@ -16,8 +16,8 @@ from torch import Tensor
 from ...solvers.device.programs import Programs, loops_in_graph, signature
 from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
-from ...solvers.methods.tableau import Numeric, Tableau
-from ...solvers.step.attempt import settled, times_between
+from ...solvers.methods.tableau import Numeric, Tableau, times_between
+from ...solvers.step.attempt import settled
 from ...solvers.step.runge_kutta import StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
@@ -91,7 +91,7 @@ def transposed(
 
     if way.recipe is None:
         (y0, k0), dtype = known, carry.lam.dtype
-        times = [t.to(dtype) for t in times_between(way.numeric, t0, t1)]
+        times = [t.to(dtype) for t in times_between(t0, t1, way.numeric.c)]
         saved = rk_step(field, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
     else:
         saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]

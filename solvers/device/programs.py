@@ -25,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..errors import AdamodeWarning
 from ..step.attempt import (
     RUNNING,
+    Attempt,
     Clock,
     Here,
     Limits,
@@ -37,7 +38,7 @@ from ..step.attempt import (
     settling,
 )
 from ..step.clocks import Tolerance
-from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned
+from ..step.runge_kutta import Field, StageBuffer, StageList, owned
 from .saved import Recipe
 from .tanh import tanh_in_programs
 
@@ -245,17 +246,14 @@ def row_of(clock: Clock, *attempted: Tensor) -> Tensor:
 
 
 class Made(NamedTuple):
-    """After one attempt of one clock: the row, y and f(t, y); and of the attempt itself y1, its stages, the
-    states that they were evaluated at, and what the field saved there (the first stage left out)."""
+    """After one attempt of one clock: the row, y and f(t, y); the attempt itself; and the states that its
+    stages were evaluated at (the first left out)."""
 
     row: Tensor
     y: Tensor
     k: Tensor
-    y1: Tensor
-    stages: Stages
-    times: list[Tensor]
+    tried: Attempt
     states: list[Tensor]
-    saved: list[Any]
 
 
 def attempt_row(rules: Rules, field: Field, bounds: Bounds, state: State, make_stages: MakeStages) -> Made:
@@ -272,27 +270,16 @@ def attempt_row(rules: Rules, field: Field, bounds: Bounds, state: State, make_s
     tolerance, here = Tolerance(bounds.rtol, bounds.atol), Here(clock_of(row), y, k)
     made, (clock, y, k) = attempt(rules, watched, limits, tolerance, here, make_stages)
     told = (made.t0, made.t1, made.error_ratio, made.tried, made.accepted, made.finite, made.asked)
-    result = made.result
-    after = row_of(clock, *told)
-    return Made(after, y, k, result.y1, result.stages, made.times[1:], states, result.saved[1:])
+    return Made(row_of(clock, *told), y, k, made, states)
 
 
-def stacked_stages(rules: Rules, stages: Stages) -> Tensor:
+def stacked_stages(rules: Rules, made: Made) -> Tensor:
     """The stages in one tensor, with room for those that only a dense output needs."""
+    stages = made.tried.result.stages
     if isinstance(stages, StageBuffer):
         return stages.k
     n, more = rules.tableau.n_stages, len(rules.tableau.c_dense)
     return torch.stack([stages.get(i) for i in range(n)] + [torch.zeros_like(stages.get(0))] * more)
-
-
-def begin(rules: Rules, field: Field, ends: Tensor, y: Tensor, tolerance: Tolerance) -> State:
-    """(row, f(t0, y0)) to begin with, the step by Hairer's estimate. ends: float64 [t0, end]."""
-    t0, end = ends.unbind()
-    k = settled(owned(field)(t0.to(y.dtype), y)[0])
-    clock = clock_at(t0, torch.zeros_like(t0))
-    limits = Limits(end, end, torch.sign(end - t0), torch.zeros_like(t0))
-    dt = first_step(rules, field, limits, tolerance, (t0, y, k))
-    return row_of(clock._replace(dt=dt.clamp(max=rules.controller.dt_max))), k
 
 
 def loops_in_graph(y: Tensor) -> bool:
@@ -301,10 +288,16 @@ def loops_in_graph(y: Tensor) -> bool:
 
 
 def begin_program(rules: Rules, calls: Any) -> Any:
-    """(owner, [t0, end], y, rtol, atol) → `begin`'s."""
+    """(owner, [t0, end], y, rtol, atol) → (row, f(t0, y0)) to begin with, the step by Hairer's estimate."""
 
     def begin_once(owner: Any, ends: Tensor, y: Tensor, rtol: Tensor, atol: Tensor) -> Any:
-        return begin(rules, functools.partial(calls.evaluate, owner), ends, y, Tolerance(rtol, atol))
+        field = functools.partial(calls.evaluate, owner)
+        t0, end = ends.unbind()
+        k = settled(owned(field)(t0.to(y.dtype), y)[0])
+        clock = clock_at(t0, torch.zeros_like(t0))
+        limits = Limits(end, end, torch.sign(end - t0), torch.zeros_like(t0))
+        dt = first_step(rules, field, limits, Tolerance(rtol, atol), (t0, y, k))
+        return row_of(clock._replace(dt=dt.clamp(max=rules.controller.dt_max))), k
 
     return begin_once
 
@@ -317,9 +310,10 @@ def single_program(rules: Rules, calls: Any, recipe: Recipe | None, with_stages:
         made = attempt_row(rules, field, bounds, state, functools.partial(StageList, rules.numeric))
         states, times, lean = [], [], []
         if recipe is not None:
-            states, lean, times = made.states, [recipe.lean(saved) for saved in made.saved], made.times
-        every = stacked_stages(rules, made.stages) if with_stages else None
-        return made.row, made.y, made.k, made.y1, every, states, times, lean
+            states, times = made.states, made.tried.times[1:]
+            lean = [recipe.lean(saved) for saved in made.tried.result.saved[1:]]
+        every = stacked_stages(rules, made) if with_stages else None
+        return made.row, made.y, made.k, made.tried.result.y1, every, states, times, lean
 
     return attempt_once
 
@@ -349,7 +343,7 @@ class Rows(Form):
         """As `attempt_row`."""
         make = functools.partial(StageList, self.rules.numeric)
         made = attempt_row(self.rules, field, bounds, state[:3], make)
-        every = (stacked_stages(self.rules, made.stages),) if self.with_stages else ()
+        every = (stacked_stages(self.rules, made),) if self.with_stages else ()
         return made.row, made.y, made.k, *every
 
     def goes_on(self, state: State) -> Tensor:

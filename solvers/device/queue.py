@@ -24,7 +24,7 @@ from ..stats import Stats
 from ..status import Status
 from ..step.attempt import RUNNING, SUCCESS, Rules
 from ..step.field import CountedField
-from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step, with_strides
 from .programs import (
     STATUS,
     WIDTH,
@@ -40,7 +40,7 @@ from .programs import (
     single_program,
     stacked_stages,
 )
-from .saved import KeptStages, Recipe, as_strided_like, recipe_of
+from .saved import KeptStages, Recipe, recipe_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class QueuedMarch:
             assert stepper.first is not None
             self.first = stepper.first
             dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
-            self.k = as_strided_like(self.first[0], self.y)
+            self.k = with_strides(self.first[0], self.y.stride())
             dt0 = min(dt0, self.rules.controller.dt_max)
             row = self._on_device([t0, dt0, 1.0, 1.0, 0.0, 0.0, float(RUNNING)] + [0.0] * (WIDTH + 2))
             if programs is not None:
@@ -155,7 +155,7 @@ class QueuedMarch:
         stops: Sequence[Stop],
         max_steps: int,
         on_accept: OnAccept,
-        on_attempt: OnAttempt | None,
+        on_attempt: OnAttempt,
     ) -> Outcome:
         """Steps from t0 over all stops to the last: as `host.march`. dt0: None for Hairer's."""
         end = stops[-1].t
@@ -191,17 +191,14 @@ class QueuedMarch:
     def _on_device(self, numbers: list[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device="cpu").to(self.y.device, non_blocking=True)
 
-    def _tell(
-        self, row: Row, record: Record, on_accept: OnAccept, on_attempt: OnAttempt | None
-    ) -> bool | None:
+    def _tell(self, row: Row, record: Record, on_accept: OnAccept, on_attempt: OnAttempt) -> bool | None:
         """Counts an attempt and hands it to those who listen."""
         if row.accepted:
             self.stats.n_accepted += 1
         else:
             self.stats.n_rejected += 1
         step = self._step(row, record)
-        if on_attempt is not None:
-            on_attempt(step, bool(row.accepted), row.dt)
+        on_attempt(step, bool(row.accepted), row.dt)
         if not row.accepted:
             return None
         if record.saved is not None:
@@ -249,9 +246,9 @@ class QueuedMarch:
                 before = (row, self.y, self.k)
                 buffered = functools.partial(StageBuffer, numeric, self.y)
                 made = attempt_row(self.rules, self.stepper.field, bounds, before, buffered)
-                every = stacked_stages(self.rules, made.stages) if self.queue.with_stages else None
-                saved = _Saved([None, *made.saved]) if self.queue.keep else None
-                records.append(Record(self.y, self.k, made.y1, made.k, every, saved))
+                every = stacked_stages(self.rules, made) if self.queue.with_stages else None
+                saved = _Saved([None, *made.tried.result.saved[1:]]) if self.queue.keep else None
+                records.append(Record(self.y, self.k, made.tried.result.y1, made.k, every, saved))
                 rows.append(made.row)
                 row, self.y, self.k = made.row, made.y, made.k
             told = torch.stack(rows).tolist()  # host read

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -52,11 +51,6 @@ class Recipe:
             else:
                 leaves.append(next(kept) if kind == "kept" else None)
         return pytree.tree_unflatten(leaves, self.spec)
-
-    @property
-    def n_kept(self) -> int:
-        """How many tensors a stage keeps."""
-        return sum(kind == "kept" for kind, _ in self.parts)
 
 
 def _is_none(x: Any) -> bool:
@@ -132,10 +126,3 @@ class KeptStages:
         if j >= len(self.states):
             return self.further[j - len(self.states)]
         return self.recipe.whole(self.times[j], self.states[j], self.lean[j])
-
-
-def as_strided_like(x: Tensor, like: Tensor) -> Tensor:
-    """x in like's memory order."""
-    if x.stride() == like.stride():
-        return x
-    return torch.empty_strided(like.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)

@@ -34,7 +34,7 @@ from ..step.attempt import (
     stage_times,
 )
 from ..step.groups import Groups
-from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, StepResult, dense_stages, owned, rk_step
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 
@@ -311,16 +311,13 @@ class ClockedMarch:
         calm = step.times[0]
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
-        result = self._again(step, dt, times)
+        first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
+        result = rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
         if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it
             last = result.stages.get(self.tableau.n_stages - 1)
             self.first = self.clocks.choose(step.accepted, last, step.first)
             self.y = self.clocks.choose(step.accepted, result.y1, step.y0)
         return dataclasses.replace(step, result=result, dt=dt, times=times)
-
-    def _again(self, step: SampleStep, dt: Tensor, times: list[Tensor]) -> StepResult:
-        first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
-        return rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
 
     def _ensure_dense(self, step: SampleStep, inside: Tensor, looked: Looked | None) -> None:
         """The further stages of the dense output (dop853); counted for the samples that need them."""

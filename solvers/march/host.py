@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau
+from ..methods.tableau import Tableau, times_between
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio
 from ..step.controller import PID
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
-from .output import Step, as_times, clock, host_times
+from .output import Step, as_times, clock
 
 
 class Attempt(Protocol):
@@ -65,6 +65,10 @@ class Stop:
 
 OnAccept = Callable[[Any], "bool | None"]
 OnAttempt = Callable[[Any, bool, float], None]  # step, accepted, the |dt| proposed next
+
+
+def unheard(step: Any, accepted: bool, dt_next: float) -> None:
+    """Nobody listens to the attempts."""
 
 
 def shortest_step(t: float, span: float, dt_min: float) -> float:
@@ -140,7 +144,7 @@ def march(
     stops: Sequence[Stop],
     stats: Stats,
     on_accept: OnAccept,
-    on_attempt: OnAttempt | None = None,
+    on_attempt: OnAttempt = unheard,
 ) -> Outcome:
     """Steps from t0 over all stops to the last, adapting the step size.
 
@@ -165,8 +169,7 @@ def march(
             if pace.accepts(taken, step):
                 stats.n_accepted += 1
                 pace.accepted(taken, step.error_ratio)
-                if on_attempt is not None:
-                    on_attempt(step, True, pace.dt)
+                on_attempt(step, True, pace.dt)
                 if on_accept(step):
                     return Outcome(Status.EVENT, t_new, pace.dt)
                 stepper.accept(step)  # last: it may reuse the memory of the step's stages
@@ -174,8 +177,7 @@ def march(
             else:
                 stats.n_rejected += 1
                 pace.rejected(taken, step)
-                if on_attempt is not None:
-                    on_attempt(step, False, pace.dt)
+                on_attempt(step, False, pace.dt)
                 if taken < shortest_step(t, pace.span, 0.0):
                     return Outcome(pace.failure, t, taken)
         if stop.jump and t != end:
@@ -189,7 +191,7 @@ def march_grid(
     grid: Sequence[float],
     stats: Stats,
     on_accept: OnAccept,
-    on_attempt: OnAttempt | None = None,
+    on_attempt: OnAttempt = unheard,
     *,
     perturb: bool = False,
     jumps: Set[float] = frozenset(),
@@ -207,8 +209,7 @@ def march_grid(
         before = perturb or t_new in jumps
         step = stepper.attempt(t, t_new, before_jump=before, evaluate_end=i < last and not before)
         stats.n_accepted += 1
-        if on_attempt is not None:
-            on_attempt(step, True, abs(t_new - t))
+        on_attempt(step, True, abs(t_new - t))
         if on_accept(step):
             return Outcome(Status.EVENT, t_new, abs(t_new - t))
         stepper.accept(step)
@@ -323,7 +324,7 @@ class RungeKuttaStepper:
 
         before_jump: f jumps at t1, so the last stages are evaluated just before t1.
         """
-        hosts = host_times(t0, t1, self.numeric.c)
+        hosts = times_between(t0, t1, self.numeric.c)
         times = as_times(hosts, self.y)
         if before_jump:
             back = torch.full_like(times[0], -math.inf * self.direction)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, derivative_weights, weights
+from ..methods.tableau import Tableau, derivative_weights, times_between, weights
 from ..step.clocks import ONE, Clocks
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
@@ -127,14 +127,8 @@ def clock(t: float, like: Tensor) -> Tensor:
     return torch.full((), t, dtype=like.dtype, device=like.device)
 
 
-def host_times(t0: float, t1: float, nodes: Sequence[float]) -> list[float]:
-    """t0 + c_i dt; exactly t1 where c_i = 1."""
-    dt = t1 - t0
-    return [t1 if c == 1.0 else t0 + c * dt for c in nodes]
-
-
 def as_times(times: Sequence[float], like: Tensor) -> list[Tensor]:
-    """The same as 0-d tensors, as the field wants them."""
+    """Times as 0-d tensors, as the field wants them."""
     if like.device.type == "cpu":  # elsewhere this would be a copy to the device
         return list(torch.tensor(times, dtype=like.dtype, device=like.device).unbind())
     return [clock(t, like) for t in times]
@@ -142,7 +136,7 @@ def as_times(times: Sequence[float], like: Tensor) -> list[Tensor]:
 
 def stage_times(t0: float, t1: float, tableau: Tableau, like: Tensor) -> list[Tensor]:
     """When a step's stages are evaluated, 0-d each."""
-    return as_times(host_times(t0, t1, tableau.numeric(like.dtype, like.device).c), like)
+    return as_times(times_between(t0, t1, tableau.numeric(like.dtype, like.device).c), like)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,10 +189,9 @@ class SampleOutput:
         if every_step:
             times = ends_of(times)
         backwards = times[:, -1:] < times[:, :1]
-        self.sign = torch.where(backwards, -1.0, 1.0).to(times)
-        self.signed = (times * self.sign).contiguous()
-        self.rows = self.signed  # of the samples still in the batch
-        self.row_sign = self.sign
+        # Both of the samples still in the batch.
+        self.row_sign = torch.where(backwards, -1.0, 1.0).to(times)
+        self.rows = (times * self.row_sign).contiguous()
         first = y0.movedim(clocks.batch, 0)
         # Autograd would count a row as often as it is written, so what is no output goes into one to spare.
         self.spare = int(differentiable and not every_step)

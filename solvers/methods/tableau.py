@@ -25,6 +25,11 @@ def q(text: str) -> Row:
     return tuple(Fraction(word) for word in text.split())
 
 
+def padded(row: Row, n: int) -> Row:
+    """The row with zeros behind it, n entries."""
+    return (*row, *[Fraction(0)] * (n - len(row)))
+
+
 def join_smoothly(low: tuple[Row, ...], b: Row, last: int) -> tuple[Row, ...]:
     """Completes an interpolant so that values and slopes agree with the step's at both ends.
 
@@ -33,8 +38,8 @@ def join_smoothly(low: tuple[Row, ...], b: Row, last: int) -> tuple[Row, ...]:
     f(t1, y1), and 0 for the others. Returns d coefficients a stage.
     """
     n, rows = len(low[0]) + 1, []
-    for i, row in enumerate(low):
-        value = (b[i] if i < len(b) else 0) - sum(row, Fraction(0))
+    for i, (row, weight) in enumerate(zip(low, padded(b, len(low)), strict=True)):
+        value = weight - sum(row, Fraction(0))
         slope = int(i == last) - sum((k * w for k, w in enumerate(row, 1)), Fraction(0))
         rows.append((*row, (n + 1) * value - slope, slope - n * value))
     return tuple(rows)
@@ -127,8 +132,7 @@ class Tableau:
         self._must(n == self.n_stages + len(self.c_dense), f"dense has {n} rows, not one for each stage")
         self._must({len(row) for row in self.dense} == {degree}, "the rows of dense differ in length")
         self._must(1 <= order <= degree, f"dense_order is {order}, the degree {degree}")
-        for i, row in enumerate(self.dense):
-            weight = self.b[i] if i < len(self.b) else Fraction(0)
+        for i, (row, weight) in enumerate(zip(self.dense, padded(self.b, n), strict=True)):
             self._must_vanish(sum(row, Fraction(0)) - weight, f"b_{i}(1) − b_{i}")
         for k, column in enumerate(zip(*self.dense, strict=True)):
             self._must_vanish(sum(column, Fraction(0)) - (k == 0), f"θ^{k + 1} in Σ b_i(θ) − θ")
@@ -185,7 +189,7 @@ class Tableau:
         """The same method with "linear" or "cubic" (Hermite) interpolation between its steps."""
         rows: tuple[Row, ...] = ()
         if kind == "linear":
-            rows = tuple((w,) for w in (*self.b, *[Fraction(0)] * (self.n_stages - len(self.b))))
+            rows = tuple((w,) for w in padded(self.b, self.n_stages))
         order = 1 if kind == "linear" else 0  # 0: filled in for Hermite's
         return dataclasses.replace(self, dense=rows, dense_order=order, c_dense=(), a_dense=())
 
@@ -201,17 +205,15 @@ class Tableau:
     def errors(self) -> tuple[Row, ...]:
         """Weights of the error estimates (b − b̂), each padded to n_stages; one or two of them."""
         n = self.n_stages
-        found: list[Row] = []
-        for b_hat in (self.b_hat, self.b_hat_2):
-            if b_hat is not None:
-                pad = [Fraction(0)] * n
-                padded = zip([*self.b, *pad][:n], [*b_hat, *pad][:n], strict=True)
-                found.append(tuple(x - y for x, y in padded))
-        return tuple(found)
+        pairs = [zip(padded(self.b, n), padded(w, n), strict=True) for w in (self.b_hat, self.b_hat_2) if w]
+        return tuple(tuple(x - y for x, y in pair) for pair in pairs)
 
+    @functools.lru_cache(maxsize=256)  # noqa: B019  (as `with_interpolant`)
     def numeric(self, dtype: torch.dtype, device: torch.device) -> Numeric:
         """The numbers as tensors and floats of one dtype and device (cached)."""
-        return _numeric(self, dtype, device)
+        # Outside inference mode and the levels of torch.func, or a later solve could not use the cache.
+        with torch.inference_mode(False), torch._C._DisableFuncTorch():
+            return _converted(self, dtype, device)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -249,13 +251,6 @@ class Numeric:
     unseen: tuple[int, ...]
 
 
-@functools.lru_cache(maxsize=256)
-def _numeric(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Numeric:
-    # Outside inference mode and the levels of torch.func, or a later solve could not use the cache.
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():
-        return _converted(tableau, dtype, device)
-
-
 def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Numeric:
     rows, n = tableau.rows(), len(tableau.rows())
 
@@ -266,10 +261,10 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
     def nonzero(row: Row) -> tuple[tuple[int, float], ...]:
         return tuple((j, float(w)) for j, w in enumerate(row) if w != 0)
 
-    b = [float(w) for w in tableau.b] + [0.0] * (tableau.n_stages - len(tableau.b))
+    b = [float(w) for w in padded(tableau.b, tableau.n_stages)]
     dense = [[float(w) for w in row] for row in tableau.interpolant]
     m = tableau.n_stages - 1
-    a_table = tensor([[float(w) for w in row] + [0.0] * (n - len(row)) for row in rows])
+    a_table = tensor([[float(w) for w in padded(row, n)] for row in rows])
     transposed = [[float(rows[j][i]) if j > i else 0.0 for j in range(m)] + [b[i]] for i in range(m)]
     table = tensor(transposed)
     seen = {j for j, w in enumerate(tableau.errors()[0]) if w != 0} if tableau.errors() else set()
@@ -289,6 +284,12 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
         back_vectors=tuple(table[i, i + 1 :] for i in range(m)),
         unseen=tuple(i for i in range(tableau.n_stages) if i not in seen),
     )
+
+
+def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number]:
+    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
+    span = t1 - t0
+    return [t1 if c == 1.0 else t0 + c * span for c in nodes]
 
 
 PARTS = 8  # of a step: an event function is looked at between them

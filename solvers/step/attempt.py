@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Numeric, Tableau
+from ..methods.tableau import Numeric, Tableau, times_between
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio
 from .controller import PID
@@ -202,13 +202,7 @@ def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
 
 def stage_times(rules: Rules, t0: Tensor, t1: Tensor, like: Tensor) -> list[Tensor]:
     """When the stages are evaluated, as f wants it: t0 + c_i (t1 − t0), exactly t1 where c_i = 1."""
-    return [rules.clocks.time(t, like) for t in times_between(rules.numeric, t0, t1)]
-
-
-def times_between(numeric: Numeric, t0: Tensor, t1: Tensor) -> list[Tensor]:
-    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
-    span = t1 - t0
-    return [t1 if c == 1.0 else t0 + c * span for c in numeric.c]
+    return [rules.clocks.time(t, like) for t in times_between(t0, t1, rules.numeric.c)]
 
 
 def judged(

@@ -79,9 +79,8 @@ class Layout:
         leaves = pytree.tree_leaves(tree)
         if self.single:
             return leaves[0]
-        start = 1 if self.batched else 0
         if self.batched:
-            return torch.cat([leaf.flatten(start) if leaf.dim() > 1 else leaf[:, None] for leaf in leaves], 1)
+            return torch.cat([leaf.flatten(1) if leaf.dim() > 1 else leaf[:, None] for leaf in leaves], 1)
         return torch.cat([leaf.reshape(-1) for leaf in leaves])
 
     def time(self, t: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ def dense_strides(x: Tensor) -> tuple[int, ...]:
     return x.stride()
 
 
+def with_strides(x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """x, or a copy of it, with those strides."""
+    return x if x.stride() == strides else x.new_empty_strided(x.shape, strides).copy_(x)
+
+
 def regular(x: Tensor) -> Tensor:
     """x, or a copy: without gaps in memory, and with a new tensor's strides along axes of size 1."""
     strides, expected = [0] * x.dim(), 1
@@ -49,9 +54,7 @@ def regular(x: Tensor) -> Tensor:
         expected *= x.shape[d]
     if x.is_contiguous():
         strides = list(x.new_empty(x.shape, device="meta").stride())
-    if x.stride() == tuple(strides):
-        return x
-    return x.new_empty_strided(x.shape, strides).copy_(x)
+    return with_strides(x, tuple(strides))
 
 
 def rows_like(n: int, x: Tensor, strides: tuple[int, ...]) -> Tensor:
