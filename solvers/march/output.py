@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, derivative_weights, times_between, weights
+from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks
-from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
+from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages, times_between
 
 Hook = Callable[["Step"], "bool | None"]
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Numeric, Tableau, times_between
+from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio
 from .controller import PID
-from .runge_kutta import Field, Stages, StepResult, rk_step
+from .runge_kutta import Field, Stages, StepResult, rk_step, times_between
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
 RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (

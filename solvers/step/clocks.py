@@ -287,12 +287,11 @@ def error_ratio(errors: Sequence[Tensor], y0: Tensor, y1: Tensor, tolerance: Tol
 def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """What a user's norm returned, its modulus, in the shape that it must have."""
     wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
-    if not isinstance(value, (Tensor, int, float)):
-        raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
-    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
-        raise ArgumentTypeError(f"norm returned a tensor of {value.dtype}; it must return {wanted}.")
-    if not isinstance(value, Tensor):
+    if isinstance(value, (int, float)):
         value = torch.full((), value, dtype=like.dtype, device=like.device)
+    if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
+        found = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentTypeError(f"norm returned a {found}; it must return {wanted}.")
     if value.shape != shape if shape else value.numel() != 1:
         raise ArgumentError(f"norm returned shape {tuple(value.shape)}; it must return {wanted}.")
     return value.reshape(shape).abs()
