@@ -20,18 +20,9 @@ from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Here, Limits, Rules, clock_at, first_step
-from ..step.clocks import ONE, Norm, Tolerance, error_ratio
+from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
 from ..step.controller import PID
-from ..step.runge_kutta import (
-    Evaluation,
-    Field,
-    StageBuffer,
-    StageList,
-    Stages,
-    owned,
-    rk_step,
-    times_between,
-)
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_times, clock
 
 

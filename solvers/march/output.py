@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau, derivative_weights, weights
-from ..step.clocks import ONE, Clocks
-from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages, times_between
+from ..step.clocks import ONE, Clocks, times_between
+from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
 from ..status import Status
-from .clocks import Clocks, Norm, Tolerance, error_ratio
+from .clocks import Clocks, Norm, Tolerance, error_ratio, times_between
 from .controller import PID
-from .runge_kutta import Field, Stages, StepResult, rk_step, times_between
+from .runge_kutta import Field, Stages, StepResult, rk_step
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
 RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError
+from ..methods.tableau import Number
 from .field import Layout
 from .groups import Groups
 
@@ -215,6 +216,12 @@ def each(batch: int, ndim: int) -> Each:
 
 ONE = One()
 rms, maximum, block_rms = ONE.rms, ONE.maximum, ONE.block_rms
+
+
+def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number]:
+    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
+    span = t1 - t0
+    return [t1 if c == 1.0 else t0 + c * span for c in nodes]
 
 
 Norm = Callable[[Tensor], Tensor]

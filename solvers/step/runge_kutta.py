@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Number, Numeric, Tableau
+from ..methods.tableau import Numeric, Tableau
 
 
 def dense_strides(x: Tensor) -> tuple[int, ...]:
@@ -86,12 +86,6 @@ def owned(field: Field) -> Field:
         return k.clone(), saved
 
     return evaluate
-
-
-def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number]:
-    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
-    span = t1 - t0
-    return [t1 if c == 1.0 else t0 + c * span for c in nodes]
 
 
 class Stages(abc.ABC):
