@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.methods import get_method
-from ..solvers.methods.tableau import Tableau, times_between
+from ..solvers.methods.tableau import Tableau
+from ..solvers.step.clocks import times_between
 from .block import Block, IdentityBlock, _with_part, padded, stacked
 from .checks import check_sizes
 from .fields.by_autograd import AutogradField

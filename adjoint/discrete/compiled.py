@@ -16,8 +16,9 @@ from torch import Tensor
 from ...solvers.device.programs import Programs, loops_in_graph, signature
 from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
-from ...solvers.methods.tableau import Numeric, Tableau, times_between
+from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
+from ...solvers.step.clocks import times_between
 from ...solvers.step.runge_kutta import StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls

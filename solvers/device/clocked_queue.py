@@ -51,7 +51,7 @@ class QueuedClocks(ClockedMarch):
     def attempts(self) -> int:
         """`sync_every` attempts; how many samples go on. One host read."""
         with torch.no_grad():
-            made = self._compiled() if self.owner is not None else None
+            made = None if self.programs is None else self._compiled(self.programs)
             if made is None:
                 for _ in range(self.queue.sync_every):
                     self.clock, self.y, self.first = self._try(self.end)[1]
@@ -76,10 +76,9 @@ class QueuedClocks(ClockedMarch):
         """Those of the start, and of the attempts of each sample."""
         return self.nfe + (self.tableau.n_stages - 1) * (self.clock.n_accepted + self.clock.n_rejected)
 
-    def _compiled(self) -> Tensor | None:
+    def _compiled(self, programs: Programs) -> Tensor | None:
         """`sync_every` attempts in one compiled call, and how many were made; None, from now on, where it
         cannot be."""
-        assert self.programs is not None
         n, y, device = self.queue.sync_every, self.y, self.y.device
         rtol, atol = self.tolerance.tensors(y)
         form = Samples(self.rules)
@@ -88,9 +87,9 @@ class QueuedClocks(ClockedMarch):
         make = functools.partial(several_program, form, self.queue.calls, None if loops_in_graph(y) else n)
         bounds = Bounds((self.end, self.direction, self.least), rtol, atol)
         most = torch.full((), n, dtype=torch.int64, device=device)
-        found = self.programs.run(key, make, self.owner, most, bounds, state)
+        found = programs.run(key, make, self.owner, most, bounds, state)
         if found is None:
-            self.owner = None
+            self.programs = None
             return None
         made, *clock, self.y, self.first = found
         self.clock = Clock(*clock)

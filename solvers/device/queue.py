@@ -90,6 +90,9 @@ class Record:
     saved: Any = None
 
 
+Attempts = tuple[Tensor, list[Row], list[Record]]  # the row after them, and each one's row and record
+
+
 class QueuedMarch:
     """The attempts of one solve with one clock.
 
@@ -143,7 +146,7 @@ class QueuedMarch:
                     with torch.no_grad():
                         programs.run(key, make, *arguments)  # for the next time
         if self.queue.keep_first and self.recipe is None:
-            self.owner = None  # what is wanted cannot leave a program
+            self.programs = None  # what is wanted cannot leave a program
         if not (self.queue.keep and self.queue.sync_every == 1):
             self.recipe = None
         return row
@@ -229,17 +232,17 @@ class QueuedMarch:
 
     # Three ways
 
-    def _attempts(self, bounds: Bounds, row: Tensor, room: int) -> tuple[Tensor, list[Row], list[Record]]:
+    def _attempts(self, bounds: Bounds, row: Tensor, room: int) -> Attempts:
         """Up to `room` attempts; one host read. The row after them, and each one's row and record."""
-        if self.owner is not None:
-            many = self.queue.sync_every > 1
-            found = self._looped(bounds, row, room) if many else self._single(bounds, row)
+        if self.programs is not None:
+            way = self._looped if self.queue.sync_every > 1 else self._single
+            found = way(self.programs, bounds, row, room)
             if found is not None:
                 return found
-            self.owner, self.recipe = None, None  # it could not be compiled
+            self.programs, self.recipe = None, None  # it could not be compiled
         return self._queued(bounds, row, room)
 
-    def _queued(self, bounds: Bounds, row: Tensor, room: int) -> tuple[Tensor, list[Row], list[Record]]:
+    def _queued(self, bounds: Bounds, row: Tensor, room: int) -> Attempts:
         rows, records, numeric = [], [], self.rules.numeric
         with torch.no_grad():
             for _ in range(room):
@@ -254,15 +257,14 @@ class QueuedMarch:
             told = torch.stack(rows).tolist()  # host read
         return row, [Row(*one) for one in told], records
 
-    def _single(self, bounds: Bounds, row: Tensor) -> tuple[Tensor, list[Row], list[Record]] | None:
+    def _single(self, programs: Programs, bounds: Bounds, row: Tensor, room: int) -> Attempts | None:
         """One attempt as one compiled call."""
-        assert self.programs is not None
         recipe, stages = self.recipe, self.queue.with_stages
         kind = None if recipe is None else recipe.key
         key = ("attempt", self.rules, stages, kind, signature(self.y, self.rtol, self.atol))
         make = functools.partial(single_program, self.rules, self.queue.calls, recipe, stages)
         with torch.no_grad():
-            found = self.programs.run(key, make, self.owner, bounds, (row, self.y, self.k))
+            found = programs.run(key, make, self.owner, bounds, (row, self.y, self.k))
             if found is None:
                 return None
             row, y, k, y1, every, states, times, lean = found
@@ -273,11 +275,8 @@ class QueuedMarch:
         self.y, self.k = y, k
         return row, [told], [record]
 
-    def _looped(
-        self, bounds: Bounds, row: Tensor, room: int
-    ) -> tuple[Tensor, list[Row], list[Record]] | None:
+    def _looped(self, programs: Programs, bounds: Bounds, row: Tensor, room: int) -> Attempts | None:
         """Up to `room` attempts in one compiled call, the loop in the graph."""
-        assert self.programs is not None
         form, in_graph = Rows(self.rules, self.queue.with_stages), loops_in_graph(self.y)
         if not in_graph and room < self.queue.sync_every:
             return None  # the last few before max_steps
@@ -287,7 +286,7 @@ class QueuedMarch:
             state: tuple[Tensor, ...] = (row, self.y, self.k)
             if form.with_stages and in_graph:  # a loop's first state has the form of the others
                 state = (*state, self.y.new_zeros((len(self.rules.tableau.rows()), *self.y.shape)))
-            found = self.programs.run(key, make, self.owner, self._on_device([float(room)]), bounds, state)
+            found = programs.run(key, make, self.owner, self._on_device([float(room)]), bounds, state)
             if found is None:
                 return None
             rows, ys, ks, *stages = found

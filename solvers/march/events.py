@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
-from ..methods.tableau import PARTS, look_table, looks, theta_weights
+from ..methods.tableau import LOOKS, PARTS, look_table, theta_weights
 from ..step.clocks import ONE, Clocks, Each
 from ..step.field import Layout
 from .output import NOWHERE, Place, Step, clock
@@ -199,7 +199,7 @@ class Watch:
         length = step.length
         inside = [
             self.evaluate(step.t0 + theta * length, step.result.stages.at(step.y0, row))
-            for theta, row in zip(looks(), table.unbind(), strict=True)
+            for theta, row in zip(LOOKS, table.unbind(), strict=True)
         ]
         values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.y1)])
         return Looked(values, self.looks.fires(values))

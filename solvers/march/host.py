@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, times_between
+from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
-from ..step.clocks import ONE, Norm, Tolerance, error_ratio
+from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
 from ..step.controller import PID
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_times, clock

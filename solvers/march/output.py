@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Tableau, derivative_weights, times_between, weights
-from ..step.clocks import ONE, Clocks
+from ..methods.tableau import Tableau, derivative_weights, weights
+from ..step.clocks import ONE, Clocks, times_between
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]

@@ -286,13 +286,8 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
     )
 
 
-def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number]:
-    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
-    span = t1 - t0
-    return [t1 if c == 1.0 else t0 + c * span for c in nodes]
-
-
 PARTS = 8  # of a step: an event function is looked at between them
+LOOKS = [k / PARTS for k in range(1, PARTS)]  # their θ, without the step's ends
 
 
 def polynomial(coefficients: Sequence[float], x: Number) -> Number:
@@ -321,11 +316,6 @@ def theta_weights(numeric: Numeric, theta: Tensor, *, derivative: bool = False) 
     return (numeric.dense.double() @ powers).view(-1, *theta.shape)
 
 
-def looks() -> list[float]:
-    """θ of the looks inside a step, without its ends."""
-    return [k / PARTS for k in range(1, PARTS)]
-
-
 @functools.lru_cache(maxsize=256)
 def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, closer: bool) -> Tensor:
     """b_i(θ) at the looks inside a step, [PARTS − 1, n].
@@ -336,9 +326,7 @@ def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, close
     rows = tableau.interpolant
     if tableau.c_dense and not closer:
         rows = hermite(tableau.b, tableau.n_stages - 1)
-    found = [
-        [sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in looks()
-    ]
+    found = [[sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in LOOKS]
     with torch.inference_mode(False):  # or a later solve that needs gradients could not use the cache
         table = torch.tensor(found, dtype=torch.float64, device="cpu")
         return table.to(device=device, dtype=dtype, non_blocking=True)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..methods.tableau import Numeric, Tableau, times_between
+from ..methods.tableau import Numeric, Tableau
 from ..status import Status
-from .clocks import Clocks, Norm, Tolerance, error_ratio
+from .clocks import Clocks, Norm, Tolerance, error_ratio, times_between
 from .controller import PID
 from .runge_kutta import Field, Stages, StepResult, rk_step
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError
+from ..methods.tableau import Number
 from .field import Layout
 from .groups import Groups
 
@@ -217,6 +218,12 @@ ONE = One()
 rms, maximum, block_rms = ONE.rms, ONE.maximum, ONE.block_rms
 
 
+def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number]:
+    """t0 + c_i (t1 − t0) for every stage, exactly t1 where c_i = 1."""
+    span = t1 - t0
+    return [t1 if c == 1.0 else t0 + c * span for c in nodes]
+
+
 Norm = Callable[[Tensor], Tensor]
 
 
@@ -287,12 +294,11 @@ def error_ratio(errors: Sequence[Tensor], y0: Tensor, y1: Tensor, tolerance: Tol
 def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """What a user's norm returned, its modulus, in the shape that it must have."""
     wanted = f"one number a sample, shape {shape}" if shape else "one number, a 0-d tensor"
-    if not isinstance(value, (Tensor, int, float)):
-        raise ArgumentTypeError(f"norm returned a {type(value).__name__}; it must return {wanted}.")
-    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
-        raise ArgumentTypeError(f"norm returned a tensor of {value.dtype}; it must return {wanted}.")
-    if not isinstance(value, Tensor):
+    if isinstance(value, (int, float)):
         value = torch.full((), value, dtype=like.dtype, device=like.device)
+    if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_complex():
+        found = f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentTypeError(f"norm returned a {found}; it must return {wanted}.")
     if value.shape != shape if shape else value.numel() != 1:
         raise ArgumentError(f"norm returned shape {tuple(value.shape)}; it must return {wanted}.")
     return value.reshape(shape).abs()

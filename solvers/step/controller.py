@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from ..errors import ArgumentError
+from ..methods.tableau import Number
 
-Number = TypeVar("Number", float, Tensor)
 NEAR_ZERO = 1e-4  # the least ratio of a step before that is believed; as in Hairer's code DOPRI5 (FACOLD)
 LEAST = 1e-300  # a float64 above 0, whose powers are numbers
 
