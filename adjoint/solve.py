@@ -12,7 +12,7 @@ from torch import Tensor
 from ..solvers.checks import check_positive, check_readable, check_sample_times, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
 from ..solvers.march.events import Event, EventWatch, SampleEvents
-from ..solvers.march.output import clock
+from ..solvers.march.output import as_time
 from ..solvers.march.samples import SampleSettings, Together, ends_of
 from ..solvers.solution import Query, Solution, State
 from ..solvers.solve import Settings, Wish, uniform_grid
@@ -278,7 +278,7 @@ def _with_one_clock(request: Request) -> SharedProblem:
         events = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
     if options.save == "end":
         times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
-    return _built(SharedProblem, request, clock(times[0], z0), t, times, settings, events)
+    return _built(SharedProblem, request, as_time(times[0], z0), t, times, settings, events)
 
 
 def _with_many_clocks(request: Request) -> SampleProblem:

@@ -18,7 +18,7 @@ from ..adjoint.arguments import Discrete, Gradient, Stepping
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
-from ..solvers.march.output import clock
+from ..solvers.march.output import as_time
 from ..solvers.methods import get_method
 from ..solvers.solution import Solution
 from ..solvers.stats import Stats
@@ -195,7 +195,7 @@ class Block(nn.Module):
         z0, spent = self.state(h0, **start), 0
         if isinstance(self.field, AutogradField) and self.field.open and isinstance(t, Tensor) and t.numel():
             seen = torch.cat(tuple(z0), dim=1) if self.field.joined > 1 else z0[0]
-            spent = self.field.discover(clock(float(t.flatten()[0]), z0[0]), seen)  # host read
+            spent = self.field.discover(as_time(float(t.flatten()[0]), z0[0]), seen)  # host read
         solution = solve(self.dynamics, z0, t, **more, **self.settings.arguments())
         solution.stats.nfe += spent
         self.last_stats = LastSolve(solution.stats, solution.status)

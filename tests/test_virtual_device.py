@@ -136,7 +136,7 @@ def test_a_hidden_read_in_a_step_is_counted(elsewhere, read, monkeypatch):
 def test_a_waiting_upload_in_a_step_is_counted(elsewhere, monkeypatch):
     y0 = elsewhere.there(torch.ones(2, 3, dtype=torch.float64))
     monkeypatch.setattr(
-        output, "clock", lambda t, like: torch.tensor(t, dtype=like.dtype, device=like.device)
+        output, "as_time", lambda t, like: torch.tensor(t, dtype=like.dtype, device=like.device)
     )
     METHODS["dopri5"].numeric(y0.dtype, y0.device)
     with elsewhere.waits() as found:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
-from ...solvers.march.output import by_step, clock
+from ...solvers.march.output import as_time, by_step
 from ...solvers.methods.tableau import Numeric, Tableau, weights
 from ...solvers.stats import Stats
 from ...solvers.step.attempt import settled
@@ -347,7 +347,7 @@ class DiscreteWalk:
         if following[0] is not None:
             return following[0]
         z0 = self.solved.z0.detach()  # it was evaluated in a compiled program, which begins at the start
-        return self._evaluate(clock(self.tape.attempt(0).ends[0], z0), z0)[1]
+        return self._evaluate(as_time(self.tape.attempt(0).ends[0], z0), z0)[1]
 
     def _anew(
         self, attempt: Attempt, state: State | None, inside: Inside | None, *, end: bool

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...solvers.checks import batched, moves, transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
-from ...solvers.march.output import clock
+from ...solvers.march.output import as_time
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
@@ -63,7 +63,7 @@ def record_discrete(
                 return found
             if again:
                 start, z0 = tape.attempt(0).ends[0], solved.z0.detach()
-                known = Evaluation(clock(start, z0), z0, tape.states[0][1])
+                known = Evaluation(as_time(start, z0), z0, tape.states[0][1])
         if known is not None:
             known.check(solved.dynamics, solved.stats, solved.complain)
         return DiscreteWalk(solved, tape, outputs, want_theta=want_theta, watch=watch).run()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.march.dense import DenseOutput, SampleDense
-from ...solvers.march.output import clock
+from ...solvers.march.output import as_time
 from ...solvers.march.samples import SampleSettings, beside
 from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
 from ...solvers.stats import Stats
@@ -116,7 +116,7 @@ class SharedProblem(Problem):
     @property
     def start(self) -> Tensor:
         """The time as a 0-d tensor."""
-        return clock(self.times[0], self.z0)
+        return as_time(self.times[0], self.z0)
 
     def solve(
         self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None

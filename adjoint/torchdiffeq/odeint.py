@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...solvers.checks import check_params, check_readable, check_state, check_times
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError
-from ...solvers.march.output import clock
+from ...solvers.march.output import as_time
 from ...solvers.solution import State
 from ...solvers.solve import Settings
 from ...solvers.stats import Stats
@@ -266,7 +266,7 @@ def _answer(
     def count() -> None:
         stats.nfe += 1
 
-    start, told = clock(call.times[0], z0), functools.partial(warn_once, "captured")
+    start, told = as_time(call.times[0], z0), functools.partial(warn_once, "captured")
     plain, make_dynamics, autocast = wrap(call.func, layout, z0, start, params, count, told=told)
     problem = SharedProblem(
         *(plain, make_dynamics, z0, call.t, call.times, settings, autocast, stats),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...solvers.errors import ArgumentError, DynamicsError, TooManySteps
 from ...solvers.march.events import Event, signed
-from ...solvers.march.output import clock
+from ...solvers.march.output import as_time
 from ...solvers.solve import Settings, Wish
 from ...solvers.status import Status
 from ...solvers.step.field import Layout
@@ -74,7 +74,7 @@ def until_event(
     if len(problem.times) != 2:
         raise ArgumentError(f"event_fn needs t of length 2 (start, direction); t has {len(problem.times)}.")
     t0 = problem.times[0]
-    event, already = combined_event(event_fn, clock(t0, z0), layout.unpack(z0.detach()))
+    event, already = combined_event(event_fn, as_time(t0, z0), layout.unpack(z0.detach()))
     if already:
         return t[0], layout.unpack(torch.stack((z0, z0)))
     direction = math.copysign(1.0, problem.times[1] - t0)

@@ -28,7 +28,7 @@ from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..methods.tableau import LOOKS, PARTS, look_table, theta_weights
 from ..step.clocks import ONE, Clocks, Each
 from ..step.field import Layout
-from .output import NOWHERE, Place, Step, clock
+from .output import NOWHERE, Place, Step, as_time
 from .samples import SampleStep, Written
 
 HALVINGS = 53  # of θ in [0, 1]
@@ -212,7 +212,7 @@ class EventWatch(Watch):
     """
 
     def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], Any], t0: float, z0: Tensor):
-        super().__init__(events, lambda t, z: (clock(t, z), unpack(z)), ONE, t0, z0)
+        super().__init__(events, lambda t, z: (as_time(t, z), unpack(z)), ONE, t0, z0)
         self.values: Tensor | None = None  # of the last attempt
         self.fired: list[Fired] = []
         self.n_accepted = 0

@@ -23,7 +23,7 @@ from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
 from ..step.controller import PID
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
-from .output import Step, as_times, clock
+from .output import Step, as_time, as_times
 
 
 class Attempt(Protocol):
@@ -293,7 +293,7 @@ class RungeKuttaStepper:
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew at t (just after t where f jumps there)."""
-        time = clock(t, self.y)
+        time = as_time(t, self.y)
         if after_jump:
             time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
         if self.announce is not None:

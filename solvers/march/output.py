@@ -122,7 +122,7 @@ class Step:
         return self.result.stages.combine(None, derivative_weights(numeric, self.theta(t)))
 
 
-def clock(t: float, like: Tensor) -> Tensor:
+def as_time(t: float, like: Tensor) -> Tensor:
     """t as the field wants it: 0-d, of the state's real dtype, made on the device (no copy to it)."""
     return torch.full((), t, dtype=like.dtype, device=like.device)
 
@@ -131,7 +131,7 @@ def as_times(times: Sequence[float], like: Tensor) -> list[Tensor]:
     """Times as 0-d tensors, as the field wants them."""
     if like.device.type == "cpu":  # elsewhere this would be a copy to the device
         return list(torch.tensor(times, dtype=like.dtype, device=like.device).unbind())
-    return [clock(t, like) for t in times]
+    return [as_time(t, like) for t in times]
 
 
 def stage_times(t0: float, t1: float, tableau: Tableau, like: Tensor) -> list[Tensor]:
