@@ -177,7 +177,8 @@ class Options:
         _check_kind("compile", self.compile, bool, "True or False")
         events = self.events if isinstance(self.events, (tuple, list)) else (self.events,)
         for event in events:
-            _check_kind("an entry of events", event, Event, "an adamode.Event(fn, …)")
+            if not isinstance(event, Event):
+                raise ArgumentTypeError(f"events holds {event!r}; give adamode.Event(fn, …) objects.")
         object.__setattr__(self, "events", tuple(events))
         if self.dt is not None:
             check_positive(self.dt, "dt")
