@@ -222,6 +222,8 @@ def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, i
         raise ArgumentTypeError(
             f"stepping has dtype {stepping.dtype}; group numbers are integers, one a sample: stepping.long()."
         )
+    if stepping.layout != torch.strided or stepping.is_quantized:
+        raise ArgumentTypeError(f"stepping is a {stepping.layout} tensor; group numbers are a dense one.")
     check_readable(stepping, "stepping")
     if tuple(stepping.shape) != (batch,):
         raise ArgumentError(

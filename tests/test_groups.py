@@ -219,6 +219,7 @@ def test_jumps_and_fixed_steps_go_with_groups():
         (torch.zeros(6), ArgumentTypeError, r"torch.float32.*stepping.long\(\)"),
         (torch.zeros(6, dtype=torch.bool), ArgumentTypeError, "bool"),
         (torch.zeros(6, dtype=torch.complex64), ArgumentTypeError, "complex"),
+        (torch.zeros(6, dtype=LONG).to_sparse(), ArgumentTypeError, "sparse.*dense"),
         ("groups", ArgumentError, "not known"),
         ([0, 1, 0, 1, 0, 1], ArgumentTypeError, "a tensor of group numbers"),
         (None, ArgumentTypeError, "'shared' or 'per_sample', or a tensor"),
