@@ -18,7 +18,7 @@ from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
-from ...solvers.step.clocks import times_between
+from ...solvers.step.clocks import ONE, Clocks, times_between
 from ...solvers.step.runge_kutta import StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
@@ -33,6 +33,7 @@ class Way:
     recipe: how to make whole what each stage kept; None: stages are taken again.
     outputs: whether outputs lie inside the step (or, in a loop, at the end of an earlier one).
     count: how many tensors θ has.
+    clocks: of the state; ends are [2, …] then.
     """
 
     calls: Calls
@@ -41,6 +42,7 @@ class Way:
     recipe: Recipe | None = None
     outputs: bool = False
     count: int = 0
+    clocks: Clocks = ONE
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -84,15 +86,16 @@ def transposed(
     outputs: what those inside the step add to each k̄_i and to dL/dy, and those at its end to λ; or nothing.
     """
     t0, t1 = ends.unbind()
-    dt = settled((t1 - t0).to(carry.lam.dtype))
+    clocks, like = way.clocks, carry.lam
+    dt = settled(clocks.spread(t1 - t0).to(like.dtype))
 
     def field(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         k, saved = way.calls.linearise(owner, t, settled(z))
         return settled(k), saved
 
     if way.recipe is None:
-        (y0, k0), dtype = known, carry.lam.dtype
-        times = [t.to(dtype) for t in times_between(t0, t1, way.numeric.c)]
+        y0, k0 = known
+        times = [clocks.time(t, like) for t in times_between(t0, t1, way.numeric.c)]
         saved = rk_step(field, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
     else:
         saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]

@@ -28,6 +28,10 @@ class Calls(abc.ABC):
         return self.evaluate(owner, t, z)
 
     @abc.abstractmethod
+    def theta(self, owner: Any) -> list[Tensor]:
+        """What `gradients` gives gradients of."""
+
+    @abc.abstractmethod
     def vjp(self, owner: Any, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, deltas)."""
 
@@ -42,6 +46,10 @@ class DynamicsCalls(Calls):
     def evaluate(self, owner: Dynamics, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """Its forward."""
         return owner.forward(t, z)
+
+    def theta(self, owner: Dynamics) -> list[Tensor]:
+        """Its own."""
+        return list(owner.theta())
 
     def vjp(self, owner: Dynamics, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """Its own `vjp`."""
@@ -73,6 +81,10 @@ class ModuleCalls(Calls):
     def linearise(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), its pullback to z and the parameters that require gradients)."""
         return module_vjp(owner, t, z)
+
+    def theta(self, owner: nn.Module) -> list[Tensor]:
+        """The parameters that require gradients."""
+        return [p for p in owner.parameters() if p.requires_grad]
 
     def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, the parameters' gradients of this stage)."""

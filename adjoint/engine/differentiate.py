@@ -23,11 +23,12 @@ from ..discrete.tape import Tape
 from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk, Solved
 from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
-from ..recording import Recording, Result, Rows, Seen
+from ..recording import Recorder, Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
+from .whole import Arrived, whole_solve
 
 
 def record_discrete(
@@ -202,7 +203,12 @@ def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
     """Nothing is recorded. mode: the grad mode of func."""
     with torch.no_grad():
-        z0, values = problem.z0.detach(), ValueField(problem.plain, mode)
+        z0, whole = problem.z0.detach(), whole_solve(problem, None)
+        arrived = None if whole is None else whole.forward()
+        if arrived is not None:
+            run = problem.arrived(*arrived[:3])
+            return Answer(run.values, run, z0)
+        values = ValueField(problem.plain, mode)
         run = problem.solve(z0, values, dataclasses.replace(problem.wish, queue=_queue(problem, None)))
         return Answer(run.values, run, z0)
 
@@ -228,14 +234,39 @@ def _direct(problem: Problem) -> Answer:
 
 def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer:
     """Under the dynamics whose VJP will be used, with the walk back that was chosen."""
+    found = _by_whole_programs(problem, dynamics, gradient)
+    if found is not None:
+        return found
     queue = _queue(problem, gradient)
     recording = record_for(problem, dynamics, gradient, queue=queue)
     # Per sample a walk back looks for rows that are 0, which a hidden axis cannot be asked.
     many = isinstance(problem, SharedProblem) and isinstance(gradient, Discrete)
     many = many and (queue is None or queue.owner is None)
-    solved = _Solved(problem, dynamics, recording, queue)
+    return _applied(_Solved(problem, dynamics, recording, queue), many)
+
+
+def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer | None:
+    """The same by native programs; None where there is none, or the solve does not arrive."""
+    with torch.no_grad():
+        whole = whole_solve(problem, gradient, dynamics.theta())
+        arrived = None if whole is None else whole.forward()
+        if whole is None or arrived is None or not whole.ready(arrived):
+            return None
+
+    def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
+        assert isinstance(g, Tensor)
+        found = whole.walk(arrived, g)
+        assert found is not None, "a program that was ready"
+        return found
+
+    return _applied(_SolvedWhole(problem, dynamics, Recording(Recorder(), walk), arrived), many=False)
+
+
+def _applied(solved: _Solved, many: bool) -> Answer:
+    """The solve under autograd."""
+    problem = solved.problem
     task = Task(solved.forward, solved.backward, solved.time_gradient, problem.autocast, many)
-    values = Solve.apply(task, problem.z0, problem.t, *dynamics.theta())
+    values = Solve.apply(task, problem.z0, problem.t, *solved.dynamics.theta())
     return Answer(values, solved.run, problem.z0, solved)
 
 
@@ -285,3 +316,20 @@ class _Solved:
         along = torch.cat((-a[None], g[1 : len(derivatives)]))
         product = torch.where(along == 0, 0.0, along * derivatives)  # 0 · NaN of a sample that failed
         return self.problem.to_times(self.problem.clocks.totals(product), self.run)
+
+
+class _SolvedWhole(_Solved):
+    """The same of a solve that whole programs have made."""
+
+    def __init__(self, problem: Problem, dynamics: Dynamics, recording: Recording, arrived: Arrived):
+        super().__init__(problem, dynamics, recording, None)
+        self.whole: Arrived | None = arrived
+        self.slopes = None if arrived.slopes is None else arrived.slopes[:1].clone()
+
+    def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
+        """(values, y' at the outputs where asked)."""
+        assert self.whole is not None
+        values, slopes, told, _ = self.whole
+        self.whole = None  # its values become the Function's output, whose node holds this object
+        self.run = self.problem.arrived(values.new_empty(0), None, told)
+        return values, slopes

@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ...solvers.device.programs import Row, clock_of
 from ...solvers.march.dense import DenseOutput, SampleDense
+from ...solvers.march.host import Outcome
 from ...solvers.march.output import as_time
 from ...solvers.march.samples import SampleSettings, beside
 from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
@@ -30,6 +32,15 @@ class Speed:
 
     sync_every: int = 1
     compile: bool = False
+
+
+class Told(NamedTuple):
+    """What a whole solve tells: the row of each clock's last attempt, |dt| of its first, and the number of
+    attempts."""
+
+    row: Tensor
+    dt_first: Tensor
+    n_made: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +89,14 @@ class Problem(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
         """f once, counted; a clock a sample: for the samples in counted, [B]."""
+
+    @abc.abstractmethod
+    def lanes(self) -> Tensor:
+        """The times as [T, lanes], float64, on the state's device: a lane a clock."""
+
+    @abc.abstractmethod
+    def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> Any:
+        """The run of a whole solve; counts in stats."""
 
     @abc.abstractmethod
     def flow(self, *, start: bool = False) -> Flow:
@@ -131,6 +150,21 @@ class SharedProblem(Problem):
         """One evaluation."""
         self.stats.nfe += 1
         return self.plain(time, z)
+
+    def lanes(self) -> Tensor:
+        """[T, 1]."""
+        times = torch.tensor(self.times, dtype=torch.float64, device="cpu")[:, None]
+        return times.to(self.z0.device, non_blocking=True)
+
+    def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> Run:
+        """With numbers read from the device."""
+        dt_first, *numbers = torch.cat((told.dt_first[None], told.row)).tolist()  # host read
+        stats, last = self.stats, Row(*numbers)
+        stats.n_accepted, stats.n_rejected = int(last.n_accepted), int(last.n_rejected)
+        stats.dt_first, stats.dt_last = dt_first, last.dt
+        stats.nfe += 1 + (self.settings.dt0 is None) + told.n_made * (self.settings.tableau.n_stages - 1)
+        outcome, times = Outcome(Status.SUCCESS, last.t, last.dt), list(self.times)
+        return Run(values, slopes, times, [], [], [], last.t, outcome)
 
     def flow(self, *, start: bool = False) -> Flow:
         """f, each call counted."""
@@ -194,6 +228,25 @@ class SampleProblem(Problem):
         """One batched evaluation."""
         self.stats.nfe, self.stats.n_calls = self.stats.nfe + counted, self.stats.n_calls + 1
         return self.plain(time, z)
+
+    def lanes(self) -> Tensor:
+        """[T, B]."""
+        return self.times.t().contiguous()
+
+    def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> SampleRun:
+        """Without a read."""
+        stats, clock, stages = self.stats, clock_of(told.row), self.settings.tableau.n_stages - 1
+        n_accepted, n_rejected = clock.n_accepted.to(torch.int64), clock.n_rejected.to(torch.int64)
+        clock = clock._replace(
+            status=clock.status.to(torch.int8), n_accepted=n_accepted, n_rejected=n_rejected
+        )
+        estimated = self.settings.dt0 is None
+        began = self.times[:, 0] != self.times[:, -1]
+        stats.n_accepted, stats.n_rejected = clock.n_accepted, clock.n_rejected
+        stats.dt_first, stats.dt_last = told.dt_first, clock.dt
+        stats.nfe = stats.nfe + 1 + stages * (clock.n_accepted + clock.n_rejected) + estimated * began
+        stats.n_calls += 1 + estimated + told.n_made * stages
+        return SampleRun(values, slopes, self.times.t(), [], clock, [], values.new_empty(0))
 
     def flow(self, *, start: bool = False) -> Flow:
         """f is 0 where it is not finite, with no NaN in the graph. start: just after a jump there."""

@@ -60,17 +60,21 @@ def _small_product_plus(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alp
     return found if found is NotImplemented else found + c
 
 
-def _inductor(graph: Any, inputs: Any) -> Any:
-    """torch.compile's default backend, small products and float32's tanh written out."""
-    from torch._inductor.compile_fx import compile_fx
-    from torch._inductor.decomposition import select_decomp_table
-
-    own: dict[Any, Callable[..., Any]] = {
+def own_decompositions() -> dict[Any, Callable[..., Any]]:
+    """Small products and float32's tanh, written out."""
+    return {
         torch.ops.aten.mm.default: _small_product,
         torch.ops.aten.addmm.default: _small_product_plus,
         torch.ops.aten.tanh.default: tanh_in_programs,
     }
-    return compile_fx(graph, inputs, decompositions={**select_decomp_table(), **own})
+
+
+def _inductor(graph: Any, inputs: Any) -> Any:
+    """torch.compile's default backend with our decompositions."""
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    return compile_fx(graph, inputs, decompositions={**select_decomp_table(), **own_decompositions()})
 
 
 BACKEND: Any = _inductor  # "aot_eager" traces alike, without generating code

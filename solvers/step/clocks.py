@@ -86,6 +86,14 @@ class Clocks:
         """The whole state with those samples replaced."""
         return part
 
+    def pick(self, rows: Tensor, place: Tensor) -> Tensor:
+        """The state made of one of n states, [n, *S], for each clock: place holds their numbers, [1]."""
+        return rows.index_select(0, place)[0]
+
+    def store(self, rows: Tensor, place: Tensor, z: Tensor) -> None:
+        """Writes each clock's part of a state into the row at its place."""
+        rows.index_copy_(0, place, z[None])
+
     def agreed(self, flags: Tensor) -> Tensor:
         """Flags of clocks, True where it is for all that step together."""
         return flags
@@ -128,6 +136,16 @@ class Each(Clocks):
     def shape(self, z: Tensor) -> tuple[int, ...]:
         """One a sample, (b,)."""
         return (self.batch_size(z),)
+
+    def pick(self, rows: Tensor, place: Tensor) -> Tensor:
+        """place: [b]."""
+        lane = torch.arange(len(place), dtype=torch.int64, device=place.device)
+        return rows.movedim(self.batch + 1, 1)[place, lane].movedim(0, self.batch)
+
+    def store(self, rows: Tensor, place: Tensor, z: Tensor) -> None:
+        """place: [b]."""
+        lane = torch.arange(len(place), dtype=torch.int64, device=place.device)
+        rows.movedim(self.batch + 1, 1).index_put_((place, lane), z.movedim(self.batch, 0))
 
     def per_sample(self, x: Tensor) -> Tensor:
         """The state as [b, n]."""

@@ -1,0 +1,102 @@
+"""Native programs: a function of an owner and tensors, exported once, built by AOTInductor, loaded by any
+later process.
+
+The owner's parameters and buffers are inputs of the program, so that it goes on when they change; all else
+that the owner is stands in the program's fingerprint. Nothing is guarded at a call but that fingerprint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import stateless
+from torch.utils import _pytree as pytree
+
+from .programs import own_decompositions
+
+Function = Callable[..., Any]  # (owner, *arguments) → a list of tensors
+_BUILDING = threading.Lock()  # torch's tables are changed while a program is built
+
+
+def values_of(owner: nn.Module) -> dict[str, Tensor]:
+    """The owner's parameters and buffers, by name: the first inputs of its programs."""
+    return {**dict(owner.named_parameters()), **dict(owner.named_buffers())}
+
+
+class _Traced(nn.Module):
+    """The function with everything that is a tensor as an argument, for `torch.export`."""
+
+    def __init__(self, function: Function, owner: nn.Module, form: Any):
+        super().__init__()
+        self.__dict__.update(function=function, owner=owner, form=form)  # the owner is no part of it
+
+    def forward(self, *flat: Tensor) -> Any:
+        """The function's value, a list of tensors."""
+        values, *arguments = pytree.tree_unflatten(flat, self.form)
+        with stateless._reparametrize_module(self.owner, values, tie_weights=True):
+            return list(self.function(self.owner, *arguments))
+
+
+def exported(function: Function, owner: nn.Module, arguments: Sequence[Any]) -> Any:
+    """The function's graph, of the shapes of the arguments; its inputs are the owner's values and they."""
+    flat, form = pytree.tree_flatten((values_of(owner), *arguments))
+    with torch.no_grad():
+        return torch.export.export(_Traced(function, owner, form), tuple(flat), strict=False)
+
+
+def build(function: Function, owner: nn.Module, arguments: Sequence[Any], path: Path) -> None:
+    """Writes the function's program, compiled, to a path that ends in .pt2.
+
+    arguments: examples.
+    Raises whatever torch.export, inductor and the C++ compiler raise: dozens of unrelated types.
+    """
+    with torch.no_grad(), _BUILDING, _small_parts_written_out():
+        graph = exported(function, owner, arguments)
+        torch._inductor.aoti_compile_and_package(graph, package_path=str(path))
+    _refuse_double_frees(path)
+
+
+@contextlib.contextmanager
+def _small_parts_written_out() -> Iterator[None]:
+    """Inductor with our decompositions. It takes none as an argument where it compiles ahead of time; what it
+    makes there is in no cache of its own that another program could meet."""
+    from torch._inductor import compile_fx
+
+    table = {**compile_fx.select_decomp_table(), **own_decompositions()}
+    with mock.patch.object(compile_fx, "select_decomp_table", return_value=table):
+        yield
+
+
+def _refuse_double_frees(path: Path) -> None:
+    """RuntimeError where the native code frees a handle at each turn of a loop that it made once before it:
+    torch 2.14 writes that for a view, of its base's form, that a loop captures."""
+    with zipfile.ZipFile(path) as package:
+        sources = [name for name in package.namelist() if name.endswith(".wrapper.cpp")]
+        for name in sources:
+            freed = re.findall(r"RAIIAtenTensorHandle\((tmp_\w+)\)", package.read(name).decode())
+            if len(freed) != len(set(freed)):
+                raise RuntimeError("a loop of the program captures a view, which its code frees twice")
+    if not sources:
+        raise RuntimeError("the program has no source, so it cannot be looked at")
+
+
+class Native:
+    """A program that was loaded."""
+
+    def __init__(self, path: Path):
+        self.runner = torch._inductor.aoti_load_package(str(path)).loader
+
+    def __call__(self, owner: nn.Module, *arguments: Any) -> list[Tensor]:
+        """What the function returns for them, as a list."""
+        flat = pytree.tree_leaves(arguments)
+        found: list[Tensor] = self.runner.boxed_run([*values_of(owner).values(), *flat])
+        return found

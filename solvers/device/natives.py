@@ -1,0 +1,128 @@
+"""The native programs of one owner: found, built and loaded, once each."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..errors import AdamodeWarning
+from . import native
+from .fingerprint import Incomparable, fingerprint, stable_key
+from .packages import store
+
+Program = Callable[..., Any]
+Alike = Callable[[Program, Program, tuple[Any, ...]], bool]
+MODE = "native"  # "plain": the functions run as they are; "off": there is no program
+
+
+class Natives:
+    """The programs of one owner.
+
+    known: by key, which holds the owner's fingerprint; None: there is none, and will be none.
+    notes: what is known of an owner for a key.
+    """
+
+    _all: ClassVar[Any] = WeakIdKeyDictionary()
+
+    def __init__(self) -> None:
+        self.known: dict[Hashable, Program | None] = {}
+        self.notes: dict[Hashable, Any] = {}
+        self.warned = False
+
+    @classmethod
+    def of(cls, owner: nn.Module) -> Natives:
+        """The owner's; made at the first call, gone with the owner."""
+        if owner not in cls._all:
+            cls._all[owner] = cls()
+        found: Natives = cls._all[owner]
+        return found
+
+    def find(
+        self,
+        key: tuple[Any, ...],
+        make: Callable[[], Program],
+        owner: nn.Module,
+        arguments: tuple[Any, ...],
+        alike: Alike,
+    ) -> Program | None:
+        """The program of this key, called with the owner and such arguments; None where there is none.
+
+        key: plain values: the owner's fingerprint, the names of its methods, what else a program depends on.
+        make: the function that it is made of.
+        alike: whether a program that was built or loaded does what its function does.
+        """
+        if key not in self.known:
+            self.known[key] = self._made(key, make(), owner, arguments, alike)
+        return self.known[key]
+
+    def _made(
+        self,
+        key: tuple[Any, ...],
+        function: Program,
+        owner: nn.Module,
+        arguments: tuple[Any, ...],
+        alike: Alike,
+    ) -> Program | None:
+        if MODE == "plain":
+            return function
+        build = functools.partial(native.build, function, owner, arguments)
+        about = {"model": type(owner).__name__, "for": [str(part) for part in key[2:]]}
+        try:
+            path = store().make(stable_key(owner, key[1], key[2:]), about, build)
+            program = native.Native(path)
+        except (
+            Exception
+        ) as error:  # torch.export, inductor and the C++ compiler raise dozens of unrelated types
+            self.say(owner, f"{type(error).__name__}: {first_line(error)}")
+            return None
+        with torch.no_grad():
+            if alike(program, function, arguments):
+                return program
+        self.say(owner, "its first step is another than that of func, which may draw random numbers")
+        return None
+
+    def say(self, owner: nn.Module, reason: str) -> None:
+        """Why there is no program; once for an owner."""
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"compile=True: {type(owner).__name__} cannot be made one native program ({reason}); its "
+                "attempts are compiled one by one.",
+                AdamodeWarning,
+                stacklevel=6,
+            )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first."""
+    return next((line for line in str(error).splitlines() if line.strip()), "no reason given")[:190]
+
+
+def comparable(owner: nn.Module, entries: tuple[str, ...]) -> str | None:
+    """The owner's fingerprint; None where something in reach of the entries cannot be compared."""
+    try:
+        return fingerprint(owner, entries)
+    except Incomparable:
+        return None
+
+
+def enabled() -> bool:
+    """Whether there are native programs at all."""
+    return MODE != "off"
+
+
+def near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether tensors are equal but for rounding: 1e4 units of the largest entry, since sums of other orders
+    go through several layers and stages."""
+    size = max(float(x.abs().amax()) for x in expected if x.numel() and x.is_floating_point())
+    for x, y in zip(found, expected, strict=True):
+        off = (x - y).abs().amax() if x.numel() else x.new_zeros(())
+        if not float(off) <= 1e4 * torch.finfo(expected[0].dtype).eps * size:
+            return False
+    return True
