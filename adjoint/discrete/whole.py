@@ -55,11 +55,12 @@ class Walk:
         if way.outputs:
             place, at_end, y_bar, *k_bars = self.outputs(ends, fine, place, lam)
             outputs = (torch.stack(k_bars), y_bar, at_end)
-        carry = Carry(lam, clocks.choose(fine, held, torch.zeros_like(held)), totals)
+        which = None if clocks.everyone(lam) is None else fine  # with one clock all that is kept was accepted
+        own = held if which is None else clocks.choose(which, held, torch.zeros_like(held))
+        carry = Carry(lam, own, totals)
         found = transposed(way, self.owner, ends, (settled(y0), settled(k0)), carry, outputs)
-        lam = clocks.choose(fine, found.lam, lam)
-        held = clocks.choose(fine, found.held, held)
-        return (j - 1, place.clone(), lam, held, *found.totals)
+        back = (clocks.choose(which, x, old) for x, old in ((found.lam, lam), (found.held, held)))
+        return (j - 1, place.clone(), *back, *found.totals)
 
     def outputs(self, ends: Tensor, fine: Tensor, place: Tensor, like: Tensor) -> tuple[Tensor, ...]:
         """Places left before the step, and what outputs in it add to λ, to dL/dy and to each k̄_i; an output
@@ -101,15 +102,21 @@ def walk_program(way: Way) -> Any:
     def walk_whole(owner: Any, trail: Trail, g: Tensor, start: Any) -> list[Tensor]:
         clocks, walk, (place, lam, held, totals) = way.clocks, Walk(way, owner, trail, g), start
         _, place, lam, held, *totals = loop(walk.goes_on, walk.once, (trail.n - 1, place, lam, held, *totals))
-        t0, y0, k0 = trail.rows[0, T0], trail.ys[0], trail.ks[0]
-        k, saved = way.calls.linearise(owner, clocks.time(t0, y0), y0)
-        bar, delta = way.calls.vjp(owner, saved, held)
-        closed = added(totals, way.calls.gradients(owner, [saved], [delta]))
-        begun = lam + bar
+
+        def closing(new: Tensor, begun: Tensor, off: Tensor, *sums: Tensor) -> Any:
+            t0, y0, k0 = trail.rows[0, T0], trail.ys[0], trail.ks[0]
+            k, saved = way.calls.linearise(owner, clocks.time(t0, y0), y0)
+            bar, delta = way.calls.vjp(owner, saved, held)
+            gradients = way.calls.gradients(owner, [saved], [delta])
+            return (torch.zeros_like(new), begun + bar, distance(k, k0), *added(sums, gradients))
+
+        # A loop of one turn, so that func is traced in one way alone.
+        given = (torch.ones_like(trail.n, dtype=torch.bool), lam, lam.new_zeros(()), *totals)
+        _, begun, off, *closed = loop(lambda new, *_: new.all(), closing, given)
         if way.outputs and clocks.shape(begun):  # those of a sample that ends where it begins lie in no step
             number = torch.arange(len(g), dtype=torch.int64, device=g.device)[:, None]
             left = ((number > 0) & (number <= place)).to(g.dtype)
             begun = begun + (g * clocks.spread(left)).sum(0)
-        return [begun, distance(k, k0), place, lam, held, *closed, *totals]
+        return [begun, off, place, lam, held, *closed, *totals]
 
     return walk_whole

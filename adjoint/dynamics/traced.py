@@ -23,6 +23,10 @@ class Calls(abc.ABC):
     def evaluate(self, owner: Any, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, what a step may keep for `vjp`), for the forward solve."""
 
+    def split(self, owner: Any, t: Tensor, z: Tensor) -> Calls:
+        """The same for a program that is exported. t, z: examples."""
+        return self
+
     def linearise(self, owner: Any, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, what `vjp` wants) of a stage taken again in the same program as its VJP."""
         return self.evaluate(owner, t, z)
@@ -71,6 +75,41 @@ def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
     return dz, pullback
 
 
+def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any, tuple[str, ...]]:
+    """module(t, z) as two graphs of torch's operators, and the names of its parameters and buffers, trained ones
+    first.
+
+    The first: (t, z, *values) → (dz, *saved).  The second: (*saved, cotangent) → gradients of (t, z, *values).
+    Raises RuntimeError where the module changes its buffers.
+    """
+    from functorch.compile import aot_function, default_partition, make_boxed_func
+
+    values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    values = dict(sorted(values.items(), key=lambda item: not item[1].requires_grad))
+    graphs: list[Any] = []
+
+    def kept(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    def f(t: Tensor, z: Tensor, *own: Tensor) -> Tensor:
+        dz: Tensor = torch.func.functional_call(module, dict(zip(values, own, strict=True)), (t, z))
+        return dz
+
+    with torch.enable_grad():
+        own = [x.detach().requires_grad_(x.requires_grad) for x in values.values()]
+        z = z.detach().requires_grad_()
+        split = aot_function(f, kept, kept, partition_fn=default_partition)
+        dz = split(t.detach(), z, *own)
+        torch.autograd.grad(dz, z, torch.ones_like(dz), allow_unused=True)
+    forward, back = graphs
+    n_saved = sum(node.op == "placeholder" for node in back.graph.nodes) - 1
+    n_made = len(next(node for node in forward.graph.nodes if node.op == "output").args[0])
+    if n_made != 1 + n_saved:
+        raise RuntimeError(f"{type(module).__name__} changes its buffers")
+    return forward, back, tuple(values)
+
+
 class ModuleCalls(Calls):
     """Of an `nn.Module` f(t, y): its call, and the VJP that torch.func makes of it."""
 
@@ -86,6 +125,10 @@ class ModuleCalls(Calls):
         """The parameters that require gradients."""
         return [p for p in owner.parameters() if p.requires_grad]
 
+    def split(self, owner: nn.Module, t: Tensor, z: Tensor) -> Calls:
+        """Its call and its VJP as two graphs: `torch.export` does not see through torch.func's VJP in a loop."""
+        return SplitCalls(*forward_and_back(owner, t, z))
+
     def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, the parameters' gradients of this stage)."""
         z_bar, *gradients = saved(cotangent)
@@ -94,3 +137,24 @@ class ModuleCalls(Calls):
     def gradients(self, owner: nn.Module, saved: list[Any], deltas: list[Any]) -> Gradients:
         """The sum over the stages."""
         return [sum(parts[1:], parts[0]) for parts in zip(*deltas, strict=True)]
+
+
+class SplitCalls(ModuleCalls):
+    """The same by two graphs of its operators. names: of its values, as the graphs take them."""
+
+    def __init__(self, forward: Any, back: Any, names: tuple[str, ...]):
+        self.forward, self.back, self.names = forward, back, names
+
+    def linearise(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """(f(t, z), what its VJP wants)."""
+        values = {**dict(owner.named_parameters()), **dict(owner.named_buffers())}
+        dz, *saved = self.forward(t, z, *(values[name] for name in self.names))
+        return dz, saved
+
+    def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """(z̄, the gradients of the parameters that require some)."""
+        _, z_bar, *gradients = self.back(*saved, cotangent)
+        found = dict(zip(self.names, gradients, strict=True))
+        trained = [(name, p) for name, p in owner.named_parameters() if p.requires_grad]
+        bar = torch.zeros_like(cotangent) if z_bar is None else z_bar
+        return bar, [torch.zeros_like(p) if found[name] is None else found[name] for name, p in trained]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...solvers.device.natives import Natives, comparable, enabled, near
 from ...solvers.device.programs import Bounds, Row, attempt_row
-from ...solvers.device.whole import Form, Memory, Stand, Start, form_key, solve_program
+from ...solvers.device.whole import T0, Form, Memory, Stand, Start, form_key, solve_program
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
 from ...solvers.step.runge_kutta import StageList, regular, rows_like, with_strides
@@ -113,7 +113,7 @@ class WholeSolve:
         return Arrived(values, slopes, Told(row, first, n_made), pieces)
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
-        """The rows of the outputs, with what is there at the start: all of a sample that ends where it begins."""
+        """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
         n, clocks = self.problem.t.shape[-1], self.problem.clocks
         rows = rows[:n]
         rows[0] = first
@@ -188,11 +188,16 @@ class WholeSolve:
         return self.natives.find(key, make, self.problem.func, arguments, self._solves_alike)
 
     def _walking(self, trail: Trail, g: Tensor, carry: Any) -> Any:
-        settings = self.problem.settings
-        numeric = settings.tableau.numeric(self.y.dtype, self.y.device)
-        way = Way(self.calls, settings.tableau, numeric, outputs=self.form.inside, clocks=self.problem.clocks)
+        settings, clocks, y = self.problem.settings, self.problem.clocks, self.y
+        numeric = settings.tableau.numeric(y.dtype, y.device)
+
+        def make() -> Any:
+            calls = self.calls.split(self.problem.func, clocks.time(trail.rows[0, T0], y), y)
+            return walk_program(
+                Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks)
+            )
+
         key = (*self.key, "walk", form_key(self.form))
-        make = functools.partial(walk_program, way)
         return self.natives.find(key, make, self.problem.func, (trail, g, carry), self._walks_alike)
 
     def _solves_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from .programs import own_decompositions
 
 Function = Callable[..., Any]  # (owner, *arguments) → a list of tensors
 _BUILDING = threading.Lock()  # torch's tables are changed while a program is built
+# What a loop of no turn gives shares memory with what it began from, which torch 2.14 does not know: it must
+# write nothing into memory that it takes for free.
+OPTIONS = {"allow_buffer_reuse": False, "inplace_buffers": False}
 
 
 def values_of(owner: nn.Module) -> dict[str, Tensor]:
@@ -49,7 +53,8 @@ class _Traced(nn.Module):
 def exported(function: Function, owner: nn.Module, arguments: Sequence[Any]) -> Any:
     """The function's graph, of the shapes of the arguments; its inputs are the owner's values and they."""
     flat, form = pytree.tree_flatten((values_of(owner), *arguments))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its tracing
         return torch.export.export(_Traced(function, owner, form), tuple(flat), strict=False)
 
 
@@ -61,7 +66,9 @@ def build(function: Function, owner: nn.Module, arguments: Sequence[Any], path: 
     """
     with torch.no_grad(), _BUILDING, _small_parts_written_out():
         graph = exported(function, owner, arguments)
-        torch._inductor.aoti_compile_and_package(graph, package_path=str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch._inductor.aoti_compile_and_package(graph, package_path=str(path), inductor_configs=OPTIONS)
     _refuse_double_frees(path)
 
 

@@ -58,27 +58,26 @@ class Natives:
         alike: whether a program that was built or loaded does what its function does.
         """
         if key not in self.known:
-            self.known[key] = self._made(key, make(), owner, arguments, alike)
+            self.known[key] = self._made(key, make, owner, arguments, alike)
         return self.known[key]
 
     def _made(
         self,
         key: tuple[Any, ...],
-        function: Program,
+        make: Callable[[], Program],
         owner: nn.Module,
         arguments: tuple[Any, ...],
         alike: Alike,
     ) -> Program | None:
         if MODE == "plain":
-            return function
-        build = functools.partial(native.build, function, owner, arguments)
-        about = {"model": type(owner).__name__, "for": [str(part) for part in key[2:]]}
+            return make()
         try:
+            function = make()
+            build = functools.partial(native.build, function, owner, arguments)
+            about = {"model": type(owner).__name__, "for": [str(part) for part in key[2:]]}
             path = store().make(stable_key(owner, key[1], key[2:]), about, build)
             program = native.Native(path)
-        except (
-            Exception
-        ) as error:  # torch.export, inductor and the C++ compiler raise dozens of unrelated types
+        except Exception as error:  # torch.export, inductor, the C++ compiler: dozens of unrelated types
             self.say(owner, f"{type(error).__name__}: {first_line(error)}")
             return None
         with torch.no_grad():

@@ -139,13 +139,11 @@ class Each(Clocks):
 
     def pick(self, rows: Tensor, place: Tensor) -> Tensor:
         """place: [b]."""
-        lane = torch.arange(len(place), dtype=torch.int64, device=place.device)
-        return rows.movedim(self.batch + 1, 1)[place, lane].movedim(0, self.batch)
+        return rows.gather(0, self.spread(place).expand(1, *rows.shape[1:]))[0]
 
     def store(self, rows: Tensor, place: Tensor, z: Tensor) -> None:
         """place: [b]."""
-        lane = torch.arange(len(place), dtype=torch.int64, device=place.device)
-        rows.movedim(self.batch + 1, 1).index_put_((place, lane), z.movedim(self.batch, 0))
+        rows.scatter_(0, self.spread(place).expand(1, *z.shape), z[None])
 
     def per_sample(self, x: Tensor) -> Tensor:
         """The state as [b, n]."""
