@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,13 @@ _ATOMS = frozenset(ATOMS)
 
 def is_atom(value: Any) -> bool:
     """Whether it is a number, a text, None or one of torch's own constants: nothing that can change."""
-    return type(value) in _ATOMS
+    return type(value) in _ATOMS or _is_numpy_scalar(value)
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    """np.float64(2.0) and the like, also where numpy is not there."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, (numpy.number, numpy.bool_))
 
 
 def described(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
@@ -52,6 +59,8 @@ def described(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
         return kind.__name__, *sorted((described(x, other) for x in value), key=repr)
     if kind in (slice, range):
         return kind.__name__, *(described(x, other) for x in (value.start, value.stop, value.step))
+    if _is_numpy_scalar(value):
+        return "numpy", str(value.dtype), described(value.item())
     if other is None:
         raise Incomparable(f"a {kind.__name__}")
     return other(value)

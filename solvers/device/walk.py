@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import abc
-import argparse
 import builtins
 import dataclasses
 import enum
@@ -12,8 +10,7 @@ import importlib
 import importlib.util
 import sys
 import types
-import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +28,7 @@ from .origins import (
     version_of,
 )
 from .plain import Incomparable, described
+from .scope import MAKING, QUIET, REFLECTIVE, REFUSED, Scope, calls_back
 from .surroundings import device_facts
 from .watch import (
     ABSENT,
@@ -42,9 +40,11 @@ from .watch import (
     Names,
     Watch,
     Wrapped,
+    all_attributes,
     cell_contents,
     functions_in,
     global_names,
+    never_changes,
     of_function,
     of_instance,
     of_module,
@@ -54,7 +54,6 @@ from .watch import (
 )
 
 HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, mostly
-SLOT = types.MemberDescriptorType
 TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 BUILTINS = (
     types.BuiltinFunctionType,
@@ -65,46 +64,6 @@ BUILTINS = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
-# Bases that call back nothing but what is compared anyway.
-QUIET = (
-    object,
-    nn.Module,
-    abc.ABC,
-    typing.Generic,
-    typing.Protocol,
-    types.SimpleNamespace,
-    argparse.Namespace,
-)
-# Names of a class that no call of a method reaches: how instances are made, shown and copied, and what Python notes.
-ASIDE = frozenset(
-    "__init__ __new__ __post_init__ __init_subclass__ __repr__ __str__ extra_repr __reduce__ __reduce_ex__ "
-    "__getstate__ __setstate__ __copy__ __deepcopy__ __del__ __dict__ __weakref__ __doc__ __module__ __qualname__ "
-    "__annotations__ __annotate__ __annotate_func__ __annotations_cache__ __firstlineno__ __static_attributes__ "
-    "__parameters__ __orig_bases__ __abstractmethods__ _abc_impl __match_args__ __dataclass_fields__ "
-    "__dataclass_params__ __hash__ __classcell__ __type_params__ __slots__ __protocol_attrs__ _is_protocol "
-    "__subclasshook__ _is_runtime_protocol __non_callable_proto_members__".split()
-)
-MAKING = ("__init__", "__new__", "__post_init__")
-# Builtins whose effect no program has, or which reach what cannot be followed.
-REFUSED = frozenset("eval exec globals locals __import__ compile print input open breakpoint id hash".split())
-REFLECTIVE = frozenset(
-    "getattr hasattr vars dir __dict__ attrgetter methodcaller getmembers __getattribute__".split()
-)
-
-
-class _Open:
-    """A class or a module of code that is looked into by name, as names turn up.
-
-    making: whether instances of a class may be made by what is reached.
-    every: whether all names count, called or not.
-    """
-
-    def __init__(self, holder: Any, owner: str, *, every: bool = False):
-        self.holder, self.owner, self.every = holder, owner, every
-        self.making = False
-        self.done: set[str] = set()
-        bases = holder.__mro__ if isinstance(holder, type) else ()
-        self.inherited = {name for c in bases if owner_of_class(c) != USER for name in vars(c)}
 
 
 class Walk:
@@ -122,7 +81,9 @@ class Walk:
         self._names = set(entries)  # of attributes that the user's code may read
         self._called: frozenset[str] = frozenset()  # … that ours may
         self._reflective = False
-        self._open: dict[int, _Open] = {}
+        self._writer = ""  # a function that writes into something
+        self._writable: list[tuple[str, str]] = []  # containers outside of functions: (name, where)
+        self._open: dict[int, Scope] = {}
         self._later: list[tuple[str, str]] = []
         self._inputs = {id(x) for x in (*owner.parameters(), *owner.buffers())}
         self._registered = {id(m) for m in owner.modules()}
@@ -137,6 +98,9 @@ class Walk:
         for name, reason in self._later:
             if self._may_read(name):
                 raise Incomparable(reason)
+        for name, where in self._writable if self._writer else ():
+            if self._may_read(name):
+                raise Incomparable(f"{self._writer} writes into something, which could be {where}")
         return tuple(self._facts)
 
     def _size(self) -> int:
@@ -153,6 +117,14 @@ class Walk:
         self.watch.mind(value)
         self._names.update(possible_names(value))
         return described(value, lambda thing: self._thing(thing, where))
+
+    def _named(self, holder: Any, name: str, value: Any, read: Callable[[Any], Any], where: str) -> Any:
+        """The value that stands somewhere by name; a container there is watched by what it holds."""
+        if isinstance(value, CONTAINERS) and not never_changes(value):
+            self.watch.place(holder, read)
+        if isinstance(value, (list, dict, set)):
+            self._writable.append((name, where))
+        return self._value(value, where)
 
     def _thing(self, value: Any, where: str) -> Any:
         """A thing that is no plain value: its number; it is looked at when first met."""
@@ -225,16 +197,16 @@ class Walk:
         cls = type(thing)
         roots = [c for c in cls.__mro__ if c.__bases__ == (object,)]
         python = all("__weakref__" in vars(c) or "__slots__" in vars(c) for c in roots if c not in QUIET)
-        slots = [name for c in cls.__mro__ for name, x in vars(c).items() if type(x) is SLOT]
         frozen = dataclasses.is_dataclass(thing) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
-        if not python or not (hasattr(thing, "__dict__") or frozen):
+        if not python or roots == [] or cls is object:
             raise Incomparable(f"{where} is a {cls.__name__}")
-        if slots and not frozen:
-            raise Incomparable(f"{where} is a {cls.__name__}, which has __slots__")
-        held = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
+        held = all_attributes(thing)
         if hasattr(thing, "__dict__"):
-            held |= vars(thing)
             self.watch.place(thing, of_instance)
+        elif not self.watch.holds(thing, held.values()):
+            raise Incomparable(f"{where} is a {cls.__name__}, which takes no weak references")
+        if not frozen and (not hasattr(thing, "__dict__") or held is not vars(thing)):
+            raise Incomparable(f"{where} is a {cls.__name__}, which has __slots__")
         return "object", self._class(cls), self._attributes(thing, held, where)
 
     # -- modules ------------------------------------------------------------------------------------------
@@ -242,7 +214,7 @@ class Walk:
     def _module(self, module: nn.Module, where: str) -> Any:
         self.watch.place(module, of_module)
         d = module.__dict__
-        if id(module) not in self._registered and any(True for _ in module.state_dict(keep_vars=True)):
+        if id(module) not in self._registered and _has_tensors(module):
             raise Incomparable(f"{where} is a module with tensors that func has not registered as its own")
         if any(d[name] for name in HOOKS):
             raise Incomparable(f"{where} has hooks")
@@ -258,14 +230,12 @@ class Walk:
     def _attributes(self, thing: Any, held: dict[str, Any], where: str) -> Any:
         """Attributes by name. What cannot be compared matters only where the name can be read."""
         found = []
-        bases = [c for c in type(thing).__mro__ if owner_of_class(c) not in (USER, OWN)]
-        strict = any(c not in QUIET for c in bases)
+        strict = any(map(calls_back, type(thing).__mro__))
         for name in sorted(held):
             self.watch.mind(held[name])
-            if isinstance(held[name], CONTAINERS) and name in vars(thing):
-                self.watch.place(thing, Held(name))
             try:
-                found.append((name, self._value(held[name], f"{where}.{name}")))
+                value = self._named(thing, name, held[name], Held(name, all_attributes), f"{where}.{name}")
+                found.append((name, value))
             except Incomparable as refused:
                 if strict:
                     raise
@@ -285,8 +255,10 @@ class Walk:
                 must_be_pure(sys.modules[function.__module__], where)
             return "function", function.__module__, here, version_of(owner), cells
         said = read_code(function.__code__)
-        if said.writes and function.__name__ not in MAKING:
-            raise Incomparable(f"{here} writes {said.writes[0]}, which outlives the call")
+        lasting = said.outer + (() if function.__name__ in MAKING else said.writes)
+        if lasting:
+            raise Incomparable(f"{here} writes {lasting[0]}, which outlives the call")
+        self._writer = self._writer or (here if said.stores_items else "")
         self._names |= said.names
         self._reflective |= not REFLECTIVE.isdisjoint(said.names | said.reads)
         given = (function.__defaults__, function.__kwdefaults__, function.__dict__)
@@ -297,21 +269,21 @@ class Walk:
 
     def _cell(self, function: types.FunctionType, i: int, name: str) -> Any:
         held = cell_contents(function.__closure__[i])  # type: ignore[index]
-        if isinstance(held, CONTAINERS):
-            self.watch.place(function, Cell(i))
         if isinstance(held, type) and name == "__class__":  # of `super`: that makes no instances
             return self._class(held)
-        return None if held is ABSENT else self._value(held, f"{name} in {function.__qualname__}")
+        if held is ABSENT:
+            return None
+        self._names.add(name)
+        return self._named(function, name, held, Cell(i), f"{name} in {function.__qualname__}")
 
     def _globals(self, function: types.FunctionType, names: list[str]) -> Any:
         self.watch.place(function, Names(names, global_names))
         found, space = [], function.__globals__
         for name in names:
             if name in space:
-                self.watch.mind(space[name])
-                if isinstance(space[name], CONTAINERS):
-                    self.watch.place(function, Held(name, global_names))
-                found.append((name, self._value(space[name], f"{name} in {function.__qualname__}")))
+                self._names.add(name)
+                where, read = f"{name} in {function.__qualname__}", Held(name, global_names)
+                found.append((name, self._named(function, name, space[name], read, where)))
             elif name in REFUSED:
                 raise Incomparable(f"{function.__qualname__} calls {name}")
             else:
@@ -333,7 +305,7 @@ class Walk:
         owner = owner_of_module(module.__name__)
         if owner == "standard":
             must_be_pure(module, where)
-        self._open[id(module)] = _Open(module, owner)
+        self._open[id(module)] = Scope(module, owner)
         self._use(owner)
         return "names of", module.__name__, None if owner == USER else version_of(owner)
 
@@ -350,9 +322,7 @@ class Walk:
             version = None if owner == USER else version_of(owner)
             self._facts[number] = ("class", cls.__module__, cls.__qualname__, version, bases)
             if cls.__flags__ & HEAP:
-                foreign = [c for c in cls.__mro__ if owner_of_class(c) not in (USER, OWN)]
-                every = owner == USER and any(c not in QUIET for c in foreign)
-                self._open[id(cls)] = _Open(cls, owner, every=every)
+                self._open[id(cls)] = Scope(cls, owner)
                 self.watch.place(cls, of_namespace)
         for c in cls.__mro__ if making else ():
             if id(c) in self._open:
@@ -364,10 +334,11 @@ class Walk:
         if owner == OWN:
             self._called = sources_of(OWN).names
 
-    def _look_into(self, each: _Open) -> None:
+    def _look_into(self, each: Scope) -> None:
         """Facts of those names of a class or a module of code that are new since the last look."""
         space = vars(each.holder)
-        fresh = [name for name in sorted(space) if name not in each.done and self._counts(each, name)]
+        names, called = (set(space), frozenset()) if self._reflective else (self._names, self._called)
+        fresh = [n for n in sorted(space) if n not in each.done and each.counts(n, names, called)]
         if not fresh:
             return
         each.done.update(fresh)
@@ -377,38 +348,28 @@ class Walk:
             self.watch.mind(value)
             where = f"{each.holder.__name__}.{name}"
             if each.owner == USER:
-                if isinstance(value, CONTAINERS):
-                    self.watch.place(each.holder, Held(name))
-                found.append((name, self._member_of(each.holder, name, where)))
-            elif self._is_patched(each, value):
+                try:
+                    found.append((name, self._member_of(each.holder, name, where)))
+                except Incomparable as refused:
+                    if not self._reflective:
+                        raise
+                    self._later.append((name, refused.reason))
+            elif each.enters(value):
                 found.append((name, self._value(value, where)))
         if not isinstance(each.holder, type):
             self.watch.place(each.holder, Names(fresh))
         if found:
             self._facts.append(("members", self._numbers[id(each.holder)], tuple(found)))
 
-    def _counts(self, each: _Open, name: str) -> bool:
-        """Whether this name of a class or a module of code may be read."""
-        if not isinstance(each.holder, type):
-            return name in self._names or (each.owner == USER and (name == "__getattr__"))
-        if name in ASIDE:
-            return each.making and name in MAKING and each.owner == USER
-        if each.owner != USER or each.every or self._reflective or name in each.inherited:
-            return True
-        return name in self._names or name in self._called or name.startswith("__")
-
-    def _is_patched(self, each: _Open, value: Any) -> bool:
-        """Whether a library's class or module has a function that is the user's, or a part of its own to enter."""
-        if isinstance(value, types.FunctionType):
-            return owner_of_function(value) == USER
-        inside = isinstance(value, types.ModuleType) and not isinstance(each.holder, type)
-        return inside and owner_of_module(value.__name__) == each.owner
-
     def _member_of(self, holder: Any, name: str, where: str) -> Any:
         value = vars(holder)[name]
         parts = functions_in(value)
         if not parts:
-            return self._value(value, where)
+            return self._named(holder, name, value, Held(name), where)
         if isinstance(holder, type):
             self.watch.place(holder, Wrapped(name))
         return type(value).__name__, *(self._value(part, where) for part in parts)
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for found in (module.parameters(), module.buffers()) for _ in found)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .plain import is_atom
+from .plain import Incomparable, is_atom
 
 ABSENT = object()
+SLOT = types.MemberDescriptorType
 CONTAINERS = (tuple, list, dict, set, frozenset, types.MappingProxyType)
 # What every module has; the first three are looked into, hooks must be none.
 PLUMBING = frozenset(nn.Module().__dict__)
@@ -151,6 +152,13 @@ class Cell:
         return shape_of(cell_contents(holder.__closure__[self.number]))
 
 
+def all_attributes(thing: Any) -> Any:
+    """The attributes of an object, those in slots too."""
+    slots = [name for c in type(thing).__mro__ for name, x in vars(c).items() if type(x) is SLOT]
+    held = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
+    return held | getattr(thing, "__dict__", {}) if held else vars(thing)
+
+
 def global_names(function: Any) -> Any:
     """The globals of a function."""
     return function.__globals__
@@ -166,9 +174,12 @@ class Watch:
         self._atoms: dict[int, Any] = {}
 
     def place(self, holder: Any, read: Callable[[Any], Any]) -> None:
-        """Remembers what ``read`` gives for the holder, which must take weak references."""
+        """Remembers what ``read`` gives for the holder. Raises: Incomparable where no weak reference can be."""
         self.mind(holder)
-        self._places.append((weakref.ref(holder), read, read(holder)))
+        try:
+            self._places.append((weakref.ref(holder), read, read(holder)))
+        except TypeError:
+            raise Incomparable(f"a {type(holder).__name__}, which takes no weak references") from None
 
     def mind(self, value: Any) -> None:
         """Sees to it that no other object can have the identity of this one unnoticed."""
@@ -185,6 +196,13 @@ class Watch:
                 self._refs[id(value)] = weakref.ref(value, self._gone.append)
             except TypeError:  # a property, say: its owner is watched for it
                 return
+
+    def holds(self, frozen: Any, parts: Iterable[Any]) -> bool:
+        """Keeps alive a thing that cannot change, unless a part of it can."""
+        if not all(map(never_changes, parts)):
+            return False
+        self._atoms[id(frozen)] = frozen
+        return True
 
     def same(self) -> bool:
         """Whether all is as it was."""
