@@ -1,8 +1,8 @@
 """Programs on disk, found again by any later process of the same user.
 
-A package is a file of native code, so what is loaded must be what was written, by this user: beside each lies a
-note with its checksum, both are written aside and renamed, and a folder or file that others can write is not used.
-A solve never fails because of the store: where it cannot be used, a private folder takes its place, or nothing.
+A package is a file of native code, so what is loaded must be what was written, by this user: beside each lies
+a note with its checksum, both are written aside and renamed, and a folder or a file that others can write is
+not used. A solve never fails because of the store: where it cannot be used, a private folder takes its place.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class Store:
 
     def find(self, key: str) -> Path | None:
         """The package, checked to be whole and ours; None where there is none."""
+        _check_key(key)
         try:
             folder = self._folder()
             return None if folder is None else self._whole(folder, key)
@@ -116,6 +117,7 @@ class Store:
         wait: seconds for another process that builds the same package.
         None: that took longer, or nothing can be written anywhere; the caller goes without.
         """
+        _check_key(key)
         folder = self._folder()
         if folder is None:
             return None
@@ -181,8 +183,8 @@ class Store:
             return self.root
         except (OSError, _Refused) as refused:
             _say(
-                f"Programs are kept in a private folder, for this process alone: {refused}. Name another folder "
-                "in ADAMODE_CACHE, or make that one yours alone (chmod go-w)."
+                f"Programs are kept in a private folder, for this process alone: {refused}. Name another "
+                "folder in ADAMODE_CACHE, or make that one yours alone (chmod go-w)."
             )
         try:
             self._private = Path(tempfile.mkdtemp(prefix="adamode-"))
@@ -212,8 +214,8 @@ class Store:
     def _built(
         self, folder: Path, key: str, about: Mapping[str, Any], build: Callable[[Path], None]
     ) -> Path | None:
-        _remove(folder, key)  # what is left of another, and of a builder that was killed
         try:
+            _remove(folder, key)  # what is left of another, and of a builder that was killed
             aside = Path(tempfile.mkdtemp(prefix=f"building-{key}-", dir=folder))
         except OSError as error:
             _say(f"{str(folder)!r} has no room for programs ({error}); this one is not kept.")
@@ -234,7 +236,7 @@ class Store:
         return folder / f"{key}.pt2"
 
     def _drop_old(self, folder: Path, kept: str) -> None:
-        """Removes what was not used for longest where all together take too much, and what killed builders left."""
+        """Removes what killed builders left, and what was not used for longest where all take too much."""
         whole, total, limit = [], 0, size_limit()
         for key, kinds in self._entries(folder).items():
             if {"pt2", "json"} <= kinds:
@@ -264,6 +266,11 @@ class Store:
         return found
 
 
+def _check_key(key: str) -> None:
+    if not re.fullmatch("[0-9a-f]{16,128}", key):
+        raise ValueError(f"key={key!r} names a file: it must be 16 to 128 hexadecimal digits.")
+
+
 def _keep(folder: Path, key: str, aside: Path, note: dict[str, Any]) -> None:
     """Puts a built package into its place: the note comes last, and without one there is no package."""
     built, written = aside / f"{key}.pt2", aside / f"{key}.json"
@@ -286,8 +293,10 @@ def _keep(folder: Path, key: str, aside: Path, note: dict[str, Any]) -> None:
 def _remove(folder: Path, key: str) -> None:
     """The note first: a package without one is none."""
     for kind in ("json", "pt2"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(folder / f"{key}.{kind}")
+        path = folder / f"{key}.{kind}"
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
     for aside in folder.glob(f"building-{key}-*"):
         shutil.rmtree(aside, ignore_errors=True)
 
