@@ -35,7 +35,7 @@ def is_atom(value: Any) -> bool:
 def _is_numpy_scalar(value: Any) -> bool:
     """np.float64(2.0) and the like, also where numpy is not there."""
     numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, (numpy.number, numpy.bool_))
+    return numpy is not None and issubclass(type(value), (numpy.number, numpy.bool_))
 
 
 def described(value: Any, other: Callable[[Any], Any] | None = None) -> Any:

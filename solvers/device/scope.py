@@ -26,6 +26,10 @@ ASIDE = frozenset(
     __protocol_attrs__ _is_protocol __subclasshook__ _is_runtime_protocol __non_callable_proto_members__
     """.split()  # noqa: SIM905
 )
+# What every module of code has: where it lies, and how it was read.
+IMPORTED = frozenset(
+    "__file__ __cached__ __spec__ __loader__ __builtins__ __path__ __doc__".split()  # noqa: SIM905
+)
 # Builtins whose effect no program has, or which reach what cannot be followed.
 REFUSED = frozenset(
     "eval exec globals locals __import__ compile print input open breakpoint id hash".split()  # noqa: SIM905
@@ -60,7 +64,8 @@ class Scope:
     def counts(self, name: str, names: set[str], called: frozenset[str]) -> bool:
         """Whether this name may be read by the user's code, which reads ``names``, or ours (``called``)."""
         if not self.is_class:
-            return name in names or (self.owner == USER and name == "__getattr__")
+            wanted = name in names or (self.owner == USER and name == "__getattr__")
+            return wanted and name not in IMPORTED
         if name in ASIDE:
             return self.making and name in MAKING and self.owner == USER
         if self.owner != USER or self.every or name in self._inherited:
@@ -69,9 +74,10 @@ class Scope:
 
     def enters(self, value: Any) -> bool:
         """Whether a name of a library is of interest: a function that is the user's, or a part of its own."""
-        if isinstance(value, types.FunctionType):
+        kind = type(value)  # `isinstance` would wake up what torch loads, or finds fault with, when touched
+        if kind is types.FunctionType:
             return owner_of_function(value) == USER
-        inside = isinstance(value, types.ModuleType) and not self.is_class
+        inside = issubclass(kind, types.ModuleType) and not self.is_class
         return inside and owner_of_module(value.__name__) == self.owner
 
 

@@ -161,9 +161,10 @@ class Walk:
     def _tensor(self, x: Tensor, where: str) -> Any:
         if id(x) not in self._inputs:
             raise Incomparable(f"{where} is a tensor that is neither a parameter nor a buffer")
-        self.watch.place(x, of_tensor)
+        self.watch.place(x, type)  # one that has no shape yet turns into another type when it gets one
         if type(x) not in TENSORS or x.layout is not torch.strided or x.is_conj() or x.is_neg():
             raise Incomparable(f"{where} is no plain tensor ({type(x).__name__}, {x.layout})")
+        self.watch.place(x, of_tensor)
         device = device_facts(x.device)
         return "tensor", type(x).__name__, described((*of_tensor(x)[:2], device, x.shape, x.stride()))
 
@@ -337,7 +338,8 @@ class Walk:
     def _look_into(self, each: Scope) -> None:
         """Facts of those names of a class or a module of code that are new since the last look."""
         space = vars(each.holder)
-        names, called = (set(space), frozenset()) if self._reflective else (self._names, self._called)
+        every = self._reflective and each.owner == USER
+        names, called = (set(space), frozenset()) if every else (self._names, self._called)
         fresh = [n for n in sorted(space) if n not in each.done and each.counts(n, names, called)]
         if not fresh:
             return

@@ -93,7 +93,7 @@ def never_changes(value: Any) -> bool:
 
 def shape_of(value: Any) -> Any:
     """Which objects a container holds, and the containers in it, by identity."""
-    if not isinstance(value, CONTAINERS):
+    if not issubclass(type(value), CONTAINERS):
         return id(value)
     if isinstance(value, (dict, types.MappingProxyType)):
         return tuple((id(k), shape_of(x)) for k, x in value.items())
@@ -187,7 +187,7 @@ class Watch:
             return
         if never_changes(value):
             self._atoms[id(value)] = value
-        elif isinstance(value, CONTAINERS):
+        elif issubclass(type(value), CONTAINERS):
             parts = value.items() if isinstance(value, (dict, types.MappingProxyType)) else value
             for part in parts:
                 self.mind(part)
