@@ -82,7 +82,7 @@ def test_the_commands_import_no_torch(folder):
     code = (
         "import sys\n"
         "from adamode.cli.app import app\n"
-        "for arguments in (['--help'], ['cache', '--help'], ['cache', 'list'], ['cache', 'clear', '--yes']):\n"
+        "for arguments in (['-h'], ['cache', '-h'], ['cache', 'list'], ['cache', 'clear', '--yes']):\n"
         "    app(arguments, standalone_mode=False)\n"
         "sys.exit('imported torch' if 'torch' in sys.modules else 0)\n"
     )

@@ -1,4 +1,4 @@
-"""A program's key: another one after any change that the program could tell, and the same in every process."""
+"""A program's key: another after any change that the program could tell, the same in every process."""
 
 import dataclasses
 import enum
@@ -278,9 +278,13 @@ def test_what_no_method_in_reach_reads_does_not_count(monkeypatch):
     assert seen(func) == before
 
 
+def returning(value):
+    return lambda: value
+
+
 def test_a_known_fingerprint_keeps_nothing_alive():
     func = Layer()
-    func.own, func.holder = func.forward, [func.twice, lambda: func]
+    func.own, func.holder = func.forward, [func.twice, returning(func)]
     for entries in ("forward",), ("forward", "plot"):
         seen(func, entries)
     parameter, part = weakref.ref(func.inner.weight), weakref.ref(func.inner)

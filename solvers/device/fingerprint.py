@@ -1,7 +1,8 @@
 """What a program of an owner depends on, without making the program.
 
-Two uses. A digest that is equal in another process exactly where the program would be: of the code that can be
-reached, and of all values that this code sees. And a check, at every solve, that nothing of it has changed.
+Two uses. A digest that is equal in another process exactly where the program would be: of the code that can
+be reached, and of all values that this code sees. And a check, at every solve, that nothing of it has
+changed.
 
 Values of parameters and buffers do not count: they are inputs of a program.
 """
@@ -64,6 +65,8 @@ def _look(owner: Any, entries: tuple[str, ...]) -> _Known:
         return _Known(None, refused.reason, watch)
     except RecursionError:
         return _Known(None, "values that hold themselves, or are nested too deep", watch)
+    except Exception as error:  # what an object of the user's raises when it is looked at can be anything
+        return _Known(None, f"something that raises {type(error).__name__} when looked at: {error}", watch)
 
 
 def stable_key(owner: Any, entries: Sequence[str], *more: Any) -> str:

@@ -1,6 +1,7 @@
 """Whose a piece of code is: the user's, which is compared, or a library's, which has a version.
 
-Ours counts as a library whose version is the bytes of its sources, and so does all of site-packages but torch.
+Ours counts as a library whose version is the bytes of its sources, and so does all of site-packages but
+torch.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ _STANDARD = tuple({_PATHS[name] + os.sep for name in ("stdlib", "platstdlib")})
 _TORCH = os.path.realpath(os.path.dirname(torch.__file__)) + os.sep
 # What of the standard library gives the same for the same arguments; time, random, os, … do not.
 PURE = frozenset(
-    "__future__ _collections_abc abc builtins cmath collections contextlib copy dataclasses enum fractions "
-    "functools itertools _functools _operator math numbers operator re string types typing warnings".split()
+    """__future__ _collections_abc abc builtins cmath collections contextlib copy dataclasses enum fractions
+    functools itertools _functools _operator math numbers operator re string types typing warnings
+    """.split()  # noqa: SIM905
 )
 
 
 @functools.lru_cache(maxsize=4096)
 def owner_of_file(path: str) -> str:
-    """USER, OWN, "torch", "standard", or the folder or file in site-packages that a source file belongs to."""
+    """Whose a source file is: USER, OWN, "torch", "standard", or a folder or file in site-packages."""
     if path.startswith("<frozen "):
         return "standard"
     if path.startswith("<"):  # a cell of a notebook, an exec
@@ -103,7 +105,10 @@ def sources_of(owner: str) -> Sources:
         raise Incomparable(f"the sources of {owner} cannot be read")
     total, names = hashlib.sha256(), set()
     for file in files:
-        text = file.read_bytes()
+        try:
+            text = file.read_bytes()
+        except OSError as error:
+            raise Incomparable(f"the sources of {owner} cannot be read: {error}") from None
         total.update(f"{file.relative_to(roots[0].parent)} {len(text)}\n".encode())
         total.update(text)
         if owner == OWN:

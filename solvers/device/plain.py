@@ -56,7 +56,8 @@ def described(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
     if kind in (dict, collections.OrderedDict):
         return kind.__name__, *((described(k, other), described(x, other)) for k, x in value.items())
     if kind in (set, frozenset):
-        return kind.__name__, *sorted((described(x, other) for x in value), key=repr)
+        # Of plain values alone: the order of other things differs from process to process.
+        return kind.__name__, *sorted(map(described, value), key=repr)
     if kind in (slice, range):
         return kind.__name__, *(described(x, other) for x in (value.start, value.stop, value.step))
     if _is_numpy_scalar(value):

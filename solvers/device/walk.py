@@ -198,7 +198,7 @@ class Walk:
         cls = type(thing)
         roots = [c for c in cls.__mro__ if c.__bases__ == (object,)]
         python = all("__weakref__" in vars(c) or "__slots__" in vars(c) for c in roots if c not in QUIET)
-        frozen = dataclasses.is_dataclass(thing) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        frozen = dataclasses.is_dataclass(thing) and cls.__dataclass_params__.frozen
         if not python or roots == [] or cls is object:
             raise Incomparable(f"{where} is a {cls.__name__}")
         held = all_attributes(thing)

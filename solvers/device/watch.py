@@ -1,11 +1,12 @@
 """Whether anything that was looked at is another than it was: a check that takes microseconds.
 
-A watch remembers which objects stood where, by identity, and the metadata of tensors. It keeps nothing alive but
-atoms (numbers, texts); everything else is referred to weakly, and the end of one is a change.
+A watch remembers which objects stood where, by identity, and the metadata of tensors. It keeps nothing alive
+but atoms (numbers, texts); everything else is referred to weakly, and the end of one is a change.
 """
 
 from __future__ import annotations
 
+import abc
 import functools
 import types
 import weakref
@@ -100,34 +101,45 @@ def shape_of(value: Any) -> Any:
     return tuple(map(shape_of, value))
 
 
-class Names:
+class Reader(abc.ABC):
+    """Reads off a holder what stands somewhere in it, by identity."""
+
+    @abc.abstractmethod
+    def __call__(self, holder: Any) -> Any:
+        """What stands there now."""
+
+
+class Names(Reader):
     """Reads some names of a namespace: a module's, a class's, or that of a function's globals."""
 
     def __init__(self, names: Sequence[str], find: Callable[[Any], Any] = vars):
         self.names, self.find = tuple(names), find
 
     def __call__(self, holder: Any) -> tuple[int, ...]:
+        """The identities, by name."""
         get = self.find(holder).get
         return tuple([id(get(name, ABSENT)) for name in self.names])
 
 
-class Held:
+class Held(Reader):
     """Reads a container by name out of a namespace: what it holds."""
 
     def __init__(self, name: Any, find: Callable[[Any], Any] = vars):
         self.name, self.find = name, find
 
     def __call__(self, holder: Any) -> Any:
+        """As `shape_of`."""
         return shape_of(self.find(holder)[self.name])
 
 
-class Wrapped:
+class Wrapped(Reader):
     """Reads the functions in a property, a static or a class method, by its name in a class."""
 
     def __init__(self, name: str):
         self.name = name
 
     def __call__(self, holder: Any) -> tuple[int, ...]:
+        """The functions' identities."""
         return tuple(map(id, functions_in(holder.__dict__[self.name])))
 
 
@@ -142,13 +154,14 @@ def functions_in(wrapper: Any) -> tuple[Any, ...]:
     return ()
 
 
-class Cell:
+class Cell(Reader):
     """Reads a container in the closure of a function, by its number there: what it holds."""
 
     def __init__(self, number: int):
         self.number = number
 
     def __call__(self, holder: Any) -> Any:
+        """As `shape_of`."""
         return shape_of(cell_contents(holder.__closure__[self.number]))
 
 
@@ -174,7 +187,10 @@ class Watch:
         self._atoms: dict[int, Any] = {}
 
     def place(self, holder: Any, read: Callable[[Any], Any]) -> None:
-        """Remembers what ``read`` gives for the holder. Raises: Incomparable where no weak reference can be."""
+        """Remembers what ``read`` gives for the holder.
+
+        Raises: Incomparable for a holder that takes no weak references.
+        """
         self.mind(holder)
         try:
             self._places.append((weakref.ref(holder), read, read(holder)))
@@ -208,8 +224,10 @@ class Watch:
         """Whether all is as it was."""
         if self._gone:
             return False
-        for ref, read, before in self._places:
-            holder = ref()
-            if holder is None or read(holder) != before:
-                return False
+        try:
+            for ref, read, before in self._places:
+                if read(ref()) != before:
+                    return False
+        except (AttributeError, KeyError, IndexError, TypeError):  # the place itself, or its holder, is gone
+            return False
         return True
