@@ -17,6 +17,7 @@ import time
 import types
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -368,6 +369,7 @@ def test_an_attribute_counts_exactly_where_it_is_another(a, b):
 OUTSIDE = torch.zeros(2)
 LOG = logging.getLogger("mine")
 NUMBERS = iter(range(3))
+RNG = np.random.default_rng(0)
 CALLS = []
 COUNT = 0
 
@@ -444,7 +446,10 @@ class Stores(nn.Module):
         (method(lambda self, y: LOG.info("x") or y), "LOG|is a "),
         (method(lambda self, y: y * self.lock, lock=threading.Lock()), "func.lock is a lock"),
         (method(lambda self, y: y * random.random()), "random"),
+        (method(lambda self, y: y * np.random.rand()), "numpy uses|uses numpy"),
+        (method(lambda self, y: y * RNG.normal()), "RNG .* is a Generator"),
         (method(lambda self, y: y * time.time()), "time"),
+        (method(lambda self, y: self.part(y), part=torch.compile(nn.Linear(2, 2))), "func.part is compiled"),
         (method(lambda self, y: y * len(os.environ)), "os"),
         (method(lambda self, y: print(y) or y), "print"),
         (method(lambda self, y: eval("y")), "eval"),
@@ -463,6 +468,132 @@ def test_what_cannot_be_compared_is_refused_by_name(func, reason):
     for _ in range(2):  # found, and known
         with pytest.raises(Incomparable, match=reason):
             fingerprint(func, ("forward",))
+
+
+class Doubled:
+    def __init__(self, by):
+        self.by = by
+
+    def times(self, x):
+        return x * self.by * GAIN
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * GAIN
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent * GAIN
+
+
+@functools.lru_cache
+def remembered(n):
+    return n * GAIN
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def inner(*args):
+        return function(*args) * 2
+
+    return inner
+
+
+wrapped = decorated(lambda x: x * GAIN)
+BY_NAME = {"mine": lambda x: x * GAIN}
+
+
+def imports(self, y):
+    from helpers import shift
+
+    return shift(y)
+
+
+class Dynamic(Bare):
+    def __getattr__(self, name):
+        return GAIN if name == "gain" else super().__getattr__(name)
+
+    def use(self, y):
+        return y * self.gain
+
+
+class Derived(nn.Linear):
+    def forward(self, t, y):
+        return nn.functional.relu(nn.functional.linear(y, self.weight, self.bias)) * GAIN
+
+
+def init_thrice(self, by):
+    self.by = 3 * by
+
+
+def by_init(patch):
+    patch.setattr(Doubled, "__init__", init_thrice)
+
+
+def by_offset(patch):
+    patch.setattr(helpers, "OFFSET", 5.0)
+
+
+def by_gain(patch):
+    patch.setitem(globals(), "GAIN", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("func", "change"),
+    [
+        (method(lambda self, y: Doubled(2).times(y)), by_gain),
+        (method(lambda self, y: Doubled(2).times(y)), by_init),
+        (method(lambda self, y: Scaled.apply(y)), by_gain),
+        (
+            method(lambda self, y: Scaled.apply(y)),
+            lambda p: p.setattr(Scaled, "backward", staticmethod(lambda c, a: a)),
+        ),
+        (method(lambda self, y: y * remembered(3)), by_gain),
+        (method(lambda self, y: wrapped(y)), by_gain),
+        (method(lambda self, y: BY_NAME[self.act](y), act="mine"), by_gain),
+        (method(lambda self, y: getattr(helpers, self.act)(y), act="shift"), by_offset),
+        (method(imports), by_offset),
+        (Dynamic(), by_gain),
+        (Derived(2, 2), by_gain),
+        (Derived(2, 2), lambda p: p.setattr(nn.functional, "relu", lambda x: x)),
+        (method(lambda self, y: sum(x * GAIN for x in y)), by_gain),
+        (method(lambda self, y: (lambda x: x * GAIN)(y)), by_gain),
+        (method(lambda self, y: y * self.s, s=np.float64(2.0)), None),
+    ],
+)
+def test_a_change_behind_several_doors_is_seen(func, change):
+    before = seen(func)
+    assert len(before) == 64, before
+    with pytest.MonkeyPatch.context() as patch:
+        if change is None:
+            func.s = np.float64(3.0)
+        else:
+            change(patch)
+        assert seen(func) != before
+        assert seen(func) == look(func)
+        assert len(seen(func)) == 64
+
+
+def test_the_namespace_of_a_page_that_is_run_is_let_go():
+    page = {"torch": torch, "nn": nn, "__name__": "page"}
+    exec("class L(nn.Module):\n    def forward(self, t, y):\n        return y * K\nK = 2.0\nfunc = L()", page)
+    assert len(seen(page["func"])) == 64
+    gone = weakref.ref(page["func"])
+    gc.disable()
+    try:
+        del page["func"]
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_sets_of_functions_are_refused():
+    func = method(lambda self, y: y, acts={torch.tanh, helper}, more=1)
+    assert len(seen(func)) == 64  # nobody reads them
+    func = method(lambda self, y: [act(y) for act in self.acts], acts={torch.tanh, helper})
+    assert "function" in seen(func)
 
 
 def test_a_refusal_ends_with_its_reason():

@@ -126,7 +126,12 @@ def version_of(owner: str) -> Any:
 
 
 def must_be_pure(module: types.ModuleType, where: str) -> None:
-    """Raises Incomparable for a module of the standard library that has the time, say, or files."""
-    name = module.__name__.split(".")[0]
-    if owner_of_module(module.__name__) == "standard" and name not in PURE:
+    """Raises Incomparable for a module that has chance, or the time, say, or files.
+
+    torch's own chance is an operation of the program; every other one would be a constant in it.
+    """
+    full = module.__name__
+    name = full.split(".")[0]
+    standard = owner_of_module(full) == "standard" and name not in PURE
+    if standard or full.startswith("numpy.random"):
         raise Incomparable(f"{where} uses {name}, whose results no program can follow")

@@ -81,6 +81,7 @@ class Walk:
         self._names = set(entries)  # of attributes that the user's code may read
         self._called: frozenset[str] = frozenset()  # … that ours may
         self._reflective = False
+        self._makers: set[int] = set()  # functions that make an instance, and may write to it
         self._writer = ""  # a function that writes into something
         self._writable: list[tuple[str, str]] = []  # containers outside of functions: (name, where)
         self._open: dict[int, Scope] = {}
@@ -219,6 +220,8 @@ class Walk:
             raise Incomparable(f"{where} is a module with tensors that func has not registered as its own")
         if any(d[name] for name in HOOKS):
             raise Incomparable(f"{where} has hooks")
+        if "_orig_mod" in d["_modules"] or d.get("_compiled_call_impl") is not None:
+            raise Incomparable(f"{where} is compiled by torch.compile")
         cls = self._class(type(module))
         own = {name: x for name, x in d.items() if name not in PLUMBING or name == "training"}
         registered = (d["_parameters"], d["_buffers"], d["_modules"])
@@ -252,11 +255,10 @@ class Walk:
         cells = tuple(self._cell(function, i, name) for i, name in enumerate(function.__code__.co_freevars))
         if owner != USER:
             self._use(owner)
-            if owner == "standard":
-                must_be_pure(sys.modules[function.__module__], where)
+            must_be_pure(sys.modules[function.__module__], where)
             return "function", function.__module__, here, version_of(owner), cells
         said = read_code(function.__code__)
-        lasting = said.outer + (() if function.__name__ in MAKING else said.writes)
+        lasting = said.outer + (() if id(function) in self._makers else said.writes)
         if lasting:
             raise Incomparable(f"{here} writes {lasting[0]}, which outlives the call")
         self._writer = self._writer or (here if said.stores_items else "")
@@ -304,8 +306,7 @@ class Walk:
 
     def _namespace(self, module: types.ModuleType, where: str) -> Any:
         owner = owner_of_module(module.__name__)
-        if owner == "standard":
-            must_be_pure(module, where)
+        must_be_pure(module, where)
         self._open[id(module)] = Scope(module, owner)
         self._use(owner)
         return "names of", module.__name__, None if owner == USER else version_of(owner)
@@ -349,6 +350,8 @@ class Walk:
             value = space[name]
             self.watch.mind(value)
             where = f"{each.holder.__name__}.{name}"
+            if each.is_class and name in MAKING:
+                self._makers.add(id(value))
             if each.owner == USER:
                 try:
                     found.append((name, self._member_of(each.holder, name, where)))
