@@ -396,7 +396,8 @@ count_up = counter()
 class Bare(nn.Module):
     def __init__(self, **attributes):
         super().__init__()
-        self.__dict__.update(attributes)
+        for name, value in attributes.items():
+            setattr(self, name, value)
 
     def forward(self, t, y):
         return self.use(y)

@@ -84,7 +84,7 @@ def read_code(code: Code) -> Reading:
             imports.add((value, before[-2][1]))
         elif step.opcode in dis.hasname:
             names.add(value)
-        changed = value in _CHANGERS and step.opcode in dis.hasname and _is_outside(before[-1], code)
+        changed = step.opcode in dis.hasname and value in _CHANGERS and _is_outside(before[-1], code)
         if name in _WRITES or changed:
             writes.append(before[-1][1] if changed else value)
         if name in _CELL_WRITES and value in code.co_freevars:

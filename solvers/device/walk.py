@@ -45,6 +45,7 @@ from .watch import (
     functions_in,
     global_names,
     never_changes,
+    of_body,
     of_function,
     of_instance,
     of_module,
@@ -325,7 +326,7 @@ class Walk:
             self._facts[number] = ("class", cls.__module__, cls.__qualname__, version, bases)
             if cls.__flags__ & HEAP:
                 self._open[id(cls)] = Scope(cls, owner)
-                self.watch.place(cls, of_namespace)
+                self.watch.place(cls, of_namespace if owner == USER else of_body)
         for c in cls.__mro__ if making else ():
             if id(c) in self._open:
                 self._open[id(c)].making = True

@@ -31,30 +31,35 @@ HOOKS = (
 )
 
 
-def of_module(module: nn.Module) -> tuple[Any, ...]:
+def of_module(module: nn.Module) -> list[Any]:
     """Its type, its attributes, and what is registered; hooks by their number."""
     d = module.__dict__
     p, b, m = d["_parameters"], d["_buffers"], d["_modules"]
-    hooks = (
-        len(d["_forward_hooks"]),
-        len(d["_forward_pre_hooks"]),
-        len(d["_backward_hooks"]),
-        len(d["_backward_pre_hooks"]),
-    )
-    values = (id(type(module)), *map(id, d.values()), *map(id, p.values()), *map(id, b.values()))
-    return (values, *map(id, m.values()), hooks, *d, *p, *b, *m)
+    found = [id(type(module)), *d, *map(id, d.values())]
+    for registered in (p, b, m):
+        found.append(len(registered))
+        found += registered
+        found += map(id, registered.values())
+    for name in HOOKS:
+        found.append(len(d[name]))
+    return found
 
 
-def of_instance(thing: Any) -> tuple[Any, ...]:
+def of_instance(thing: Any) -> list[Any]:
     """Its type and its attributes."""
     d = thing.__dict__
-    return (id(type(thing)), *d, *map(id, d.values()))
+    return [id(type(thing)), *d, *map(id, d.values())]
 
 
-def of_namespace(thing: Any) -> tuple[Any, ...]:
+def of_namespace(thing: Any) -> list[Any]:
     """All that a class has in its own body, by name."""
     d = thing.__dict__
-    return (*d, *map(id, d.values()))
+    return [*d, *map(id, d.values())]
+
+
+def of_body(thing: Any) -> list[int]:
+    """All that a class has in its own body, in order: for those of libraries, which are large."""
+    return [*map(id, thing.__dict__.values())]
 
 
 def of_tensor(x: Tensor) -> tuple[Any, ...]:
