@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .cache import cache
 from .data import data
 from .evaluate import evaluate
 from .export import export
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (train, evaluate, predict, export, runs, sweep, models, data, verify, inspect, reproduce):
     app.command()(command)
+app.add_typer(cache, name="cache")
 
 
 def _print_version(wanted: bool) -> None:
