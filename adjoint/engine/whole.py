@@ -77,8 +77,9 @@ class WholeSolve:
     def forward(self) -> Arrived | None:
         """The forward pass; None where there is no program, or the solve does not arrive."""
         start, stand = self._start()
-        out = self.y.new_empty((len(self.times) + 1, *self.y.shape)) if self.form.inside else self.y[:0]
-        slopes = torch.empty_like(out) if self.form.slopes else self.y[:0]
+        form, shape = self.form, self.y.shape
+        out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
+        slopes = self.y.new_empty((len(self.times) + 1 if form.inside and form.slopes else 0, *shape))
         pieces: list[Piece] = []
         n_made, first = 0, None
         while True:
@@ -158,7 +159,8 @@ class WholeSolve:
         start = Start(ends, dt0, *settings.tolerance.tensors(y), most, times)
         place = torch.ones(times.shape[1], dtype=torch.int64)
         row = torch.zeros((len(Row._fields), *ends.shape[1:]), dtype=torch.float64)
-        return start, Stand(torch.zeros((), dtype=torch.bool), row, y, y, place)
+        # Each a tensor of its own: an exported program takes two that are one for one ever after.
+        return start, Stand(torch.zeros((), dtype=torch.bool), row, y, torch.empty_like(y), place)
 
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
         y, n = self.y, 0

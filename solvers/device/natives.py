@@ -15,6 +15,7 @@ from ..errors import AdamodeWarning
 from . import native
 from .fingerprint import Incomparable, fingerprint, stable_key
 from .packages import store
+from .surroundings import settings
 
 Program = Callable[..., Any]
 Alike = Callable[[Program, Program, tuple[Any, ...]], bool]
@@ -76,6 +77,8 @@ class Natives:
             build = functools.partial(native.build, function, owner, arguments)
             about = {"model": type(owner).__name__, "for": [str(part) for part in key[2:]]}
             path = store().make(stable_key(owner, key[1], key[2:]), about, build)
+            if path is None or comparable(owner, key[1]) != key[0]:
+                return None  # nothing can be written, or func has changed itself
             program = native.Native(path)
         except Exception as error:  # torch.export, inductor, the C++ compiler: dozens of unrelated types
             self.say(owner, f"{type(error).__name__}: {first_line(error)}")
@@ -103,10 +106,11 @@ def first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), "no reason given")[:190]
 
 
-def comparable(owner: nn.Module, entries: tuple[str, ...]) -> str | None:
-    """The owner's fingerprint; None where something in reach of the entries cannot be compared."""
+def comparable(owner: nn.Module, entries: tuple[str, ...]) -> tuple[Any, ...] | None:
+    """The owner's fingerprint, and torch's settings; None where something in reach of the entries cannot be
+    compared."""
     try:
-        return fingerprint(owner, entries)
+        return fingerprint(owner, entries), settings()
     except Incomparable:
         return None
 

@@ -99,6 +99,8 @@ class Tableau:
             alone = self.dense_order <= 3 and not self.c_dense
             self._must(alone, "c_dense and a dense_order above 3 mean nothing without the rows of dense")
             object.__setattr__(self, "dense_order", min(3, self.order))
+        # Asked for once, here: what traces a program does not know the lock around a cached property.
+        _ = self.fsal, self.n_stages, self.dense_needs_end, self.adaptive and self.error_order
 
     def _check_shapes(self) -> None:
         s, k, rows = len(self.c), len(self.c_dense), len(self.a)
