@@ -326,7 +326,10 @@ class DiscreteWalk:
             self.watch(attempt.ends[1], lam, None)
         if self.bars is None or not self.bars.fits(lam):
             self.bars = BarBuffer(self.numeric, lam)
-        lam, held = step_back(self.bars, pull, attempt.dt, lam, held, inside)
+        dt = attempt.dt
+        if isinstance(dt, float):  # once a step: as a number it would be made a tensor at every stage
+            dt = as_time(dt, lam)
+        lam, held = step_back(self.bars, pull, dt, lam, held, inside)
         self.theta.add(used, deltas)
         if self.watch is not None:
             # dL/dy0 lacks what comes through the first stage while that is held back.

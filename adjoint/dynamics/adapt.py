@@ -50,7 +50,8 @@ def wrap(
     autocast = Autocast(z0.device)
     if isinstance(func, Dynamics):
         checked = CheckedDynamics(func, autocast)
-        return lambda t, z: checked.forward(t, z)[0], lambda: checked, autocast
+        in_solve = lambda: CheckedDynamics(for_solve(func), autocast)  # noqa: E731
+        return lambda t, z: checked.forward(t, z)[0], in_solve, autocast
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
     packed = PackedFunction(func, layout, autocast, told is not None)
@@ -96,6 +97,14 @@ def _missed_text(found: Captured, func: Any) -> str:
     )
 
 
+@torch.no_grad()
+def for_solve(func: Dynamics) -> Dynamics:
+    """The dynamics as it is used in one solve whose steps autograd does not follow."""
+    find = getattr(func, "for_solve", None)  # one that only has the four methods need not have it
+    found: Dynamics = func if find is None else find()
+    return found
+
+
 class CheckedDynamics(Dynamics):
     """A user's Dynamics, with the shapes of its results checked and its autocast state restored."""
 
@@ -111,13 +120,19 @@ class CheckedDynamics(Dynamics):
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """The inner one's, dz checked."""
-        with self.autocast.inside():
+        if self.autocast.enabled:
+            with self.autocast.inside():
+                dz, saved = self.inner.forward(t, z)
+        else:
             dz, saved = self.inner.forward(t, z)
         return check_derivative(dz, z, self.autocast.enabled), saved
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """The inner one's, z̄ checked."""
-        with self.autocast.inside():
+        if self.autocast.enabled:
+            with self.autocast.inside():
+                z_bar, deltas = self.inner.vjp(saved, cotangent)
+        else:
             z_bar, deltas = self.inner.vjp(saved, cotangent)
         if not isinstance(z_bar, Tensor) or z_bar.shape != cotangent.shape:
             found = tuple(z_bar.shape) if isinstance(z_bar, Tensor) else type(z_bar).__name__
@@ -125,7 +140,7 @@ class CheckedDynamics(Dynamics):
                 f"{type(self.inner).__name__}.vjp returned {found} for the state's cotangent; it must "
                 f"have the state's shape {tuple(cotangent.shape)}."
             )
-        return z_bar.to(cotangent.dtype), deltas
+        return (z_bar if z_bar.dtype is cotangent.dtype else z_bar.to(cotangent.dtype)), deltas
 
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None

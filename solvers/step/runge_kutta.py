@@ -156,11 +156,16 @@ class StageBuffer(Stages):
         # Made once: each view costs as much as a small product.
         self.rows = self.k.unbind()
         self.columns = [self.flat[:i].t() for i in range(1, len(self.rows) + 1)]
+        # Of a buffer that is used again: a weighted sum until y is added, flat and in the state's shape.
+        self.sum: tuple[Tensor, Tensor] | None = None
         self.count = 0
 
     def again(self, dt: float | Tensor) -> StageBuffer:
         """The same memory for another attempt."""
         self.dt, self.count = dt, 0
+        if self.sum is None:
+            flat = self.k.new_empty(self.flat.shape[1])
+            self.sum = flat, flat.as_strided(self.shape, self.strides)
         return self
 
     def put(self, i: int, k: Tensor) -> None:
@@ -172,7 +177,12 @@ class StageBuffer(Stages):
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """Of the first stages, as many as weights."""
-        product = torch.mv(self.columns[len(weights) - 1], weights).as_strided(self.shape, self.strides)
+        columns = self.columns[weights.numel() - 1]
+        if self.sum is None or y is None:
+            product = torch.mv(columns, weights).as_strided(self.shape, self.strides)
+        else:
+            flat, product = self.sum
+            torch.mv(columns, weights, out=flat)
         if y is None:
             return product
         if isinstance(self.dt, float):
