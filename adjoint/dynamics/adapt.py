@@ -216,16 +216,32 @@ class ThetaSum:
     """dL/dθ as a sum over stages, outside the integrator's state; parameters that get none stay zero.
 
     wanted: False skips all work (no parameter needs a gradient).
+    together: stages without weights wait until they are so many.
     """
 
-    def __init__(self, dynamics: Dynamics, *, wanted: bool = True):
-        self.dynamics, self.wanted = dynamics, wanted
+    def __init__(self, dynamics: Dynamics, *, wanted: bool = True, together: int = 1):
+        self.dynamics, self.wanted, self.together = dynamics, wanted, together
+        self.waiting: tuple[list[Any], list[Any]] = ([], [])
         self.totals: list[Tensor | None] = [None] * len(dynamics.theta())
 
     def add(self, saved: list[Any], deltas: list[Any], weights: Tensor | None = None) -> None:
         """Adds Σ wᵢ (∂F/∂θ)ᵀaᵢ of one step's stages."""
         if not self.wanted or not self.totals or not saved:
             return
+        if weights is None and self.together > 1:
+            for own, more in zip(self.waiting, (saved, deltas), strict=True):
+                own += more
+            if len(self.waiting[0]) >= self.together:
+                self._sum_waiting()
+            return
+        self._sum(saved, deltas, weights)
+
+    def _sum_waiting(self) -> None:
+        (saved, deltas), self.waiting = self.waiting, ([], [])
+        if saved:
+            self._sum(saved, deltas, None)
+
+    def _sum(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> None:
         for i, gradient in enumerate(self.dynamics.parameter_gradients(saved, deltas, weights)):
             if gradient is not None:
                 total = self.totals[i]
@@ -234,6 +250,7 @@ class ThetaSum:
 
     def result(self) -> list[Tensor]:
         """One gradient for each of θ."""
+        self._sum_waiting()
         theta = self.dynamics.theta()
         pairs = zip(theta, self.totals, strict=True)
         return [torch.zeros_like(p) if total is None else total for p, total in pairs]
