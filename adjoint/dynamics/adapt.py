@@ -212,6 +212,18 @@ def _surroundings(func: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         yield from (("self." + name, value) for name, value in vars(owner).items())
 
 
+# θ's gradients of so many stages are one call, if their states have so many entries at most: five steps at
+# once take 0.16 ms for 0.51 with states of 24 entries; with 6144 what waits leaves the cache (8.1 for 5.8).
+TOGETHER, WAITING = 48, 2**15
+
+
+def stages_together(dynamics: Dynamics, z: Tensor) -> int:
+    """How many stages `parameter_gradients` is worth waiting for, with states like z."""
+    if isinstance(dynamics, AutogradDynamics):  # each stage's gradients are there with its VJP
+        return 1
+    return max(1, min(TOGETHER, WAITING // max(z.numel(), 1)))
+
+
 class ThetaSum:
     """dL/dθ as a sum over stages, outside the integrator's state; parameters that get none stay zero.
 
