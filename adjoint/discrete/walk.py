@@ -19,7 +19,6 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,8 +27,8 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
-from ...solvers.march.output import as_time, by_step
-from ...solvers.methods.tableau import Numeric, Tableau, weights
+from ...solvers.march.output import as_time
+from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.stats import Stats
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import Clocks, Each
@@ -45,13 +44,11 @@ from ...solvers.step.runge_kutta import (
 )
 from ..dynamics.adapt import ThetaSum, stages_together
 from ..dynamics.protocol import Dynamics
-from ..recording import Result, Rows, Seen
+from ..recording import Result
+from .outputs import Back, Inside, Outputs, plus
 from .tape import Attempt, Entry, First, State, Tape, Who
 
 Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
-# What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
-Inside = tuple[Sequence[Tensor | None], Tensor]
-Back = tuple[Tensor, Any]  # λ and the held k̄; of one clock None where none is held
 
 
 class BarBuffer:
@@ -108,13 +105,6 @@ class BarList:
         return sum(others, first)
 
 
-def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
-    """The sum of those that are there."""
-    if term is None:
-        return total
-    return term if total is None else total + term
-
-
 def step_back(
     bars: BarBuffer | BarList, pull: Pull, dt: Any, lam: Tensor, held: Tensor | None, inside: Inside | None
 ) -> tuple[Tensor, Tensor]:
@@ -166,95 +156,6 @@ class Solved:
     def numeric(self) -> Numeric:
         """The tableau in the state's dtype, where the state is."""
         return self.tableau.numeric(self.z0.dtype, self.z0.device)
-
-
-class Outputs(abc.ABC):
-    """The cotangents of a solve's outputs and events."""
-
-    @abc.abstractmethod
-    def begin(self, z0: Tensor) -> Back:
-        """At the end of the last step."""
-
-    @abc.abstractmethod
-    def at_end(self, n: int, lam: Tensor) -> Tensor:
-        """λ with the outputs at the end of step n; n = −1: at the start itself, but for the first."""
-
-    @abc.abstractmethod
-    def inside(self, n: int, attempt: Attempt) -> Inside | None:
-        """What outputs inside step n add; None where none lies there."""
-
-
-class ByPlace(Outputs):
-    """Of one clock: a list of places."""
-
-    def __init__(self, seen: Seen, g: Rows, numeric: Numeric):
-        self.g, self.numeric = list(g)[1:], numeric
-        self.ending, self.within = by_step(seen.places[1:])
-
-    def begin(self, z0: Tensor) -> Back:
-        """Nothing is held: the last stage's VJP may be spared."""
-        return torch.zeros_like(z0), None
-
-    def at_end(self, n: int, lam: Tensor) -> Tensor:
-        """One after another."""
-        for i in self.ending.get(n, ()):
-            lam = lam + self.g[i]
-        return lam
-
-    def sums(self, n: int, dt: Any) -> tuple[Tensor, Tensor, list[list[float]]]:
-        """What outputs inside step n add to all k̄_i, [stages, *S], and to dL/dy; and their b_i(θ).
-
-        One product for all outputs and stages: an addition each was slower than the step's VJPs.
-        """
-        g = torch.stack([self.g[i] for i, _ in self.within[n]])
-        rows = [weights(self.numeric, theta) for _, theta in self.within[n]]
-        table = torch.tensor(rows, dtype=torch.float64, device="cpu").mul_(dt)
-        table = table.to(g.device, g.dtype, non_blocking=True)
-        return torch.mm(table.t(), g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0), rows
-
-    def inside(self, n: int, attempt: Attempt) -> Inside | None:
-        """Stages that no output weighs are left out, and so their VJPs."""
-        if n not in self.within:
-            return None
-        k_bar, y_bar, rows = self.sums(n, attempt.dt)
-        used = zip(k_bar.unbind(), zip(*rows, strict=True), strict=True)
-        return [k if any(row) else None for k, row in used], y_bar
-
-
-class ByWritten(Outputs):
-    """Of a clock a sample: what was written in each attempt, or what lies there of a question asked later."""
-
-    def __init__(self, seen: Seen, g: Rows, clocks: Each, numeric: Numeric):
-        assert isinstance(seen.times, Tensor)
-        assert isinstance(g, Tensor)
-        self.g, self.clocks, self.numeric, self.asked = g, clocks, numeric, seen.outputs
-        self.by_sample = g.movedim(clocks.batch + 1, 1)  # [n, B, …]
-        self.at_start = seen.times[1:] == seen.times[:1]
-
-    def begin(self, z0: Tensor) -> Back:
-        """A cotangent of 0 is held for every sample."""
-        return torch.zeros_like(self.g[0]), torch.zeros_like(self.g[0])
-
-    def at_end(self, n: int, lam: Tensor) -> Tensor:
-        """Of the samples whose own time is their start; an output at a step's end lies in it at θ = 1."""
-        for row, mask in zip(self.g[1:], self.at_start, strict=True) if n < 0 else ():
-            lam = lam + torch.where(self.clocks.spread(mask), row, 0.0)
-        return lam
-
-    def inside(self, n: int, attempt: Attempt) -> Inside | None:
-        """Each sample's own outputs with its own weights."""
-        outputs = attempt.outputs if self.asked is None else self.asked[n]
-        if not outputs:
-            return None
-        k_bar: list[Tensor | None] = [None] * len(self.numeric.a_rows)
-        y_bars, spread = [], self.clocks.spread
-        for written in outputs:
-            g = self.by_sample[written.place, attempt.who.index].movedim(1, self.clocks.batch + 1)
-            g = torch.where(spread(written.valid), g, 0.0)  # [m, *state]
-            y_bars.append(g.sum(0))
-            for j, w in enumerate(written.weights):
-                k_bar[j] = plus(k_bar[j], (g * spread(w)).sum(0) * attempt.dt)
-        return k_bar, torch.stack(y_bars).sum(0)
 
 
 class DiscreteWalk:

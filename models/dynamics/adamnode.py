@@ -62,7 +62,7 @@ class AdamODE(FieldDynamics):
         return Sigmoid.value(-self.raw_beta)
 
     def _make(self) -> Any:
-        """(−A, −B, D)."""
+        """The rates with their signs, and the kind of denominator: (−A, −B, D)."""
         minus_a, minus_b = Sigmoid.value(self.raw_alpha).neg(), Sigmoid.value(self.raw_beta).neg()
         return minus_a, minus_b, get_denominator(self.denominator)
 

@@ -51,7 +51,7 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         return Softplus.value(self.raw_xi)
 
     def _make(self) -> Any:
-        """(γ, ξ)."""
+        """The two scalars as numbers: (γ, ξ)."""
         return self.gamma, self.xi
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:

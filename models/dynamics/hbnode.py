@@ -35,7 +35,7 @@ class HeavyBallODE(FieldDynamics):
         return Sigmoid.value(self.raw_gamma)
 
     def _make(self) -> Any:
-        """γ."""
+        """The damping γ as a number."""
         return self.gamma
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:

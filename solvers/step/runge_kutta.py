@@ -118,6 +118,10 @@ class Stages(abc.ABC):
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
 
+    def several(self, y: Tensor, rows: Sequence[Sequence[float]]) -> list[Tensor]:
+        """`combine` with each row of weights."""
+        return [self.combine(y, weights) for weights in rows]
+
     @abc.abstractmethod
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """The same with weights on the device; those of stages that were not put are left out."""
@@ -197,6 +201,15 @@ class StageBuffer(Stages):
         """Dense output and its derivative."""
         row = torch.tensor(weights, dtype=torch.float64, device="cpu")
         return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
+
+    def several(self, y: Tensor, rows: Sequence[Sequence[float]]) -> list[Tensor]:
+        """One product for all where it can be: y is the same for them."""
+        if len(rows) < 2 or not isinstance(self.dt, float):
+            return super().several(y, rows)
+        table = torch.tensor(rows, dtype=self.k.dtype, device="cpu").to(self.k.device, non_blocking=True)
+        product = torch.mm(table, self.flat[: table.shape[1]])
+        product = product.as_strided((len(rows), *self.shape), (product.shape[1], *self.strides))
+        return list(torch.add(y, product, alpha=self.dt).unbind())
 
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """Dense output at a look."""
