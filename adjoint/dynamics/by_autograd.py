@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,19 +51,19 @@ def captured(dz: GradientEdge | None, z: Tensor, known: Sequence[Tensor], since:
         if node is None or node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and not node.next_functions:
+        parents = node.next_functions  # a list made at every look
+        variable = None if parents else getattr(node, "variable", None)
+        if variable is not None:
             if id(variable) not in names:
                 leaves[id(variable)] = variable
         elif node._sequence_nr() < since:
             foreign = node.name()
         else:
-            stack.extend(parent for parent, _ in node.next_functions)
+            stack += [parent for parent, _ in parents]
     return Captured(list(leaves.values()), foreign)
 
 
-@dataclasses.dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """One evaluation with its graph: z (a leaf), and where dz's history begins (None where it has none).
 
     An edge of the graph, not the tensor: func may write its next result into the same one, and the
