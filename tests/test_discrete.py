@@ -109,7 +109,7 @@ def test_outputs_anywhere_are_transposed(place, keep):
 
 def test_the_seventh_stage_matters_for_these_outputs(monkeypatch):
     """The negative control: without the last stage's cotangent the same comparison is off by 1e-3."""
-    from adamode.adjoint.discrete import outputs as discrete
+    from adamode.adjoint.discrete import walk as discrete
 
     inside = discrete.ByPlace.inside
 

@@ -22,9 +22,8 @@ from ...solvers.step.clocks import times_between
 from ...solvers.step.runge_kutta import StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
-from .outputs import ByPlace
 from .tape import Tape
-from .walk import BarList, Solved, step_back
+from .walk import BarList, ByPlace, Solved, step_back
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,8 +28,8 @@ import torch
 from torch import Tensor
 
 from ...solvers.errors import NotRepeatableError
-from ...solvers.march.output import as_time
-from ...solvers.methods.tableau import Numeric, Tableau
+from ...solvers.march.output import as_time, by_step
+from ...solvers.methods.tableau import Numeric, Tableau, weights
 from ...solvers.stats import Stats
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import Clocks, Each
@@ -44,11 +45,13 @@ from ...solvers.step.runge_kutta import (
 )
 from ..dynamics.adapt import ThetaSum, stages_together
 from ..dynamics.protocol import Dynamics
-from ..recording import Result
-from .outputs import Back, Inside, Outputs, plus
+from ..recording import Result, Rows, Seen
 from .tape import Attempt, Entry, First, State, Tape, Who
 
 Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
+# What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
+Inside = tuple[Sequence[Tensor | None], Tensor]
+Back = tuple[Tensor, Any]  # λ and the held k̄; of one clock None where none is held
 
 
 class BarBuffer:
@@ -105,6 +108,13 @@ class BarList:
         return sum(others, first)
 
 
+def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
+    """The sum of those that are there."""
+    if term is None:
+        return total
+    return term if total is None else total + term
+
+
 def step_back(
     bars: BarBuffer | BarList, pull: Pull, dt: Any, lam: Tensor, held: Tensor | None, inside: Inside | None
 ) -> tuple[Tensor, Tensor]:
@@ -158,6 +168,98 @@ class Solved:
         return self.tableau.numeric(self.z0.dtype, self.z0.device)
 
 
+class Outputs(abc.ABC):
+    """The cotangents of a solve's outputs and events."""
+
+    @abc.abstractmethod
+    def begin(self, z0: Tensor) -> Back:
+        """At the end of the last step."""
+
+    @abc.abstractmethod
+    def at_end(self, n: int, lam: Tensor) -> Tensor:
+        """λ with the outputs at the end of step n; n = −1: at the start itself, but for the first."""
+
+    @abc.abstractmethod
+    def inside(self, n: int, attempt: Attempt) -> Inside | None:
+        """What outputs inside step n add; None where none lies there."""
+
+
+class ByPlace(Outputs):
+    """Of one clock: a list of places."""
+
+    def __init__(self, seen: Seen, g: Rows, numeric: Numeric):
+        self.g, self.numeric = g[1:], numeric
+        self.ending, self.within = by_step(seen.places[1:])
+
+    def begin(self, z0: Tensor) -> Back:
+        """Nothing is held: the last stage's VJP may be spared."""
+        return torch.zeros_like(z0), None
+
+    def at_end(self, n: int, lam: Tensor) -> Tensor:
+        """One after another."""
+        for i in self.ending.get(n, ()):
+            lam = lam + self.g[i]
+        return lam
+
+    def sums(self, n: int, dt: Any) -> tuple[Tensor, Tensor, list[list[float]]]:
+        """What outputs inside step n add to all k̄_i, [stages, *S], and to dL/dy; and their b_i(θ).
+
+        One product for all outputs and stages: an addition each was slower than the step's VJPs.
+        """
+        places, thetas = zip(*self.within[n], strict=True)
+        g = self.g[places[0] : places[-1] + 1]
+        if not isinstance(g, Tensor) or len(g) != len(places):  # an event's lies behind all outputs
+            g = torch.stack([self.g[i] for i in places])
+        rows = [weights(self.numeric, theta) for theta in thetas]
+        table = torch.tensor([[*(dt * w for w in row), 1.0] for row in rows], dtype=g.dtype, device="cpu").t()
+        both = torch.mm(table.to(g.device, non_blocking=True), g.reshape(len(g), -1)).view(-1, *g.shape[1:])
+        return both[:-1], both[-1], rows
+
+    def inside(self, n: int, attempt: Attempt) -> Inside | None:
+        """Stages that no output weighs are left out, and so their VJPs."""
+        if n not in self.within:
+            return None
+        k_bar, y_bar, rows = self.sums(n, attempt.dt)
+        used = zip(k_bar.unbind(), zip(*rows, strict=True), strict=True)
+        return [k if any(row) else None for k, row in used], y_bar
+
+
+class ByWritten(Outputs):
+    """Of a clock a sample: what was written in each attempt, or what lies there of a question asked later."""
+
+    def __init__(self, seen: Seen, g: Rows, clocks: Each, numeric: Numeric):
+        assert isinstance(seen.times, Tensor)
+        assert isinstance(g, Tensor)
+        self.g, self.clocks, self.numeric, self.asked = g, clocks, numeric, seen.outputs
+        self.by_sample = g.movedim(clocks.batch + 1, 1)  # [n, B, …]
+        self.at_start = seen.times[1:] == seen.times[:1]
+
+    def begin(self, z0: Tensor) -> Back:
+        """A cotangent of 0 is held for every sample."""
+        return torch.zeros_like(self.g[0]), torch.zeros_like(self.g[0])
+
+    def at_end(self, n: int, lam: Tensor) -> Tensor:
+        """Of the samples whose own time is their start; an output at a step's end lies in it at θ = 1."""
+        for row, mask in zip(self.g[1:], self.at_start, strict=True) if n < 0 else ():
+            lam = lam + torch.where(self.clocks.spread(mask), row, 0.0)
+        return lam
+
+    def inside(self, n: int, attempt: Attempt) -> Inside | None:
+        """Each sample's own outputs with its own weights."""
+        outputs = attempt.outputs if self.asked is None else self.asked[n]
+        if not outputs:
+            return None
+        k_bar: list[Tensor | None] = [None] * len(self.numeric.a_rows)
+        y_bars, spread = [], self.clocks.spread
+        for written in outputs:
+            g = self.by_sample[written.place, attempt.who.index].movedim(1, self.clocks.batch + 1)
+            g = torch.where(spread(written.valid), g, 0.0)  # [m, *state]
+            y_bars.append(g.sum(0))
+            for j, w in enumerate(written.weights):
+                k_bar[j] = plus(k_bar[j], (g * spread(w)).sum(0) * attempt.dt)
+        return k_bar, torch.stack(y_bars).sum(0)
+
+
 class DiscreteWalk:
     """The walk backwards over one tape.
 
@@ -176,9 +278,8 @@ class DiscreteWalk:
     ):
         self.solved, self.tape, self.outputs, self.watch = solved, tape, outputs, watch
         self.dynamics, self.clocks, self.numeric = solved.dynamics, solved.clocks, solved.numeric
-        together = 1
-        if tape.stages and not isinstance(self.clocks, Each):  # kept anyway, and of as many samples each
-            together = stages_together(solved.dynamics, solved.z0)
+        waits = tape.stages and not isinstance(self.clocks, Each)  # kept anyway, and of as many samples each
+        together = stages_together(solved.dynamics, solved.z0) if waits else 1
         self.theta = ThetaSum(solved.dynamics, wanted=want_theta, together=together)
         self.bars: BarBuffer | None = None
 
@@ -230,9 +331,8 @@ class DiscreteWalk:
             self.watch(attempt.ends[1], lam, None)
         if self.bars is None or not self.bars.fits(lam):
             self.bars = BarBuffer(self.numeric, lam)
-        dt = attempt.dt
-        if isinstance(dt, float):  # once a step: as a number it would be made a tensor at every stage
-            dt = as_time(dt, lam)
+        # A number would be made a tensor at every stage.
+        dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, lam)
         lam, held = step_back(self.bars, pull, dt, lam, held, inside)
         self.theta.add(used, deltas)
         if self.watch is not None:
@@ -261,9 +361,8 @@ class DiscreteWalk:
     ) -> Sequence[Any]:
         """What each stage saves, evaluated anew, with dt = 0 where not accepted. end: f(t1, y1) is needed."""
         assert state is not None
-        y, first = state
-        if attempt.who.index is None:
-            first = None  # what it saves may be wanted as well
+        y = state[0]
+        first = None if attempt.who.index is None else state[1]  # what it saves may be wanted as well
         tableau, result = self.solved.tableau, self._taken(self._evaluate, attempt, y, first, end=end)
         if inside is not None and any(k is not None for k in inside[0][tableau.n_stages :]):
             dense_stages(self._evaluate, y, attempt.stage_times(tableau, y), tableau, result)
@@ -289,8 +388,7 @@ class DiscreteWalk:
                 first = None if one_clock else clocks.choose(entry.who.which, entry.value, first)
             else:
                 result = self._taken(self._unsaved, entry, y, first)
-                last = result.stages.get(self.solved.tableau.n_stages - 1)
-                first = clocks.choose(entry.who.which, last, first)
+                first = clocks.choose(entry.who.which, result.stages.get(len(self.numeric.b) - 1), first)
                 y = clocks.choose(entry.who.which, result.y1, y)
         return y, None if one_clock else first
 

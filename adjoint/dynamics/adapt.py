@@ -243,17 +243,9 @@ class ThetaSum:
         if weights is None and self.together > 1:
             for own, more in zip(self.waiting, (saved, deltas), strict=True):
                 own += more
-            if len(self.waiting[0]) >= self.together:
-                self._sum_waiting()
-            return
-        self._sum(saved, deltas, weights)
-
-    def _sum_waiting(self) -> None:
-        (saved, deltas), self.waiting = self.waiting, ([], [])
-        if saved:
-            self._sum(saved, deltas, None)
-
-    def _sum(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> None:
+            if len(self.waiting[0]) < self.together:
+                return
+            (saved, deltas), self.waiting = self.waiting, ([], [])
         for i, gradient in enumerate(self.dynamics.parameter_gradients(saved, deltas, weights)):
             if gradient is not None:
                 total = self.totals[i]
@@ -262,7 +254,8 @@ class ThetaSum:
 
     def result(self) -> list[Tensor]:
         """One gradient for each of θ."""
-        self._sum_waiting()
+        (saved, deltas), self.waiting, self.together = self.waiting, ([], []), 1
+        self.add(saved, deltas)
         theta = self.dynamics.theta()
         pairs = zip(theta, self.totals, strict=True)
         return [torch.zeros_like(p) if total is None else total for p, total in pairs]

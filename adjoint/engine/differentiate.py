@@ -19,9 +19,8 @@ from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
-from ..discrete.outputs import ByPlace, ByWritten
 from ..discrete.tape import Tape
-from ..discrete.walk import DiscreteWalk, Solved
+from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk, Solved
 from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Result, Rows, Seen
