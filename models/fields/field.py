@@ -113,7 +113,9 @@ class Layered(Field):
 
 def copied(module: nn.Module, **found: Any) -> Any:
     """The module with attributes of its own in front of its parameters, buffers and modules, which it shares:
-    for the length of a solve."""
+    for the length of a solve. One of a user's class is itself, for it may keep things on itself."""
+    if type(module).__module__.partition(".")[0] != __name__.partition(".")[0]:
+        return module
     other = object.__new__(type(module))
     other.__dict__.update(module.__dict__)
     other.__dict__.update(found)
