@@ -1,4 +1,4 @@
-"""What is made once a solve, or for several steps: it is never stale, keeps nothing alive, changes no number."""
+"""What is made once a solve, or for several steps: never stale, keeps nothing alive, changes no number."""
 
 from __future__ import annotations
 
