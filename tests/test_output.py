@@ -32,6 +32,9 @@ class ScriptedDense:
         assert min(self.t0, self.t1) <= t <= max(self.t0, self.t1)
         return torch.tensor(t)
 
+    def values(self, times):
+        return [self.value(t) for t in times]
+
     def derivative(self, t):
         return torch.tensor(10 * t)
 

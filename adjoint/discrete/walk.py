@@ -43,7 +43,7 @@ from ...solvers.step.runge_kutta import (
     rk_step,
     rows_like,
 )
-from ..dynamics.adapt import ThetaSum
+from ..dynamics.adapt import ThetaSum, stages_together
 from ..dynamics.protocol import Dynamics
 from ..recording import Result, Rows, Seen
 from .tape import Attempt, Entry, First, State, Tape, Who
@@ -188,7 +188,7 @@ class ByPlace(Outputs):
     """Of one clock: a list of places."""
 
     def __init__(self, seen: Seen, g: Rows, numeric: Numeric):
-        self.g, self.numeric = list(g)[1:], numeric
+        self.g, self.numeric = g[1:], numeric
         self.ending, self.within = by_step(seen.places[1:])
 
     def begin(self, z0: Tensor) -> Back:
@@ -206,11 +206,14 @@ class ByPlace(Outputs):
 
         One product for all outputs and stages: an addition each was slower than the step's VJPs.
         """
-        g = torch.stack([self.g[i] for i, _ in self.within[n]])
-        rows = [weights(self.numeric, theta) for _, theta in self.within[n]]
-        table = torch.tensor(rows, dtype=torch.float64, device="cpu").mul_(dt)
-        table = table.to(g.device, g.dtype, non_blocking=True)
-        return torch.mm(table.t(), g.reshape(len(g), -1)).view(-1, *g.shape[1:]), g.sum(0), rows
+        places, thetas = zip(*self.within[n], strict=True)
+        g = self.g[places[0] : places[-1] + 1]
+        if not isinstance(g, Tensor) or len(g) != len(places):  # an event's lies behind all outputs
+            g = torch.stack([self.g[i] for i in places])
+        rows = [weights(self.numeric, theta) for theta in thetas]
+        table = torch.tensor([[*(dt * w for w in row), 1.0] for row in rows], dtype=g.dtype, device="cpu").t()
+        both = torch.mm(table.to(g.device, non_blocking=True), g.reshape(len(g), -1)).view(-1, *g.shape[1:])
+        return both[:-1], both[-1], rows
 
     def inside(self, n: int, attempt: Attempt) -> Inside | None:
         """Stages that no output weighs are left out, and so their VJPs."""
@@ -275,7 +278,9 @@ class DiscreteWalk:
     ):
         self.solved, self.tape, self.outputs, self.watch = solved, tape, outputs, watch
         self.dynamics, self.clocks, self.numeric = solved.dynamics, solved.clocks, solved.numeric
-        self.theta = ThetaSum(solved.dynamics, wanted=want_theta)
+        waits = tape.stages and not isinstance(self.clocks, Each)  # kept anyway, and of as many samples each
+        together = stages_together(solved.dynamics, solved.z0) if waits else 1
+        self.theta = ThetaSum(solved.dynamics, wanted=want_theta, together=together)
         self.bars: BarBuffer | None = None
 
     def run(self) -> Result:
@@ -326,7 +331,9 @@ class DiscreteWalk:
             self.watch(attempt.ends[1], lam, None)
         if self.bars is None or not self.bars.fits(lam):
             self.bars = BarBuffer(self.numeric, lam)
-        lam, held = step_back(self.bars, pull, attempt.dt, lam, held, inside)
+        # A number would be made a tensor at every stage.
+        dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, lam)
+        lam, held = step_back(self.bars, pull, dt, lam, held, inside)
         self.theta.add(used, deltas)
         if self.watch is not None:
             # dL/dy0 lacks what comes through the first stage while that is held back.
@@ -354,9 +361,8 @@ class DiscreteWalk:
     ) -> Sequence[Any]:
         """What each stage saves, evaluated anew, with dt = 0 where not accepted. end: f(t1, y1) is needed."""
         assert state is not None
-        y, first = state
-        if attempt.who.index is None:
-            first = None  # what it saves may be wanted as well
+        y = state[0]
+        first = None if attempt.who.index is None else state[1]  # what it saves may be wanted as well
         tableau, result = self.solved.tableau, self._taken(self._evaluate, attempt, y, first, end=end)
         if inside is not None and any(k is not None for k in inside[0][tableau.n_stages :]):
             dense_stages(self._evaluate, y, attempt.stage_times(tableau, y), tableau, result)
@@ -382,8 +388,7 @@ class DiscreteWalk:
                 first = None if one_clock else clocks.choose(entry.who.which, entry.value, first)
             else:
                 result = self._taken(self._unsaved, entry, y, first)
-                last = result.stages.get(self.solved.tableau.n_stages - 1)
-                first = clocks.choose(entry.who.which, last, first)
+                first = clocks.choose(entry.who.which, result.stages.get(len(self.numeric.b) - 1), first)
                 y = clocks.choose(entry.who.which, result.y1, y)
         return y, None if one_clock else first
 

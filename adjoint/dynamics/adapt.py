@@ -50,7 +50,8 @@ def wrap(
     autocast = Autocast(z0.device)
     if isinstance(func, Dynamics):
         checked = CheckedDynamics(func, autocast)
-        return lambda t, z: checked.forward(t, z)[0], lambda: checked, autocast
+        in_solve = lambda: CheckedDynamics(for_solve(func), autocast)  # noqa: E731
+        return lambda t, z: checked.forward(t, z)[0], in_solve, autocast
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
     packed = PackedFunction(func, layout, autocast, told is not None)
@@ -96,6 +97,14 @@ def _missed_text(found: Captured, func: Any) -> str:
     )
 
 
+@torch.no_grad()
+def for_solve(func: Dynamics) -> Dynamics:
+    """The dynamics as it is used in one solve whose steps autograd does not follow."""
+    find = getattr(func, "for_solve", None)  # one that only has the four methods need not have it
+    found: Dynamics = func if find is None else find()
+    return found
+
+
 class CheckedDynamics(Dynamics):
     """A user's Dynamics, with the shapes of its results checked and its autocast state restored."""
 
@@ -111,13 +120,19 @@ class CheckedDynamics(Dynamics):
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """The inner one's, dz checked."""
-        with self.autocast.inside():
+        if self.autocast.enabled:
+            with self.autocast.inside():
+                dz, saved = self.inner.forward(t, z)
+        else:
             dz, saved = self.inner.forward(t, z)
         return check_derivative(dz, z, self.autocast.enabled), saved
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """The inner one's, z̄ checked."""
-        with self.autocast.inside():
+        if self.autocast.enabled:
+            with self.autocast.inside():
+                z_bar, deltas = self.inner.vjp(saved, cotangent)
+        else:
             z_bar, deltas = self.inner.vjp(saved, cotangent)
         if not isinstance(z_bar, Tensor) or z_bar.shape != cotangent.shape:
             found = tuple(z_bar.shape) if isinstance(z_bar, Tensor) else type(z_bar).__name__
@@ -125,7 +140,7 @@ class CheckedDynamics(Dynamics):
                 f"{type(self.inner).__name__}.vjp returned {found} for the state's cotangent; it must "
                 f"have the state's shape {tuple(cotangent.shape)}."
             )
-        return z_bar.to(cotangent.dtype), deltas
+        return (z_bar if z_bar.dtype is cotangent.dtype else z_bar.to(cotangent.dtype)), deltas
 
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
@@ -197,20 +212,40 @@ def _surroundings(func: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         yield from (("self." + name, value) for name, value in vars(owner).items())
 
 
+# θ's gradients of so many stages are one call, if their states have so many entries at most: five steps at
+# once take 0.16 ms for 0.51 with states of 24 entries; with 6144 what waits leaves the cache (8.1 for 5.8).
+TOGETHER, WAITING = 48, 2**15
+
+
+def stages_together(dynamics: Dynamics, z: Tensor) -> int:
+    """How many stages `parameter_gradients` is worth waiting for, with states like z."""
+    if isinstance(dynamics, AutogradDynamics):  # each stage's gradients are there with its VJP
+        return 1
+    return max(1, min(TOGETHER, WAITING // max(z.numel(), 1)))
+
+
 class ThetaSum:
     """dL/dθ as a sum over stages, outside the integrator's state; parameters that get none stay zero.
 
     wanted: False skips all work (no parameter needs a gradient).
+    together: stages without weights wait until they are so many.
     """
 
-    def __init__(self, dynamics: Dynamics, *, wanted: bool = True):
-        self.dynamics, self.wanted = dynamics, wanted
+    def __init__(self, dynamics: Dynamics, *, wanted: bool = True, together: int = 1):
+        self.dynamics, self.wanted, self.together = dynamics, wanted, together
+        self.waiting: tuple[list[Any], list[Any]] = ([], [])
         self.totals: list[Tensor | None] = [None] * len(dynamics.theta())
 
     def add(self, saved: list[Any], deltas: list[Any], weights: Tensor | None = None) -> None:
         """Adds Σ wᵢ (∂F/∂θ)ᵀaᵢ of one step's stages."""
         if not self.wanted or not self.totals or not saved:
             return
+        if weights is None and self.together > 1:
+            for own, more in zip(self.waiting, (saved, deltas), strict=True):
+                own += more
+            if len(self.waiting[0]) < self.together:
+                return
+            (saved, deltas), self.waiting = self.waiting, ([], [])
         for i, gradient in enumerate(self.dynamics.parameter_gradients(saved, deltas, weights)):
             if gradient is not None:
                 total = self.totals[i]
@@ -219,6 +254,8 @@ class ThetaSum:
 
     def result(self) -> list[Tensor]:
         """One gradient for each of θ."""
+        (saved, deltas), self.waiting, self.together = self.waiting, ([], []), 1
+        self.add(saved, deltas)
         theta = self.dynamics.theta()
         pairs = zip(theta, self.totals, strict=True)
         return [torch.zeros_like(p) if total is None else total for p, total in pairs]

@@ -45,6 +45,10 @@ class Dynamics(abc.ABC):
         """dz alone, for a pass whose `saved` nobody will want."""
         return self.forward(t, z)[0]
 
+    def for_solve(self) -> Dynamics:
+        """The dynamics as it is used in one solve: what depends on θ alone may be made here, once."""
+        return self
+
     @abc.abstractmethod
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """((∂F/∂z)ᵀa, deltas) for a = cotangent, [K, B, *S]; deltas are not summed over B.

@@ -58,6 +58,7 @@ class WholeSolve:
 
     known: the owner's fingerprint, and what else tells programs of one form apart.
     times: [T, lanes], padded to as many places as the program has.
+    theta: what gradients are wanted of.
     """
 
     problem: Problem
@@ -67,8 +68,9 @@ class WholeSolve:
     known: tuple[Any, ...]
     y: Tensor
     times: Tensor
+    theta: tuple[Tensor, ...]
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple[Any, ...]:
         """What tells the programs of an owner apart."""
         shape = (tuple(self.y.shape), self.y.stride(), str(self.y.dtype), str(self.y.device))
@@ -142,9 +144,15 @@ class WholeSolve:
 
     def ready(self, arrived: Arrived) -> bool:
         """Whether there is a program for the walk back, too."""
+        if self._walk_key in self.natives.known:
+            return self.natives.known[self._walk_key] is not None
         g, carry = self._cotangents(torch.zeros_like(arrived.values))
         piece = arrived.pieces[0]
         return self._walking(Trail(piece.n, *piece.memory[:3], self.times), g, carry) is not None
+
+    @property
+    def _walk_key(self) -> tuple[Any, ...]:
+        return (*self.key, "walk", form_key(self.form))
 
     # What the programs are called with
 
@@ -173,13 +181,10 @@ class WholeSolve:
         """g with a row for each place, and (place, λ, held, θ's sums) to begin the walk with."""
         place = torch.full((self.times.shape[1],), len(g) - 1, dtype=torch.int64)
         last = torch.zeros_like(self.y) if self.form.inside else with_strides(g[-1], self.y.stride()).clone()
-        carry = (place, last, torch.zeros_like(self.y), [torch.zeros_like(p) for p in self._theta()])
+        carry = (place, last, torch.zeros_like(self.y), [torch.zeros_like(p) for p in self.theta])
         if len(g) < len(self.times):
             g = torch.cat((g, g.new_zeros((len(self.times) - len(g), *g.shape[1:]))))
         return g, carry
-
-    def _theta(self) -> list[Tensor]:
-        return self.calls.theta(self.problem.func)
 
     # The programs, held once against the plain functions
 
@@ -199,8 +204,7 @@ class WholeSolve:
                 Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks)
             )
 
-        key = (*self.key, "walk", form_key(self.form))
-        return self.natives.find(key, make, self.problem.func, (trail, g, carry), self._walks_alike)
+        return self.natives.find(self._walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike)
 
     def _solves_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
         """Whether its first attempt is that of the checked field."""
@@ -265,7 +269,7 @@ def whole_solve(
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
         times = torch.cat((times, torch.full((more, times.shape[1]), torch.nan, dtype=torch.float64)))
     form = Form(rules, estimated=settings.dt0 is None, recorded=recorded, inside=inside, slopes=slopes)
-    return WholeSolve(problem, Natives.of(owner), calls, form, (found, names), y, times)
+    return WholeSolve(problem, Natives.of(owner), calls, form, (found, names), y, times, theta)
 
 
 def _eligible(problem: Problem, gradient: Gradient | None) -> bool:

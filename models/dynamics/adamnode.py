@@ -61,13 +61,18 @@ class AdamODE(FieldDynamics):
         """β, 0-d: what the mean square keeps."""
         return Sigmoid.value(-self.raw_beta)
 
+    def _make(self) -> Any:
+        """The rates with their signs, and the kind of denominator: (−A, −B, D)."""
+        minus_a, minus_b = Sigmoid.value(self.raw_alpha).neg(), Sigmoid.value(self.raw_beta).neg()
+        return minus_a, minus_b, get_denominator(self.denominator)
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above; NaN where D leaves its domain (v + ε < 0)."""
         h, m, v = z.unbind(0)
         f, acts = self.field.forward(t, h)
         f = fitted(f, z)
-        d = get_denominator(self.denominator).value(v, self.eps)
-        minus_a, minus_b = Sigmoid.value(self.raw_alpha).neg(), Sigmoid.value(self.raw_beta).neg()
+        minus_a, minus_b, denominator = self._made or self._make()
+        d = denominator.value(v, self.eps)
         dh = torch.mul(m, d).neg_()
         dm = torch.add(f, m).mul_(minus_a)
         dv = torch.addcmul(v, f, f, value=-1).mul_(minus_b)

@@ -20,7 +20,7 @@ from ...adjoint.dynamics.protocol import Dynamics
 from ...solvers.errors import ArgumentError, DynamicsError
 from ..checks import number
 from ..fields.by_autograd import as_field
-from ..fields.field import JOINED_BELOW, Gradients, per_sample
+from ..fields.field import JOINED_BELOW, Gradients, copied, per_sample
 
 
 class FieldDynamics(nn.Module, Dynamics, abc.ABC):
@@ -41,6 +41,17 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
     def theta(self) -> tuple[Tensor, ...]:
         """The raw scalars, then the field's parameters."""
         return (*(getattr(self, name) for name in self.scalars), *self.field.theta())
+
+    def for_solve(self) -> Any:
+        """With its field, and what it makes of its scalars, as in one solve."""
+        find = getattr(self.field, "for_solve", None)  # a field of the user's need not have it
+        return copied(self, field=self.field if find is None else find(), _made=self._make())
+
+    _made: Any = None
+
+    def _make(self) -> Any:
+        """What `forward` takes of the scalars: it is the same at every call of a solve."""
+        return None
 
     @property
     def channels_last(self) -> bool:

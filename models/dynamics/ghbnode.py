@@ -50,11 +50,15 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         """ξ, 0-d: the strength of the restoring force."""
         return Softplus.value(self.raw_xi)
 
+    def _make(self) -> Any:
+        """The two scalars as numbers: (γ, ξ)."""
+        return self.gamma, self.xi
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
         h, m = z.unbind(0)
         f, acts = self.field.forward(t, h)
-        gamma, xi = self.gamma, self.xi
+        gamma, xi = self._made or self._make()
         s = m.neg()
         s = s.tanh_() if self.activation == "tanh" else s.clamp_(-BOUND, BOUND)
         dm = torch.addcmul(fitted(f, z), m, gamma, value=-1).addcmul_(h, xi)

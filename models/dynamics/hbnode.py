@@ -34,11 +34,15 @@ class HeavyBallODE(FieldDynamics):
         """γ, 0-d: the damping."""
         return Sigmoid.value(self.raw_gamma)
 
+    def _make(self) -> Any:
+        """The damping γ as a number."""
+        return self.gamma
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
         h, m = z.unbind(0)
         f, acts = self.field.forward(t, h)
-        gamma = self.gamma
+        gamma = self._make() if self._made is None else self._made
         return torch.stack((m.neg(), torch.addcmul(fitted(f, z), m, gamma, value=-1))), (acts, m, gamma)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:

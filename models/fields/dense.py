@@ -3,47 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..checks import check_widths
-from .field import Layered, get_activation, in_place, layer_gradients, weights_of
+from .field import Layered, copied, get_activation, in_place, layer_gradients, weights_of
+
+
+class _Views(NamedTuple):
+    """What products take of a layer: W without the time's column, its transpose, b, and that column."""
+
+    weight: Tensor
+    turned: Tensor
+    bias: Tensor
+    time: Tensor | None
 
 
 class _Dense(Layered):
     """f(t, h) = W_L σ(… σ(W_1 [h, t] + b_1) …) + b_L on h, [B, channels_in]."""
 
+    _found: list[_Views] | None = None  # of a copy for one solve: a view costs as much as a small product
+
+    def for_solve(self) -> Any:
+        """With the views of its weights at hand."""
+        return copied(self, _found=self._views())
+
+    def _views(self) -> list[_Views]:
+        """Of all layers, as the weights are now."""
+        if self._found is not None:
+            return self._found
+        found, dim = [], self.channels_in
+        for i, (weight, bias) in enumerate(weights_of(self.layers)):
+            own, time = (weight[:, :dim], weight[:, dim]) if i < self.timed else (weight, None)
+            found.append(_Views(own, own.t(), bias, time))
+        return found
+
     def forward(self, t: Tensor, h: Tensor) -> tuple[Tensor, Any]:
         """(f, (t, [input of each layer])): the time column acts as a bias, h is not copied."""
         self._check(h)
         sigma, fused = get_activation(self.activation), in_place()
-        layers, dim = weights_of(self.layers), self.channels_in
-        dtype, last = layers[0][0].dtype, len(layers) - 1
+        layers = self._views()
+        dtype, last = layers[0].weight.dtype, len(layers) - 1
         inputs, x = [], h
-        for i, (weight, bias) in enumerate(layers):
+        for i, (weight, turned, bias, time) in enumerate(layers):
             # Under autocast x is shorter; the VJP is not.
             inputs.append(x if x.dtype is dtype else x.to(dtype))
-            if i < self.timed:
-                weight, bias = weight[:, :dim], torch.addcmul(bias, t, weight[:, dim])
-            x = sigma.layer(x, weight, bias, fused=fused) if i < last else torch.addmm(bias, x, weight.t())
+            if time is not None:
+                bias = torch.addcmul(bias, t, time)
+            if i < last:
+                x = sigma.layer(x, weight, bias, fused=fused, turned=turned)
+            else:
+                x = torch.addmm(bias, x, turned)
         return x, (t, inputs)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """δ_L = c; x̄ = δ W; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ_1, …, δ_L]."""
         _, inputs = saved
         backward = get_activation(self.activation).backward
-        layers, dtype = weights_of(self.layers), cotangent.dtype
+        layers, dtype = self._views(), cotangent.dtype
         delta, deltas = cotangent, [cotangent]
         for i in range(len(layers) - 1, 0, -1):
-            x_bar = torch.mm(delta, layers[i][0])
+            x_bar = torch.mm(delta, layers[i].weight)
             if x_bar.dtype is not dtype:  # autocast shortens products
                 x_bar = x_bar.to(dtype)
             delta = backward(x_bar, inputs[i])  # inputs[i] = σ's output
             deltas.append(delta)
-        first = layers[0][0]
-        h_bar = torch.mm(delta, first[:, : self.channels_in] if self.timed else first)
+        h_bar = torch.mm(delta, layers[0].weight)
         deltas.reverse()
         return (h_bar if h_bar.dtype is dtype else h_bar.to(dtype)), deltas
 

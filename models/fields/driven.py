@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..checks import check_sizes
-from .field import Field, Gradients
+from .field import Field, Gradients, copied
 
 
 class Signal:
@@ -97,6 +97,10 @@ class Driven(Field):
         other = copy.copy(self)
         other.signal = signal
         return other
+
+    def for_solve(self) -> Any:
+        """With g as in the solve."""
+        return copied(self, inner=self.inner.for_solve())
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
         """g(t, [h, u(t)])."""

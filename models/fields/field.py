@@ -63,6 +63,10 @@ class Field(nn.Module, abc.ABC):
         """The parameters, frozen ones included, in the order of `nn.Module.parameters`."""
         return tuple(self.parameters())
 
+    def for_solve(self) -> Any:
+        """The field as it is used in one solve: what it makes of its parameters alone may be made here."""
+        return self
+
     def _check(self, h: Tensor) -> None:
         if h.ndim != 2 + self.places.count(",") or h.shape[1] != self.channels_in:
             raise DynamicsError(
@@ -105,6 +109,17 @@ class Layered(Field):
         self, i: int, deltas: list[Tensor], inputs: list[Tensor], times: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """(W̄, b̄) of layer i from the cotangents at its output, its inputs and times, one of each a stage."""
+
+
+def copied(module: nn.Module, **found: Any) -> Any:
+    """The module with attributes of its own in front of its parameters, buffers and modules, which it shares:
+    for the length of a solve. One of a user's class is itself, for it may keep things on itself."""
+    if type(module).__module__.partition(".")[0] != __name__.partition(".")[0]:
+        return module
+    other = object.__new__(type(module))
+    other.__dict__.update(module.__dict__)
+    other.__dict__.update(found)
+    return other
 
 
 def in_place() -> bool:
@@ -215,8 +230,10 @@ class Activation:
     in_place: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
 
-    def layer(self, x: Tensor, weight: Tensor, bias: Tensor, *, fused: bool) -> Tensor:
-        """value(x Wᵀ + b). x: [R, in]; weight: [out, in]; bias: [out] or [R, out].
+    def layer(
+        self, x: Tensor, weight: Tensor, bias: Tensor, *, fused: bool, turned: Tensor | None = None
+    ) -> Tensor:
+        """value(x Wᵀ + b). x: [R, in]; weight: [out, in]; bias: [out] or [R, out]; turned: Wᵀ, where at hand.
 
         fused: oneDNN may do it in one call where that is faster: no autograd follows, nothing traces it.
         """
@@ -225,7 +242,7 @@ class Activation:
             if op is not None and _plain(x, weight, bias):
                 # With a strided weight it falls back to a loop, a hundred times slower.
                 return op(x, weight.contiguous(), bias, "tanh", [], "")
-        return self.in_place(torch.addmm(bias, x, weight.t()))
+        return self.in_place(torch.addmm(bias, x, weight.t() if turned is None else turned))
 
 
 def _plain(*tensors: Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...solvers.errors import ArgumentError
-from .field import Field, Gradients
+from .field import Field, Gradients, copied
 
 
 class Total(Field):
@@ -25,6 +25,10 @@ class Total(Field):
         ((self.channels_in, self.channels_out),) = sizes
         self.channels_last = any(part.channels_last for part in parts)
         self.parts = nn.ModuleList(parts)
+
+    def for_solve(self) -> Any:
+        """With its parts as in the solve."""
+        return copied(self, parts=[part.for_solve() for part in self.parts])
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
         """The sum of the parts' references."""

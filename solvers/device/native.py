@@ -96,15 +96,49 @@ def _refuse_double_frees(path: Path) -> None:
         raise RuntimeError("the program has no source, so it cannot be looked at")
 
 
-class Native:
-    """A program that was loaded."""
+class Values:
+    """The owner's parameters and buffers as a list, without a walk through its modules: for as long as its
+    modules hold the same dictionaries, which its fingerprint watches."""
 
-    def __init__(self, path: Path):
+    def __init__(self, owner: nn.Module):
+        names = values_of(owner)
+        self.places = [_place(owner, name) for name in names]
+
+    def now(self) -> list[Tensor]:
+        """In the order of `values_of`."""
+        return [holder[name] for holder, name in self.places]
+
+
+def _place(owner: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """The dictionary that holds a parameter or buffer, and its name there."""
+    *path, last = name.split(".")
+    module = owner.get_submodule(".".join(path))
+    return (module._parameters if last in module._parameters else module._buffers), last
+
+
+class Native:
+    """A program that was loaded.
+
+    values: of its owner.
+    """
+
+    def __init__(self, path: Path, values: Values):
         # What torch._inductor.aoti_load_package makes, without the 1.5 s that its imports take.
         self.runner = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        self.values = values
 
     def __call__(self, owner: nn.Module, *arguments: Any) -> list[Tensor]:
         """What the function returns for them, as a list."""
-        flat = pytree.tree_leaves(arguments)
-        found: list[Tensor] = self.runner.boxed_run([*values_of(owner).values(), *flat])
+        found: list[Tensor] = self.runner.boxed_run([*self.values.now(), *_leaves(arguments)])
         return found
+
+
+def _leaves(arguments: Any) -> list[Tensor]:
+    """The tensors in tuples and lists, in order."""
+    found: list[Tensor] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            found.append(argument)
+        else:
+            found += _leaves(argument)
+    return found

@@ -79,7 +79,7 @@ class Natives:
             path = store().make(stable_key(owner, key[1], key[2:]), about, build)
             if path is None or comparable(owner, key[1]) != key[0]:
                 return None  # nothing can be written, or func has changed itself
-            program = native.Native(path)
+            program = native.Native(path, native.Values(owner))
         except Exception as error:  # torch.export, inductor, the C++ compiler: dozens of unrelated types
             self.say(owner, f"{type(error).__name__}: {first_line(error)}")
             return None

@@ -107,6 +107,16 @@ class Step:
         """y(t) for t in the step; exactly y1 at t1."""
         return self.y1 if t == self.t1 else self.at(self.theta(t))
 
+    def values(self, times: Sequence[float]) -> list[Tensor]:
+        """y at several times in the step, exactly y1 at t1."""
+        inside = [t for t in times if t != self.t1]
+        if not inside:
+            return [self.y1] * len(times)
+        self._ensure_dense()
+        stages = self.result.stages
+        found = iter(stages.several(self.y0, [weights(stages.numeric, self.theta(t)) for t in inside]))
+        return [self.y1 if t == self.t1 else next(found) for t in times]
+
     def at(self, theta: float) -> Tensor:
         """y(t0 + θ dt)."""
         self._ensure_dense()
@@ -195,23 +205,24 @@ class OutputWriter:
             self.derivatives.append(step.result.stages.get(0).clone())
         last = step.t1 if end is None else end
         if self.every_step:
-            self.write(step, last)
+            self.write(step, [last])
         else:
-            while len(self.times) < len(self.wanted):
-                t = self.wanted[len(self.times)]
-                if (t - last) * self.direction > 0:
-                    break
-                self.write(step, t)
+            first = stop = len(self.times)
+            while stop < len(self.wanted) and (self.wanted[stop] - last) * self.direction <= 0:
+                stop += 1
+            if stop > first:
+                self.write(step, self.wanted[first:stop])
         self.n_accepted += 1
 
-    def write(self, step: Step, t: float) -> None:
-        """One output at t in the step."""
-        self.values.append(step.value(t))
-        if self.derivatives is not None:
-            # A stage is a view into memory that the next attempt overwrites.
-            self.derivatives.append(step.derivative(t).clone())
-        self.times.append(t)
-        self.places.append(Place(self.n_accepted, 1.0 if t == step.t1 else step.theta(t)))
+    def write(self, step: Step, times: Sequence[float]) -> None:
+        """The outputs at some times in the step."""
+        self.values += step.values(times)
+        for t in times:
+            if self.derivatives is not None:
+                # A stage is a view into memory that the next attempt overwrites.
+                self.derivatives.append(step.derivative(t).clone())
+            self.times.append(t)
+            self.places.append(Place(self.n_accepted, 1.0 if t == step.t1 else step.theta(t)))
 
     def missing(self) -> None:
         """Outputs that an event left out are NaN, and lie nowhere."""

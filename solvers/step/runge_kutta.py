@@ -118,6 +118,10 @@ class Stages(abc.ABC):
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """y + dt Σ w_i k_i (or without y and dt where y is None: a derivative)."""
 
+    def several(self, y: Tensor, rows: Sequence[Sequence[float]]) -> list[Tensor]:
+        """`combine` with each row of weights."""
+        return [self.combine(y, weights) for weights in rows]
+
     @abc.abstractmethod
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """The same with weights on the device; those of stages that were not put are left out."""
@@ -156,11 +160,16 @@ class StageBuffer(Stages):
         # Made once: each view costs as much as a small product.
         self.rows = self.k.unbind()
         self.columns = [self.flat[:i].t() for i in range(1, len(self.rows) + 1)]
+        # Of a buffer that is used again: a weighted sum until y is added, flat and in the state's shape.
+        self.sum: tuple[Tensor, Tensor] | None = None
         self.count = 0
 
     def again(self, dt: float | Tensor) -> StageBuffer:
         """The same memory for another attempt."""
         self.dt, self.count = dt, 0
+        if self.sum is None:
+            flat = self.k.new_empty(self.flat.shape[1])
+            self.sum = flat, flat.as_strided(self.shape, self.strides)
         return self
 
     def put(self, i: int, k: Tensor) -> None:
@@ -172,7 +181,12 @@ class StageBuffer(Stages):
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """Of the first stages, as many as weights."""
-        product = torch.mv(self.columns[len(weights) - 1], weights).as_strided(self.shape, self.strides)
+        columns = self.columns[weights.numel() - 1]
+        if self.sum is None or y is None:
+            product = torch.mv(columns, weights).as_strided(self.shape, self.strides)
+        else:
+            flat, product = self.sum
+            torch.mv(columns, weights, out=flat)
         if y is None:
             return product
         if isinstance(self.dt, float):
@@ -187,6 +201,15 @@ class StageBuffer(Stages):
         """Dense output and its derivative."""
         row = torch.tensor(weights, dtype=torch.float64, device="cpu")
         return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
+
+    def several(self, y: Tensor, rows: Sequence[Sequence[float]]) -> list[Tensor]:
+        """One product for all where it can be: y is the same for them."""
+        if len(rows) < 2 or not isinstance(self.dt, float):
+            return super().several(y, rows)
+        table = torch.tensor(rows, dtype=self.k.dtype, device="cpu").to(self.k.device, non_blocking=True)
+        product = torch.mm(table, self.flat[: table.shape[1]])
+        product = product.as_strided((len(rows), *self.shape), (product.shape[1], *self.strides))
+        return list(torch.add(y, product, alpha=self.dt).unbind())
 
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """Dense output at a look."""
