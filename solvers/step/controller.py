@@ -157,7 +157,8 @@ class PID:
         cut = left <= (1.0 + SLIVER) * dt
         if not self.look_ahead:
             return pick(cut, left, dt), cut
-        cut = cut | (left <= pick(after_rejection, dt, at_most(dt / self.safety, self.dt_max)))
+        stretched = cut | (left <= at_most(dt / self.safety, self.dt_max))
+        cut = pick(after_rejection, left <= dt, stretched)
         halved = (left < 2.0 * dt) & (left >= 2.0 * least)
         return pick(cut, left, pick(halved, 0.5 * left, dt)), cut
 
