@@ -212,4 +212,5 @@ def test_a_start_on_the_device_has_no_ratios_either():
     clock = Row(*row_of(clock_at(*f64(0.5, 0.1))).tolist())
     assert row == pytest.approx(clock, nan_ok=True)
     assert (row.t, row.dt) == (0.5, 0.1)
-    assert math.isnan(row.e1) and math.isnan(row.e2)
+    assert math.isnan(row.e1)
+    assert math.isnan(row.e2)

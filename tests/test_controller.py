@@ -66,7 +66,9 @@ def test_a_controller_that_remembers_is_classical_until_two_steps_are_accepted(c
     """As SUNDIALS' controllers are while steps to remember are lacking (SUNAdaptController_Soderlind)."""
     factor = controller.factor_accepted(1e-3, *before, 5, after_rejection=False)
     assert factor == pytest.approx(controller.safety * 1e-3 ** (-1 / 5), rel=1e-14)
-    assert controller.factor_accepted(1e-3, 0.3, 0.2, 5, after_rejection=False) != pytest.approx(factor, rel=1e-3)
+    assert controller.factor_accepted(1e-3, 0.3, 0.2, 5, after_rejection=False) != pytest.approx(
+        factor, rel=1e-3
+    )
     assert controller.factor_accepted(1e-3, *before, 5, after_rejection=True) == 1.0
 
 
@@ -75,7 +77,9 @@ def test_a_controller_without_memory_is_the_same_from_the_first_step_on(controll
     known = controller.factor_accepted(0.02, 0.3, 0.2, 5, after_rejection=False)
     assert controller.factor_accepted(0.02, NONE, NONE, 5, after_rejection=False) == known
     row = torch.tensor([NONE, 0.3], dtype=torch.float64)
-    both = controller.factor_accepted(torch.full_like(row, 0.02), row, row, 5, torch.zeros(2, dtype=torch.bool))
+    both = controller.factor_accepted(
+        torch.full_like(row, 0.02), row, row, 5, torch.zeros(2, dtype=torch.bool)
+    )
     assert both.tolist() == pytest.approx([known, known], rel=1e-14)
 
 

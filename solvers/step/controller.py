@@ -143,7 +143,7 @@ class PID:
         return pick(is_finite(e0), between(factor, self.factor_min, self.safety), self.factor_min)
 
     def to_stop(self, left: Number, dt: Number, least: Number, after_rejection: Any) -> tuple[Number, Any]:
-        """(|t1 − t|, whether it ends on the stop) of the next step, for one clock in floats, for any in tensors.
+        """(|t1 − t|, whether it ends on the stop) of the next step, in floats or in tensors.
 
         A step is stretched to the stop by 1/safety at most, by which it was shortened (not after a rejection:
         the same length would be tried again); where two steps are left, both are half of it.
