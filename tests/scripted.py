@@ -46,7 +46,7 @@ class ScriptedStepper:
 
 
 class ScriptedController:
-    """Factors as prescribed, then 1 after an accepted step and ½ after a rejected one; whole steps to a stop."""
+    """Factors as prescribed, then 1 after an accepted step and ½ after a rejected one; whole steps."""
 
     def __init__(
         self,
