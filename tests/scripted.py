@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 
+from adamode import PID
+
 
 @dataclasses.dataclass
 class ScriptedStep:
@@ -44,7 +46,7 @@ class ScriptedStepper:
 
 
 class ScriptedController:
-    """Factors as prescribed, then 1 after an accepted step and ½ after a rejected one."""
+    """Factors as prescribed, then 1 after an accepted step and ½ after a rejected one; whole steps."""
 
     def __init__(
         self,
@@ -66,3 +68,6 @@ class ScriptedController:
     def factor_rejected(self, e0: float, order: int) -> float:
         self.asked.append(("rejected", e0, order))
         return next(self._rejected, 0.5)
+
+    def to_stop(self, left: float, dt: float, least: float, after_rejection: bool) -> tuple[float, bool]:
+        return PID(look_ahead=False).to_stop(left, dt, least, after_rejection)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchdiffeq
 from benchmark_package import benchmark_module
 
-from adamode import PID
+import adamode
+from adamode import PID, I
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,11 +93,37 @@ def test_a_right_hand_side_is_the_same_for_a_batch(name):
 
 
 def test_evaluations_are_counted_alike_for_scipy_and_us():
-    # With the classical controller dopri5 takes RK45's steps: every evaluation is the same.
+    # With the classical controller and whole steps to the end dopri5 takes RK45's, evaluation by evaluation.
     theirs = solvers.measure("B1", "scipy RK45", 1e-5)
-    ours = solvers.measure("B1", "adamode dopri5", 1e-5, controller=PID(pcoeff=0.0, icoeff=1.0))
+    ours = solvers.measure("B1", "adamode dopri5", 1e-5, controller=I(look_ahead=False))
     assert ours.nfe == theirs.nfe
     assert ours.error == pytest.approx(theirs.error, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "tiny"])
+def test_a_short_solve_takes_torchdiffeqs_evaluations_and_has_no_larger_error(name):
+    """Three steps: with the PI exponents from the first step on there were four."""
+    case = benchmark_module("speed", "cases").make(name)
+    exact = adamode.solve(case.plain, case.z0, case.t, rtol=1e-10, atol=1e-10, gradient=None).y[-1]
+    calls, found = [], []
+
+    def counted(t, z):
+        calls.append(t)
+        return case.plain(t, z)
+
+    def ours():
+        return adamode.solve(counted, case.z0, case.t, rtol=case.tol, atol=case.tol, gradient=None).y
+
+    def theirs():
+        return torchdiffeq.odeint(counted, case.z0, case.t, rtol=case.tol, atol=case.tol)
+
+    for solution in (ours, theirs):
+        calls.clear()
+        with torch.no_grad():
+            end = solution()[-1]
+        found.append((len(calls), float((end - exact).abs().max())))
+    assert [nfe for nfe, _ in found] == [20, 20]
+    assert found[0][1] <= found[1][1]
 
 
 def test_compacting_leaves_a_third_of_the_rows_of_a_heterogeneous_batch():

@@ -1,15 +1,21 @@
 """An attempt decided in tensors, and the march on Python floats, take the same steps one by one."""
 
+import functools
+import importlib
 import math
 
 import pytest
 import torch
 from problems import f64, quench, top
 
+from adamode import solve
+from adamode.solvers.device.programs import Row, row_at, row_of
+from adamode.solvers.march import clocked, host
 from adamode.solvers.march.host import Judge, Pace, RungeKuttaStepper, Stop, march
 from adamode.solvers.methods import METHODS
 from adamode.solvers.stats import Stats
 from adamode.solvers.status import Status
+from adamode.solvers.step import attempt as attempts
 from adamode.solvers.step.attempt import Here, Limits, Rules, attempt, clock_at, least_of_span
 from adamode.solvers.step.clocks import ONE, Tolerance, rms
 from adamode.solvers.step.controller import PI, PID, PRESETS, I
@@ -143,3 +149,68 @@ def test_a_march_that_decides_otherwise_is_seen(spoilt):
     compare(host, in_tensors(*arguments))
     with pytest.raises(AssertionError):
         compare(host, in_tensors(*arguments, spoilt=spoilt))
+
+
+# The controller's start, after a jump too
+
+
+def kink(t, y):
+    """Smooth on each side of t = 1."""
+    return torch.where(t < 1.0, -y, 3.0 * torch.cos(t) - 2.0 * y)
+
+
+def lengths(stepping, controller, *, samples=1):
+    """|dt| of the attempts of the last of several equal samples, from a first step that is too short."""
+    y0 = START.expand(samples, 3).contiguous()
+    options = {"rtol": 1e-8, "dt0": 0.02, "jump_at": [1.0], "trace": True, "gradient": None}
+    sol = solve(kink, y0, f64(0.0, 3.0), stepping=stepping, controller=controller, **options)
+    return [abs(row.dt) for row in sol.trace if row.sample in (None, samples - 1)]
+
+
+MEMORY = pytest.mark.parametrize("controller", [PI(), PRESETS["PID"]], ids=["PI", "PID"])
+
+
+@MEMORY
+@pytest.mark.parametrize("samples", [1, 3])
+def test_both_marches_start_anew_after_a_jump(controller, samples):
+    assert lengths("per_sample", controller, samples=samples) == pytest.approx(
+        lengths("shared", controller), rel=1e-9
+    )
+
+
+@MEMORY
+@pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+def test_the_second_and_third_step_are_the_classical_controllers(stepping, controller):
+    classical = I(safety=controller.safety)
+    found, expected = lengths(stepping, controller), lengths(stepping, classical)
+    assert found[:3] == pytest.approx(expected[:3], rel=1e-9)
+    assert found[3] != pytest.approx(expected[3], rel=1e-3)
+
+
+@MEMORY
+@pytest.mark.parametrize(
+    ("module", "stepping"), [(host, "shared"), (clocked, "per_sample")], ids=["shared", "per sample"]
+)
+def test_a_march_that_remembers_over_a_jump_is_seen(module, stepping, controller, monkeypatch):
+    right = lengths("shared", controller)
+    monkeypatch.setattr(module, "UNKNOWN", 1.0)
+    assert lengths(stepping, controller) != pytest.approx(right, rel=1e-9)
+
+
+@MEMORY
+def test_a_march_that_starts_with_ratios_is_seen(controller, monkeypatch):
+    right = lengths("shared", controller)
+    monkeypatch.setattr(attempts, "UNKNOWN", 1.0)
+    assert lengths("per_sample", controller) != pytest.approx(right, rel=1e-9)
+    engine = importlib.import_module("adamode.solvers.solve")
+    monkeypatch.setattr(engine, "Pace", functools.partial(Pace, e1=1.0, e2=1.0))
+    assert lengths("shared", controller) != pytest.approx(right, rel=1e-9)
+
+
+def test_a_start_on_the_device_has_no_ratios_either():
+    row = Row(*row_at(0.5, 0.1))
+    clock = Row(*row_of(clock_at(*f64(0.5, 0.1))).tolist())
+    assert row == pytest.approx(clock, nan_ok=True)
+    assert (row.t, row.dt) == (0.5, 0.1)
+    assert math.isnan(row.e1)
+    assert math.isnan(row.e2)

@@ -7,6 +7,7 @@ import torch
 
 import adamode
 from adamode import PI, PID, I
+from adamode.solvers.step.controller import PRESETS
 
 
 def test_the_classical_controller_is_the_books_formula():
@@ -56,11 +57,38 @@ def test_a_rejection_that_is_no_number_shrinks_by_the_limit():
     assert PID(factor_min=0.1).factor_rejected(math.inf, 5) == 0.1
 
 
+NONE = math.nan  # the ratio of a step that was not taken
+
+
+@pytest.mark.parametrize("controller", [PI(), PID(dcoeff=0.1), PRESETS["PI.3.4"], PRESETS["H312PID"]])
+@pytest.mark.parametrize("before", [(NONE, NONE), (0.3, NONE)], ids=["first step", "second step"])
+def test_a_controller_that_remembers_is_classical_until_two_steps_are_accepted(controller, before):
+    """As SUNDIALS' controllers are while steps to remember are lacking (SUNAdaptController_Soderlind)."""
+    factor = controller.factor_accepted(1e-3, *before, 5, after_rejection=False)
+    assert factor == pytest.approx(controller.safety * 1e-3 ** (-1 / 5), rel=1e-14)
+    assert controller.factor_accepted(1e-3, 0.3, 0.2, 5, after_rejection=False) != pytest.approx(
+        factor, rel=1e-3
+    )
+    assert controller.factor_accepted(1e-3, *before, 5, after_rejection=True) == 1.0
+
+
+@pytest.mark.parametrize("controller", [I(), PID(pcoeff=0.0, icoeff=0.5)])
+def test_a_controller_without_memory_is_the_same_from_the_first_step_on(controller):
+    known = controller.factor_accepted(0.02, 0.3, 0.2, 5, after_rejection=False)
+    assert controller.factor_accepted(0.02, NONE, NONE, 5, after_rejection=False) == known
+    row = torch.tensor([NONE, 0.3], dtype=torch.float64)
+    both = controller.factor_accepted(
+        torch.full_like(row, 0.02), row, row, 5, torch.zeros(2, dtype=torch.bool)
+    )
+    assert both.tolist() == pytest.approx([known, known], rel=1e-14)
+
+
 @pytest.mark.parametrize(
     "controller", [I(), PI(), PID(), PID(dcoeff=0.1), I(accept_factor_min=1.0, regrow=True)]
 )
 def test_the_vector_form_is_the_scalar_form_of_each_sample(controller):
     e0, e1, e2 = torch.rand(3, 50, dtype=torch.float64) * 1.5
+    e1[:10], e2[:20] = NONE, NONE
     after = torch.rand(50) > 0.5
     grown = controller.factor_accepted(e0, e1, e2, 5, after)
     shrunk = controller.factor_rejected(e0, 5)
@@ -105,3 +133,39 @@ def test_dt_min_above_dt_max_is_an_error():
 def test_a_controller_is_frozen():
     with pytest.raises(AttributeError):
         PID().safety = 0.5
+
+
+# controller, left, dt, least |dt|, after a rejection → length, whether it ends on the stop
+TO_STOP = {
+    "far away": (PID(), 2.0, 1.0, 0.0, False, 1.0, False),
+    "no end": (PID(), math.inf, 1.0, 0.0, False, 1.0, False),
+    "two steps are left": (PID(), 1.5, 1.0, 0.0, False, 0.75, False),
+    "little more than a step is left": (PID(), 1.11, 1.0, 0.0, False, 1.11, True),
+    "more than the safety factor allows": (PID(), 1.12, 1.0, 0.0, False, 0.56, False),
+    "another safety factor": (PID(safety=0.5), 1.9, 1.0, 0.0, False, 1.9, True),
+    "the same length is not tried again": (PID(), 1.11, 1.0, 0.0, True, 0.555, False),
+    "no longer than dt_max": (PID(dt_max=1.0), 1.11, 1.0, 0.0, False, 0.555, False),
+    "a thousandth is no matter": (PID(dt_max=1.0), 1.0005, 1.0, 0.0, False, 1.0005, True),
+    "less than a step is left": (PID(), 0.3, 1.0, 0.0, False, 0.3, True),
+    "half would be no step": (PID(), 1.5, 1.0, 0.8, False, 1.0, False),
+    "whole steps": (PID(look_ahead=False), 1.11, 1.0, 0.0, False, 1.0, False),
+    "whole steps, and what they leave": (PID(look_ahead=False), 0.11, 1.0, 0.0, False, 0.11, True),
+}
+
+
+@pytest.mark.parametrize("name", TO_STOP)
+def test_the_last_steps_before_a_stop_share_what_is_left(name):
+    """As DERKF (Shampine, Watts): stretched by the safety factor at most, or halves."""
+    controller, left, dt, least, after, length, cut = TO_STOP[name]
+    assert controller.to_stop(left, dt, least, after) == (length, cut)
+    numbers = [torch.tensor([x], dtype=torch.float64) for x in (left, dt, least)]
+    lengths, cuts = controller.to_stop(*numbers, torch.tensor([after]))
+    assert (lengths.item(), cuts.item()) == (length, cut)
+
+
+@pytest.mark.parametrize("safety", [0.5, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("ratio", [1.000001, 1.2, 3.0])
+def test_a_rejected_step_to_a_stop_is_followed_by_a_shorter_one(safety, ratio):
+    controller = PID(safety=safety)
+    dt = 1.0 * controller.factor_rejected(ratio, 5)
+    assert controller.to_stop(1.0, dt, 0.0, True)[0] < 1.0

@@ -146,9 +146,16 @@ def _adaptive(options: dict[str, Any], n_intervals: int) -> dict[str, Any]:
         raise ArgumentError(f"options['max_num_steps']={limit!r} must be at least 1.")
     numbers = {ours: _given(options, name, default) for name, (ours, default) in CONTROLLER.items()}
     return {
-        # torchdiffeq's: classical, never shrinks a step that was accepted, grows after a rejection.
+        # torchdiffeq's: classical, never shrinks a step that was accepted, grows after a rejection, and takes
+        # whole steps up to a stop.
         "controller": PID(
-            pcoeff=0.0, icoeff=1.0, force_dt_min=True, accept_factor_min=1.0, regrow=True, **numbers
+            pcoeff=0.0,
+            icoeff=1.0,
+            force_dt_min=True,
+            accept_factor_min=1.0,
+            regrow=True,
+            look_ahead=False,
+            **numbers,
         ),
         "dt0": first,
         "max_steps": int(limit) * max(n_intervals, 1),  # there the limit is for each interval

@@ -81,7 +81,7 @@ most of the ten problems; then single decades.
 **Where we are above twice scipy's error.** With order 5 (D5, B1) scipy's error changes its sign there, and
 ours does one or two decades on. With `dop853` (E2, B1) a few of the nine solves have an error ten times their
 neighbours', as scipy's have at other tolerances: with steps this long both estimates of one step can be
-small by chance. With the classical controller `dopri5` and `dop853` take scipy's very steps and no cell
+small by chance. With `I(look_ahead=False)` `dopri5` and `dop853` take scipy's very steps and no cell
 differs; the default has errors below scipy's as a rule, for the same or fewer evaluations. Other controllers
 of the family (pcoeff 0.1 … 0.4, icoeff 0.3 … 0.9, tried on the ten and on B2, B5, D3, E1) have such cells
 elsewhere, as many or more.
@@ -115,7 +115,8 @@ the error at equal tolerance over its, and the share of attempts that were rejec
 
 CONTROLLER_AFTER = """
 - **Recommended**: the default, Hairer's `PI`.
-- `I` where runs are to be compared with scipy's step by step: with `dopri5` and `dop853` it takes the same.
+- `I(look_ahead=False)` where runs are to be compared with scipy's step by step: with `dopri5` and `dop853` it
+  takes the same.
 - *Not recommended* for smooth problems: the filters `H211PI` and `H312PID`. They are made for step sizes that
   vary smoothly (for a solver inside an optimiser, say) and react late where the solution turns.
 

@@ -38,6 +38,7 @@ from ..step.attempt import (
     settling,
 )
 from ..step.clocks import Tolerance
+from ..step.controller import UNKNOWN
 from ..step.runge_kutta import Field, StageBuffer, StageList, owned
 from .saved import Recipe
 from .tanh import tanh_in_programs
@@ -241,6 +242,12 @@ def clock_of(row: Tensor) -> Clock:
     """The clock in a row."""
     t, dt, e1, e2, after, bad, status, n_accepted, n_rejected = row[: len(Clock._fields)].unbind()
     return Clock(t, dt, e1, e2, after > 0, bad > 0, status, n_accepted, n_rejected)
+
+
+def row_at(t: float, dt: float) -> list[float]:
+    """The row of a clock at its start, of numbers that the host has."""
+    start = {"t": t, "dt": dt, "e1": UNKNOWN, "e2": UNKNOWN, "status": float(RUNNING)}
+    return [start.get(name, 0.0) for name in Row._fields]
 
 
 def row_of(clock: Clock, *attempted: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from .programs import (
     attempt_row,
     begin_program,
     loops_in_graph,
+    row_at,
     several_program,
     signature,
     single_program,
@@ -138,7 +139,7 @@ class QueuedMarch:
             dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
             self.k = with_strides(self.first[0], self.y.stride())
             dt0 = min(dt0, self.rules.controller.dt_max)
-            row = self._on_device([t0, dt0, 1.0, 1.0, 0.0, 0.0, float(RUNNING)] + [0.0] * (WIDTH + 2))
+            row = self._on_device(row_at(t0, dt0))
             if programs is not None:
                 assert stepper.first_time is not None
                 self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)

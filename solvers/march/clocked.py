@@ -33,6 +33,7 @@ from ..step.attempt import (
     least_of_span,
     stage_times,
 )
+from ..step.controller import UNKNOWN
 from ..step.groups import Groups
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
@@ -333,7 +334,7 @@ class ClockedMarch:
         k, saved = self.field(self._resting(), self.y)
         self.first = self.clocks.choose(jumped, k, self.first)
         self.nfe = self.nfe + jumped
-        e1, e2 = (torch.where(jumped, 1.0, e) for e in (self.clock.e1, self.clock.e2))
+        e1, e2 = (torch.where(jumped, UNKNOWN, e) for e in (self.clock.e1, self.clock.e2))
         self.clock = self.clock._replace(e1=e1, e2=e2)
         self.recorder.restart(saved, jumped, self.first)
 

@@ -21,7 +21,7 @@ from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
-from ..step.controller import PID
+from ..step.controller import PID, SLIVER, UNKNOWN
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_time, as_times
 
@@ -88,8 +88,8 @@ class Pace:
     order: int
     dt: float
     max_steps: float = math.inf
-    e1: float = 1.0
-    e2: float = 1.0
+    e1: float = UNKNOWN
+    e2: float = UNKNOWN
     after_rejection: bool = False
     non_finite: bool = False
     span: float = 0.0
@@ -104,10 +104,15 @@ class Pace:
             return False
         return True
 
+    def to_stop(self, t: float, left: float) -> tuple[float, bool]:
+        """How long the next step is from t, where a stop is so far away, and whether it ends there."""
+        least = shortest_step(t, self.span, self.controller.dt_min)
+        return self.controller.to_stop(left, self.dt, least, self.after_rejection)
+
     def accepts(self, taken: float, step: Attempt) -> bool:
         """The decision."""
         # A thousandth: t + dt_min is rounded, and the step before a stop may be that much longer.
-        forced = self.controller.force_dt_min and taken <= 1.001 * self.controller.dt_min
+        forced = self.controller.force_dt_min and taken <= (1.0 + SLIVER) * self.controller.dt_min
         return step.finite and (step.error_ratio <= 1.0 or forced)
 
     def accepted(self, taken: float, ratio: float) -> None:
@@ -117,7 +122,7 @@ class Pace:
         )
         # Cut short: its small error says little, the step wanted before stands. (t + dt) − t is rounded,
         # so a whole step may look an ulp shorter than dt.
-        if taken < 0.999 * self.dt:
+        if taken < (1.0 - SLIVER) * self.dt:
             self.dt = max(grown, self.dt)
         else:
             self.dt, self.e1, self.e2 = grown, ratio, self.e1
@@ -160,10 +165,10 @@ def march(
             if stats.n_accepted + stats.n_rejected >= pace.max_steps:
                 return Outcome(Status.MAX_STEPS, t, pace.dt)
             left = abs(stop.t - t)
-            if not left <= 1.001 * pace.dt and pace.too_short(t):  # so that a dt of NaN ends here
+            if not left <= (1.0 + SLIVER) * pace.dt and pace.too_short(t):  # so that a dt of NaN ends here
                 return Outcome(pace.failure, t, pace.dt)
-            cut = left <= 1.001 * pace.dt  # a thousandth longer, rather than leave a sliver
-            t_new = stop.t if cut else t + direction * pace.dt
+            length, cut = pace.to_stop(t, left)
+            t_new = stop.t if cut else t + direction * length
             taken = abs(t_new - t)
             step = stepper.attempt(t, t_new, before_jump=cut and stop.jump)
             if pace.accepts(taken, step):
@@ -182,7 +187,7 @@ def march(
                     return Outcome(pace.failure, t, taken)
         if stop.jump and t != end:
             stepper.restart(t, after_jump=True)
-            pace.e1 = pace.e2 = 1.0
+            pace.e1 = pace.e2 = UNKNOWN
     return Outcome(Status.SUCCESS, t, pace.dt)
 
 

@@ -18,14 +18,13 @@ from torch import Tensor
 from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio, times_between
-from .controller import PID
+from .controller import PID, SLIVER, UNKNOWN
 from .runge_kutta import Field, Stages, StepResult, rk_step
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
 RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
     int(Status[name]) for name in ("RUNNING", "SUCCESS", "MAX_STEPS", "STEP_UNDERFLOW", "NON_FINITE")
 )
-SLIVER = 1e-3  # of a step: one is stretched by so much rather than leave a shorter one before a stop
 FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
 
 MakeStages = Callable[[Tensor], Stages]  # of the signed dt, as it meets the state
@@ -56,7 +55,7 @@ class Clock(NamedTuple):
     """What a march carries from attempt to attempt, of each clock: 0-d, or [b].
 
     t, dt: time and |dt| to try next, float64.
-    e1, e2: error ratios of the last two accepted steps.
+    e1, e2: error ratios of the last two accepted steps, or UNKNOWN.
     after_rejection: the last attempt was rejected.
     non_finite: … for a stage that is not finite.
     status: of `Status`, int8.
@@ -85,11 +84,11 @@ class Clock(NamedTuple):
 
 def clock_at(t: Tensor, dt: Tensor) -> Clock:
     """A clock at its start."""
-    one, no = torch.ones_like(t), torch.zeros_like(t, dtype=torch.bool)
+    ratio, no = torch.full_like(t, UNKNOWN), torch.zeros_like(t, dtype=torch.bool)
     status = torch.full_like(t, RUNNING, dtype=torch.int8)
     count = torch.zeros_like(t, dtype=torch.int64)
     # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
-    return Clock(t, dt, one, one.clone(), no, no.clone(), status, count, count.clone())
+    return Clock(t, dt, ratio, ratio.clone(), no, no.clone(), status, count, count.clone())
 
 
 class Limits(NamedTuple):
@@ -194,8 +193,10 @@ def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
         raised = short & ~clock.non_finite
         dt, short = torch.where(raised, controller.dt_min, dt), short & ~raised
         cut = left <= reach * dt
-    go = under_way & ~short
-    t1 = torch.where(go, torch.where(cut, limits.stop, t + limits.direction * dt), t)
+    go, length = under_way & ~short, dt
+    if not rules.fixed:
+        length, cut = controller.to_stop(left, dt, least, clock.after_rejection)
+    t1 = torch.where(go, torch.where(cut, limits.stop, t + limits.direction * length), t)
     t1 = settled(t1)
     return Proposal(dt, t1, go, short, cut, shortest, t1 - t)
 
