@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -172,7 +173,7 @@ class StageBuffer(Stages):
 
     def _weighted(self, y: Tensor | None, weights: Tensor) -> Tensor:
         """Of the first stages, as many as weights."""
-        product = torch.mv(self.columns[len(weights) - 1], weights).as_strided(self.shape, self.strides)
+        product = torch.mv(self.columns[weights.numel() - 1], weights).as_strided(self.shape, self.strides)
         if y is None:
             return product
         if isinstance(self.dt, float):
@@ -185,8 +186,8 @@ class StageBuffer(Stages):
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """Dense output and its derivative."""
-        row = torch.tensor(weights, dtype=torch.float64, device="cpu")
-        return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
+        row = torch.tensor(weights, dtype=self.k.dtype, device="cpu")
+        return self._weighted(y, row.to(self.k.device, non_blocking=True))
 
     def at(self, y: Tensor, row: Tensor) -> Tensor:
         """Dense output at a look."""
@@ -215,6 +216,8 @@ class StageList(Stages):
         if not terms:
             return torch.zeros_like(self.rows[0]) if y is None else y
         (j, w), *rest = terms
+        if y is not None and not rest and isinstance(self.dt, float) and abs(math.frexp(w)[0]) == 0.5:
+            return torch.add(y, self.rows[j], alpha=self.dt * w)  # a power of two scales exactly
         total = self.rows[j] * w
         for j, w in rest:
             total = torch.add(total, self.rows[j], alpha=w)
