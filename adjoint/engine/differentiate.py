@@ -204,7 +204,8 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nul
     """Nothing is recorded. mode: sets the grad mode of func, which is off without."""
     with torch.no_grad():
         z0, values = problem.z0.detach(), ValueField(problem.plain, mode)
-        run = problem.solve(z0, values, dataclasses.replace(problem.wish, queue=_queue(problem, None)))
+        queue, wish = _queue(problem, None), problem.wish
+        run = problem.solve(z0, values, wish if queue is None else dataclasses.replace(wish, queue=queue))
         return Answer(run.values, run, z0)
 
 
@@ -216,7 +217,9 @@ def _direct(problem: Problem) -> Answer:
     start = z0
     if timed:
         start = moved_start(problem.flow(start=True), z0, t[..., 0])
-    wish = dataclasses.replace(problem.wish, derivatives=timed, differentiable=follows)
+    wish = problem.wish
+    if follows:
+        wish = dataclasses.replace(wish, derivatives=timed, differentiable=True)
     run = problem.solve(start, lambda t, z: (problem.plain(t, z), None), wish)
     if not timed:
         return Answer(run.values, run, start)
