@@ -284,6 +284,7 @@ def test_ways_of_fixed_steps_take_the_same_ones(name, nfe):
         got, work = measure.prepare(one, case, Counts(nfe=nfe), right)
         if got.reason != "not installed":
             assert got.counts.nfe == nfe, one.name
+            work.measure()
             rows[one.name] = work.result()
             work.close()
     floors = {"floor/autograd"}
