@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 import adamode
 from adamode.memory import peak_of
 from adamode.solvers.methods import METHODS
+from adamode.solvers.step import runge_kutta
 
 FIXED = [name for name, tableau in METHODS.items() if not tableau.adaptive]
 STATES = {
@@ -91,6 +92,21 @@ def test_odeint_gives_the_same_bits_and_calls(method: str, sign: int, interp: st
             )
         assert_same(found, wanted)
         assert quiet.calls == heard.calls
+
+
+@pytest.mark.parametrize("step", [0.25, 1.0])
+@pytest.mark.parametrize("interp", ["linear", "cubic"])
+@pytest.mark.parametrize("method", FIXED)
+def test_a_stage_that_was_not_evaluated_is_not_read(method, interp, step, monkeypatch) -> None:
+    """New memory may hold NaN, and 0 · NaN is NaN."""
+    plain = runge_kutta.rows_like
+    monkeypatch.setattr(runge_kutta, "rows_like", lambda *given: plain(*given).fill_(torch.nan))
+    t = torch.tensor(TIMES["inside steps"], dtype=torch.float64)
+    options = {"step_size": step, "interp": interp}
+    for field in (Field(), Listened()):
+        with torch.no_grad():
+            y = adamode.odeint(field, torch.ones(5), t, method=method, options=options)
+        assert bool(y.isfinite().all())
 
 
 @pytest.mark.parametrize("one_buffer", [False, True])

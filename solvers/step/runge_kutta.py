@@ -185,8 +185,8 @@ class StageBuffer(Stages):
         return tuple(self._weighted(None, row).mul_(self.dt) for row in self.numeric.errors)
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
-        """Dense output and its derivative."""
-        row = torch.tensor(weights, dtype=self.k.dtype, device="cpu")
+        """Dense output and its derivative; a stage that was not put has weight 0, and is not read."""
+        row = torch.tensor(weights[: self.count], dtype=self.k.dtype, device="cpu")
         return self._weighted(y, row.to(self.k.device, non_blocking=True))
 
     def at(self, y: Tensor, row: Tensor) -> Tensor:
