@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import all_finite
 from .device.clocked_queue import QueuedClocks
 from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
@@ -19,6 +20,7 @@ from .march.events import EventWatch, Fired, SampleEvents
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
+from .march.unheard import march_unheard
 from .methods.tableau import Tableau
 from .stats import Stats
 from .status import Status
@@ -220,9 +222,9 @@ def forward_solve(
     fired = [] if events is None else events.fired
     end = outcome.t if collector.end is None else collector.end
     writer = collector.writer
-    values = [*writer.values, *(one.value for one in fired)]
+    values = writer.result([one.value for one in fired])
     slopes = None if writer.derivatives is None else torch.stack(writer.derivatives)
-    run = Run(torch.stack(values), slopes, writer.times, writer.places, fired, collector.steps, end, outcome)
+    run = Run(values, slopes, writer.times, writer.places, fired, collector.steps, end, outcome)
     if settings.fixed:
         _check_fixed(run, stats)
     return run
@@ -239,7 +241,7 @@ def _march(
     """Chooses the grid or the first step, and runs the loop. driven: the stepper, or what wraps it."""
     t0, end = times[0], times[-1]
     accept, attempt = collector.accept, collector.attempt
-    stepper.restart(t0, after_jump=t0 in settings.jump_at or settings.perturb)
+    beside = t0 in settings.jump_at or settings.perturb
     if settings.fixed:
         assert settings.grid is not None
         stops = stops_of(t0, end, settings)
@@ -248,7 +250,12 @@ def _march(
             pieces = itertools.pairwise([t0, *(stop.t for stop in stops)])
             grid = [t0, *itertools.chain.from_iterable(settings.grid(piece)[1:] for piece in pieces)]
         jumps = {stop.t for stop in stops if stop.jump}
+        alone = driven is stepper and stepper.announce is None and collector.only_outputs
+        if alone and not (beside or jumps or settings.perturb):
+            return march_unheard(stepper, grid, stats, collector.writer)
+        stepper.restart(t0, after_jump=beside)
         return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)
+    stepper.restart(t0, after_jump=beside)
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end, before_jump=end in settings.jump_at)
@@ -259,6 +266,8 @@ def _march(
 def _check_fixed(run: Run, stats: Stats) -> None:
     """Fixed steps cannot reject, so NaN is looked for in what is returned (one host read)."""
     n = len(run.times)
+    if all_finite(run.values[:n]):
+        return
     flags = torch.isfinite(run.values[:n].detach()).reshape(n, -1).all(1).tolist()  # host read
     lost = [
         t for t, fine, place in zip(run.times, flags, run.places, strict=True) if not fine and place.reached

@@ -254,7 +254,9 @@ def eager_ways(case):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries compared with
-@pytest.mark.parametrize("name", ["tiny", "user-tiny", "inference-tiny", "observations", "hetero"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "user-tiny", "inference-tiny", "observations", "hetero", "fixed-midpoint-32"]
+)
 def test_every_eager_way_finds_the_reference(name):
     case = cases.make(name, small=True, dtype=torch.float64).at(1e-6)
     if case.dynamics is not None:
@@ -271,6 +273,25 @@ def test_every_eager_way_finds_the_reference(name):
         assert one.group == way.FLOOR or got.error < 1e-3, (one.name, got.error)
         assert got.counts.vjps is None or got.counts.vjps > 0, one.name
         work.close()
+
+
+@pytest.mark.parametrize(("name", "nfe"), [("fixed-euler-32", 50), ("fixed-midpoint-32", 100)])
+def test_ways_of_fixed_steps_take_the_same_ones(name, nfe):
+    case = cases.make(name, small=True, dtype=torch.float64)
+    right = reference.solve_for(case)
+    rows = {}
+    for one in eager_ways(case):
+        got, work = measure.prepare(one, case, Counts(nfe=nfe), right)
+        if got.reason != "not installed":
+            assert got.counts.nfe == nfe, one.name
+            work.measure()
+            rows[one.name] = work.result()
+            work.close()
+    floors = {"floor/autograd"}
+    assert {"adamode/fixed/solve", "adamode/fixed/odeint", *floors} <= set(rows)
+    ends = [found[0] for one, found in rows.items() if one not in floors]
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore")

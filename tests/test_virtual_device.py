@@ -121,13 +121,13 @@ def test_a_tensor_of_the_cpu_mixed_into_a_step_is_found(elsewhere, gradient, mon
 @pytest.mark.parametrize("read", [lambda y: y[0, 0].item(), lambda y: bool((y > 0).all()), lambda y: y.cpu()])
 def test_a_hidden_read_in_a_step_is_counted(elsewhere, read, monkeypatch):
     y0 = elsewhere.there(torch.ones(2, 3, dtype=torch.float64))
-    fresh = host.RungeKuttaStepper._fresh_stages
+    fresh = host.RungeKuttaStepper.fresh_stages
 
     def reading(self, dt):
         read(self.y)
         return fresh(self, dt)
 
-    monkeypatch.setattr(host.RungeKuttaStepper, "_fresh_stages", reading)
+    monkeypatch.setattr(host.RungeKuttaStepper, "fresh_stages", reading)
     with elsewhere.waits() as found:
         sol = solve(elsewhere.there(Net()), y0, elsewhere.there(f64(0.0, 1.0)), gradient=None)
     assert found.total() == 2 * sol.stats.n_steps + 3  # the clean solve: n_steps + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -200,8 +201,8 @@ def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
     return None if problem.speed == Speed() else queue_for(problem, gradient)
 
 
-def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad) -> Answer:
-    """Nothing is recorded. mode: the grad mode of func."""
+def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nullcontext) -> Answer:
+    """Nothing is recorded. mode: sets the grad mode of func, which is off without."""
     with torch.no_grad():
         z0, whole = problem.z0.detach(), whole_solve(problem, None)
         arrived = None if whole is None else whole.forward()
@@ -209,7 +210,8 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = torch.no_grad)
             run = problem.arrived(*arrived[:3])
             return Answer(run.values, run, z0)
         values = ValueField(problem.plain, mode)
-        run = problem.solve(z0, values, dataclasses.replace(problem.wish, queue=_queue(problem, None)))
+        queue, wish = _queue(problem, None), problem.wish
+        run = problem.solve(z0, values, wish if queue is None else dataclasses.replace(wish, queue=queue))
         return Answer(run.values, run, z0)
 
 
@@ -221,14 +223,16 @@ def _direct(problem: Problem) -> Answer:
     start = z0
     if timed:
         start = moved_start(problem.flow(start=True), z0, t[..., 0])
-    wish = dataclasses.replace(problem.wish, derivatives=timed, differentiable=follows)
+    wish = problem.wish
+    if follows:
+        wish = dataclasses.replace(wish, derivatives=timed, differentiable=True)
     run = problem.solve(start, lambda t, z: (problem.plain(t, z), None), wish)
-    values = [z0, *run.values[1:]]
-    if timed:
-        flow = problem.flow()
-        for i, time in problem.own_times(run):
-            slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
-            values[i] = moved_end(flow, values[i], slope, time)
+    if not timed:
+        return Answer(run.values, run, start)
+    flow, values = problem.flow(), [z0, *run.values[1:]]
+    for i, time in problem.own_times(run):
+        slope = torch.where(torch.isnan(run.derivatives[i]), 0.0, run.derivatives[i])
+        values[i] = moved_end(flow, values[i], slope, time)
     return Answer(torch.stack(values), run, start)
 
 

@@ -141,8 +141,9 @@ class SharedProblem(Problem):
         self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
     ) -> Run:
         """Each call is counted."""
-        hooks = () if recording is None else (recording.recorder.step,)
-        observers = dataclasses.replace(self.observers, hooks=(*hooks, *self.observers.hooks))
+        observers = self.observers
+        if recording is not None:
+            observers = dataclasses.replace(observers, hooks=(recording.recorder.step, *observers.hooks))
         counted = CountedField(field, self.stats)
         return forward_solve(counted, z0, self.times, self.settings, self.stats, wish, observers)
 

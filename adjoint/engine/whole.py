@@ -204,7 +204,9 @@ class WholeSolve:
                 Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks)
             )
 
-        return self.natives.find(self._walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike)
+        return self.natives.find(
+            self._walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike
+        )
 
     def _solves_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
         """Whether its first attempt is that of the checked field."""

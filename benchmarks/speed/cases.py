@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adamode.models.dynamics import AdamODE, NeuralODE
 from adamode.models.fields import MLP, Conv
 
-from .plain import VanDerPol, oscillators, plain_of
+from .plain import PlainMLP, VanDerPol, oscillators, plain_of
 
 GAIN = 2.0  # of the weights over torch's start values: a flow that is not nearly linear
 # v0 = m0² + this. With 0.1, ours need no more steps, but torchdiffeq's adjoint leaves v + ε > 0 on its way
@@ -33,9 +33,11 @@ class Case:
     z0: [K, B, *S] ([B, n] without a dynamics).
     t: [T] in float64.
     w: [T − 1, *z0.shape].
-    kind: "gradient" (dL/dz0 and dL/dθ are asked for) or "forward" (z(t_end) is).
+    kind: "gradient" (dL/dz0 and dL/dθ are asked for), "forward" (z(t_end) is), or "fixed" (z(t_end) is, by
+        the steps in `step`).
     users: the field is taken for a user's own, without a hand-written VJP.
     reference: method and tolerance that the right numbers are found with.
+    step: method and length of fixed steps, in place of steps that follow tol.
     """
 
     name: str
@@ -48,11 +50,12 @@ class Case:
     kind: str = "gradient"
     users: bool = False
     reference: tuple[str, float] = ("dop853", 1e-12)
+    step: tuple[str, float] | None = None
 
     @property
     def theta(self) -> tuple[Tensor, ...]:
         """The parameters, in the order of the gradients."""
-        return () if self.dynamics is None else tuple(self.dynamics.theta())
+        return tuple(self.plain.parameters() if self.dynamics is None else self.dynamics.theta())
 
     @property
     def convolutional(self) -> bool:
@@ -62,7 +65,10 @@ class Case:
     def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Case:
         """The same numbers elsewhere; a copy."""
         dynamics = copy.deepcopy(self.dynamics)
-        plain = copy.deepcopy(self.plain) if dynamics is None else plain_of(dynamics.to(device, dtype))
+        if dynamics is None:
+            plain = copy.deepcopy(self.plain).to(device, dtype)
+        else:
+            plain = plain_of(dynamics.to(device, dtype))
         moved = {name: getattr(self, name).to(device, dtype) for name in ("z0", "w")}
         return dataclasses.replace(self, dynamics=dynamics, plain=plain, t=self.t.to(device), **moved)
 
@@ -149,6 +155,17 @@ def hetero(small: bool) -> Case:
     return Case("hetero", None, VanDerPol(), z0, t, torch.zeros(1, *z0.shape), 1e-5, kind="forward")
 
 
+def fixed(method: str, width: int, small: bool) -> Case:
+    """50 steps of one length, as samplers of flow-matching and diffusion models take them: a user's field on
+    B = 64, D = width, one layer of 64; forward only."""
+    field = _scaled(MLP(width, (64,)).double(), GAIN)
+    z0 = torch.randn(4 if small else 64, width, dtype=torch.float64)
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    more: dict[str, Any] = {"kind": "fixed", "step": (method, 0.02)}
+    plain = PlainMLP(field.layers, field.time)
+    return Case(f"fixed-{method}-{width}", None, plain, z0, t, torch.zeros(1, *z0.shape), 1e-5, **more)
+
+
 def observations(small: bool, name: str = "observations", **more: Any) -> Case:
     """mlp with 20 outputs and a cotangent at each."""
     return mlp(small, outputs=20, name=name, **more)
@@ -168,10 +185,15 @@ CASES: dict[str, Callable[[bool], Case]] = {
     "user-mlp": lambda small: mlp(small, name="user-mlp", users=True),
     "user-tiny": lambda small: tiny(small, name="user-tiny", users=True),
     "user-observations": lambda small: observations(small, name="user-observations", users=True),
+    "fixed-euler-32": lambda small: fixed("euler", 32, small),
+    "fixed-euler-1024": lambda small: fixed("euler", 1024, small),
+    "fixed-midpoint-32": lambda small: fixed("midpoint", 32, small),
+    "fixed-midpoint-1024": lambda small: fixed("midpoint", 1024, small),
 }
 GROUPS = {
     "inference": ("inference-mlp", "inference-tiny", "inference-conv"),
     "user": ("user-mlp", "user-tiny", "user-observations"),
+    "fixed": ("fixed-euler-32", "fixed-euler-1024", "fixed-midpoint-32", "fixed-midpoint-1024"),
 }
 DIGITS = "digits"  # an epoch of training: see `digits`
 

@@ -22,7 +22,7 @@ from .reference import References
 from .report import Found
 from .way import chosen
 
-DEFAULT = "mlp,conv,tiny,wide,long,hetero,observations,digits,inference,user"
+DEFAULT = "mlp,conv,tiny,wide,long,hetero,observations,digits,inference,user,fixed"
 WORK_PRECISION = "1e-3,1e-4,1e-5,1e-6,1e-7,1e-8"
 
 

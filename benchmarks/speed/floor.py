@@ -92,7 +92,7 @@ def _needed(counts: Counts | None) -> Counts:
 def _autograd(case: Case, counts: Counts | None, layout: Any = stacked) -> TorchJob:
     counts, subject = _needed(counts), layout(case)
     t = case.t[0].to(case.z0.dtype)
-    if case.kind == "forward":
+    if case.kind != "gradient":
         return _job(
             forward_run(subject.func, subject.y0, t, counts.nfe or 0), counts, cuda=subject.y0.is_cuda
         )
@@ -105,7 +105,7 @@ def _hand(case: Case, counts: Counts | None, *, layout: bool = False) -> TorchJo
     counts = _needed(counts)
     dynamics, z0 = ours_channels_last(case) if layout else (copy.deepcopy(case.dynamics), case.z0)
     t = case.t[0].to(z0.dtype)
-    if case.kind == "forward":
+    if case.kind != "gradient":
         return _job(forward_run(dynamics.forward, z0, t, counts.nfe or 0), counts, cuda=case.z0.is_cuda)
     return _job(hand_run(dynamics, z0, t, counts), counts, cuda=case.z0.is_cuda)
 

@@ -73,7 +73,7 @@ def draw(found: Sequence[Found], target: Path) -> None:
         span = (
             f"{tolerances[0]:.0e} … {tolerances[-1]:.0e}" if len(tolerances) > 1 else f"{tolerances[0]:.0e}"
         )
-        what = "gradient" if own[0].kind != "forward" else "z(T)"
+        what = "gradient" if own[0].kind not in ("forward", "fixed") else "z(T)"
         axis.set(
             title=f"{case}, tolerance {span}",
             xlabel=f"relative error of the {what}",

@@ -25,7 +25,7 @@ def solve_for(case: Case) -> list[Tensor]:
     """dL/dz0 and dL/dθ, or z(t_end), by the case's reference method and the discrete adjoint, in float64."""
     method, tol = case.reference
     settings = {"rtol": tol, "atol": tol, "method": method}
-    if case.kind == "forward":
+    if case.kind != "gradient":
         func = case.plain if case.dynamics is None else case.dynamics
         return [adamode.solve(func, case.z0, case.t, gradient=None, **settings).y[-1]]
     z0 = case.z0.detach().requires_grad_()
@@ -49,7 +49,7 @@ def doubt(case: Case) -> float:
     def forward(f: torch.nn.Module, y0: Tensor) -> Tensor:
         return torchdiffeq.odeint(f, y0, case.t, **settings)[1:]
 
-    if case.kind == "forward":
+    if case.kind != "gradient":
         with torch.no_grad():
             theirs = [forward(case.plain, case.z0)[-1]]
     else:

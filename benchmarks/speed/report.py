@@ -157,7 +157,7 @@ def ratio_table(found: Found) -> str:
 def text(found: Found) -> str:
     """A case's heading and both tables."""
     what = "gradient: relative, 2-norm, the worst of dL/dz0 and each parameter"
-    if found.kind == "forward":
+    if found.kind in ("forward", "fixed"):
         what = "z(t_end): relative, 2-norm"
     checked = (
         "not checked" if math.isnan(found.doubt) else f"checked against torchdiffeq to {found.doubt:.0e}"

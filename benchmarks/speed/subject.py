@@ -85,7 +85,7 @@ def forward_call(subject: Subject, forward: Forward, last: Callable[[Tensor], Te
 def counted(case: Case, subject: Subject, forward: Forward) -> Counts:
     """f's evaluations and VJPs in one run, forward and backward apart."""
     tally = Tally(subject.func)
-    if case.kind == "forward":
+    if case.kind != "gradient":
         with torch.no_grad():
             forward(tally, subject.y0)
         rows = tally.rows if case.dynamics is None else None

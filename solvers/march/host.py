@@ -284,6 +284,7 @@ class RungeKuttaStepper:
         differentiable: bool = False,
     ):
         self.field, self.tableau, self.y = owned(field) if differentiable else field, tableau, y0
+        self.raw_field = field
         self.first_field = owned(field)  # a first stage outlives the next evaluation, the probe's
         self.judge, self.direction, self.keep = judge, direction, keep_stages
         self.differentiable = differentiable
@@ -342,7 +343,7 @@ class RungeKuttaStepper:
             times[0] = self.first_time
         if self.announce is not None:
             self.announce(hosts[1:])
-        stages = self._fresh_stages(t1 - t0)
+        stages = self.fresh_stages(t1 - t0)
         result = rk_step(
             self.field, self.y, self.first, times, self.tableau, stages, evaluate_end=evaluate_end
         )
@@ -350,7 +351,8 @@ class RungeKuttaStepper:
         step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times, plain=plain)
         return step if self.judge is None else self.judge.judged(step)
 
-    def _fresh_stages(self, dt: float) -> Stages:
+    def fresh_stages(self, dt: float) -> Stages:
+        """Where the stages of a step go: memory that the next step writes over, unless they are kept."""
         if self.differentiable:
             return StageList(self.numeric, dt)
         if isinstance(self._stages, StageBuffer):

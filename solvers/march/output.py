@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..checks import around
 from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks, times_between
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
@@ -186,18 +187,39 @@ class OutputWriter:
     times: strictly monotone; the first is the start.
     derivatives: also record y'(t).
     every_step: write the end of each accepted step instead.
+    at_once: nothing follows the values, so they go into one tensor as they come: kept apart until they are
+        stacked, they would be in memory twice.
     """
 
     def __init__(
-        self, times: Sequence[float], y0: Tensor, *, derivatives: bool = False, every_step: bool = False
+        self,
+        times: Sequence[float],
+        y0: Tensor,
+        *,
+        derivatives: bool = False,
+        every_step: bool = False,
+        at_once: bool = False,
     ):
         self.wanted, self.every_step = times, every_step
         self.direction = math.copysign(1.0, times[-1] - times[0])
         self.times: list[float] = [times[0]]
-        self.values: list[Tensor] = [y0]
+        whole = at_once and not every_step and len(times) > 2 and y0.is_contiguous()
+        self.whole = y0.new_empty((len(times), *y0.shape)) if whole else None
+        self.values: list[Tensor] = []
+        self._keep(y0)
         self.derivatives: list[Tensor] | None = [] if derivatives else None
         self.places: list[Place] = [Place(-1, 1.0)]
         self.n_accepted = 0
+
+    def _keep(self, value: Tensor) -> None:
+        """The next value."""
+        self.values.append(value if self.whole is None else self.whole[len(self.values)].copy_(value))
+
+    def result(self, further: Sequence[Tensor]) -> Tensor:
+        """The values in one tensor, and further ones after them."""
+        if self.whole is not None and not further:
+            return self.whole
+        return torch.stack([*self.values, *further])
 
     def __call__(self, step: Step, end: float | None = None) -> None:
         """Every output in (t0, t1] of an accepted step, up to `end` where an event ended the solve."""
@@ -214,22 +236,38 @@ class OutputWriter:
                 self.write(step, self.wanted[first:stop])
         self.n_accepted += 1
 
+    def upcoming(self, t1: float) -> float | None:
+        """The first output that a step to t1 has to write; None where there is none."""
+        if self.every_step:
+            return t1
+        t = self.wanted[len(self.times)] if len(self.times) < len(self.wanted) else None
+        return None if t is None or (t - t1) * self.direction > 0 else t
+
     def write(self, step: Step, times: Sequence[float]) -> None:
         """The outputs at some times in the step."""
-        self.values += step.values(times)
-        for t in times:
+        for t, value in zip(times, step.values(times), strict=True):
+            self._note(t, value, 1.0 if t == step.t1 else step.theta(t))
             if self.derivatives is not None:
                 # A stage is a view into memory that the next attempt overwrites.
                 self.derivatives.append(step.derivative(t).clone())
-            self.times.append(t)
-            self.places.append(Place(self.n_accepted, 1.0 if t == step.t1 else step.theta(t)))
+
+    def _note(self, t: float, value: Tensor, theta: float) -> None:
+        self._keep(value)
+        self.times.append(t)
+        self.places.append(Place(self.n_accepted, theta))
+
+    def reach(self, t1: float, y1: Tensor, *, due: bool) -> None:
+        """A step that holds no output, or (due) one, at its end."""
+        if due:
+            self._note(t1, y1, 1.0)
+        self.n_accepted += 1
 
     def missing(self) -> None:
         """Outputs that an event left out are NaN, and lie nowhere."""
         left = [] if self.every_step else self.wanted[len(self.times) :]
         for t in left:
             self.times.append(t)
-            self.values.append(torch.full_like(self.values[0], math.nan))
+            self._keep(torch.full_like(self.values[0], math.nan))
             self.places.append(NOWHERE)
             if self.derivatives is not None:
                 self.derivatives.append(torch.zeros_like(self.values[0]))
@@ -255,11 +293,23 @@ class Collector:
         self.events, self.trace, self.dense = wish.events, wish.trace, wish.dense
         self.hooks, self.on_reject = hooks, on_reject
         self.left, self.last_word = limit, last_word
-        self.writer = OutputWriter(times, z0, derivatives=wish.derivatives, every_step=wish.every_step)
+        self.writer = OutputWriter(
+            times,
+            z0,
+            derivatives=wish.derivatives,
+            every_step=wish.every_step,
+            at_once=not (wish.differentiable or around()),
+        )
         self.steps: list[Step] = []
         self.end: float | None = None
         self.last: Step | None = None
         self.verdict = ""
+
+    @property
+    def only_outputs(self) -> bool:
+        """Whether nobody looks at a step but for the values at the outputs."""
+        slopes = self.writer.derivatives is not None
+        return not (slopes or self.dense or self.hooks or self.events is not None or self.trace is not None)
 
     def accept(self, step: Step) -> bool:
         """Of each accepted step; True where a terminal event ends the solve."""

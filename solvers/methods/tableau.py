@@ -252,6 +252,12 @@ class Numeric:
     back_vectors: tuple[torch.Tensor, ...]
     unseen: tuple[int, ...]
 
+    @functools.cached_property
+    def in_turn(self) -> bool:
+        """Whether every row of a weighs the stage before it alone (Euler, midpoint), so that a step needs no
+        stage after the next evaluation."""
+        return all([j for j, _ in row] == [i - 1] for i, row in enumerate(self.a_rows) if i > 0)
+
 
 def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Numeric:
     rows, n = tableau.rows(), len(tableau.rows())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -198,15 +199,16 @@ class StageBuffer(Stages):
         return tuple(self._weighted(None, row).mul_(self.dt) for row in self.numeric.errors)
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
-        """Dense output and its derivative."""
-        row = torch.tensor(weights, dtype=torch.float64, device="cpu")
-        return self._weighted(y, row.to(self.k.device, self.k.dtype, non_blocking=True))
+        """Dense output and its derivative; a stage that was not put has weight 0, and is not read."""
+        row = torch.tensor(weights[: self.count], dtype=self.k.dtype, device="cpu")
+        return self._weighted(y, row.to(self.k.device, non_blocking=True))
 
     def several(self, y: Tensor, rows: Sequence[Sequence[float]]) -> list[Tensor]:
         """One product for all where it can be: y is the same for them."""
         if len(rows) < 2 or not isinstance(self.dt, float):
             return super().several(y, rows)
-        table = torch.tensor(rows, dtype=self.k.dtype, device="cpu").to(self.k.device, non_blocking=True)
+        own = [row[: self.count] for row in rows]  # as in `combine`
+        table = torch.tensor(own, dtype=self.k.dtype, device="cpu").to(self.k.device, non_blocking=True)
         product = torch.mm(table, self.flat[: table.shape[1]])
         product = product.as_strided((len(rows), *self.shape), (product.shape[1], *self.strides))
         return list(torch.add(y, product, alpha=self.dt).unbind())
@@ -238,6 +240,8 @@ class StageList(Stages):
         if not terms:
             return torch.zeros_like(self.rows[0]) if y is None else y
         (j, w), *rest = terms
+        if y is not None and not rest and isinstance(self.dt, float) and abs(math.frexp(w)[0]) == 0.5:
+            return torch.add(y, self.rows[j], alpha=self.dt * w)  # a power of two scales exactly
         total = self.rows[j] * w
         for j, w in rest:
             total = torch.add(total, self.rows[j], alpha=w)

@@ -4,6 +4,7 @@ know makes the way unavailable, with the reason."""
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -182,6 +183,36 @@ def _users_ways() -> list[Way]:
     return found
 
 
+def _fixed_ways() -> list[Way]:
+    """Fixed steps, forward only."""
+
+    def by_solve(extra: dict[str, Any]) -> Any:
+        def prepare(case: Case, _: Counts | None) -> TorchJob:
+            assert case.step is not None
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", adamode.AdamodeWarning)
+                try:
+                    return forward_job(case, {"method": case.step[0], "dt": case.step[1], **extra})
+                except adamode.AdamodeWarning as declined:  # it would be the way without, under another name
+                    raise Unavailable(str(declined)) from declined
+
+        return prepare
+
+    def by_odeint(case: Case, _: Counts | None) -> TorchJob:
+        assert case.step is not None
+        more = {"method": case.step[0], "options": {"step_size": case.step[1]}}
+        return job(case, stacked(case), lambda f, y0: adamode.odeint(f, y0, case.t, **more))
+
+    def fits(case: Case) -> bool:
+        return case.kind == "fixed"
+
+    return [
+        Way("adamode/fixed/solve", OURS, by_solve({}), fits),
+        Way("adamode/fixed/odeint", OURS, by_odeint, fits),
+        Way("adamode/fixed/compiled", OURS, by_solve({"compile": True}), fits, slow=True),
+    ]
+
+
 def ways() -> list[Way]:
     """All, the discrete adjoint first: floors repeat its counts."""
     found = []
@@ -204,4 +235,4 @@ def ways() -> list[Way]:
                 continue  # a program is for one batch size
             name = "/".join(filter(None, ("adamode", stepping, mode)))
             found.append(_forward_way(name, {**arguments, **extra}, hetero=True))
-    return found + _users_ways()
+    return found + _users_ways() + _fixed_ways()

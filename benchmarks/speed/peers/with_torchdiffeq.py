@@ -21,6 +21,12 @@ def direct(case: Case, tol: float, **more: Any) -> Forward:
     return lambda f, y0: torchdiffeq.odeint(f, y0, case.t, rtol=tol, atol=tol, **more)[1:]
 
 
+def _fixed(case: Case, tol: float) -> Forward:
+    """Steps of one length."""
+    assert case.step is not None
+    return direct(case, tol, method=case.step[0], options={"step_size": case.step[1]})
+
+
 def adjoint(case: Case, tol: float, **more: Any) -> Forward:
     """The continuous adjoint, solved backwards with the state."""
     import torchdiffeq
@@ -64,4 +70,5 @@ def ways() -> list[Way]:
         way("direct/channels-last", direct, "gradient", channels_last),
         way("forward", direct, "forward", stacked),
         way("forward/channels-last", direct, "forward", channels_last),
+        way("fixed", _fixed, "fixed", stacked),
     ]
