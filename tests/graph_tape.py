@@ -19,6 +19,25 @@ from virtual_device import READS
 from adamode.solvers.device.graphs import Capture
 
 
+def tensors(tree: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+
+
+def memory(x: Tensor) -> int:
+    """Of the numbers, where they are elsewhere."""
+    return getattr(x, "data_", x).untyped_storage()._cdata
+
+
+def in_any_mode(operation: Callable[[], Any]) -> Callable[[], Any]:
+    """A graph knows no modes: what was made in one is written in any."""
+
+    def repeat() -> None:
+        with torch.inference_mode():
+            operation()
+
+    return repeat
+
+
 class Recording(TorchDispatchMode):
     """What runs under it, as `operations`, each to be done again."""
 
@@ -43,17 +62,15 @@ class Recording(TorchDispatchMode):
         self.before += [(x, x.clone()) for x in written]
         found = func(*args, **kwargs)
         if written:
-            self.operations.append(lambda: func(*args, **kwargs))
-        elif not any(r.alias_info for r in func._schema.returns):  # a view needs no repetition
-            outs = [x for x in tree_leaves(found) if isinstance(x, Tensor)]
-            self.made += outs
+            self.operations.append(in_any_mode(lambda: func(*args, **kwargs)))
+        elif outs := [x for x in tensors(found) if memory(x) not in map(memory, tensors((args, kwargs)))]:
+            self.made += outs  # a view needs no repetition
 
             def repeat() -> None:
-                again = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
-                for out, x in zip(outs, again, strict=True):
+                for out, x in zip(outs, tensors(func(*args, **kwargs)), strict=True):
                     out.copy_(x)
 
-            self.operations.append(repeat)
+            self.operations.append(in_any_mode(repeat))
         return found
 
     def undo(self) -> None:
@@ -106,8 +123,7 @@ class Tape(Capture):
         def replay() -> None:
             assert self.taken
             self.log.append("replay")
-            with torch.inference_mode():  # a graph knows no modes: what was made in one is written in any
-                recording.replay()
+            recording.replay()
 
         return replay
 
