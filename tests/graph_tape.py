@@ -47,11 +47,6 @@ class Recording(TorchDispatchMode):
         self.before: list[tuple[Tensor, Tensor]] = []
         self.made: list[Tensor] = []
 
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        """Compiled code runs compiled, and its operators are seen."""
-        return True
-
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
@@ -114,7 +109,8 @@ class Tape(Capture):
         self.log.append("capture")
         recording = self.recording = Recording()
         try:
-            with recording:
+            # Under a mode torch.compile would compile anew what it has compiled.
+            with torch.compiler.set_stance("force_eager"), recording:
                 work()
         finally:
             recording.undo()
