@@ -138,11 +138,12 @@ class Programs:
 
     def _compiled(self, make: Callable[[], Callable[..., Any]], full: Hashable) -> Program:
         backend = torch._dynamo.lookup_backend(BACKEND) if isinstance(BACKEND, str) else BACKEND
+        traces, around = self.traces, self.around.get(full)  # torch keeps what a backend refers to
 
         def counted(graph: Any, inputs: Any) -> Any:
-            self.traces[full] += 1
+            traces[full] += 1
             found = backend(graph, inputs)
-            return self.around[full](found) if full in self.around else found
+            return found if around is None else around(found)
 
         return torch.compile(_own_code(make()), fullgraph=True, dynamic=False, backend=counted)
 
