@@ -9,7 +9,7 @@ from devices import Cuda, Place
 from graph_tape import Tape
 from problems import f64
 
-from adamode.solvers.device.graphs import PATIENCE, CudaGraphs, GraphLoop
+from adamode.solvers.device.graphs import PATIENCE, CudaGraphs, GraphLoop, Turns
 
 PLACE = Place()
 
@@ -51,7 +51,7 @@ def capture_of(place, conditional=False):
 
 
 def loop_of(place, n=3, kind=GraphLoop, conditional=False, **options):
-    return kind(goes_on, body, start(place, 1), capture_of(place, conditional), n=n, **options)
+    return kind(Turns(goes_on, body), start(place, 1), capture_of(place, conditional), n=n, **options)
 
 
 def same(place, found, expected):
@@ -121,7 +121,7 @@ def moves(state):
 def test_results_may_be_other_carried_tensors(place):
     state = place.there((f64(1.0), f64(2.0), torch.tensor(5)))
     for kind, right in ((GraphLoop, True), (Overwritten, False)):
-        loop = kind(goes_on, moves, state, capture_of(place), n=5)
+        loop = kind(Turns(goes_on, moves), state, capture_of(place), n=5)
         found = place.here(loop.run(state))
         assert (found[0].item(), found[1].item()) == (2.0, 1.0) or not right
         assert (found[0].item() != found[1].item()) == right
@@ -185,7 +185,7 @@ def test_a_body_whose_result_is_of_another_kind_is_refused(place, change):
         a, *rest = state
         return (change(a), *rest)
 
-    loop = GraphLoop(goes_on, converts, start(place, 1), capture_of(place))
+    loop = GraphLoop(Turns(goes_on, converts), start(place, 1), capture_of(place))
     with pytest.raises(ValueError, match="make a loop for it"):
         loop.run(start(place, 1))
 
@@ -194,7 +194,7 @@ def test_a_body_that_reads_a_value_cannot_be_captured(place):
     def looks(state):
         return body(state) if float(state[2]) > 0 else state
 
-    loop = GraphLoop(goes_on, looks, start(place, 1), capture_of(place))
+    loop = GraphLoop(Turns(goes_on, looks), start(place, 1), capture_of(place))
     with pytest.raises(RuntimeError, match="captur"):
         loop.run(start(place, 5))
 
@@ -210,7 +210,7 @@ def test_a_loop_that_cannot_be_part_of_a_graph_is_captured_turn_by_turn():
             raise RuntimeError("no conditional nodes")
 
     capture = Without(conditional=True)
-    loop = GraphLoop(goes_on, body, start(PLACE, 1), capture, n=3, whole=True)
+    loop = GraphLoop(Turns(goes_on, body), start(PLACE, 1), capture, n=3, whole=True)
     for turns in (7, 4):
         assert same(PLACE, loop.run(start(PLACE, turns)), plain(start(PLACE, turns)))
     assert capture.log == ["warm", "capture", "capture", *["replay"] * 5]
@@ -228,7 +228,7 @@ def test_what_else_the_body_reads_may_move_some_times():
         return state[1] > 0
 
     state = (f64(1.0), torch.tensor(6))
-    loop = GraphLoop(at_end, scaled, state, Tape(), n=3, reads=lambda: weight[0].data_ptr())
+    loop = GraphLoop(Turns(at_end, scaled, reads=lambda: weight[0].data_ptr()), state, Tape(), n=3)
     assert loop.run(state)[0] == 2.0**6
     weight[0].fill_(3.0)
     assert (loop.run(state)[0], loop.captures) == (3.0**6, 1)
@@ -249,7 +249,7 @@ def test_the_first_turn_outside_the_graph_may_do_more():
         outside.append(len(outside))
         return body(state)
 
-    loop = GraphLoop(goes_on, body, start(PLACE, 1), Tape(), n=3, first=first)
+    loop = GraphLoop(Turns(goes_on, body, first), start(PLACE, 1), Tape(), n=3)
     for turns in (7, 4):
         assert same(PLACE, loop.run(start(PLACE, turns)), plain(start(PLACE, turns)))
     assert outside == [0, 1]
@@ -281,7 +281,7 @@ def test_a_turn_is_taken_while_it_runs_and_given_back_where_it_fails():
         assert capture.taken
         raise RuntimeError("func")
 
-    loop = GraphLoop(goes_on, fails, start(PLACE, 1), capture)
+    loop = GraphLoop(Turns(goes_on, fails), start(PLACE, 1), capture)
     with pytest.raises(RuntimeError, match="func"):
         loop.run(start(PLACE, 1))
     assert not capture.taken

@@ -81,7 +81,7 @@ class Watch:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds until its end."""
         return max(self.end - self.now(), 0.0)
 
     def part(self, parts: int, least: float = 0.0) -> Watch:
@@ -134,7 +134,7 @@ class Measurement:
 
     @property
     def found(self) -> Found:
-        """So far."""
+        """What is measured so far."""
         clock = "wall" if self.case.z0.is_cuda else "cpu"
         return Found(self.case.name, self.case.tol, self.case.kind, clock, float("nan"), self.rows)
 

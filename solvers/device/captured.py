@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .graphs import CAPTURES, GraphLoop
+from .graphs import CAPTURES, GraphLoop, Turns
 from .programs import Bounds, Form, Programs, Rows, State, several_program
 
 
@@ -135,13 +135,8 @@ def _by_graph(
         if device not in programs.notes:
             programs.notes[device] = CAPTURES[most.device.type](most.device)
         one = Attempts(programs, ("captured", place), form, calls, owner, bounds)
-        loop = GraphLoop(
-            *(one.goes_on, one.body, given, programs.notes[device]),
-            n=n,
-            wanted=wanted,
-            first=one.first,
-            reads=one.reads,
-        )
+        turns = Turns(one.goes_on, one.body, one.first, one.reads)
+        loop = GraphLoop(turns, given, programs.notes[device], n=n, wanted=wanted)
         found = loop.advance(given)
         programs.notes[place] = loop
         return found

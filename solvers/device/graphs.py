@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -110,39 +111,47 @@ def _nothing() -> Hashable:
     return None
 
 
-class GraphLoop:
-    """A loop over a state, a tuple of tensors, on a device.
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """What a loop does with its state, a tuple of tensors.
 
     goes_on: state → a 0-d bool.
     body: the state after one turn. Past the end it changes nothing. Its results may be the state's own
         tensors, written in place or as they were.
+    first: the body outside the graph, where it has more to do there.
+    reads: what the first turn read besides the state, as something to compare.
+    """
+
+    goes_on: Callable[[State], Tensor]
+    body: Body
+    first: Body | None = None
+    reads: Callable[[], Hashable] = _nothing
+
+
+class GraphLoop:
+    """A loop on a device whose turns are captured.
+
     example: a state: shapes, strides, dtypes and device of all that will be given.
     capture: of the device.
     n: turns from one look of the host to the next, at least 2.
     whole: a replay goes on to the end by itself, where the device can.
     wanted: which of the state's tensors are handed out.
-    first: the body outside the graph, where it has more to do there.
-    reads: what the first turn read besides the state, as something to compare.
     """
 
     def __init__(
         self,
-        goes_on: Callable[[State], Tensor],
-        body: Body,
+        turns: Turns,
         example: State,
         capture: Capture,
         *,
         n: int = 8,
         whole: bool = False,
         wanted: slice = ALL,
-        first: Body | None = None,
-        reads: Callable[[], Hashable] = _nothing,
     ):
         if n < 2:
             raise ValueError(f"n={n}: one turn is made outside the graph, so at least 2 are needed.")
-        self.goes_on, self.body, self.capture, self.n = goes_on, body, capture, n
+        self.turns, self.capture, self.n = turns, capture, n
         self.whole, self.wanted = whole and capture.conditional, wanted
-        self.first, self.reads = first or body, reads
         with torch.inference_mode(False), torch.no_grad():  # written under any mode
             self.held: State = tuple(torch.empty_like(x, requires_grad=False) for x in example)
             self.flag = torch.empty(1, dtype=torch.bool, device=example[0].device)
@@ -174,7 +183,7 @@ class GraphLoop:
             self.capture.warm(self._first)
         else:
             self._first()
-        read = self.reads()
+        read = self.turns.reads()
         if self.replay is None or read != self.read:
             self.replay = None  # its memory is free before the next takes some
             self.replay, self.read = self._captured(), read
@@ -192,19 +201,19 @@ class GraphLoop:
         return self.capture.capture(self._others)
 
     def _first(self) -> None:
-        self._step(self.first)
+        self._step(self.turns.first or self.turns.body)
         self._look()  # at its first call outside a graph, as all kernels
 
     def _others(self) -> None:
         for _ in range(self.n - 1):
-            self._step(self.body)
+            self._step(self.turns.body)
         self._look()
 
     def _to_the_end(self) -> None:
-        self.capture.loop(lambda: self.goes_on(self.held), lambda: self._step(self.body))
+        self.capture.loop(lambda: self.turns.goes_on(self.held), lambda: self._step(self.turns.body))
 
     def _look(self) -> None:
-        self.flag.copy_(self.goes_on(self.held).reshape(1))
+        self.flag.copy_(self.turns.goes_on(self.held).reshape(1))
 
     def _step(self, body: Body) -> None:
         """One turn, in place."""
