@@ -1,6 +1,8 @@
 """A loop in a graph that is replayed: the turns of the plain loop, on tensors of the graph's own."""
 
+import contextlib
 import gc
+import types
 import weakref
 
 import pytest
@@ -298,3 +300,104 @@ def test_runs_on_two_streams_take_turns():
             found.append(loop.run(start(place, k)))
     torch.cuda.synchronize()
     assert all(same(place, one, plain(start(place, k))) for k, one in enumerate(found))
+
+
+def cuda_of_names(monkeypatch):
+    """torch.cuda as a script of what is asked of it; a graph's replay does what was captured."""
+    log = []
+
+    class Stream:
+        def __init__(self, name="side"):
+            self.name = name
+
+        def wait_event(self, event):
+            log.append(f"{self.name} waits for the event")
+
+        def wait_stream(self, other):
+            log.append(f"{self.name} waits for {other.name}")
+
+    class Event:
+        def record(self, stream):
+            log.append(f"event in {stream.name}")
+
+    class Graph:
+        current = None
+
+        def __init__(self):
+            self.work = []
+
+        @staticmethod
+        def get_currently_capturing_graph():
+            return Graph.current
+
+        def begin_capture_to_while_node(self, predicate):
+            log.append("while")
+            assert (predicate.shape, predicate.dtype) == ((), torch.bool)
+
+        def set_conditional_handle_for_current_node(self, predicate):
+            log.append("again?")
+
+        def end_capture_to_conditional_node(self):
+            log.append("end while")
+
+        def replay(self):
+            log.append("replay")
+
+    @contextlib.contextmanager
+    def capturing(graph, *, pool, stream, capture_error_mode):
+        log.append(f"capture on {stream.name}")
+        Graph.current = graph
+        yield
+        Graph.current = None
+
+    @contextlib.contextmanager
+    def on(stream):
+        log.append(f"on {stream.name}")
+        yield
+
+    cuda = types.SimpleNamespace(
+        Stream=lambda device: Stream(),
+        Event=Event,
+        CUDAGraph=Graph,
+        graph=capturing,
+        stream=on,
+        graph_pool_handle=lambda: (0, 1),
+        current_stream=lambda: Stream("main"),
+        device=lambda device: contextlib.nullcontext(),
+    )
+    monkeypatch.setattr(torch, "cuda", cuda)
+    return log
+
+
+def test_a_run_on_cuda_warms_up_and_captures_on_one_stream_and_stands_between_waits(monkeypatch):
+    log = cuda_of_names(monkeypatch)
+    state = (f64(1.0), torch.tensor(2))
+    turns = Turns(lambda state: state[1] > 0, lambda state: (state[0] * 2, state[1] - 1))
+    loop = GraphLoop(turns, state, CudaGraphs(torch.device("cpu")), n=2)
+    expected = ["main waits for the event", "side waits for main", "on side", "main waits for side"]
+    expected += ["capture on side", "replay", "event in main"]
+    loop.advance(state)
+    assert log == expected
+    log.clear()
+    loop.advance(state)
+    assert log == ["main waits for the event", "replay", "event in main"]
+
+
+@pytest.mark.parametrize(
+    ("version", "driver", "whole"),
+    [("12.8", 12080, True), ("12.3", 12080, False), ("12.8", 12030, False), (None, 0, False)],
+)
+def test_a_while_node_is_made_where_torch_and_the_driver_have_them(monkeypatch, version, driver, whole):
+    log = cuda_of_names(monkeypatch)
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
+    state = (f64(1.0), torch.tensor(0))
+    turns = Turns(lambda state: state[1] > 0, lambda state: state)
+    loop = GraphLoop(turns, state, CudaGraphs(torch.device("cpu")), n=2, whole=True)
+    loop.run(state)
+    assert loop.whole == whole
+    assert [one for one in log if "while" in one or one == "again?"] == [
+        "while",
+        "again?",
+        "end while",
+    ] * whole
