@@ -76,10 +76,11 @@ def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
 
 
 def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any, tuple[str, ...]]:
-    """module(t, z) as two graphs of torch's operators, and the names of its parameters and buffers, trained ones
-    first.
+    """module(t, z) as two graphs of torch's operators, and the names of its values, those that require
+    gradients first.
 
-    The first: (t, z, *values) → (dz, *saved).  The second: (*saved, cotangent) → gradients of (t, z, *values).
+    The first: (t, z, *values) → (dz, *saved), the values being parameters and buffers.
+    The second: (*saved, cotangent) → gradients of (t, z, *values).
     Raises RuntimeError where the module changes its buffers.
     """
     from functorch.compile import aot_function, default_partition, make_boxed_func
@@ -126,7 +127,7 @@ class ModuleCalls(Calls):
         return [p for p in owner.parameters() if p.requires_grad]
 
     def split(self, owner: nn.Module, t: Tensor, z: Tensor) -> Calls:
-        """Its call and its VJP as two graphs: `torch.export` does not see through torch.func's VJP in a loop."""
+        """Its call and its VJP as two graphs: `torch.export` does not see through torch.func in a loop."""
         return SplitCalls(*forward_and_back(owner, t, z))
 
     def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:

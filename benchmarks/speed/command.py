@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..adjoints.page import machine
-from . import check, digits, picture, report, scaling
+from . import check, digits, picture, report, scaling, timed
 from .all_ways import all_ways
 from .cases import DIGITS, expand, make
 from .measure import Say, Settings, limit_threads, measure, stopwatch
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "same weights, data and tolerance. Install the extra [bench] for the other libraries.",
     )
     add = found.add_argument
-    add("--case", default=DEFAULT, help="comma-separated; default: %(default)s")
+    add("--case", help=f"comma-separated; default: {DEFAULT}, with --minutes {timed.CASES}")
     add("--way", help="comma-separated names, prefixes or shell patterns, such as 'adamode/discrete,diffrax'")
     add("--rounds", type=int, default=30, help="runs of each way (default: %(default)s)")
     add(
@@ -67,6 +67,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="time and memory over sizes, as Markdown, in place of the cases",
     )
+    add(
+        "--minutes",
+        type=float,
+        help="ends in so many minutes: the tests that need CUDA, then each case and way with a share of the "
+        "time; writes DEVICE.json and DEVICE.md after every case",
+    )
+    add("--out", type=Path, help="the folder for them (or --json FILE); default: runs/speed")
     return found
 
 
@@ -79,8 +86,13 @@ def _checked(given: argparse.Namespace) -> argparse.Namespace:
         raise ValueError("--quick measures small cases: their ratios are not those of ratios.json.")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no CUDA device here.")
-    given.cases = expand(given.case)
-    given.ways = chosen([*all_ways(), *digits.ways()], given.way, quick=given.quick)
+    if given.minutes is not None:
+        _check_timed(given)
+    given.cases = expand(given.case or (timed.CASES if given.minutes else DEFAULT))
+    names = given.way or (",".join(timed.NAMES) if given.minutes else None)
+    given.ways = chosen([*all_ways(), *digits.ways()], names, quick=given.quick)
+    if given.minutes and not given.way:  # a bare prefix chooses more
+        given.ways = [way for way in given.ways if way.name in timed.NAMES]
     texts = given.tolerances or (WORK_PRECISION if given.picture else "")
     try:
         given.tols = [float(one) for one in texts.split(",") if one]
@@ -92,6 +104,16 @@ def _checked(given: argparse.Namespace) -> argparse.Namespace:
         )
     given.committed = check.read() if given.check else {}
     return given
+
+
+def _check_timed(given: argparse.Namespace) -> None:
+    """Raises ValueError for what does not go with --minutes."""
+    if not given.minutes > 0:
+        raise ValueError(f"--minutes {given.minutes:g}: must be positive.")
+    others = ("check", "write_ratios", "scaling", "picture", "tolerances")
+    beside = [f"--{name.replace('_', '-')}" for name in others if getattr(given, name)]
+    if beside:
+        raise ValueError(f"{beside[0]} takes the time that it takes: leave out --minutes.")
 
 
 def run_case(name: str, given: argparse.Namespace, say: Say) -> list[Found]:
@@ -147,6 +169,8 @@ def run(given: argparse.Namespace) -> int:
     """All that was asked for."""
     limit_threads(given.threads)
     say = stopwatch()
+    if given.minutes is not None:
+        return timed.run(given, about(given), say)
     if given.scaling:
         settings = Settings(given.rounds, given.budget)
         growths = scaling.measure(settings, say, quick=given.quick, device=given.device, ways=given.way)

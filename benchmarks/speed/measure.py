@@ -102,8 +102,11 @@ def measure(
     return rows
 
 
-def prepare(way: Way, case: Case, counts: Counts | None, right: Sequence[Tensor]) -> tuple[Row, Job | None]:
-    """The way's first run: its error, counts and memory; or why there is none."""
+def prepare(
+    way: Way, case: Case, counts: Counts | None, right: Sequence[Tensor] | None
+) -> tuple[Row, Job | None]:
+    """The way's first run: its error (where it is known what is right), counts and memory; or why there is
+    none."""
     row = Row(way.name, way.group)
     if way.package is not None and importlib.util.find_spec(way.package) is None:
         row.reason = "not installed"
@@ -111,7 +114,7 @@ def prepare(way: Way, case: Case, counts: Counts | None, right: Sequence[Tensor]
     try:
         job = way.prepare(case, counts)
         found = job.result()
-        row.error = error(found, right) if found else None
+        row.error = error(found, right) if found and right is not None else None
         row.first, row.compiled = job.first, job.compiled
         row.counts, row.peak = job.counts(), job.peak()
     except Unavailable as problem:

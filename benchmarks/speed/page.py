@@ -37,7 +37,8 @@ def _number(value: Any, form: str = "{:,}") -> str:
 def table(case: dict[str, Any]) -> str:
     """One case as Markdown: a way a line, those that could not run with their reason."""
     clock, lines = case["clock"], []
-    head = "| way | CPU ms | quartiles | rounds | gradient error | f | f again | VJPs | first call, s |"
+    unit = "wall ms" if clock == "wall" else "CPU ms"
+    head = f"| way | {unit} | quartiles | rounds | gradient error | f | f again | VJPs | first call, s |"
     rows = [row for row in case["rows"] if row["samples"]]
     for row in rows:
         error = row.get("error")

@@ -13,6 +13,7 @@ from ..march.samples import SampleOutput, SampleSettings
 from ..step.attempt import RUNNING, SUCCESS, Clock, Here, Limits, attempt
 from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageList
+from .captured import several
 from .programs import Bounds, Form, Programs, State, loops_in_graph, several_program, signature
 from .queue import Queue
 
@@ -84,10 +85,16 @@ class QueuedClocks(ClockedMarch):
         form = Samples(self.rules)
         state = (torch.zeros((), dtype=torch.int64, device=device), *self.clock, y, self.first)
         key = ("samples", form, n, signature(rtol, atol, *state))
-        make = functools.partial(several_program, form, self.queue.calls, None if loops_in_graph(y) else n)
         bounds = Bounds((self.end, self.direction, self.least), rtol, atol)
         most = torch.full((), n, dtype=torch.int64, device=device)
-        found = programs.run(key, make, self.owner, most, bounds, state)
+        arguments = (self.owner, most, bounds, state)
+        in_graph = loops_in_graph(y)
+        if in_graph or n == 1:
+            attempts = None if in_graph else n
+            make = functools.partial(several_program, form, self.queue.calls, attempts)
+            found = programs.run(key, make, *arguments)
+        else:
+            found = several(programs, key, form, self.queue.calls, n, arguments)
         if found is None:
             self.programs = None
             return None

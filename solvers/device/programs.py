@@ -85,6 +85,7 @@ class Programs:
     """The programs of one owner, by key.
 
     notes: what is known of the owner for a key.
+    around: for a key what is put around its program's compiled graph.
     broken: a reason why nothing of it is compiled any more.
     """
 
@@ -93,6 +94,7 @@ class Programs:
     def __init__(self) -> None:
         self.known: dict[Hashable, Program | None] = {}
         self.notes: dict[Hashable, Any] = {}
+        self.around: dict[Hashable, Callable[[Program], Program]] = {}
         self.traces: collections.Counter[Hashable] = collections.Counter()
         self.hooks: tuple[Any, ...] = ()
         self.changes, self.warned, self.broken = 0, False, False
@@ -129,7 +131,7 @@ class Programs:
         try:
             found = program(*arguments)
         except Exception as error:  # dynamo, inductor and the C++ compiler raise dozens of unrelated types
-            self._say(_refusal(arguments[0], error))
+            self.say(_refusal(arguments[0], error))
             if first:
                 self.known[full] = None
             return None
@@ -141,10 +143,12 @@ class Programs:
 
     def _compiled(self, make: Callable[[], Callable[..., Any]], full: Hashable) -> Program:
         backend = torch._dynamo.lookup_backend(BACKEND) if isinstance(BACKEND, str) else BACKEND
+        traces, around = self.traces, self.around.get(full)  # torch keeps what a backend refers to
 
         def counted(graph: Any, inputs: Any) -> Any:
-            self.traces[full] += 1
-            return backend(graph, inputs)
+            traces[full] += 1
+            found = backend(graph, inputs)
+            return found if around is None else around(found)
 
         return torch.compile(_own_code(make()), fullgraph=True, dynamic=False, backend=counted)
 
@@ -155,13 +159,14 @@ class Programs:
         self.notes.clear()
         if self.changes > PATIENCE:
             self.broken = True
-            self._say(
+            self.say(
                 f"compile=True: {type(owner).__name__} has changed itself {self.changes} times, an attribute "
                 "that it counts its calls with, say, and would be compiled anew each time; it is solved "
                 "without compiling. Keep such numbers in a tensor, or leave compile out."
             )
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A warning, once."""
         if not self.warned or self.broken:
             warnings.warn(text, AdamodeWarning, stacklevel=4)
         self.warned = True
@@ -356,6 +361,11 @@ class Rows(Form):
         made = attempt_row(self.rules, field, bounds, state[:3], make)
         every = (stacked_stages(self.rules, made),) if self.with_stages else ()
         return made.row, made.y, made.k, *every
+
+    @property
+    def n_stages(self) -> int:
+        """Of those handed out with_stages, with room for those of a dense output."""
+        return len(self.rules.tableau.rows())
 
     def goes_on(self, state: State) -> Tensor:
         """Of the one clock."""

@@ -3,7 +3,8 @@
 Three ways to make them, one result. Eager: n attempts are queued one after another. Compiled, n = 1: an
 attempt is one compiled call. Compiled, n > 1: the loop itself is in the compiled graph. On the CPU it is a
 `while_loop` and ends when the stop is reached, so nothing is attempted in vain; elsewhere each turn of that
-would be a read of the host, so the n attempts are written out one after another.
+would be a read of the host, so the n attempts stand one after another: in a CUDA graph of one compiled
+attempt (`captured`), or written out in the program.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..status import Status
 from ..step.attempt import RUNNING, SUCCESS, Rules
 from ..step.field import CountedField
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step, with_strides
+from .captured import several
 from .programs import (
     STATUS,
     WIDTH,
@@ -282,12 +284,16 @@ class QueuedMarch:
         if not in_graph and room < self.queue.sync_every:
             return None  # the last few before max_steps
         key = ("loop", form, signature(self.y, self.rtol, self.atol), self.queue.sync_every)
-        make = functools.partial(several_program, form, self.queue.calls, None if in_graph else room)
         with torch.no_grad():
             state: tuple[Tensor, ...] = (row, self.y, self.k)
             if form.with_stages and in_graph:  # a loop's first state has the form of the others
-                state = (*state, self.y.new_zeros((len(self.rules.tableau.rows()), *self.y.shape)))
-            found = programs.run(key, make, self.owner, self._on_device([float(room)]), bounds, state)
+                state = (*state, self.y.new_zeros((form.n_stages, *self.y.shape)))
+            arguments = (self.owner, self._on_device([float(room)]), bounds, state)
+            if in_graph:
+                make = functools.partial(several_program, form, self.queue.calls, None)
+                found = programs.run(key, make, *arguments)
+            else:
+                found = several(programs, key, form, self.queue.calls, room, arguments)
             if found is None:
                 return None
             rows, ys, ks, *stages = found

@@ -3,9 +3,12 @@ know makes the way unavailable, with the reason."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ import adamode
 from adamode import ArgumentError, ArgumentTypeError, Backsolve, Direct, Discrete, Interpolating
 from adamode.adjoint.dynamics.protocol import Dynamics
 from adamode.models.dynamics import AdamODE
+from adamode.solvers.device import graphs
 
 from ..cases import Case
 from ..job import Counts, Tally, TorchJob, Unavailable
@@ -30,8 +34,10 @@ GRADIENTS: dict[str, Any] = {
 MODES: dict[str, dict[str, Any]] = {
     "": {},
     "compiled": {"compile": True},
-    "compiled-sync8": {"compile": True, "sync_every": 8},
+    "compiled-sync8": {"compile": True, "sync_every": 8, "captured": False},
+    "graph": {"compile": True, "sync_every": 8},
 }
+GRAPHS = "graph"  # of CUDA
 # Forward only, samples that differ: how they step.
 STEPPINGS: dict[str, dict[str, Any]] = {
     "shared": {},
@@ -61,10 +67,14 @@ class TalliedDynamics(Dynamics):
         return self.inner.parameter_gradients(saved, deltas, weights)
 
 
-def solve(func: Any, z0: Tensor, case: Case, **arguments: Any) -> adamode.Solution:
-    """`adamode.solve` at the case's tolerance; Unavailable for arguments that it refuses."""
+def solve(func: Any, z0: Tensor, case: Case, *, captured: bool = True, **arguments: Any) -> adamode.Solution:
+    """`adamode.solve` at the case's tolerance; Unavailable for arguments that it refuses.
+
+    captured: attempts may be captured as graphs, where the device has such.
+    """
     try:
-        return adamode.solve(func, z0, case.t, rtol=case.tol, atol=case.tol, **arguments)
+        with contextlib.nullcontext() if captured else mock.patch.dict(graphs.CAPTURES, clear=True):
+            return adamode.solve(func, z0, case.t, rtol=case.tol, atol=case.tol, **arguments)
     except (ArgumentTypeError, ArgumentError) as problem:
         raise Unavailable(str(problem)) from problem
 
@@ -74,6 +84,11 @@ def channels_last(case: Case) -> tuple[Any, Tensor]:
     dynamics = copy.deepcopy(case.dynamics).to(memory_format=torch.channels_last)
     z0 = case.z0.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     return dynamics, z0
+
+
+def on_device(name: str, case: Case) -> bool:
+    """Whether the case's device knows this way's mode."""
+    return GRAPHS not in name.split("/") or case.z0.is_cuda
 
 
 def gradient_job(case: Case, func: Any, z0: Tensor, arguments: dict[str, Any]) -> TorchJob:
@@ -137,14 +152,15 @@ def _gradient_way(name: str, arguments: dict[str, Any], *, layout: bool = False)
 
     def fits(case: Case) -> bool:
         fitting = case.kind == "gradient" and not case.users and case.dynamics is not None
-        return fitting and (case.convolutional or not layout)
+        return fitting and (case.convolutional or not layout) and on_device(name, case)
 
     return Way(name, OURS, prepare, fits, slow="compile" in arguments)
 
 
 def _forward_way(name: str, arguments: dict[str, Any], *, hetero: bool) -> Way:
     def fits(case: Case) -> bool:
-        return case.kind == "forward" and (case.dynamics is None) == hetero
+        fitting = case.kind == "forward" and (case.dynamics is None) == hetero
+        return fitting and on_device(name, case)
 
     return Way(name, OURS, lambda case, _: forward_job(case, arguments), fits, slow="compile" in arguments)
 
@@ -164,8 +180,8 @@ def _odeint(case: Case) -> TorchJob:
 
 
 def _users_ways() -> list[Way]:
-    def fits(case: Case) -> bool:
-        return case.users and case.kind == "gradient"
+    def fitting(name: str) -> Callable[[Case], bool]:
+        return lambda case: case.users and case.kind == "gradient" and on_device(name, case)
 
     def on_module(arguments: dict[str, Any]) -> Any:
         return lambda case, _: gradient_job(case, case.plain, case.z0, arguments)
@@ -176,10 +192,11 @@ def _users_ways() -> list[Way]:
     found = []
     for mode, extra in MODES.items():
         arguments, end = {"gradient": Discrete(), **extra}, f"/{mode}" if mode else ""
-        slow = bool(extra)
-        found.append(Way(f"adamode/solve-module{end}", OURS, on_module(arguments), fits, slow=slow))
-        found.append(Way(f"adamode/own-field{end}", OURS, on_field(arguments), fits, slow=slow))
-    found.append(Way("adamode/odeint", OURS, lambda case, _: _odeint(case), fits))
+        for kind, make in (("solve-module", on_module), ("own-field", on_field)):
+            name = f"adamode/{kind}{end}"
+            found.append(Way(name, OURS, make(arguments), fitting(name), slow=bool(extra)))
+    odeint = "adamode/odeint"
+    found.append(Way(odeint, OURS, lambda case, _: _odeint(case), fitting(odeint)))
     return found
 
 
