@@ -53,6 +53,14 @@ def fixed_seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_native_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A native program takes a minute to build: only tests of them have any, most as the plain functions that
+    they are made of (`adamode.solvers.device.natives.MODE`)."""
+    if "native" not in request.keywords:
+        monkeypatch.setattr("adamode.solvers.device.natives.MODE", "off")
+
+
+@pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to anything but this machine is an error."""
     connect = socket.socket.connect
