@@ -29,7 +29,7 @@ from .problem import Problem, SampleProblem, SharedProblem, Speed
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
-from .whole import Arrived, whole_solve
+from .whole import Arrived, WholeSolve, whole_solve
 
 
 def record_discrete(
@@ -196,9 +196,14 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
         return _without_gradient(problem, torch.enable_grad)  # func may differentiate inside
 
 
-def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
-    """The queue of the forward solve, where one was wished for and can be."""
-    return None if problem.speed == Speed() else queue_for(problem, gradient)
+def _queue(problem: Problem, gradient: Gradient | None, whole: WholeSolve | None = None) -> Queue | None:
+    """The queue of the forward solve, where one was wished for and can be.
+
+    whole: that by whole programs, which did not arrive. Of fixed steps it leaves nothing to be queued.
+    """
+    if problem.speed == Speed() or (whole is not None and problem.settings.fixed):
+        return None
+    return queue_for(problem, gradient)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nullcontext) -> Answer:
@@ -210,7 +215,7 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nul
             run = problem.arrived(*arrived[:3])
             return Answer(run.values, run, z0)
         values = ValueField(problem.plain, mode)
-        queue, wish = _queue(problem, None), problem.wish
+        queue, wish = _queue(problem, None, whole), problem.wish
         run = problem.solve(z0, values, wish if queue is None else dataclasses.replace(wish, queue=queue))
         return Answer(run.values, run, z0)
 

@@ -29,6 +29,7 @@ from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..recording import Result
 from .problem import Problem, SampleProblem, SharedProblem, Told
 from .speed import norm_name
+from .whole_grid import AlongGrid, grid_rules
 
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
@@ -78,6 +79,10 @@ class WholeSolve:
 
     def forward(self) -> Arrived | None:
         """The forward pass; None where there is no program, or the solve does not arrive."""
+        if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
+            own = (self.natives, self.calls, self.form, self.key, self.y, self.times)
+            found = AlongGrid(self.problem, *own).forward()
+            return None if found is None else Arrived(found[0], None, found[1], [])
         start, stand = self._start()
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
@@ -113,7 +118,8 @@ class WholeSolve:
         else:
             values = torch.stack((self.y, y))
             slopes = None if first_slope is None else torch.stack((first_slope, k))
-        return Arrived(values, slopes, Told(row, first, n_made), pieces)
+        n_calls = 1 + self.form.estimated + n_made * (self.form.rules.tableau.n_stages - 1)
+        return Arrived(values, slopes, Told(row, first, n_calls), pieces)
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
         """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
@@ -160,7 +166,7 @@ class WholeSolve:
         settings, y, times = self.problem.settings, self.y, self.times
         n, clocks = self.problem.t.shape[-1], self.problem.clocks
         ends = torch.stack((times[0], times[n - 1])).reshape(2, *clocks.shape(y))
-        dt0 = settings.dt0
+        dt0 = settings.dt if self.form.rules.fixed else settings.dt0
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
         most = torch.tensor([settings.max_steps], dtype=torch.int64)
@@ -257,20 +263,20 @@ def whole_solve(
     if found is None:
         return None
     y, times = regular(problem.z0.detach()), problem.lanes()
-    rules = Rules(
-        settings.tableau,
-        settings.tableau.numeric(y.dtype, y.device),
-        settings.norm,
-        settings.controller,
-        problem.clocks,
-    )
+    if settings.fixed and isinstance(problem, SharedProblem):
+        rules = grid_rules(problem, y)
+    else:
+        numeric = settings.tableau.numeric(y.dtype, y.device)
+        judged = (settings.norm, settings.controller, problem.clocks)
+        rules = Rules(settings.tableau, numeric, *judged, fixed=settings.fixed)
     inside, slopes = len(times) > 2, recorded and problem.t.requires_grad
     if inside and settings.tableau.c_dense:
         return None
     if inside:
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
         times = torch.cat((times, torch.full((more, times.shape[1]), torch.nan, dtype=torch.float64)))
-    form = Form(rules, estimated=settings.dt0 is None, recorded=recorded, inside=inside, slopes=slopes)
+    estimated = settings.dt0 is None and not settings.fixed
+    form = Form(rules, estimated=estimated, recorded=recorded, inside=inside, slopes=slopes)
     return WholeSolve(problem, Natives.of(owner), calls, form, (found, names), y, times, theta)
 
 
@@ -283,11 +289,14 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
         return False
     if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
         return False
-    if settings.fixed or problem.autocast.enabled or problem.named or not problem.z0.numel():
+    if problem.autocast.enabled or problem.named or not problem.z0.numel():
+        return False
+    if settings.fixed and gradient is not None:
         return False
     if isinstance(problem, SampleProblem):
         own = settings.compact or settings.together is not None or settings.dt0_open
         return not own and not len(settings.stops)
     assert isinstance(problem, SharedProblem)
     single = isinstance(owner, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
-    return single and problem.observers == Observers() and not (settings.step_at or settings.jump_at)
+    stops = settings.jump_at or settings.perturb or (settings.step_at and not settings.fixed)
+    return single and problem.observers == Observers() and not stops
