@@ -125,7 +125,7 @@ def test_a_clock_a_sample_gives_the_numbers_and_counts_of_the_eager_way(plain, m
 @pytest.mark.parametrize("stepping", ["shared", "per_sample"])
 @pytest.mark.parametrize("times", TIMES)
 def test_a_dynamics_of_blocks_does_the_same(plain, times: str, stepping: str) -> None:
-    dynamics = AdamODE(MLP(2, (3,)).double())
+    dynamics = AdamODE(MLP(2, (3,)).double(), alpha=0.3, beta=0.7, eps=1e-2)
     z0 = torch.linspace(-1, 1, 18, dtype=torch.float64).reshape(3, 3, 2)
     t = torch.tensor(TIMES[times], dtype=torch.float64)
     assert_alike(*both(dynamics, z0, t, method="rk4", stepping=stepping))
@@ -137,7 +137,7 @@ def test_times_to_hit_and_the_end_alone_are_parts_of_the_grid(plain, times: str)
     t = torch.tensor(TIMES[times], dtype=torch.float64)
     for more in ({"step_at": [0.33, 0.66]}, {"save": "end"}, {"norm": lambda y: y.abs().amax()}):
         assert_alike(*both(Field(), state("[B, d]", torch.float64), t, method="midpoint", **more))
-    assert plain == ["along_program"] * 2  # with and without outputs before the end
+        assert plain.pop() == "along_program"
 
 
 @pytest.mark.parametrize("times", TIMES)

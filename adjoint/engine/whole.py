@@ -285,13 +285,14 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
         return False
-    if not (gradient is None or isinstance(gradient, Discrete)) or norm_name(settings.norm) is None:
+    if not (gradient is None or (isinstance(gradient, Discrete) and not settings.fixed)):
         return False
     if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
         return False
     if problem.autocast.enabled or problem.named or not problem.z0.numel():
         return False
-    if settings.fixed and gradient is not None:
+    shared = isinstance(problem, SharedProblem)
+    if norm_name(settings.norm) is None and not (shared and settings.fixed):  # along a grid nothing is judged
         return False
     if isinstance(problem, SampleProblem):
         own = settings.compact or settings.together is not None or settings.dt0_open
