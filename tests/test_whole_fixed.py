@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import adamode
+from adamode.adjoint.discrete import whole as discrete_whole
 from adamode.models.dynamics import AdamODE
 from adamode.models.fields import MLP
 from adamode.solvers.device import along, natives, whole
@@ -56,7 +57,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The functions run as they are; which were made."""
     made: list[str] = []
     monkeypatch.setattr(natives, "MODE", "plain")
-    for module, name in ((along, "along_program"), (whole, "solve_program")):
+    programs = ((along, "along_program"), (whole, "solve_program"), (discrete_whole, "walk_program"))
+    for module, name in programs:
         _recorded(monkeypatch, module, name, made)
     return made
 
@@ -122,6 +124,56 @@ def test_a_clock_a_sample_gives_the_numbers_and_counts_of_the_eager_way(plain, m
             assert plain.pop() == "solve_program"
 
 
+def gradients(func: nn.Module, y0: Tensor, t: Tensor, *, timed: bool, **more: Any) -> tuple[Any, list[Tensor]]:
+    """The solution, and of a loss of all its values the gradients by y0, θ and (timed) t."""
+    y0, t = y0.clone().requires_grad_(), t.clone().requires_grad_(timed)
+    sol = adamode.solve(func, y0, t, **{"dt": 0.25, "gradient": adamode.Discrete(), **more})
+    loss = (sol.y * torch.cos(torch.arange(sol.y.numel(), dtype=sol.y.dtype)).view(sol.y.shape)).sum()
+    return sol, list(torch.autograd.grad(loss, [y0, *func.parameters(), *([t] if timed else [])]))
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+def test_gradients_are_those_of_the_eager_way(plain, stepping, method, sign, times, timed) -> None:
+    t, own = sign * torch.tensor(TIMES[times], dtype=torch.float64), stepping == "per_sample"
+    if own:
+        t = t * torch.tensor([1.0, 0.7, 1.3], dtype=torch.float64)[:, None]
+    for name in STATES if not own else ("[B]", "[B, d]"):
+        options = {"method": method, "timed": timed, "stepping": stepping}
+        y0 = state(name, torch.float64)
+        found, mine = gradients(Field(), y0, t, compile=True, **options)
+        wanted, theirs = gradients(Field(), y0, t, **options)
+        assert_alike(found, wanted)
+        torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-13)
+        assert plain[-2:] == ["solve_program" if own else "along_program", "walk_program"]
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("n", [127, 128, 129, 300])
+def test_gradients_through_several_pieces_of_memory_are_the_same(plain, n: int, timed: bool) -> None:
+    t = torch.tensor([0.0, 0.1, 0.502, 0.999, 1.0], dtype=torch.float64)
+    found = [
+        gradients(Field(), state("[B, d]", torch.float64), t, timed=timed, method="midpoint", dt=1 / n, **more)[1]
+        for more in ({"compile": True}, {})
+    ]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint"])
+def test_gradients_need_no_value_at_the_end_of_the_last_step(plain, method: str) -> None:
+    """The dynamics is not defined there."""
+    for times in ([0.0, 1.0], [0.0, 0.1, 0.5, 1.0]):
+        t, func, found = torch.tensor(times, dtype=torch.float64), Ratio(), []
+        for more in ({"compile": True}, {}):
+            found.append(gradients(func, state("[B]", torch.float64), t, timed=False, method=method, **more)[1])
+        torch.testing.assert_close(*found, rtol=1e-13, atol=1e-13)
+        assert bool(found[0][0].isfinite().all())
+    assert plain == ["along_program", "walk_program"] * 2
+
+
 @pytest.mark.parametrize("stepping", ["shared", "per_sample"])
 @pytest.mark.parametrize("times", TIMES)
 def test_a_dynamics_of_blocks_does_the_same(plain, times: str, stepping: str) -> None:
@@ -129,7 +181,11 @@ def test_a_dynamics_of_blocks_does_the_same(plain, times: str, stepping: str) ->
     z0 = torch.linspace(-1, 1, 18, dtype=torch.float64).reshape(3, 3, 2)
     t = torch.tensor(TIMES[times], dtype=torch.float64)
     assert_alike(*both(dynamics, z0, t, method="rk4", stepping=stepping))
-    assert plain == ["along_program" if stepping == "shared" else "solve_program"]
+    options = {"method": "rk4", "stepping": stepping, "timed": True}
+    mine, theirs = (gradients(dynamics, z0, t, **options, **more)[1] for more in ({"compile": True}, {}))
+    torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-13)
+    forward = "along_program" if stepping == "shared" else "solve_program"
+    assert plain == [forward, forward, "walk_program"]
 
 
 @pytest.mark.parametrize("times", TIMES)

@@ -243,10 +243,12 @@ def _direct(problem: Problem) -> Answer:
 
 def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer:
     """Under the dynamics whose VJP will be used, with the walk back that was chosen."""
-    found = _by_whole_programs(problem, dynamics, gradient)
+    with torch.no_grad():
+        whole = whole_solve(problem, gradient, dynamics.theta())
+    found = None if whole is None else _by_whole_programs(problem, dynamics, whole)
     if found is not None:
         return found
-    queue = _queue(problem, gradient)
+    queue = _queue(problem, gradient, whole)
     recording = record_for(problem, dynamics, gradient, queue=queue)
     # Per sample a walk back looks for rows that are 0, which a hidden axis cannot be asked.
     many = isinstance(problem, SharedProblem) and isinstance(gradient, Discrete)
@@ -254,12 +256,11 @@ def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Ans
     return _applied(_Solved(problem, dynamics, recording, queue), many)
 
 
-def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer | None:
+def _by_whole_programs(problem: Problem, dynamics: Dynamics, whole: WholeSolve) -> Answer | None:
     """The same by native programs; None where there is none, or the solve does not arrive."""
     with torch.no_grad():
-        whole = whole_solve(problem, gradient, dynamics.theta())
-        arrived = None if whole is None else whole.forward()
-        if whole is None or arrived is None or not whole.ready(arrived):
+        arrived = whole.forward()
+        if arrived is None or not whole.ready(arrived):
             return None
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:

@@ -29,10 +29,8 @@ from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..recording import Result
 from .problem import Problem, SampleProblem, SharedProblem, Told
 from .speed import norm_name
-from .whole_grid import AlongGrid, grid_rules
+from .whole_grid import AlongGrid, grid_rules, room
 
-PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
-LONGEST = 128  # attempts that one holds at most
 FEWEST = 8  # places for outputs that a program has at least, so that one serves several numbers of them
 
 
@@ -82,7 +80,7 @@ class WholeSolve:
         if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
             own = (self.natives, self.calls, self.form, self.key, self.y, self.times)
             found = AlongGrid(self.problem, *own).forward()
-            return None if found is None else Arrived(found[0], None, found[1], [])
+            return None if found is None else Arrived(*found[:3], [Piece(*piece) for piece in found.pieces])
         start, stand = self._start()
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
@@ -177,9 +175,7 @@ class WholeSolve:
         return start, Stand(torch.zeros((), dtype=torch.bool), row, y, torch.empty_like(y), place)
 
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
-        y, n = self.y, 0
-        if self.form.recorded:
-            n = min(max(PIECE // max(y.numel() * y.element_size(), 1), 4), LONGEST)
+        y, n = self.y, room(self.y) if self.form.recorded else 0
         rows = torch.empty((n, len(Row._fields), *self.problem.clocks.shape(y)), dtype=torch.float64)
         return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes)
 
@@ -203,11 +199,12 @@ class WholeSolve:
     def _walking(self, trail: Trail, g: Tensor, carry: Any) -> Any:
         settings, clocks, y = self.problem.settings, self.problem.clocks, self.y
         numeric = settings.tableau.numeric(y.dtype, y.device)
+        along = self.form.rules.fixed and isinstance(self.problem, SharedProblem)
 
         def make() -> Any:
             calls = self.calls.split(self.problem.func, clocks.time(trail.rows[0, T0], y), y)
             return walk_program(
-                Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks)
+                Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks, spares=along)
             )
 
         return self.natives.find(
@@ -285,7 +282,7 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
         return False
-    if not (gradient is None or (isinstance(gradient, Discrete) and not settings.fixed)):
+    if not (gradient is None or isinstance(gradient, Discrete)):
         return False
     if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
         return False

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,17 +15,34 @@ from ...solvers.checks import all_finite
 from ...solvers.device.along import Course, Point, along_program
 from ...solvers.device.natives import Natives, near
 from ...solvers.device.programs import Row
-from ...solvers.device.whole import Form, Memory, form_key
+from ...solvers.device.whole import ACCEPTED, T0, T1, Form, Memory, form_key
 from ...solvers.march.output import as_time
 from ...solvers.solve import grid_of
 from ...solvers.step.attempt import SUCCESS, Rules
 from ...solvers.step.clocks import ONE, times_between
 from ...solvers.step.controller import PID
-from ...solvers.step.runge_kutta import StageList, rk_step
+from ...solvers.step.runge_kutta import StageList, rk_step, rows_like, with_strides
 from ..dynamics.traced import Calls
 from .problem import SharedProblem, Told
 
-LENGTH = 256  # steps that one call makes at most: 2 kB of times
+PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
+LONGEST = 128  # attempts that one holds at most
+LENGTH = 256  # steps that one call makes at most where it records none: 2 kB of times
+
+
+def room(y: Tensor) -> int:
+    """How many attempts from states like y a piece of memory holds."""
+    return min(max(PIECE // max(y.numel() * y.element_size(), 1), 4), LONGEST)
+
+
+class Walked(NamedTuple):
+    """What came out of a solve along a grid: the values [T, *S], and f there where wanted; what it tells; of
+    each piece the number of steps, [1], and its memory, where recorded."""
+
+    values: Tensor
+    slopes: Tensor | None
+    told: Told
+    pieces: list[tuple[Tensor, Memory]]
 
 
 def grid_rules(problem: SharedProblem, like: Tensor) -> Rules:
@@ -50,26 +67,42 @@ class AlongGrid:
     y: Tensor
     times: Tensor
 
-    def forward(self) -> tuple[Tensor, Told] | None:
-        """(the values [T, *S], what a whole solve tells); None where there is no program, or a value is not
-        finite: a step that decides for itself tells where."""
-        problem, y = self.problem, self.y
+    def forward(self) -> Walked | None:
+        """None where there is no program, or a value is not finite: steps made one by one tell where."""
+        problem, y, form = self.problem, self.y, self.form
         grid, _ = grid_of(problem.times, problem.settings)
-        n, n_ended = len(grid) - 1, len(grid) - 2 + self._inside_the_last(grid)
-        memory, point = self._memory(), self._point()
-        for begin in range(0, n, LENGTH):
-            course = self._course(grid[begin : begin + LENGTH + 1], n_ended - begin)
+        n = len(grid) - 1
+        # Outputs inside a step need f at its end; the next step needs it in any case.
+        n_ended = n if form.slopes or self._inside_the_last(grid) else n - 1
+        out, slopes, point = self._rows(form.inside), self._rows(form.inside and form.slopes), self._point()
+        first, pieces = point.k, []
+        for begin in range(0, n, self.length):
+            course = self._course(grid[begin : begin + self.length + 1], n_ended - begin)
+            memory = self._memory(course, out, slopes)
             program = self._program(course, point, memory)
             if program is None:
                 return None
             point = Point(*program(problem.func, course, point, memory))
-        values = torch.stack((y, point.y))
-        if self.form.inside:
-            values = memory.out[: len(problem.times)]
-            values[0] = y
+            pieces.append((course.most, memory))
+        places = len(problem.times)
+        values = out[:places] if form.inside else torch.stack((y, point.y))
+        values[0] = y
         if not all_finite(values):
             return None
-        return values, self._told(grid, n_ended)
+        derivatives = None
+        if form.slopes:
+            derivatives = slopes[:places] if form.inside else torch.stack((first, point.k))
+            derivatives[0] = first
+        return Walked(values, derivatives, self._told(grid, n_ended), pieces if form.recorded else [])
+
+    @property
+    def length(self) -> int:
+        """Steps that one call makes at most."""
+        return room(self.y) if self.form.recorded else LENGTH
+
+    @property
+    def _carries(self) -> bool:
+        return self.form.inside or self.form.slopes
 
     def _told(self, grid: Sequence[float], n_ended: int) -> Told:
         n, stages = len(grid) - 1, self.form.rules.tableau.n_stages - 1
@@ -77,28 +110,32 @@ class AlongGrid:
             t=grid[-1], dt=abs(grid[-1] - grid[-2]), status=float(SUCCESS), n_accepted=float(n)
         )
         first = torch.full((), abs(grid[1] - grid[0]), dtype=torch.float64)
-        calls = n * stages + (n_ended == n and self.form.inside)
-        return Told(torch.tensor(row, dtype=torch.float64), first, calls)
+        return Told(torch.tensor(row, dtype=torch.float64), first, n * stages + (n_ended == n))
 
     def _inside_the_last(self, grid: Sequence[float]) -> bool:
-        """Whether an output lies inside the last step, and so needs f at its end."""
+        """Whether an output lies inside the last step."""
         return self.form.inside and abs(self.problem.times[-2] - grid[-1]) < abs(grid[-2] - grid[-1])
 
     # What the program is called with
 
-    def _memory(self) -> Memory:
-        rows = [self.y.new_empty((0, *self.y.shape)) for _ in range(4)]
-        out = self.y.new_empty((len(self.times) + 1 if self.form.inside else 0, *self.y.shape))
-        return Memory(*rows[:3], out, rows[3])
+    def _rows(self, there: bool) -> Tensor:
+        return self.y.new_empty((len(self.times) + 1 if there else 0, *self.y.shape))
+
+    def _memory(self, course: Course, out: Tensor, slopes: Tensor) -> Memory:
+        """Of one piece, with its steps' ends for the way back."""
+        n, y = self.length if self.form.recorded else 0, self.y
+        rows = torch.zeros((n, len(Row._fields)), dtype=torch.float64)
+        if n:
+            rows[:, T0], rows[:, T1], rows[:, ACCEPTED] = course.grid[:-1], course.grid[1:], 1.0
+        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes)
 
     def _point(self) -> Point:
         y, place = self.y, torch.ones(1, dtype=torch.int64)
-        if not self.form.inside:
-            return Point(y, y.new_empty(0), place)
-        return Point(y, self.problem.plain(self.problem.start, y).clone(), place)
+        k = self.problem.plain(self.problem.start, y).clone() if self._carries else y.new_empty(0)
+        return Point(y, with_strides(k, y.stride()) if self._carries else k, place)
 
     def _course(self, grid: Sequence[float], n_ended: int) -> Course:
-        points = [*grid, *itertools.repeat(float("nan"), LENGTH + 1 - len(grid))]
+        points = [*grid, *itertools.repeat(float("nan"), self.length + 1 - len(grid))]
         most, ended = (torch.full((1,), n, dtype=torch.int64) for n in (len(grid) - 1, n_ended))
         return Course(torch.tensor(points, dtype=torch.float64), most, ended, self.times)
 
@@ -118,8 +155,7 @@ class AlongGrid:
         plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
         times = [as_time(t, y) for t in times_between(t0, t1, rules.numeric.c)]
         stages, first = StageList(rules.numeric, t1 - t0), plain(times[0], y)
-        inside = self.form.inside
-        made = rk_step(plain, y, first, times, rules.tableau, stages, evaluate_end=inside)
-        if not inside:
+        made = rk_step(plain, y, first, times, rules.tableau, stages, evaluate_end=self._carries)
+        if not self._carries:
             return near([y1], [made.y1])
         return near([y1, k1], [made.y1, made.stages.get(rules.tableau.n_stages - 1)])

@@ -56,11 +56,14 @@ class Along:
 
     def to_end(self, i: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Step i where only its end is wanted: f(t1, y1) is the next step's business, and the last has none."""
-        t0, times = self._times(i, y)
-        return i + 1, self._stepped(t0, times, y, self.field(times[0], y)[0]).y1
+        ends, times = self._times(i, y)
+        k = self.field(times[0], y)[0]
+        self._record(i, y, k)
+        return i + 1, self._stepped(ends, times, y, k).y1
 
     def with_outputs(self, i: Tensor, y: Tensor, k: Tensor, place: Tensor) -> tuple[Tensor, ...]:
         """Step i with the outputs in it, which may need f(t1, y1)."""
+        self._record(i, y, k)
         ends, times = self._times(i, y)
         result = self._stepped(ends, times, y, k)
         y1, last = result.y1, self.form.rules.tableau.n_stages - 1
@@ -71,10 +74,17 @@ class Along:
 
         # A loop of one turn or none, as in `whole`.
         _, k1 = loop(lambda new, _: new.all(), at_end, (i < self.course.ended, k))
-        about = torch.stack((ends[0], ends[1], torch.sign(ends[1] - ends[0]), torch.ones_like(ends[0])))
-        states = (y, y1, *(result.stages.get(j) for j in range(last)), k1)
-        place = Outputs(self.form, self.course.times, self.memory).written(about, states, place)
+        if self.form.inside:
+            about = torch.stack((ends[0], ends[1], torch.sign(ends[1] - ends[0]), torch.ones_like(ends[0])))
+            states = (y, y1, *(result.stages.get(j) for j in range(last)), k1)
+            place = Outputs(self.form, self.course.times, self.memory).written(about, states, place)
         return i + 1, y1.clone(), k1.clone(), place.clone()
+
+    def _record(self, i: Tensor, *states: Tensor) -> None:
+        """Where step i begins, and f there, for a way back."""
+        if self.form.recorded:
+            for kept, value in zip((self.memory.ys, self.memory.ks), states, strict=True):
+                kept.index_copy_(0, i, value[None])
 
     def _times(self, i: Tensor, like: Tensor) -> tuple[Tensor, list[Tensor]]:
         """[t0, t1] of step i, and the times of its stages as f wants them."""
