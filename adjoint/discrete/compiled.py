@@ -99,9 +99,8 @@ def transposed(
     if way.recipe is None:
         y0, k0 = known
         times = [clocks.time(t, like) for t in times_between(t0, t1, way.numeric.c)]
-        if way.spares:
-            field = _sparing(field, way, (times[0], y0), carry.held, outputs)
-        saved = rk_step(field, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
+        taken = _sparing(field, way, (times[0], y0), carry.held, outputs) if way.spares else field
+        saved = rk_step(taken, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
     else:
         saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]
     deltas: list[Any] = [None] * len(saved)

@@ -17,6 +17,7 @@ from ...solvers.device.natives import Natives, near
 from ...solvers.device.programs import Row
 from ...solvers.device.whole import ACCEPTED, T0, T1, Form, Memory, form_key
 from ...solvers.march.output import as_time
+from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import grid_of
 from ...solvers.step.attempt import SUCCESS, Rules
 from ...solvers.step.clocks import ONE, times_between
@@ -27,7 +28,7 @@ from .problem import SharedProblem, Told
 
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
-LENGTH = 256  # steps that one call makes at most where it records none: 2 kB of times
+LENGTH = 128  # steps that one call makes at most where it records none
 
 
 def room(y: Tensor) -> int:
@@ -47,8 +48,12 @@ class Walked(NamedTuple):
 
 def grid_rules(problem: SharedProblem, like: Tensor) -> Rules:
     """What a step depends on; nothing that judges one, which another solve may have otherwise."""
-    tableau = problem.settings.tableau
-    return Rules(tableau, tableau.numeric(like.dtype, like.device), ONE.rms, PID(), ONE, fixed=True)
+    return _rules(problem.settings.tableau, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _rules(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Rules:
+    return Rules(tableau, tableau.numeric(dtype, device), ONE.rms, PID(), ONE, fixed=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +79,17 @@ class AlongGrid:
         n = len(grid) - 1
         # Outputs inside a step need f at its end; the next step needs it in any case.
         n_ended = n if form.slopes or self._inside_the_last(grid) else n - 1
-        out, slopes, point = self._rows(form.inside), self._rows(form.inside and form.slopes), self._point()
-        first, pieces = point.k, []
+        out, slopes = self._rows(form.inside), self._rows(form.inside and form.slopes)
+        point, first, pieces = self._example(), y, []
         for begin in range(0, n, self.length):
             course = self._course(grid[begin : begin + self.length + 1], n_ended - begin)
             memory = self._memory(course, out, slopes)
             program = self._program(course, point, memory)
             if program is None:
                 return None
+            if self._carries and not begin:
+                first = with_strides(problem.plain(problem.start, y).clone(), y.stride())
+                point = point._replace(k=first)
             point = Point(*program(problem.func, course, point, memory))
             pieces.append((course.most, memory))
         places = len(problem.times)
@@ -109,8 +117,10 @@ class AlongGrid:
         row = Row(*[0.0] * len(Row._fields))._replace(
             t=grid[-1], dt=abs(grid[-1] - grid[-2]), status=float(SUCCESS), n_accepted=float(n)
         )
-        first = torch.full((), abs(grid[1] - grid[0]), dtype=torch.float64)
-        return Told(torch.tensor(row, dtype=torch.float64), first, n * stages + (n_ended == n))
+        told, first = (
+            torch.tensor(x, dtype=torch.float64, device="cpu") for x in (row, abs(grid[1] - grid[0]))
+        )
+        return Told(told, first, n * stages + (n_ended == n))
 
     def _inside_the_last(self, grid: Sequence[float]) -> bool:
         """Whether an output lies inside the last step."""
@@ -124,20 +134,20 @@ class AlongGrid:
     def _memory(self, course: Course, out: Tensor, slopes: Tensor) -> Memory:
         """Of one piece, with its steps' ends for the way back."""
         n, y = self.length if self.form.recorded else 0, self.y
-        rows = torch.zeros((n, len(Row._fields)), dtype=torch.float64)
+        rows = torch.zeros((n, len(Row._fields)), dtype=torch.float64, device="cpu")
         if n:
             rows[:, T0], rows[:, T1], rows[:, ACCEPTED] = course.grid[:-1], course.grid[1:], 1.0
         return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes)
 
-    def _point(self) -> Point:
-        y, place = self.y, torch.ones(1, dtype=torch.int64)
-        k = self.problem.plain(self.problem.start, y).clone() if self._carries else y.new_empty(0)
-        return Point(y, with_strides(k, y.stride()) if self._carries else k, place)
+    def _example(self) -> Point:
+        """The start, its f left open: func is not evaluated before there is a program."""
+        k = torch.zeros_like(self.y) if self._carries else self.y.new_empty(0)
+        return Point(self.y, k, torch.ones(1, dtype=torch.int64, device="cpu"))
 
     def _course(self, grid: Sequence[float], n_ended: int) -> Course:
         points = [*grid, *itertools.repeat(float("nan"), self.length + 1 - len(grid))]
-        most, ended = (torch.full((1,), n, dtype=torch.int64) for n in (len(grid) - 1, n_ended))
-        return Course(torch.tensor(points, dtype=torch.float64), most, ended, self.times)
+        most, ended = (torch.tensor([n], dtype=torch.int64, device="cpu") for n in (len(grid) - 1, n_ended))
+        return Course(torch.tensor(points, dtype=torch.float64, device="cpu"), most, ended, self.times)
 
     # The program, held once against a step of the checked field
 
@@ -154,7 +164,8 @@ class AlongGrid:
         rules, y, (t0, t1) = self.form.rules, self.y, course.grid[:2].tolist()
         plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
         times = [as_time(t, y) for t in times_between(t0, t1, rules.numeric.c)]
-        stages, first = StageList(rules.numeric, t1 - t0), plain(times[0], y)
+        first = (point.k, None) if self._carries else plain(times[0], y)
+        stages = StageList(rules.numeric, t1 - t0)
         made = rk_step(plain, y, first, times, rules.tableau, stages, evaluate_end=self._carries)
         if not self._carries:
             return near([y1], [made.y1])

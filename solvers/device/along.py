@@ -55,7 +55,7 @@ class Along:
         return (i < self.course.most).all()
 
     def to_end(self, i: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Step i where only its end is wanted: f(t1, y1) is the next step's business, and the last has none."""
+        """Step i where only its end is wanted: f(t1, y1) is the next step's first stage, or nobody's."""
         ends, times = self._times(i, y)
         k = self.field(times[0], y)[0]
         self._record(i, y, k)
