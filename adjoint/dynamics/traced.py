@@ -83,7 +83,8 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
     The second: (*saved, cotangent) → gradients of (t, z, *values).
     Raises RuntimeError where the module changes its buffers.
     """
-    from functorch.compile import aot_function, default_partition, make_boxed_func
+    from torch._functorch.aot_autograd import aot_function, make_boxed_func
+    from torch._functorch.partitioners import default_partition
 
     values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     values = dict(sorted(values.items(), key=lambda item: not item[1].requires_grad))

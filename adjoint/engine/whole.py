@@ -164,7 +164,8 @@ class WholeSolve:
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
         most = torch.tensor([settings.max_steps], dtype=torch.int64)
-        start = Start(ends, dt0, *settings.tolerance.tensors(y), most, times)
+        rtol, atol = settings.tolerance.tensors(y)
+        start = Start(ends, dt0, rtol, atol, most, times)
         place = torch.ones(times.shape[1], dtype=torch.int64)
         row = torch.zeros((len(Row._fields), *ends.shape[1:]), dtype=torch.float64)
         # Each a tensor of its own: an exported program takes two that are one for one ever after.
