@@ -122,19 +122,15 @@ def _place(owner: nn.Module, name: str) -> tuple[dict[str, Any], str]:
 
 
 class Native:
-    """A program that was loaded.
+    """A program that was loaded."""
 
-    values: of its owner.
-    """
-
-    def __init__(self, path: Path, values: Values):
+    def __init__(self, path: Path):
         # What torch._inductor.aoti_load_package makes, without the 1.5 s that its imports take.
         self.runner = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-        self.values = values
 
-    def __call__(self, owner: nn.Module, *arguments: Any) -> list[Tensor]:
-        """What the function returns for them, as a list."""
-        found: list[Tensor] = self.runner.boxed_run([*self.values.now(), *_leaves(arguments)])
+    def __call__(self, owner: nn.Module, values: list[Tensor], *arguments: Any) -> list[Tensor]:
+        """What the function returns for the owner's values and the arguments, as a list."""
+        found: list[Tensor] = self.runner.boxed_run([*values, *_leaves(arguments)])
         return found
 
 
