@@ -15,11 +15,10 @@ from ...solvers.checks import all_finite
 from ...solvers.device.along import Course, Point, along_program
 from ...solvers.device.natives import Natives, near
 from ...solvers.device.programs import Row
-from ...solvers.device.whole import ACCEPTED, T0, T1, Form, Memory, form_key
+from ...solvers.device.whole import ACCEPTED, T0, T1, Form, Memory
 from ...solvers.march.output import as_time
-from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import grid_of
-from ...solvers.step.attempt import SUCCESS, Rules
+from ...solvers.step.attempt import SUCCESS
 from ...solvers.step.clocks import ONE, times_between
 from ...solvers.step.controller import PID
 from ...solvers.step.runge_kutta import StageList, rk_step, rows_like, with_strides
@@ -29,6 +28,7 @@ from .problem import SharedProblem, Told
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
 LENGTH = 128  # steps that one call makes at most where it records none
+NOBODY = (ONE.rms, PID())  # who judges steps along a grid, for the rules: that of all solves is one
 
 
 def room(y: Tensor) -> int:
@@ -46,31 +46,23 @@ class Walked(NamedTuple):
     pieces: list[tuple[Tensor, Memory]]
 
 
-def grid_rules(problem: SharedProblem, like: Tensor) -> Rules:
-    """What a step depends on; nothing that judges one, which another solve may have otherwise."""
-    return _rules(problem.settings.tableau, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=64)
-def _rules(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Rules:
-    return Rules(tableau, tableau.numeric(dtype, device), ONE.rms, PID(), ONE, fixed=True)
-
-
 @dataclasses.dataclass(frozen=True)
 class AlongGrid:
     """The forward pass.
 
-    known: what tells the owner's programs apart.
+    key: of the program.
     times: [T, 1], padded.
+    values: the owner's.
     """
 
     problem: SharedProblem
     natives: Natives
     calls: Calls
     form: Form
-    known: tuple[Any, ...]
+    key: tuple[Any, ...]
     y: Tensor
     times: Tensor
+    values: list[Tensor]
 
     def forward(self) -> Walked | None:
         """None where there is no program, or a value is not finite: steps made one by one tell where."""
@@ -90,7 +82,7 @@ class AlongGrid:
             if self._carries and not begin:
                 first = with_strides(problem.plain(problem.start, y).clone(), y.stride())
                 point = point._replace(k=first)
-            point = Point(*program(problem.func, course, point, memory))
+            point = Point(*program(problem.func, self.values, course, point, memory))
             pieces.append((course.most, memory))
         places = len(problem.times)
         values = out[:places] if form.inside else torch.stack((y, point.y))
@@ -153,14 +145,14 @@ class AlongGrid:
 
     def _program(self, *arguments: Any) -> Any:
         make = functools.partial(along_program, self.form, self.calls)
-        key = (*self.known, "along", form_key(self.form))
-        return self.natives.find(key, make, self.problem.func, arguments, self._alike)
+        return self.natives.find(self.key, make, self.problem.func, arguments, self._alike)
 
     def _alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
         """Whether its first step is that of the checked field."""
         course, point, memory = arguments
         one = torch.ones_like(course.most)
-        y1, k1, _ = program(self.problem.func, course._replace(most=one, ended=one), point, memory)
+        course = course._replace(most=one, ended=one)
+        y1, k1, _ = program(self.problem.func, self.values, course, point, memory)
         rules, y, (t0, t1) = self.form.rules, self.y, course.grid[:2].tolist()
         plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
         times = [as_time(t, y) for t in times_between(t0, t1, rules.numeric.c)]
