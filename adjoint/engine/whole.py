@@ -271,7 +271,8 @@ def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | Non
     if not problem.speed.compile or not enabled() or not _eligible(problem, gradient):
         return None
     owner, settings = problem.func, problem.settings
-    known = comparable(owner, ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1])
+    entries = ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1]
+    known = comparable(owner, entries)
     if known is None:
         return None
     calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
@@ -292,7 +293,7 @@ def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | Non
     if plan is None:
         tableau, norm, controller, clocks = own
         rules = Rules(tableau, tableau.numeric(y.dtype, y.device), norm, controller, clocks)
-        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), known, y, times.shape)
+        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), (known, entries), y, times.shape)
     return WholeSolve(problem, natives, calls, plan, y, times, theta, plan.values.now())
 
 
