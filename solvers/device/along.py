@@ -93,7 +93,7 @@ class Along:
         return ends, [t.to(like.dtype) for t in times_between(t0, t1, self.form.rules.numeric.c)]
 
     def _stepped(self, ends: Tensor, times: list[Tensor], y: Tensor, k: Tensor) -> StepResult:
-        """Up to y1."""
+        """The step up to y1, without f there."""
         rules = self.form.rules
         dt = settled((ends[1] - ends[0]).to(y.dtype))
         stages = StageList(rules.numeric, dt)
