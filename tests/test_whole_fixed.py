@@ -314,7 +314,7 @@ def test_native_gradients_are_the_same(tmp_path, monkeypatch, func: type[nn.Modu
         warnings.simplefilter("error")
         for times in ([0.0, 1.0], [0.0, 0.1, 0.5, 1.0]):
             t = torch.tensor(times, dtype=torch.float64)
-            for n in (1, 4, 300):
+            for n in (1, 4, 300) if len(times) == 2 else (4, 300):  # Ratio has no output inside a step to 1
                 options: dict[str, Any] = {"method": "midpoint", "dt": 1.0 / n, "timed": func is Field}
                 mine, theirs = (
                     gradients(made, y0, t, **options, **more)[1] for more in ({"compile": True}, {})

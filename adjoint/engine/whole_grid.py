@@ -148,10 +148,12 @@ class AlongGrid:
         return self.natives.find(self.key, make, self.problem.func, arguments, self._alike)
 
     def _alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
-        """Whether its first step is that of the checked field."""
+        """Whether half of its first step is that of the checked field: at the whole one's end, which may be
+        the solve's, f need not be defined."""
         course, point, memory = arguments
-        one = torch.ones_like(course.most)
-        course = course._replace(most=one, ended=one)
+        one, grid = torch.ones_like(course.most), course.grid.clone()
+        grid[1] = 0.5 * (grid[0] + grid[1])
+        course = course._replace(grid=grid, most=one, ended=one)
         y1, k1, _ = program(self.problem.func, self.values, course, point, memory)
         rules, y, (t0, t1) = self.form.rules, self.y, course.grid[:2].tolist()
         plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
