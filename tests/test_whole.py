@@ -125,3 +125,108 @@ def test_a_whole_solve_is_the_eager_one(
             norm=norm,
             **tolerances(tolerance, y0, per_sample),
         )
+
+
+T = f64(0.0, 0.3, 0.9, 1.5)
+ENDS = T[[0, -1]]
+OPTIONS = {"method": "bosh3", "rtol": 1e-4, "atol": 1e-5}
+STEPPINGS = pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+
+
+@STEPPINGS
+@pytest.mark.parametrize(("model", "variant"), VARIANTS, ids=repr)
+def test_every_model_and_its_gradients(model, variant, stepping):
+    drawn = draw(model, variant)
+    for t in (T, ENDS):
+        compared(drawn.dynamics, drawn.z0, t, stepping=stepping, **OPTIONS)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("norm", ["rms", "max", "blocks"])
+def test_blocks_with_a_norm_and_an_image(norm, stepping):
+    drawn = draw("sonode", {}, (2, 1, 3, 4))
+    z0 = drawn.z0[:, :, 0].contiguous().unsqueeze(2)
+    compared(drawn.dynamics, z0, T, stepping=stepping, norm=norm, **OPTIONS)
+    per_sample = times("padded", 9, 2, True) if stepping == "per_sample" else -T
+    compared(Swing(), torch.cos(torch.arange(12.0).double()).view(2, 2, 3), per_sample, stepping=stepping,
+             norm=norm, **OPTIONS)  # fmt: skip
+
+
+class Modules(nn.Module):
+    """Layers of torch's, one of them without a bias, one frozen, one that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.again = nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.norm = nn.LayerNorm(3)
+        self.double()
+
+    def forward(self, t, y):
+        y = self.again(torch.tanh(self.again(self.norm(y))))
+        return torch.sin(self.first(y)) * torch.cos(t) + 0.1 * self.frozen(y)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("make", [Modules, Net, lambda: nn.utils.parametrizations.weight_norm(Modules(), "scale")])
+def test_modules_of_layers(make, stepping):
+    try:
+        func = make()
+    except (AttributeError, ValueError):
+        func = Modules()
+        nn.utils.parametrizations.weight_norm(func.first)
+    y0 = torch.cos(torch.arange(12.0).double()).view(4, 3)
+    for t in (T, ENDS):
+        compared(func, y0, t, stepping=stepping, **OPTIONS)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("wants", ["theta", "y0", "t", "theta t"])
+@pytest.mark.parametrize("make", [Shared, Net])
+def test_only_what_is_asked_for_has_a_gradient(make, wants, stepping):
+    compared(make(), torch.ones(2, 3).double(), T, wants=wants, stepping=stepping, **OPTIONS)
+
+
+@STEPPINGS
+def test_a_module_without_parameters(stepping):
+    class Wave(nn.Module):
+        def forward(self, t, y):
+            return torch.cos(t) * torch.sin(y)
+
+    class Still(nn.Module):
+        """Depends neither on the state nor on the time."""
+
+        def forward(self, t, y):
+            return torch.ones_like(y)
+
+    for func in (Wave(), Still()):
+        compared(func, f64(0.3, 0.5), T, wants="y0 t", stepping=stepping, **OPTIONS)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_under_every_grad_mode(mode, stepping):
+    func, y0 = Shared(), f64(0.3, 0.5, -1.0)
+    with mode():
+        expected = solve(func, y0, T, stepping=stepping, **OPTIONS)
+        with plain() as made:
+            found = solve(func, y0, T, stepping=stepping, compile=True, **OPTIONS)
+    assert made == [True]
+    assert found.y.requires_grad == expected.y.requires_grad
+    assert found.y.is_inference() == expected.y.is_inference()
+    assert float((found.y - expected.y).detach().abs().max()) <= 1e-12
+
+
+@STEPPINGS
+@pytest.mark.parametrize("save", ["end", "times", "steps"])
+def test_what_is_saved(save, stepping):
+    whole = save != "steps"
+    func, y0 = Shared(), f64(0.3, 0.5, -1.0)
+    compared(func, y0, T, stepping=stepping, save=save, whole=whole, **OPTIONS)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("choice", [Interpolating(), Backsolve(), Direct()], ids=repr)
+def test_other_gradients_are_made_in_other_ways(choice, stepping):
+    compared(Shared(), f64(0.3, 0.5, -1.0), T, stepping=stepping, gradient=choice, whole=False, **OPTIONS)

@@ -81,7 +81,7 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
 
     The first: (t, z, *values) → (dz, *saved), the values being parameters and buffers.
     The second: (*saved, cotangent) → gradients of (t, z, *values).
-    Raises RuntimeError where the module changes its buffers.
+    Raises RuntimeError where the module changes its buffers, or nothing that it uses wants a gradient.
     """
     from functorch.compile import aot_function, default_partition, make_boxed_func
 
@@ -102,6 +102,8 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
         z = z.detach().requires_grad_()
         split = aot_function(f, kept, kept, partition_fn=default_partition)
         dz = split(t.detach(), z, *own)
+        if not dz.requires_grad:
+            raise RuntimeError(f"{type(module).__name__} depends neither on y nor on a trained parameter")
         torch.autograd.grad(dz, z, torch.ones_like(dz), allow_unused=True)
     forward, back = graphs
     n_saved = sum(node.op == "placeholder" for node in back.graph.nodes) - 1

@@ -99,7 +99,7 @@ class WholeSolve:
                 break
             stand = Stand(torch.ones_like(stand.under_way), row, y, k, place)
             start = start._replace(most=start.most - int(made))
-        if not arrived or (self.form.recorded and not n_made):
+        if not arrived or not n_made:  # where nothing moves there is no first step to tell
             return None
         return self._arrived(memory, pieces, (y, k, row, first, n_made))
 

@@ -70,10 +70,10 @@ class Natives:
         arguments: tuple[Any, ...],
         alike: Alike,
     ) -> Program | None:
-        if MODE == "plain":
-            return make()
         try:
             function = make()
+            if MODE == "plain":
+                return function
             build = functools.partial(native.build, function, owner, arguments)
             about = {"model": type(owner).__name__, "for": [str(part) for part in key[2:]]}
             path = store().make(stable_key(owner, key[1], key[2:]), about, build)
