@@ -83,7 +83,8 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
     The second: (*saved, cotangent) → gradients of (t, z, *values).
     Raises RuntimeError where the module changes its buffers, or nothing that it uses wants a gradient.
     """
-    from functorch.compile import aot_function, default_partition, make_boxed_func
+    from torch._functorch.aot_autograd import aot_function
+    from torch._functorch.partitioners import default_partition
 
     values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     values = dict(sorted(values.items(), key=lambda item: not item[1].requires_grad))
@@ -91,7 +92,9 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
 
     def kept(graph: Any, inputs: Any) -> Any:
         graphs.append(graph)
-        return make_boxed_func(graph.forward)
+        run: Any = lambda arguments: graph.forward(*arguments)  # noqa: E731
+        run._boxed_call = True  # as torch calls what takes its arguments in one list
+        return run
 
     def f(t: Tensor, z: Tensor, *own: Tensor) -> Tensor:
         dz: Tensor = torch.func.functional_call(module, dict(zip(values, own, strict=True)), (t, z))
@@ -100,7 +103,8 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
     with torch.enable_grad():
         own = [x.detach().requires_grad_(x.requires_grad) for x in values.values()]
         z = z.detach().requires_grad_()
-        split = aot_function(f, kept, kept, partition_fn=default_partition)
+        compiler: Any = kept
+        split = aot_function(f, compiler, compiler, partition_fn=default_partition)
         dz = split(t.detach(), z, *own)
         if not dz.requires_grad:
             raise RuntimeError(f"{type(module).__name__} depends neither on y nor on a trained parameter")

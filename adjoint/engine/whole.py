@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...solvers.device.native import Values
 from ...solvers.device.natives import Natives, comparable, enabled, near
 from ...solvers.device.programs import Bounds, Row, attempt_row
 from ...solvers.device.whole import T0, Form, Memory, Stand, Start, form_key, solve_program
@@ -32,6 +33,7 @@ from .speed import norm_name
 
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
+ENTRIES = ("forward", "vjp", "parameter_gradients", "theta")  # of an owner, those of a module first
 FEWEST = 8  # places for outputs that a program has at least, so that one serves several numbers of them
 
 
@@ -52,29 +54,51 @@ class Arrived(NamedTuple):
     pieces: list[Piece]
 
 
+class Plan(NamedTuple):
+    """What all solves of one form of an owner share: the keys of its programs, where its values stand, and
+    what a solve that has not begun hands in: (under way, row, k, place), which no program writes to."""
+
+    form: Form
+    solve_key: tuple[Any, ...]
+    walk_key: tuple[Any, ...]
+    values: Values
+    idle: tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def make_plan(owner: nn.Module, form: Form, known: tuple[Any, ...], y: Tensor, places: torch.Size) -> Plan:
+    """known: the owner's fingerprint and its entries.  places: of the outputs, (T, lanes)."""
+    key = (*known, (tuple(y.shape), y.stride(), str(y.dtype), str(y.device)), tuple(places), form_key(form))
+    clocks = form.rules.clocks.shape(y)
+    row = torch.zeros((len(Row._fields), *clocks), dtype=torch.float64, device=y.device)
+    under_way = torch.zeros((), dtype=torch.bool, device=y.device)
+    place = torch.ones(places[1], dtype=torch.int64, device=y.device)
+    # Each a tensor of its own: an exported program takes two that are one for one ever after.
+    idle = (under_way, row, torch.zeros_like(y), place)
+    return Plan(form, (*key, "solve"), (*key, "walk"), Values(owner), idle)
+
+
 @dataclasses.dataclass(frozen=True)
 class WholeSolve:
     """One solve by whole programs.
 
-    known: the owner's fingerprint, and what else tells programs of one form apart.
     times: [T, lanes], padded to as many places as the program has.
     theta: what gradients are wanted of.
+    values: the owner's, with which the way back goes on though the owner may get others meanwhile.
     """
 
     problem: Problem
     natives: Natives
     calls: Calls
-    form: Form
-    known: tuple[Any, ...]
+    plan: Plan
     y: Tensor
     times: Tensor
     theta: tuple[Tensor, ...]
+    values: list[Tensor]
 
-    @functools.cached_property
-    def key(self) -> tuple[Any, ...]:
-        """What tells the programs of an owner apart."""
-        shape = (tuple(self.y.shape), self.y.stride(), str(self.y.dtype), str(self.y.device))
-        return (*self.known, shape, tuple(self.times.shape))
+    @property
+    def form(self) -> Form:
+        """What the programs depend on besides tensors."""
+        return self.plan.form
 
     def forward(self) -> Arrived | None:
         """The forward pass; None where there is no program, or the solve does not arrive."""
@@ -89,7 +113,7 @@ class WholeSolve:
             program = self._solving(start, stand, memory)
             if program is None:
                 return None
-            told, row, y, k, place, dt_first = program(self.problem.func, start, stand, memory)
+            told, row, y, k, place, dt_first = program(self.problem.func, self.values, start, stand, memory)
             first = dt_first if first is None else first
             n_kept, made, arrived, goes_on, *_ = told.tolist()  # host read
             n_made += int(made)
@@ -133,7 +157,7 @@ class WholeSolve:
             program = self._walking(trail, g, carry)
             if program is None:
                 return None
-            begun, off, place, lam, held, *sums = program(self.problem.func, trail, g, carry)
+            begun, off, place, lam, held, *sums = program(self.problem.func, self.values, trail, g, carry)
             closed, totals = sums[: len(sums) // 2], sums[len(sums) // 2 :]
             carry = (place, lam, held, totals)
             n = stages * int(piece.n)
@@ -144,31 +168,24 @@ class WholeSolve:
 
     def ready(self, arrived: Arrived) -> bool:
         """Whether there is a program for the walk back, too."""
-        if self._walk_key in self.natives.known:
-            return self.natives.known[self._walk_key] is not None
+        if self.plan.walk_key in self.natives.known:
+            return self.natives.known[self.plan.walk_key] is not None
         g, carry = self._cotangents(torch.zeros_like(arrived.values))
         piece = arrived.pieces[0]
         return self._walking(Trail(piece.n, *piece.memory[:3], self.times), g, carry) is not None
 
-    @property
-    def _walk_key(self) -> tuple[Any, ...]:
-        return (*self.key, "walk", form_key(self.form))
-
     # What the programs are called with
 
     def _start(self) -> tuple[Start, Stand]:
-        settings, y, times = self.problem.settings, self.y, self.times
-        n, clocks = self.problem.t.shape[-1], self.problem.clocks
-        ends = torch.stack((times[0], times[n - 1])).reshape(2, *clocks.shape(y))
+        settings, y, clocks = self.problem.settings, self.y, self.problem.clocks
+        ends = self.times[:: self.problem.t.shape[-1] - 1][:2].reshape(2, *clocks.shape(y)).clone()
         dt0 = settings.dt0
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
-        most = torch.tensor([settings.max_steps], dtype=torch.int64)
-        start = Start(ends, dt0, *settings.tolerance.tensors(y), most, times)
-        place = torch.ones(times.shape[1], dtype=torch.int64)
-        row = torch.zeros((len(Row._fields), *ends.shape[1:]), dtype=torch.float64)
-        # Each a tensor of its own: an exported program takes two that are one for one ever after.
-        return start, Stand(torch.zeros((), dtype=torch.bool), row, y, torch.empty_like(y), place)
+        most = torch.full((1,), settings.max_steps, dtype=torch.int64, device=y.device)
+        rtol, atol = settings.tolerance.tensors(y)
+        under_way, row, k, place = self.plan.idle
+        return Start(ends, dt0, rtol, atol, most, self.times), Stand(under_way, row, y, k, place)
 
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
         y, n = self.y, 0
@@ -189,7 +206,7 @@ class WholeSolve:
     # The programs, held once against the plain functions
 
     def _solving(self, start: Start, stand: Stand, memory: Memory) -> Any:
-        key = (*self.key, "solve", form_key(self.form), tuple(start.rtol.shape), tuple(start.atol.shape))
+        key = (*self.plan.solve_key, tuple(start.rtol.shape), tuple(start.atol.shape))
         make = functools.partial(solve_program, self.form, self.calls)
         arguments = (start, stand, memory)
         return self.natives.find(key, make, self.problem.func, arguments, self._solves_alike)
@@ -205,14 +222,15 @@ class WholeSolve:
             )
 
         return self.natives.find(
-            self._walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike
+            self.plan.walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike
         )
 
     def _solves_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
         """Whether its first attempt is that of the checked field."""
         start, stand, memory = arguments
-        _, row, y, k, *_ = program(self.problem.func, start._replace(most=start.most * 0), stand, memory)
-        _, _, y1, k1, *_ = program(self.problem.func, start._replace(most=start.most * 0 + 1), stand, memory)
+        func, values = self.problem.func, self.values
+        _, row, y, k, *_ = program(func, values, start._replace(most=start.most * 0), stand, memory)
+        _, _, y1, k1, *_ = program(func, values, start._replace(most=start.most * 0 + 1), stand, memory)
         clocks = self.problem.clocks
         plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
         first = plain(clocks.time(start.ends[0], y), y)[0]
@@ -233,45 +251,38 @@ class WholeSolve:
         trail = trail._replace(n=torch.ones_like(trail.n))
         g = torch.cos(torch.arange(g.numel(), dtype=g.dtype)).view(g.shape)
         carry = (carry[0], with_strides(g[-1], self.y.stride()).clone(), *carry[2:])
-        return near(program(self.problem.func, trail, g, carry), function(self.problem.func, trail, g, carry))
+        func, values = self.problem.func, self.values
+        return near(program(func, values, trail, g, carry), function(func, values, trail, g, carry))
 
 
-def whole_solve(
-    problem: Problem, gradient: Gradient | None, theta: tuple[Tensor, ...] = ()
-) -> WholeSolve | None:
-    """The solve by whole programs, where it can be.
-
-    theta: what gradients are wanted of.
-    """
+def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | None:
+    """The solve by whole programs, where it can be."""
     if not problem.speed.compile or not enabled() or not _eligible(problem, gradient):
         return None
     owner, settings = problem.func, problem.settings
+    known = comparable(owner, ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1])
+    if known is None:
+        return None
     calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
-    recorded = gradient is not None
-    if recorded and [id(p) for p in calls.theta(owner)] != [id(p) for p in theta]:
-        return None
-    names = (
-        ("forward", "vjp", "parameter_gradients", "theta") if isinstance(owner, Dynamics) else ("forward",)
-    )
-    found = comparable(owner, names)
-    if found is None:
-        return None
+    theta = tuple(calls.theta(owner)) if gradient is not None else ()
+    recorded = gradient is not None and any(x.requires_grad for x in (problem.z0, problem.t, *theta))
     y, times = regular(problem.z0.detach()), problem.lanes()
-    rules = Rules(
-        settings.tableau,
-        settings.tableau.numeric(y.dtype, y.device),
-        settings.norm,
-        settings.controller,
-        problem.clocks,
-    )
     inside, slopes = len(times) > 2, recorded and problem.t.requires_grad
     if inside and settings.tableau.c_dense:
         return None
     if inside:
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
-        times = torch.cat((times, torch.full((more, times.shape[1]), torch.nan, dtype=torch.float64)))
-    form = Form(rules, estimated=settings.dt0 is None, recorded=recorded, inside=inside, slopes=slopes)
-    return WholeSolve(problem, Natives.of(owner), calls, form, (found, names), y, times, theta)
+        times = torch.cat((times, times.new_full((more, times.shape[1]), torch.nan)))
+    own = (settings.tableau, settings.norm, settings.controller, problem.clocks)
+    flags = (settings.dt0 is None, recorded, inside, slopes)
+    shape = (y.shape, y.stride(), y.dtype, times.shape)
+    natives, key = Natives.of(owner), (known, own, flags, shape)
+    plan = natives.notes.get(key)
+    if plan is None:
+        tableau, norm, controller, clocks = own
+        rules = Rules(tableau, tableau.numeric(y.dtype, y.device), norm, controller, clocks)
+        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), known, y, times.shape)
+    return WholeSolve(problem, natives, calls, plan, y, times, theta, plan.values.now())
 
 
 def _eligible(problem: Problem, gradient: Gradient | None) -> bool:

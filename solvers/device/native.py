@@ -39,6 +39,10 @@ def values_of(owner: nn.Module) -> dict[str, Tensor]:
 class _Traced(nn.Module):
     """The function with everything that is a tensor as an argument, for `torch.export`."""
 
+    function: Function
+    owner: nn.Module
+    form: Any
+
     def __init__(self, function: Function, owner: nn.Module, form: Any):
         super().__init__()
         self.__dict__.update(function=function, owner=owner, form=form)  # the owner is no part of it
@@ -77,8 +81,9 @@ def _small_parts_written_out() -> Iterator[None]:
     """Inductor with our decompositions. It takes none as an argument where it compiles ahead of time; what it
     makes there is in no cache of its own that another program could meet."""
     from torch._inductor import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
 
-    table = {**compile_fx.select_decomp_table(), **own_decompositions()}
+    table = {**select_decomp_table(), **own_decompositions()}
     with mock.patch.object(compile_fx, "select_decomp_table", return_value=table):
         yield
 
@@ -117,19 +122,15 @@ def _place(owner: nn.Module, name: str) -> tuple[dict[str, Any], str]:
 
 
 class Native:
-    """A program that was loaded.
+    """A program that was loaded."""
 
-    values: of its owner.
-    """
-
-    def __init__(self, path: Path, values: Values):
+    def __init__(self, path: Path):
         # What torch._inductor.aoti_load_package makes, without the 1.5 s that its imports take.
         self.runner = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-        self.values = values
 
-    def __call__(self, owner: nn.Module, *arguments: Any) -> list[Tensor]:
-        """What the function returns for them, as a list."""
-        found: list[Tensor] = self.runner.boxed_run([*self.values.now(), *_leaves(arguments)])
+    def __call__(self, owner: nn.Module, values: list[Tensor], *arguments: Any) -> list[Tensor]:
+        """What the function returns for the owner's values and the arguments, as a list."""
+        found: list[Tensor] = self.runner.boxed_run([*values, *_leaves(arguments)])
         return found
 
 

@@ -179,7 +179,8 @@ class Whole:
 
             def store(out: Tensor, rows: Any, end: Tensor, y: Tensor | None) -> None:
                 own = [clocks.spread(polynomial(row, theta).to(y0.dtype)) for row in rows]
-                total = sum(w * k for w, k in zip(own, stages, strict=True))
+                first, *others = (w * k for w, k in zip(own, stages, strict=True))
+                total = sum(others, first)
                 value = total if y is None else y + dt * total
                 clocks.store(out, there, clocks.choose(theta == 1.0, end, value))
 
