@@ -12,7 +12,7 @@ from problems import Net, Swing, f64, worst
 from torch import nn
 from whole_solves import Shared, answer, differences, plain
 
-from adamode import AdamodeWarning, ArgumentError, Discrete, NotRepeatableError, SecondDerivativeError, solve
+from adamode import AdamodeWarning, ArgumentError, Discrete, DynamicsError, NotRepeatableError, SecondDerivativeError, solve
 from adamode.solvers.device import natives, programs
 
 pytestmark = pytest.mark.native
@@ -130,15 +130,17 @@ def test_a_solve_that_is_gone_keeps_nothing(stepping):
     func, y0 = Net(), Y.clone().requires_grad_()
     sol = whole(func, y0, T, stepping=stepping)
     sol.y.sum().backward()
-    node = weakref.ref(sol)
     gc.collect()
-    del sol
-    assert node() is None
-    owner = weakref.ref(func)
+    owner, node = weakref.ref(func), weakref.ref(sol.y.grad_fn.next_functions[0][0])
     known = len(natives.Natives._all)
-    del func
-    y0.grad = None
-    assert owner() is None
+    gc.disable()  # what goes, goes at once: no circle holds the states of a solve
+    try:
+        del sol
+        assert node() is None
+        del func
+        assert owner() is None
+    finally:
+        gc.enable()
     assert len(natives.Natives._all) == known - 1
 
 
@@ -224,7 +226,7 @@ def test_a_leaf_that_func_captures_is_missed_in_no_solve(stepping):
 TRANSFORMS = {
     "grad, of constants": lambda f: torch.func.grad(lambda x: x * f(Y).sum())(f64(1.0)[0]),
     "grad": lambda f: torch.func.grad(lambda y: f(y).sum())(Y),
-    "vjp": lambda f: torch.func.vjp(f, Y)[1](f(Y)),
+    "vjp": lambda f: torch.func.vjp(f, Y)[1](torch.ones(4, 2, 3).double()),
     "jvp": lambda f: torch.func.jvp(f, (Y,), (Y.cos(),)),
     "jacrev": lambda f: torch.func.jacrev(f)(Y),
     "vmap": lambda f: torch.func.vmap(f)(Y.expand(2, -1, -1)),
@@ -266,7 +268,8 @@ def test_under_a_transform_as_the_eager_way(name, gradient, stepping, monkeypatc
 def test_dual_numbers_are_no_native_programs_business(stepping):
     from torch.autograd import forward_ad
 
-    with forward_ad.dual_level(), plain() as made:
+    with forward_ad.dual_level(), plain() as made, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdamodeWarning)
         y0 = forward_ad.make_dual(Y, Y.cos())
         found = solve(Net(), y0, T, stepping=stepping, gradient=None, compile=True, **OPTIONS).y
         expected = solve(Net(), y0, T, stepping=stepping, gradient=None, **OPTIONS).y
@@ -317,5 +320,4 @@ def test_a_dynamics_that_answers_in_a_wrong_shape_is_told_so(fault, stepping):
         expected = answer(Faulty(fault), z0, T, stepping=stepping, **OPTIONS)
         with plain():
             found = answer(Faulty(fault), z0, T, stepping=stepping, compile=True, **OPTIONS)
-    assert expected["error"]
-    assert found == expected
+    assert found["error"] is expected["error"] is DynamicsError

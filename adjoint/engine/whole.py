@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...solvers.checks import transformed
 from ...solvers.device.native import Values
 from ...solvers.device.natives import Natives, comparable, enabled, near
 from ...solvers.device.programs import Bounds, Row, attempt_row
@@ -46,12 +47,18 @@ class Piece(NamedTuple):
 
 class Arrived(NamedTuple):
     """What a whole solve gave: the values [T, *S], and f there where wanted; what it tells; what it recorded,
-    in order."""
+    in order; how often its owner's values had been changed."""
 
     values: Tensor
     slopes: Tensor | None
     told: Told
     pieces: list[Piece]
+    versions: list[int]
+
+
+def versions_of(values: list[Tensor]) -> list[int]:
+    """How often each was changed in place; torch counts that for no tensor of its inference mode."""
+    return [0 if x.is_inference() else x._version for x in values]
 
 
 class Plan(NamedTuple):
@@ -137,7 +144,7 @@ class WholeSolve:
         else:
             values = torch.stack((self.y, y))
             slopes = None if first_slope is None else torch.stack((first_slope, k))
-        return Arrived(values, slopes, Told(row, first, n_made), pieces)
+        return Arrived(values, slopes, Told(row, first, n_made), pieces, versions_of(self.values))
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
         """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
@@ -150,6 +157,11 @@ class WholeSolve:
 
     def walk(self, arrived: Arrived, g: Tensor) -> Result | None:
         """The walk back for the cotangents g, [T, *S]; None where there is no program."""
+        if arrived.versions != versions_of(self.values):
+            raise RuntimeError(
+                f"a parameter or buffer of {type(self.problem.func).__name__} has been modified by an inplace "
+                "operation after the solve, and the backward pass needs its value: go backward first."
+            )
         stats, stages = self.problem.stats, self.problem.settings.tableau.n_stages - 1
         g, carry = self._cotangents(g)
         for piece in reversed(arrived.pieces):
@@ -289,6 +301,8 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     """Whether the host need not look before the end."""
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
+        return False
+    if transformed():  # native code sees neither a transform's wrappers nor tangents
         return False
     if not (gradient is None or isinstance(gradient, Discrete)) or norm_name(settings.norm) is None:
         return False
