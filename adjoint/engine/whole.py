@@ -195,7 +195,9 @@ class WholeSolve:
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
         most = torch.full((1,), settings.max_steps, dtype=torch.int64, device=y.device)
-        rtol, atol = settings.tolerance.tensors(y)
+        # Tensors of a user's may be one, lie in one another or be expanded, and a program is for one layout.
+        given = (dt0, *settings.tolerance.tensors(y))
+        dt0, rtol, atol = (x.detach().clone(memory_format=torch.contiguous_format) for x in given)
         under_way, row, k, place = self.plan.idle
         return Start(ends, dt0, rtol, atol, most, self.times), Stand(under_way, row, y, k, place)
 
