@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ...solvers.checks import transformed
 from ...solvers.device.native import Values
 from ...solvers.device.natives import Natives, comparable, enabled, near
-from ...solvers.device.programs import Bounds, Row, attempt_row
-from ...solvers.device.whole import T0, Form, Memory, Stand, Start, form_key, solve_program
+from ...solvers.device.programs import Row
+from ...solvers.device.whole import DT, RATIO, T0, Form, Memory, Stand, Start, form_key, solve_program
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
-from ...solvers.step.runge_kutta import StageList, regular, rows_like, with_strides
+from ...solvers.step.runge_kutta import regular, rows_like, with_strides
 from ..arguments import Discrete, Gradient
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
@@ -240,24 +240,29 @@ class WholeSolve:
         )
 
     def _solves_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
-        """Whether its first attempt is that of the checked field."""
+        """Whether it begins, and makes one attempt, as the function it was made of and the checked field.
+
+        The attempt is eight times as long as the first would be: of one so short the error is rounding.
+        """
         start, stand, memory = arguments
-        func, values = self.problem.func, self.values
-        _, row, y, k, *_ = program(func, values, start._replace(most=start.most * 0), stand, memory)
-        _, _, y1, k1, *_ = program(func, values, start._replace(most=start.most * 0 + 1), stand, memory)
-        clocks = self.problem.clocks
-        plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
-        first = plain(clocks.time(start.ends[0], y), y)[0]
-        direction = torch.sign(start.ends[1] - start.ends[0])
-        limits = torch.stack((start.ends[1], direction, torch.zeros_like(direction)))
-        made = attempt_row(
-            self.form.rules,
-            plain,
-            Bounds(limits, start.rtol, start.atol),
-            (row, y, first),
-            functools.partial(StageList, self.form.rules.numeric),
+        func, values, clocks, eps = (
+            self.problem.func,
+            self.values,
+            self.problem.clocks,
+            torch.finfo(self.y.dtype).eps,
         )
-        return near([k, y1, k1], [first, made.y, made.k])
+        none, one = (start._replace(most=start.most * 0 + n) for n in (0, 1))
+        _, row, y, k, place, dt = program(func, values, none, stand, memory)
+        first = self.problem.plain(clocks.time(start.ends[0], y), y)
+        if not near([k], [first]) or not _close(dt, function(func, values, none, stand, memory)[-1], 0.05):
+            return False
+        row[DT] = torch.minimum(8.0 * dt, 0.5 * (start.ends[1] - start.ends[0]).abs())
+        begun = Stand(torch.ones_like(stand.under_way), row, y, k, place)
+        _, row, *found = program(func, values, one, begun, memory)
+        _, expected, *state = function(func, values, one, begun, memory)
+        size = (y.abs().amax() + state[0].abs().amax()) / (start.atol + start.rtol * y.abs()).amin()
+        noise = 30.0 * eps * float(size)
+        return near(found[:2], state[:2]) and _close(row[RATIO], expected[RATIO], 0.05, noise)
 
     def _walks_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
         """Whether its first step back is that of the function it was made of."""
@@ -269,12 +274,19 @@ class WholeSolve:
         return near(program(func, values, trail, g, carry), function(func, values, trail, g, carry))
 
 
+def _close(found: Tensor, expected: Tensor, relative: float, absolute: float = 0.0) -> bool:
+    """Whether numbers of clocks are equal but for so much; NaN is equal to NaN."""
+    same = (found - expected).abs() <= relative * expected.abs() + absolute
+    return bool((same | (found.isnan() & expected.isnan())).all())
+
+
 def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | None:
     """The solve by whole programs, where it can be."""
     if not problem.speed.compile or not enabled() or not _eligible(problem, gradient):
         return None
     owner, settings = problem.func, problem.settings
-    known = comparable(owner, ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1])
+    entries = ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1]
+    known = comparable(owner, entries)
     if known is None:
         return None
     calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
@@ -295,7 +307,7 @@ def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | Non
     if plan is None:
         tableau, norm, controller, clocks = own
         rules = Rules(tableau, tableau.numeric(y.dtype, y.device), norm, controller, clocks)
-        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), known, y, times.shape)
+        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), (known, entries), y, times.shape)
     return WholeSolve(problem, natives, calls, plan, y, times, theta, plan.values.now())
 
 

@@ -56,8 +56,13 @@ class _Traced(nn.Module):
 
 def exported(function: Function, owner: nn.Module, arguments: Sequence[Any]) -> Any:
     """The function's graph, of the shapes of the arguments; its inputs are the owner's values and they."""
+    from torch.export import _trace
+
     flat, form = pytree.tree_flatten((values_of(owner), *arguments))
-    with torch.no_grad(), warnings.catch_warnings():
+    # While it exports, torch puts other functions in place of Python's max and min. What traces a loop's turn
+    # runs them wrongly: max(384, 1) is 1 there. No size of ours is symbolic, so Python's own are right.
+    own_max = mock.patch.object(_trace, "_override_builtin_ops", contextlib.nullcontext)
+    with torch.no_grad(), own_max, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its tracing
         return torch.export.export(_Traced(function, owner, form), tuple(flat), strict=False)
 
