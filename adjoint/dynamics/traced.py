@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...solvers.errors import DynamicsError
 from .protocol import Dynamics
 
 Gradients = list["Tensor | None"]
@@ -44,12 +45,21 @@ class Calls(abc.ABC):
         """One for each of θ, summed over the stages."""
 
 
+def check_like(found: Any, wanted: Tensor, what: str) -> None:
+    """DynamicsError for what is no tensor of that shape: a program would broadcast it silently."""
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise DynamicsError(f"{what} is {shape}; it must have shape {tuple(wanted.shape)}.")
+
+
 class DynamicsCalls(Calls):
-    """Of a `Dynamics`: its own methods."""
+    """Of a `Dynamics`: its own methods, the shapes of their results checked when they are traced."""
 
     def evaluate(self, owner: Dynamics, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """Its forward."""
-        return owner.forward(t, z)
+        dz, saved = owner.forward(t, z)
+        check_like(dz, z, f"what {type(owner).__name__}.forward returned for dz")
+        return dz, saved
 
     def theta(self, owner: Dynamics) -> list[Tensor]:
         """Its own."""
@@ -57,11 +67,20 @@ class DynamicsCalls(Calls):
 
     def vjp(self, owner: Dynamics, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """Its own `vjp`."""
-        return owner.vjp(saved, cotangent)
+        z_bar, deltas = owner.vjp(saved, cotangent)
+        check_like(z_bar, cotangent, f"what {type(owner).__name__}.vjp returned for the state's cotangent")
+        return z_bar, deltas
 
     def gradients(self, owner: Dynamics, saved: list[Any], deltas: list[Any]) -> Gradients:
         """Its parameter_gradients, all stages at once."""
-        return list(owner.parameter_gradients(saved, deltas, None))
+        found, theta = list(owner.parameter_gradients(saved, deltas, None)), owner.theta()
+        name = f"{type(owner).__name__}.parameter_gradients"
+        if len(found) != len(theta):
+            raise DynamicsError(f"{name} returned {len(found)} gradients for the {len(theta)} of theta().")
+        for i, (gradient, p) in enumerate(zip(found, theta, strict=True)):
+            if gradient is not None:
+                check_like(gradient, p, f"entry {i} of what {name} returned")
+        return found
 
 
 def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
@@ -81,7 +100,7 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
 
     The first: (t, z, *values) → (dz, *saved), the values being parameters and buffers.
     The second: (*saved, cotangent) → gradients of (t, z, *values).
-    Raises RuntimeError where the module changes its buffers.
+    Raises RuntimeError where the module changes its buffers, or nothing that it uses wants a gradient.
     """
     from torch._functorch.aot_autograd import aot_function
     from torch._functorch.partitioners import default_partition
@@ -106,6 +125,8 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
         compiler: Any = kept
         split = aot_function(f, compiler, compiler, partition_fn=default_partition)
         dz = split(t.detach(), z, *own)
+        if not dz.requires_grad:
+            raise RuntimeError(f"{type(module).__name__} depends neither on y nor on a trained parameter")
         torch.autograd.grad(dz, z, torch.ones_like(dz), allow_unused=True)
     forward, back = graphs
     n_saved = sum(node.op == "placeholder" for node in back.graph.nodes) - 1
@@ -120,7 +141,9 @@ class ModuleCalls(Calls):
 
     def evaluate(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), nothing): the way back takes the stage again."""
-        return owner(t, z), None
+        dz = owner(t, z)
+        check_like(dz, z, f"what {type(owner).__name__} returned for dy/dt")
+        return dz, None
 
     def linearise(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), its pullback to z and the parameters that require gradients)."""
@@ -132,7 +155,8 @@ class ModuleCalls(Calls):
 
     def split(self, owner: nn.Module, t: Tensor, z: Tensor) -> Calls:
         """Its call and its VJP as two graphs: `torch.export` does not see through torch.func in a loop."""
-        return SplitCalls(*forward_and_back(owner, t, z))
+        trained = tuple(name for name, p in owner.named_parameters() if p.requires_grad)
+        return SplitCalls(*forward_and_back(owner, t, z), trained)
 
     def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, the parameters' gradients of this stage)."""
@@ -145,10 +169,14 @@ class ModuleCalls(Calls):
 
 
 class SplitCalls(ModuleCalls):
-    """The same by two graphs of its operators. names: of its values, as the graphs take them."""
+    """The same by two graphs of its operators.
 
-    def __init__(self, forward: Any, back: Any, names: tuple[str, ...]):
-        self.forward, self.back, self.names = forward, back, names
+    names: of its values, as the graphs take them.
+    trained: of the parameters that require gradients, in the module's order.
+    """
+
+    def __init__(self, forward: Any, back: Any, names: tuple[str, ...], trained: tuple[str, ...]):
+        self.forward, self.back, self.names, self.trained = forward, back, names, trained
 
     def linearise(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), what its VJP wants)."""
@@ -159,7 +187,8 @@ class SplitCalls(ModuleCalls):
     def vjp(self, owner: nn.Module, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, the gradients of the parameters that require some)."""
         _, z_bar, *gradients = self.back(*saved, cotangent)
-        found = dict(zip(self.names, gradients, strict=True))
-        trained = [(name, p) for name, p in owner.named_parameters() if p.requires_grad]
+        found, values = dict(zip(self.names, gradients, strict=True)), dict(owner.named_parameters())
         bar = torch.zeros_like(cotangent) if z_bar is None else z_bar
-        return bar, [torch.zeros_like(p) if found[name] is None else found[name] for name, p in trained]
+        return bar, [
+            torch.zeros_like(values[name]) if found[name] is None else found[name] for name in self.trained
+        ]

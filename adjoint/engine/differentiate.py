@@ -265,10 +265,12 @@ def _by_whole_programs(problem: Problem, gradient: Gradient) -> Answer | None:
         arrived = whole.forward()
         if arrived is None or not whole.ready(arrived):
             return None
+        # The values become the Function's output, whose node holds the walk.
+        left = arrived._replace(values=arrived.values.new_empty(0), slopes=None)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
         assert isinstance(g, Tensor)
-        found = whole.walk(arrived, g)
+        found = whole.walk(left, g)
         assert found is not None, "a program that was ready"
         return found
 
@@ -355,7 +357,7 @@ class _SolvedWhole(_Solved):
     def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
         """(values, y' at the outputs where asked)."""
         assert self.whole is not None
-        values, slopes, told, _ = self.whole
+        values, slopes, told, *_ = self.whole
         self.whole = None  # its values become the Function's output, whose node holds this object
         self.run = self.problem.arrived(values.new_empty(0), None, told)
         return values, slopes

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ...solvers.checks import transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.samples import SampleNorm
@@ -102,6 +103,8 @@ def _not_compiled(problem: Problem) -> str:
     each = isinstance(problem, SampleProblem)
     if problem.autocast.enabled:
         return "torch.autocast is on, and its state is not part of a compiled program"
+    if transformed():
+        return "a transform of torch.func, or forward-mode AD, is around the solve"
     if each and problem.settings.compact:
         return "a program is for one batch size, and compact=True changes it: leave compact out"
     if not each and problem.settings.norm not in (rms, block_rms, maximum):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...solvers.checks import transformed
 from ...solvers.device.native import Values
 from ...solvers.device.natives import Natives, comparable, enabled, near
 from ...solvers.device.programs import Row
@@ -45,12 +46,18 @@ class Piece(NamedTuple):
 
 class Arrived(NamedTuple):
     """What a whole solve gave: the values [T, *S], and f there where wanted; what it tells; what it recorded,
-    in order."""
+    in order; how often its owner's values had been changed."""
 
     values: Tensor
     slopes: Tensor | None
     told: Told
     pieces: list[Piece]
+    versions: list[int]
+
+
+def versions_of(values: list[Tensor]) -> list[int]:
+    """How often each was changed in place; torch counts that for no tensor of its inference mode."""
+    return [0 if x.is_inference() else x._version for x in values]
 
 
 class Plan(NamedTuple):
@@ -104,7 +111,10 @@ class WholeSolve:
         if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
             own = (self.natives, self.calls, self.form, self.plan.solve_key, self.y, self.times, self.values)
             found = AlongGrid(self.problem, *own).forward()
-            return None if found is None else Arrived(*found[:3], [Piece(*piece) for piece in found.pieces])
+            if found is None:
+                return None
+            pieces = [Piece(*piece) for piece in found.pieces]
+            return Arrived(found.values, found.slopes, found.told, pieces, versions_of(self.values))
         start, stand = self._start()
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
@@ -126,7 +136,7 @@ class WholeSolve:
                 break
             stand = Stand(torch.ones_like(stand.under_way), row, y, k, place)
             start = start._replace(most=start.most - int(made))
-        if not arrived or (self.form.recorded and not n_made):
+        if not arrived or not n_made:  # where nothing moves there is no first step to tell
             return None
         return self._arrived(memory, pieces, (y, k, row, first, n_made))
 
@@ -141,7 +151,7 @@ class WholeSolve:
             values = torch.stack((self.y, y))
             slopes = None if first_slope is None else torch.stack((first_slope, k))
         n_calls = 1 + self.form.estimated + n_made * (self.form.rules.tableau.n_stages - 1)
-        return Arrived(values, slopes, Told(row, first, n_calls), pieces)
+        return Arrived(values, slopes, Told(row, first, n_calls), pieces, versions_of(self.values))
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
         """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
@@ -154,6 +164,11 @@ class WholeSolve:
 
     def walk(self, arrived: Arrived, g: Tensor) -> Result | None:
         """The walk back for the cotangents g, [T, *S]; None where there is no program."""
+        if arrived.versions != versions_of(self.values):
+            raise RuntimeError(
+                f"a parameter or buffer of {type(self.problem.func).__name__} has been modified by an "
+                "inplace operation after the solve, and the backward pass needs its value: go backward first."
+            )
         stats, stages = self.problem.stats, self.problem.settings.tableau.n_stages - 1
         g, carry = self._cotangents(g)
         for piece in reversed(arrived.pieces):
@@ -187,7 +202,9 @@ class WholeSolve:
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
         most = torch.full((1,), settings.max_steps, dtype=torch.int64, device=y.device)
-        rtol, atol = settings.tolerance.tensors(y)
+        # Tensors of a user's may be one, lie in one another or be expanded, and a program is for one layout.
+        given = (dt0, *settings.tolerance.tensors(y))
+        dt0, rtol, atol = (x.detach().clone(memory_format=torch.contiguous_format) for x in given)
         under_way, row, k, place = self.plan.idle
         return Start(ends, dt0, rtol, atol, most, self.times), Stand(under_way, row, y, k, place)
 
@@ -249,7 +266,8 @@ class WholeSolve:
         begun = Stand(torch.ones_like(stand.under_way), row, y, k, place)
         _, row, *found = program(func, values, one, begun, memory)
         _, expected, *state = function(func, values, one, begun, memory)
-        size = (y.abs().amax() + state[0].abs().amax()) / (start.atol + start.rtol * y.abs()).amin()
+        z, end = (x.nan_to_num(0.0, 0.0, 0.0).abs() for x in (y, state[0]))  # a sample may have no numbers
+        size = (z.amax() + end.amax()) / (start.atol + start.rtol * z).amin()
         noise = 30.0 * eps * float(size)
         return near(found[:2], state[:2]) and _close(row[RATIO], expected[RATIO], 0.05, noise)
 
@@ -308,6 +326,8 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     """Whether the host need not look before the end."""
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
+        return False
+    if transformed():  # native code sees neither a transform's wrappers nor tangents
         return False
     if not (gradient is None or isinstance(gradient, Discrete)):
         return False
