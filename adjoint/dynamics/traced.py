@@ -40,8 +40,10 @@ class Calls(abc.ABC):
         """(z̄, deltas)."""
 
     @abc.abstractmethod
-    def gradients(self, owner: Any, saved: list[Any], deltas: list[Any]) -> Gradients:
-        """One for each of θ, summed over the stages."""
+    def gradients(
+        self, owner: Any, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
+    ) -> Gradients:
+        """One for each of θ, summed over the stages, with a weight each or as they are."""
 
 
 class DynamicsCalls(Calls):
@@ -59,9 +61,11 @@ class DynamicsCalls(Calls):
         """Its own `vjp`."""
         return owner.vjp(saved, cotangent)
 
-    def gradients(self, owner: Dynamics, saved: list[Any], deltas: list[Any]) -> Gradients:
+    def gradients(
+        self, owner: Dynamics, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
+    ) -> Gradients:
         """Its parameter_gradients, all stages at once."""
-        return list(owner.parameter_gradients(saved, deltas, None))
+        return list(owner.parameter_gradients(saved, deltas, weights))
 
 
 def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
@@ -136,8 +140,13 @@ class ModuleCalls(Calls):
         z_bar, *gradients = saved(cotangent)
         return z_bar, gradients
 
-    def gradients(self, owner: nn.Module, saved: list[Any], deltas: list[Any]) -> Gradients:
+    def gradients(
+        self, owner: nn.Module, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
+    ) -> Gradients:
         """The sum over the stages."""
+        if weights is not None:
+            own = weights.unbind()
+            deltas = [[w * x for x in stage] for w, stage in zip(own, deltas, strict=True)]
         return [sum(parts[1:], parts[0]) for parts in zip(*deltas, strict=True)]
 
 

@@ -30,6 +30,7 @@ from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
 from .whole import Arrived, whole_solve
+from .whole_back import whole_back
 
 
 def record_discrete(
@@ -254,16 +255,35 @@ def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient)
     with torch.no_grad():
         whole = whole_solve(problem, gradient, dynamics.theta())
         arrived = None if whole is None else whole.forward()
-        if whole is None or arrived is None or not whole.ready(arrived):
+        if whole is None or arrived is None:
             return None
+        back = whole_back(whole, gradient, arrived.last) if isinstance(gradient, Backsolve) else None
+        if not (whole.ready(arrived) if back is None else back.ready()):
+            return None
+    recorded = arrived._replace(values=arrived.values.new_empty(0), slopes=None)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
         assert isinstance(g, Tensor)
-        found = whole.walk(arrived, g)
+        if back is not None:
+            assert isinstance(seen.values, Tensor)
+            solved = back.walk(seen.values, g)
+            return solved or _walked_again(problem, dynamics, gradient, g, want_theta)
+        found = whole.walk(recorded, g)
         assert found is not None, "a program that was ready"
         return found
 
     return _applied(_SolvedWhole(problem, dynamics, Recording(Recorder(), walk), arrived), many=False)
+
+
+def _walked_again(
+    problem: Problem, dynamics: Dynamics, gradient: Gradient, g: Tensor, want_theta: bool
+) -> Result:
+    """The walk back over the same solve made once more, uncompiled; its forward pass is not counted."""
+    recording = record_for(problem, dynamics, gradient)
+    own = dataclasses.replace(problem, stats=dataclasses.replace(problem.stats))
+    solved = _Solved(own, dynamics, recording, None)
+    values, _ = solved.forward(problem.z0, False)
+    return recording.walk(own.seen(solved.run, values), g, want_theta)
 
 
 def _applied(solved: _Solved, many: bool) -> Answer:
@@ -333,7 +353,7 @@ class _SolvedWhole(_Solved):
     def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
         """(values, y' at the outputs where asked)."""
         assert self.whole is not None
-        values, slopes, told, _ = self.whole
+        values, slopes, told, *_ = self.whole
         self.whole = None  # its values become the Function's output, whose node holds this object
         self.run = self.problem.arrived(values.new_empty(0), None, told)
         return values, slopes

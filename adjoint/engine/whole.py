@@ -20,7 +20,7 @@ from ...solvers.device.whole import T0, Form, Memory, Stand, Start, form_key, so
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
 from ...solvers.step.runge_kutta import StageList, regular, rows_like, with_strides
-from ..arguments import Discrete, Gradient
+from ..arguments import Backsolve, Discrete, Gradient
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
 from ..dynamics.adapt import refuse_unlike
@@ -28,7 +28,7 @@ from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..recording import Result
 from .problem import Problem, SampleProblem, SharedProblem, Told
-from .speed import norm_name
+from .speed import looked_at, norm_name
 
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
@@ -44,12 +44,13 @@ class Piece(NamedTuple):
 
 class Arrived(NamedTuple):
     """What a whole solve gave: the values [T, *S], and f there where wanted; what it tells; what it recorded,
-    in order."""
+    in order; f at the end of the last step."""
 
     values: Tensor
     slopes: Tensor | None
     told: Told
     pieces: list[Piece]
+    last: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,8 @@ class WholeSolve:
         start, stand = self._start()
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
-        slopes = self.y.new_empty((len(self.times) + 1 if form.inside and form.slopes else 0, *shape))
+        n_slopes = (len(self.times) + 1 if form.inside else 1) if form.slopes else 0
+        slopes = self.y.new_empty((n_slopes, *shape))
         pieces: list[Piece] = []
         n_made, first = 0, None
         while True:
@@ -106,14 +108,14 @@ class WholeSolve:
     def _arrived(self, memory: Memory, pieces: list[Piece], end: tuple[Any, ...]) -> Arrived:
         """The values in their places."""
         y, k, row, first, n_made = end
-        slopes, first_slope = None, pieces[0].memory.ks[0] if self.form.slopes else None
+        slopes, first_slope = None, memory.slopes[0] if self.form.slopes else None
         if self.form.inside:
             values = self._in_place(memory.out, self.y)
             slopes = None if first_slope is None else self._in_place(memory.slopes, first_slope)
         else:
             values = torch.stack((self.y, y))
             slopes = None if first_slope is None else torch.stack((first_slope, k))
-        return Arrived(values, slopes, Told(row, first, n_made), pieces)
+        return Arrived(values, slopes, Told(row, first, n_made), pieces, k)
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
         """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
@@ -248,8 +250,7 @@ def whole_solve(
         return None
     owner, settings = problem.func, problem.settings
     calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
-    recorded = gradient is not None
-    if recorded and [id(p) for p in calls.theta(owner)] != [id(p) for p in theta]:
+    if gradient is not None and [id(p) for p in calls.theta(owner)] != [id(p) for p in theta]:
         return None
     names = (
         ("forward", "vjp", "parameter_gradients", "theta") if isinstance(owner, Dynamics) else ("forward",)
@@ -265,7 +266,8 @@ def whole_solve(
         settings.controller,
         problem.clocks,
     )
-    inside, slopes = len(times) > 2, recorded and problem.t.requires_grad
+    recorded = isinstance(gradient, Discrete)
+    inside, slopes = len(times) > 2, gradient is not None and problem.t.requires_grad
     if inside and settings.tableau.c_dense:
         return None
     if inside:
@@ -280,11 +282,13 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
         return False
-    if not (gradient is None or isinstance(gradient, Discrete)) or norm_name(settings.norm) is None:
+    if not (gradient is None or isinstance(gradient, Discrete) or _solved_back(problem, gradient)):
         return False
     if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
         return False
-    if settings.fixed or problem.autocast.enabled or problem.named or not problem.z0.numel():
+    if norm_name(settings.norm) is None or settings.fixed or problem.autocast.enabled:
+        return False
+    if problem.named or not problem.z0.numel():
         return False
     if isinstance(problem, SampleProblem):
         own = settings.compact or settings.together is not None or settings.dt0_open
@@ -292,3 +296,13 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     assert isinstance(problem, SharedProblem)
     single = isinstance(owner, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
     return single and problem.observers == Observers() and not (settings.step_at or settings.jump_at)
+
+
+def _solved_back(problem: Problem, gradient: Gradient) -> bool:
+    """Whether the way back is a reverse solve at which the host need not look."""
+    reverse = problem.reverse
+    if not isinstance(gradient, Backsolve) or isinstance(problem, SampleProblem) or looked_at(reverse):
+        return False
+    own = reverse.settings or problem.settings
+    plain = own.norm == problem.settings.norm and not (own.fixed or own.step_at or own.jump_at)
+    return plain and reverse.trace is None and reverse.watch is None

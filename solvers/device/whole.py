@@ -82,7 +82,7 @@ class Memory(NamedTuple):
     rows [n, width, …], ys [n, *S], ks [n, *S]: each attempt that was accepted, and where it began; empty
         where nothing is recorded.
     out [T + 1, *S]: the states at the times; the last row is for what is none.
-    slopes: f there, of the same form, or empty.
+    slopes: f there, of the same form, or empty; one row, f at the start, where no outputs lie before the end.
     """
 
     rows: Tensor
@@ -208,6 +208,8 @@ def solve_program(form: Form, calls: Any) -> Any:
 
         def begun(new: Tensor, row: Tensor, k: Tensor, place: Tensor) -> Any:
             k = owned(field)(rules.clocks.time(t0, stand.y), stand.y)[0]
+            if form.slopes:
+                memory.slopes.index_copy_(0, torch.zeros_like(start.most), k[None])
             dt = start.dt0
             if form.estimated:
                 limits = Limits(end, end, direction, least)
