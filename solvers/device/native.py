@@ -56,8 +56,12 @@ class _Traced(nn.Module):
 
 def exported(function: Function, owner: nn.Module, arguments: Sequence[Any]) -> Any:
     """The function's graph, of the shapes of the arguments; its inputs are the owner's values and they."""
+    from torch.export import _trace
+
     flat, form = pytree.tree_flatten((values_of(owner), *arguments))
-    with torch.no_grad(), warnings.catch_warnings():
+    # Of Python's max of two sizes torch 2.14's own one, put in its place, makes the smaller in a loop.
+    pythons = mock.patch.object(_trace, "_override_builtin_ops", contextlib.nullcontext)
+    with torch.no_grad(), pythons, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its tracing
         return torch.export.export(_Traced(function, owner, form), tuple(flat), strict=False)
 
