@@ -111,7 +111,8 @@ class Attempts:
 
         sums: θ's gradients of the first stage, which the attempt before evaluated, and their sums.
         """
-        firsts, totals = sums[: len(sums) // 2], sums[len(sums) // 2 :]
+        half = len(sums) // 2
+        firsts, totals = list(sums[:half]), list(sums[half:])
         make = functools.partial(StageList, self.rules.numeric)
         made = attempt_row(self.rules, self.field, self.bounds, (row, pair, k), make)
         accepted, dt = made.row[ACCEPTED] > 0, (made.row[T1] - made.row[T0]).to(pair.dtype)

@@ -59,7 +59,7 @@ class WholeBack:
         """The gradients, for the outputs' values and cotangents, [T, *S]; None where the host must look."""
         problem, stages = self.whole.problem, self.rules.tableau.n_stages - 1
         limit, accepted, rejected, furthest, nfe = self.gradient.reconstruction_limit, 0, 0, 0.0, 1
-        a, dt, unlike, totals = g[-1], math.nan, 0.0, None
+        a, dt, totals = g[-1], math.nan, None
         for i in range(len(g) - 1, 0, -1):
             leg = self._leg(i, (values[i], values[i - 1]), a, dt, totals)
             program = self._program(leg)
@@ -67,13 +67,13 @@ class WholeBack:
                 return None
             numbers, pair, *totals = program(problem.func, leg)
             told = Told(*numbers.tolist())  # host read
+            if i == len(g) - 1:  # before another forward solve would hide it
+                refuse_unlike(told.unlike, a.dtype, problem.reverse.complain)
             if not (told.arrived and told.off <= limit):
                 return None
-            unlike = unlike if i < len(g) - 1 else told.unlike
             accepted, rejected = accepted + int(told.n_accepted), rejected + int(told.n_rejected)
             furthest, dt, nfe = max(furthest, told.off), told.dt, nfe + 1
             a = pair[1] if i == 1 else pair[1] + g[i - 1]
-        refuse_unlike(unlike, a.dtype, problem.reverse.complain)
         stats = problem.stats
         stats.nfe_backward += nfe + stages * (accepted + rejected)
         stats.n_accepted_backward += accepted
@@ -93,10 +93,12 @@ class WholeBack:
         if self.gradient.anchors:
             most = min(most, patience(problem.stats))
         # Each a tensor of its own: an exported program takes two that are one for one ever after.
+        rtol, atol = (x.clone() for x in ours.tensors(y))
         return Leg(
             torch.tensor([problem.times[i], problem.times[i - 1]], dtype=torch.float64),
             torch.tensor(dt, dtype=torch.float64),
-            *(x.clone() for x in ours.tensors(y)),
+            rtol,
+            atol,
             [x.clone() for x in loose.tensors(y)],
             torch.tensor([most], dtype=torch.int64),
             regular(torch.stack((begin, a))),
