@@ -8,7 +8,7 @@ import torch
 from problems import Net, f64, quench, worst
 from torch import nn
 
-from adamode import Backsolve, NotRepeatableError, ReconstructionError, SolverError, solve
+from adamode import Backsolve, Interpolating, NotRepeatableError, ReconstructionError, SolverError, solve
 from adamode.models.dynamics import AdamODE
 from adamode.models.fields import MLP
 from adamode.solvers.device.native import exported
@@ -63,11 +63,12 @@ def solved(func, y0, times, gradient, *, timed=True, **options):
     return sol.stats, [sol.y.detach(), *torch.autograd.grad((torch.sin(sol.y) * weights).sum(), wanted)]
 
 
-def both(func, y0, times, gradient, *, kind="backsolve", **options):
+def both(func, y0, times, gradient, **options):
     """The same eagerly and by whole programs, which there must be."""
+    name = type(gradient).__name__.lower()
     eager = solved(func, y0, times, gradient, **options)
     whole = solved(func, y0, times, gradient, compile=True, **options)
-    assert any(kind in key for key in Natives.of(func).known)
+    assert any(name in key for key in Natives.of(func).known)
     return eager, whole
 
 
@@ -88,11 +89,31 @@ def test_backsolve_is_the_same_by_whole_programs(make, times, method):
     assert whole[0].reconstruction_error == pytest.approx(eager[0].reconstruction_error, rel=1e-8)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "tsit5"])
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("make", [Net, adam])
+def test_interpolating_is_the_same_by_whole_programs(make, times, method):
+    func, options = make(), {"method": method, "rtol": 1e-5, "atol": 1e-6}
+    assert_equal(*both(func, start_of(func), TIMES[times], Interpolating(), **options))
+
+
+def test_interpolating_looks_states_up_in_several_pieces_of_memory(monkeypatch):
+    monkeypatch.setattr("adamode.adjoint.engine.whole.LONGEST", 2)
+    func = Net()
+    eager, whole = both(func, start_of(func), TIMES["several"], Interpolating(), rtol=1e-7, atol=1e-8)
+    assert eager[0].n_accepted > 10  # so six pieces, and room for eight
+    assert_equal(eager, whole)
+
+
 @pytest.mark.parametrize("norm", ["rms", "max", "blocks"])
 @pytest.mark.parametrize(
     "gradient",
-    [Backsolve(rtol=1e-8, atol=1e-9, anchors=0), Backsolve(method="bosh3")],
-    ids=["tight", "bosh3"],
+    [
+        Backsolve(rtol=1e-8, atol=1e-9, anchors=0),
+        Backsolve(method="bosh3"),
+        Interpolating(rtol=1e-8, method="bosh3"),
+    ],
+    ids=["tight", "bosh3", "interpolating"],
 )
 def test_a_reverse_solve_of_its_own_tolerance_and_method_is_the_same(gradient, norm):
     func = adam()
@@ -106,10 +127,11 @@ def test_tolerances_of_each_entry_are_those_of_the_reverse_solve():
     assert whole[0].reconstruction_error == pytest.approx(eager[0].reconstruction_error, rel=1e-8)
 
 
-def test_float32_has_the_same_gradients_to_its_own_rounding():
+@pytest.mark.parametrize("gradient", [Backsolve(), Interpolating()], ids=["backsolve", "interpolating"])
+def test_float32_has_the_same_gradients_to_its_own_rounding(gradient):
     func = Net().float()
     y0 = start_of(func).float()
-    eager, whole = both(func, y0, TIMES["back"], Backsolve(), rtol=1e-4, atol=1e-5)
+    eager, whole = both(func, y0, TIMES["back"], gradient, rtol=1e-4, atol=1e-5)
     assert all(x.dtype == torch.float32 for x in whole[1])
     assert worst(whole[1], eager[1]) < 1e-4
 
@@ -178,12 +200,13 @@ def test_a_solve_and_its_func_are_freed():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gradient", [Backsolve(), Interpolating()], ids=["backsolve", "interpolating"])
 @pytest.mark.parametrize("make", [Net, adam])
-def test_the_native_program_is_the_function(make, tmp_path, monkeypatch):
+def test_the_native_program_is_the_function(make, gradient, tmp_path, monkeypatch):
     monkeypatch.setenv("ADAMODE_CACHE", str(tmp_path))
     func = make()
     for times in ((0.0, 2.0), (2.0, 0.5)):
-        assert_equal(*both(func, start_of(func), times, Backsolve(), rtol=1e-5, atol=1e-6))
+        assert_equal(*both(func, start_of(func), times, gradient, rtol=1e-5, atol=1e-6))
 
 
 def test_the_larger_of_two_sizes_is_the_larger_in_a_loop_that_is_exported():

@@ -1,11 +1,11 @@
-"""The reverse solve of backsolve between two observations as one function of tensors, its loop in the graph:
-the same steps as `ReverseSolve` takes with `Rebuilt`."""
+"""The reverse solve between two observations as one function of tensors, its loop in the graph: the same
+steps as `ReverseSolve` takes with `Rebuilt` or `Interpolated`."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...solvers.device.programs import STATUS, Bounds, Row, attempt_row, row_of
 from ...solvers.device.whole import ACCEPTED, DT, T0, T1, loop
+from ...solvers.methods.tableau import Numeric, polynomial
 from ...solvers.step.attempt import (
     RUNNING,
     SUCCESS,
@@ -24,7 +25,7 @@ from ...solvers.step.attempt import (
     settling,
 )
 from ...solvers.step.clocks import Tolerance
-from ...solvers.step.runge_kutta import Field, StageList, owned, with_strides
+from ...solvers.step.runge_kutta import Field, StageList, with_strides
 from ..discrete.compiled import added
 from ..dynamics.adapt import distance
 from ..dynamics.traced import Calls, Gradients
@@ -32,6 +33,18 @@ from .carrier import Augmented
 from .stepping import seminorm
 
 N_ACCEPTED, N_REJECTED = Row._fields.index("n_accepted"), Row._fields.index("n_rejected")
+
+
+class Past(NamedTuple):
+    """The steps of the forward solve, in order.
+
+    n: [1] how many.  rows [n, width], ys [n, *S], stages [n, s, *S]: of each; there may be room for more.
+    """
+
+    n: Tensor
+    rows: Tensor
+    ys: Tensor
+    stages: Tensor
 
 
 class Leg(NamedTuple):
@@ -44,6 +57,7 @@ class Leg(NamedTuple):
     pair: [2, *S], state and adjoint at the start.
     k: f there as the forward solve had it.  stored: the state at the end.
     totals: the sums of θ's gradients.
+    past: where the state is looked up and not rebuilt, else ().
     """
 
     ends: Tensor
@@ -56,6 +70,7 @@ class Leg(NamedTuple):
     k: Tensor
     stored: Tensor
     totals: list[Tensor]
+    past: Past | tuple[()] = ()
 
 
 class Told(NamedTuple):
@@ -131,21 +146,44 @@ class Attempts:
         return self.calls.gradients(self.owner, [s for s, _ in stages], [d for _, d in stages], weights)
 
 
-def leg_program(rules: Rules, calls: Calls) -> Any:
+def _lookup(past: Past, numeric: Numeric) -> Callable[[Tensor], Tensor]:
+    """The forward solution as a function of time. numeric: of the forward solve."""
+    direction = torch.sign(past.rows[0, T1] - past.rows[0, T0])
+    number = torch.arange(len(past.rows), dtype=torch.int64, device=past.rows.device)
+    ends = torch.where(number < past.n, direction * past.rows[:, T1], torch.inf)
+
+    def value(time: Tensor) -> Tensor:
+        t = time.double()
+        at = torch.searchsorted(ends, (torch.sign(past.rows[0, T1] - past.rows[0, T0]) * t).reshape(1))
+        at = torch.minimum(at, past.n - 1)
+        row, y0, stages = (x.index_select(0, at)[0] for x in (past.rows, past.ys, past.stages))
+        span = row[T1] - row[T0]
+        theta = (t - row[T0]) / span
+        weights = [polynomial(own, theta).to(y0.dtype) for own in numeric.dense_rows]
+        first, *others = (w * k for w, k in zip(weights, stages.unbind(), strict=True))
+        return y0 + span.to(y0.dtype) * sum(others, first)
+
+    return value
+
+
+def leg_program(rules: Rules, calls: Calls, forward: Numeric | None = None) -> Any:
     """(owner, leg) → [`Told`, the pair at the end, the sums of θ's gradients …]
 
     rules: of a reverse solve, their norm that of a state.
+    forward: the numbers of the forward solve, where its steps are looked up.
     """
     pairs = dataclasses.replace(rules, norm=seminorm(rules.norm))
 
     def leg_whole(owner: Any, leg: Leg) -> list[Tensor]:
-        field = functools.partial(Augmented(calls).evaluate, owner)
+        past = None if forward is None else _lookup(Past(*leg.past), forward)
+        field = functools.partial(Augmented(calls, past).evaluate, owner)
         t0, end = leg.ends.unbind()
         direction = torch.where(end < t0, -1.0, torch.ones_like(t0))
         # In memory of its own: of what a loop captures, a view is freed twice.
         span = torch.stack((end, direction, least_of_span((end - t0).abs()), t0))
         bounds = Bounds(torch.stack((end, direction, span[2])), leg.rtol, leg.atol)
-        k, saved = owned(field)(rules.clocks.time(t0, leg.pair), leg.pair)
+        # At the start the state is the observation itself.
+        k, saved = Augmented(calls).evaluate(owner, rules.clocks.time(t0, leg.pair), leg.pair)
         firsts = _filled(calls.gradients(owner, [saved[0]], [saved[1]]), leg.totals)
 
         def estimate(new: Tensor, dt: Tensor) -> Any:
@@ -155,7 +193,9 @@ def leg_program(rules: Rules, calls: Calls) -> Any:
             dt = first_step(pairs, field, Limits(end, end, direction, least), tolerance, here)
             return torch.zeros_like(new), dt
 
-        _, dt = loop(lambda new, dt: new.all(), estimate, (leg.dt0.isnan(), leg.dt0))
+        dt = leg.dt0
+        if forward is None:
+            dt = loop(lambda new, dt: new.all(), estimate, (dt.isnan(), dt))[1]
         row = row_of(clock_at(t0, dt.clamp(max=rules.controller.dt_max)))
         attempts = Attempts(pairs, calls, owner, settling(field), bounds, leg)
         state = (row, leg.pair, k, *firsts, *leg.totals)

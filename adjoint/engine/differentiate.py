@@ -257,7 +257,9 @@ def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient)
         arrived = None if whole is None else whole.forward()
         if whole is None or arrived is None:
             return None
-        back = whole_back(whole, gradient, arrived.last) if isinstance(gradient, Backsolve) else None
+        back = None
+        if isinstance(gradient, (Backsolve, Interpolating)):
+            back = whole_back(whole, gradient, arrived)
         if not (whole.ready(arrived) if back is None else back.ready()):
             return None
     recorded = arrived._replace(values=arrived.values.new_empty(0), slopes=None)

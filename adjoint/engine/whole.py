@@ -20,7 +20,7 @@ from ...solvers.device.whole import T0, Form, Memory, Stand, Start, form_key, so
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
 from ...solvers.step.runge_kutta import StageList, regular, rows_like, with_strides
-from ..arguments import Backsolve, Discrete, Gradient
+from ..arguments import Backsolve, Discrete, Gradient, Interpolating
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
 from ..dynamics.adapt import refuse_unlike
@@ -176,9 +176,11 @@ class WholeSolve:
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
         y, n = self.y, 0
         if self.form.recorded:
-            n = min(max(PIECE // max(y.numel() * y.element_size(), 1), 4), LONGEST)
+            states = 2 + self.form.rules.tableau.n_stages if self.form.dense else 1
+            n = min(max(PIECE // max(states * y.numel() * y.element_size(), 1), 4), LONGEST)
         rows = torch.empty((n, len(Row._fields), *self.problem.clocks.shape(y)), dtype=torch.float64)
-        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes)
+        stages = y.new_empty((n, self.form.rules.tableau.n_stages if self.form.dense else 0, *y.shape))
+        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes, stages)
 
     def _cotangents(self, g: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """g with a row for each place, and (place, λ, held, θ's sums) to begin the walk with."""
@@ -266,14 +268,14 @@ def whole_solve(
         settings.controller,
         problem.clocks,
     )
-    recorded = isinstance(gradient, Discrete)
+    recorded, dense = isinstance(gradient, (Discrete, Interpolating)), isinstance(gradient, Interpolating)
     inside, slopes = len(times) > 2, gradient is not None and problem.t.requires_grad
-    if inside and settings.tableau.c_dense:
+    if (inside or dense) and settings.tableau.c_dense:
         return None
     if inside:
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
         times = torch.cat((times, torch.full((more, times.shape[1]), torch.nan, dtype=torch.float64)))
-    form = Form(rules, estimated=settings.dt0 is None, recorded=recorded, inside=inside, slopes=slopes)
+    form = Form(rules, settings.dt0 is None, recorded, inside, slopes, dense)
     return WholeSolve(problem, Natives.of(owner), calls, form, (found, names), y, times, theta)
 
 
@@ -301,8 +303,8 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
 def _solved_back(problem: Problem, gradient: Gradient) -> bool:
     """Whether the way back is a reverse solve at which the host need not look."""
     reverse = problem.reverse
-    if not isinstance(gradient, Backsolve) or isinstance(problem, SampleProblem) or looked_at(reverse):
+    if not isinstance(gradient, (Backsolve, Interpolating)) or isinstance(problem, SampleProblem):
         return False
     own = reverse.settings or problem.settings
     plain = own.norm == problem.settings.norm and not (own.fixed or own.step_at or own.jump_at)
-    return plain and reverse.trace is None and reverse.watch is None
+    return plain and not looked_at(reverse) and reverse.trace is None and reverse.watch is None

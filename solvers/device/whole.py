@@ -83,6 +83,7 @@ class Memory(NamedTuple):
         where nothing is recorded.
     out [T + 1, *S]: the states at the times; the last row is for what is none.
     slopes: f there, of the same form, or empty; one row, f at the start, where no outputs lie before the end.
+    stages [n, s, *S]: the k_i of each attempt that was accepted, or empty.
     """
 
     rows: Tensor
@@ -90,6 +91,7 @@ class Memory(NamedTuple):
     ks: Tensor
     out: Tensor
     slopes: Tensor
+    stages: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Form:
     recorded: attempts are kept for a way back.
     inside: outputs before the end are wanted.
     slopes: and f at each.
+    dense: the stages are kept with the attempts.
     """
 
     rules: Rules
@@ -107,6 +110,7 @@ class Form:
     recorded: bool = False
     inside: bool = False
     slopes: bool = False
+    dense: bool = False
 
 
 class Turn(NamedTuple):
@@ -148,6 +152,8 @@ class Whole:
         if form.recorded:
             for kept, value in ((memory.rows, found.row), (memory.ys, y), (memory.ks, k)):
                 kept.index_copy_(0, n, value[None])
+            if form.dense:
+                memory.stages.index_copy_(0, n, stacked_stages(form.rules, found)[None])
             n = n + accepted.any()
         if form.inside:
             place = self.written(found, accepted, place)
@@ -238,5 +244,5 @@ def form_key(form: Form) -> str:
     rules, tableau = form.rules, form.rules.tableau
     numbers = tuple(getattr(tableau, field.name) for field in dataclasses.fields(tableau))
     norm = getattr(rules.norm, "__name__", "")
-    own = (form.estimated, form.recorded, form.inside, form.slopes)
+    own = (form.estimated, form.recorded, form.inside, form.slopes, form.dense)
     return repr((numbers, rules.controller, norm, rules.clocks, own))
