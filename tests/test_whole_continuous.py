@@ -188,9 +188,18 @@ def test_a_func_that_is_another_on_the_way_back_is_told():
         sol.y.sum().backward()
 
 
-def test_a_solve_and_its_func_are_freed():
+def test_the_way_back_can_be_walked_again():
     func = Net()
-    sol = solve(func, start_of(func).requires_grad_(), f64(0.0, 0.5, 1.0), gradient=Backsolve(), compile=True)
+    y0 = start_of(func).requires_grad_()
+    sol = solve(func, y0, f64(0.0, 0.5, 1.0), gradient=Interpolating(), compile=True)
+    first, again = (torch.autograd.grad(sol.y.sum(), y0, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("gradient", [Backsolve(), Interpolating()], ids=["backsolve", "interpolating"])
+def test_a_solve_and_its_func_are_freed(gradient):
+    func = Net()
+    sol = solve(func, start_of(func).requires_grad_(), f64(0.0, 0.5, 1.0), gradient=gradient, compile=True)
     sol.y.sum().backward()
     gone, values = weakref.ref(func), weakref.ref(sol.y)
     del func, sol

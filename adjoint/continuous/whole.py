@@ -97,9 +97,9 @@ def _filled(gradients: Gradients, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _chosen(which: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
-    """The new tensors where the flag is set, else the old ones, with their strides."""
+    """The new tensors where the flag is set, else the old ones, of whose dtype and strides they are."""
     pairs = zip(new, old, strict=True)
-    return [with_strides(torch.where(which, x, before), before.stride()) for x, before in pairs]
+    return [with_strides(torch.where(which, x.to(old.dtype), old), old.stride()) for x, old in pairs]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -262,7 +262,8 @@ def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient)
             back = whole_back(whole, gradient, arrived)
         if not (whole.ready(arrived) if back is None else back.ready()):
             return None
-    recorded = arrived._replace(values=arrived.values.new_empty(0), slopes=None)
+    kept = [] if back is not None else arrived.pieces
+    recorded = arrived._replace(values=arrived.values.new_empty(0), slopes=None, pieces=kept)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
         assert isinstance(g, Tensor)
