@@ -69,5 +69,7 @@ class ScriptedController:
         self.asked.append(("rejected", e0, order))
         return next(self._rejected, 0.5)
 
-    def to_stop(self, left: float, dt: float, least: float, after_rejection: bool) -> tuple[float, bool]:
-        return PID(look_ahead=False).to_stop(left, dt, least, after_rejection)
+    def to_stop(
+        self, left: float, dt: float, least: float, e1: float, after_rejection: bool
+    ) -> tuple[float, bool]:
+        return PID(look_ahead=False).to_stop(left, dt, least, e1, after_rejection)

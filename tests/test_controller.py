@@ -135,37 +135,40 @@ def test_a_controller_is_frozen():
         PID().safety = 0.5
 
 
-# controller, left, dt, least |dt|, after a rejection → length, whether it ends on the stop
+# controller, left, dt, least |dt|, the ratio before, after a rejection → length, whether it ends on the stop
 TO_STOP = {
-    "far away": (PID(), 2.0, 1.0, 0.0, False, 1.0, False),
-    "no end": (PID(), math.inf, 1.0, 0.0, False, 1.0, False),
-    "two steps are left": (PID(), 1.5, 1.0, 0.0, False, 0.75, False),
-    "little more than a step is left": (PID(), 1.11, 1.0, 0.0, False, 1.11, True),
-    "more than the safety factor allows": (PID(), 1.12, 1.0, 0.0, False, 0.56, False),
-    "another safety factor": (PID(safety=0.5), 1.9, 1.0, 0.0, False, 1.9, True),
-    "the same length is not tried again": (PID(), 1.11, 1.0, 0.0, True, 0.555, False),
-    "no longer than dt_max": (PID(dt_max=1.0), 1.11, 1.0, 0.0, False, 0.555, False),
-    "a thousandth is no matter": (PID(dt_max=1.0), 1.0005, 1.0, 0.0, False, 1.0005, True),
-    "less than a step is left": (PID(), 0.3, 1.0, 0.0, False, 0.3, True),
-    "half would be no step": (PID(), 1.5, 1.0, 0.8, False, 1.0, False),
-    "whole steps": (PID(look_ahead=False), 1.11, 1.0, 0.0, False, 1.0, False),
-    "whole steps, and what they leave": (PID(look_ahead=False), 0.11, 1.0, 0.0, False, 0.11, True),
+    "far away": (PID(), 2.0, 1.0, 0.0, 0.5, False, 1.0, False),
+    "no end": (PID(), math.inf, 1.0, 0.0, 0.5, False, 1.0, False),
+    "two steps are left": (PID(), 1.5, 1.0, 0.0, 0.5, False, 0.75, False),
+    "little more than a step is left": (PID(), 1.11, 1.0, 0.0, 0.5, False, 1.11, True),
+    "more than the safety factor allows": (PID(), 1.12, 1.0, 0.0, 0.5, False, 0.56, False),
+    "another safety factor": (PID(safety=0.5), 1.9, 1.0, 0.0, 0.5, False, 1.9, True),
+    "the same length is not tried again": (PID(), 1.11, 1.0, 0.0, 0.5, True, 0.555, False),
+    "no longer than dt_max": (PID(dt_max=1.0), 1.11, 1.0, 0.0, 0.5, False, 0.555, False),
+    "a thousandth is no matter": (PID(dt_max=1.0), 1.0005, 1.0, 0.0, 0.5, False, 1.0005, True),
+    "less than a step is left": (PID(), 0.3, 1.0, 0.0, 0.5, False, 0.3, True),
+    "half would be no step": (PID(), 1.5, 1.0, 0.8, 0.5, False, 1.0, False),
+    "a first step is as long as was said": (PID(), 1.5, 1.0, 0.0, NONE, False, 1.0, False),
+    "and is not stretched": (PID(), 1.11, 1.0, 0.0, NONE, False, 1.0, False),
+    "whole steps": (PID(look_ahead=False), 1.11, 1.0, 0.0, 0.5, False, 1.0, False),
+    "whole steps, and what they leave": (PID(look_ahead=False), 0.11, 1.0, 0.0, 0.5, False, 0.11, True),
 }
 
 
 @pytest.mark.parametrize("name", TO_STOP)
 def test_the_last_steps_before_a_stop_share_what_is_left(name):
     """As DERKF (Shampine, Watts): stretched by the safety factor at most, or halves."""
-    controller, left, dt, least, after, length, cut = TO_STOP[name]
-    assert controller.to_stop(left, dt, least, after) == (length, cut)
-    numbers = [torch.tensor([x], dtype=torch.float64) for x in (left, dt, least)]
+    controller, *numbers, after, length, cut = TO_STOP[name]
+    assert controller.to_stop(*numbers, after) == (length, cut)
+    numbers = [torch.tensor([x], dtype=torch.float64) for x in numbers]
     lengths, cuts = controller.to_stop(*numbers, torch.tensor([after]))
     assert (lengths.item(), cuts.item()) == (length, cut)
 
 
 @pytest.mark.parametrize("safety", [0.5, 0.9, 0.95, 1.0])
 @pytest.mark.parametrize("ratio", [1.000001, 1.2, 3.0])
-def test_a_rejected_step_to_a_stop_is_followed_by_a_shorter_one(safety, ratio):
+@pytest.mark.parametrize("before", [NONE, 0.5])
+def test_a_rejected_step_to_a_stop_is_followed_by_a_shorter_one(safety, ratio, before):
     controller = PID(safety=safety)
     dt = 1.0 * controller.factor_rejected(ratio, 5)
-    assert controller.to_stop(1.0, dt, 0.0, True)[0] < 1.0
+    assert controller.to_stop(1.0, dt, 0.0, before, True)[0] < 1.0

@@ -87,7 +87,7 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
     The second: (*saved, cotangent) → gradients of (t, z, *values).
     Raises RuntimeError where the module changes its buffers.
     """
-    from torch._functorch.aot_autograd import aot_function, make_boxed_func
+    from torch._functorch.aot_autograd import aot_function
     from torch._functorch.partitioners import default_partition
 
     values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -96,7 +96,9 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
 
     def kept(graph: Any, inputs: Any) -> Any:
         graphs.append(graph)
-        return make_boxed_func(graph.forward)
+        run: Any = lambda arguments: graph.forward(*arguments)  # noqa: E731
+        run._boxed_call = True  # as torch calls what takes its arguments in one list
+        return run
 
     def f(t: Tensor, z: Tensor, *own: Tensor) -> Tensor:
         dz: Tensor = torch.func.functional_call(module, dict(zip(values, own, strict=True)), (t, z))
@@ -105,7 +107,8 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
     with torch.enable_grad():
         own = [x.detach().requires_grad_(x.requires_grad) for x in values.values()]
         z = z.detach().requires_grad_()
-        split = aot_function(f, kept, kept, partition_fn=default_partition)
+        compiler: Any = kept
+        split = aot_function(f, compiler, compiler, partition_fn=default_partition)
         dz = split(t.detach(), z, *own)
         torch.autograd.grad(dz, z, torch.ones_like(dz), allow_unused=True)
     forward, back = graphs

@@ -67,4 +67,4 @@ class DenseQuery:
             return t_bar
 
         task = Task(forward, backward, start_gradient, problem.autocast)
-        return Solve.apply(task, problem.z0, problem.t, *again.dynamics.theta())[1:]
+        return Solve.apply(task, problem.z0, problem.t, *again.theta)[1:]

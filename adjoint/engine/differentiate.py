@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from .problem import Problem, SampleProblem, SharedProblem, Speed
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
-from .whole import Arrived, whole_solve
+from .whole import Arrived, WholeSolve, whole_solve
 from .whole_back import whole_back
 
 
@@ -191,6 +192,9 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
             return _without_gradient(problem)
+        found = _by_whole_programs(problem, gradient)
+        if found is not None:
+            return found
         dynamics = problem.make_dynamics()
         if any(x.requires_grad for x in (problem.z0, problem.t, *dynamics.theta())):
             return _by_adjoint(problem, dynamics, gradient)
@@ -239,23 +243,23 @@ def _direct(problem: Problem) -> Answer:
 
 def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer:
     """Under the dynamics whose VJP will be used, with the walk back that was chosen."""
-    found = _by_whole_programs(problem, dynamics, gradient)
-    if found is not None:
-        return found
     queue = _queue(problem, gradient)
     recording = record_for(problem, dynamics, gradient, queue=queue)
     # Per sample a walk back looks for rows that are 0, which a hidden axis cannot be asked.
     many = isinstance(problem, SharedProblem) and isinstance(gradient, Discrete)
     many = many and (queue is None or queue.owner is None)
-    return _applied(_Solved(problem, dynamics, recording, queue), many)
+    return _applied(_SolvedInSteps(problem, dynamics, recording, queue), many)
 
 
-def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Answer | None:
-    """The same by native programs; None where there is none, or the solve does not arrive."""
+def _by_whole_programs(problem: Problem, gradient: Gradient) -> Answer | None:
+    """The same by native programs; None where there is none, nothing to differentiate, or the solve does not
+    arrive."""
     with torch.no_grad():
-        whole = whole_solve(problem, gradient, dynamics.theta())
-        arrived = None if whole is None else whole.forward()
-        if whole is None or arrived is None:
+        whole = whole_solve(problem, gradient)
+        if whole is None or not whole.wanted:
+            return None
+        arrived = whole.forward()
+        if arrived is None:
             return None
         back = None
         if isinstance(gradient, (Backsolve, Interpolating)):
@@ -270,44 +274,72 @@ def _by_whole_programs(problem: Problem, dynamics: Dynamics, gradient: Gradient)
         if back is not None:
             assert isinstance(seen.values, Tensor)
             solved = back.walk(seen.values, g)
-            return solved or _walked_again(problem, dynamics, gradient, g, want_theta)
+            return solved or _walked_again(whole, gradient, g, want_theta)
         found = whole.walk(recorded, g)
         assert found is not None, "a program that was ready"
         return found
 
-    return _applied(_SolvedWhole(problem, dynamics, Recording(Recorder(), walk), arrived), many=False)
+    return _applied(_SolvedWhole(problem, whole.theta, Recording(Recorder(), walk), arrived), many=False)
 
 
-def _walked_again(
-    problem: Problem, dynamics: Dynamics, gradient: Gradient, g: Tensor, want_theta: bool
-) -> Result:
+def _walked_again(whole: WholeSolve, gradient: Gradient, g: Tensor, want_theta: bool) -> Result:
     """The walk back over the same solve made once more, uncompiled; its forward pass is not counted."""
-    recording = record_for(problem, dynamics, gradient)
-    own = dataclasses.replace(problem, stats=dataclasses.replace(problem.stats))
-    solved = _Solved(own, dynamics, recording, None)
-    values, _ = solved.forward(problem.z0, False)
-    return recording.walk(own.seen(solved.run, values), g, want_theta)
+    problem = whole.problem
+    with whole.as_it_was():
+        dynamics = problem.make_dynamics()
+        recording = record_for(problem, dynamics, gradient)
+        own = dataclasses.replace(problem, stats=dataclasses.replace(problem.stats))
+        solved = _SolvedInSteps(own, dynamics, recording, None)
+        values, _ = solved.forward(problem.z0, False)
+        return recording.walk(own.seen(solved.run, values), g, want_theta)
 
 
 def _applied(solved: _Solved, many: bool) -> Answer:
     """The solve under autograd."""
     problem = solved.problem
     task = Task(solved.forward, solved.backward, solved.time_gradient, problem.autocast, many)
-    values = Solve.apply(task, problem.z0, problem.t, *solved.dynamics.theta())
+    values = Solve.apply(task, problem.z0, problem.t, *solved.theta)
     return Answer(values, solved.run, problem.z0, solved)
 
 
-class _Solved:
+class _Solved(abc.ABC):
     """The forward pass and its way back, as `Solve` calls them.
 
+    theta: what gradients are wanted of.
     run, slopes: there when forward has been; slopes: f at the start, where a time wants a gradient.
     """
 
     run: Any
     slopes: Tensor | None
 
+    def __init__(self, problem: Problem, theta: tuple[Tensor, ...], recording: Recording):
+        self.problem, self.theta, self.recording = problem, theta, recording
+
+    @abc.abstractmethod
+    def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
+        """(values, y' at the outputs where asked)."""
+
+    def backward(self, values: Tensor, g: Tensor, want: bool) -> Result:
+        """The walk back."""
+        stats = self.problem.stats
+        stats.nfe_backward = stats.nfe_recomputed = 0
+        stats.n_accepted_backward = stats.n_rejected_backward = 0
+        with self.problem.reverse.guard():
+            return self.recording.walk(self.problem.seen(self.run, values), g, want)
+
+    def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
+        """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
+        along = torch.cat((-a[None], g[1 : len(derivatives)]))
+        product = torch.where(along == 0, 0.0, along * derivatives)  # 0 · NaN of a sample that failed
+        return self.problem.to_times(self.problem.clocks.totals(product), self.run)
+
+
+class _SolvedInSteps(_Solved):
+    """A solve that the host or a queue steps through."""
+
     def __init__(self, problem: Problem, dynamics: Dynamics, recording: Recording, queue: Queue | None):
-        self.problem, self.dynamics, self.recording, self.queue = problem, dynamics, recording, queue
+        super().__init__(problem, dynamics.theta(), recording)
+        self.dynamics, self.queue = dynamics, queue
 
     def forward(self, z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
         """(values, y' at the outputs where asked)."""
@@ -330,26 +362,12 @@ class _Solved:
         self.slopes = None if run.derivatives is None else run.derivatives[:1].clone()
         return run.values, run.derivatives
 
-    def backward(self, values: Tensor, g: Tensor, want: bool) -> Result:
-        """The walk back."""
-        stats = self.problem.stats
-        stats.nfe_backward = stats.nfe_recomputed = 0
-        stats.n_accepted_backward = stats.n_rejected_backward = 0
-        with self.problem.reverse.guard():
-            return self.recording.walk(self.problem.seen(self.run, values), g, want)
-
-    def time_gradient(self, g: Tensor, derivatives: Tensor, a: Tensor) -> Tensor:
-        """dL/dt_i = g_i · y'(t_i), dL/dt_0 = −a · f(t_0, z_0) with a before the jump by g_0."""
-        along = torch.cat((-a[None], g[1 : len(derivatives)]))
-        product = torch.where(along == 0, 0.0, along * derivatives)  # 0 · NaN of a sample that failed
-        return self.problem.to_times(self.problem.clocks.totals(product), self.run)
-
 
 class _SolvedWhole(_Solved):
-    """The same of a solve that whole programs have made."""
+    """A solve that whole programs have made."""
 
-    def __init__(self, problem: Problem, dynamics: Dynamics, recording: Recording, arrived: Arrived):
-        super().__init__(problem, dynamics, recording, None)
+    def __init__(self, problem: Problem, theta: tuple[Tensor, ...], recording: Recording, arrived: Arrived):
+        super().__init__(problem, theta, recording)
         self.whole: Arrived | None = arrived
         self.slopes = None if arrived.slopes is None else arrived.slopes[:1].clone()
 

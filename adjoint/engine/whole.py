@@ -7,19 +7,22 @@ its start: so they tell what went wrong.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import stateless
 
+from ...solvers.device.native import Values, values_of
 from ...solvers.device.natives import Natives, comparable, enabled, near
-from ...solvers.device.programs import Bounds, Row, attempt_row
-from ...solvers.device.whole import T0, Form, Memory, Stand, Start, form_key, solve_program
+from ...solvers.device.programs import Row
+from ...solvers.device.whole import DT, RATIO, T0, Form, Memory, Stand, Start, form_key, solve_program
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
-from ...solvers.step.runge_kutta import StageList, regular, rows_like, with_strides
+from ...solvers.step.runge_kutta import regular, rows_like, with_strides
 from ..arguments import Backsolve, Discrete, Gradient, Interpolating
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
@@ -32,6 +35,7 @@ from .speed import looked_at, norm_name
 
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
+ENTRIES = ("forward", "vjp", "parameter_gradients", "theta")  # of an owner, those of a module first
 FEWEST = 8  # places for outputs that a program has at least, so that one serves several numbers of them
 
 
@@ -53,29 +57,62 @@ class Arrived(NamedTuple):
     last: Tensor
 
 
+class Plan(NamedTuple):
+    """What all solves of one form of an owner share: the keys of its programs, where its values stand, and
+    what a solve that has not begun hands in: (under way, row, k, place), which no program writes to."""
+
+    form: Form
+    solve_key: tuple[Any, ...]
+    walk_key: tuple[Any, ...]
+    values: Values
+    idle: tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def make_plan(owner: nn.Module, form: Form, known: tuple[Any, ...], y: Tensor, places: torch.Size) -> Plan:
+    """known: the owner's fingerprint and its entries.  places: of the outputs, (T, lanes)."""
+    key = (*known, (tuple(y.shape), y.stride(), str(y.dtype), str(y.device)), tuple(places), form_key(form))
+    clocks = form.rules.clocks.shape(y)
+    row = torch.zeros((len(Row._fields), *clocks), dtype=torch.float64, device=y.device)
+    under_way = torch.zeros((), dtype=torch.bool, device=y.device)
+    place = torch.ones(places[1], dtype=torch.int64, device=y.device)
+    # Each a tensor of its own: an exported program takes two that are one for one ever after.
+    idle = (under_way, row, torch.zeros_like(y), place)
+    return Plan(form, (*key, "solve"), (*key, "walk"), Values(owner), idle)
+
+
 @dataclasses.dataclass(frozen=True)
 class WholeSolve:
     """One solve by whole programs.
 
-    known: the owner's fingerprint, and what else tells programs of one form apart.
     times: [T, lanes], padded to as many places as the program has.
     theta: what gradients are wanted of.
+    values: the owner's, with which the way back goes on though the owner may get others meanwhile.
     """
 
     problem: Problem
     natives: Natives
     calls: Calls
-    form: Form
-    known: tuple[Any, ...]
+    plan: Plan
     y: Tensor
     times: Tensor
     theta: tuple[Tensor, ...]
+    values: list[Tensor]
 
-    @functools.cached_property
-    def key(self) -> tuple[Any, ...]:
-        """What tells the programs of an owner apart."""
-        shape = (tuple(self.y.shape), self.y.stride(), str(self.y.dtype), str(self.y.device))
-        return (*self.known, shape, tuple(self.times.shape))
+    @property
+    def form(self) -> Form:
+        """What the programs depend on besides tensors."""
+        return self.plan.form
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is something to differentiate by."""
+        return any(x.requires_grad for x in (self.problem.z0, self.problem.t, *self.theta))
+
+    def as_it_was(self) -> contextlib.AbstractContextManager[None]:
+        """The owner with the values that it had in the forward pass."""
+        owner = self.problem.func
+        values = dict(zip(values_of(owner), self.values, strict=True))
+        return stateless._reparametrize_module(owner, values, tie_weights=True)
 
     def forward(self) -> Arrived | None:
         """The forward pass; None where there is no program, or the solve does not arrive."""
@@ -91,7 +128,7 @@ class WholeSolve:
             program = self._solving(start, stand, memory)
             if program is None:
                 return None
-            told, row, y, k, place, dt_first = program(self.problem.func, start, stand, memory)
+            told, row, y, k, place, dt_first = program(self.problem.func, self.values, start, stand, memory)
             first = dt_first if first is None else first
             n_kept, made, arrived, goes_on, *_ = told.tolist()  # host read
             n_made += int(made)
@@ -135,7 +172,7 @@ class WholeSolve:
             program = self._walking(trail, g, carry)
             if program is None:
                 return None
-            begun, off, place, lam, held, *sums = program(self.problem.func, trail, g, carry)
+            begun, off, place, lam, held, *sums = program(self.problem.func, self.values, trail, g, carry)
             closed, totals = sums[: len(sums) // 2], sums[len(sums) // 2 :]
             carry = (place, lam, held, totals)
             n = stages * int(piece.n)
@@ -146,32 +183,24 @@ class WholeSolve:
 
     def ready(self, arrived: Arrived) -> bool:
         """Whether there is a program for the walk back, too."""
-        if self._walk_key in self.natives.known:
-            return self.natives.known[self._walk_key] is not None
+        if self.plan.walk_key in self.natives.known:
+            return self.natives.known[self.plan.walk_key] is not None
         g, carry = self._cotangents(torch.zeros_like(arrived.values))
         piece = arrived.pieces[0]
         return self._walking(Trail(piece.n, *piece.memory[:3], self.times), g, carry) is not None
 
-    @property
-    def _walk_key(self) -> tuple[Any, ...]:
-        return (*self.key, "walk", form_key(self.form))
-
     # What the programs are called with
 
     def _start(self) -> tuple[Start, Stand]:
-        settings, y, times = self.problem.settings, self.y, self.times
-        n, clocks = self.problem.t.shape[-1], self.problem.clocks
-        ends = torch.stack((times[0], times[n - 1])).reshape(2, *clocks.shape(y))
+        settings, y, clocks = self.problem.settings, self.y, self.problem.clocks
+        ends = self.times[:: self.problem.t.shape[-1] - 1][:2].reshape(2, *clocks.shape(y)).clone()
         dt0 = settings.dt0
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
-        most = torch.tensor([settings.max_steps], dtype=torch.int64)
+        most = torch.full((1,), settings.max_steps, dtype=torch.int64, device=y.device)
         rtol, atol = settings.tolerance.tensors(y)
-        start = Start(ends, dt0, rtol, atol, most, times)
-        place = torch.ones(times.shape[1], dtype=torch.int64)
-        row = torch.zeros((len(Row._fields), *ends.shape[1:]), dtype=torch.float64)
-        # Each a tensor of its own: an exported program takes two that are one for one ever after.
-        return start, Stand(torch.zeros((), dtype=torch.bool), row, y, torch.empty_like(y), place)
+        under_way, row, k, place = self.plan.idle
+        return Start(ends, dt0, rtol, atol, most, self.times), Stand(under_way, row, y, k, place)
 
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
         y, n = self.y, 0
@@ -194,7 +223,7 @@ class WholeSolve:
     # The programs, held once against the plain functions
 
     def _solving(self, start: Start, stand: Stand, memory: Memory) -> Any:
-        key = (*self.key, "solve", form_key(self.form), tuple(start.rtol.shape), tuple(start.atol.shape))
+        key = (*self.plan.solve_key, tuple(start.rtol.shape), tuple(start.atol.shape))
         make = functools.partial(solve_program, self.form, self.calls)
         arguments = (start, stand, memory)
         return self.natives.find(key, make, self.problem.func, arguments, self._solves_alike)
@@ -210,27 +239,33 @@ class WholeSolve:
             )
 
         return self.natives.find(
-            self._walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike
+            self.plan.walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike
         )
 
     def _solves_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
-        """Whether its first attempt is that of the checked field."""
+        """Whether it begins, and makes one attempt, as the function it was made of and the checked field.
+
+        The attempt is eight times as long as the first would be: of one so short the error is rounding.
+        """
         start, stand, memory = arguments
-        _, row, y, k, *_ = program(self.problem.func, start._replace(most=start.most * 0), stand, memory)
-        _, _, y1, k1, *_ = program(self.problem.func, start._replace(most=start.most * 0 + 1), stand, memory)
-        clocks = self.problem.clocks
-        plain = lambda t, z: (self.problem.plain(t, z), None)  # noqa: E731
-        first = plain(clocks.time(start.ends[0], y), y)[0]
-        direction = torch.sign(start.ends[1] - start.ends[0])
-        limits = torch.stack((start.ends[1], direction, torch.zeros_like(direction)))
-        made = attempt_row(
-            self.form.rules,
-            plain,
-            Bounds(limits, start.rtol, start.atol),
-            (row, y, first),
-            functools.partial(StageList, self.form.rules.numeric),
+        func, values, clocks, eps = (
+            self.problem.func,
+            self.values,
+            self.problem.clocks,
+            torch.finfo(self.y.dtype).eps,
         )
-        return near([k, y1, k1], [first, made.y, made.k])
+        none, one = (start._replace(most=start.most * 0 + n) for n in (0, 1))
+        _, row, y, k, place, dt = program(func, values, none, stand, memory)
+        first = self.problem.plain(clocks.time(start.ends[0], y), y)
+        if not near([k], [first]) or not _close(dt, function(func, values, none, stand, memory)[-1], 0.05):
+            return False
+        row[DT] = torch.minimum(8.0 * dt, 0.5 * (start.ends[1] - start.ends[0]).abs())
+        begun = Stand(torch.ones_like(stand.under_way), row, y, k, place)
+        _, row, *found = program(func, values, one, begun, memory)
+        _, expected, *state = function(func, values, one, begun, memory)
+        size = (y.abs().amax() + state[0].abs().amax()) / (start.atol + start.rtol * y.abs()).amin()
+        noise = 30.0 * eps * float(size)
+        return near(found[:2], state[:2]) and _close(row[RATIO], expected[RATIO], 0.05, noise)
 
     def _walks_alike(self, program: Any, function: Any, arguments: tuple[Any, ...]) -> bool:
         """Whether its first step back is that of the function it was made of."""
@@ -238,45 +273,47 @@ class WholeSolve:
         trail = trail._replace(n=torch.ones_like(trail.n))
         g = torch.cos(torch.arange(g.numel(), dtype=g.dtype)).view(g.shape)
         carry = (carry[0], with_strides(g[-1], self.y.stride()).clone(), *carry[2:])
-        return near(program(self.problem.func, trail, g, carry), function(self.problem.func, trail, g, carry))
+        func, values = self.problem.func, self.values
+        return near(program(func, values, trail, g, carry), function(func, values, trail, g, carry))
 
 
-def whole_solve(
-    problem: Problem, gradient: Gradient | None, theta: tuple[Tensor, ...] = ()
-) -> WholeSolve | None:
-    """The solve by whole programs, where it can be.
+def _close(found: Tensor, expected: Tensor, relative: float, absolute: float = 0.0) -> bool:
+    """Whether numbers of clocks are equal but for so much; NaN is equal to NaN."""
+    same = (found - expected).abs() <= relative * expected.abs() + absolute
+    return bool((same | (found.isnan() & expected.isnan())).all())
 
-    theta: what gradients are wanted of.
-    """
+
+def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | None:
+    """The solve by whole programs, where it can be."""
     if not problem.speed.compile or not enabled() or not _eligible(problem, gradient):
         return None
     owner, settings = problem.func, problem.settings
+    entries = ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1]
+    known = comparable(owner, entries)
+    if known is None:
+        return None
     calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
-    if gradient is not None and [id(p) for p in calls.theta(owner)] != [id(p) for p in theta]:
-        return None
-    names = (
-        ("forward", "vjp", "parameter_gradients", "theta") if isinstance(owner, Dynamics) else ("forward",)
-    )
-    found = comparable(owner, names)
-    if found is None:
-        return None
+    theta = tuple(calls.theta(owner)) if gradient is not None else ()
+    wanted = gradient is not None and any(x.requires_grad for x in (problem.z0, problem.t, *theta))
+    dense = wanted and isinstance(gradient, Interpolating)
+    recorded = wanted and not isinstance(gradient, Backsolve)
     y, times = regular(problem.z0.detach()), problem.lanes()
-    rules = Rules(
-        settings.tableau,
-        settings.tableau.numeric(y.dtype, y.device),
-        settings.norm,
-        settings.controller,
-        problem.clocks,
-    )
-    recorded, dense = isinstance(gradient, (Discrete, Interpolating)), isinstance(gradient, Interpolating)
-    inside, slopes = len(times) > 2, gradient is not None and problem.t.requires_grad
+    inside, slopes = len(times) > 2, wanted and problem.t.requires_grad
     if (inside or dense) and settings.tableau.c_dense:
         return None
     if inside:
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
-        times = torch.cat((times, torch.full((more, times.shape[1]), torch.nan, dtype=torch.float64)))
-    form = Form(rules, settings.dt0 is None, recorded, inside, slopes, dense)
-    return WholeSolve(problem, Natives.of(owner), calls, form, (found, names), y, times, theta)
+        times = torch.cat((times, times.new_full((more, times.shape[1]), torch.nan)))
+    own = (settings.tableau, settings.norm, settings.controller, problem.clocks)
+    flags = (settings.dt0 is None, recorded, inside, slopes, dense)
+    shape = (y.shape, y.stride(), y.dtype, times.shape)
+    natives, key = Natives.of(owner), (known, own, flags, shape)
+    plan = natives.notes.get(key)
+    if plan is None:
+        tableau, norm, controller, clocks = own
+        rules = Rules(tableau, tableau.numeric(y.dtype, y.device), norm, controller, clocks)
+        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), (known, entries), y, times.shape)
+    return WholeSolve(problem, natives, calls, plan, y, times, theta, plan.values.now())
 
 
 def _eligible(problem: Problem, gradient: Gradient | None) -> bool:

@@ -68,7 +68,7 @@ class WholeBack:
             program = self._program(leg)
             if program is None:
                 return None
-            numbers, pair, *totals = program(problem.func, leg)
+            numbers, pair, *totals = program(problem.func, self.whole.values, leg)
             told = Told(*numbers.tolist())  # host read
             if i == len(g) - 1:  # before another forward solve would hide it
                 refuse_unlike(told.unlike, a.dtype, problem.reverse.complain)
@@ -124,7 +124,7 @@ class WholeBack:
         shape = (tuple(pair.shape), pair.stride(), str(pair.dtype), str(pair.device))
         shapes = tuple(tuple(x.shape) for x in tolerances)
         kind = ("interpolating", form_key(whole.form), len(self.past.rows)) if self.past else ("backsolve",)
-        key = (*whole.known, shape, *kind, form_key(Form(self.rules)), shapes)
+        key = (*whole.plan.solve_key[:2], shape, *kind, form_key(Form(self.rules)), shapes)
 
         def make() -> Any:
             calls = whole.calls.split(owner, leg.ends[0].to(pair.dtype), pair[0])
@@ -137,7 +137,8 @@ class WholeBack:
         (leg,) = arguments
         owner, leg = self.whole.problem.func, leg._replace(most=torch.ones_like(leg.most))
         # Without what it tells: distances in tolerances, beside which all else is small.
-        return near(program(owner, leg)[1:], function(owner, leg)[1:])
+        values = self.whole.values
+        return near(program(owner, values, leg)[1:], function(owner, values, leg)[1:])
 
 
 def _joined(pieces: list[Piece]) -> Past:

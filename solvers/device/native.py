@@ -59,9 +59,10 @@ def exported(function: Function, owner: nn.Module, arguments: Sequence[Any]) -> 
     from torch.export import _trace
 
     flat, form = pytree.tree_flatten((values_of(owner), *arguments))
-    # Of Python's max of two sizes torch 2.14's own one, put in its place, makes the smaller in a loop.
-    pythons = mock.patch.object(_trace, "_override_builtin_ops", contextlib.nullcontext)
-    with torch.no_grad(), pythons, warnings.catch_warnings():
+    # While it exports, torch puts other functions in place of Python's max and min. What traces a loop's turn
+    # runs them wrongly: max(384, 1) is 1 there. No size of ours is symbolic, so Python's own are right.
+    own_max = mock.patch.object(_trace, "_override_builtin_ops", contextlib.nullcontext)
+    with torch.no_grad(), own_max, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its tracing
         return torch.export.export(_Traced(function, owner, form), tuple(flat), strict=False)
 
@@ -126,19 +127,15 @@ def _place(owner: nn.Module, name: str) -> tuple[dict[str, Any], str]:
 
 
 class Native:
-    """A program that was loaded.
+    """A program that was loaded."""
 
-    values: of its owner.
-    """
-
-    def __init__(self, path: Path, values: Values):
+    def __init__(self, path: Path):
         # What torch._inductor.aoti_load_package makes, without the 1.5 s that its imports take.
         self.runner = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-        self.values = values
 
-    def __call__(self, owner: nn.Module, *arguments: Any) -> list[Tensor]:
-        """What the function returns for them, as a list."""
-        found: list[Tensor] = self.runner.boxed_run([*self.values.now(), *_leaves(arguments)])
+    def __call__(self, owner: nn.Module, values: list[Tensor], *arguments: Any) -> list[Tensor]:
+        """What the function returns for the owner's values and the arguments, as a list."""
+        found: list[Tensor] = self.runner.boxed_run([*values, *_leaves(arguments)])
         return found
 
 

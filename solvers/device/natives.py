@@ -52,7 +52,8 @@ class Natives:
         arguments: tuple[Any, ...],
         alike: Alike,
     ) -> Program | None:
-        """The program of this key, called with the owner and such arguments; None where there is none.
+        """The program of this key, called with the owner, its values and such arguments; None where there is
+        none.
 
         key: plain values: the owner's fingerprint, the names of its methods, what else a program depends on.
         make: the function that it is made of.
@@ -71,7 +72,7 @@ class Natives:
         alike: Alike,
     ) -> Program | None:
         if MODE == "plain":
-            return make()
+            return plain(make())
         try:
             function = make()
             build = functools.partial(native.build, function, owner, arguments)
@@ -79,12 +80,12 @@ class Natives:
             path = store().make(stable_key(owner, key[1], key[2:]), about, build)
             if path is None or comparable(owner, key[1]) != key[0]:
                 return None  # nothing can be written, or func has changed itself
-            program = native.Native(path, native.Values(owner))
+            program = native.Native(path)
         except Exception as error:  # torch.export, inductor, the C++ compiler: dozens of unrelated types
             self.say(owner, f"{type(error).__name__}: {first_line(error)}")
             return None
         with torch.no_grad():
-            if alike(program, function, arguments):
+            if alike(program, plain(function), arguments):
                 return program
         self.say(owner, "its first step is another than that of func, which may draw random numbers")
         return None
@@ -99,6 +100,11 @@ class Natives:
                 AdamodeWarning,
                 stacklevel=6,
             )
+
+
+def plain(function: Program) -> Program:
+    """The function, called as a program is: (owner, its values, *arguments)."""
+    return lambda owner, values, *arguments: function(owner, *arguments)
 
 
 def first_line(error: BaseException) -> str:

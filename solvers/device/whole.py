@@ -30,7 +30,7 @@ from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageList, owned
 from .programs import STATUS, Bounds, Made, Row, attempt_row, row_of, stacked_stages
 
-ACCEPTED, DT, T0, T1 = (Row._fields.index(name) for name in ("accepted", "dt", "t0", "t1"))
+ACCEPTED, DT, RATIO, T0, T1 = map(Row._fields.index, ("accepted", "dt", "ratio", "t0", "t1"))
 TOLD = ("n_kept", "n_made", "all_arrived", "some_go_on")  # before the first clock's row
 
 

@@ -107,7 +107,7 @@ class Pace:
     def to_stop(self, t: float, left: float) -> tuple[float, bool]:
         """How long the next step is from t, where a stop is so far away, and whether it ends there."""
         least = shortest_step(t, self.span, self.controller.dt_min)
-        return self.controller.to_stop(left, self.dt, least, self.after_rejection)
+        return self.controller.to_stop(left, self.dt, least, self.e1, self.after_rejection)
 
     def accepts(self, taken: float, step: Attempt) -> bool:
         """The decision."""

@@ -195,7 +195,7 @@ def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
         cut = left <= reach * dt
     go, length = under_way & ~short, dt
     if not rules.fixed:
-        length, cut = controller.to_stop(left, dt, least, clock.after_rejection)
+        length, cut = controller.to_stop(left, dt, least, clock.e1, clock.after_rejection)
     t1 = torch.where(go, torch.where(cut, limits.stop, t + limits.direction * length), t)
     t1 = settled(t1)
     return Proposal(dt, t1, go, short, cut, shortest, t1 - t)

@@ -63,9 +63,9 @@ def positive(x: Any) -> Any:
     return x if isinstance(x, Tensor) else max(x, LEAST)
 
 
-def unknown(x: Any) -> Any:
-    """Whether it is UNKNOWN."""
-    return torch.isnan(x) if isinstance(x, Tensor) else math.isnan(x)
+def known(x: Any) -> Any:
+    """Whether it is a ratio and not UNKNOWN."""
+    return ~torch.isnan(x) if isinstance(x, Tensor) else not math.isnan(x)
 
 
 def is_finite(x: Any) -> Any:
@@ -133,7 +133,7 @@ class PID:
         near, far = at_least(e1, NEAR_ZERO), at_least(e2, NEAR_ZERO)
         factor = self.safety * positive(e0) ** -(p + i + d) * near ** (p + 2 * d) * far**-d
         if self.pcoeff or self.dcoeff:
-            factor = pick(unknown(e2), self.safety * positive(e0) ** (-1.0 / order), factor)
+            factor = pick(known(e2), factor, self.safety * positive(e0) ** (-1.0 / order))
         top = pick(after_rejection & (not self.regrow), 1.0, self.factor_max)
         return at_most(at_least(factor, self.accept_factor_min), top)
 
@@ -142,24 +142,29 @@ class PID:
         factor = self.safety * positive(e0) ** (-1.0 / order)
         return pick(is_finite(e0), between(factor, self.factor_min, self.safety), self.factor_min)
 
-    def to_stop(self, left: Number, dt: Number, least: Number, after_rejection: Any) -> tuple[Number, Any]:
+    def to_stop(
+        self, left: Number, dt: Number, least: Number, e1: Number, after_rejection: Any
+    ) -> tuple[Number, Any]:
         """(|t1 − t|, whether it ends on the stop) of the next step, in floats or in tensors.
 
         A step is stretched to the stop by 1/safety at most, by which it was shortened (not after a rejection:
-        the same length would be tried again); where two steps are left, both are half of it.
+        the same length would be tried again); where two steps are left, both are half of it. A first step is
+        taken as it was given.
         Source: L. F. Shampine, H. A. Watts, the code DERKF (SLATEC), "look ahead two steps".
 
         left: |stop − t|.
         dt: the |dt| wanted.
         least: the least |dt| that is a step.
+        e1: the error ratio of the step accepted before, or UNKNOWN.
         after_rejection: the attempt before was rejected.
         """
         cut = left <= (1.0 + SLIVER) * dt
         if not self.look_ahead:
             return pick(cut, left, dt), cut
-        stretched = cut | (left <= at_most(dt / self.safety, self.dt_max))
+        chosen = known(e1)
+        stretched = cut | (chosen & (left <= at_most(dt / self.safety, self.dt_max)))
         cut = pick(after_rejection, left <= dt, stretched)
-        halved = (left < 2.0 * dt) & (left >= 2.0 * least)
+        halved = chosen & (left < 2.0 * dt) & (left >= 2.0 * least)
         return pick(cut, left, pick(halved, 0.5 * left, dt)), cut
 
 
