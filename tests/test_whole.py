@@ -105,7 +105,7 @@ def test_a_whole_solve_is_the_eager_one(
         dt0 = torch.linspace(0.02, 0.1, len(y0)).double() if per_sample else 0.07
     inner = len(adamode.solvers.methods.METHODS[method].c_dense) > 0 and t.shape[-1] > 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adamode.adjoint.engine.whole.LONGEST", piece)
+        patch.setattr("adamode.adjoint.engine.whole_grid.LONGEST", piece)
         compared(
             Shared(dtype),
             y0,

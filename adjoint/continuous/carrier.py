@@ -168,13 +168,17 @@ class Interpolated(Carrier):
 
 @dataclasses.dataclass(frozen=True)
 class Augmented:
-    """`Rebuilt` as a function of the owner of a compiled program, to be traced."""
+    """`Rebuilt`, or `Interpolated`, as a function of the owner of a compiled program, to be traced.
+
+    past: the forward solution as a function of time, where the state is not the pair's own.
+    """
 
     calls: Calls
+    past: Callable[[Tensor], Tensor] | None = None
 
     def evaluate(self, owner: Any, t: Tensor, pair: Tensor) -> tuple[Tensor, Any]:
         """Its value and (what f saved where the quadrature wants it, deltas)."""
-        dz, saved = self.calls.linearise(owner, t, pair[0])
+        dz, saved = self.calls.linearise(owner, t, pair[0] if self.past is None else self.past(t))
         z_bar, deltas = self.calls.vjp(owner, saved, pair[1])
         if isinstance(self.calls, ModuleCalls):
             saved = None

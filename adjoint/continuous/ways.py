@@ -10,6 +10,7 @@ import torch
 from ...solvers.errors import ReconstructionError, SolverError
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
+from ...solvers.stats import Stats
 from ..arguments import Backsolve, Interpolating
 from ..discrete.tape import Thinning
 from ..dynamics.adapt import LastEvaluation, ThetaSum
@@ -25,6 +26,16 @@ from .stepping import Kept, Observations, PerSample, Stepping
 # Of 8 AdamNODE cases with (1−β)T in 4 … 20, where the first solve is lost, 5, 20 and 80 answered all alike.
 PATIENCE = 20
 FEW = 10  # beside a forward solve of one or two steps, which says little of how many the adjoint needs
+
+
+def patience(stats: Stats[Any, Any]) -> int:
+    """How many attempts an interval of the first reverse solve may take, after such a forward solve.
+
+    At the edge of a domain a reverse solve crawls: with kept states at hand it need not end that way.
+    """
+    attempts = stats.n_steps
+    most = attempts if isinstance(attempts, int) else int(attempts.max())  # host read
+    return PATIENCE * (most + FEW)
 
 
 class Way(Recorder):
@@ -70,7 +81,7 @@ class BacksolveWay(Way):
         self.check()
         off: ReconstructionError | None = None
         try:
-            first = stepping.limited(self._patience()) if kept else stepping
+            first = stepping.limited(patience(stepping.stats)) if kept else stepping
             found, off = self._once(first, stepping.observations(seen, g), want_theta)
             again = off is not None
         except SolverError:
@@ -82,15 +93,6 @@ class BacksolveWay(Way):
         if off is not None:
             self.complain(off)
         return found
-
-    def _patience(self) -> int:
-        """How many attempts an interval of the first reverse solve may take.
-
-        At the edge of a domain a reverse solve crawls: with kept states at hand it need not end that way.
-        """
-        attempts = self.stepping.stats.n_steps
-        most = attempts if isinstance(attempts, int) else int(attempts.max())  # host read
-        return PATIENCE * (most + FEW)
 
     def _once(
         self, stepping: Stepping[Any, Any], seen: Observations, want_theta: bool

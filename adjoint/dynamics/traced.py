@@ -41,8 +41,10 @@ class Calls(abc.ABC):
         """(z̄, deltas)."""
 
     @abc.abstractmethod
-    def gradients(self, owner: Any, saved: list[Any], deltas: list[Any]) -> Gradients:
-        """One for each of θ, summed over the stages."""
+    def gradients(
+        self, owner: Any, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
+    ) -> Gradients:
+        """One for each of θ, summed over the stages, with a weight each or as they are."""
 
 
 def check_like(found: Any, wanted: Tensor, what: str) -> None:
@@ -71,9 +73,11 @@ class DynamicsCalls(Calls):
         check_like(z_bar, cotangent, f"what {type(owner).__name__}.vjp returned for the state's cotangent")
         return z_bar, deltas
 
-    def gradients(self, owner: Dynamics, saved: list[Any], deltas: list[Any]) -> Gradients:
+    def gradients(
+        self, owner: Dynamics, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
+    ) -> Gradients:
         """Its parameter_gradients, all stages at once."""
-        found, theta = list(owner.parameter_gradients(saved, deltas, None)), owner.theta()
+        found, theta = list(owner.parameter_gradients(saved, deltas, weights)), owner.theta()
         name = f"{type(owner).__name__}.parameter_gradients"
         if len(found) != len(theta):
             raise DynamicsError(f"{name} returned {len(found)} gradients for the {len(theta)} of theta().")
@@ -163,8 +167,13 @@ class ModuleCalls(Calls):
         z_bar, *gradients = saved(cotangent)
         return z_bar, gradients
 
-    def gradients(self, owner: nn.Module, saved: list[Any], deltas: list[Any]) -> Gradients:
+    def gradients(
+        self, owner: nn.Module, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
+    ) -> Gradients:
         """The sum over the stages."""
+        if weights is not None:
+            own = weights.unbind()
+            deltas = [[w * x for x in stage] for w, stage in zip(own, deltas, strict=True)]
         return [sum(parts[1:], parts[0]) for parts in zip(*deltas, strict=True)]
 
 

@@ -26,11 +26,12 @@ from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk, Solved
 from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recorder, Recording, Result, Rows, Seen
-from .problem import Problem, SampleProblem, SharedProblem, Speed
+from .problem import Problem, SampleProblem, SharedProblem, Speed, StrandedError
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
-from .whole import Arrived, whole_solve
+from .whole import Arrived, WholeSolve, whole_solve
+from .whole_back import whole_back
 
 
 def record_discrete(
@@ -183,6 +184,13 @@ class Answer:
 
 def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
     """Solves, with the gradient asked for where one can flow."""
+    try:
+        return _differentiated(problem, gradient)
+    except StrandedError:
+        return _differentiated(dataclasses.replace(problem, speed=Speed()), gradient)
+
+
+def _differentiated(problem: Problem, gradient: Gradient | None) -> Answer:
     with problem.autocast.outside():
         if transformed():
             events, value = problem.wish.events is not None, problem.evaluate(problem.start, problem.z0)
@@ -201,13 +209,8 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 
 
 def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
-    """The queue of the forward solve, where one was wished for and can be.
-
-    A whole solve with fixed steps that did not arrive leaves nothing to be queued, and nothing to be said.
-    """
-    if problem.speed == Speed() or (problem.settings.fixed and whole_solve(problem, gradient) is not None):
-        return None
-    return queue_for(problem, gradient)
+    """The queue of the forward solve, where one was wished for and can be."""
+    return None if problem.speed == Speed() else queue_for(problem, gradient)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nullcontext) -> Answer:
@@ -256,25 +259,46 @@ def _by_adjoint(problem: Problem, dynamics: Dynamics, gradient: Gradient) -> Ans
 
 
 def _by_whole_programs(problem: Problem, gradient: Gradient) -> Answer | None:
-    """The same by native programs; None where there is none, nothing to differentiate, or the solve does not
-    arrive."""
+    """The same by native programs; None where there is none, or nothing to differentiate."""
     with torch.no_grad():
         whole = whole_solve(problem, gradient)
-        if whole is None or not whole.form.recorded:
+        if whole is None or not whole.wanted:
             return None
         arrived = whole.forward()
-        if arrived is None or not whole.ready(arrived):
+        if arrived is None:
             return None
-        # The values become the Function's output, whose node holds the walk.
-        left = arrived._replace(values=arrived.values.new_empty(0), slopes=None)
+        back = None
+        if isinstance(gradient, (Backsolve, Interpolating)):
+            back = whole_back(whole, gradient, arrived)
+        if not (whole.ready(arrived) if back is None else back.ready()):
+            return None
+    kept = [] if back is not None else arrived.pieces
+    # The values become the Function's output, whose node holds the walk.
+    left = arrived._replace(values=arrived.values.new_empty(0), slopes=None, pieces=kept)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
         assert isinstance(g, Tensor)
+        if back is not None:
+            assert isinstance(seen.values, Tensor)
+            solved = back.walk(seen.values, g)
+            return solved or _walked_again(whole, gradient, g, want_theta)
         found = whole.walk(left, g)
         assert found is not None, "a program that was ready"
         return found
 
     return _applied(_SolvedWhole(problem, whole.theta, Recording(Recorder(), walk), arrived), many=False)
+
+
+def _walked_again(whole: WholeSolve, gradient: Gradient, g: Tensor, want_theta: bool) -> Result:
+    """The walk back over the same solve made once more, uncompiled; its forward pass is not counted."""
+    problem = whole.problem
+    with whole.as_it_was():
+        dynamics = problem.make_dynamics()
+        recording = record_for(problem, dynamics, gradient)
+        own = dataclasses.replace(problem, stats=dataclasses.replace(problem.stats))
+        solved = _SolvedInSteps(own, dynamics, recording, None)
+        values, _ = solved.forward(problem.z0, False)
+        return recording.walk(own.seen(solved.run, values), g, want_theta)
 
 
 def _applied(solved: _Solved, many: bool) -> Answer:

@@ -34,6 +34,10 @@ class Speed:
     compile: bool = False
 
 
+class StrandedError(Exception):
+    """A whole solve that does not arrive, or has nowhere to go: the eager way says why."""
+
+
 class Told(NamedTuple):
     """What a whole solve tells: the row of each clock's last attempt, |dt| of its first, and the number of
     (batched) evaluations of func."""

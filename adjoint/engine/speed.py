@@ -15,6 +15,7 @@ from ...solvers.solve import Observers
 from ...solvers.step.clocks import block_rms, maximum, rms
 from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
+from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from .problem import Problem, SampleProblem
@@ -54,10 +55,14 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     return Queue(wanted.sync_every, owner, calls, keep=keep, with_stages=stages, recorded=recorded)
 
 
+def looked_at(reverse: ReverseWish) -> bool:
+    """Whether the host must look at each step of a reverse solve."""
+    return reverse.theta_norm is not None or reverse.observers != Observers()
+
+
 def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
     """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
-    reverse = problem.reverse
-    if forward is None or reverse.theta_norm is not None or reverse.observers != Observers():
+    if forward is None or looked_at(problem.reverse):
         return None
     if forward.owner is None:
         return Queue(forward.sync_every, keep=True, keep_first=True)

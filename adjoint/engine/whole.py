@@ -7,22 +7,24 @@ its start: so they tell what went wrong.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import stateless
 
 from ...solvers.checks import transformed
-from ...solvers.device.native import Values
+from ...solvers.device.native import Values, values_of
 from ...solvers.device.natives import Natives, comparable, enabled, near
 from ...solvers.device.programs import Row
 from ...solvers.device.whole import DT, RATIO, T0, Form, Memory, Stand, Start, form_key, solve_program
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
 from ...solvers.step.runge_kutta import regular, rows_like, with_strides
-from ..arguments import Discrete, Gradient
+from ..arguments import Backsolve, Discrete, Gradient, Interpolating
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
 from ..dynamics.adapt import refuse_unlike
@@ -30,7 +32,7 @@ from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..recording import Result
 from .problem import Problem, SampleProblem, SharedProblem, Told
-from .speed import norm_name
+from .speed import looked_at, norm_name
 from .whole_grid import NOBODY, AlongGrid, room
 
 ENTRIES = ("forward", "vjp", "parameter_gradients", "theta")  # of an owner, those of a module first
@@ -46,12 +48,13 @@ class Piece(NamedTuple):
 
 class Arrived(NamedTuple):
     """What a whole solve gave: the values [T, *S], and f there where wanted; what it tells; what it recorded,
-    in order; how often its owner's values had been changed."""
+    in order; f at the end of the last step; how often its owner's values had been changed."""
 
     values: Tensor
     slopes: Tensor | None
     told: Told
     pieces: list[Piece]
+    last: Tensor
     versions: list[int]
 
 
@@ -106,19 +109,32 @@ class WholeSolve:
         """What the programs depend on besides tensors."""
         return self.plan.form
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there is something to differentiate by."""
+        return any(x.requires_grad for x in (self.problem.z0, self.problem.t, *self.theta))
+
+    def as_it_was(self) -> contextlib.AbstractContextManager[None]:
+        """The owner with the values that it had in the forward pass."""
+        owner = self.problem.func
+        values = dict(zip(values_of(owner), self.values, strict=True))
+        return stateless._reparametrize_module(owner, values, tie_weights=True)
+
     def forward(self) -> Arrived | None:
-        """The forward pass; None where there is no program, or the solve does not arrive."""
+        """The forward pass; None where there is no program. StrandedError where the solve does not arrive."""
         if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
             own = (self.natives, self.calls, self.form, self.plan.solve_key, self.y, self.times, self.values)
             found = AlongGrid(self.problem, *own).forward()
             if found is None:
                 return None
-            pieces = [Piece(*piece) for piece in found.pieces]
-            return Arrived(found.values, found.slopes, found.told, pieces, versions_of(self.values))
+            steps = [Piece(*piece) for piece in found.pieces]
+            none = self.y.new_empty(0)  # asked for by no walk along a grid
+            return Arrived(found.values, found.slopes, found.told, steps, none, versions_of(self.values))
         start, stand = self._start()
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
-        slopes = self.y.new_empty((len(self.times) + 1 if form.inside and form.slopes else 0, *shape))
+        n_slopes = (len(self.times) + 1 if form.inside else 1) if form.slopes else 0
+        slopes = self.y.new_empty((n_slopes, *shape))
         pieces: list[Piece] = []
         n_made, first = 0, None
         while True:
@@ -143,7 +159,7 @@ class WholeSolve:
     def _arrived(self, memory: Memory, pieces: list[Piece], end: tuple[Any, ...]) -> Arrived:
         """The values in their places."""
         y, k, row, first, n_made = end
-        slopes, first_slope = None, pieces[0].memory.ks[0] if self.form.slopes else None
+        slopes, first_slope = None, memory.slopes[0] if self.form.slopes else None
         if self.form.inside:
             values = self._in_place(memory.out, self.y)
             slopes = None if first_slope is None else self._in_place(memory.slopes, first_slope)
@@ -151,7 +167,8 @@ class WholeSolve:
             values = torch.stack((self.y, y))
             slopes = None if first_slope is None else torch.stack((first_slope, k))
         n_calls = 1 + self.form.estimated + n_made * (self.form.rules.tableau.n_stages - 1)
-        return Arrived(values, slopes, Told(row, first, n_calls), pieces, versions_of(self.values))
+        told = Told(row, first, n_calls)
+        return Arrived(values, slopes, told, pieces, k, versions_of(self.values))
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
         """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
@@ -209,9 +226,12 @@ class WholeSolve:
         return Start(ends, dt0, rtol, atol, most, self.times), Stand(under_way, row, y, k, place)
 
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
-        y, n = self.y, room(self.y) if self.form.recorded else 0
+        y, n = self.y, 0
+        if self.form.recorded:
+            n = room(y, 2 + self.form.rules.tableau.n_stages if self.form.dense else 1)
         rows = torch.empty((n, len(Row._fields), *self.problem.clocks.shape(y)), dtype=torch.float64)
-        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes)
+        stages = y.new_empty((n, self.form.rules.tableau.n_stages if self.form.dense else 0, *y.shape))
+        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes, stages)
 
     def _cotangents(self, g: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """g with a row for each place, and (place, λ, held, θ's sums) to begin the walk with."""
@@ -298,10 +318,12 @@ def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | Non
         return None
     calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
     theta = tuple(calls.theta(owner)) if gradient is not None else ()
-    recorded = gradient is not None and any(x.requires_grad for x in (problem.z0, problem.t, *theta))
+    wanted = gradient is not None and any(x.requires_grad for x in (problem.z0, problem.t, *theta))
+    dense = wanted and isinstance(gradient, Interpolating)
+    recorded = wanted and not isinstance(gradient, Backsolve)
     y, times = regular(problem.z0.detach()), problem.lanes()
-    inside, slopes = len(times) > 2, recorded and problem.t.requires_grad
-    if inside and settings.tableau.c_dense:
+    inside, slopes = len(times) > 2, wanted and problem.t.requires_grad
+    if (inside or dense) and settings.tableau.c_dense:
         return None
     if inside:
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
@@ -310,7 +332,7 @@ def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | Non
     if fixed and isinstance(problem, SharedProblem):
         judges = NOBODY
     own = (settings.tableau, *judges, problem.clocks)
-    flags = (settings.dt0 is None and not fixed, recorded, inside, slopes)
+    flags = (settings.dt0 is None and not fixed, recorded, inside, slopes, dense)
     shape = (y.shape, y.stride(), y.dtype, times.shape)
     natives, key = Natives.of(owner), (known, own, fixed, flags, shape)
     plan = natives.notes.get(key)
@@ -329,7 +351,10 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
         return False
     if transformed():  # native code sees neither a transform's wrappers nor tangents
         return False
-    if not (gradient is None or isinstance(gradient, Discrete)):
+    if isinstance(gradient, Discrete):
+        if gradient.checkpoints is not None:  # every step's state is kept here
+            return False
+    elif gradient is not None and not _solved_back(problem, gradient):
         return False
     if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
         return False
@@ -345,3 +370,15 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     single = isinstance(owner, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
     stops = settings.jump_at or settings.perturb or (settings.step_at and not settings.fixed)
     return single and problem.observers == Observers() and not stops
+
+
+def _solved_back(problem: Problem, gradient: Gradient) -> bool:
+    """Whether the way back is a reverse solve at which the host need not look."""
+    reverse = problem.reverse
+    if not isinstance(gradient, (Backsolve, Interpolating)) or isinstance(problem, SampleProblem):
+        return False
+    if problem.settings.fixed:
+        return False
+    own = reverse.settings or problem.settings
+    plain = own.norm == problem.settings.norm and not (own.fixed or own.step_at or own.jump_at)
+    return plain and not looked_at(reverse) and reverse.trace is None and reverse.watch is None

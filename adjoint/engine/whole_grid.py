@@ -23,7 +23,7 @@ from ...solvers.step.clocks import ONE, times_between
 from ...solvers.step.controller import PID
 from ...solvers.step.runge_kutta import StageList, rk_step, rows_like, with_strides
 from ..dynamics.traced import Calls
-from .problem import SharedProblem, Told
+from .problem import SharedProblem, StrandedError, Told
 
 PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
 LONGEST = 128  # attempts that one holds at most
@@ -31,9 +31,9 @@ LENGTH = 128  # steps that one call makes at most where it records none
 NOBODY = (ONE.rms, PID())  # who judges steps along a grid, for the rules: that of all solves is one
 
 
-def room(y: Tensor) -> int:
-    """How many attempts from states like y a piece of memory holds."""
-    return min(max(PIECE // max(y.numel() * y.element_size(), 1), 4), LONGEST)
+def room(y: Tensor, states: int = 1) -> int:
+    """How many attempts from states like y a piece of memory holds. states: kept of each."""
+    return min(max(PIECE // max(states * y.numel() * y.element_size(), 1), 4), LONGEST)
 
 
 class Walked(NamedTuple):
@@ -88,7 +88,7 @@ class AlongGrid:
         values = out[:places] if form.inside else torch.stack((y, point.y))
         values[0] = y
         if not all_finite(values):
-            return None
+            raise StrandedError
         derivatives = None
         if form.slopes:
             derivatives = slopes[:places] if form.inside else torch.stack((first, point.k))
@@ -129,7 +129,8 @@ class AlongGrid:
         rows = torch.zeros((n, len(Row._fields)), dtype=torch.float64, device="cpu")
         if n:
             rows[:, T0], rows[:, T1], rows[:, ACCEPTED] = course.grid[:-1], course.grid[1:], 1.0
-        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes)
+        states = (rows_like(n, y, y.stride()), rows_like(n, y, y.stride()))
+        return Memory(rows, *states, out, slopes, y.new_empty((0, 0, *y.shape)))
 
     def _example(self) -> Point:
         """The start, its f left open: func is not evaluated before there is a program."""

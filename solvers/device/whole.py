@@ -82,7 +82,8 @@ class Memory(NamedTuple):
     rows [n, width, …], ys [n, *S], ks [n, *S]: each attempt that was accepted, and where it began; empty
         where nothing is recorded.
     out [T + 1, *S]: the states at the times; the last row is for what is none.
-    slopes: f there, of the same form, or empty.
+    slopes: f there, of the same form, or empty; one row, f at the start, where no outputs lie before the end.
+    stages [n, s, *S]: the k_i of each attempt that was accepted, or empty.
     """
 
     rows: Tensor
@@ -90,6 +91,7 @@ class Memory(NamedTuple):
     ks: Tensor
     out: Tensor
     slopes: Tensor
+    stages: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Form:
     recorded: attempts are kept for a way back.
     inside: outputs before the end are wanted.
     slopes: and f at each.
+    dense: the stages are kept with the attempts.
     """
 
     rules: Rules
@@ -107,6 +110,7 @@ class Form:
     recorded: bool = False
     inside: bool = False
     slopes: bool = False
+    dense: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +204,8 @@ class Whole:
         if form.recorded:
             for kept, value in ((memory.rows, found.row), (memory.ys, y), (memory.ks, k)):
                 kept.index_copy_(0, n, value[None])
+            if form.dense:
+                memory.stages.index_copy_(0, n, stacked_stages(form.rules, found)[None])
             n = n + accepted.any()
         if form.inside:
             tried, times = found.tried, self.start.times
@@ -225,6 +231,8 @@ def solve_program(form: Form, calls: Any) -> Any:
 
         def begun(new: Tensor, row: Tensor, k: Tensor, place: Tensor) -> Any:
             k = owned(field)(rules.clocks.time(t0, stand.y), stand.y)[0]
+            if form.slopes:
+                memory.slopes.index_copy_(0, torch.zeros_like(start.most), k[None])
             dt = start.dt0
             if form.estimated:
                 limits = Limits(end, end, direction, least)
@@ -253,5 +261,5 @@ def form_key(form: Form) -> str:
     rules, tableau = form.rules, form.rules.tableau
     numbers = tuple(getattr(tableau, field.name) for field in dataclasses.fields(tableau))
     norm = getattr(rules.norm, "__name__", "")
-    own = (form.estimated, form.recorded, form.inside, form.slopes, rules.fixed)
+    own = (form.estimated, form.recorded, form.inside, form.slopes, form.dense, rules.fixed)
     return repr((numbers, rules.controller, norm, rules.clocks, own))
