@@ -175,6 +175,20 @@ def uniform_grid(times: Sequence[float], dt: float, most: float = math.inf) -> l
     return [t0 + direction * dt * i for i in range(n)] + [end]
 
 
+def grid_of(times: Sequence[float], settings: Settings) -> tuple[Sequence[float], set[float]]:
+    """The fixed grid, with the times to hit in it; and those at which f jumps.
+
+    Raises SolverError (MAX_STEPS) as the settings' grid does.
+    """
+    assert settings.grid is not None
+    stops = stops_of(times[0], times[-1], settings)
+    grid = settings.grid(times)
+    if len(stops) > 1:
+        pieces = itertools.pairwise([times[0], *(stop.t for stop in stops)])
+        grid = [times[0], *itertools.chain.from_iterable(settings.grid(piece)[1:] for piece in pieces)]
+    return grid, {stop.t for stop in stops if stop.jump}
+
+
 def forward_solve(
     field: Field,
     z0: Tensor,
@@ -243,13 +257,7 @@ def _march(
     accept, attempt = collector.accept, collector.attempt
     beside = t0 in settings.jump_at or settings.perturb
     if settings.fixed:
-        assert settings.grid is not None
-        stops = stops_of(t0, end, settings)
-        grid = settings.grid(times)
-        if len(stops) > 1:
-            pieces = itertools.pairwise([t0, *(stop.t for stop in stops)])
-            grid = [t0, *itertools.chain.from_iterable(settings.grid(piece)[1:] for piece in pieces)]
-        jumps = {stop.t for stop in stops if stop.jump}
+        grid, jumps = grid_of(times, settings)
         alone = driven is stepper and stepper.announce is None and collector.only_outputs
         if alone and not (beside or jumps or settings.perturb):
             return march_unheard(stepper, grid, stats, collector.writer)

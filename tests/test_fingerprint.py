@@ -577,6 +577,13 @@ def test_a_change_behind_several_doors_is_seen(func, change):
         assert len(seen(func)) == 64
 
 
+def test_the_names_of_arguments_in_a_call_count():
+    by_power = look(method(lambda self, y: helper(y, power=2)))
+    by_scale = look(method(lambda self, y: helper(y, scale=2)))
+    assert len(by_power) == len(by_scale) == 64, by_power
+    assert by_power != by_scale
+
+
 def test_the_namespace_of_a_page_that_is_run_is_let_go():
     page = {"torch": torch, "nn": nn, "__name__": "page"}
     exec("class L(nn.Module):\n    def forward(self, t, y):\n        return y * K\nK = 2.0\nfunc = L()", page)

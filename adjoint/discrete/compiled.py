@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import ONE, Clocks, times_between
-from ...solvers.step.runge_kutta import StageList, regular, rk_step
+from ...solvers.step.runge_kutta import Field, StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
 from .tape import Tape
@@ -34,6 +35,7 @@ class Way:
     outputs: whether outputs lie inside the step (or, in a loop, at the end of an earlier one).
     count: how many tensors θ has.
     clocks: of the state; ends are [2, …] then.
+    spares: f(t1, y1) is not evaluated where nothing comes back through it: a fixed grid's last step does not.
     """
 
     calls: Calls
@@ -43,6 +45,7 @@ class Way:
     outputs: bool = False
     count: int = 0
     clocks: Clocks = ONE
+    spares: bool = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -96,7 +99,8 @@ def transposed(
     if way.recipe is None:
         y0, k0 = known
         times = [clocks.time(t, like) for t in times_between(t0, t1, way.numeric.c)]
-        saved = rk_step(field, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
+        taken = _sparing(field, way, (times[0], y0), carry.held, outputs) if way.spares else field
+        saved = rk_step(taken, y0, (k0, None), times, way.tableau, StageList(way.numeric, dt)).saved[1:]
     else:
         saved = [way.recipe.whole(*stage) for stage in zip(*known, strict=True)]
     deltas: list[Any] = [None] * len(saved)
@@ -110,6 +114,23 @@ def transposed(
     lam, held = step_back(BarList(way.numeric), pull, dt, lam, carry.held, inside)
     gradients = way.calls.gradients(owner, list(saved), deltas)
     return Carry(settled(lam), settled(held), added(carry.totals, gradients))
+
+
+def _sparing(
+    field: Field, way: Way, there: tuple[Tensor, Tensor], held: Tensor, outputs: Sequence[Tensor]
+) -> Field:
+    """The field of one step, whose last evaluation is made `there`, where f has a value, if nothing comes
+    back through it: its own place may be one where f has none, and 0 · NaN is NaN."""
+    last = way.tableau.n_stages - 1
+    through = held + outputs[0][last] if way.outputs else held
+    idle, calls = (through == 0).all(), itertools.count(1)
+
+    def evaluate(t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        if next(calls) == last:
+            t, z = torch.where(idle, there[0], t), torch.where(idle, there[1], z)
+        return field(t, z)
+
+    return evaluate
 
 
 def single(way: Way) -> Callable[..., Any]:

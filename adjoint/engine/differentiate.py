@@ -202,8 +202,13 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 
 
 def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
-    """The queue of the forward solve, where one was wished for and can be."""
-    return None if problem.speed == Speed() else queue_for(problem, gradient)
+    """The queue of the forward solve, where one was wished for and can be.
+
+    A whole solve with fixed steps that did not arrive leaves nothing to be queued, and nothing to be said.
+    """
+    if problem.speed == Speed() or (problem.settings.fixed and whole_solve(problem, gradient) is not None):
+        return None
+    return queue_for(problem, gradient)
 
 
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nullcontext) -> Answer:

@@ -36,11 +36,11 @@ class Speed:
 
 class Told(NamedTuple):
     """What a whole solve tells: the row of each clock's last attempt, |dt| of its first, and the number of
-    attempts."""
+    (batched) evaluations of func."""
 
     row: Tensor
     dt_first: Tensor
-    n_made: int
+    n_calls: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ class SharedProblem(Problem):
         stats, last = self.stats, Row(*numbers)
         stats.n_accepted, stats.n_rejected = int(last.n_accepted), int(last.n_rejected)
         stats.dt_first, stats.dt_last = dt_first, last.dt
-        stats.nfe += 1 + (self.settings.dt0 is None) + told.n_made * (self.settings.tableau.n_stages - 1)
+        stats.nfe += told.n_calls
         outcome, times = Outcome(Status.SUCCESS, last.t, last.dt), list(self.times)
         return Run(values, slopes, times, [], [], [], last.t, outcome)
 
@@ -241,12 +241,12 @@ class SampleProblem(Problem):
         clock = clock._replace(
             status=clock.status.to(torch.int8), n_accepted=n_accepted, n_rejected=n_rejected
         )
-        estimated = self.settings.dt0 is None
+        estimated = self.settings.dt0 is None and not self.settings.fixed
         began = self.times[:, 0] != self.times[:, -1]
         stats.n_accepted, stats.n_rejected = clock.n_accepted, clock.n_rejected
         stats.dt_first, stats.dt_last = told.dt_first, clock.dt
         stats.nfe = stats.nfe + 1 + stages * (clock.n_accepted + clock.n_rejected) + estimated * began
-        stats.n_calls += 1 + estimated + told.n_made * stages
+        stats.n_calls += told.n_calls
         return SampleRun(values, slopes, self.times.t(), [], clock, [], values.new_empty(0))
 
     def flow(self, *, start: bool = False) -> Flow:

@@ -32,9 +32,8 @@ from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..recording import Result
 from .problem import Problem, SampleProblem, SharedProblem, Told
 from .speed import looked_at, norm_name
+from .whole_grid import NOBODY, AlongGrid, room
 
-PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
-LONGEST = 128  # attempts that one holds at most
 ENTRIES = ("forward", "vjp", "parameter_gradients", "theta")  # of an owner, those of a module first
 FEWEST = 8  # places for outputs that a program has at least, so that one serves several numbers of them
 
@@ -48,13 +47,13 @@ class Piece(NamedTuple):
 
 class Arrived(NamedTuple):
     """What a whole solve gave: the values [T, *S], and f there where wanted; what it tells; what it recorded,
-    in order; f at the end of the last step."""
+    in order; f at the end of the last step, where steps are adaptive."""
 
     values: Tensor
     slopes: Tensor | None
     told: Told
     pieces: list[Piece]
-    last: Tensor
+    last: Tensor | None = None
 
 
 class Plan(NamedTuple):
@@ -116,6 +115,10 @@ class WholeSolve:
 
     def forward(self) -> Arrived | None:
         """The forward pass; None where there is no program, or the solve does not arrive."""
+        if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
+            own = (self.natives, self.calls, self.form, self.plan.solve_key, self.y, self.times, self.values)
+            found = AlongGrid(self.problem, *own).forward()
+            return None if found is None else Arrived(*found[:3], [Piece(*piece) for piece in found.pieces])
         start, stand = self._start()
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
@@ -152,7 +155,8 @@ class WholeSolve:
         else:
             values = torch.stack((self.y, y))
             slopes = None if first_slope is None else torch.stack((first_slope, k))
-        return Arrived(values, slopes, Told(row, first, n_made), pieces, k)
+        n_calls = 1 + self.form.estimated + n_made * (self.form.rules.tableau.n_stages - 1)
+        return Arrived(values, slopes, Told(row, first, n_calls), pieces, k)
 
     def _in_place(self, rows: Tensor, first: Tensor) -> Tensor:
         """The rows of the outputs, with those at the start: all of a sample that ends where it begins."""
@@ -194,7 +198,7 @@ class WholeSolve:
     def _start(self) -> tuple[Start, Stand]:
         settings, y, clocks = self.problem.settings, self.y, self.problem.clocks
         ends = self.times[:: self.problem.t.shape[-1] - 1][:2].reshape(2, *clocks.shape(y)).clone()
-        dt0 = settings.dt0
+        dt0 = settings.dt if self.form.rules.fixed else settings.dt0
         if not isinstance(dt0, Tensor):
             dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
         most = torch.full((1,), settings.max_steps, dtype=torch.int64, device=y.device)
@@ -205,8 +209,7 @@ class WholeSolve:
     def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
         y, n = self.y, 0
         if self.form.recorded:
-            states = 2 + self.form.rules.tableau.n_stages if self.form.dense else 1
-            n = min(max(PIECE // max(states * y.numel() * y.element_size(), 1), 4), LONGEST)
+            n = room(y, 2 + self.form.rules.tableau.n_stages if self.form.dense else 1)
         rows = torch.empty((n, len(Row._fields), *self.problem.clocks.shape(y)), dtype=torch.float64)
         stages = y.new_empty((n, self.form.rules.tableau.n_stages if self.form.dense else 0, *y.shape))
         return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes, stages)
@@ -231,11 +234,12 @@ class WholeSolve:
     def _walking(self, trail: Trail, g: Tensor, carry: Any) -> Any:
         settings, clocks, y = self.problem.settings, self.problem.clocks, self.y
         numeric = settings.tableau.numeric(y.dtype, y.device)
+        along = self.form.rules.fixed and isinstance(self.problem, SharedProblem)
 
         def make() -> Any:
             calls = self.calls.split(self.problem.func, clocks.time(trail.rows[0, T0], y), y)
             return walk_program(
-                Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks)
+                Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks, spares=along)
             )
 
         return self.natives.find(
@@ -304,14 +308,18 @@ def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | Non
     if inside:
         more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
         times = torch.cat((times, times.new_full((more, times.shape[1]), torch.nan)))
-    own = (settings.tableau, settings.norm, settings.controller, problem.clocks)
-    flags = (settings.dt0 is None, recorded, inside, slopes, dense)
+    fixed, judges = settings.fixed, (settings.norm, settings.controller)
+    if fixed and isinstance(problem, SharedProblem):
+        judges = NOBODY
+    own = (settings.tableau, *judges, problem.clocks)
+    flags = (settings.dt0 is None and not fixed, recorded, inside, slopes, dense)
     shape = (y.shape, y.stride(), y.dtype, times.shape)
-    natives, key = Natives.of(owner), (known, own, flags, shape)
+    natives, key = Natives.of(owner), (known, own, fixed, flags, shape)
     plan = natives.notes.get(key)
     if plan is None:
         tableau, norm, controller, clocks = own
-        rules = Rules(tableau, tableau.numeric(y.dtype, y.device), norm, controller, clocks)
+        numeric = tableau.numeric(y.dtype, y.device)
+        rules = Rules(tableau, numeric, norm, controller, clocks, fixed=fixed)
         plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), (known, entries), y, times.shape)
     return WholeSolve(problem, natives, calls, plan, y, times, theta, plan.values.now())
 
@@ -325,22 +333,26 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
         return False
     if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
         return False
-    if norm_name(settings.norm) is None or settings.fixed or problem.autocast.enabled:
+    if problem.autocast.enabled or problem.named or not problem.z0.numel():
         return False
-    if problem.named or not problem.z0.numel():
+    shared = isinstance(problem, SharedProblem)
+    if norm_name(settings.norm) is None and not (shared and settings.fixed):  # along a grid nothing is judged
         return False
     if isinstance(problem, SampleProblem):
         own = settings.compact or settings.together is not None or settings.dt0_open
         return not own and not len(settings.stops)
     assert isinstance(problem, SharedProblem)
     single = isinstance(owner, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
-    return single and problem.observers == Observers() and not (settings.step_at or settings.jump_at)
+    stops = settings.jump_at or settings.perturb or (settings.step_at and not settings.fixed)
+    return single and problem.observers == Observers() and not stops
 
 
 def _solved_back(problem: Problem, gradient: Gradient) -> bool:
     """Whether the way back is a reverse solve at which the host need not look."""
     reverse = problem.reverse
     if not isinstance(gradient, (Backsolve, Interpolating)) or isinstance(problem, SampleProblem):
+        return False
+    if problem.settings.fixed:
         return False
     own = reverse.settings or problem.settings
     plain = own.norm == problem.settings.norm and not (own.fixed or own.step_at or own.jump_at)

@@ -64,6 +64,8 @@ def read_code(code: Code) -> Reading:
         if step.opname in _SILENT:
             continue
         name, value = step.opname, step.argval
+        if name == "KW_NAMES":  # Python 3.11 and 3.12: a constant, which dis does not look up
+            value = code.co_consts[step.arg or 0]
         if isinstance(value, Code):
             inner = read_code(value)
             text.append((name, inner.text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from ..step.attempt import (
 )
 from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageList, owned
-from .programs import STATUS, Bounds, Made, Row, attempt_row, row_of, stacked_stages
+from .programs import STATUS, Bounds, Row, attempt_row, row_of, stacked_stages
 
 ACCEPTED, DT, RATIO, T0, T1 = map(Row._fields.index, ("accepted", "dt", "ratio", "t0", "t1"))
 TOLD = ("n_kept", "n_made", "all_arrived", "some_go_on")  # before the first clock's row
@@ -113,6 +113,58 @@ class Form:
     dense: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Where the outputs of a whole solve go.
+
+    times: as in `Start`.
+    """
+
+    form: Form
+    times: Tensor
+    memory: Memory
+
+    def written(self, ends: Tensor, states: Sequence[Tensor], place: Tensor) -> Tensor:
+        """Outputs in a step, one of each clock a turn; the places that come next.
+
+        ends: [4, …], of each clock t0, t1, the direction of time, 1 where the step was accepted; in memory of
+            its own, for of what a loop captures a view of the same form is freed twice.
+        states: y0, y1, all stages.
+        """
+        times, memory, rules = self.times, self.memory, self.form.rules
+        clocks, last = rules.clocks, rules.tableau.n_stages - 1
+        every = torch.stack(tuple(states))
+
+        def due(place: Tensor) -> tuple[Tensor, ...]:
+            t0, t1, direction, fine = ends.reshape(len(ends), -1).unbind()
+            t = times.gather(0, place.clamp(max=len(times) - 1)[None])[0]
+            now = (fine > 0) & (place < len(times)) & ((t1 - t) * direction >= 0)
+            theta = torch.where(now & (t != t1), (t - t0) / (t1 - t0), 1.0)
+            return now, theta.reshape(ends[0].shape)
+
+        def goes_on(place: Tensor) -> Tensor:
+            return due(place)[0].any()
+
+        def once(place: Tensor) -> tuple[Tensor]:
+            (now, theta), (y0, y1, *stages) = due(place), every.unbind()
+            there = torch.where(now, place, len(times))
+            dt = clocks.spread(ends[1] - ends[0]).to(y0.dtype)
+
+            def store(out: Tensor, rows: Any, end: Tensor, y: Tensor | None) -> None:
+                own = [clocks.spread(polynomial(row, theta).to(y0.dtype)) for row in rows]
+                first, *others = (w * k for w, k in zip(own, stages, strict=True))
+                total = sum(others, first)
+                value = total if y is None else y + dt * total
+                clocks.store(out, there, clocks.choose(theta == 1.0, end, value))
+
+            store(memory.out, rules.numeric.dense_rows, y1, y0)
+            if self.form.slopes:
+                store(memory.slopes, rules.numeric.slope_rows, stages[last], None)
+            return (torch.where(now, place + 1, place),)
+
+        return loop(goes_on, once, (place,))[0]
+
+
 class Turn(NamedTuple):
     """Where the loop over attempts stands: as `Stand`; attempts kept and made so far in this call, [1]."""
 
@@ -156,46 +208,11 @@ class Whole:
                 memory.stages.index_copy_(0, n, stacked_stages(form.rules, found)[None])
             n = n + accepted.any()
         if form.inside:
-            place = self.written(found, accepted, place)
+            tried, times = found.tried, self.start.times
+            ends = torch.stack((found.row[T0], found.row[T1], self.bounds.limits[1], accepted.double()))
+            states = (tried.y0, tried.result.y1, *stacked_stages(form.rules, found).unbind())
+            place = Outputs(form, times, memory).written(ends, states, place)
         return Turn(found.row, found.y, found.k, place.clone(), n.clone(), made + 1)
-
-    def written(self, found: Made, accepted: Tensor, place: Tensor) -> Tensor:
-        """Outputs in the steps, one of each clock a turn; the places that come next."""
-        times, memory, form = self.start.times, self.memory, self.form
-        clocks, rules = form.rules.clocks, form.rules
-        # Both in memory of their own: of what a loop captures, a view of the same form is freed twice.
-        ends = torch.stack((found.row[T0], found.row[T1], self.bounds.limits[1], accepted.double()))
-        tried, last = found.tried, rules.tableau.n_stages - 1
-        every = torch.stack((tried.y0, tried.result.y1, *stacked_stages(rules, found).unbind()))
-
-        def due(place: Tensor) -> tuple[Tensor, ...]:
-            t0, t1, direction, fine = ends.reshape(len(ends), -1).unbind()
-            t = times.gather(0, place.clamp(max=len(times) - 1)[None])[0]
-            now = (fine > 0) & (place < len(times)) & ((t1 - t) * direction >= 0)
-            theta = torch.where(now & (t != t1), (t - t0) / (t1 - t0), 1.0)
-            return now, theta.reshape(ends[0].shape)
-
-        def goes_on(place: Tensor) -> Tensor:
-            return due(place)[0].any()
-
-        def once(place: Tensor) -> tuple[Tensor]:
-            (now, theta), (y0, y1, *stages) = due(place), every.unbind()
-            there = torch.where(now, place, len(times))
-            dt = clocks.spread(ends[1] - ends[0]).to(y0.dtype)
-
-            def store(out: Tensor, rows: Any, end: Tensor, y: Tensor | None) -> None:
-                own = [clocks.spread(polynomial(row, theta).to(y0.dtype)) for row in rows]
-                first, *others = (w * k for w, k in zip(own, stages, strict=True))
-                total = sum(others, first)
-                value = total if y is None else y + dt * total
-                clocks.store(out, there, clocks.choose(theta == 1.0, end, value))
-
-            store(memory.out, rules.numeric.dense_rows, y1, y0)
-            if form.slopes:
-                store(memory.slopes, rules.numeric.slope_rows, stages[last], None)
-            return (torch.where(now, place + 1, place),)
-
-        return loop(goes_on, once, (place,))[0]
 
 
 def solve_program(form: Form, calls: Any) -> Any:
@@ -244,5 +261,5 @@ def form_key(form: Form) -> str:
     rules, tableau = form.rules, form.rules.tableau
     numbers = tuple(getattr(tableau, field.name) for field in dataclasses.fields(tableau))
     norm = getattr(rules.norm, "__name__", "")
-    own = (form.estimated, form.recorded, form.inside, form.slopes, form.dense)
+    own = (form.estimated, form.recorded, form.inside, form.slopes, form.dense, rules.fixed)
     return repr((numbers, rules.controller, norm, rules.clocks, own))
