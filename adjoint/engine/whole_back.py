@@ -160,5 +160,6 @@ def whole_back(whole: WholeSolve, gradient: Backsolve | Interpolating, arrived: 
     """The reverse solve of a whole solve."""
     problem: Problem = whole.problem
     settings = problem.reverse.settings or reverse_settings(problem.settings, gradient)
+    assert arrived.last is not None
     past = _joined(arrived.pieces) if arrived.pieces else ()
     return WholeBack(whole, gradient, settings, arrived.last, past)
