@@ -21,7 +21,6 @@ GRADIENTS = {
     "none": None,
     "stages": Discrete(),
     "state": Discrete(keep="state"),
-    "checkpoints": Discrete(checkpoints=2),
 }
 CONTROLLERS = {
     "PI": PI(),
@@ -214,7 +213,17 @@ def test_what_is_saved(save, stepping):
     compared(func, y0, T, stepping=stepping, save=save, whole=whole, **OPTIONS)
 
 
-@STEPPINGS
-@pytest.mark.parametrize("choice", [Interpolating(), Backsolve(), Direct()], ids=repr)
+@pytest.mark.parametrize(
+    ("choice", "stepping"),
+    [
+        (Interpolating(), "per_sample"),
+        (Backsolve(), "per_sample"),
+        (Direct(), "shared"),
+        (Direct(), "per_sample"),
+        (Discrete(checkpoints=2), "shared"),
+        (Discrete(checkpoints=2), "per_sample"),
+    ],
+    ids=repr,
+)
 def test_other_gradients_are_made_in_other_ways(choice, stepping):
     compared(Shared(), f64(0.3, 0.5, -1.0), T, stepping=stepping, gradient=choice, whole=False, **OPTIONS)

@@ -64,7 +64,7 @@ class DynamicsCalls(Calls):
         return dz, saved
 
     def theta(self, owner: Dynamics) -> list[Tensor]:
-        """Its own."""
+        """The tensors that its own `theta` gives."""
         return list(owner.theta())
 
     def vjp(self, owner: Dynamics, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:

@@ -199,7 +199,7 @@ def _differentiated(problem: Problem, gradient: Gradient | None) -> Answer:
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
             return _without_gradient(problem)
-        found = _by_whole_programs(problem, gradient)
+        found = _by_whole_programs(problem, gradient) if problem.by_programs else None
         if found is not None:
             return found
         dynamics = problem.make_dynamics()
@@ -216,7 +216,7 @@ def _queue(problem: Problem, gradient: Gradient | None) -> Queue | None:
 def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nullcontext) -> Answer:
     """Nothing is recorded. mode: sets the grad mode of func, which is off without."""
     with torch.no_grad():
-        z0, whole = problem.z0.detach(), whole_solve(problem, None)
+        z0, whole = problem.z0.detach(), whole_solve(problem, None) if problem.by_programs else None
         arrived = None if whole is None else whole.forward()
         if arrived is not None:
             run = problem.arrived(*arrived[:3])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...solvers.device import natives
 from ...solvers.device.programs import Row, clock_of
 from ...solvers.march.dense import DenseOutput, SampleDense
 from ...solvers.march.host import Outcome
@@ -73,6 +74,11 @@ class Problem(abc.ABC):
     func: Any = None
     named: bool = False
     reverse: ReverseWish = ReverseWish()  # noqa: RUF009  (frozen)
+
+    @property
+    def by_programs(self) -> bool:
+        """Whether a whole solve by native programs is to be tried."""
+        return self.speed.compile and natives.MODE != "off"
 
     @property
     @abc.abstractmethod
@@ -157,7 +163,7 @@ class SharedProblem(Problem):
         return self.plain(time, z)
 
     def lanes(self) -> Tensor:
-        """[T, 1]."""
+        """One lane, [T, 1]."""
         times = torch.tensor(self.times, dtype=torch.float64, device="cpu")[:, None]
         return times.to(self.z0.device, non_blocking=True)
 
@@ -235,11 +241,11 @@ class SampleProblem(Problem):
         return self.plain(time, z)
 
     def lanes(self) -> Tensor:
-        """[T, B]."""
+        """A lane a sample, [T, B]."""
         return self.times.t().contiguous()
 
     def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> SampleRun:
-        """Without a read."""
+        """Without a read of the host."""
         stats, clock, stages = self.stats, clock_of(told.row), self.settings.tableau.n_stages - 1
         n_accepted, n_rejected = clock.n_accepted.to(torch.int64), clock.n_rejected.to(torch.int64)
         clock = clock._replace(

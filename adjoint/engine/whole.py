@@ -18,7 +18,7 @@ from torch.nn.utils import stateless
 
 from ...solvers.checks import transformed
 from ...solvers.device.native import Values, values_of
-from ...solvers.device.natives import Natives, comparable, enabled, near
+from ...solvers.device.natives import Natives, comparable, near
 from ...solvers.device.programs import Row
 from ...solvers.device.whole import DT, RATIO, T0, Form, Memory, Stand, Start, form_key, solve_program
 from ...solvers.solve import Observers
@@ -31,7 +31,7 @@ from ..dynamics.adapt import refuse_unlike
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..recording import Result
-from .problem import Problem, SampleProblem, SharedProblem, Told
+from .problem import Problem, SampleProblem, SharedProblem, StrandedError, Told
 from .speed import looked_at, norm_name
 from .whole_grid import NOBODY, AlongGrid, room
 
@@ -126,7 +126,7 @@ class WholeSolve:
             own = (self.natives, self.calls, self.form, self.plan.solve_key, self.y, self.times, self.values)
             found = AlongGrid(self.problem, *own).forward()
             if found is None:
-                return None
+                raise StrandedError  # nothing is compiled one step by one
             steps = [Piece(*piece) for piece in found.pieces]
             none = self.y.new_empty(0)  # asked for by no walk along a grid
             return Arrived(found.values, found.slopes, found.told, steps, none, versions_of(self.values))
@@ -141,6 +141,8 @@ class WholeSolve:
             memory = self._memory(out, slopes)
             program = self._solving(start, stand, memory)
             if program is None:
+                if form.rules.fixed:
+                    raise StrandedError  # as above
                 return None
             told, row, y, k, place, dt_first = program(self.problem.func, self.values, start, stand, memory)
             first = dt_first if first is None else first
@@ -153,7 +155,7 @@ class WholeSolve:
             stand = Stand(torch.ones_like(stand.under_way), row, y, k, place)
             start = start._replace(most=start.most - int(made))
         if not arrived or not n_made:  # where nothing moves there is no first step to tell
-            return None
+            raise StrandedError
         return self._arrived(memory, pieces, (y, k, row, first, n_made))
 
     def _arrived(self, memory: Memory, pieces: list[Piece], end: tuple[Any, ...]) -> Arrived:
@@ -309,7 +311,7 @@ def _close(found: Tensor, expected: Tensor, relative: float, absolute: float = 0
 
 def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | None:
     """The solve by whole programs, where it can be."""
-    if not problem.speed.compile or not enabled() or not _eligible(problem, gradient):
+    if not _eligible(problem, gradient):
         return None
     owner, settings = problem.func, problem.settings
     entries = ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
-from .programs import own_decompositions
+from .decompositions import own_decompositions
 
 Function = Callable[..., Any]  # (owner, *arguments) → a list of tensors
 _BUILDING = threading.Lock()  # torch's tables are changed while a program is built

@@ -121,11 +121,6 @@ def comparable(owner: nn.Module, entries: tuple[str, ...]) -> tuple[Any, ...] | 
         return None
 
 
-def enabled() -> bool:
-    """Whether there are native programs at all."""
-    return MODE != "off"
-
-
 def near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     """Whether tensors are equal but for rounding: 1e4 units of the largest finite entry, since sums of other
     orders go through several layers and stages. What is not finite is so in both."""

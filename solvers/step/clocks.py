@@ -138,11 +138,11 @@ class Each(Clocks):
         return (self.batch_size(z),)
 
     def pick(self, rows: Tensor, place: Tensor) -> Tensor:
-        """place: [b]."""
+        """Of each sample its own; place: [b]."""
         return rows.gather(0, self.spread(place).expand(1, *rows.shape[1:]))[0]
 
     def store(self, rows: Tensor, place: Tensor, z: Tensor) -> None:
-        """place: [b]."""
+        """Of each sample to its own; place: [b]."""
         rows.scatter_(0, self.spread(place).expand(1, *z.shape), z[None])
 
     def per_sample(self, x: Tensor) -> Tensor:
