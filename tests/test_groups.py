@@ -101,7 +101,8 @@ def test_groups_of_one_are_steps_per_sample(gradient):
         sol = solve(func, y0, t, stepping=stepping, gradient=gradient)
         found.append((sol, *torch.autograd.grad(sol.y.square().sum(), (y0, t, func.scale))))
     (a, *ga), (b, *gb) = found
-    assert torch.equal(a.y, b.y)
+    # A root of a square may be an ulp beside the number, which some processors show.
+    assert worst([a.y], [b.y]) <= 1e-14
     assert all(torch.equal(x, y) for x, y in zip(counts(a), counts(b), strict=True))
     assert worst(ga, gb) <= 1e-10
 

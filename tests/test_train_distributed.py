@@ -76,8 +76,11 @@ def assert_alike(one, two, relative):
         for name, gradient in step.items():
             assert (gradient - step2[name]).abs().max() <= relative * gradient.abs().max(), name
     for sums, sums2 in zip(passes, passes2, strict=True):
-        exact = ("samples", "score", "nfe_forward", "nfe_backward", "skipped")
+        exact = ("samples", "score", "nfe_forward", "skipped")
         assert [sums[name] for name in exact] == [sums2[name] for name in exact]
+        # Those are calls for a batch, and half a batch may have no sample that needs the most.
+        assert (sums2["nfe_backward"] > 0) == (sums["nfe_backward"] > 0)
+        assert sums2["nfe_backward"] <= sums["nfe_backward"]
         assert sums["loss"] == pytest.approx(sums2["loss"], rel=1e-12)
 
 

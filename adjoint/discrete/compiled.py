@@ -17,6 +17,7 @@ from torch import Tensor
 from ...solvers.device.programs import Programs, loops_in_graph, signature
 from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
+from ...solvers.errors import DynamicsError
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import ONE, Clocks, times_between
@@ -73,11 +74,14 @@ class Group(NamedTuple):
 
 
 def added(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    """The sums of θ's gradients with those of one step."""
-    return [
-        total if g is None else total + g.reshape(total.shape)
-        for total, g in zip(totals, gradients, strict=True)
-    ]
+    """The sums of θ's gradients with those of one step. DynamicsError where one has another shape."""
+    found = []
+    for total, g in zip(totals, gradients, strict=True):
+        if g is not None and g.shape != total.shape:  # it would be broadcast silently
+            shapes = f"{tuple(g.shape)} for a tensor of theta() of shape {tuple(total.shape)}"
+            raise DynamicsError(f"parameter_gradients returned shape {shapes}: keep the order of theta().")
+        found.append(total if g is None else total + g)
+    return found
 
 
 def transposed(

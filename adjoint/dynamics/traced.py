@@ -47,11 +47,16 @@ class Calls(abc.ABC):
         """One for each of θ, summed over the stages, with a weight each or as they are."""
 
 
-def check_like(found: Any, wanted: Tensor, what: str) -> None:
-    """DynamicsError for what is no tensor of that shape: a program would broadcast it silently."""
+def check_like(found: Any, wanted: Tensor, owner: Any, what: str) -> None:
+    """DynamicsError for what is no tensor of that shape: a program would broadcast it silently.
+
+    what: of the owner, for the error. Its name is asked for there alone: a tracer that was asked for it holds
+        the owner ever after.
+    """
     if not isinstance(found, Tensor) or found.shape != wanted.shape:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise DynamicsError(f"{what} is {shape}; it must have shape {tuple(wanted.shape)}.")
+        text = f"what {type(owner).__name__}{what} is {shape}; it must have shape {tuple(wanted.shape)}."
+        raise DynamicsError(text)
 
 
 class DynamicsCalls(Calls):
@@ -60,7 +65,7 @@ class DynamicsCalls(Calls):
     def evaluate(self, owner: Dynamics, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """Its forward."""
         dz, saved = owner.forward(t, z)
-        check_like(dz, z, f"what {type(owner).__name__}.forward returned for dz")
+        check_like(dz, z, owner, ".forward returned for dz")
         return dz, saved
 
     def theta(self, owner: Dynamics) -> list[Tensor]:
@@ -70,21 +75,14 @@ class DynamicsCalls(Calls):
     def vjp(self, owner: Dynamics, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """Its own `vjp`."""
         z_bar, deltas = owner.vjp(saved, cotangent)
-        check_like(z_bar, cotangent, f"what {type(owner).__name__}.vjp returned for the state's cotangent")
+        check_like(z_bar, cotangent, owner, ".vjp returned for the state's cotangent")
         return z_bar, deltas
 
     def gradients(
         self, owner: Dynamics, saved: list[Any], deltas: list[Any], weights: Tensor | None = None
     ) -> Gradients:
         """Its parameter_gradients, all stages at once."""
-        found, theta = list(owner.parameter_gradients(saved, deltas, weights)), owner.theta()
-        name = f"{type(owner).__name__}.parameter_gradients"
-        if len(found) != len(theta):
-            raise DynamicsError(f"{name} returned {len(found)} gradients for the {len(theta)} of theta().")
-        for i, (gradient, p) in enumerate(zip(found, theta, strict=True)):
-            if gradient is not None:
-                check_like(gradient, p, f"entry {i} of what {name} returned")
-        return found
+        return list(owner.parameter_gradients(saved, deltas, weights))
 
 
 def module_vjp(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
@@ -146,7 +144,7 @@ class ModuleCalls(Calls):
     def evaluate(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), nothing): the way back takes the stage again."""
         dz = owner(t, z)
-        check_like(dz, z, f"what {type(owner).__name__} returned for dy/dt")
+        check_like(dz, z, owner, " returned for dy/dt")
         return dz, None
 
     def linearise(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:

@@ -231,13 +231,14 @@ class WholeSolve:
         y, n = self.y, 0
         if self.form.recorded:
             n = room(y, 2 + self.form.rules.tableau.n_stages if self.form.dense else 1)
-        rows = torch.empty((n, len(Row._fields), *self.problem.clocks.shape(y)), dtype=torch.float64)
+        shape = (n, len(Row._fields), *self.problem.clocks.shape(y))
+        rows = torch.empty(shape, dtype=torch.float64, device=y.device)
         stages = y.new_empty((n, self.form.rules.tableau.n_stages if self.form.dense else 0, *y.shape))
         return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes, stages)
 
     def _cotangents(self, g: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """g with a row for each place, and (place, λ, held, θ's sums) to begin the walk with."""
-        place = torch.full((self.times.shape[1],), len(g) - 1, dtype=torch.int64)
+        place = torch.full((self.times.shape[1],), len(g) - 1, dtype=torch.int64, device=g.device)
         last = torch.zeros_like(self.y) if self.form.inside else with_strides(g[-1], self.y.stride()).clone()
         carry = (place, last, torch.zeros_like(self.y), [torch.zeros_like(p) for p in self.theta])
         if len(g) < len(self.times):
@@ -297,7 +298,7 @@ class WholeSolve:
         """Whether its first step back is that of the function it was made of."""
         trail, g, carry = arguments
         trail = trail._replace(n=torch.ones_like(trail.n))
-        g = torch.cos(torch.arange(g.numel(), dtype=g.dtype)).view(g.shape)
+        g = torch.cos(torch.arange(g.numel(), dtype=g.dtype, device=g.device)).view(g.shape)
         carry = (carry[0], with_strides(g[-1], self.y.stride()).clone(), *carry[2:])
         func, values = self.problem.func, self.values
         return near(program(func, values, trail, g, carry), function(func, values, trail, g, carry))

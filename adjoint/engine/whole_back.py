@@ -104,12 +104,12 @@ class WholeBack:
         # Each a tensor of its own: an exported program takes two that are one for one ever after.
         rtol, atol = (x.clone() for x in ours.tensors(y))
         return Leg(
-            torch.tensor([problem.times[i], problem.times[i - 1]], dtype=torch.float64),
-            torch.tensor(dt, dtype=torch.float64),
+            torch.tensor([problem.times[i], problem.times[i - 1]], dtype=torch.float64, device="cpu"),
+            torch.tensor(dt, dtype=torch.float64, device="cpu"),
             rtol,
             atol,
             [x.clone() for x in loose.tensors(y)],
-            torch.tensor([most], dtype=torch.int64),
+            torch.tensor([most], dtype=torch.int64, device="cpu"),
             regular(torch.stack((begin, a))),
             self.last,
             with_strides(end, y.stride()).clone(),
