@@ -75,6 +75,9 @@ class Group(NamedTuple):
 
 def added(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
     """The sums of θ's gradients with those of one step. DynamicsError where one has another shape."""
+    if len(totals) != len(gradients):
+        counts = f"{len(gradients)} gradients for the {len(totals)} tensors of theta()"
+        raise DynamicsError(f"parameter_gradients returned {counts}: one for each, in that order.")
     found = []
     for total, g in zip(totals, gradients, strict=True):
         if g is not None and g.shape != total.shape:  # it would be broadcast silently
