@@ -164,9 +164,10 @@ def solve(
     compact: per sample, func sees only the samples still under way; it must hold no data of its own for each
         sample.
     sync_every: attempts that are queued on the device before the host looks once; the steps are the same.
-    compile: attempts, and the steps of a Discrete() gradient, are programs of `torch.compile`: one call each,
-        or with sync_every > 1 one call for all of them, the loop in the graph. func must be a Dynamics or an
-        nn.Module on one tensor; what cannot be compiled is solved without, with an AdamodeWarning.
+    compile: the solve and its way back are native programs, kept for later processes (docs/cache.md); where
+        that cannot be, programs of `torch.compile`, an attempt each, or sync_every attempts. func must be a
+        Dynamics or an nn.Module on one tensor; what cannot be compiled is solved without, with an
+        AdamodeWarning.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
