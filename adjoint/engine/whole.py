@@ -125,8 +125,6 @@ class WholeSolve:
         if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
             own = (self.natives, self.calls, self.form, self.plan.solve_key, self.y, self.times, self.values)
             found = AlongGrid(self.problem, *own).forward()
-            if found is None:
-                raise StrandedError  # nothing is compiled one step by one
             steps = [Piece(*piece) for piece in found.pieces]
             none = self.y.new_empty(0)  # asked for by no walk along a grid
             return Arrived(found.values, found.slopes, found.told, steps, none, versions_of(self.values))
@@ -142,7 +140,7 @@ class WholeSolve:
             program = self._solving(start, stand, memory)
             if program is None:
                 if form.rules.fixed:
-                    raise StrandedError  # as above
+                    raise StrandedError  # as along a grid
                 return None
             told, row, y, k, place, dt_first = program(self.problem.func, self.values, start, stand, memory)
             first = dt_first if first is None else first

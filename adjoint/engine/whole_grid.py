@@ -64,8 +64,8 @@ class AlongGrid:
     times: Tensor
     values: list[Tensor]
 
-    def forward(self) -> Walked | None:
-        """None where there is no program, or a value is not finite: steps made one by one tell where."""
+    def forward(self) -> Walked:
+        """StrandedError where there is no program, or a value is not finite: eager steps tell where."""
         problem, y, form = self.problem, self.y, self.form
         grid, _ = grid_of(problem.times, problem.settings)
         n = len(grid) - 1
@@ -78,7 +78,7 @@ class AlongGrid:
             memory = self._memory(course, out, slopes)
             program = self._program(course, point, memory)
             if program is None:
-                return None
+                raise StrandedError  # nothing is compiled one step by one
             if self._carries and not begin:
                 first = with_strides(problem.plain(problem.start, y).clone(), y.stride())
                 point = point._replace(k=first)
