@@ -11,8 +11,8 @@ from problems import Net, Swing, f64
 from torch import nn
 from whole_solves import Shared, compared, plain
 
-import adamode
 from adamode import PI, PID, Backsolve, Direct, Discrete, I, Interpolating, solve
+from adamode.solvers.methods import METHODS
 
 pytestmark = pytest.mark.native
 
@@ -96,15 +96,17 @@ def test_a_whole_solve_is_the_eager_one(
     method, stepping, gradient, form, kind, n, backwards, first, most, controller, tolerance, norm, single,
     wants, piece,
 ):  # fmt: skip
+    if METHODS[method].order > 5:  # in float32 their error estimate is rounding, which decides on steps
+        single = False
     dtype, per_sample = torch.float32 if single else torch.float64, stepping == "per_sample"
     y0 = state("[B]" if per_sample and form == "0-d" else form, dtype)
     t = times(kind if per_sample else "one list", n, len(y0) if y0.dim() else 1, backwards)
     dt0 = {"estimated": None, "a number": 0.05}.get(first, torch.linspace(0.02, 0.1, 8)[: len(t)])
     if first == "a sample":
         dt0 = torch.linspace(0.02, 0.1, len(y0)).double() if per_sample else 0.07
-    inner = len(adamode.solvers.methods.METHODS[method].c_dense) > 0 and t.shape[-1] > 2
+    inner = len(METHODS[method].c_dense) > 0 and t.shape[-1] > 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adamode.adjoint.engine.whole_grid.LONGEST", piece)
+        patch.setattr("adamode.solvers.device.whole.LONGEST", piece)
         compared(
             Shared(dtype),
             y0,

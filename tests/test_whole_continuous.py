@@ -98,7 +98,7 @@ def test_interpolating_is_the_same_by_whole_programs(make, times, method):
 
 
 def test_interpolating_looks_states_up_in_several_pieces_of_memory(monkeypatch):
-    monkeypatch.setattr("adamode.adjoint.engine.whole_grid.LONGEST", 2)
+    monkeypatch.setattr("adamode.solvers.device.whole.LONGEST", 2)
     func = Net()
     eager, whole = both(func, start_of(func), TIMES["several"], Interpolating(), rtol=1e-7, atol=1e-8)
     assert eager[0].n_accepted > 10  # so six pieces, and room for eight

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...solvers.device.whole import ACCEPTED, T0, T1, loop
 from ...solvers.methods.tableau import polynomial
 from ...solvers.step.attempt import settled
+from ...solvers.step.clocks import times_between
 from ..dynamics.adapt import distance
 from .compiled import Carry, Way, added, transposed
 
@@ -20,6 +21,7 @@ class Trail(NamedTuple):
 
     n: [1] attempts.  rows [n, width, …], ys, ks [n, *S]: of each attempt.
     times: [T, lanes].
+    states, kept: as in `Memory`.
     """
 
     n: Tensor
@@ -27,6 +29,8 @@ class Trail(NamedTuple):
     ys: Tensor
     ks: Tensor
     times: Tensor
+    states: Tensor
+    kept: tuple[Tensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +62,19 @@ class Walk:
         which = None if clocks.everyone(lam) is None else fine  # with one clock all that is kept was accepted
         own = held if which is None else clocks.choose(which, held, torch.zeros_like(held))
         carry = Carry(lam, own, totals)
-        found = transposed(way, self.owner, ends, (settled(y0), settled(k0)), carry, outputs)
+        known = (settled(y0), settled(k0)) if way.recipe is None else self._known(j, ends)
+        found = transposed(way, self.owner, ends, known, carry, outputs)
         back = (clocks.choose(which, x, old) for x, old in ((found.lam, lam), (found.held, held)))
         return (j - 1, place.clone(), *back, *found.totals)
+
+    def _known(self, j: Tensor, ends: Tensor) -> tuple[Any, ...]:
+        """The stages after the first of step j: their times, their states, what each kept."""
+        way, trail, m = self.way, self.trail, self.way.tableau.n_stages - 1
+        own = m * j + torch.arange(m, dtype=torch.int64, device=j.device)
+        states, *kept = (x.index_select(0, own).unbind() for x in (trail.states, *trail.kept))
+        t0, t1 = ends.unbind()
+        times = [way.clocks.time(t, states[0]) for t in times_between(t0, t1, way.numeric.c)][1:]
+        return times, states, list(zip(*kept, strict=True)) if kept else [()] * m
 
     def outputs(self, ends: Tensor, fine: Tensor, place: Tensor, like: Tensor) -> tuple[Tensor, ...]:
         """Places left before the step, and what outputs in it add to λ, to dL/dy and to each k̄_i; an output

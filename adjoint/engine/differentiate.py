@@ -30,8 +30,9 @@ from .problem import Problem, SampleProblem, SharedProblem, Speed, StrandedError
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
 from .transformed import gradient_allowed, refuse_second_derivative
-from .whole import Arrived, WholeSolve, whole_solve
+from .whole import Arrived, WholeSolve
 from .whole_back import whole_back
+from .whole_when import whole_solve
 
 
 def record_discrete(

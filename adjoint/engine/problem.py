@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -104,6 +104,11 @@ class Problem(abc.ABC):
     def lanes(self) -> Tensor:
         """The times as [T, lanes], float64, on the state's device: a lane a clock."""
 
+    def begun_like(self) -> Hashable:
+        """Numbers of which all that a whole solve begins with, but the state, is made; None: there are others
+        that cannot be compared."""
+        return None
+
     @abc.abstractmethod
     def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> Any:
         """The run of a whole solve; counts in stats."""
@@ -166,6 +171,12 @@ class SharedProblem(Problem):
         """One lane, [T, 1]."""
         times = torch.tensor(self.times, dtype=torch.float64, device="cpu")[:, None]
         return times.to(self.z0.device, non_blocking=True)
+
+    def begun_like(self) -> Hashable:
+        """Times, tolerances, the first step and the limit on attempts."""
+        own, tolerance = self.settings, self.settings.tolerance
+        numbers = (tolerance.rtol, tolerance.atol, own.dt0, own.max_steps)
+        return None if any(isinstance(x, Tensor) for x in numbers) else (*numbers, *self.times)
 
     def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> Run:
         """With numbers read from the device."""

@@ -13,37 +13,41 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import stateless
 
-from ...solvers.checks import transformed
-from ...solvers.device.native import Values, values_of
-from ...solvers.device.natives import Natives, comparable, near
+from ...solvers.device.lease import Lease
+from ...solvers.device.native import values_of
+from ...solvers.device.natives import Natives, near
 from ...solvers.device.programs import Row
-from ...solvers.device.whole import DT, RATIO, T0, Form, Memory, Stand, Start, form_key, solve_program
-from ...solvers.solve import Observers
-from ...solvers.step.attempt import Rules
-from ...solvers.step.runge_kutta import regular, rows_like, with_strides
-from ..arguments import Backsolve, Discrete, Gradient, Interpolating
+from ...solvers.device.whole import (
+    DT,
+    RATIO,
+    T0,
+    Form,
+    Memory,
+    Stand,
+    Start,
+    room,
+    solve_program,
+)
+from ...solvers.step.runge_kutta import dense_strides, rows_like, with_strides
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
 from ..dynamics.adapt import refuse_unlike
-from ..dynamics.protocol import Dynamics
-from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
+from ..dynamics.traced import Calls
 from ..recording import Result
-from .problem import Problem, SampleProblem, SharedProblem, StrandedError, Told
-from .speed import looked_at, norm_name
-from .whole_grid import NOBODY, AlongGrid, room
-
-ENTRIES = ("forward", "vjp", "parameter_gradients", "theta")  # of an owner, those of a module first
-FEWEST = 8  # places for outputs that a program has at least, so that one serves several numbers of them
+from .plan import Plan
+from .problem import Problem, SharedProblem, StrandedError, Told
+from .whole_grid import AlongGrid
 
 
 class Piece(NamedTuple):
-    """n attempts, [1], that one call recorded in its memory."""
+    """n attempts, [1], that one call recorded in its memory; and what holds that, where it is lent."""
 
     n: Tensor
     memory: Memory
+    lease: Lease | None = None
 
 
 class Arrived(NamedTuple):
@@ -63,34 +67,12 @@ def versions_of(values: list[Tensor]) -> list[int]:
     return [0 if x.is_inference() else x._version for x in values]
 
 
-class Plan(NamedTuple):
-    """What all solves of one form of an owner share: the keys of its programs, where its values stand, and
-    what a solve that has not begun hands in: (under way, row, k, place), which no program writes to."""
-
-    form: Form
-    solve_key: tuple[Any, ...]
-    walk_key: tuple[Any, ...]
-    values: Values
-    idle: tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def make_plan(owner: nn.Module, form: Form, known: tuple[Any, ...], y: Tensor, places: torch.Size) -> Plan:
-    """known: the owner's fingerprint and its entries.  places: of the outputs, (T, lanes)."""
-    key = (*known, (tuple(y.shape), y.stride(), str(y.dtype), str(y.device)), tuple(places), form_key(form))
-    clocks = form.rules.clocks.shape(y)
-    row = torch.zeros((len(Row._fields), *clocks), dtype=torch.float64, device=y.device)
-    under_way = torch.zeros((), dtype=torch.bool, device=y.device)
-    place = torch.ones(places[1], dtype=torch.int64, device=y.device)
-    # Each a tensor of its own: an exported program takes two that are one for one ever after.
-    idle = (under_way, row, torch.zeros_like(y), place)
-    return Plan(form, (*key, "solve"), (*key, "walk"), Values(owner), idle)
-
-
 @dataclasses.dataclass(frozen=True)
 class WholeSolve:
     """One solve by whole programs.
 
     times: [T, lanes], padded to as many places as the program has.
+    start: what the first call takes; None: the steps are a grid's.
     theta: what gradients are wanted of.
     values: the owner's, with which the way back goes on though the owner may get others meanwhile.
     """
@@ -101,6 +83,7 @@ class WholeSolve:
     plan: Plan
     y: Tensor
     times: Tensor
+    start: Start | None
     theta: tuple[Tensor, ...]
     values: list[Tensor]
 
@@ -122,13 +105,14 @@ class WholeSolve:
 
     def forward(self) -> Arrived | None:
         """The forward pass; None where there is no program. StrandedError where the solve does not arrive."""
-        if isinstance(self.problem, SharedProblem) and self.form.rules.fixed:
+        if self.start is None:
+            assert isinstance(self.problem, SharedProblem)
             own = (self.natives, self.calls, self.form, self.plan.solve_key, self.y, self.times, self.values)
             found = AlongGrid(self.problem, *own).forward()
             steps = [Piece(*piece) for piece in found.pieces]
             none = self.y.new_empty(0)  # asked for by no walk along a grid
             return Arrived(found.values, found.slopes, found.told, steps, none, versions_of(self.values))
-        start, stand = self._start()
+        start, stand = self.start, self.plan.idle._replace(y=self.y)
         form, shape = self.form, self.y.shape
         out = self.y.new_empty((len(self.times) + 1 if form.inside else 0, *shape))
         n_slopes = (len(self.times) + 1 if form.inside else 1) if form.slopes else 0
@@ -136,7 +120,8 @@ class WholeSolve:
         pieces: list[Piece] = []
         n_made, first = 0, None
         while True:
-            memory = self._memory(out, slopes)
+            lease = self._lease()
+            memory = lease.memory._replace(out=out, slopes=slopes)
             program = self._solving(start, stand, memory)
             if program is None:
                 if form.rules.fixed:
@@ -147,7 +132,7 @@ class WholeSolve:
             n_kept, made, arrived, goes_on, *_ = told.tolist()  # host read
             n_made += int(made)
             if self.form.recorded:
-                pieces.append(Piece(torch.full_like(start.most, int(n_kept)), memory))
+                pieces.append(Piece(torch.full_like(start.most, int(n_kept)), memory, lease))
             if not goes_on or n_made >= self.problem.settings.max_steps:
                 break
             stand = Stand(torch.ones_like(stand.under_way), row, y, k, place)
@@ -189,7 +174,7 @@ class WholeSolve:
         stats, stages = self.problem.stats, self.problem.settings.tableau.n_stages - 1
         g, carry = self._cotangents(g)
         for piece in reversed(arrived.pieces):
-            trail = Trail(piece.n, *piece.memory[:3], self.times)
+            trail = self._trail(piece)
             program = self._walking(trail, g, carry)
             if program is None:
                 return None
@@ -197,7 +182,8 @@ class WholeSolve:
             closed, totals = sums[: len(sums) // 2], sums[len(sums) // 2 :]
             carry = (place, lam, held, totals)
             n = stages * int(piece.n)
-            stats.nfe_backward, stats.nfe_recomputed = stats.nfe_backward + n, stats.nfe_recomputed + n
+            stats.nfe_backward += n
+            stats.nfe_recomputed += n if self.form.recipe is None else 0
         stats.nfe_backward, stats.nfe_recomputed = stats.nfe_backward + 1, stats.nfe_recomputed + 1
         refuse_unlike(float(off), self.y.dtype, self.problem.reverse.complain)  # host read
         return begun, closed
@@ -207,38 +193,48 @@ class WholeSolve:
         if self.plan.walk_key in self.natives.known:
             return self.natives.known[self.plan.walk_key] is not None
         g, carry = self._cotangents(torch.zeros_like(arrived.values))
-        piece = arrived.pieces[0]
-        return self._walking(Trail(piece.n, *piece.memory[:3], self.times), g, carry) is not None
+        return self._walking(self._trail(arrived.pieces[0]), g, carry) is not None
+
+    def _trail(self, piece: Piece) -> Trail:
+        memory = piece.memory
+        return Trail(piece.n, *memory[:3], self.times, memory.states, memory.kept)
 
     # What the programs are called with
 
-    def _start(self) -> tuple[Start, Stand]:
-        settings, y, clocks = self.problem.settings, self.y, self.problem.clocks
-        ends = self.times[:: self.problem.t.shape[-1] - 1][:2].reshape(2, *clocks.shape(y)).clone()
-        dt0 = settings.dt if self.form.rules.fixed else settings.dt0
-        if not isinstance(dt0, Tensor):
-            dt0 = torch.full_like(ends[0], torch.nan if dt0 is None else dt0)
-        most = torch.full((1,), settings.max_steps, dtype=torch.int64, device=y.device)
-        # Tensors of a user's may be one, lie in one another or be expanded, and a program is for one layout.
-        given = (dt0, *settings.tolerance.tensors(y))
-        dt0, rtol, atol = (x.detach().clone(memory_format=torch.contiguous_format) for x in given)
-        under_way, row, k, place = self.plan.idle
-        return Start(ends, dt0, rtol, atol, most, self.times), Stand(under_way, row, y, k, place)
+    def _lease(self) -> Lease:
+        """What is recorded goes into memory that is used again; what the caller gets never lies there."""
+        attempts = self._attempts()
+        return Lease((self.plan.solve_key, attempts), functools.partial(self._memory, attempts))
 
-    def _memory(self, out: Tensor, slopes: Tensor) -> Memory:
-        y, n = self.y, 0
-        if self.form.recorded:
-            n = room(y, 2 + self.form.rules.tableau.n_stages if self.form.dense else 1)
+    def _attempts(self) -> int:
+        """How many a piece of memory holds."""
+        form, y = self.form, self.y
+        if not form.recorded:
+            return 0
+        n_dense = form.rules.tableau.n_stages + 1 if form.dense else 0
+        n_kept = 0 if form.recipe is None else form.rules.tableau.n_stages - 1
+        of_state = y.numel() * y.element_size() * (1 + n_kept + n_dense)
+        return room(of_state + n_kept * sum(x.numel() * x.element_size() for x in self.plan.kept))
+
+    def _memory(self, n: int) -> Memory:
+        """Of one piece, without the outputs. n: attempts."""
+        y, form = self.y, self.form
+        n_dense = form.rules.tableau.n_stages if form.dense else 0
+        n_kept = 0 if form.recipe is None else form.rules.tableau.n_stages - 1
         shape = (n, len(Row._fields), *self.problem.clocks.shape(y))
         rows = torch.empty(shape, dtype=torch.float64, device=y.device)
-        stages = y.new_empty((n, self.form.rules.tableau.n_stages if self.form.dense else 0, *y.shape))
-        return Memory(rows, rows_like(n, y, y.stride()), rows_like(n, y, y.stride()), out, slopes, stages)
+        stages, none = y.new_empty((n, n_dense, *y.shape)), y.new_empty(0)
+        ys, ks, states = (rows_like(i, y, y.stride()) for i in (n, n, n * n_kept))
+        kept = tuple(_rows(n * n_kept, x, y.device) for x in self.plan.kept)
+        return Memory(rows, ys, ks, none, none, stages, states, kept)
 
     def _cotangents(self, g: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """g with a row for each place, and (place, λ, held, θ's sums) to begin the walk with."""
         place = torch.full((self.times.shape[1],), len(g) - 1, dtype=torch.int64, device=g.device)
-        last = torch.zeros_like(self.y) if self.form.inside else with_strides(g[-1], self.y.stride()).clone()
-        carry = (place, last, torch.zeros_like(self.y), [torch.zeros_like(p) for p in self.theta])
+        last, *sums = self.plan.sums
+        if not self.form.inside:
+            last = with_strides(g[-1], self.y.stride()).clone()
+        carry = (place, last, *sums)
         if len(g) < len(self.times):
             g = torch.cat((g, g.new_zeros((len(self.times) - len(g), *g.shape[1:]))))
         return g, carry
@@ -254,13 +250,12 @@ class WholeSolve:
     def _walking(self, trail: Trail, g: Tensor, carry: Any) -> Any:
         settings, clocks, y = self.problem.settings, self.problem.clocks, self.y
         numeric = settings.tableau.numeric(y.dtype, y.device)
-        along = self.form.rules.fixed and isinstance(self.problem, SharedProblem)
+        along = self.start is None
 
         def make() -> Any:
             calls = self.calls.split(self.problem.func, clocks.time(trail.rows[0, T0], y), y)
-            return walk_program(
-                Way(calls, settings.tableau, numeric, outputs=self.form.inside, clocks=clocks, spares=along)
-            )
+            own = (calls, settings.tableau, numeric, self.form.recipe)
+            return walk_program(Way(*own, outputs=self.form.inside, clocks=clocks, spares=along))
 
         return self.natives.find(
             self.plan.walk_key, make, self.problem.func, (trail, g, carry), self._walks_alike
@@ -302,84 +297,13 @@ class WholeSolve:
         return near(program(func, values, trail, g, carry), function(func, values, trail, g, carry))
 
 
+def _rows(n: int, x: Tensor, device: torch.device) -> Tensor:
+    """Uninitialised [n, *x.shape] in x's memory order."""
+    strides = (x.numel(), *dense_strides(x))
+    return torch.empty_strided((n, *x.shape), strides, dtype=x.dtype, device=device)
+
+
 def _close(found: Tensor, expected: Tensor, relative: float, absolute: float = 0.0) -> bool:
     """Whether numbers of clocks are equal but for so much; NaN is equal to NaN."""
     same = (found - expected).abs() <= relative * expected.abs() + absolute
     return bool((same | (found.isnan() & expected.isnan())).all())
-
-
-def whole_solve(problem: Problem, gradient: Gradient | None) -> WholeSolve | None:
-    """The solve by whole programs, where it can be."""
-    if not _eligible(problem, gradient):
-        return None
-    owner, settings = problem.func, problem.settings
-    entries = ENTRIES if isinstance(owner, Dynamics) else ENTRIES[:1]
-    known = comparable(owner, entries)
-    if known is None:
-        return None
-    calls: Calls = DynamicsCalls() if isinstance(owner, Dynamics) else ModuleCalls()
-    theta = tuple(calls.theta(owner)) if gradient is not None else ()
-    wanted = gradient is not None and any(x.requires_grad for x in (problem.z0, problem.t, *theta))
-    dense = wanted and isinstance(gradient, Interpolating)
-    recorded = wanted and not isinstance(gradient, Backsolve)
-    y, times = regular(problem.z0.detach()), problem.lanes()
-    inside, slopes = len(times) > 2, wanted and problem.t.requires_grad
-    if (inside or dense) and settings.tableau.c_dense:
-        return None
-    if inside:
-        more = max(FEWEST, 1 << (len(times) - 1).bit_length()) - len(times)
-        times = torch.cat((times, times.new_full((more, times.shape[1]), torch.nan)))
-    fixed, judges = settings.fixed, (settings.norm, settings.controller)
-    if fixed and isinstance(problem, SharedProblem):
-        judges = NOBODY
-    own = (settings.tableau, *judges, problem.clocks)
-    flags = (settings.dt0 is None and not fixed, recorded, inside, slopes, dense)
-    shape = (y.shape, y.stride(), y.dtype, times.shape)
-    natives, key = Natives.of(owner), (known, own, fixed, flags, shape)
-    plan = natives.notes.get(key)
-    if plan is None:
-        tableau, norm, controller, clocks = own
-        numeric = tableau.numeric(y.dtype, y.device)
-        rules = Rules(tableau, numeric, norm, controller, clocks, fixed=fixed)
-        plan = natives.notes[key] = make_plan(owner, Form(rules, *flags), (known, entries), y, times.shape)
-    return WholeSolve(problem, natives, calls, plan, y, times, theta, plan.values.now())
-
-
-def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
-    """Whether the host need not look before the end."""
-    wish, settings, owner = problem.wish, problem.settings, problem.func
-    if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
-        return False
-    if transformed():  # native code sees neither a transform's wrappers nor tangents
-        return False
-    if isinstance(gradient, Discrete):
-        if gradient.checkpoints is not None:  # every step's state is kept here
-            return False
-    elif gradient is not None and not _solved_back(problem, gradient):
-        return False
-    if wish.every_step or wish.dense or wish.events is not None or wish.trace is not None:
-        return False
-    if problem.autocast.enabled or problem.named or not problem.z0.numel():
-        return False
-    shared = isinstance(problem, SharedProblem)
-    if norm_name(settings.norm) is None and not (shared and settings.fixed):  # along a grid nothing is judged
-        return False
-    if isinstance(problem, SampleProblem):
-        own = settings.compact or settings.together is not None or settings.dt0_open
-        return not own and not len(settings.stops)
-    assert isinstance(problem, SharedProblem)
-    single = isinstance(owner, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
-    stops = settings.jump_at or settings.perturb or (settings.step_at and not settings.fixed)
-    return single and problem.observers == Observers() and not stops
-
-
-def _solved_back(problem: Problem, gradient: Gradient) -> bool:
-    """Whether the way back is a reverse solve at which the host need not look."""
-    reverse = problem.reverse
-    if not isinstance(gradient, (Backsolve, Interpolating)) or isinstance(problem, SampleProblem):
-        return False
-    if problem.settings.fixed:
-        return False
-    own = reverse.settings or problem.settings
-    plain = own.norm == problem.settings.norm and not (own.fixed or own.step_at or own.jump_at)
-    return plain and not looked_at(reverse) and reverse.trace is None and reverse.watch is None

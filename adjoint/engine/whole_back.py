@@ -37,6 +37,7 @@ class WholeBack:
     settings: of the reverse solve.
     last: f at the end of the forward solve.
     past: its steps, where the state is looked up, else ().
+    pieces: what holds their memory.
     """
 
     whole: WholeSolve
@@ -44,6 +45,7 @@ class WholeBack:
     settings: Settings
     last: Tensor
     past: Past | tuple[()]
+    pieces: list[Piece]
 
     @functools.cached_property
     def rules(self) -> Rules:
@@ -144,8 +146,8 @@ class WholeBack:
 def _joined(pieces: list[Piece]) -> Past:
     """The steps of all pieces, with room for a power of two times as many as one holds."""
     if len(pieces) == 1:
-        rows, ys, _, _, _, stages = pieces[0].memory
-        return Past(pieces[0].n, rows, ys, stages)
+        memory = pieces[0].memory
+        return Past(pieces[0].n, memory.rows, memory.ys, memory.stages)
     room = len(pieces[0].memory.rows) << (len(pieces) - 1).bit_length()
     n = sum(int(piece.n) for piece in pieces)
     found = []
@@ -162,4 +164,4 @@ def whole_back(whole: WholeSolve, gradient: Backsolve | Interpolating, arrived: 
     settings = problem.reverse.settings or reverse_settings(problem.settings, gradient)
     assert arrived.last is not None
     past = _joined(arrived.pieces) if arrived.pieces else ()
-    return WholeBack(whole, gradient, settings, arrived.last, past)
+    return WholeBack(whole, gradient, settings, arrived.last, past, arrived.pieces)

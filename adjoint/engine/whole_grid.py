@@ -15,7 +15,7 @@ from ...solvers.checks import all_finite
 from ...solvers.device.along import Course, Point, along_program
 from ...solvers.device.natives import Natives, near
 from ...solvers.device.programs import Row
-from ...solvers.device.whole import ACCEPTED, T0, T1, Form, Memory
+from ...solvers.device.whole import ACCEPTED, T0, T1, Form, Memory, room
 from ...solvers.march.output import as_time
 from ...solvers.solve import grid_of
 from ...solvers.step.attempt import SUCCESS
@@ -25,15 +25,8 @@ from ...solvers.step.runge_kutta import StageList, rk_step, rows_like, with_stri
 from ..dynamics.traced import Calls
 from .problem import SharedProblem, StrandedError, Told
 
-PIECE = 2**26  # bytes of states that a piece of memory holds at most; pages not written to cost nothing
-LONGEST = 128  # attempts that one holds at most
 LENGTH = 128  # steps that one call makes at most where it records none
 NOBODY = (ONE.rms, PID())  # who judges steps along a grid, for the rules: that of all solves is one
-
-
-def room(y: Tensor, states: int = 1) -> int:
-    """How many attempts from states like y a piece of memory holds. states: kept of each."""
-    return min(max(PIECE // max(states * y.numel() * y.element_size(), 1), 4), LONGEST)
 
 
 class Walked(NamedTuple):
@@ -98,7 +91,7 @@ class AlongGrid:
     @property
     def length(self) -> int:
         """Steps that one call makes at most."""
-        return room(self.y) if self.form.recorded else LENGTH
+        return room(self.y.numel() * self.y.element_size()) if self.form.recorded else LENGTH
 
     @property
     def _carries(self) -> bool:
@@ -130,7 +123,7 @@ class AlongGrid:
         if n:
             rows[:, T0], rows[:, T1], rows[:, ACCEPTED] = course.grid[:-1], course.grid[1:], 1.0
         states = (rows_like(n, y, y.stride()), rows_like(n, y, y.stride()))
-        return Memory(rows, *states, out, slopes, y.new_empty((0, 0, *y.shape)))
+        return Memory(rows, *states, out, slopes, y.new_empty((0, 0, *y.shape)), y.new_empty(0), ())
 
     def _example(self) -> Point:
         """The start, its f left open: func is not evaluated before there is a program."""

@@ -39,9 +39,9 @@ class Natives:
     @classmethod
     def of(cls, owner: nn.Module) -> Natives:
         """The owner's; made at the first call, gone with the owner."""
-        if owner not in cls._all:
-            cls._all[owner] = cls()
-        found: Natives = cls._all[owner]
+        found: Natives | None = cls._all.get(owner)
+        if found is None:
+            cls._all[owner] = found = cls()
         return found
 
     def find(

@@ -17,8 +17,8 @@ View = tuple[tuple[int, ...], tuple[int, ...], int]  # size, stride, offset into
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """For each leaf of what a field saves: ("time", None), ("state", a View), ("kept", None) or
-    ("none", None)."""
+    """For each leaf of what a field saves: ("time", None), ("block", i) for the state's i-th block or None
+    for the state itself, ("state", another View), ("kept", None) or ("none", None)."""
 
     spec: Any
     parts: tuple[tuple[str, Any], ...]
@@ -27,6 +27,11 @@ class Recipe:
     def key(self) -> tuple[Any, ...]:
         """Hashable: what a program depends on."""
         return (str(self.spec), self.parts)
+
+    @property
+    def views(self) -> bool:
+        """Whether a leaf is a view that depends on how the state lies in memory."""
+        return any(kind == "state" for kind, _ in self.parts)
 
     def lean(self, saved: Any) -> list[Tensor]:
         """The leaves that must be kept. ValueError where saved is of another form than it was."""
@@ -44,6 +49,8 @@ class Recipe:
         for kind, value in self.parts:
             if kind == "time":
                 leaves.append(time)
+            elif kind == "block":
+                leaves.append(state if value is None else state[value])
             elif kind == "state":
                 size, stride, offset = value
                 memory = state.as_strided((state.numel(),), (1,))  # from its own beginning
@@ -70,8 +77,7 @@ def recipe_of(saved: Any, time: Tensor, state: Tensor) -> Recipe | None:
             if leaf is time or (leaf.dim() == 0 and leaf.data_ptr() == time.data_ptr()):
                 parts.append(("time", None))
             elif leaf.dtype == state.dtype and leaf.untyped_storage().data_ptr() == home:
-                offset = leaf.storage_offset() - state.storage_offset()
-                parts.append(("state", (tuple(leaf.shape), leaf.stride(), offset)))
+                parts.append(_within(leaf, state))
             else:
                 parts.append(("kept", None))
         elif leaf is None:
@@ -79,6 +85,18 @@ def recipe_of(saved: Any, time: Tensor, state: Tensor) -> Recipe | None:
         else:
             return None
     return Recipe(spec, tuple(parts))
+
+
+def _within(leaf: Tensor, state: Tensor) -> tuple[str, Any]:
+    """The part that a view of the state is."""
+    offset, form = int(leaf.storage_offset() - state.storage_offset()), (leaf.shape, leaf.stride())
+    if form == (state.shape, state.stride()) and not offset:
+        return "block", None
+    if state.dim() and form == (state.shape[1:], state.stride()[1:]):
+        number, rest = divmod(offset, state.stride(0)) if state.stride(0) else (0, offset)
+        if not rest and 0 <= number < len(state):
+            return "block", number
+    return "state", (tuple(leaf.shape), leaf.stride(), offset)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Whether anything that was looked at is another than it was: a check that takes microseconds.
 
 A watch remembers which objects stood where, by identity, and the metadata of tensors. It keeps nothing alive
-but atoms (numbers, texts); everything else is referred to weakly, and the end of one is a change.
+but atoms (numbers, texts) and what stands in classes of libraries; everything else is referred to weakly, and
+the end of one is a change.
 """
 
 from __future__ import annotations
 
 import abc
 import functools
+import operator
 import types
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -57,9 +59,23 @@ def of_namespace(thing: Any) -> list[Any]:
     return [*d, *map(id, d.values())]
 
 
-def of_body(thing: Any) -> list[int]:
-    """All that a class has in its own body, in order: for those of libraries, which are large."""
-    return [*map(id, thing.__dict__.values())]
+class Objects(list[Any]):
+    """Objects, compared by identity without a look into them: half the time of lists of their ids, and an
+    eighth where the processor's cache has forgotten them."""
+
+    __hash__ = None
+
+    def __eq__(self, other: Any) -> bool:
+        return len(self) == len(other) and all(map(operator.is_, self, other))
+
+    def __ne__(self, other: Any) -> bool:
+        return not self == other
+
+
+def of_body(thing: Any) -> Objects:
+    """All that a class has in its own body, in order: for those of libraries, which are large, and live as
+    long as the process."""
+    return Objects(thing.__dict__.values())
 
 
 def of_tensor(x: Tensor) -> tuple[Any, ...]:

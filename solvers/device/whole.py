@@ -28,10 +28,18 @@ from ..step.attempt import (
 )
 from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageList, owned
-from .programs import STATUS, Bounds, Row, attempt_row, row_of, stacked_stages
+from .programs import STATUS, Bounds, Made, Row, attempt_row, row_of, stacked_stages
+from .saved import Recipe
 
 ACCEPTED, DT, RATIO, T0, T1 = map(Row._fields.index, ("accepted", "dt", "ratio", "t0", "t1"))
 TOLD = ("n_kept", "n_made", "all_arrived", "some_go_on")  # before the first clock's row
+PIECE = 2**26  # bytes that a piece of memory holds at most; pages not written to cost nothing
+LONGEST = 128  # attempts that one holds at most
+
+
+def room(size: int) -> int:
+    """How many attempts of `size` bytes each a piece of memory holds."""
+    return min(max(PIECE // max(size, 1), 4), LONGEST)
 
 
 def loop(goes_on: Callable[..., Tensor], body: Callable[..., Any], state: tuple[Tensor, ...]) -> Any:
@@ -84,6 +92,8 @@ class Memory(NamedTuple):
     out [T + 1, *S]: the states at the times; the last row is for what is none.
     slopes: f there, of the same form, or empty; one row, f at the start, where no outputs lie before the end.
     stages [n, s, *S]: the k_i of each attempt that was accepted, or empty.
+    states [n (s − 1), *S]: where its stages after the first were evaluated, or empty.
+    kept: of each leaf that a stage keeps, [n (s − 1), …].
     """
 
     rows: Tensor
@@ -92,6 +102,8 @@ class Memory(NamedTuple):
     out: Tensor
     slopes: Tensor
     stages: Tensor
+    states: Tensor
+    kept: tuple[Tensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +115,7 @@ class Form:
     inside: outputs before the end are wanted.
     slopes: and f at each.
     dense: the stages are kept with the attempts.
+    recipe: what the field saves at each stage is kept with them, and how it is made whole; None: it is not.
     """
 
     rules: Rules
@@ -111,6 +124,7 @@ class Form:
     inside: bool = False
     slopes: bool = False
     dense: bool = False
+    recipe: Recipe | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +220,8 @@ class Whole:
                 kept.index_copy_(0, n, value[None])
             if form.dense:
                 memory.stages.index_copy_(0, n, stacked_stages(form.rules, found)[None])
+            if form.recipe is not None:
+                self._keep(form.recipe, n * len(found.states), found)
             n = n + accepted.any()
         if form.inside:
             tried, times = found.tried, self.start.times
@@ -213,6 +229,14 @@ class Whole:
             states = (tried.y0, tried.result.y1, *stacked_stages(form.rules, found).unbind())
             place = Outputs(form, times, memory).written(ends, states, place)
         return Turn(found.row, found.y, found.k, place.clone(), n.clone(), made + 1)
+
+    def _keep(self, recipe: Recipe, begin: Tensor, found: Made) -> None:
+        """What a way back wants of each stage after the first."""
+        memory = self.memory
+        for i, (state, saved) in enumerate(zip(found.states, found.tried.result.saved[1:], strict=True)):
+            lean = recipe.lean(saved)
+            for kept, value in zip((memory.states, *memory.kept), (state, *lean), strict=True):
+                kept.index_copy_(0, begin + i, value[None])
 
 
 def solve_program(form: Form, calls: Any) -> Any:
@@ -261,5 +285,6 @@ def form_key(form: Form) -> str:
     rules, tableau = form.rules, form.rules.tableau
     numbers = tuple(getattr(tableau, field.name) for field in dataclasses.fields(tableau))
     norm = getattr(rules.norm, "__name__", "")
-    own = (form.estimated, form.recorded, form.inside, form.slopes, form.dense, rules.fixed)
+    own: tuple[Any, ...] = (form.estimated, form.recorded, form.inside, form.slopes, form.dense, rules.fixed)
+    own = own if form.recipe is None else (*own, form.recipe.key)
     return repr((numbers, rules.controller, norm, rules.clocks, own))
