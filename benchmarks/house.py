@@ -16,11 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from adamode import Backsolve, Discrete, TrainConfig, Trainer, solve
+from adamode.solvers.device import natives
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("solvers", "adjoint", "models", "train", "adamode")
@@ -187,6 +189,12 @@ def a_training_batch() -> list[Call]:
     return inside(calls, Place("train/trainer.py", "Trainer._train_step"), 2)
 
 
+def a_whole_solve(**options: Any) -> list[Call]:
+    """A solve and its gradient by whole programs, the functions that they are made of in their place."""
+    with mock.patch.object(natives, "MODE", "plain"):
+        return a_solve(compile=True, **options)
+
+
 MEASURED: dict[str, Callable[[], list[Call]]] = {
     "shared": lambda: a_solve(gradient=Discrete()),
     "per sample": lambda: a_solve(gradient=Discrete(), stepping="per_sample"),
@@ -200,6 +208,7 @@ MEASURED: dict[str, Callable[[], list[Call]]] = {
 DRAWN: dict[str, Callable[[], list[Call]]] = {
     **MEASURED,
     "backsolve": lambda: a_solve(gradient=Backsolve()),
+    "whole": lambda: a_whole_solve(gradient=Discrete()),
 }
 
 

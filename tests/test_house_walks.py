@@ -138,8 +138,10 @@ def test_the_walks_are_drawn():
     assert [(what, nodes[0].place.function) for what, nodes in DRAWINGS] == [
         ("shared", "solve"),
         ("per sample", "sample_solve"),
+        ("whole", "_by_whole_programs"),
         ("shared", "Solve.backward"),
         ("backsolve", "Solve.backward"),
+        ("whole", "_by_whole_programs.walk"),
     ]
     assert PAGE.count("<!-- walk: ") == len(DRAWINGS)
 

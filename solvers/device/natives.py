@@ -104,7 +104,11 @@ class Natives:
 
 def plain(function: Program) -> Program:
     """The function, called as a program is: (owner, its values, *arguments)."""
-    return lambda owner, values, *arguments: function(owner, *arguments)
+
+    def called(owner: nn.Module, values: list[Tensor], *arguments: Any) -> Any:
+        return function(owner, *arguments)
+
+    return called
 
 
 def first_line(error: BaseException) -> str:
