@@ -191,6 +191,29 @@ def test_a_module_without_parameters(stepping):
     compared(Wave(), f64(0.3, 0.5), T, wants="y0 t", stepping=stepping, **OPTIONS)
 
 
+class Given(nn.Module):
+    """dy/dt is memory that was there before."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.slope = what, nn.Parameter(torch.linspace(-1.0, 1.0, 6).double().view(2, 3))
+
+    def forward(self, t, y):
+        if self.what == "a parameter":
+            return self.slope
+        return {"y": y, "a view of y": y.view(-1).view(y.shape), "y transposed twice": y.t().t()}[self.what]
+
+
+@STEPPINGS
+@pytest.mark.parametrize("what", ["y", "a view of y", "y transposed twice", "a parameter"])
+def test_a_func_that_returns_memory_of_its_inputs(what, stepping):
+    for gradient in (Discrete(), Backsolve(), Interpolating()):
+        if stepping == "shared" or isinstance(gradient, Discrete):
+            compared(
+                Given(what), torch.ones(2, 3).double(), T, stepping=stepping, gradient=gradient, **OPTIONS
+            )
+
+
 @STEPPINGS
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_under_every_grad_mode(mode, stepping):

@@ -11,14 +11,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from whole_solves import COUNTS, differences, walks_alike
 
 from adamode import AdamodeError, SolverError
 from adamode.solvers.methods import METHODS as TABLEAUS
 
-from .alphabet import LOW, Case, consistent
+from .alphabet import LOW, METHODS, Case, consistent
 from .forms import MOST_CALLS, REFUSED_FUNCS, RanAwayError
 from .numbers import NoNumbersError, Numbers, numbers_of
-from .perform import Found, Leaves, leaves_of, perform, surroundings
+from .perform import Found, Leaves, leaves_of, perform, perform_eagerly, surroundings
 from .truth import exact_values
 from .zeros import STEEPEST, WITHOUT_SLOPE
 
@@ -29,17 +30,19 @@ from .zeros import STEEPEST, WITHOUT_SLOPE
 FACTOR, LOW_FACTOR = 100.0, 400.0
 SLOPES = 10.0  # × the flow's rate: an interpolant's slope is off by its error over a step's length
 FIXED = 1.0  # × (rate × step)^order
+BACKWARD = ("dt_first", "dt_last", "n_accepted_backward", "n_rejected_backward", "reconstruction_error")
 ROUNDING = {False: 1e-11, True: 3e-5}
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """kind: "right", "refused", "wrong" or "crashed".  what: why, or which refusal.
-    ratios: error ÷ bound of everything that was compared."""
+    ratios: error ÷ bound of everything that was compared.  tried: what came of a whole solve."""
 
     kind: str
     what: str = ""
     ratios: dict[str, float] = dataclasses.field(default_factory=dict)
+    tried: str = ""
 
     @property
     def fine(self) -> bool:
@@ -112,7 +115,11 @@ def _compared(case: Case, numbers: Numbers) -> tuple[Verdict, Callable[[], objec
     if not wrong and exact_leaves.wanted():
         wrong = _gradients(case, numbers, (found, leaves), (exact, exact_leaves), ratios)
     wrong = wrong or _labels(case, found)
-    return Verdict("wrong" if wrong else "right", wrong, ratios), watched
+    if found.tried == "made" and not wrong:
+        wrong = _unlike_the_eager(case, numbers, exact)
+    elif found.tried not in ("", "stranded"):
+        wrong = wrong or f"no whole solve: {found.tried}"
+    return Verdict("wrong" if wrong else "right", wrong, ratios, found.tried), watched
 
 
 def _of_no_norm(case: Case, found: Found) -> Verdict:
@@ -257,6 +264,31 @@ def _transformed(case: Case, numbers: Numbers, leaves: Leaves, exact: dict[str, 
         return _loss(case, perform(case, numbers, dataclasses.replace(leaves, y0=y0)).values, exact)
 
     return torch.func.grad(loss)(leaves.y0.detach()).double()
+
+
+def _unlike_the_eager(case: Case, numbers: Numbers, exact: dict[str, Tensor]) -> str:
+    """What a whole solve gives otherwise than the eager one, its counts included; "" if nothing."""
+    answers = []
+    for made in (perform, perform_eagerly):
+        leaves = leaves_of(case, numbers, exact=False)
+        found = made(case, numbers, leaves)
+        loss = _loss(case, found.values, exact)
+        grads = {}
+        if loss.requires_grad:
+            with surroundings(case):
+                grads = {f"dL/d{name}": g for name, g in _grads(loss, leaves.wanted()).items()}
+        stats = {name: getattr(found.stats, name) for name in (*COUNTS, *BACKWARD)}
+        y = found.values["y"].detach()
+        answers.append({"y": y, "times": found.times, "status": found.status, **grads, **stats})
+    whole, eager = answers
+    discrete = case.gradient in ("stages", "state")
+    if discrete and walks_alike(whole["nfe_backward"] - eager["nfe_backward"], case.method, case.stepping):
+        whole["nfe_backward"] = eager["nfe_backward"]
+    if case.single or METHODS[case.method] == 1e-9:  # what judges a step is little but rounding
+        whole["dt_last"] = eager["dt_last"]
+    if case.single:
+        whole |= {name: eager[name] for name in (*COUNTS, *BACKWARD)}
+    return "; ".join(differences(whole, eager, 2e-3 if case.single else 1e-9))
 
 
 def _exact_slope(case: Case) -> bool:
