@@ -47,16 +47,15 @@ def blocks(stepping: str, gradient: str, seed: int = 0) -> Iterator[Case]:
 def compiled(stepping: str, gradient: str, seed: int = 0) -> list[Case]:
     """Drawn cases with `compile=True` that are not refused; most with what a whole solve can be made with."""
     draw, found = random.Random(seed), dict[Case, None]()
-    for state, backwards in CELLS:
-        for _ in range(1 if gradient in BY_PROGRAMS.get(stepping, ()) else draw.randint(-1, 1)):
-            names = sorted(OPTIONS) if draw.random() < 0.125 else sorted(WHOLE)
-            options: frozenset[str] = frozenset()
-            for name in draw.sample(names, draw.randint(0, 4)):
-                more = Case(stepping, gradient, state, backwards, options | {name})
-                options = more.options if possible(more.options) and not refused(more) else options
-            case = Case(stepping, gradient, state, backwards, options, compiled=True)
-            if not refused(case):
-                found[case] = None
+    for state, backwards in draw.sample(CELLS, 8 if gradient in BY_PROGRAMS.get(stepping, ()) else 2):
+        names = sorted(OPTIONS) if draw.random() < 0.125 else sorted(WHOLE)
+        options: frozenset[str] = frozenset()
+        for name in draw.sample(names, draw.randint(0, 4)):
+            more = Case(stepping, gradient, state, backwards, options | {name})
+            options = more.options if possible(more.options) and not refused(more) else options
+        case = Case(stepping, gradient, state, backwards, options, compiled=True)
+        if not refused(case):
+            found[case] = None
     return list(found)
 
 
