@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from problems import Net, Swing, f64
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from whole_solves import Shared, compared, plain
 
 import adamode
@@ -250,3 +251,51 @@ def test_what_is_saved(save, stepping):
 )
 def test_other_gradients_are_made_in_other_ways(choice, stepping):
     compared(Shared(), f64(0.3, 0.5, -1.0), T, stepping=stepping, gradient=choice, whole=False, **OPTIONS)
+
+
+class Counted(TorchDispatchMode):
+    """Counts evaluations of `Erf`: its VJP has no erf in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func is torch.ops.aten.erf.default
+        return func(*args, **(kwargs or {}))
+
+
+class Erf(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(f64(0.7)[0])
+
+    def forward(self, t, y):
+        return torch.erf(self.rate * y) * torch.cos(t)
+
+
+@pytest.mark.parametrize(
+    ("stepping", "gradient"),
+    [
+        *(("shared", gradient) for gradient in (None, Discrete(), Backsolve(), Interpolating())),
+        *(("per_sample", gradient) for gradient in (None, Discrete())),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("dt", [None, 0.4])
+def test_the_counts_are_the_evaluations_made(dt, gradient, stepping):
+    if dt is not None and isinstance(gradient, Backsolve | Interpolating):
+        return  # by no whole program
+    func, y0 = Erf(), f64(0.3, 0.5, -1.0).requires_grad_()
+    with plain() as made:
+        for _ in range(2):  # a program's function is traced, once
+            with Counted() as forward:
+                sol = solve(func, y0, T, stepping=stepping, gradient=gradient, dt=dt, compile=True, **OPTIONS)
+            with Counted() as back:
+                if gradient is not None:
+                    sol.y.sum().backward()
+    assert made == [True, True]
+    assert forward.n == (sol.stats.nfe if stepping == "shared" else sol.stats.n_calls)
+    # A continuous adjoint's VJP evaluates func with it; the discrete one's takes a stage again.
+    again = 0 if isinstance(gradient, Discrete | None) else sol.stats.nfe_backward
+    assert back.n == sol.stats.nfe_recomputed + again
