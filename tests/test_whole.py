@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from problems import Net, Swing, f64
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from whole_solves import Shared, compared, plain
+from whole_solves import Given, Shared, compared, plain
 
 import adamode
 from adamode import PI, PID, Backsolve, Direct, Discrete, I, Interpolating, solve
@@ -190,19 +190,6 @@ def test_a_module_without_parameters(stepping):
             return torch.cos(t) * torch.sin(y)
 
     compared(Wave(), f64(0.3, 0.5), T, wants="y0 t", stepping=stepping, **OPTIONS)
-
-
-class Given(nn.Module):
-    """dy/dt is memory that was there before."""
-
-    def __init__(self, what):
-        super().__init__()
-        self.what, self.slope = what, nn.Parameter(torch.linspace(-1.0, 1.0, 6).double().view(2, 3))
-
-    def forward(self, t, y):
-        if self.what == "a parameter":
-            return self.slope
-        return {"y": y, "a view of y": y.view(-1).view(y.shape), "y transposed twice": y.t().t()}[self.what]
 
 
 @STEPPINGS

@@ -41,6 +41,19 @@ class Shared(nn.Module):
         return self.twice * drive - self.rate * torch.tanh(y) + self.frozen * torch.cos(3 * t)
 
 
+class Given(nn.Module):
+    """dy/dt is memory that was there before."""
+
+    def __init__(self, what: str):
+        super().__init__()
+        self.what, self.slope = what, nn.Parameter(torch.linspace(-1.0, 1.0, 6).double().view(2, 3))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.what == "a parameter":
+            return self.slope
+        return {"y": y, "a view of y": y.view(-1).view(y.shape), "y transposed twice": y.t().t()}[self.what]
+
+
 @contextlib.contextmanager
 def plain() -> Iterator[list[bool]]:
     """Programs are the plain functions, and so are those that take their place where a solve does not arrive.
