@@ -255,61 +255,6 @@ def _compiled(c: Case) -> Case:
     return but(c, gradient="stages") if continuous and (c.per_sample or c.fixed) else c
 
 
-def _stepping(c: Case) -> Case:
-    """What per-sample steps have alone."""
-    if not c.per_sample:
-        return but(c, times="shared", compact=False)
-    if c.state == "0d":
-        c = but(c, state="B")
-    if c.times == "padded":
-        c = but(c, n_times=5, batch=max(c.batch, 2))
-    return but(c, times="own") if c.times == "stay_one" and c.batch == 1 else c
-
-
-def _steps(c: Case) -> Case:
-    """Step sizes."""
-    if c.fixed:
-        c = but(c, dt_max=0.0, norm="rms")
-        if c.method in LOW:
-            c = but(c, dt=min(c.dt, 0.07))  # long steps would show nothing
-        if c.events:  # such that it fires where it should; or one step, in which it is watched only
-            c = but(c, method="rk4" if c.face != "solve" or c.method in LOW else c.method)
-            watched = c.dt == 1.0 and c.face == "solve"
-            c = but(c, terminal=False, loss="y") if watched else but(c, dt=0.07)
-    return c
-
-
-def _compiled(c: Case) -> Case:
-    """A func that can be compiled; most cases such that a whole solve can be."""
-    if c.compiled == "no":
-        return c
-    if c.compiled == "attempts":
-        return but(c, func="hand" if c.state == "blocks" else "module", method="bosh3", event="none", dt=0.0)
-    c = but(c, func=c.func if c.func in COMPARABLE else "module", norm="rms" if c.norm == "nan" else c.norm)
-    if c.number % 4 == 0:  # as drawn
-        return c
-    c = but(
-        c, event="none", dense=False, compact=False, stops=False, save="end" if c.save == "end" else "times"
-    )
-    c = but(
-        c,
-        stepping="per_sample" if c.per_sample else "shared",
-        quirk="none" if c.quirk == "transform" else c.quirk,
-    )
-    c = but(
-        c,
-        flow="wave" if c.flow == "jump" else c.flow,
-        state="BD" if c.state in ("tuple", "dict") else c.state,
-    )
-    c = but(c, norm="rms" if c.norm in ("own", "signed") else c.norm)
-    if c.method in ("dop853", "dopri8") and c.n_times > 2 and c.save == "times":
-        c = but(c, method="tsit5")  # their dense output needs stages of its own
-    continuous = c.gradient in ("interpolating", "backsolve")
-    if c.gradient in ("checkpoints", "direct") or (continuous and (c.per_sample or c.fixed)):
-        c = but(c, gradient="state" if c.gradient == "checkpoints" else "stages")
-    return c
-
-
 def _event(c: Case) -> Case:
     """Events need a flow whose zeros are cheap to find, and enough of it."""
     if not c.events:
