@@ -7,13 +7,15 @@ import torch
 from dynamics_zoo import VARIANTS, draw
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from problems import Net, Swing, f64
+from problems import Net, Swing, f64, worst
 from torch import nn
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from whole_solves import Given, Shared, compared, plain
 
 import adamode
-from adamode import PI, PID, Backsolve, Direct, Discrete, I, Interpolating, solve
+from adamode import PI, PID, AdamodeWarning, Backsolve, Direct, Discrete, I, Interpolating, solve
+from adamode.solvers.device import natives, programs
 
 pytestmark = pytest.mark.native
 
@@ -286,3 +288,24 @@ def test_the_counts_are_the_evaluations_made(dt, gradient, stepping):
     # A continuous adjoint's VJP evaluates func with it; the discrete one's takes a stage again.
     again = 0 if isinstance(gradient, Discrete | None) else sol.stats.nfe_backward
     assert back.n == sol.stats.nfe_recomputed + again
+
+
+class Centred(nn.Module):
+    """Of a tree or a tensor: what it does to leaves apart is not what it does to them together."""
+
+    def forward(self, t, y):
+        return pytree.tree_map(lambda leaf: torch.cos(t) - leaf + leaf.mean(-1, keepdim=True), y)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("mode", ["plain", "off"])
+@pytest.mark.parametrize("gradient", [None, Discrete()], ids=repr)
+def test_a_state_of_several_leaves_is_never_given_as_one_tensor(gradient, mode, stepping, monkeypatch):
+    monkeypatch.setattr(programs, "BACKEND", "eager")
+    monkeypatch.setattr(natives, "MODE", mode)
+    y0 = (torch.ones(2, 2).double(), f64(3.0, -1.0).view(2, 1))
+    how = {"norm": "max", "stepping": stepping, "gradient": gradient, **OPTIONS}
+    expected = solve(Centred(), y0, ENDS, **how)
+    with pytest.warns(AdamodeWarning, match="does nothing here"):
+        found = solve(Centred(), y0, ENDS, compile=True, **how)
+    assert worst(found.y, expected.y) <= 1e-12
