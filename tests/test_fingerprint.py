@@ -44,8 +44,8 @@ exec("OFFSET = 1.0\ndef shift(x):\n    return x + OFFSET\n", helpers.__dict__)
 sys.modules["helpers"] = helpers
 
 
-def helper(x, *, power=1, scale=1.0):
-    return x * GAIN * scale**power
+def helper(x, *, power=1, scale=1.0, tilt=0.0):
+    return x * GAIN * scale**power + tilt
 
 
 def maker(factor):
@@ -577,11 +577,47 @@ def test_a_change_behind_several_doors_is_seen(func, change):
         assert len(seen(func)) == 64
 
 
-def test_the_names_of_arguments_in_a_call_count():
-    by_power = look(method(lambda self, y: helper(y, power=2)))
-    by_scale = look(method(lambda self, y: helper(y, scale=2)))
-    assert len(by_power) == len(by_scale) == 64, by_power
-    assert by_power != by_scale
+# Where a Python keeps the names that arguments are given by: a constant before the call (3.10), in an
+# instruction of its own (3.11, 3.12), a constant again (3.13); a constant that a dict is made with (all).
+NAMED = {
+    "a call": "helper(y, {name}=2)",
+    "with a place too": "helper(y, scale=1.5, {name}=2)",
+    "a call in an argument": "helper(helper(y, {name}=2), scale=0.5)",
+    "a method": "self.own(y, {name}=2)",
+    "of another function's result": "(lambda: helper)()(y, {name}=2)",
+    "a function inside": "(lambda y: helper(y, {name}=2))(y)",
+    "a comprehension": "sum(helper(x, {name}=2) for x in y)",
+    "after a list": "helper(*(y,), {name}=2)",
+    "in a dict": "helper(y, **{{'{name}': 2}})",
+    "beside a dict": "helper(y, {name}=2, **{{}})",
+    "a partial": "functools.partial(helper, {name}=2)(y)",
+    "behind a condition": "y if y is None else helper(y, {name}=2)",
+}
+
+
+class Named(Bare):
+    def own(self, y, *, power=1, tilt=1):
+        return helper(y, power=power, scale=tilt)
+
+
+@pytest.mark.parametrize("form", NAMED)
+def test_the_names_of_arguments_in_a_call_count(form):
+    def key(name):
+        use = eval(f"lambda self, y: {NAMED[form].format(name=name)}", globals())
+        return look(type("Made", (Named,), {"use": use})())
+
+    first, other = ("power", "tilt")
+    assert len(key(first)) == len(key(other)) == 64, key(first)
+    assert key(first) == key(first) != key(other)
+
+
+def test_the_order_of_named_arguments_counts_with_their_values():
+    keys = {
+        look(method(lambda self, y: helper(y, power=2, scale=3.0))),
+        look(method(lambda self, y: helper(y, power=3.0, scale=2))),
+        look(method(lambda self, y: helper(y, scale=2, power=3.0))),
+    }
+    assert len(keys) == 3
 
 
 def test_the_namespace_of_a_page_that_is_run_is_let_go():

@@ -274,3 +274,19 @@ def test_reverse_solves_of_a_mixture_are_those_of_each_group_alone(gradient):
     for number, how in ((3, "shared"), (0, "shared"), (1, "per_sample")):
         rows = (stepping == number).nonzero()[:, 0]
         assert worst([whole[rows]], [bars(rows, how)]) <= 1e-11
+
+
+@pytest.mark.parametrize("stepping", [(0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, 2)])
+@pytest.mark.parametrize("gradient", [Interpolating(), Backsolve()], ids=repr)
+def test_reverse_solves_of_a_mixture_go_where_an_event_has_ended_some_samples(gradient, stepping):
+    level = Event(lambda t, y: y[:, 0] - f64(0.4, 0.9, -9.0))  # met by two, by each at a time of its own
+
+    def bars(choice):
+        func, y0 = Wave(), waves(3).requires_grad_()
+        how = {"stepping": groups(*stepping), "events": level, "rtol": 1e-8, "atol": 1e-9}
+        sol = solve(func, y0, f64(0.0, 1.0), gradient=choice, **how)
+        assert sol.status.tolist() == [Status.EVENT, Status.EVENT, Status.SUCCESS]
+        ends = torch.stack((sol.y_events[0][0][0], sol.y_events[0][1][0], sol.y[-1, 2]))
+        return torch.autograd.grad(ends.sin().sum(), [y0, func.scale])
+
+    assert worst(bars(gradient), bars(Discrete())) <= 1e-6

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from matrix.cases import CELLS, GRADIENTS, GROUPS, OPTIONS, STEPPINGS
+from matrix.cases import BY_PROGRAMS, CELLS, GRADIENTS, GROUPS, OPTIONS, STEPPINGS
 from matrix.check import run
 from matrix.page import written
 from matrix.refusals import REFUSALS, judge, table
-from matrix.walk import blocks, faults, pairs_of, wanted_pairs
+from matrix.walk import blocks, compiled, faults, pairs_of, wanted_pairs
 
 EACH = list(itertools.product(STEPPINGS, GRADIENTS))
 GROUPED = [(GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")]  # all: python -m tests.matrix
@@ -19,6 +19,15 @@ GROUPED = [(GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")]  # 
 def test_every_combination_is_the_closed_solution_or_refused_as_listed(stepping, gradient):
     found = faults(blocks(stepping, gradient))
     assert not found, "\n  ".join(["", *found])
+
+
+@pytest.mark.parametrize(("stepping", "gradient"), EACH + GROUPED)
+def test_a_drawn_part_is_the_same_by_whole_solve_programs(stepping, gradient):
+    cases, whole = compiled(stepping, gradient), []
+    found = faults(cases, whole=whole)
+    assert not found, "\n  ".join(["", *found])
+    there = gradient in BY_PROGRAMS.get(stepping, ())
+    assert 3 * len(whole) >= len(cases) if there else not whole, (len(whole), len(cases))
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.words[:40])

@@ -7,11 +7,14 @@ import torch
 from dynamics_zoo import VARIANTS, draw
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from problems import Net, Swing, f64
+from problems import Net, Swing, f64, worst
 from torch import nn
-from whole_solves import Shared, compared, plain
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from whole_solves import Given, Shared, compared, plain
 
-from adamode import PI, PID, Backsolve, Direct, Discrete, I, Interpolating, solve
+from adamode import PI, PID, AdamodeWarning, Backsolve, Direct, Discrete, I, Interpolating, solve
+from adamode.solvers.device import natives, programs
 from adamode.solvers.methods import METHODS
 
 pytestmark = pytest.mark.native
@@ -194,6 +197,16 @@ def test_a_module_without_parameters(stepping):
 
 
 @STEPPINGS
+@pytest.mark.parametrize("what", ["y", "a view of y", "y transposed twice", "a parameter"])
+def test_a_func_that_returns_memory_of_its_inputs(what, stepping):
+    for gradient in (Discrete(), Backsolve(), Interpolating()):
+        if stepping == "shared" or isinstance(gradient, Discrete):
+            compared(
+                Given(what), torch.ones(2, 3).double(), T, stepping=stepping, gradient=gradient, **OPTIONS
+            )
+
+
+@STEPPINGS
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_under_every_grad_mode(mode, stepping):
     func, y0 = Shared(), f64(0.3, 0.5, -1.0)
@@ -229,3 +242,72 @@ def test_what_is_saved(save, stepping):
 )
 def test_other_gradients_are_made_in_other_ways(choice, stepping):
     compared(Shared(), f64(0.3, 0.5, -1.0), T, stepping=stepping, gradient=choice, whole=False, **OPTIONS)
+
+
+class Counted(TorchDispatchMode):
+    """Counts evaluations of `Erf`: its VJP has no erf in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func is torch.ops.aten.erf.default
+        return func(*args, **(kwargs or {}))
+
+
+class Erf(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(f64(0.7)[0])
+
+    def forward(self, t, y):
+        return torch.erf(self.rate * y) * torch.cos(t)
+
+
+@pytest.mark.parametrize(
+    ("stepping", "gradient"),
+    [
+        *(("shared", gradient) for gradient in (None, Discrete(), Backsolve(), Interpolating())),
+        *(("per_sample", gradient) for gradient in (None, Discrete())),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("dt", [None, 0.4])
+def test_the_counts_are_the_evaluations_made(dt, gradient, stepping):
+    if dt is not None and isinstance(gradient, Backsolve | Interpolating):
+        return  # by no whole program
+    func, y0 = Erf(), f64(0.3, 0.5, -1.0).requires_grad_()
+    with plain() as made:
+        for _ in range(2):  # a program's function is traced, once
+            with Counted() as forward:
+                sol = solve(func, y0, T, stepping=stepping, gradient=gradient, dt=dt, compile=True, **OPTIONS)
+            with Counted() as back:
+                if gradient is not None:
+                    sol.y.sum().backward()
+    assert made == [True, True]
+    assert forward.n == (sol.stats.nfe if stepping == "shared" else sol.stats.n_calls)
+    # A continuous adjoint's VJP evaluates func with it; the discrete one's takes a stage again.
+    again = 0 if isinstance(gradient, Discrete | None) else sol.stats.nfe_backward
+    assert back.n == sol.stats.nfe_recomputed + again
+
+
+class Centred(nn.Module):
+    """Of a tree or a tensor: what it does to leaves apart is not what it does to them together."""
+
+    def forward(self, t, y):
+        return pytree.tree_map(lambda leaf: torch.cos(t) - leaf + leaf.mean(-1, keepdim=True), y)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("mode", ["plain", "off"])
+@pytest.mark.parametrize("gradient", [None, Discrete()], ids=repr)
+def test_a_state_of_several_leaves_is_never_given_as_one_tensor(gradient, mode, stepping, monkeypatch):
+    monkeypatch.setattr(programs, "BACKEND", "eager")
+    monkeypatch.setattr(natives, "MODE", mode)
+    y0 = (torch.ones(2, 2).double(), f64(3.0, -1.0).view(2, 1))
+    how = {"norm": "max", "stepping": stepping, "gradient": gradient, **OPTIONS}
+    expected = solve(Centred(), y0, ENDS, **how)
+    with pytest.warns(AdamodeWarning, match="does nothing here"):
+        found = solve(Centred(), y0, ENDS, compile=True, **how)
+    assert worst(found.y, expected.y) <= 1e-12

@@ -13,7 +13,7 @@ import torch
 from problems import Net, f64
 from test_compile_changes import Layer
 from torch import nn
-from whole_solves import answer, differences
+from whole_solves import Given, answer, differences
 
 from adamode import AdamodeWarning, Discrete, solve
 from adamode.models.dynamics import NeuralODE
@@ -139,6 +139,7 @@ def test_tensors_of_the_users_that_are_one_or_expanded_are_inputs_of_one_layout(
     [
         (Net, Y.t().contiguous(), "shared", T),
         (lambda: NeuralODE(MLP(2, (4,))).double(), Y[None], "per_sample", T),
+        (lambda: Given("y"), torch.ones(2, 3).double(), "shared", T),
     ],
 )
 def test_the_exported_graphs_are_the_functions(make, y0, stepping, t, kept):

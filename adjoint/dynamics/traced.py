@@ -6,6 +6,7 @@ A program gets its owner as an argument and must not hold it, so these are state
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -104,11 +105,32 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
     The second: (*saved, cotangent) → gradients of (t, z, *values).
     Raises RuntimeError where the module changes its buffers, or nothing that it uses wants a gradient.
     """
+    values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    values = dict(sorted(values.items(), key=lambda item: not item[1].requires_grad))
+
+    def f(t: Tensor, z: Tensor, *own: Tensor) -> Tensor:
+        dz: Tensor = torch.func.functional_call(module, dict(zip(values, own, strict=True)), (t, z))
+        return dz
+
+    with torch.enable_grad():
+        own = [x.detach().requires_grad_(x.requires_grad) for x in values.values()]
+        inputs = (t.detach(), z.detach().requires_grad_(), *own)
+        graphs = _two_graphs(f, inputs, module)
+        if len(graphs) == 1:  # dz lies in memory of an input, and would be made outside of the graphs
+            graphs = _two_graphs(lambda *inputs: f(*inputs).clone(), inputs, module)
+    forward, back = graphs
+    n_saved = sum(node.op == "placeholder" for node in back.graph.nodes) - 1
+    n_made = len(next(node for node in forward.graph.nodes if node.op == "output").args[0])
+    if n_made != 1 + n_saved:
+        raise RuntimeError(f"{type(module).__name__} changes its buffers")
+    return forward, back, tuple(values)
+
+
+def _two_graphs(f: Callable[..., Tensor], inputs: tuple[Tensor, ...], module: nn.Module) -> list[Any]:
+    """The graph of f(t, z, *values), and that of its way back unless torch needs none."""
     from torch._functorch.aot_autograd import aot_function
     from torch._functorch.partitioners import default_partition
 
-    values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    values = dict(sorted(values.items(), key=lambda item: not item[1].requires_grad))
     graphs: list[Any] = []
 
     def kept(graph: Any, inputs: Any) -> Any:
@@ -117,25 +139,12 @@ def forward_and_back(module: nn.Module, t: Tensor, z: Tensor) -> tuple[Any, Any,
         run._boxed_call = True  # as torch calls what takes its arguments in one list
         return run
 
-    def f(t: Tensor, z: Tensor, *own: Tensor) -> Tensor:
-        dz: Tensor = torch.func.functional_call(module, dict(zip(values, own, strict=True)), (t, z))
-        return dz
-
-    with torch.enable_grad():
-        own = [x.detach().requires_grad_(x.requires_grad) for x in values.values()]
-        z = z.detach().requires_grad_()
-        compiler: Any = kept
-        split = aot_function(f, compiler, compiler, partition_fn=default_partition)
-        dz = split(t.detach(), z, *own)
-        if not dz.requires_grad:
-            raise RuntimeError(f"{type(module).__name__} depends neither on y nor on a trained parameter")
-        torch.autograd.grad(dz, z, torch.ones_like(dz), allow_unused=True)
-    forward, back = graphs
-    n_saved = sum(node.op == "placeholder" for node in back.graph.nodes) - 1
-    n_made = len(next(node for node in forward.graph.nodes if node.op == "output").args[0])
-    if n_made != 1 + n_saved:
-        raise RuntimeError(f"{type(module).__name__} changes its buffers")
-    return forward, back, tuple(values)
+    compiler: Any = kept
+    dz = aot_function(f, compiler, compiler, partition_fn=default_partition)(*inputs)
+    if not dz.requires_grad:
+        raise RuntimeError(f"{type(module).__name__} depends neither on y nor on a trained parameter")
+    torch.autograd.grad(dz, inputs[1], torch.ones_like(dz), allow_unused=True)
+    return graphs
 
 
 class ModuleCalls(Calls):

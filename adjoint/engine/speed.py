@@ -118,9 +118,16 @@ def _not_compiled(problem: Problem) -> str:
         )
     if not isinstance(problem.func, (Dynamics, nn.Module)):
         return "func is a plain function; make it an nn.Module, whose parameters are known"
+    if not takes_one_tensor(problem):
+        return "the state is a tuple or dict, and a program gives func one tensor: put the leaves into one"
     if not each and not isinstance(problem.func, Dynamics) and problem.named:
         return "params names what gradients are wanted for; leave it out, or freeze what needs none"
     return ""
+
+
+def takes_one_tensor(problem: Problem) -> bool:
+    """Whether func takes the state as the solve has it, unpacked."""
+    return isinstance(problem.func, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
 
 
 def norm_name(norm: SampleNorm) -> str | None:

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from .alphabet import draw
+from .alphabet import COMPILED, draw
 from .judge import Verdict, judge
 from .shrink import shrunk
 
@@ -22,20 +22,23 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--case", type=int, help="one case alone")
     parser.add_argument("--ratios", action="store_true", help="also the largest errors ÷ their bounds")
+    parser.add_argument("--compiled", choices=COMPILED, help="every case so; else drawn")
     given = parser.parse_args()
     torch.set_num_threads(1)
     numbers = [given.case] if given.case is not None else range(given.first, given.first + given.cases)
     counts: collections.Counter[str] = collections.Counter()
+    tried: collections.Counter[str] = collections.Counter()
     ratios: dict[str, list[tuple[float, int]]] = {}
     started = time.process_time()
     for number in numbers:
-        case = draw(given.seed, number)
+        case = draw(given.seed, number, given.compiled)
         verdict = judge(case)
         counts[verdict.kind if verdict.kind != "refused" else f"refused: {verdict.what}"] += 1
+        tried[verdict.tried] += 1
         for name, value in verdict.ratios.items():
             ratios.setdefault(name, []).append((value, number))
         if not verdict.fine:
-            _show(given.seed, number, verdict)
+            _show(given, number, verdict)
         if given.case is not None:
             print(case, verdict, sep="\n")
             if not verdict.fine:
@@ -43,6 +46,7 @@ def main() -> int:
                 print(f"shrunk: {small}\n  {why.kind}: {why.what}")
     for kind, count in sorted(counts.items()):
         print(f"{count:6d}  {kind}")
+    print(f"{tried['made']:6d}  made as whole solves, {tried['stranded']} tried so in vain")
     print(f"{time.process_time() - started:8.1f}  CPU seconds")
     if given.ratios:
         for name, found in sorted(ratios.items()):
@@ -51,10 +55,10 @@ def main() -> int:
     return 1 if counts["wrong"] or counts["crashed"] else 0
 
 
-def _show(seed: int, number: int, verdict: Verdict) -> None:
-    print(
-        f"{verdict.kind}: python -m tests.fuzz --seed {seed} --case {number}\n    {verdict.what}", flush=True
-    )
+def _show(given: argparse.Namespace, number: int, verdict: Verdict) -> None:
+    more = "" if given.compiled is None else f" --compiled {given.compiled}"
+    command = f"python -m tests.fuzz --seed {given.seed} --case {number}{more}"
+    print(f"{verdict.kind}: {command}\n    {verdict.what}", flush=True)
 
 
 if __name__ == "__main__":

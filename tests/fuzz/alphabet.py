@@ -31,15 +31,29 @@ FINE = ("dopri5", "tsit5", "dop853", "dopri8")  # asked for seven digits and mor
 LOW = ("euler", "midpoint", "heun2", "adaptive_heun", "fehlberg2")  # of order 1 and 2
 GRADIENTS = ("stages", "state", "checkpoints", "interpolating", "backsolve", "direct", "none")
 TIMES = ("shared", "own", "padded", "stay_one", "stay_all")
+COMPILED = ("no", "whole", "attempts")
 NORMS = ("rms", "max", "blocks", "signed", "own", "nan")
+# Functions that a program can be made of: they keep nothing from call to call
+COMPARABLE = ("module", "hand", "view", "expanded", "itself", "after")
+# What a whole solve cannot be made with, and what it is made with instead
+INSTEAD = {
+    "flow": {"jump": "wave"},
+    "state": {"tuple": "BD", "dict": "BD"},
+    "stepping": {"groups": "per_sample"},
+    "gradient": {"checkpoints": "state", "direct": "stages"},
+    "save": {"steps": "times"},
+    "norm": {"own": "rms", "signed": "rms"},
+    "quirk": {"transform": "none"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One program. dt: part of the span that a fixed step takes (0: adaptive). dt_max: the same for the
-    longest step (0: none). quirk: what is around the solve ("device": another default device; "nan": one
-    sample starts with NaN; "first": a first step as long as the span; "transform": torch.func.grad;
-    "never": an event that does not come)."""
+    longest step (0: none). compiled: "whole": by whole-solve programs, run as the functions that they are
+    made of; "attempts": by those of single attempts; "no". quirk: what is around the solve ("device": another
+    default device; "nan": one sample starts with NaN; "first": a first step as long as the span;
+    "transform": torch.func.grad; "never": an event that does not come)."""
 
     seed: int
     number: int
@@ -61,7 +75,7 @@ class Case:
     dense: bool = False
     compact: bool = False
     sync_every: int = 1
-    compiled: bool = False
+    compiled: str = "no"
     norm: str = "rms"
     stops: bool = False
     event: str = "none"
@@ -104,8 +118,8 @@ class Case:
         return f"case {self.number} of seed {self.seed}: {', '.join(shown)}"
 
 
-def draw(seed: int, number: int) -> Case:
-    """Case `number` of `seed`."""
+def draw(seed: int, number: int, compiled: str | None = None) -> Case:
+    """Case `number` of `seed`. compiled: the same with this choice, as far as it can be."""
     dice = random.Random(f"adamode {seed} {number}")
 
     def one(options: Sequence[Any], *weights: float) -> Any:
@@ -135,7 +149,7 @@ def draw(seed: int, number: int) -> Case:
         dense=chance(0.25),
         compact=chance(0.2),
         sync_every=one((1, 4), 6, 1),
-        compiled=chance(0.004),
+        compiled=one(COMPILED, 1, 0.2, 0.004),
         norm=one(NORMS, 9, 1, 1, 1, 1, 0.2),
         stops=chance(0.15),
         event=one(("none", *KINDS), 7, 3, *[1] * (len(KINDS) - 2), 2),
@@ -148,12 +162,12 @@ def draw(seed: int, number: int) -> Case:
         wants_theta=chance(0.9),
         quirk=one(("none", "device", "nan", "first", "transform", "never"), 14, 1, 1, 2, 0.7, 0.3),
     )
-    return consistent(free)
+    return consistent(free if compiled is None else but(free, face="solve", compiled=compiled))
 
 
 def consistent(case: Case) -> Case:
     """The nearest case whose choices can stand together."""
-    for repair in (_form, _face, _stepping, _steps, _event, _around, _form):
+    for repair in (_form, _face, _compiled, _stepping, _steps, _event, _around, _form):
         case = repair(case)
     return case
 
@@ -187,7 +201,7 @@ def _face(c: Case) -> Case:
     adaptive = METHODS[c.method] is not None
     if c.face == "solve":
         return c if adaptive or c.fixed else but(c, dt=0.25)
-    c = but(c, stepping="shared", save="times", dense=False, compiled=False, sync_every=1)
+    c = but(c, stepping="shared", save="times", dense=False, compiled="no", sync_every=1)
     c = but(c, norm="rms" if c.norm in ("max", "blocks") else c.norm, dt=0.0 if adaptive else c.dt or 0.25)
     c = but(c, state="tuple" if c.state == "dict" else c.state)
     by_adjoint = c.face == "odeint_adjoint" or (
@@ -221,9 +235,24 @@ def _steps(c: Case) -> Case:
             c = but(c, method="rk4" if c.face != "solve" or c.method in LOW else c.method)
             watched = c.dt == 1.0 and c.face == "solve"
             c = but(c, terminal=False, loss="y") if watched else but(c, dt=0.07)
-    if c.compiled:
-        c = but(c, func="hand" if c.state == "blocks" else "module", method="bosh3", event="none", dt=0.0)
     return c
+
+
+def _compiled(c: Case) -> Case:
+    """A func that can be compiled; most cases such that a whole solve can be."""
+    if c.compiled == "no":
+        return c
+    if c.compiled == "attempts":
+        return but(c, func="hand" if c.state == "blocks" else "module", method="bosh3", event="none", dt=0.0)
+    c = but(c, func=c.func if c.func in COMPARABLE else "module", norm="rms" if c.norm == "nan" else c.norm)
+    if c.number % 4 == 0:  # as drawn
+        return c
+    c = but(c, event="none", dense=False, compact=False, stops=False)
+    c = but(c, **{name: other.get(getattr(c, name), getattr(c, name)) for name, other in INSTEAD.items()})
+    if c.method in ("dop853", "dopri8") and c.n_times > 2 and c.save == "times":
+        c = but(c, method="tsit5")  # their dense output needs stages of its own
+    continuous = c.gradient in ("interpolating", "backsolve")
+    return but(c, gradient="stages") if continuous and (c.per_sample or c.fixed) else c
 
 
 def _event(c: Case) -> Case:
@@ -249,7 +278,7 @@ def _around(c: Case) -> Case:
         c = but(c, quirk="none") if c.face != "odeint_event" else but(c, flow="wave", event="level")
         kept = c.func if c.func in ("buffer", "view", "module", "after") else "closure"
         c = but(c, dt_max=0.0, backwards=False, func=kept) if c.quirk == "never" else c
-    if c.norm == "nan" and (c.compiled or c.quirk != "none" or c.func in REFUSED_FUNCS or c.events):
+    if c.norm == "nan" and (c.compiled != "no" or c.quirk != "none" or c.func in REFUSED_FUNCS or c.events):
         c = but(c, norm="own")
     if (c.quirk == "nan" and alone) or (c.quirk == "first" and c.fixed):
         c = but(c, quirk="none")

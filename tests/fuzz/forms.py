@@ -83,6 +83,19 @@ def column(t: Tensor) -> Tensor:
     return t if t.dim() == 0 else t.reshape(-1, 1)
 
 
+def dressed(form: str, leaf: Tensor) -> Tensor:
+    """A leaf of dy/dt as a func of this form returns it."""
+    if form == "view":
+        return torch.stack((leaf, torch.zeros_like(leaf)), -1)[..., 0]
+    if form == "expanded":  # uniform flows only: one number for a sample, or for all
+        return leaf.reshape(len(leaf), -1)[:, :1].reshape(-1, *[1] * (leaf.dim() - 1)).expand(leaf.shape)
+    if form == "after":
+        return leaf.clone().mul_(0.5).mul_(2.0)
+    if form == "other_shape":
+        return leaf[..., None]
+    return leaf
+
+
 class Field:
     """func of one case: counts its calls, and how many of them made a graph."""
 
@@ -108,20 +121,9 @@ class Field:
         if self.form == "in_place":
             pytree.tree_map(lambda leaf: leaf.mul_(1.0), y)
             return self.rate(t, y)
-        return pytree.tree_map(self._dressed, self.rate(t, y))
-
-    def _dressed(self, leaf: Tensor) -> Tensor:
         if self.form == "buffer":
-            return self._buffered(leaf)
-        if self.form == "view":
-            return torch.stack((leaf, torch.zeros_like(leaf)), -1)[..., 0]
-        if self.form == "expanded":  # uniform flows only: one number for a sample, or for all
-            return leaf.reshape(len(leaf), -1)[:, :1].reshape(-1, *[1] * (leaf.dim() - 1)).expand(leaf.shape)
-        if self.form == "after":
-            return leaf.clone().mul_(0.5).mul_(2.0)
-        if self.form == "other_shape":
-            return leaf[..., None]
-        return leaf
+            return pytree.tree_map(self._buffered, self.rate(t, y))
+        return pytree.tree_map(lambda leaf: dressed(self.form, leaf), self.rate(t, y))
 
     def _buffered(self, leaf: Tensor) -> Tensor:
         """One and the same memory, overwritten at every call."""
@@ -149,14 +151,17 @@ class Hand(Dynamics):
     def theta(self) -> Theta:
         return self.field.theta
 
+    def rate(self, t: Tensor, z: Tensor) -> Tensor:
+        return self.field.rate(t, z)
+
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        return self.field.rate(t, z), (t, z.detach())
+        return self.rate(t, z), (t, z.detach())
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         (t, z), a = saved, cotangent
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            dz = self.field.rate(t, z)
+            dz = self.rate(t, z)
             found = torch.autograd.grad(dz, z, a, allow_unused=True)[0]
         return torch.zeros_like(z) if found is None else found, a
 
@@ -168,11 +173,46 @@ class Hand(Dynamics):
         ones = [1.0] * len(saved) if weights is None else [w.reshape(-1, 1) for w in weights]
         for weight, (t, z), a in zip(ones, saved, deltas, strict=True):
             with torch.enable_grad():
-                dz = self.field.rate(t, z)
+                dz = self.rate(t, z)
                 found = torch.autograd.grad(dz, wanted, weight * a, allow_unused=True) if wanted else ()
             total = [s if g is None else s + g for s, g in zip(total, found, strict=True)]
         named = iter(total)
         return tuple(next(named) if p.requires_grad else None for p in self.theta())
+
+
+class Plain(nn.Module):
+    """func with nothing that a program could not be compared by: it counts no calls."""
+
+    def __init__(self, flow: Flow, state: str, form: str, theta: Theta):
+        super().__init__()
+        self.rhs, self.state, self.form = flow.rhs, state, form
+        self.values = nn.ParameterList(theta)
+
+    def forward(self, t: Tensor, y: Any) -> Any:
+        if self.form == "itself":
+            return y
+        dy = to_state(self.state, self.rhs(column(t), from_state(self.state, y), tuple(self.values)))
+        return pytree.tree_map(lambda leaf: dressed(self.form, leaf), dy)
+
+
+class PlainHand(nn.Module, Dynamics):
+    """The same as a Dynamics."""
+
+    def __init__(self, flow: Flow, state: str, theta: Theta):
+        super().__init__()
+        self.rhs, self.state, self.values = flow.rhs, state, nn.ParameterList(theta)
+
+    def theta(self) -> Theta:
+        return tuple(self.values)
+
+    def rate(self, t: Tensor, z: Tensor) -> Tensor:
+        return to_state(self.state, self.rhs(column(t), from_state(self.state, z), tuple(self.values)))
+
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        return self.rate(t, z), (t, z.detach())
+
+    vjp = Hand.vjp
+    parameter_gradients = Hand.parameter_gradients
 
 
 def make_func(field: Field) -> Callable[[Tensor, Any], Any] | Dynamics:
@@ -182,3 +222,8 @@ def make_func(field: Field) -> Callable[[Tensor, Any], Any] | Dynamics:
     if field.form == "hand":
         return Hand(field)
     return lambda t, y: field(t, y)
+
+
+def make_plain(flow: Flow, state: str, form: str, theta: Theta) -> Plain | PlainHand:
+    """func as a program can be made of it."""
+    return PlainHand(flow, state, theta) if form == "hand" else Plain(flow, state, form, theta)

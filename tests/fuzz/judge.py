@@ -8,17 +8,19 @@ import re
 import traceback
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from whole_solves import COUNTS, differences, walks_alike
 
 from adamode import AdamodeError, SolverError
 from adamode.solvers.methods import METHODS as TABLEAUS
 
-from .alphabet import LOW, Case, consistent
+from .alphabet import LOW, METHODS, Case, consistent
 from .forms import MOST_CALLS, REFUSED_FUNCS, RanAwayError
 from .numbers import NoNumbersError, Numbers, numbers_of
-from .perform import Found, Leaves, leaves_of, perform, surroundings
+from .perform import Found, Leaves, leaves_of, perform, perform_eagerly, surroundings
 from .truth import exact_values
 from .zeros import STEEPEST, WITHOUT_SLOPE
 
@@ -29,17 +31,19 @@ from .zeros import STEEPEST, WITHOUT_SLOPE
 FACTOR, LOW_FACTOR = 100.0, 400.0
 SLOPES = 10.0  # × the flow's rate: an interpolant's slope is off by its error over a step's length
 FIXED = 1.0  # × (rate × step)^order
+BACKWARD = ("dt_first", "dt_last", "n_accepted_backward", "n_rejected_backward", "reconstruction_error")
 ROUNDING = {False: 1e-11, True: 3e-5}
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """kind: "right", "refused", "wrong" or "crashed".  what: why, or which refusal.
-    ratios: error ÷ bound of everything that was compared."""
+    ratios: error ÷ bound of everything that was compared.  tried: what came of a whole solve."""
 
     kind: str
     what: str = ""
     ratios: dict[str, float] = dataclasses.field(default_factory=dict)
+    tried: str = ""
 
     @property
     def fine(self) -> bool:
@@ -108,11 +112,16 @@ def _compared(case: Case, numbers: Numbers) -> tuple[Verdict, Callable[[], objec
         return _of_no_norm(case, found), watched
     exact = exact_values(case, numbers, exact_leaves, found.times)
     ratios: dict[str, float] = {}
+    grads: dict[str, Tensor] = {}
     wrong = _values(case, numbers, found, exact, ratios)
     if not wrong and exact_leaves.wanted():
-        wrong = _gradients(case, numbers, (found, leaves), (exact, exact_leaves), ratios)
+        wrong = _gradients(case, numbers, (found, leaves), (exact, exact_leaves), ratios, grads)
     wrong = wrong or _labels(case, found)
-    return Verdict("wrong" if wrong else "right", wrong, ratios), watched
+    if found.tried == "made" and not wrong:
+        wrong = _unlike_the_eager(case, numbers, exact, (found, grads))
+    elif found.tried not in ("", "stranded"):
+        wrong = wrong or f"no whole solve: {found.tried}"
+    return Verdict("wrong" if wrong else "right", wrong, ratios, found.tried), watched
 
 
 def _of_no_norm(case: Case, found: Found) -> Verdict:
@@ -210,8 +219,9 @@ def _gradients(
     ours: tuple[Found, Leaves],
     truth: tuple[dict[str, Tensor], Leaves],
     ratios: dict[str, float],
+    grads: dict[str, Tensor],
 ) -> str:
-    """What is wrong with the gradients; "" if nothing."""
+    """What is wrong with the gradients, which go into `grads`; "" if nothing."""
     (found, leaves), (exact, exact_leaves) = ours, truth
     loss, expected_loss = _loss(case, found.values, exact), _loss(case, exact, exact)
     if not expected_loss.requires_grad:
@@ -222,7 +232,7 @@ def _gradients(
     if not loss.requires_grad:
         return "" if largest == 0 or slopeless else "the loss has no graph"
     with surroundings(case):
-        grads = _grads(loss, leaves.wanted())
+        grads |= _grads(loss, leaves.wanted())
         if case.quirk == "transform":
             grads = {"y0": _transformed(case, numbers, leaves, exact)}
     for name, x in expected.items():
@@ -257,6 +267,35 @@ def _transformed(case: Case, numbers: Numbers, leaves: Leaves, exact: dict[str, 
         return _loss(case, perform(case, numbers, dataclasses.replace(leaves, y0=y0)).values, exact)
 
     return torch.func.grad(loss)(leaves.y0.detach()).double()
+
+
+def _unlike_the_eager(
+    case: Case, numbers: Numbers, exact: dict[str, Tensor], ours: tuple[Found, dict[str, Tensor]]
+) -> str:
+    """What a whole solve gave otherwise than the eager one does, its counts included; "" if nothing."""
+    found, grads = ours
+    leaves = leaves_of(case, numbers, exact=False)
+    other, others = perform_eagerly(case, numbers, leaves), {}
+    if grads:
+        loss = _loss(case, other.values, exact)
+        with surroundings(case):
+            others = _grads(loss, leaves.wanted())
+    whole, eager = _answer(found, grads), _answer(other, others)
+    discrete = case.gradient in ("stages", "state")
+    if discrete and walks_alike(whole["nfe_backward"] - eager["nfe_backward"], case.method, case.stepping):
+        whole["nfe_backward"] = eager["nfe_backward"]
+    if case.single or METHODS[case.method] == 1e-9:  # what judges a step is little but rounding
+        whole |= {name: eager[name] for name in ("dt_last", "reconstruction_error")}
+    if case.single:
+        whole |= {name: eager[name] for name in (*COUNTS, *BACKWARD)}
+    return "; ".join(differences(whole, eager, 2e-3 if case.single else 1e-9))
+
+
+def _answer(found: Found, grads: dict[str, Tensor]) -> dict[str, Any]:
+    """All that a solve and its way back told."""
+    told = {name: getattr(found.stats, name) for name in (*COUNTS, *BACKWARD)}
+    told |= {f"dL/d{name}": g for name, g in grads.items()}
+    return told | {"y": found.values["y"].detach(), "times": found.times, "status": found.status}
 
 
 def _exact_slope(case: Case) -> bool:

@@ -7,14 +7,17 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from whole_solves import alone
 
 import adamode
+from adamode.solvers.device import natives, programs
 
 from .alphabet import METHODS, Case
-from .forms import Field, from_sample, from_state, make_func, to_state
+from .forms import Field, from_sample, from_state, make_func, make_plain, to_state
 from .numbers import Numbers
 
 GRADIENTS = {
@@ -73,33 +76,62 @@ class Found:
     """values by name: y [n, B, D], asked [Q, B, D], slopes (of the dense output) [Q, B, D], event times
     te0, te1, … of each sample [n] and states ye0, … [n, D] (shared: [n, B, D]).
 
-    times: of y, [n] or [n, B].  status: as int, or [B].  field: func's, with its counts.
+    times: of y, [n] or [n, B].  status: as int, or [B].  field: what func is made of.
+    calls_with_grad: how many of func's calls made a graph, where it counts them.
+    stats: of `solve`.  tried: what came of whole solves.
     """
 
     values: dict[str, Tensor]
     times: Tensor
     status: Any
-    field: Field
-    calls_with_grad: int
+    field: Any
+    calls_with_grad: int = 0
+    stats: Any = None
+    tried: str = ""
 
 
 def perform(case: Case, numbers: Numbers, leaves: Leaves) -> Found:
     """The call; whatever it raises passes."""
-    field = Field(numbers.flow, case.state, case.func, leaves.theta)
+    with surroundings(case) as tried:
+        if case.face != "solve":
+            field = Field(numbers.flow, case.state, case.func, leaves.theta)
+            return _by_the_face(case, numbers, leaves, field)
+        if case.compiled == "whole":
+            func = make_plain(numbers.flow, case.state, case.func, leaves.theta)
+            found = _solved(case, numbers, leaves, func)
+            return dataclasses.replace(found, field=func, tried=",".join(tried))
+        field = Field(numbers.flow, case.state, case.func, leaves.theta)
+        found = _solved(case, numbers, leaves, make_func(field))
+        return dataclasses.replace(found, field=field, calls_with_grad=field.calls_with_grad)
+
+
+def perform_eagerly(case: Case, numbers: Numbers, leaves: Leaves) -> Found:
+    """The func of a case that is compiled, without; each attempt looked at, since one made in vain counts."""
+    case = dataclasses.replace(case, compiled="no", sync_every=1)
     with surroundings(case):
-        if case.face == "solve":
-            return _solved(case, numbers, leaves, field)
-        return _by_the_face(case, numbers, leaves, field)
+        func = make_plain(numbers.flow, case.state, case.func, leaves.theta)
+        return _solved(case, numbers, leaves, func)
 
 
 @contextlib.contextmanager
-def surroundings(case: Case) -> Iterator[None]:
-    """Warnings are errors, but for our own; where the case says so, the default device is another one."""
-    with warnings.catch_warnings():
+def surroundings(case: Case) -> Iterator[list[str]]:
+    """Warnings are errors, but for our own; where the case says so, the default device is another one.
+
+    No program is compiled to native code. What comes of each whole solve that is tried.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", adamode.AdamodeWarning)
-        with torch.device("meta") if case.quirk == "device" else contextlib.nullcontext():
-            yield
+        tried: list[str] = []
+        if case.compiled == "whole":
+            tried = stack.enter_context(alone())
+        elif case.compiled == "attempts":
+            stack.enter_context(mock.patch.object(natives, "MODE", "off"))
+            stack.enter_context(mock.patch.object(programs, "BACKEND", "aot_eager"))
+        if case.quirk == "device":
+            stack.enter_context(torch.device("meta"))
+        yield tried
 
 
 def _norm(case: Case) -> Any:
@@ -137,7 +169,7 @@ def _event_fn(case: Case, numbers: Numbers, leaves: Leaves) -> Any:
     return fn
 
 
-def _solved(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> Found:
+def _solved(case: Case, numbers: Numbers, leaves: Leaves, func: Any) -> Found:
     options: dict[str, Any] = {
         "method": case.method,
         "rtol": case.rtol,
@@ -149,7 +181,7 @@ def _solved(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> Found
         "compact": case.compact,
         "sync_every": case.sync_every,
         "norm": _norm(case),
-        "compile": case.compiled,
+        "compile": case.compiled != "no",
     }
     if case.fixed:
         options["dt"] = case.dt * numbers.span
@@ -165,7 +197,7 @@ def _solved(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> Found
         fn = _event_fn(case, numbers, leaves)
         options["events"] = adamode.Event(fn, terminal=case.terminal, direction=case.direction)
     y0 = to_state(case.state, leaves.y0)
-    sol = adamode.solve(make_func(field), y0, leaves.t, **options)
+    sol = adamode.solve(func, y0, leaves.t, **options)
     values = {"y": from_state(case.state, sol.y)}
     if case.dense:
         own = leaves.asked.dim() == 2
@@ -177,7 +209,7 @@ def _solved(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> Found
     elif case.events:
         values["te0"] = sol.t_events[0]
         values["ye0"] = from_state(case.state, sol.y_events[0])
-    return Found(values, sol.t.detach().double(), sol.status, field, field.calls_with_grad)
+    return Found(values, sol.t.detach().double(), sol.status, func, stats=sol.stats)
 
 
 def _by_the_face(case: Case, numbers: Numbers, leaves: Leaves, field: Field) -> Found:

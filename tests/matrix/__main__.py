@@ -7,9 +7,9 @@ import itertools
 import sys
 import time
 
-from .cases import GRADIENTS, GROUPS, STEPPINGS
+from .cases import GRADIENTS, GROUPS, STEPPINGS, Case
 from .page import write
-from .walk import everything, faults
+from .walk import compiled, everything, faults
 
 
 def main() -> int:
@@ -33,6 +33,12 @@ def main() -> int:
             f"{stepping}, {gradient}: {len(found)} faults, {time.process_time() - begin:.0f} CPU s",
             flush=True,
         )
+        for line in found:
+            print(f"  {line}", flush=True)
+        wrong += len(found)
+        whole: list[Case] = []
+        found = faults(compiled(stepping, gradient), most=40, whole=whole)
+        print(f"  with compile=True: {len(found)} faults, {len(whole)} made as whole solves", flush=True)
         for line in found:
             print(f"  {line}", flush=True)
         wrong += len(found)

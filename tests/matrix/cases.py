@@ -45,6 +45,15 @@ OPTIONS = {
     "trace": "`trace=True`",
     "twice": "a second derivative (`create_graph=True`)",
 }
+# With these a whole solve can be one program, each in some stepping, with some gradient.
+WHOLE = frozenset(
+    (
+        *("outputs", "end", "own times", "padded", "stays", "all stay", "t wants a gradient"),
+        *("dt", "sync_every", "NaN"),
+    )
+)
+_DISCRETE = ("None", "Discrete()", 'Discrete(keep="state")')
+BY_PROGRAMS = {"shared": (*_DISCRETE, "Interpolating()", "Backsolve()"), "per_sample": _DISCRETE}
 EXCLUDING = (
     {"steps", "end"},
     {"all stay", "stays"},
@@ -63,12 +72,13 @@ class Case:
     state: str
     backwards: bool
     options: frozenset[str]
+    compiled: bool = False
 
     def __str__(self) -> str:
         way = "backwards" if self.backwards else "forwards"
-        return (
-            f"{self.stepping}, {self.gradient}, {self.state}, {way}: {', '.join(sorted(self.options)) or '–'}"
-        )
+        along = ", compile=True" if self.compiled else ""
+        options = ", ".join(sorted(self.options)) or "–"
+        return f"{self.stepping}, {self.gradient}, {self.state}, {way}{along}: {options}"
 
     @property
     def per_sample(self) -> bool:

@@ -142,6 +142,14 @@ class Blocks(Dynamics):
         return by_p, by_q
 
 
+class BlocksModule(Blocks, nn.Module):
+    """The same as a module, which can be compiled."""
+
+    def __init__(self, kick: float):
+        nn.Module.__init__(self)
+        Blocks.__init__(self, kick)
+
+
 @dataclasses.dataclass(frozen=True)
 class Closed:
     """The closed solution, from leaves that want gradients. t0: one start a clock."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from adamode import SecondDerivativeError
 
-from .cases import CELLS, OPTIONS, Case, possible
+from .cases import BY_PROGRAMS, CELLS, OPTIONS, WHOLE, Case, possible
 from .check import run
 from .refusals import judge, refused
 
@@ -42,6 +42,21 @@ def blocks(stepping: str, gradient: str, seed: int = 0) -> Iterator[Case]:
     cells = itertools.cycle(CELLS[2:])  # not 0-d: per sample it is refused
     for pair in sorted(wanted_pairs(stepping, gradient) - met, key=sorted):
         yield Case(stepping, gradient, *next(cells), pair)
+
+
+def compiled(stepping: str, gradient: str, seed: int = 0) -> list[Case]:
+    """Drawn cases with `compile=True` that are not refused; most with what a whole solve can be made with."""
+    draw, found = random.Random(seed), dict[Case, None]()
+    for state, backwards in draw.sample(CELLS, 8 if gradient in BY_PROGRAMS.get(stepping, ()) else 2):
+        names = sorted(OPTIONS) if draw.random() < 0.125 else sorted(WHOLE)
+        options: frozenset[str] = frozenset()
+        for name in draw.sample(names, draw.randint(0, 4)):
+            more = Case(stepping, gradient, state, backwards, options | {name})
+            options = more.options if possible(more.options) and not refused(more) else options
+        case = Case(stepping, gradient, state, backwards, options, compiled=True)
+        if not refused(case):
+            found[case] = None
+    return list(found)
 
 
 def wanted_pairs(stepping: str, gradient: str) -> set[frozenset[str]]:
@@ -93,18 +108,24 @@ def everything(stepping: str, gradient: str, most: int = 2) -> Iterator[Case]:
 def smaller(case: Case, told: str) -> tuple[Case, str]:
     """The case with as few of its options as show a fault, and what they show."""
     for option in sorted(case.options):
-        fewer = Case(case.stepping, case.gradient, case.state, case.backwards, case.options - {option})
+        fewer = dataclasses.replace(case, options=case.options - {option})
         fault = judge(fewer, run(fewer))
         if fault is not None:
             return smaller(fewer, fault)
     return case, told
 
 
-def faults(cases: Iterable[Case], most: int = 12) -> list[str]:
-    """One line for each set of options that shows a fault; of each the first case and how many more."""
+def faults(cases: Iterable[Case], most: int = 12, whole: list[Case] | None = None) -> list[str]:
+    """One line for each set of options that shows a fault; of each the first case and how many more.
+
+    whole: gets the cases that whole-solve programs made.
+    """
     found: dict[tuple[frozenset[str], str], list[str]] = {}
     for case in cases:
-        told = judge(case, run(case))
+        outcome = run(case)
+        told = judge(case, outcome)
+        if whole is not None and outcome.tried == "made":
+            whole.append(case)
         if told is None:
             continue
         known = [(o, kind) for o, kind in found if o <= case.options and kind == kind_of(told)]
