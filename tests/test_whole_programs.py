@@ -332,7 +332,7 @@ def test_a_store_that_cannot_be_written_is_said_and_the_older_way_taken(kept, mo
 
 
 def test_an_owner_that_cannot_be_compared_is_solved_in_the_older_way(kept, monkeypatch):
-    monkeypatch.setattr("adamode.adjoint.engine.whole.comparable", lambda owner, entries: None)
+    monkeypatch.setattr("adamode.adjoint.engine.whole_when.comparable", lambda owner, entries: None)
     assert right(Layer()) == []
     assert kept.built == []
 

@@ -62,9 +62,7 @@ def main(paths: Sequence[str]) -> None:
     parts: dict[str, str] = {}
     for path in paths:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        parts["machine"] = (
-            f"{found['machine']}; another process was busy beside it (load {found['load']:.1f})."
-        )
+        parts["machine"] = f"{found['machine']}; load when it began: {found['load']:.1f}."
         for case in found["cases"]:
             parts[case["case"]] = table(case)
     write(PAGE, parts)
