@@ -165,7 +165,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
-        check_choice("method", self.method, METHODS)
+        if not isinstance(self.method, str) or self.method not in METHODS:
+            get_method(self.method)  # says why
         steppings = " or ".join(map(repr, STEPPINGS))
         groups = "a tensor of group numbers, one integer a sample: torch.as_tensor(…)"
         _check_kind("stepping", self.stepping, (str, Tensor), f"{steppings}, or {groups}")
