@@ -18,8 +18,9 @@ from .errors import solver_error
 from .march.adams import AdamsStepper
 from .march.clocked import ClockedMarch, Watching
 from .march.events import EventWatch, Fired, SampleEvents
+from .march.foreign import Foreign, foreign_march
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
-from .march.output import Collector, Hook, Place, Step
+from .march.output import Collector, Hook, Place, Step, as_time
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .march.unheard import march_unheard
 from .methods.adams import Adams
@@ -43,6 +44,7 @@ class Settings:
     grid: the fixed grid for given times, or None for adaptive steps.
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
     adams: along the grid a multistep method, which the tableau's starts.
+    foreign: a solver of scipy's, in the place of all else but the tolerance.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -54,6 +56,7 @@ class Settings:
     grid: Grid | None = None
     perturb: bool = False
     adams: Adams | None = None
+    foreign: Foreign | None = None
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
@@ -206,6 +209,8 @@ def forward_solve(
 
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
+    if settings.foreign is not None:
+        return _foreign_solve(settings.foreign, field, z0, times, settings.tolerance, stats, wish)
     events = wish.events
     assert events is None or isinstance(events, EventWatch)
     judge = None
@@ -249,6 +254,28 @@ def forward_solve(
     if settings.fixed:
         _check_fixed(run, stats)
     return run
+
+
+def _foreign_solve(
+    foreign: Foreign,
+    field: Field,
+    z0: Tensor,
+    times: Sequence[float],
+    tolerance: Tolerance,
+    stats: Stats,
+    wish: Wish,
+) -> Run:
+    """The same by a solver of scipy's, without a graph."""
+    with torch.no_grad():
+        steps = foreign_march(foreign, lambda t, z: [field(t, z[0])[0]], [z0], times, tolerance, stats)
+        rows = [z0, *(z for (z,) in steps)]
+        slopes = None
+        if wish.derivatives:
+            pairs = zip(times, rows, strict=True)
+            slopes = torch.stack([field(as_time(t, z), z)[0].clone() for t, z in pairs])
+    outcome = Outcome(Status.SUCCESS, times[-1], stats.dt_last)
+    places = [Place(i, 1.0) for i in range(-1, len(times) - 1)]
+    return Run(torch.stack(rows), slopes, list(times), places, [], [], times[-1], outcome)
 
 
 def _march(

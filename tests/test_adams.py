@@ -206,11 +206,11 @@ def gradients(solve, t, **kwargs):
 @pytest.mark.parametrize("t", [T, T.flip(0)], ids=["up", "down"])
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_through_the_steps_and_by_the_adjoint(method, t):
-    fine = {"method": method, "options": {"step_size": 0.0078125, "max_order": 6, "max_iters": 20}}
+    fine = {"method": method, "options": {"step_size": 0.015625, "max_order": 6, "max_iters": 20}}
     wanted = gradients(adamode.odeint, t, method="dopri8")
     for solve in (adamode.odeint, adamode.odeint_adjoint):
         for found, exact in zip(gradients(solve, t, **fine), wanted, strict=True):
-            assert relative(found, exact) < 1e-7
+            assert relative(found, exact) < 1e-6
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...solvers.checks import check_params, check_readable, check_state, check_times
-from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, FaceArgumentError
 from ...solvers.march.output import as_time
 from ...solvers.solution import State
 from ...solvers.solve import Settings
@@ -24,11 +24,17 @@ from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
+from ..engine.transformed import refuse_gradient
 from .callbacks import observers
 from .manners import face, warn_instead, warn_once
 from .options import Call, own_options
 from .until_event import until_event
 
+NO_GRAPH = (
+    "a gradient of adamode.odeint(…, method='scipy_solver') was asked for: scipy's steps leave torch, and "
+    "autograd with it. Use adamode.odeint_adjoint, which solves the adjoint by the same solver, or another "
+    "method; where no gradient is meant, torch.no_grad() or .detach()."
+)
 Func = Callable[[Tensor, Any], Any]
 EventFn = Callable[[Tensor, Any], Tensor]
 
@@ -270,14 +276,33 @@ def _answer(
     plain, make_dynamics, autocast = wrap(call.func, layout, z0, start, params, count, told=told)
     problem = SharedProblem(
         *(plain, make_dynamics, z0, call.t, call.times, settings, autocast, stats),
-        observers=observers(call.func, "", layout.unpack, settings.tableau),
+        observers=observers(call.func, "", layout.unpack, settings),
         reverse=reverse or ReverseWish(),
     )
+    if settings.foreign is not None and event_fn is not None:
+        raise ArgumentError(
+            "method='scipy_solver' looks for no event_fn: give another method, or call "
+            "scipy.integrate.solve_ivp itself."
+        )
+    if settings.foreign is not None and reverse is None:
+        return layout.unpack(_without_graph(problem))
     gradient = Backsolve() if reverse else Direct()
     if event_fn is None:
         return layout.unpack(differentiate(problem, gradient).values)
     size = (options or {}).get("step_size")
     return until_event(problem, layout, event_fn, gradient, None if size is None else float(size))
+
+
+def _without_graph(problem: SharedProblem) -> Tensor:
+    """The values of a solver that autograd cannot follow; a backward pass that asks for them raises."""
+    values = differentiate(problem, None).values
+    if not torch.is_grad_enabled():
+        return values
+    inputs = [problem.z0, problem.t, problem.plain(problem.start, problem.z0)]
+    if not any(x.requires_grad for x in inputs):
+        return values
+    (tied,) = refuse_gradient([values], inputs, FaceArgumentError(NO_GRAPH))
+    return tied
 
 
 def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -296,7 +321,7 @@ def _reverse(
     settings = call.settings(method, rtol, atol, options, "adjoint_")
     found = ReverseWish(
         dataclasses.replace(settings, norm=forward.norm),
-        observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
+        observers(call.func, "_adjoint", _adjoint_state, settings),
         complain=warn_instead,
         guard=face,
     )

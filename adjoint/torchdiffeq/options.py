@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ...solvers.checks import check_choice, check_positive, check_stops, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
-from ...solvers.methods import METHODS
+from ...solvers.march.foreign import SOLVERS, Foreign
+from ...solvers.methods import FOREIGN, METHODS
 from ...solvers.methods.adams import ADAMS, FEWEST, MOST, Adams
 from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Grid, Settings, uniform_grid
-from ...solvers.step.clocks import Tolerance, norm_of
+from ...solvers.step.clocks import Tolerance, norm_of, rms
 from ...solvers.step.controller import PID
 from ...solvers.step.field import Layout
 
@@ -39,7 +40,7 @@ FIXED = ("step_size", "grid_constructor", "interp", "perturb", "norm")
 
 
 STARTER = "rk4"
-NAMES = (*METHODS, *ADAMS)
+NAMES = (*METHODS, *ADAMS, FOREIGN)
 
 
 def own_options(options: Any, argument: str = "options") -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _tableau(method: str | None, argument: str) -> Tableau:
     if method in (None, "dopri5"):
         return DOPRI5_SHAMPINE
     if isinstance(method, str) and method in NAMES:
-        return METHODS[STARTER if method in ADAMS else method]
+        return METHODS.get(method, METHODS[STARTER])
     raise ArgumentError(f"{argument}={method!r} is not a known method: {nearest(str(method), NAMES)}")
 
 
@@ -143,6 +144,8 @@ class Call:
         """The solver's settings for one direction. prefix: of the arguments' names in messages."""
         tableau = _tableau(method, f"{prefix}method")
         tolerance = self._tolerance(rtol, atol, prefix)
+        if method == FOREIGN:
+            return Settings(DOPRI5_SHAMPINE, tolerance, rms, foreign=_foreign(options, f"{prefix}options"))
         given = options.get("norm")
         norm = norm_of(given if callable(given) else "rms", self.layout)
         name, known = method or tableau.name, ADAPTIVE if tableau.adaptive else FIXED
@@ -163,6 +166,21 @@ class Call:
         """What a grid_constructor returns for the times."""
         t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
         return constructor(self.func, self.layout.unpack(self.z0), t)
+
+
+def _foreign(options: dict[str, Any], argument: str) -> Foreign:
+    """The solver of scipy's that the options name. min_step 0 and max_step inf say nothing, as there."""
+    solver = options.get("solver", "LSODA")
+    check_choice(f"{argument}['solver']", solver, SOLVERS)
+    steps = {"first_step": math.inf, "max_step": math.inf, "min_step": 0.0}  # what says nothing
+    found = {name: _given(options, name, 0.0) for name in steps if options.get(name) is not None}
+    found = {name: value for name, value in found.items() if value != steps[name]}
+    for name, value in found.items():
+        check_positive(value, f"{argument}[{name!r}]")
+    if solver != "LSODA":  # the others have none
+        steps = {name: none for name, none in steps.items() if name != "min_step" or name not in found}
+    warn_unused(options, ("solver", "norm", *steps), f"scipy's {solver}", argument)
+    return Foreign(solver, tuple((name, value) for name, value in found.items() if name in steps))
 
 
 def _adaptive(options: dict[str, Any], n_intervals: int) -> dict[str, Any]:

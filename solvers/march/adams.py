@@ -42,14 +42,14 @@ class AdamsStepper:
         self.mean_slope = MEAN_SLOPE.with_interpolant("cubic" if start.dense_needs_end else "linear")
         self.first: tuple[Tensor, Evaluation] | None = None
         self.past: list[Past] = []
-        self.warned = False
+        self.warned = self.beside_jump = False
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates f(t, y) (just after t where f jumps there)."""
         time = as_time(t, self.y)
         if after_jump:
             time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
-        self.first = time, self.field(time, self.y)
+        self.first, self.beside_jump = (time, self.field(time, self.y)), after_jump
 
     def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> Step:
         """The step from t0 to t1; f(t1, y1) is left to who needs it, the next step first."""
@@ -77,12 +77,12 @@ class AdamsStepper:
         else:
             result, past = self._multistep(past, weights, times[-1], (t0, t1))
         self.past = past
-        plain = not before_jump and self.first[0].item() == as_time(t0, self.y).item()
+        plain = not (before_jump or self.beside_jump)
         return Step(t0, t1, self.y, result, tableau, self.field, False, times, plain=plain)
 
     def accept(self, step: Step) -> None:
         """Moves on to the step's end."""
-        self.y, self.first = step.y1, None
+        self.y, self.first, self.beside_jump = step.y1, None, False
         if len(step.saved) >= step.tableau.n_stages:
             self.first = step.times[step.tableau.n_stages - 1], step.last
 
@@ -118,7 +118,8 @@ class AdamsStepper:
         stages = StageList(self.mean_slope.numeric(self.y.dtype, self.y.device), dt)
         stages.put(0, past[0].evaluation[0])
         stages.put(1, slope)
-        quadrature = Quadrature(self.y.new_tensor(weights), saved)
+        row = torch.tensor(weights, dtype=self.y.dtype, device="cpu")
+        quadrature = Quadrature(row.to(self.y.device, non_blocking=True), saved)
         y1 = torch.add(self.y, slope, alpha=dt)
         return StepResult(y1, stages, [past[0].evaluation[1], None], quadrature), past
 
