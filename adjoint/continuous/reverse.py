@@ -86,7 +86,8 @@ class ReverseSolve(Recorder):
             return total.result()
 
         before, both = self.theta.result(), (tolerance.rtol, tolerance.atol)
-        smallest = Tolerance(*(x.min() if isinstance(x, Tensor) else x for x in both))
+        rtol, atol = (x.min() if isinstance(x, Tensor) else x for x in both)
+        smallest = Tolerance(rtol, atol)
         after = [x + dx for x, dx in zip(before, theta_sum(self.numeric.b), strict=True)]
         scales = [smallest.scale(x, y) for x, y in zip(before, after, strict=True)]
         scale, norms = tolerance.scale(step.y0, step.y1), []

@@ -361,6 +361,9 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
         return False
     if problem.autocast.enabled or problem.named or not problem.z0.numel():
         return False
+    layout = getattr(problem.plain, "layout", None)  # a Dynamics has none
+    if layout is not None and not layout.direct:
+        return False
     shared = isinstance(problem, SharedProblem)
     if norm_name(settings.norm) is None and not (shared and settings.fixed):  # along a grid nothing is judged
         return False
@@ -368,9 +371,8 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
         own = settings.compact or settings.together is not None or settings.dt0_open
         return not own and not len(settings.stops)
     assert isinstance(problem, SharedProblem)
-    single = isinstance(owner, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
     stops = settings.jump_at or settings.perturb or (settings.step_at and not settings.fixed)
-    return single and problem.observers == Observers() and not stops
+    return problem.observers == Observers() and not stops
 
 
 def _solved_back(problem: Problem, gradient: Gradient) -> bool:

@@ -11,14 +11,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params, check_readable, check_state, check_times
+from ...solvers.checks import STATE_DTYPES, check_params, check_readable, check_state, check_times
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, FaceArgumentError
 from ...solvers.march.output import as_time
 from ...solvers.solution import State
 from ...solvers.solve import Settings
 from ...solvers.stats import Stats
 from ...solvers.step.clocks import norm_value
-from ...solvers.step.field import layout_of
+from ...solvers.step.field import COMPLEX, layout_of
 from ..arguments import Backsolve, Direct, Tolerances, uncompiled
 from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
@@ -40,11 +40,13 @@ EventFn = Callable[[Tensor, Any], Tensor]
 
 
 def _promoted(y0: Any) -> Any:
-    """A tuple of float32 and float64 is float64 throughout, as torch.cat has it."""
+    """A tuple of single and double precision, of real and complex, has the wider dtype throughout, as
+    torch.cat has it."""
     kinds = {x.dtype for x in y0 if isinstance(x, Tensor)} if isinstance(y0, tuple) else set()
-    if kinds != {torch.float32, torch.float64}:
+    if len(kinds) < 2 or not kinds <= {*STATE_DTYPES, *COMPLEX}:
         return y0
-    return tuple(x.double() if isinstance(x, Tensor) else x for x in y0)
+    widest = functools.reduce(torch.promote_types, kinds)
+    return tuple(x.to(widest) if isinstance(x, Tensor) else x for x in y0)
 
 
 def _check_call(func: Func, y0: Any, t: Any) -> Call:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_choice, check_positive, check_stops, check_tolerance
+from ...solvers.checks import check_choice, check_positive, check_resolution, check_stops, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.march.foreign import SOLVERS, Foreign
 from ...solvers.methods import FOREIGN, METHODS
@@ -24,7 +24,7 @@ from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Grid, Settings, uniform_grid
 from ...solvers.step.clocks import Tolerance, norm_of, rms
 from ...solvers.step.controller import PID
-from ...solvers.step.field import Layout
+from ...solvers.step.field import HALF, Layout
 
 MakeGrid = Callable[[Callable[..., Any], Sequence[float]], Any]
 # {option: (the controller's name for it, default)}.
@@ -136,7 +136,7 @@ class Call:
         fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
         if not fits:
             raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
-        return Tolerance(*found)
+        return Tolerance(found[0], found[1], self.layout.paired)
 
     def settings(
         self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
@@ -152,6 +152,8 @@ class Call:
         known = (*known, "max_order", "max_iters", "implicit") if name in ADAMS else known
         warn_unused(options, known, name, f"{prefix}options")
         if tableau.adaptive:
+            if self.layout.kind in HALF:
+                check_resolution(tolerance.rtol, f"{prefix}rtol", self.layout.kind)
             return Settings(tableau, tolerance, norm, **_adaptive(options, len(self.times) - 1))
         interp = options.get("interp", "linear")
         check_choice("options['interp']", interp, ("linear", "cubic"))

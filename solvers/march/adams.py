@@ -126,9 +126,9 @@ class AdamsStepper:
     @torch.no_grad()
     def _converged(self, before: Tensor, after: Tensor, dt: float) -> bool:
         """Whether no entry of dt times the slope changed by more than its tolerance, or y's rounding."""
-        change, size = (after - before).abs() * dt, torch.maximum(before.abs(), after.abs()) * dt
-        room = self.tolerance.atol + self.tolerance.rtol * size
-        rounding = torch.finfo(self.y.dtype).eps * self.y.abs()
+        room = self.tolerance.scale(before * dt, after * dt)
+        change = self.tolerance.size(after - before) * dt
+        rounding = torch.finfo(self.y.dtype).eps * self.tolerance.size(self.y)
         return bool((change <= torch.maximum(room, rounding)).all())  # host read
 
     def _warn(self, t0: float, t1: float) -> None:
