@@ -101,6 +101,8 @@ def test_adaptive_steps_need_a_tolerance_that_func_can_resolve(dtype):
         adamode.solve(f, y0, T)
     with pytest.raises(ArgumentError, match=rf"rtol=1e-07 is below what {dtype} resolves"):
         adamode.odeint(f, y0, T)
+    with pytest.raises(ArgumentError, match="below what"):
+        adamode.odeint(f, y0, T, method="scipy_solver")
     rtol = 4 * torch.finfo(dtype).eps
     exact = adamode.solve(Layer(dtype).float(), y0.float(), T).y
     for y in (adamode.solve(f, y0, T, rtol=rtol).y, adamode.odeint(f, y0, T, rtol=rtol)):

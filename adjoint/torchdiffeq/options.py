@@ -144,6 +144,8 @@ class Call:
         """The solver's settings for one direction. prefix: of the arguments' names in messages."""
         tableau = _tableau(method, f"{prefix}method")
         tolerance = self._tolerance(rtol, atol, prefix)
+        if self.layout.kind in HALF and (tableau.adaptive or method == FOREIGN):
+            check_resolution(tolerance.rtol, f"{prefix}rtol", self.layout.kind)
         if method == FOREIGN:
             return Settings(DOPRI5_SHAMPINE, tolerance, rms, foreign=_foreign(options, f"{prefix}options"))
         given = options.get("norm")
@@ -152,8 +154,6 @@ class Call:
         known = (*known, "max_order", "max_iters", "implicit") if name in ADAMS else known
         warn_unused(options, known, name, f"{prefix}options")
         if tableau.adaptive:
-            if self.layout.kind in HALF:
-                check_resolution(tolerance.rtol, f"{prefix}rtol", self.layout.kind)
             return Settings(tableau, tolerance, norm, **_adaptive(options, len(self.times) - 1))
         interp = options.get("interp", "linear")
         check_choice("options['interp']", interp, ("linear", "cubic"))

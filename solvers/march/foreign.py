@@ -61,7 +61,7 @@ class Flat:
         self.ends = list(itertools.accumulate(x.numel() * (2 if x.is_complex() else 1) for x in likes))
 
     def vector(self, tensors: Sequence[Tensor]) -> np.ndarray:
-        """[n]."""
+        """All their numbers, [n]."""
         bare = [x.detach() for x in tensors]
         parts = [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in bare]
         return np.concatenate([x.reshape(-1).to("cpu", torch.float64).numpy() for x in parts])
