@@ -20,7 +20,7 @@ from adamode.solvers.methods.adams import (
 
 torchdiffeq = pytest.importorskip("torchdiffeq")
 
-METHODS = ["explicit_adams", "implicit_adams", "fixed_adams"]
+METHODS = ["explicit_adams", "implicit_adams"]
 T = f64(0.0, 0.25, 1.0, 1.75)
 Y0 = f64(0.3, -0.8, 1.1, 0.5, 0.2, -0.4).view(2, 3)
 FINE = {"rtol": 1e-5, "atol": 1e-8}  # the corrector's
@@ -256,13 +256,21 @@ def test_a_low_max_order_leaves_rk4():
     assert torch.equal(y, adamode.odeint(Net(), Y0, T, method="rk4"))
 
 
+def test_fixed_adams_is_implicit_adams():
+    options = {"step_size": 0.125, "max_order": 6, "max_iters": 20}
+    one, other = (
+        adamode.odeint(Net(), Y0, T, method=m, options=options) for m in ("fixed_adams", METHODS[1])
+    )
+    assert torch.equal(one, other)
+
+
 def test_implicit_adams_without_its_corrector_is_explicit_adams():
     plain = adamode.odeint(Net(), Y0, T, method="explicit_adams", options={"step_size": 0.1})
     options = {"step_size": 0.1, "implicit": False}
     assert torch.equal(plain, adamode.odeint(Net(), Y0, T, method="implicit_adams", options=options))
 
 
-@pytest.mark.parametrize("method", [*METHODS, "scipy_solver"])
+@pytest.mark.parametrize("method", [*METHODS, "fixed_adams", "scipy_solver"])
 def test_solve_names_the_call_that_takes_them(method):
     with pytest.raises(ArgumentError, match=rf"adamode\.odeint\(…, method='{method}'\).*dopri5"):
         adamode.solve(Net(), Y0, T, method=method)
