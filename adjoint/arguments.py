@@ -26,7 +26,7 @@ from ..solvers.methods import METHODS, get_method
 from ..solvers.methods.tableau import Tableau
 from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
-from ..solvers.step.field import Layout, layout_of
+from ..solvers.step.field import HALF, Layout, layout_of
 from ..solvers.step.runge_kutta import channels_last
 from .dynamics.protocol import Dynamics, check_blocks
 
@@ -165,7 +165,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
-        check_choice("method", self.method, METHODS)
+        if not isinstance(self.method, str) or self.method not in METHODS:
+            get_method(self.method)  # says why
         steppings = " or ".join(map(repr, STEPPINGS))
         groups = "a tensor of group numbers, one integer a sample: torch.as_tensor(…)"
         _check_kind("stepping", self.stepping, (str, Tensor), f"{steppings}, or {groups}")
@@ -272,16 +273,24 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     layout = layout_of(y0, batched=per_sample and not blocks)
     z0 = layout.pack(y0)
     check_state(z0, allow_non_finite=per_sample)
+    if blocks and layout.kind is not None:
+        raise ArgumentTypeError(
+            f"y0 of a Dynamics has dtype {layout.kind}; a VJP by hand is one of real numbers: give y0 in "
+            "torch.float32 or float64 (a complex block as two), or func as a Module, which autograd "
+            "differentiates."
+        )
     if blocks and (not layout.single or z0.dim() < 2):
         raise ArgumentTypeError("y0 of a Dynamics must be one tensor [K, B, *S].")
     if blocks:
         check_blocks(func, z0, "y0")
         if z0.dim() == 5 and getattr(func, "channels_last", False):
             z0 = channels_last(z0)
-    tolerance = Tolerance(
-        check_tolerance(options.rtol, "rtol", z0, layout), check_tolerance(options.atol, "atol", z0, layout)
-    )
+    rtol = check_tolerance(options.rtol, "rtol", z0, layout)
+    atol = check_tolerance(options.atol, "atol", z0, layout)
+    tolerance = Tolerance(rtol, atol, layout.paired)
     check_resolution(tolerance.rtol, "rtol", z0.dtype)
+    if layout.kind in HALF and options.dt is None:
+        check_resolution(tolerance.rtol, "rtol", layout.kind)
     stops, jumps = check_stops(options.step_at, "step_at"), check_stops(options.jump_at, "jump_at")
     return Request(func, layout, z0, t, options, tableau, tolerance, stops, jumps)
 

@@ -140,7 +140,8 @@ def solve(
 
     func: callable (t, y) → dy/dt in y's structure, or a `Dynamics` with y0 [K, B, *S]. t is 0-d; in
         per-sample stepping [B, 1, …, 1] with y0's dimensions (a Dynamics: a block's).
-    y0: tensor of float32 or float64, or a pytree of such.
+    y0: tensor of float32 or float64, complex64 or complex128, bfloat16 or float16 (func computes in half
+        precision and gets t in float32, as are the steps), or a pytree of such.
     t: [T], strictly monotone, either way; per sample also [B, T]; on any device (dL/dt, sol.t and
         sol.t_events are there, all else with y0).
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.

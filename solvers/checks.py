@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .errors import ArgumentError, ArgumentTypeError, nearest
-from .step.field import Layout
+from .step.field import HALF, Layout
 
 _functorch = torch._C._functorch
 
@@ -103,15 +103,11 @@ def all_finite(x: Tensor) -> bool:
 
 def check_state(z: Tensor, argument: str = "y0", *, allow_non_finite: bool = False) -> None:
     """The state's dtype, size and finiteness (one host read)."""
-    if z.dtype in (torch.float16, torch.bfloat16):
-        raise ArgumentTypeError(
-            f"{argument} has dtype {z.dtype}: steps this short do not survive its rounding. Use "
-            f"{argument}.float(); under torch.autocast the network still computes in half precision."
-        )
     if z.dtype not in STATE_DTYPES:
+        wide = "complex64" if z.is_complex() else "float32"
         raise ArgumentTypeError(
-            f"{argument} has dtype {z.dtype}; a state must be torch.float32 or torch.float64: "
-            f"{argument}.to(torch.float32)."
+            f"{argument} has dtype {z.dtype}; a state must be real or complex, of single or double "
+            f"precision, or torch.bfloat16 or torch.float16: {argument}.to(torch.{wide})."
         )
     if z.layout != torch.strided:
         raise ArgumentTypeError(
@@ -212,6 +208,8 @@ def check_tolerance(
         if value.requires_grad:
             raise ArgumentError(f"{name} requires a gradient, and none is defined for it: {name}.detach().")
         check_readable(value, name)
+        if value.is_complex():
+            raise ArgumentTypeError(f"{name} has dtype {value.dtype}; a tolerance is real: {name}.real.")
         value = value.to(z)
         if value.dim() == 0:
             return check_tolerance(float(value), name, z, layout, zero=zero)  # host read
@@ -229,7 +227,7 @@ def check_tolerance(
         if not bool(fine.all()):
             found = value.flatten()[fine.flatten().to(torch.int8).argmin()].item()
             raise ArgumentError(f"{name} must be positive and finite everywhere; it holds {found}.")
-        return value
+        return value[..., None] if layout.paired else value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # numpy's floats too
         raise ArgumentTypeError(f"{name}={value!r} must be a number, a tensor, or one number a member.")
     number = float(value)
@@ -248,7 +246,8 @@ def _by_member(
         if not shape or len(value) != shape[0]:
             raise ArgumentError(f"{name} has {len(value)} entries, the state's axis 0 has {shape[:1]}.")
         each = [check_tolerance(v, f"{name}[{i}]", z, layout, zero=zero) for i, v in enumerate(value)]
-        return torch.tensor(each, dtype=z.dtype, device=z.device).view(-1, *[1] * (len(shape) - 1))
+        axes = len(shape) - 1 + layout.paired
+        return torch.tensor(each, dtype=z.dtype, device=z.device).view(-1, *[1] * axes)
     if len(value) != len(layout.shapes):
         raise ArgumentError(
             f"{name} has {len(value)} entries for a state of {len(layout.shapes)} tensors: one for each."
@@ -257,8 +256,9 @@ def _by_member(
     for i, (member, shape) in enumerate(zip(value, layout.shapes, strict=True)):
         alone = Layout(None, (shape,), single=True)
         number = check_tolerance(member, f"{name}[{i}]", z, alone, zero=zero)
-        pieces.append(torch.as_tensor(number, dtype=z.dtype, device=z.device).expand(shape))
-    return layout.pack(pieces)
+        piece = torch.as_tensor(number, dtype=z.dtype, device=z.device).expand(shape)
+        pieces.append(piece[..., None].expand(*shape, 2) if layout.paired else piece)
+    return layout.joined(pieces)
 
 
 def check_resolution(rtol: float | Tensor, name: str, dtype: torch.dtype) -> None:
@@ -266,9 +266,15 @@ def check_resolution(rtol: float | Tensor, name: str, dtype: torch.dtype) -> Non
     least = 4 * torch.finfo(dtype).eps
     value = float(rtol.min()) if isinstance(rtol, Tensor) else rtol
     if value < least:
+        way_out = "solve in torch.float64"
+        if dtype in HALF:
+            way_out = (
+                "give a fixed step, or y0.float(): under torch.autocast the network still computes in half "
+                "precision"
+            )
         raise ArgumentError(
             f"{name}={value:g} is below what {dtype} resolves: the least that makes sense is "
-            f"{least:.1e}. Loosen it or solve in torch.float64."
+            f"{least:.1e}. Loosen it or {way_out}."
         )
 
 

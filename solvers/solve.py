@@ -15,12 +15,15 @@ from .checks import all_finite
 from .device.clocked_queue import QueuedClocks
 from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
+from .march.adams import AdamsStepper
 from .march.clocked import ClockedMarch, Watching
 from .march.events import EventWatch, Fired, SampleEvents
+from .march.foreign import Foreign, foreign_march
 from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
-from .march.output import Collector, Hook, Place, Step
+from .march.output import Collector, Hook, Place, Step, as_time
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .march.unheard import march_unheard
+from .methods.adams import Adams
 from .methods.tableau import Tableau
 from .stats import Stats
 from .status import Status
@@ -40,6 +43,8 @@ class Settings:
     dt0: first |dt|, or None for Hairer's.
     grid: the fixed grid for given times, or None for adaptive steps.
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
+    adams: along the grid a multistep method, which the tableau's starts.
+    foreign: a solver of scipy's, in the place of all else but the tolerance.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -50,6 +55,8 @@ class Settings:
     dt0: float | None = None
     grid: Grid | None = None
     perturb: bool = False
+    adams: Adams | None = None
+    foreign: Foreign | None = None
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
@@ -95,7 +102,7 @@ class Observers:
     hooks: tuple[Hook, ...] = ()
     on_reject: Callable[[Step], None] | None = None
     ratio: Callable[[Step], Tensor] | None = None
-    wrap: Callable[[RungeKuttaStepper], Any] | None = None
+    wrap: Callable[[Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,27 +209,32 @@ def forward_solve(
 
     Raises SolverError where the solve cannot go on; its stats tell how far it came.
     """
+    if settings.foreign is not None:
+        return _foreign_solve(settings.foreign, field, z0, times, settings.tolerance, stats, wish)
     events = wish.events
     assert events is None or isinstance(events, EventWatch)
     judge = None
     if not settings.fixed:
         watch = None if events is None else events.look
         judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch)
-    stepper = RungeKuttaStepper(
-        field,
-        settings.tableau,
-        z0,
-        judge,
-        direction=math.copysign(1.0, times[-1] - times[0]),
-        keep_stages=wish.dense,
-        differentiable=wish.differentiable,
-    )
+    stepper: RungeKuttaStepper | AdamsStepper
+    direction = math.copysign(1.0, times[-1] - times[0])
+    if settings.adams is not None:
+        stepper = AdamsStepper(field, settings.adams, settings.tableau, z0, settings.tolerance, direction)
+    else:
+        stepper = RungeKuttaStepper(
+            *(field, settings.tableau, z0, judge),
+            direction=direction,
+            keep_stages=wish.dense,
+            differentiable=wish.differentiable,
+        )
     most, hooks, rejected = settings.max_steps, observers.hooks, observers.on_reject
     collector = Collector(times, z0, wish, hooks, rejected, most, stiffness_sentence)
     if wish.queue is None:
         driven = stepper if observers.wrap is None else observers.wrap(stepper)
         outcome = _march(stepper, driven, times, settings, stats, collector)
     else:
+        assert isinstance(stepper, RungeKuttaStepper)
         rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
         queued = QueuedMarch(stepper, rules, wish.queue, stats)
         stops = stops_of(times[0], times[-1], settings)
@@ -244,8 +256,30 @@ def forward_solve(
     return run
 
 
+def _foreign_solve(
+    foreign: Foreign,
+    field: Field,
+    z0: Tensor,
+    times: Sequence[float],
+    tolerance: Tolerance,
+    stats: Stats,
+    wish: Wish,
+) -> Run:
+    """The same by a solver of scipy's, without a graph."""
+    with torch.no_grad():
+        steps = foreign_march(foreign, lambda t, z: [field(t, z[0])[0]], [z0], times, tolerance, stats)
+        rows = [z0, *(z for (z,) in steps)]
+        slopes = None
+        if wish.derivatives:
+            pairs = zip(times, rows, strict=True)
+            slopes = torch.stack([field(as_time(t, z), z)[0].clone() for t, z in pairs])
+    outcome = Outcome(Status.SUCCESS, times[-1], stats.dt_last)
+    places = [Place(i, 1.0) for i in range(-1, len(times) - 1)]
+    return Run(torch.stack(rows), slopes, list(times), places, [], [], times[-1], outcome)
+
+
 def _march(
-    stepper: RungeKuttaStepper,
+    stepper: RungeKuttaStepper | AdamsStepper,
     driven: Any,
     times: Sequence[float],
     settings: Settings,
@@ -258,11 +292,12 @@ def _march(
     beside = t0 in settings.jump_at or settings.perturb
     if settings.fixed:
         grid, jumps = grid_of(times, settings)
-        alone = driven is stepper and stepper.announce is None and collector.only_outputs
-        if alone and not (beside or jumps or settings.perturb):
+        alone = driven is stepper and collector.only_outputs and not (beside or jumps or settings.perturb)
+        if alone and isinstance(stepper, RungeKuttaStepper) and stepper.announce is None:
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
         return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)
+    assert isinstance(stepper, RungeKuttaStepper)
     stepper.restart(t0, after_jump=beside)
     dt0 = settings.dt0
     if dt0 is None:

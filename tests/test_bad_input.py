@@ -108,15 +108,15 @@ def test_a_state_that_is_not_finite_names_the_entry(bad):
     refused(ArgumentError, rf"{bad} at index \(1, 2\)", y0=y0)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.uint8, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.uint8])
 def test_a_state_of_integers_or_another_kind(dtype):
     text = refused(ArgumentTypeError, str(dtype), y0=torch.ones(2, 3, dtype=dtype))
     assert "float32" in text
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_state_in_half_precision(dtype):
-    text = refused(ArgumentTypeError, str(dtype), y0=torch.ones(2, 3, dtype=dtype))
+def test_a_state_in_half_precision_needs_a_tolerance_for_it(dtype):
+    text = refused(ArgumentError, str(dtype), y0=torch.ones(2, 3, dtype=dtype))
     assert "autocast" in text
 
 

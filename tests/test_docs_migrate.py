@@ -165,8 +165,6 @@ def test_bad_input_and_unused_options_are_answered_in_words():
         with pytest.warns(UserWarning, match=text):
             library.odeint(cosine, f64(1.0), f64(0.0, 1.0), options=options)
     assert options == {"step_size": 0.1}
-    with pytest.raises(ValueError, match="explicit_adams"):
-        adamode.odeint(cosine, f64(1.0), f64(0.0, 1.0), method="explicit_adams")
 
 
 def test_every_option_of_the_table_means_the_same_in_solve():

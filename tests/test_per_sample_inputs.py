@@ -313,16 +313,14 @@ def broken(t, y):
 
 
 @pytest.mark.parametrize("stepping", ["shared", "per_sample"])
-@pytest.mark.parametrize(
-    "dtype", [torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool, torch.complex64]
-)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.bool])
 def test_states_of_other_types_are_refused_by_name(dtype, stepping):
     with pytest.raises(ArgumentTypeError, match=str(dtype)):
         solve(lambda t, y: -y, torch.ones(2, 1).to(dtype), f64(0.0, 1.0), stepping=stepping)
 
 
 def test_half_types_are_told_the_way_out():
-    with pytest.raises(ArgumentTypeError, match=r"y0\.float\(\)"):
+    with pytest.raises(ArgumentError, match=r"y0\.float\(\)"):
         solve(lambda t, y: -y, torch.ones(2, 1).half(), f64(0.0, 1.0))
 
 

@@ -65,8 +65,7 @@ class ReverseSolve(Recorder):
 
     def step(self, step: Step | SampleStep) -> None:
         """Adds −dt Σ b_i (∂F/∂θ)ᵀa_i of an accepted step, or of the samples that accepted an attempt."""
-        b = self.numeric.b_nonzero  # dt is negative in reverse
-        parts = [step.result.saved[i] for i in self.numeric.b_index]
+        b, parts = step.result.quadrature  # dt is negative in reverse
         if isinstance(step, SampleStep):
             weights = -b[:, None] * torch.where(step.accepted, step.t1 - step.t0, 0.0).to(b.dtype)
         else:
@@ -87,7 +86,8 @@ class ReverseSolve(Recorder):
             return total.result()
 
         before, both = self.theta.result(), (tolerance.rtol, tolerance.atol)
-        smallest = Tolerance(*(x.min() if isinstance(x, Tensor) else x for x in both))
+        rtol, atol = (x.min() if isinstance(x, Tensor) else x for x in both)
+        smallest = Tolerance(rtol, atol)
         after = [x + dx for x, dx in zip(before, theta_sum(self.numeric.b), strict=True)]
         scales = [smallest.scale(x, y) for x, y in zip(before, after, strict=True)]
         scale, norms = tolerance.scale(step.y0, step.y1), []

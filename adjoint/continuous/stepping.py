@@ -110,7 +110,7 @@ def reverse_settings(settings: S, gradient: Backsolve | Interpolating) -> S:
     rtol = settings.tolerance.rtol if gradient.rtol is None else gradient.rtol
     atol = settings.tolerance.atol if gradient.atol is None else gradient.atol
     tableau = settings.tableau if gradient.method is None else get_method(gradient.method)
-    tolerance = Tolerance(rtol, atol)
+    tolerance = Tolerance(rtol, atol, settings.tolerance.paired)
     return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)
 
 
@@ -160,7 +160,8 @@ class Stepping(abc.ABC, Generic[S, C]):
         finer comes back to the solution, and not to it.
         """
         ours, theirs = self.backward.tolerance, self.forward.tolerance
-        tolerance = Tolerance(looser(ours.rtol, theirs.rtol), looser(ours.atol, theirs.atol))
+        rtol, atol = looser(ours.rtol, theirs.rtol), looser(ours.atol, theirs.atol)
+        tolerance = Tolerance(rtol, atol, theirs.paired)
         return self.backward.norm((back - stored) / tolerance.scale(stored))
 
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:

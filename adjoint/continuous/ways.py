@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...solvers.errors import ReconstructionError, SolverError
+from ...solvers.march.foreign import Foreign, foreign_march
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
@@ -104,6 +106,55 @@ class BacksolveWay(Way):
         return found, carrier.judge(math.inf if stepping.backward.fixed else self.limit)
 
 
+class ForeignWay(Way):
+    """Solves backwards by a solver of scipy's, whose state θ's gradients are part of, from observation to
+    observation, with the stored state put back at each.
+
+    limit: of the distance of the rebuilt state from the stored one, in units of the tolerance.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, stepping: Stepping[Any, Any], foreign: Foreign, limit: float = math.inf
+    ):
+        super().__init__(dynamics, stepping)
+        self.foreign, self.limit = foreign, limit
+
+    def walk(self, seen: Seen, g: Rows, want_theta: bool) -> Result:
+        """The gradients; what is wrong with them, if the state was too far off, is a complaint."""
+        self.check()
+        observed = self.stepping.observations(seen, g)
+        carrier = Rebuilt(self.dynamics, observed, self.stepping)
+        theta = [torch.zeros_like(p) for p in self.dynamics.theta()] if want_theta else []
+        a = observed.g[-1]
+        for i in range(len(observed.g) - 1, 0, -1):
+            a, theta = self._interval(carrier, i, a, theta)
+            if i > 1:
+                a = a + observed.g[i - 1]
+        off = carrier.judge(self.limit)
+        if off is not None:
+            self.complain(off)
+        return a, theta or [torch.zeros_like(p) for p in self.dynamics.theta()]
+
+    def _interval(
+        self, carrier: Rebuilt, i: int, a: Tensor, theta: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """From observation i to the one before."""
+        minus = -a.new_ones(1)
+
+        def rates(t: Tensor, state: list[Tensor]) -> list[Tensor]:
+            moved, (saved, deltas) = carrier(t, state[0])
+            rate = ThetaSum(self.dynamics, wanted=len(state) > 1)
+            rate.add([saved], [deltas], minus)
+            return [moved, *(rate.result() if len(state) > 1 else [])]
+
+        start, own, tolerance = [carrier.start(i, a), *theta], Stats(), self.stepping.backward.tolerance
+        ends = carrier.seen.times[i], carrier.seen.times[i - 1]
+        ((pair, *theta),) = foreign_march(self.foreign, rates, start, ends, tolerance, own)
+        self.stepping.stats.n_accepted_backward += own.n_accepted
+        carrier.landed(i - 1, pair, True)
+        return pair[1], theta
+
+
 class InterpolatingWay(Way):
     """Solves backwards with the state from the forward solve's steps, which own their stages."""
 
@@ -137,5 +188,9 @@ def record_continuous(
     if isinstance(gradient, Interpolating):
         way = InterpolatingWay(dynamics, stepping)
         return Recording(way, way.walk, dense=True)
+    foreign = getattr(stepping.backward, "foreign", None)  # with a clock a sample there is none
+    if foreign is not None:
+        theirs = ForeignWay(dynamics, stepping, foreign, gradient.reconstruction_limit)
+        return Recording(theirs, theirs.walk)
     back = BacksolveWay(dynamics, stepping, gradient)
     return Recording(back, back.walk)

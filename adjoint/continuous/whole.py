@@ -200,7 +200,8 @@ def leg_program(rules: Rules, calls: Calls, forward: Numeric | None = None) -> A
         attempts = Attempts(pairs, calls, owner, settling(field), bounds, leg)
         state = (row, leg.pair, k, *firsts, *leg.totals)
         row, pair, _, *sums = loop(attempts.goes_on, attempts.once, state)
-        scale = Tolerance(*leg.loose).scale(leg.stored)
+        rtol, atol = leg.loose
+        scale = Tolerance(rtol, atol).scale(leg.stored)
         off = rules.norm((pair[0] - leg.stored) / scale)
         arrived = row[STATUS] == SUCCESS
         numbers = (arrived, row[N_ACCEPTED], row[N_REJECTED], row[DT], off, distance(k[0], leg.k))

@@ -23,7 +23,7 @@ from ...solvers.errors import (
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
-from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative
+from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, widened
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .protocol import Dynamics
 
@@ -250,7 +250,7 @@ class ThetaSum:
             if gradient is not None:
                 total = self.totals[i]
                 # The first is not ours to write into: it may share memory with what f saved.
-                self.totals[i] = gradient.clone() if total is None else total.add_(gradient)
+                self.totals[i] = widened(gradient.clone()) if total is None else total.add_(gradient)
 
     def result(self) -> list[Tensor]:
         """One gradient for each of θ."""
@@ -258,7 +258,7 @@ class ThetaSum:
         self.add(saved, deltas)
         theta = self.dynamics.theta()
         pairs = zip(theta, self.totals, strict=True)
-        return [torch.zeros_like(p) if total is None else total for p, total in pairs]
+        return [torch.zeros_like(p) if total is None else total.to(p.dtype) for p, total in pairs]
 
 
 Complain = Callable[[NotRepeatableError], None]

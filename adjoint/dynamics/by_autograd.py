@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import has_torch_function
 
 from ...solvers.errors import ArgumentError
-from ...solvers.step.field import Autocast
+from ...solvers.step.field import Autocast, widened
 from .protocol import Dynamics
 
 
@@ -212,7 +212,7 @@ class AutogradDynamics(Dynamics):
         totals: list[Tensor | None] = [None] * len(self.params)
         for i, own in enumerate(zip(*deltas, strict=True)):
             pairs = zip(own, factors, strict=True)
-            terms = [g if w is None else g * w for g, w in pairs if g is not None]
+            terms = [widened(g) if w is None else widened(g) * w for g, w in pairs if g is not None]
             if len(terms) > 1:
                 total = terms[0] + terms[1]  # autograd's own results may share memory: these are new
                 for term in terms[2:]:

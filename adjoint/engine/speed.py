@@ -20,6 +20,8 @@ from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from .problem import Problem, SampleProblem
 
+JUDGED_HERE = "the errors of complex numbers are judged by the host"
+
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """The queue of the forward solve; None for stepping as ever.
@@ -73,6 +75,8 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
     """Why the host must look at each attempt; "" where it need not."""
     if isinstance(gradient, Direct):
         return "gradient=Direct() follows autograd through every step; use Discrete()"
+    if problem.settings.tolerance.paired:
+        return JUDGED_HERE
     if problem.settings.fixed:
         return "a fixed step (dt=…) decides nothing, so the host need not look at all"
     if problem.settings.jump_at:
@@ -85,6 +89,8 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
 def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
     """The same with a clock a sample, where only the end of the solve can be waited for."""
     wish, settings = problem.wish, problem.settings
+    if settings.tolerance.paired:
+        return JUDGED_HERE
     if gradient is not None:
         return "a gradient is wanted, and per sample the host keeps every attempt for its way back"
     wishes = (
@@ -108,6 +114,9 @@ def _not_compiled(problem: Problem) -> str:
     each = isinstance(problem, SampleProblem)
     if problem.autocast.enabled:
         return "torch.autocast is on, and its state is not part of a compiled program"
+    layout = getattr(problem.plain, "layout", None)  # a Dynamics has none
+    if layout is not None and layout.kind is not None:
+        return f"a program is for states of torch.float32 and float64, and y0 has dtype {layout.kind}"
     if transformed():
         return "a transform of torch.func, or forward-mode AD, is around the solve"
     if each and problem.settings.compact:
@@ -127,7 +136,7 @@ def _not_compiled(problem: Problem) -> str:
 
 def takes_one_tensor(problem: Problem) -> bool:
     """Whether func takes the state as the solve has it, unpacked."""
-    return isinstance(problem.func, Dynamics) or problem.plain.layout.single  # type: ignore[attr-defined]
+    return isinstance(problem.func, Dynamics) or problem.plain.layout.direct  # type: ignore[attr-defined]
 
 
 def norm_name(norm: SampleNorm) -> str | None:

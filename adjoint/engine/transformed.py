@@ -59,16 +59,16 @@ def check_untransformed() -> None:
 
 
 class _Refusal(torch.autograd.Function):
-    """The identity on gradients; its own backward pass refuses."""
+    """The identity; its backward pass refuses."""
 
     @staticmethod
-    def forward(ctx: Any, why: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, why: Exception, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.why = why
         return tuple(x.view_as(x) for x in tensors[:count])
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> tuple[None, ...]:
-        raise SecondDerivativeError(*([ctx.why] if ctx.why else []))
+        raise ctx.why
 
 
 def refuse_second_derivative(
@@ -76,5 +76,10 @@ def refuse_second_derivative(
 ) -> list[Tensor | None]:
     """The same gradients, tied to the inputs, so that differentiating them again raises (and says why)."""
     present = [x for x in gradients if x is not None]
-    tied = iter(_Refusal.apply(why, len(present), *present, *inputs))
+    tied = iter(refuse_gradient(present, inputs, SecondDerivativeError(*([why] if why else []))))
     return [None if x is None else next(tied) for x in gradients]
+
+
+def refuse_gradient(values: list[Tensor], inputs: list[Tensor], why: Exception) -> list[Tensor]:
+    """The same values, tied to the inputs, so that differentiating them raises."""
+    return list(_Refusal.apply(why, len(values), *values, *inputs))

@@ -13,8 +13,7 @@ from torch import Tensor
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.host import RungeKuttaStepper
 from ...solvers.march.output import Step
-from ...solvers.methods.tableau import Tableau
-from ...solvers.solve import Observers
+from ...solvers.solve import Observers, Settings
 
 NAMES = ("callback_step", "callback_accept_step", "callback_reject_step")
 Callback = Callable[[Tensor, Any, Tensor], Any]
@@ -33,19 +32,24 @@ class ObservedStepper:
         return self.inner.attempt(t0, t1, **options)
 
 
-def observers(func: Any, suffix: str, unpack: Callable[[Tensor], Any], tableau: Tableau) -> Observers:
+def observers(func: Any, suffix: str, unpack: Callable[[Tensor], Any], settings: Settings) -> Observers:
     """Observers that call func's callbacks.
 
     suffix: "" or "_adjoint".
     unpack: the packed state as the callback wants it.
-    tableau: the method; a callback that it does not support is a warning.
+    settings: of the solve; a callback that its method does not support is a warning.
     """
     found = {name: callback for name in NAMES if (callback := getattr(func, name + suffix, None)) is not None}
-    unsupported = [name for name in found if not tableau.adaptive and name != "callback_step"]
+    unsupported, why = [], "its steps are scipy's own"
+    if settings.foreign is not None:
+        unsupported = list(found)
+    elif settings.fixed:
+        unsupported = [name for name in found if name != "callback_step"]
+        why = "a fixed step is neither accepted nor rejected"
     if unsupported:
+        method = settings.tableau.name if settings.foreign is None else f"scipy's {settings.foreign.solver}"
         warnings.warn(
-            f"Solver '{tableau.name}' does not support callbacks {unsupported}: a fixed step is neither "
-            "accepted nor rejected.",
+            f"Solver '{method}' does not support callbacks {unsupported}: {why}.",
             AdamodeWarning,
             stacklevel=5,
         )
@@ -66,5 +70,5 @@ def observers(func: Any, suffix: str, unpack: Callable[[Tensor], Any], tableau: 
     return Observers(
         hooks=() if accept is None else (accept,),
         on_reject=hook("callback_reject_step"),
-        wrap=wrap if "callback_step" in found else None,
+        wrap=wrap if "callback_step" in found and "callback_step" not in unsupported else None,
     )

@@ -11,34 +11,42 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params, check_readable, check_state, check_times
-from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError
+from ...solvers.checks import STATE_DTYPES, check_params, check_readable, check_state, check_times
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, FaceArgumentError
 from ...solvers.march.output import as_time
 from ...solvers.solution import State
 from ...solvers.solve import Settings
 from ...solvers.stats import Stats
 from ...solvers.step.clocks import norm_value
-from ...solvers.step.field import layout_of
+from ...solvers.step.field import COMPLEX, layout_of
 from ..arguments import Backsolve, Direct, Tolerances, uncompiled
 from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
+from ..engine.transformed import refuse_gradient
 from .callbacks import observers
 from .manners import face, warn_instead, warn_once
 from .options import Call, own_options
 from .until_event import until_event
 
+NO_GRAPH = (
+    "a gradient of adamode.odeint(…, method='scipy_solver') was asked for: scipy's steps leave torch, and "
+    "autograd with it. Use adamode.odeint_adjoint, which solves the adjoint by the same solver, or another "
+    "method; where no gradient is meant, torch.no_grad() or .detach()."
+)
 Func = Callable[[Tensor, Any], Any]
 EventFn = Callable[[Tensor, Any], Tensor]
 
 
 def _promoted(y0: Any) -> Any:
-    """A tuple of float32 and float64 is float64 throughout, as torch.cat has it."""
+    """A tuple of single and double precision, of real and complex, has the wider dtype throughout, as
+    torch.cat has it."""
     kinds = {x.dtype for x in y0 if isinstance(x, Tensor)} if isinstance(y0, tuple) else set()
-    if kinds != {torch.float32, torch.float64}:
+    if len(kinds) < 2 or not kinds <= {*STATE_DTYPES, *COMPLEX}:
         return y0
-    return tuple(x.double() if isinstance(x, Tensor) else x for x in y0)
+    widest = functools.reduce(torch.promote_types, kinds)
+    return tuple(x.to(widest) if isinstance(x, Tensor) else x for x in y0)
 
 
 def _check_call(func: Func, y0: Any, t: Any) -> Call:
@@ -102,7 +110,7 @@ def odeint(
     func: callable (t 0-d, y) → dy/dt.
     y0: tensor, or tuple of tensors.
     t: [T], strictly monotone.
-    method: None is "dopri5".
+    method: None is "dopri5"; all of torchdiffeq 0.2.5's, and ours.
     options: as torchdiffeq's; see the migration table in the docs.
     event_fn: callable (t, y); the solve ends where it (any of its entries) changes sign. t is then (start,
         any time in the direction to go), and (event time, [y0, y there]) is returned.
@@ -270,14 +278,33 @@ def _answer(
     plain, make_dynamics, autocast = wrap(call.func, layout, z0, start, params, count, told=told)
     problem = SharedProblem(
         *(plain, make_dynamics, z0, call.t, call.times, settings, autocast, stats),
-        observers=observers(call.func, "", layout.unpack, settings.tableau),
+        observers=observers(call.func, "", layout.unpack, settings),
         reverse=reverse or ReverseWish(),
     )
+    if settings.foreign is not None and event_fn is not None:
+        raise ArgumentError(
+            "method='scipy_solver' looks for no event_fn: give another method, or call "
+            "scipy.integrate.solve_ivp itself."
+        )
+    if settings.foreign is not None and reverse is None:
+        return layout.unpack(_without_graph(problem))
     gradient = Backsolve() if reverse else Direct()
     if event_fn is None:
         return layout.unpack(differentiate(problem, gradient).values)
     size = (options or {}).get("step_size")
     return until_event(problem, layout, event_fn, gradient, None if size is None else float(size))
+
+
+def _without_graph(problem: SharedProblem) -> Tensor:
+    """The values of a solver that autograd cannot follow; a backward pass that asks for them raises."""
+    values = differentiate(problem, None).values
+    if not torch.is_grad_enabled():
+        return values
+    inputs = [problem.z0, problem.t, problem.plain(problem.start, problem.z0)]
+    if not any(x.requires_grad for x in inputs):
+        return values
+    (tied,) = refuse_gradient([values], inputs, FaceArgumentError(NO_GRAPH))
+    return tied
 
 
 def _adjoint_state(za: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -296,7 +323,7 @@ def _reverse(
     settings = call.settings(method, rtol, atol, options, "adjoint_")
     found = ReverseWish(
         dataclasses.replace(settings, norm=forward.norm),
-        observers(call.func, "_adjoint", _adjoint_state, settings.tableau),
+        observers(call.func, "_adjoint", _adjoint_state, settings),
         complain=warn_instead,
         guard=face,
     )

@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_choice, check_positive, check_stops, check_tolerance
+from ...solvers.checks import check_choice, check_positive, check_resolution, check_stops, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
-from ...solvers.methods import METHODS, get_method
+from ...solvers.march.foreign import SOLVERS, Foreign
+from ...solvers.methods import FOREIGN, METHODS
+from ...solvers.methods.adams import ADAMS, FEWEST, MOST, Adams
 from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
 from ...solvers.solve import Grid, Settings, uniform_grid
-from ...solvers.step.clocks import Tolerance, norm_of
+from ...solvers.step.clocks import Tolerance, norm_of, rms
 from ...solvers.step.controller import PID
-from ...solvers.step.field import Layout
+from ...solvers.step.field import HALF, Layout
 
 MakeGrid = Callable[[Callable[..., Any], Sequence[float]], Any]
 # {option: (the controller's name for it, default)}.
@@ -34,8 +36,11 @@ CONTROLLER = {
     "max_step": ("dt_max", math.inf),
 }
 ADAPTIVE = (*CONTROLLER, "first_step", "step_t", "jump_t", "max_num_steps", "dtype", "norm")
-LATER = ("explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
 FIXED = ("step_size", "grid_constructor", "interp", "perturb", "norm")
+
+
+STARTER = "rk4"
+NAMES = (*METHODS, *ADAMS, FOREIGN)
 
 
 def own_options(options: Any, argument: str = "options") -> dict[str, Any]:
@@ -78,14 +83,36 @@ def warn_unused(options: dict[str, Any], known: tuple[str, ...], method: str, ar
 
 
 def _tableau(method: str | None, argument: str) -> Tableau:
-    if method in LATER:
-        raise ArgumentError(
-            f"{argument}={method!r} is not offered here (explicit Runge–Kutta methods only): "
-            f"{nearest(method, METHODS)}"
-        )
     if method in (None, "dopri5"):
         return DOPRI5_SHAMPINE
-    return get_method(method, argument)
+    if isinstance(method, str) and method in NAMES:
+        return METHODS.get(method, METHODS[STARTER])
+    raise ArgumentError(f"{argument}={method!r} is not a known method: {nearest(str(method), NAMES)}")
+
+
+def _adams(method: str, options: dict[str, Any]) -> Adams | None:
+    """The multistep method of that name; None where its max_order leaves nothing of it but the starter."""
+    implicit = options.get("implicit", ADAMS[method])
+    if not isinstance(implicit, bool) or implicit > ADAMS[method]:
+        other = "; implicit_adams is" if implicit is True else " must be True or False"
+        raise ArgumentError(f"options['implicit']={implicit!r}: {method} is not implicit{other}.")
+    numbers = {}
+    for name, default in (("max_order", MOST), ("max_iters", 4)):
+        value = _given(options, name, default)
+        if value != int(value) or value < 1:
+            raise ArgumentError(f"options[{name!r}]={value:g} must be a whole number, at least 1.")
+        numbers[name] = int(value)
+    if numbers["max_order"] > MOST:
+        raise ArgumentError(f"options['max_order']={numbers['max_order']} must be at most {MOST}.")
+    if numbers["max_order"] <= FEWEST:
+        warnings.warn(
+            f"options['max_order']={numbers['max_order']} is below {FEWEST + 1}: {method} takes only steps "
+            f"of {STARTER}.",
+            AdamodeWarning,
+            stacklevel=5,
+        )
+        return None
+    return Adams(implicit, **numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +136,7 @@ class Call:
         fits = bool((both > 0).all()) if isinstance(both, Tensor) else both > 0
         if not fits:
             raise ArgumentError(f"{prefix}rtol and {prefix}atol are both 0: no step could be accepted.")
-        return Tolerance(*found)
+        return Tolerance(found[0], found[1], self.layout.paired)
 
     def settings(
         self, method: str | None, rtol: Any, atol: Any, options: dict[str, Any], prefix: str = ""
@@ -117,21 +144,45 @@ class Call:
         """The solver's settings for one direction. prefix: of the arguments' names in messages."""
         tableau = _tableau(method, f"{prefix}method")
         tolerance = self._tolerance(rtol, atol, prefix)
+        if self.layout.kind in HALF and (tableau.adaptive or method == FOREIGN):
+            check_resolution(tolerance.rtol, f"{prefix}rtol", self.layout.kind)
+        if method == FOREIGN:
+            return Settings(DOPRI5_SHAMPINE, tolerance, rms, foreign=_foreign(options, f"{prefix}options"))
         given = options.get("norm")
         norm = norm_of(given if callable(given) else "rms", self.layout)
-        known = ADAPTIVE if tableau.adaptive else FIXED
-        warn_unused(options, known, tableau.name, f"{prefix}options")
+        name, known = method or tableau.name, ADAPTIVE if tableau.adaptive else FIXED
+        known = (*known, "max_order", "max_iters", "implicit") if name in ADAMS else known
+        warn_unused(options, known, name, f"{prefix}options")
         if tableau.adaptive:
             return Settings(tableau, tolerance, norm, **_adaptive(options, len(self.times) - 1))
         interp = options.get("interp", "linear")
         check_choice("options['interp']", interp, ("linear", "cubic"))
-        grid, perturb = _grid(options, self._constructed), bool(options.get("perturb", False))
-        return Settings(tableau.with_interpolant(interp), tolerance, norm, grid=grid, perturb=perturb)
+        return Settings(
+            *(tableau.with_interpolant(interp), tolerance, norm),
+            grid=_grid(options, self._constructed),
+            perturb=bool(options.get("perturb", False)),
+            adams=_adams(name, options) if name in ADAMS else None,
+        )
 
     def _constructed(self, constructor: Callable[..., Any], times: Sequence[float]) -> Any:
         """What a grid_constructor returns for the times."""
         t = torch.tensor(times, dtype=torch.float64, device="cpu").to(self.t)
         return constructor(self.func, self.layout.unpack(self.z0), t)
+
+
+def _foreign(options: dict[str, Any], argument: str) -> Foreign:
+    """The solver of scipy's that the options name. min_step 0 and max_step inf say nothing, as there."""
+    solver = options.get("solver", "LSODA")
+    check_choice(f"{argument}['solver']", solver, SOLVERS)
+    steps = {"first_step": math.inf, "max_step": math.inf, "min_step": 0.0}  # what says nothing
+    found = {name: _given(options, name, 0.0) for name in steps if options.get(name) is not None}
+    found = {name: value for name, value in found.items() if value != steps[name]}
+    for name, value in found.items():
+        check_positive(value, f"{argument}[{name!r}]")
+    if solver != "LSODA":  # the others have none
+        steps = {name: none for name, none in steps.items() if name != "min_step" or name not in found}
+    warn_unused(options, ("solver", "norm", *steps), f"scipy's {solver}", argument)
+    return Foreign(solver, tuple((name, value) for name, value in found.items() if name in steps))
 
 
 def _adaptive(options: dict[str, Any], n_intervals: int) -> dict[str, Any]:

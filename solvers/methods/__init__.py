@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ArgumentError, nearest
+from .adams import ADAMS
 from .adaptive_heun import ADAPTIVE_HEUN
 from .bosh3 import BOSH3
 from .dop853 import DOP853
@@ -23,10 +24,17 @@ _BY_ORDER = (
     *(ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8, DOP853),
 )
 METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in _BY_ORDER}
+FOREIGN = "scipy_solver"
+OF_THE_FACE = (*ADAMS, FOREIGN)  # no tableau is theirs: torchdiffeq's call alone has them
 
 
 def get_method(name: str, argument: str = "method") -> Tableau:
     """The tableau called ``name``; an unknown name is an ArgumentError that offers the nearest."""
+    if isinstance(name, str) and name in OF_THE_FACE:
+        raise ArgumentError(
+            f"{argument}={name!r} is there for programs of torchdiffeq: adamode.odeint(…, method={name!r}) "
+            f"and odeint_adjoint take it. Here use one of {', '.join(sorted(METHODS))}."
+        )
     if not isinstance(name, str) or name not in METHODS:
         raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, METHODS)}")
     return METHODS[name]

@@ -171,12 +171,13 @@ class Each(Clocks):
         size, width = torch.linalg.vector_norm(flat, dim=1), max(flat.shape[1], 1)
         if self.groups is None:
             return size / math.sqrt(width)
-        pooled = self.groups.total(size.double().square()).sqrt().to(x.dtype)
-        return pooled / (width * self.groups.total(torch.ones_like(size))).sqrt().to(x.dtype)
+        pooled = self.groups.total(size.double().square()).sqrt().to(size.dtype)
+        return pooled / (width * self.groups.total(torch.ones_like(size))).sqrt().to(size.dtype)
 
     def maximum(self, x: Tensor) -> Tensor:
         """One a sample, [b]."""
-        return self.pooled(self.per_sample(x).abs().amax(1), x)
+        size = self.per_sample(x).abs().amax(1)
+        return self.pooled(size, size)
 
     def block_rms(self, x: Tensor) -> Tensor:
         """[b], for a state [K, B, *S]."""
@@ -245,17 +246,28 @@ Norm = Callable[[Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """rtol and atol: floats, or tensors that broadcast against the state."""
+    """rtol and atol: floats, or tensors that broadcast against the state.
+
+    paired: neighbours along the state's last axis are real and imaginary part, and have the modulus as size.
+    """
 
     rtol: float | Tensor
     atol: float | Tensor
+    paired: bool = False
 
     def scale(self, *states: Tensor) -> Tensor:
         """atol + rtol · max |y|, the maximum over the states given."""
-        size = states[0].abs()
+        size = self.size(states[0])
         for y in states[1:]:
-            size = torch.maximum(size, y.abs())  # torch.maximum keeps NaN, Python's max drops it
+            size = torch.maximum(size, self.size(y))  # torch.maximum keeps NaN, Python's max drops it
         return size.mul_(self.rtol).add_(self.atol)
+
+    def size(self, y: Tensor) -> Tensor:
+        """|y| of each number."""
+        if not self.paired:
+            return y.abs()
+        pairs = y.reshape(*y.shape[:-1], -1, 2)
+        return torch.linalg.vector_norm(pairs, dim=-1).repeat_interleave(2, dim=-1)
 
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """rtol and atol as tensors of like's dtype and device: arguments of a compiled program."""
@@ -276,7 +288,7 @@ class Tolerance:
             axis = clocks.batch - clocks.ndim  # counted from behind: leading clocks may be missing
             return value.index_select(axis, keep) if value.shape[axis] == batch else value
 
-        return Tolerance(part(self.rtol), part(self.atol))
+        return dataclasses.replace(self, rtol=part(self.rtol), atol=part(self.atol))
 
 
 def largest(values: Sequence[Tensor]) -> Tensor:
@@ -326,10 +338,12 @@ def norm_of(norm: str | Callable[[Any], Any], layout: Layout, clocks: Clocks = O
     caller's the modulus counts, as torchdiffeq takes it, and the largest of all that step together."""
     if callable(norm):
         own = norm
-        return lambda z: clocks.pooled(norm_value(own(layout.unpack(z)), clocks.shape(z), z), z)
+        return lambda z: clocks.pooled(norm_value(own(layout.seen_by_norm(z)), clocks.shape(z), z), z)
+    blocks = norm == "blocks" and layout.single and clocks.has_blocks(layout.shapes[0])
+    if layout.single and not layout.paired:
+        return clocks.maximum if norm == "max" else clocks.block_rms if blocks else clocks.rms
+    if blocks:
+        return lambda z: clocks.block_rms(layout.leaves(z)[0])
     if norm == "max":
-        return clocks.maximum
-    if layout.single:
-        blocks = norm == "blocks" and clocks.has_blocks(layout.shapes[0])
-        return clocks.block_rms if blocks else clocks.rms
+        return lambda z: largest([clocks.of(leaf).maximum(leaf) for leaf in layout.leaves(z) if leaf.numel()])
     return lambda z: largest([clocks.of(leaf).rms(leaf) for leaf in layout.leaves(z) if leaf.numel()])

@@ -54,29 +54,67 @@ def check_derivative(k: Any, like: Tensor, cast: bool) -> Tensor:
     return k
 
 
+HALF = (torch.float16, torch.bfloat16)
+COMPLEX = (torch.complex64, torch.complex128)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x, or x in float32 where it has half precision."""
+    return x.float() if x.dtype in HALF else x
+
+
+def as_complex(x: Tensor) -> Tensor:
+    """The pairs (real, imaginary) along the last axis as complex numbers; a view where memory allows."""
+    aligned = x.stride(-1) == 1 and not any(s % 2 for s in (*x.stride()[:-1], x.storage_offset()))
+    return torch.view_as_complex(x if aligned else x.contiguous())
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a pytree lies in one tensor.
+    """How a pytree lies in one real tensor.
 
-    single: the state is one tensor and is not touched.
+    A complex number lies there as the pair of its real and imaginary part. The derivative with respect to
+    such a pair is what PyTorch calls the gradient of a complex tensor, so the engine knows nothing of them.
+    Half precision lies there as float32: func computes in it, and nothing is summed in it.
+
+    single: the state is one tensor.
     shapes: of the leaves, in pytree order.
     batched: leaves are flattened from axis 1 on, and joined along the last axis.
+    kind: the leaves' dtype where the engine has another.
     """
 
     spec: Any
     shapes: tuple[torch.Size, ...]
     single: bool
     batched: bool = False
+    kind: torch.dtype | None = None
+
+    @property
+    def paired(self) -> bool:
+        """Whether the leaves are complex."""
+        return self.kind in COMPLEX
+
+    @property
+    def direct(self) -> bool:
+        """Whether the state is one tensor and is not touched."""
+        return self.single and self.kind is None
 
     @property
     def sizes(self) -> list[int]:
-        """Entries of each leaf in the packed tensor's last axis."""
-        skip = 1 if self.batched else 0
-        return [math.prod(shape[skip:]) for shape in self.shapes]
+        """Numbers of each leaf in the packed tensor's last axis."""
+        skip, each = 1 if self.batched else 0, 2 if self.paired else 1
+        return [each * math.prod(shape[skip:]) for shape in self.shapes]
+
+    def inside(self, leaf: Tensor) -> Tensor:
+        """A leaf in the engine's real numbers."""
+        return torch.view_as_real(leaf.resolve_conj()) if leaf.dtype in COMPLEX else widened(leaf)
 
     def pack(self, tree: Any) -> Tensor:
         """The pytree as one tensor."""
-        leaves = pytree.tree_leaves(tree)
+        return self.joined([self.inside(leaf) for leaf in pytree.tree_leaves(tree)])
+
+    def joined(self, leaves: list[Tensor]) -> Tensor:
+        """Leaves in the engine's numbers as one tensor."""
         if self.single:
             return leaves[0]
         if self.batched:
@@ -85,7 +123,7 @@ class Layout:
 
     def time(self, t: Tensor) -> Tensor:
         """Per-sample times of the packed state, with the dimensions of y0's first leaf."""
-        if self.single or not self.batched:
+        if self.direct or not self.batched:
             return t
         return t.view(-1, *[1] * (len(self.shapes[0]) - 1))
 
@@ -98,17 +136,27 @@ class Layout:
         return leaves if spec == self.spec else _aligned(tree, self.spec)
 
     def leaves(self, z: Tensor) -> list[Tensor]:
-        """Views of the leaves; z may have further axes in front (times, stages)."""
+        """The leaves, views, half precision in float32; z may have further axes in front (times, stages)."""
         if self.single:
-            return [z]
+            return [as_complex(z) if self.paired else z]
         # The batch may have shrunk (compact), so its size is z's and not the leaf's.
         front = z.shape[:-1]
         pieces = torch.split(z, self.sizes, dim=-1)
         tails = [shape[1:] if self.batched else shape for shape in self.shapes]
+        if self.paired:
+            pairs = [piece.reshape((*front, *tail, 2)) for piece, tail in zip(pieces, tails, strict=True)]
+            return [as_complex(pair) for pair in pairs]
         return [piece.reshape((*front, *tail)) for piece, tail in zip(pieces, tails, strict=True)]
 
     def unpack(self, z: Tensor) -> Any:
         """The pytree again; z may have further axes in front."""
+        leaves = self.leaves(z)
+        if self.kind in HALF:
+            leaves = [leaf.to(self.kind) for leaf in leaves]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+    def seen_by_norm(self, z: Tensor) -> Any:
+        """The pytree as a norm gets it: scaled errors may be larger than half precision goes."""
         return pytree.tree_unflatten(self.leaves(z), self.spec)
 
 
@@ -164,8 +212,9 @@ def layout_of(y0: Any, *, batched: bool = False, argument: str = "y0") -> Layout
                 f"{argument}: per-sample stepping needs axis 0 of each leaf to be the batch; the "
                 f"shapes are {[tuple(leaf.shape) for leaf in leaves]}."
             )
-    shapes = tuple(leaf.shape for leaf in leaves)
-    return Layout(spec, shapes, isinstance(y0, Tensor), batched)
+    shapes, dtype = tuple(leaf.shape for leaf in leaves), leaves[0].dtype
+    kind = dtype if dtype in (*HALF, *COMPLEX) else None
+    return Layout(spec, shapes, isinstance(y0, Tensor), batched, kind)
 
 
 class Autocast:
@@ -203,7 +252,7 @@ class PackedFunction:
 
     def __init__(self, func: Callable[[Tensor, Any], Any], layout: Layout, autocast: Autocast, cast: bool):
         self.func, self.layout, self.autocast = func, layout, autocast
-        self.manners, self.cast = cast, cast or autocast.enabled
+        self.manners, self.cast = cast, cast or autocast.enabled or layout.kind in HALF
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """dz on the packed state."""
@@ -217,12 +266,12 @@ class PackedFunction:
         return dz
 
     def _evaluate(self, t: Tensor, z: Tensor) -> Tensor:
-        if self.layout.single and not self.autocast.enabled:
+        if self.layout.direct and not self.autocast.enabled:
             return self._checked(self.func(t, z), z)
         with self.autocast.inside():
             dy = self.func(self.layout.time(t), self.layout.unpack(z))
         if self.layout.single:
-            return self._checked(dy, z)
+            return self.layout.inside(self._checked(dy, self.layout.leaves(z)[0]))
         return self._pack(dy, z)
 
     def _pack(self, dy: Any, z: Tensor) -> Tensor:

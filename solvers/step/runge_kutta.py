@@ -18,7 +18,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -272,13 +272,32 @@ class StageList(Stages):
         return total
 
 
+class Quadrature(NamedTuple):
+    """y1 = y0 + dt Σ w_i k_i by its evaluations of f: weights [n], and what the field saved at each."""
+
+    weights: Tensor
+    saved: list[Any]
+
+
 @dataclasses.dataclass
 class StepResult:
-    """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each."""
+    """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each.
+
+    past: the step's quadrature, where it is not that of its stages (a multistep method's).
+    """
 
     y1: Tensor
     stages: Stages
     saved: list[Any]
+    past: Quadrature | None = None
+
+    @property
+    def quadrature(self) -> Quadrature:
+        """How an integral along the step is taken."""
+        if self.past is not None:
+            return self.past
+        numeric = self.stages.numeric
+        return Quadrature(numeric.b_nonzero, [self.saved[i] for i in numeric.b_index])
 
 
 def rk_step(
