@@ -27,6 +27,9 @@ from .status import Status
 from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
+from .step.implicit.esdirk import ImplicitSteps
+from .step.implicit.jacobian import Jacobian
+from .step.implicit.newton import Measure
 from .step.runge_kutta import Field
 from .trace import Trace, stiffness_sentence
 
@@ -40,6 +43,7 @@ class Settings:
     dt0: first |dt|, or None for Hairer's.
     grid: the fixed grid for given times, or None for adaptive steps.
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
+    jacobian: of f, for an implicit method.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -53,6 +57,7 @@ class Settings:
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
+    jacobian: Jacobian | None = None
 
     @property
     def fixed(self) -> bool:
@@ -150,6 +155,19 @@ class SampleRun:
         return self.clock.status
 
 
+def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
+    """What takes the steps of a solve with one clock. stats: counts evaluations of ∂f/∂y."""
+    if not settings.tableau.implicit:
+        return settings.tableau
+    assert settings.jacobian is not None
+
+    def count(of_f: bool) -> None:
+        stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + of_f
+
+    measure = Measure(ONE, settings.norm, settings.tolerance)
+    return ImplicitSteps(settings.tableau, settings.jacobian, measure, count)
+
+
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
     """The times to hit, in the direction of time, the end last."""
     direction = math.copysign(1.0, end - t0)
@@ -210,7 +228,7 @@ def forward_solve(
         judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch)
     stepper = RungeKuttaStepper(
         field,
-        settings.tableau,
+        method_of(settings, stats),
         z0,
         judge,
         direction=math.copysign(1.0, times[-1] - times[0]),
@@ -259,6 +277,7 @@ def _march(
     if settings.fixed:
         grid, jumps = grid_of(times, settings)
         alone = driven is stepper and stepper.announce is None and collector.only_outputs
+        alone = alone and stepper.implicit is None
         if alone and not (beside or jumps or settings.perturb):
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
@@ -310,7 +329,8 @@ def sample_solve(
     on_attempt = None if wish.trace is None else wish.trace.attempt
     watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
-    if wish.differentiable or not _only_the_end(settings, output, watching):
+    implicit = settings.tableau.implicit
+    if wish.differentiable or implicit or not _only_the_end(settings, output, watching):
         solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
     else:
         solve = QueuedClocks(field, z0, settings, output, wish.queue or Queue())

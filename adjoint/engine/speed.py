@@ -20,6 +20,8 @@ from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from .problem import Problem, SampleProblem
 
+NEWTON = "the host looks at every correction of an implicit method's iteration"
+
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """The queue of the forward solve; None for stepping as ever.
@@ -73,6 +75,8 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
     """Why the host must look at each attempt; "" where it need not."""
     if isinstance(gradient, Direct):
         return "gradient=Direct() follows autograd through every step; use Discrete()"
+    if problem.settings.tableau.implicit:
+        return NEWTON
     if problem.settings.fixed:
         return "a fixed step (dt=…) decides nothing, so the host need not look at all"
     if problem.settings.jump_at:
@@ -85,6 +89,8 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
 def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
     """The same with a clock a sample, where only the end of the solve can be waited for."""
     wish, settings = problem.wish, problem.settings
+    if settings.tableau.implicit:
+        return NEWTON
     if gradient is not None:
         return "a gradient is wanted, and per sample the host keeps every attempt for its way back"
     wishes = (

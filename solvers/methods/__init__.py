@@ -1,6 +1,9 @@
-"""The methods by name. One file each: citation, tableau, interpolant."""
+"""The methods by name, the explicit ones and the implicit. One file each: citation, tableau, interpolant."""
 
 from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
 
 from ..errors import ArgumentError, nearest
 from .adaptive_heun import ADAPTIVE_HEUN
@@ -12,6 +15,8 @@ from .euler import EULER
 from .fehlberg2 import FEHLBERG2
 from .heun2 import HEUN2
 from .heun3 import HEUN3
+from .kvaerno3 import KVAERNO3
+from .kvaerno5 import KVAERNO5
 from .midpoint import MIDPOINT
 from .rk4 import RK4
 from .rk4_classic import RK4_CLASSIC
@@ -23,10 +28,21 @@ _BY_ORDER = (
     *(ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8, DOP853),
 )
 METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in _BY_ORDER}
+IMPLICIT: dict[str, Tableau] = {tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5)}
+EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT)
 
 
-def get_method(name: str, argument: str = "method") -> Tableau:
-    """The tableau called ``name``; an unknown name is an ArgumentError that offers the nearest."""
-    if not isinstance(name, str) or name not in METHODS:
-        raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, METHODS)}")
-    return METHODS[name]
+def get_method(name: str, argument: str = "method", *, implicit: bool = False) -> Tableau:
+    """The tableau called ``name``; an unknown name is an ArgumentError that offers the nearest.
+
+    implicit: whether the caller can do with an implicit method.
+    """
+    known = EVERY if implicit else METHODS
+    if isinstance(name, str) and name in known:
+        return known[name]
+    if isinstance(name, str) and name in EVERY:
+        raise ArgumentError(
+            f"{argument}={name!r} is an implicit method, which only adamode.solve has (and the reverse solve "
+            f"of its adjoints): use that, or one of {', '.join(METHODS)}."
+        )
+    raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, known)}")

@@ -1,4 +1,4 @@
-"""One explicit Runge–Kutta step: pure, unrolled, without a branch on a tensor's value.
+"""One explicit Runge–Kutta step: pure, unrolled, without a branch on a tensor's value; and where stages live.
 
     Y_i = y + dt Σ_j a_ij k_j,   k_i = f(t + c_i dt, Y_i),   y1 = y + dt Σ_i b_i k_i
 
@@ -272,13 +272,33 @@ class StageList(Stages):
         return total
 
 
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """How the stages of an implicit step were solved for; a flag or a number a clock.
+
+    failed: an iteration did not converge.
+    renewed: the Jacobian was evaluated.
+    calls: of f, the Jacobian's among them.
+    points: the states that the stages belong to, the first y.
+    """
+
+    failed: Tensor
+    renewed: Tensor
+    calls: Tensor
+    points: list[Tensor]
+
+
 @dataclasses.dataclass
 class StepResult:
-    """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each."""
+    """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each.
+
+    solved: of an implicit step.
+    """
 
     y1: Tensor
     stages: Stages
     saved: list[Any]
+    solved: Solved | None = None
 
 
 def rk_step(
