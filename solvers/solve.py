@@ -165,7 +165,7 @@ def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
         stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + of_f
 
     measure = Measure(ONE, settings.norm, settings.tolerance)
-    return ImplicitSteps(settings.tableau, settings.jacobian, measure, count)
+    return ImplicitSteps(settings.tableau, settings.jacobian, measure, count, settings.fixed)
 
 
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:

@@ -85,7 +85,7 @@ class ClockedMarch:
         self.implicit: ImplicitSteps | None = None
         if settings.jacobian is not None and self.tableau.implicit:
             measure = Measure(self.clocks, settings.norm, self.tolerance)
-            self.implicit = ImplicitSteps(self.tableau, settings.jacobian, measure)
+            self.implicit = ImplicitSteps(self.tableau, settings.jacobian, measure, stubborn=settings.fixed)
         self.rules = Rules(
             *(self.tableau, numeric, settings.norm, settings.controller, self.clocks, settings.max_steps),
             fixed=settings.dt is not None,
@@ -215,7 +215,7 @@ class ClockedMarch:
         tried, after = self._try(stop, jump)
         step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.tableau)
         self._count(step)
-        bad = step.tried & ~step.accepted & ~step.finite
+        bad = step.tried & ~step.accepted & (~step.finite | step.unsolved)
         jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
         events, due = self.events, self.output.due(step)
         self.clock, self.y, self.first = after
@@ -324,7 +324,7 @@ class ClockedMarch:
         return self.buffer.again(dt)
 
     def _clean(self, step: SampleStep) -> SampleStep:
-        """The attempt again with a step of 0 where it was not finite.
+        """The attempt again with a step of 0 where it was not finite, or its equations were not solved.
 
         Zero times NaN is NaN: one bad sample would spoil every sum over the batch in the backward pass.
         """
@@ -334,7 +334,7 @@ class ClockedMarch:
         times = [torch.where(mask, t, calm) for t in step.times]
         first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
         if self.implicit is not None:
-            result = self.implicit(self.field, step.y0, first, times, self._stages(dt))
+            result = self.implicit.repeated(self.field, step.y0, first, times, self._stages(dt))
         else:
             result = rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
         if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it

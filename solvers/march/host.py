@@ -306,8 +306,8 @@ class RungeKuttaStepper:
         self.judge, self.direction, self.keep = judge, direction, keep_stages
         self.differentiable = differentiable
         self.numeric = tableau.numeric(y0.dtype, y0.device)
-        # A field that wants times as floats is told when its next calls will be.
-        self.announce: Callable[[list[float]], None] | None = getattr(field, "prepare", None)
+        prepare = getattr(field, "prepare", None)  # of one that wants the times of its next calls as floats
+        self.announce: Callable[[list[float]], None] | None = None if self.implicit else prepare
         self.first: Evaluation | None = None
         self.first_time: Tensor | None = None
         self.beside_jump = False

@@ -24,6 +24,7 @@ from .jacobian import Jacobian
 from .linear import Factors
 from .newton import Correction, Measure, Newton
 
+FULL = 20  # corrections with a Jacobian each, of steps that cannot be shortened
 KEEP = 1e-3  # a Jacobian serves the next step too where no θ of this one was larger; RADAU5's THET
 YES = torch.ones((), dtype=torch.bool, device="cpu")
 DEGREE = 2  # of the polynomial through earlier stages that predicts the next
@@ -53,6 +54,7 @@ class ImplicitSteps:
 
     measure: of corrections; the march's own, which changes as samples leave it.
     count: told of each evaluation of J, and whether it is one of f.
+    stubborn: a step that is not solved cannot be shortened.
     blocks: J of each sample; None before the first step.
     fresh: whether it is that of where the clock stands.  slow: whether a step wants a new one.
     """
@@ -63,8 +65,10 @@ class ImplicitSteps:
         jacobian: Jacobian,
         measure: Measure,
         count: Callable[[bool], None] = lambda of_f: None,
+        stubborn: bool = False,
     ):
         self.tableau, self.jacobian, self.measure, self.count = tableau, jacobian, measure, count
+        self.stubborn = stubborn
         self.newton = Newton()
         self.blocks: Tensor | None = None
         self.fresh = self.slow = YES
@@ -104,10 +108,16 @@ class ImplicitSteps:
             k, kept = self._predicted(stages, i).detach(), None
             if alive:
                 seen: list[Any] = []
-                correct = _corrections(field, times[i], (base.detach(), length), factors, seen)
+                ends, rate = (base.detach(), length), span * stages.numeric.diagonal[i]
+                before, correct = failed, _corrections(field, times[i], ends, factors, seen)
                 found = self.newton.solve(self.measure, scale, k, correct, ~failed)
+                correct_at = functools.partial(self._fully, field, times[i], ends, rate, seen)
                 k, alive, failed = found.x, found.alive, failed | found.failed
                 worst, calls = torch.maximum(worst, found.theta), calls + found.calls
+                if self.stubborn and bool((found.failed & ~before).any()):  # host read
+                    guess = self._predicted(stages, i).detach()
+                    k, failed, more = self._insisted(correct_at, guess, (k, found.failed, before), scale)
+                    calls, alive = calls + more, bool((~failed).any())  # host read
                 if seen[-1] is not None:  # wanted of the state that was found, and not of the last but one
                     _, kept = field(times[i], base + length * k)
                     calls = calls + 1
@@ -119,6 +129,15 @@ class ImplicitSteps:
             points.append(y_i)
         self.slow = (worst > KEEP) | failed
         return StepResult(y_i, stages, saved, Solved(failed, renewed, calls, points))
+
+    def repeated(
+        self, field: Field, y: Tensor, first: Evaluation, times: Sequence[Tensor], stages: Stages
+    ) -> StepResult:
+        """An attempt made once more in another form, of which nothing is remembered."""
+        slow, eta = self.slow, self.newton.eta
+        result = self(field, y, first, times, stages)
+        self.slow, self.newton.eta = slow, eta
+        return result
 
     def _renewed(self, t: Tensor, y: Tensor, span: Tensor) -> Tensor:
         """Of which clocks J was evaluated anew, where it was needed."""
@@ -138,6 +157,41 @@ class ImplicitSteps:
     def _evaluated(self, t: Tensor, y: Tensor) -> Tensor:
         self.count(self.jacobian.calls_f)
         return self.jacobian(t, y.detach())
+
+    def _fully(
+        self, field: Field, t: Tensor, ends: tuple[Tensor, Any], rate: Tensor, seen: list[Any], k: Tensor
+    ) -> Correction:
+        """A correction with the Jacobian of where it is made."""
+        base, length = ends
+        with torch.no_grad():
+            blocks = self._evaluated(t, base + length * k)
+        factors = Factors(self.jacobian.samples, blocks, rate)
+        return _corrections(field, t, ends, factors, seen)(k)
+
+    def _insisted(
+        self,
+        correct: Callable[[Tensor], Correction],
+        guess: Tensor,
+        stood: tuple[Tensor, Tensor, Tensor],
+        scale: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton's own iteration, a Jacobian at every correction, for the clocks whose simplified one failed:
+        k, which have failed now, evaluations of f of each clock.
+
+        stood: what the simplified iteration came to, which failed in it, which had failed before.
+        """
+        (k, failed, before), clocks, kappa = stood, self.measure.clocks, self.measure.kappa(scale)
+        going = failed & ~before
+        k, calls = clocks.choose(going, guess, k), torch.zeros_like(failed, dtype=torch.int64)
+        for _ in range(FULL):
+            made = correct(k)
+            size = self.measure.norm(made.moved / scale)
+            calls = calls + going * (1 + self.jacobian.calls_f)
+            k = clocks.choose(going & torch.isfinite(size), k + made.delta, k)
+            going = going & ~(size <= kappa)
+            if not bool(going.any()):  # host read
+                break
+        return k, before | going, calls
 
     def _predicted(self, stages: Stages, i: int) -> Tensor:
         (j, weight), *rest = predictors(self.tableau)[i]
