@@ -30,6 +30,7 @@ from .step.controller import PID
 from .step.implicit.esdirk import ImplicitSteps
 from .step.implicit.jacobian import Jacobian
 from .step.implicit.newton import Measure
+from .step.implicit.radau import implicit_steps
 from .step.runge_kutta import Field
 from .trace import Trace, stiffness_sentence
 
@@ -165,7 +166,7 @@ def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
         stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + of_f
 
     measure = Measure(ONE, settings.norm, settings.tolerance)
-    return ImplicitSteps(settings.tableau, settings.jacobian, measure, count, settings.fixed)
+    return implicit_steps(settings.tableau, settings.jacobian, measure, count, settings.fixed)
 
 
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:

@@ -15,6 +15,7 @@ from ...solvers.status import Status
 from ...solvers.step.clocks import Each
 from ...solvers.step.implicit.esdirk import ImplicitSteps
 from ...solvers.step.implicit.newton import Measure
+from ...solvers.step.implicit.radau import implicit_steps
 from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
 from .tape import Attempt, Entry, First, Inside, Solved, State
 
@@ -96,4 +97,4 @@ class Again:
             batch = clocks.batch_size(self.solved.z0)
             if len(index) < batch:
                 measure = Measure(clocks, measure.norm, measure.tolerance.select(index, clocks, batch))
-        return ImplicitSteps(self.solved.tableau, jacobian, measure, stubborn=True)
+        return implicit_steps(self.solved.tableau, jacobian, measure, stubborn=True)

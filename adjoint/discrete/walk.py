@@ -306,8 +306,14 @@ class DiscreteWalk:
             self.bars = BarBuffer(self.numeric, lam)
         # A number would be made a tensor at every stage.
         dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, lam)
-        through = pull if self.solved.implicit is None else StageSystems(self.solved, attempt, dt, pull).pull
-        lam, held = step_back(self.bars, through, dt, lam, held, inside)
+        if self.solved.implicit is None:
+            lam, held = step_back(self.bars, pull, dt, lam, held, inside)
+        else:
+            systems = StageSystems(self.solved, attempt, dt, pull)
+            if self.solved.tableau.coupled:
+                lam, held = systems.back(lam, held, inside)
+            else:
+                lam, held = step_back(self.bars, systems.pull, dt, lam, held, inside)
         self.theta.add(used, deltas)
         if self.watch is not None:
             # dL/dy0 lacks what comes through the first stage while that is held back.

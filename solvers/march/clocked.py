@@ -37,6 +37,7 @@ from ..step.controller import UNKNOWN
 from ..step.groups import Groups
 from ..step.implicit.esdirk import ImplicitSteps
 from ..step.implicit.newton import Measure
+from ..step.implicit.radau import implicit_steps
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
@@ -85,7 +86,7 @@ class ClockedMarch:
         self.implicit: ImplicitSteps | None = None
         if settings.jacobian is not None and self.tableau.implicit:
             measure = Measure(self.clocks, settings.norm, self.tolerance)
-            self.implicit = ImplicitSteps(self.tableau, settings.jacobian, measure, stubborn=settings.fixed)
+            self.implicit = implicit_steps(self.tableau, settings.jacobian, measure, stubborn=settings.fixed)
         self.rules = Rules(
             *(self.tableau, numeric, settings.norm, settings.controller, self.clocks, settings.max_steps),
             fixed=settings.dt is not None,

@@ -251,7 +251,7 @@ class Judge:
     def judged(self, step: Step) -> Step:
         """The attempt with its error ratio, and whether it is finite."""
         result = step.result
-        errors = result.stages.errors()
+        errors = result.errors()
         probe = result.stages.probe(errors[0]) + step.y1.sum()
         if self.ratio is not None:
             ratio = self.ratio(step)

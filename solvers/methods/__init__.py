@@ -18,6 +18,7 @@ from .heun3 import HEUN3
 from .kvaerno3 import KVAERNO3
 from .kvaerno5 import KVAERNO5
 from .midpoint import MIDPOINT
+from .radau5 import RADAU5
 from .rk4 import RK4
 from .rk4_classic import RK4_CLASSIC
 from .tableau import Tableau
@@ -28,7 +29,7 @@ _BY_ORDER = (
     *(ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8, DOP853),
 )
 METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in _BY_ORDER}
-IMPLICIT: dict[str, Tableau] = {tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5)}
+IMPLICIT: dict[str, Tableau] = {tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5, RADAU5)}
 EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT)
 
 

@@ -56,12 +56,12 @@ def hermite(b: Row, last: int) -> tuple[Row, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Tableau:
-    """A Runge–Kutta method: explicit, or with implicit stages that follow one another.
+    """A Runge–Kutta method: explicit, or with implicit stages that follow one another or are coupled.
 
     name: as given to ``method=``.
     order: of the propagated solution.
-    c, a, b: nodes, lower triangular rows, weights. Row i has i entries; i + 1 where the stage is implicit:
-        the last is the diagonal's.
+    c, a, b: nodes, lower triangular rows, weights. Row i has i entries; i + 1 where the stage is implicit,
+        the last the diagonal's; as many as there are stages where it is coupled with later ones.
     b_hat, order_hat: embedded weights for the error estimate, and their order.
     b_hat_2, order_hat_2: a second, coarser embedded solution (dop853); the two estimates e and e₂ are
         combined to |e|²/√(|e|² + 0.01|e₂|²).
@@ -103,7 +103,14 @@ class Tableau:
             self._must(alone, "c_dense and a dense_order above 3 mean nothing without the rows of dense")
             object.__setattr__(self, "dense_order", min(3, self.order))
         # Asked for once, here: what traces a program does not know the lock around a cached property.
-        _ = self.fsal, self.implicit, self.n_stages, self.dense_needs_end, self.adaptive and self.error_order
+        _ = (
+            self.fsal,
+            self.implicit,
+            self.coupled,
+            self.n_stages,
+            self.dense_needs_end,
+            self.adaptive and self.error_order,
+        )
 
     def _check_shapes(self) -> None:
         s, k, rows = len(self.c), len(self.c_dense), len(self.a)
@@ -113,6 +120,8 @@ class Tableau:
             length = i if i < s else i - s + self.n_stages
             solved = 0 < i < s and len(row) > length and row[-1] != 0
             own = length + solved  # with the diagonal's
+            if solved and len(row) == s:  # coupled with those that follow
+                own = s
             self._must(len(row) == own, f"row {i} has {len(row)} entries, not {length}")
         for b_hat in (self.b_hat, self.b_hat_2):
             # An embedded solution may also use f(t1, y1), the last stage.
@@ -165,6 +174,11 @@ class Tableau:
     def implicit(self) -> bool:
         """Whether a stage is on its own right side, so that it must be solved for."""
         return any(len(row) > i for i, row in enumerate(self.a))
+
+    @functools.cached_property
+    def coupled(self) -> bool:
+        """Whether implicit stages depend on later ones, so that they are solved for together."""
+        return any(len(row) > i + 1 for i, row in enumerate(self.a))
 
     @property
     def adaptive(self) -> bool:

@@ -230,7 +230,7 @@ def judged(
         finite = rules.clocks.agreed(~rules.clocks.total(stages.nought() + result.y1 * 0.0).isnan())
         if rules.fixed:
             return torch.full_like(finite, torch.nan, dtype=dtype), finite
-        ratio = error_ratio(stages.errors(), y, result.y1, tolerance, rules.norm)
+        ratio = error_ratio(result.errors(), y, result.y1, tolerance, rules.norm)
         return ratio.to(dtype).detach(), finite  # no_grad does not stop forward-mode AD
 
 

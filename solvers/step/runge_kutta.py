@@ -280,12 +280,14 @@ class Solved:
     renewed: the Jacobian was evaluated.
     calls: of f, the Jacobian's among them.
     points: the states that the stages belong to, the first y.
+    errors: the error estimates, where they are not the stages' alone.
     """
 
     failed: Tensor
     renewed: Tensor
     calls: Tensor
     points: list[Tensor]
+    errors: tuple[Tensor, ...] | None = None
 
 
 @dataclasses.dataclass
@@ -299,6 +301,11 @@ class StepResult:
     stages: Stages
     saved: list[Any]
     solved: Solved | None = None
+
+    def errors(self) -> tuple[Tensor, ...]:
+        """The error estimates, one or two."""
+        own = None if self.solved is None else self.solved.errors
+        return self.stages.errors() if own is None else own
 
 
 def rk_step(

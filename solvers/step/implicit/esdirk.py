@@ -11,6 +11,7 @@ Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.6; A. Kv√
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -166,7 +167,8 @@ class ImplicitSteps:
         with torch.no_grad():
             blocks = self._evaluated(t, base + length * k)
         factors = Factors(self.jacobian.samples, blocks, rate)
-        return _corrections(field, t, ends, factors, seen)(k)
+        made = _corrections(field, t, ends, factors, seen)(k)
+        return dataclasses.replace(made, calls=1 + self.jacobian.calls_f)
 
     def _insisted(
         self,
@@ -183,12 +185,15 @@ class ImplicitSteps:
         (k, failed, before), clocks, kappa = stood, self.measure.clocks, self.measure.kappa(scale)
         going = failed & ~before
         k, calls = clocks.choose(going, guess, k), torch.zeros_like(failed, dtype=torch.int64)
-        for _ in range(FULL):
+        last = scale
+        for m in range(FULL):
             made = correct(k)
-            size = self.measure.norm(made.moved / scale)
-            calls = calls + going * (1 + self.jacobian.calls_f)
+            size = self.measure.size(made, scale)
+            calls = calls + going * made.calls
             k = clocks.choose(going & torch.isfinite(size), k + made.delta, k)
-            going = going & ~(size <= kappa)
+            # A wrong matrix makes corrections small, and one as large as the other.
+            smaller = (size == 0) if m == 0 else (size == 0) | (size <= 0.5 * last) | (last > kappa)
+            going, last = going & ~((size <= kappa) & smaller), size
             if not bool(going.any()):  # host read
                 break
         return k, before | going, calls
@@ -234,6 +239,6 @@ def _corrections(
         seen[:] = [kept]
         residual = value.detach() - k
         delta = factors.solve(residual)
-        return Correction(delta, length * delta, residual)
+        return Correction(delta, (length * delta,), residual)
 
     return correct

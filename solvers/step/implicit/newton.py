@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,17 @@ MOST = 10  # corrections: RADAU5 has 7 for three stages at once
 FRACTION = 0.03  # κ at most: RADAU5's, who has √rtol below it
 TOO_SLOW = 0.99
 FASTEST = 1e-3  # the least θ/(1−θ) that is believed of the iteration before
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """Δx; moved: the changes of states that it is; residual: a state, finite if what it was made of is.
+    calls: evaluations of f."""
+
+    delta: Tensor
+    moved: Sequence[Tensor]
+    residual: Tensor
+    calls: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +54,11 @@ class Measure:
         least = float(rtol.min()) if isinstance(rtol, Tensor) else rtol
         return max(10.0 * torch.finfo(like.dtype).eps / least, min(FRACTION, least**0.5))
 
-
-@dataclasses.dataclass(frozen=True)
-class Correction:
-    """Δx; moved: the change of the state that it is; residual: what it was made of."""
-
-    delta: Tensor
-    moved: Tensor
-    residual: Tensor
+    def size(self, made: Correction, scale: Tensor) -> Tensor:
+        """A correction in tolerances, a number a clock; scale: of a state, atol + rtol |y|."""
+        sizes = [self.norm(moved / scale) for moved in made.moved]
+        size = sizes[0] if len(sizes) == 1 else torch.stack(sizes).square().mean(0).sqrt()
+        return size.to(scale.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +109,8 @@ class Newton:
         alive, m = True, 0
         while True:
             made = correct(x)
-            size = measure.norm(made.moved / scale).to(eta.dtype)
-            calls, known = calls + going, torch.isfinite(size)
+            size = measure.size(made, scale)
+            calls, known = calls + going * made.calls, torch.isfinite(size)
             # A value of f that is no number ends it, and is seen in the stage; else the matrix is to blame.
             broken = ~known & clocks.all(torch.isfinite(made.residual))
             slow = torch.zeros_like(going)
