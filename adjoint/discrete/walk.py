@@ -20,6 +20,7 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -251,13 +252,17 @@ class DiscreteWalk:
         together = stages_together(solved.dynamics, solved.z0) if waits else 1
         self.theta = ThetaSum(solved.dynamics, wanted=want_theta, together=together)
         self.bars: BarBuffer | None = None
-        self.again = Again(solved)
+
+    @functools.cached_property
+    def again(self) -> Again:
+        """What takes attempts again, made where one is."""
+        return Again(self.solved)
 
     def run(self) -> Result:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients)."""
         whole = self.outputs.begin(self.solved.z0.detach())
         saved: Sequence[Any] = ()
-        for n, entry, state in self.tape.backwards(self.again.steps):
+        for n, entry, state in self.tape.backwards(lambda state, entries: self.again.steps(state, entries)):
             lam, held = self._part(entry.who, whole)
             if isinstance(entry, First):
                 back = lam + self._through(self._saved_first(entry, saved), held), None
