@@ -203,3 +203,20 @@ def test_memory_of_the_walk_is_that_of_what_was_asked_for():
     assert stages.nfe - state.nfe == per_step * stages.n_steps  # what is saved is that of the solved stage
     assert state.nfe_recomputed > stages.nfe_recomputed
     assert dataclasses.asdict(stages)["n_newton"] == state.n_newton
+
+
+@pytest.mark.parametrize("method", ["kvaerno5", "radau5"])
+def test_the_published_gradient_of_robertsons_problem_is_found(method):
+    """Of ∫₀⁵⁰ y₃ dt, carried as y₄' = y₃, with respect to the three rates."""
+    rates = torch.tensor([0.04, 1e4, 3e7], dtype=D, requires_grad=True)
+
+    def f(t, y):
+        a, b, c, _ = y.unbind(-1)
+        r1, r2, r3 = rates[0] * a, rates[1] * b * c, rates[2] * b * b
+        return torch.stack((r2 - r1, r1 - r2 - r3, r3, c), -1)
+
+    y0, t = torch.tensor([1.0, 0, 0, 0], dtype=D), torch.tensor([0.0, 50.0], dtype=D)
+    sol = adamode.solve(f, y0, t, method=method, rtol=1e-6, atol=1e-12, params=[rates])
+    (found,) = torch.autograd.grad(sol.y[-1, 3], rates)
+    published = torch.tensor([173.414089, -5.05919e-4, 8.43234647e-8], dtype=D)
+    torch.testing.assert_close(found, published, rtol=1e-5, atol=0)
