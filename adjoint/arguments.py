@@ -22,12 +22,13 @@ from ..solvers.checks import (
 )
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.march.events import Event
-from ..solvers.methods import METHODS, get_method
+from ..solvers.methods import EVERY, IMPLICIT, get_method
 from ..solvers.methods.tableau import Tableau
 from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
 from ..solvers.step.field import HALF, Layout, layout_of
 from ..solvers.step.runge_kutta import channels_last
+from .dynamics.jacobian import UserJacobian
 from .dynamics.protocol import Dynamics, check_blocks
 
 
@@ -65,7 +66,7 @@ class _ReverseSolve:
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), f"{owner}: {name}")
         if self.method is not None:
-            get_method(self.method, f"{owner}: method")
+            get_method(self.method, f"{owner}: method", implicit=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +163,13 @@ class Options:
     compact: bool
     sync_every: int
     compile: bool
+    jac: UserJacobian | None
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
-        if not isinstance(self.method, str) or self.method not in METHODS:
-            get_method(self.method)  # says why
+        if not isinstance(self.method, str) or self.method not in EVERY:
+            get_method(self.method, implicit=True)  # says why
+        self._check_implicit()
         steppings = " or ".join(map(repr, STEPPINGS))
         groups = "a tensor of group numbers, one integer a sample: torch.as_tensor(…)"
         _check_kind("stepping", self.stepping, (str, Tensor), f"{steppings}, or {groups}")
@@ -192,6 +195,32 @@ class Options:
         if not callable(self.norm):
             check_choice("norm", self.norm, NORMS)
 
+    def _check_implicit(self) -> None:
+        """What goes together with an implicit method, and with an explicit one."""
+        tableau = EVERY[self.method]
+        if self.jac is not None and not callable(self.jac):
+            raise ArgumentTypeError(
+                f"jac={self.jac!r} must be callable as jac(t, y) → df/dy, or None: func is differentiated."
+            )
+        if not tableau.implicit and self.jac is not None:
+            raise ArgumentError(
+                f"jac is given, but method={self.method!r} is explicit and has no use for it: leave jac out, "
+                f"or choose one of {', '.join(IMPLICIT)}."
+            )
+        gradient = self.gradient
+        back = gradient.method if isinstance(gradient, (Backsolve, Interpolating)) else None
+        if isinstance(gradient, Backsolve) and (tableau.implicit or (back and EVERY[back].implicit)):
+            raise ArgumentError(
+                f"gradient=Backsolve() with method={back or self.method!r}: what an implicit method is for "
+                "contracts fast forwards, so the state rebuilt backwards grows as fast and is lost within a "
+                "step. Use Discrete() or Interpolating(), which take the state from the forward pass."
+            )
+        if tableau.beyond and self.jump_at is not None and len(self.jump_at):
+            raise ArgumentError(
+                f"jump_at with method={self.method!r}: one of its stages lies past the end of the step, and "
+                "would see func on the other side of the jump. Choose kvaerno3."
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -211,6 +240,13 @@ class Request:
 def clocks_differ(stepping: Grouping) -> bool:
     """Whether samples have clocks of their own, or of their group."""
     return isinstance(stepping, Tensor) or stepping == "per_sample"
+
+
+def needs_jacobian(options: Options) -> bool:
+    """Whether the solve, or its reverse solve, has an implicit method."""
+    gradient = options.gradient
+    back = gradient.method if isinstance(gradient, Interpolating) else None
+    return EVERY[options.method].implicit or (back is not None and EVERY[back].implicit)
 
 
 def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, int]:
@@ -266,7 +302,7 @@ def named_arguments(function: Function) -> Function:
 
 def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
     """Checks the state, the tolerances and the method together; times are checked by the stepping."""
-    tableau = METHODS[options.method]
+    tableau = EVERY[options.method]
     if options.dt is None and not tableau.adaptive:
         raise ArgumentError(f"method={options.method!r} has no error estimate: give a fixed step, dt=….")
     per_sample, blocks = clocks_differ(options.stepping), isinstance(func, Dynamics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar, overload
@@ -18,7 +19,7 @@ from ..solvers.solution import Query, Solution, State
 from ..solvers.solve import Settings, Wish, uniform_grid
 from ..solvers.stats import Stats
 from ..solvers.status import Status
-from ..solvers.step.clocks import Each, each, norm_of
+from ..solvers.step.clocks import ONE, Each, each, norm_of
 from ..solvers.step.controller import PID
 from ..solvers.step.groups import Groups
 from ..solvers.trace import Trace
@@ -35,10 +36,12 @@ from .arguments import (
     check_groups,
     clocks_differ,
     named_arguments,
+    needs_jacobian,
     read_request,
     uncompiled,
 )
 from .dynamics.adapt import check_independent_samples, wrap
+from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
 from .engine.dense import DenseQuery
 from .engine.differentiate import Answer, differentiate
@@ -76,6 +79,7 @@ def solve(
     compact: Literal[False] = False,
     sync_every: int = 1,
     compile: bool = False,
+    jac: UserJacobian | None = None,
 ) -> Solution[State, Status, int, float]: ...
 
 
@@ -105,6 +109,7 @@ def solve(
     compact: bool = False,
     sync_every: int = 1,
     compile: bool = False,
+    jac: UserJacobian | None = None,
 ) -> Solution[State, Tensor, Tensor, Tensor]: ...
 
 
@@ -135,6 +140,7 @@ def solve(
     compact: bool = False,
     sync_every: int = 1,
     compile: bool = False,
+    jac: UserJacobian | None = None,
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
@@ -169,6 +175,9 @@ def solve(
         that cannot be, programs of `torch.compile`, an attempt each, or sync_every attempts. func must be a
         Dynamics or an nn.Module on one tensor; what cannot be compiled is solved without, with an
         AdamodeWarning.
+    jac: of an implicit method: callable (t, y) → df/dy, [n, n] for a state [n], [B, n, n] for a batch of
+        independent states with n entries each (row i: of entry i); of a Dynamics each sample's n = K · |S|
+        entries. None: the dynamics' own `jacobian`, or func is differentiated, in forward mode where it can.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
@@ -243,6 +252,10 @@ def _built(
         stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(options.stepping)
 
     plain, make_dynamics, autocast = wrap(request.func, request.layout, z0, start, options.params, count)
+    if needs_jacobian(options):
+        clocks = settings.clocks if isinstance(settings, SampleSettings) else ONE
+        jacobian = jacobian_of(request.func, plain, options.jac, request.layout, z0, clocks)
+        settings = dataclasses.replace(settings, jacobian=jacobian)
     wish = Wish(
         every_step=options.save == "steps",
         dense=options.dense,

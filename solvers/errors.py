@@ -17,6 +17,7 @@ AdamodeError
     ├── StepSizeUnderflow
     ├── TooManySteps
     ├── NonFiniteDynamics
+    ├── NewtonDiverged
     └── FaceSolverError      (AssertionError)
 AdamodeWarning               (UserWarning)
 
@@ -153,6 +154,10 @@ class NonFiniteDynamics(SolverError):
     """The dynamics returned NaN or infinity, and shorter steps did not help."""
 
 
+class NewtonDiverged(SolverError):
+    """The equations of an implicit step could not be solved, and shorter steps did not help."""
+
+
 class FaceSolverError(SolverError, AssertionError):
     """SolverError through torchdiffeq's face."""
 
@@ -161,6 +166,7 @@ _BY_STATUS = {
     Status.STEP_UNDERFLOW: StepSizeUnderflow,
     Status.MAX_STEPS: TooManySteps,
     Status.NON_FINITE: NonFiniteDynamics,
+    Status.NEWTON: NewtonDiverged,
 }
 
 

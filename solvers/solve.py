@@ -30,6 +30,10 @@ from .status import Status
 from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
+from .step.implicit.esdirk import ImplicitSteps
+from .step.implicit.jacobian import Jacobian
+from .step.implicit.newton import Measure
+from .step.implicit.radau import implicit_steps
 from .step.runge_kutta import Field
 from .trace import Trace, stiffness_sentence
 
@@ -45,6 +49,7 @@ class Settings:
     perturb: f jumps at the grid's points: its steps see only times strictly inside.
     adams: along the grid a multistep method, which the tableau's starts.
     foreign: a solver of scipy's, in the place of all else but the tolerance.
+    jacobian: of f, for an implicit method.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -60,6 +65,7 @@ class Settings:
     max_steps: int = 100_000
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
+    jacobian: Jacobian | None = None
 
     @property
     def fixed(self) -> bool:
@@ -157,6 +163,19 @@ class SampleRun:
         return self.clock.status
 
 
+def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
+    """What takes the steps of a solve with one clock. stats: counts evaluations of ∂f/∂y."""
+    if not settings.tableau.implicit:
+        return settings.tableau
+    assert settings.jacobian is not None
+
+    def count(of_f: bool) -> None:
+        stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + of_f
+
+    measure = Measure(ONE, settings.norm, settings.tolerance)
+    return implicit_steps(settings.tableau, settings.jacobian, measure, count, settings.fixed)
+
+
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
     """The times to hit, in the direction of time, the end last."""
     direction = math.copysign(1.0, end - t0)
@@ -223,7 +242,7 @@ def forward_solve(
         stepper = AdamsStepper(field, settings.adams, settings.tableau, z0, settings.tolerance, direction)
     else:
         stepper = RungeKuttaStepper(
-            *(field, settings.tableau, z0, judge),
+            *(field, method_of(settings, stats), z0, judge),
             direction=direction,
             keep_stages=wish.dense,
             differentiable=wish.differentiable,
@@ -293,7 +312,8 @@ def _march(
     if settings.fixed:
         grid, jumps = grid_of(times, settings)
         alone = driven is stepper and collector.only_outputs and not (beside or jumps or settings.perturb)
-        if alone and isinstance(stepper, RungeKuttaStepper) and stepper.announce is None:
+        own = isinstance(stepper, RungeKuttaStepper) and (stepper.announce, stepper.implicit) == (None, None)
+        if alone and own and isinstance(stepper, RungeKuttaStepper):
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
         return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)
@@ -345,7 +365,8 @@ def sample_solve(
     on_attempt = None if wish.trace is None else wish.trace.attempt
     watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
-    if wish.differentiable or not _only_the_end(settings, output, watching):
+    implicit = settings.tableau.implicit
+    if wish.differentiable or implicit or not _only_the_end(settings, output, watching):
         solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
     else:
         solve = QueuedClocks(field, z0, settings, output, wish.queue or Queue())

@@ -24,6 +24,8 @@ class Stats(Generic[Count, Length]):
         evaluations at which the sample was still under way).
     n_calls: batched calls of func in per-sample stepping.
     n_accepted, n_rejected: steps; n_steps is their sum.
+    n_newton: of the rejected steps of an implicit method, those whose equations were not solved.
+    n_jacobians: its evaluations of ∂f/∂y, each one of nfe as well.
     dt_first, dt_last: |dt| tried first, and
     |dt| that would be tried next (hand it to the next solve as ``dt0``).
     nfe_backward: evaluations of func's VJP in the backward pass, filled by it.
@@ -43,6 +45,8 @@ class Stats(Generic[Count, Length]):
     nfe_recomputed: int = 0
     n_accepted_backward: Count = _ZERO
     n_rejected_backward: Count = _ZERO
+    n_newton: Count = _ZERO
+    n_jacobians: Count = _ZERO
     reconstruction_error: float = math.nan
 
     @property

@@ -14,6 +14,7 @@ class Status(enum.IntEnum):
     STEP_UNDERFLOW = 2
     NON_FINITE = 3
     EVENT = 4
+    NEWTON = 5
 
 
 REMEDY: dict[Status, str] = {
@@ -35,4 +36,10 @@ REMEDY: dict[Status, str] = {
         "end time; shorten the interval or regularise the dynamics."
     ),
     Status.EVENT: "A terminal event stopped the solve.",
+    Status.NEWTON: (
+        "The equations of an implicit step could not be solved there, whatever its length: Newton's "
+        "iteration diverged, or its matrix is singular or not finite. Check jac (or leave it out, so that "
+        "func is differentiated), look for a jump of func there (jump_at), loosen rtol/atol, or shorten the "
+        "interval."
+    ),
 }

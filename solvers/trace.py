@@ -32,7 +32,8 @@ class TraceRow:
     t: its start; dt: signed length; error_ratio: ≤ 1 is accepted (NaN with fixed steps); factor: the
     length the controller proposed next over |dt|; nfe: evaluations of func so far; y_norm: RMS of the
     state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ|, NaN where the method cannot tell;
-    sample: which sample, in per-sample stepping.
+    sample: which sample, in per-sample stepping; newton: rejected, since the equations of an implicit step
+    were not solved.
     """
 
     t: float
@@ -45,6 +46,7 @@ class TraceRow:
     stage_norms: tuple[float, ...]
     stiffness: float
     sample: int | None = None
+    newton: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The row's fields by name."""
@@ -63,10 +65,10 @@ def stage_pair(tableau: Tableau) -> tuple[int, int] | None:
 
 @torch.no_grad()
 def stiffness(step: Step | SampleStep) -> Tensor:
-    """dt·|λ| of each clock's step; NaN where the method has no two stages at the same time."""
+    """dt·|λ| of each clock's step; NaN where the method has no two explicit stages at the same time."""
     pair, stages, clocks = stage_pair(step.tableau), step.result.stages, step.clocks
     length: Any = step.length  # a float, or [b]
-    if pair is None or len(step.result.saved) <= pair[0]:
+    if pair is None or step.tableau.implicit or len(step.result.saved) <= pair[0]:
         return torch.full_like(clocks.total(step.y0), math.nan, dtype=torch.float64)
     i, j = pair
     top = clocks.rms((stages.get(i) - stages.get(j)).double())
@@ -107,7 +109,7 @@ class Trace:
         n = min(len(step.result.saved), step.tableau.n_stages)
         states = (step.y0, *(step.result.stages.get(i) for i in range(n)))
         measured = [stiffness(step), *(step.clocks.rms(x.double()) for x in states)]
-        told = [step.t0, step.length, step.error_ratio, accepted, dt_next]
+        told = [step.t0, step.length, step.error_ratio, accepted, dt_next, step.unsolved]
         if isinstance(step, Step):
             known = [True, None, *told, self.stats.nfe]
         else:
@@ -124,8 +126,8 @@ class Trace:
             width = measured.shape[-1]
             for _ in range(measured.numel() // width):
                 numbers = (*known, *itertools.islice(flat, width))
-                tried, b, t, dt, ratio, accepted, dt_next, nfe, stiff, y_norm, *norms = numbers
+                tried, b, t, dt, ratio, accepted, dt_next, newton, nfe, stiff, y_norm, *norms = numbers
                 if tried:
                     told = (t, dt, ratio, bool(accepted), dt_next / abs(dt), int(nfe), y_norm, tuple(norms))
-                    found.append(TraceRow(*told, stiff, None if b is None else int(b)))
+                    found.append(TraceRow(*told, stiff, None if b is None else int(b), bool(newton)))
         return found

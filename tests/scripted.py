@@ -17,10 +17,12 @@ class ScriptedStep:
     t1: float
     error_ratio: float
     finite: bool
+    unsolved: bool = False
 
 
 class ScriptedStepper:
-    """Accepts (+), rejects (−) or answers with a non-finite stage (x), letter by letter; then accepts."""
+    """Accepts (+), rejects (−), answers with a non-finite stage (x) or with implicit equations that were not
+    solved (u), letter by letter; then accepts."""
 
     def __init__(self, script: str = ""):
         self.script: Iterator[str] = iter(script)
@@ -31,8 +33,8 @@ class ScriptedStepper:
     ) -> ScriptedStep:
         letter = next(self.script, "+")
         self.log.append(("attempt", t0, t1, before_jump, evaluate_end))
-        ratio = {"+": 0.5, "-": 2.0, "n": math.nan, "x": math.nan, "0": 0.0, "i": math.inf}[letter]
-        return ScriptedStep(t0, t1, ratio, finite=letter != "x")
+        ratio = {"+": 0.5, "-": 2.0, "n": math.nan, "x": math.nan, "0": 0.0, "i": math.inf, "u": 0.5}[letter]
+        return ScriptedStep(t0, t1, ratio, finite=letter != "x", unsolved=letter == "u")
 
     def accept(self, step: ScriptedStep) -> None:
         self.log.append(("accept", step.t1))

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from rooted_trees import Weights, density, dot, order_of, symmetry, trees_of_order
 
-from adamode.solvers.methods import METHODS
+from adamode.solvers.methods import EVERY, IMPLICIT, METHODS
 from adamode.solvers.methods.tableau import Row, Tableau
 
-ALL = list(METHODS.values())
+ALL = list(EVERY.values())
 ADAPTIVE = [m for m in ALL if m.adaptive]
 BROKEN = Fraction(1, 10**7)  # a condition that does not hold; the smallest found is 8e-6 (dopri8)
 
@@ -127,8 +127,9 @@ def test_stage_after_the_last_is_the_end_of_the_step():
         assert row[: len(tableau.b)] == tableau.b[: len(row)]
 
 
-def test_only_bosh3_dopri5_and_tsit5_hand_their_last_stage_on():
-    assert {m.name for m in ALL if m.fsal} == {"bosh3", "dopri5", "tsit5"}
+def test_only_three_explicit_methods_and_all_implicit_ones_hand_their_last_stage_on():
+    assert {m.name for m in ALL if m.fsal} == {"bosh3", "dopri5", "tsit5", *IMPLICIT}
+    assert {m.name for m in ALL if m.implicit} == set(IMPLICIT)
 
 
 @pytest.mark.parametrize("name", ["rk4", "bosh3", "dopri5", "tsit5", "dopri8", "dop853"])

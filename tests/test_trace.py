@@ -156,4 +156,5 @@ def test_a_row_is_a_dictionary_for_tables():
         "stage_norms",
         "stiffness",
         "sample",
+        "newton",
     }

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,15 +27,27 @@ from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import Clocks, Each, Norm, One, Tolerance, each
 from ...solvers.step.field import CountedField
-from ...solvers.step.runge_kutta import Field
 from ...solvers.trace import Trace
 from ..arguments import Backsolve, Interpolating
 from ..dynamics.protocol import Dynamics
 from ..recording import Recorder, Rows, Seen
+from .jacobian import reverse_jacobian
 
 S = TypeVar("S", Settings, SampleSettings)
 C = TypeVar("C", bound=Clocks)
+
+
 # (scaled errors of z, of a, of θ's adjoints) → 0-d
+class ReverseField(Protocol):
+    """(t, pair) → its derivative and what the quadrature needs; state: z there."""
+
+    def __call__(self, t: Tensor, pair: Tensor) -> tuple[Tensor, Any]:
+        """Its value, and what f saved with its deltas."""
+
+    def state(self, t: Tensor, pair: Tensor) -> Tensor:
+        """The state z at a time, beside or in the pair."""
+
+
 ThetaNorm = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
 # time, adjoint there, the state solved backwards (None where it is not)
 Watch = Callable[[float, Tensor, "Tensor | None"], None]
@@ -109,7 +121,7 @@ def reverse_settings(settings: S, gradient: Backsolve | Interpolating) -> S:
     """The reverse solve's settings: the forward ones but for what the gradient choice names."""
     rtol = settings.tolerance.rtol if gradient.rtol is None else gradient.rtol
     atol = settings.tolerance.atol if gradient.atol is None else gradient.atol
-    tableau = settings.tableau if gradient.method is None else get_method(gradient.method)
+    tableau = settings.tableau if gradient.method is None else get_method(gradient.method, implicit=True)
     tolerance = Tolerance(rtol, atol, settings.tolerance.paired)
     return dataclasses.replace(settings, tolerance=tolerance, tableau=tableau, dt0=None)
 
@@ -182,7 +194,7 @@ class Stepping(abc.ABC, Generic[S, C]):
         Hairer's), from the forward steps. Time: a float; per sample as f wants it."""
 
     @abc.abstractmethod
-    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
+    def solve(self, field: ReverseField, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """The pair at the end of the interval from that at its start, and the next |dt|.
 
         Raises SolverError where the solve cannot go on.
@@ -221,12 +233,23 @@ class Shared(Stepping[Settings, One]):
 
     def past(self, steps: Sequence[Step], seen: Observations) -> tuple[Callable[[float], Tensor], float]:
         """The first |dt| is the last forward step's."""
-        return DenseOutput(steps, seen.times[0], seen.times[-1]).value, abs(steps[-1].dt)
+        start, end = seen.times[0], seen.times[-1]
+        output, (low, high) = DenseOutput(steps, start, end), sorted((start, end))
 
-    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
+        def value(t: float | Tensor) -> Tensor:
+            if isinstance(t, float):
+                return output.value(t)
+            # Of an implicit step, whose nodes may be rounded or lie past its end.
+            return output.value(min(max(float(t), low), high))  # host read
+
+        return value, abs(steps[-1].dt)
+
+    def solve(self, field: ReverseField, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `forward_solve`."""
         own, (begin, end), observers = Stats(), asked.ends, self.reverse.observers
-        settings = dataclasses.replace(self.backward, norm=seminorm(self.backward.norm), dt0=asked.dt)
+        jacobian = reverse_jacobian(self.backward.jacobian, field.state)
+        norm = seminorm(self.backward.norm)
+        settings = dataclasses.replace(self.backward, norm=norm, dt0=asked.dt, jacobian=jacobian)
         hooks = (asked.recorder.step, *observers.hooks)
         observers = dataclasses.replace(observers, hooks=hooks, ratio=asked.judge)
         wish = Wish(trace=self.reverse.trace, queue=self.queue)
@@ -299,7 +322,7 @@ class PerSample(Stepping[SampleSettings, Each]):
         output = StackedDense(steps, seen.times[0], z0, self.clocks)
         return lambda t: output.value(t.reshape(-1).double()), dt
 
-    def solve(self, field: Field, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
+    def solve(self, field: ReverseField, pair: Tensor, asked: Interval) -> tuple[Tensor, Any]:
         """By `sample_solve`; a sample that fails on the way back has no gradient: an error, not a NaN."""
         own: Stats[Any, Any] = Stats()
         settings = dataclasses.replace(
@@ -307,6 +330,7 @@ class PerSample(Stepping[SampleSettings, Each]):
             clocks=each(self.clocks.batch + 1, self.clocks.ndim + 1),
             norm=seminorm(self.backward.norm),
             dt0=asked.dt,
+            jacobian=reverse_jacobian(self.backward.jacobian, field.state),
             compact=False,
             fresh_first=True,
             together=self._together(asked.times),

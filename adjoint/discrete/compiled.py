@@ -24,8 +24,8 @@ from ...solvers.step.clocks import ONE, Clocks, times_between
 from ...solvers.step.runge_kutta import Field, StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
-from .tape import Tape
-from .walk import BarList, ByPlace, Solved, step_back
+from .tape import Solved, Tape
+from .walk import BarList, ByPlace, step_back
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...solvers.errors import NotRepeatableError
 from ...solvers.march.output import Step, stage_times
 from ...solvers.march.samples import SampleStep, Written
-from ...solvers.methods.tableau import Tableau
+from ...solvers.methods.tableau import Numeric, Tableau
+from ...solvers.stats import Stats
+from ...solvers.step.clocks import Clocks
+from ...solvers.step.implicit.jacobian import Jacobian
+from ...solvers.step.implicit.newton import Measure
 from ..dynamics.adapt import LastEvaluation
+from ..dynamics.protocol import Dynamics
 from ..recording import Recorder
 
 
@@ -95,6 +101,30 @@ def _stretch(start: int, end: int, free: int) -> Iterator[Take | Back]:
     yield from _stretch(start, middle, free)
 
 
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """The solve that is walked back.
+
+    z0: its start.  complain: is called where func does not give a value again.
+    implicit: of an implicit method, the Jacobian and in what its corrections are measured.
+    """
+
+    dynamics: Dynamics
+    tableau: Tableau
+    clocks: Clocks
+    z0: Tensor
+    stats: Stats[Any, Any]
+    complain: Callable[[NotRepeatableError], None]
+    implicit: tuple[Jacobian, Measure] | None = None
+
+    @property
+    def numeric(self) -> Numeric:
+        """The tableau in the state's dtype, where the state is."""
+        return self.tableau.numeric(self.z0.dtype, self.z0.device)
+
+
+# What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
+Inside = tuple[Sequence[Tensor | None], Tensor]
 State = tuple[Tensor, Any]  # y, and f there; None: f is evaluated anew
 
 
@@ -122,6 +152,7 @@ class Attempt:
         small state a step.
     ends: t0 and t1 of the one clock.
     outputs: what was written inside the step of a clock a sample.
+    points: the states of an implicit step's stages, the first its start, where saved is there.
     """
 
     dt: float | Tensor
@@ -130,6 +161,7 @@ class Attempt:
     ends: tuple[float, float] = (0.0, 0.0)
     who: Who = ALL
     outputs: Sequence[Written] = ()
+    points: Sequence[Tensor] | None = None
 
     def stage_times(self, tableau: Tableau, like: Tensor) -> list[Tensor]:
         """Where its stages are evaluated anew, of like's dtype."""
@@ -155,14 +187,17 @@ Again = Callable[[State, Sequence[Entry]], State]
 
 def attempt_of(step: Step | SampleStep, saved: Sequence[Any] | None) -> Attempt:
     """The entry for a step of either stepping."""
+    solved = step.result.solved
+    points = None if solved is None or saved is None else solved.points
     if not isinstance(step, SampleStep):
-        return Attempt(step.dt, saved, None if step.plain else step.times, (step.t0, step.t1))
+        times = None if step.plain else step.times
+        return Attempt(step.dt, saved, times, (step.t0, step.t1), points=points)
     accepted, at_rest = step.accepted, step.times[0]
     times = None
-    if saved is None:
+    if saved is None or points is not None:
         times = [torch.where(accepted.view(at_rest.shape), t, at_rest) for t in step.times]
     dt = torch.where(step.clocks.spread(accepted), step.dt, 0.0)
-    return Attempt(dt, saved, times, who=Who(step.index, accepted), outputs=step.outputs)
+    return Attempt(dt, saved, times, who=Who(step.index, accepted), outputs=step.outputs, points=points)
 
 
 class Tape(Recorder):

@@ -20,37 +20,25 @@ Runge–Kutta methods in optimal control and the transformed adjoint system, Num
 from __future__ import annotations
 
 import abc
-import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...solvers.errors import NotRepeatableError
 from ...solvers.march.output import as_time, by_step
-from ...solvers.methods.tableau import Numeric, Tableau, weights
-from ...solvers.stats import Stats
+from ...solvers.methods.tableau import Numeric, weights
 from ...solvers.step.attempt import settled
-from ...solvers.step.clocks import Clocks, Each
-from ...solvers.step.runge_kutta import (
-    Field,
-    StageBuffer,
-    StepResult,
-    dense_stages,
-    dense_strides,
-    flat_rows,
-    rk_step,
-    rows_like,
-)
+from ...solvers.step.clocks import Each
+from ...solvers.step.runge_kutta import dense_strides, flat_rows, rows_like
 from ..dynamics.adapt import ThetaSum, stages_together
-from ..dynamics.protocol import Dynamics
 from ..recording import Result, Rows, Seen
-from .tape import Attempt, Entry, First, State, Tape, Who
+from .again import Again
+from .implicit import StageSystems
+from .tape import Attempt, First, Inside, Solved, Tape, Who
 
 Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
-# What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
-Inside = tuple[Sequence[Tensor | None], Tensor]
 Back = tuple[Tensor, Any]  # λ and the held k̄; of one clock None where none is held
 
 
@@ -133,7 +121,9 @@ def step_back(
             y_bar = plus(y_bar, bar)
             for i, a in rows[j]:
                 k_bar[i] = plus(k_bar[i], bar * a * dt)
-    end = plus(held, k_bar[m])
+    end, diagonal = plus(held, k_bar[m]), bars.numeric.diagonal[m]
+    if diagonal != 0:  # implicit, it is on its own right side
+        end = plus(lam * (diagonal * dt), end)
     if end is not None:
         lam = lam + pull(m, end)  # Y_m is y1
     bars.put(m, lam)
@@ -146,26 +136,6 @@ def step_back(
             bars.put(i, pull(i, cotangent))
     total = bars.total()
     return (total if y_bar is None else total + y_bar), cotangent
-
-
-@dataclasses.dataclass(frozen=True)
-class Solved:
-    """The solve that is walked back.
-
-    z0: its start.  complain: is called where func does not give a value again.
-    """
-
-    dynamics: Dynamics
-    tableau: Tableau
-    clocks: Clocks
-    z0: Tensor
-    stats: Stats[Any, Any]
-    complain: Callable[[NotRepeatableError], None]
-
-    @property
-    def numeric(self) -> Numeric:
-        """The tableau in the state's dtype, where the state is."""
-        return self.tableau.numeric(self.z0.dtype, self.z0.device)
 
 
 class Outputs(abc.ABC):
@@ -283,18 +253,26 @@ class DiscreteWalk:
         self.theta = ThetaSum(solved.dynamics, wanted=want_theta, together=together)
         self.bars: BarBuffer | None = None
 
+    @functools.cached_property
+    def again(self) -> Again:
+        """What takes attempts again, made where one is."""
+        return Again(self.solved)
+
     def run(self) -> Result:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients)."""
         whole = self.outputs.begin(self.solved.z0.detach())
         saved: Sequence[Any] = ()
-        for n, entry, state in self.tape.backwards(self._again):
+        for n, entry, state in self.tape.backwards(lambda state, entries: self.again.steps(state, entries)):
             lam, held = self._part(entry.who, whole)
             if isinstance(entry, First):
                 back = lam + self._through(self._saved_first(entry, saved), held), None
             else:
                 lam, inside = self.outputs.at_end(n, lam), self.outputs.inside(n, entry)
                 end = held is not None or inside is not None
-                saved = self._anew(entry, state, inside, end=end) if entry.saved is None else entry.saved
+                if entry.saved is None:
+                    entry = self.again.entry(entry, state, inside, end=end)
+                assert entry.saved is not None
+                saved = entry.saved
                 back = self._step(entry, saved, (lam, held), inside)
             whole = self._moved(entry.who, whole, back)
         return self.outputs.at_end(-1, whole[0]), self.theta.result()
@@ -333,7 +311,14 @@ class DiscreteWalk:
             self.bars = BarBuffer(self.numeric, lam)
         # A number would be made a tensor at every stage.
         dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, lam)
-        lam, held = step_back(self.bars, pull, dt, lam, held, inside)
+        if self.solved.implicit is None:
+            lam, held = step_back(self.bars, pull, dt, lam, held, inside)
+        else:
+            systems = StageSystems(self.solved, attempt, dt, pull)
+            if self.solved.tableau.coupled:
+                lam, held = systems.back(lam, held, inside)
+            else:
+                lam, held = step_back(self.bars, systems.pull, dt, lam, held, inside)
         self.theta.add(used, deltas)
         if self.watch is not None:
             # dL/dy0 lacks what comes through the first stage while that is held back.
@@ -353,48 +338,5 @@ class DiscreteWalk:
             return first.saved
         if following[0] is not None:
             return following[0]
-        z0 = self.solved.z0.detach()  # it was evaluated in a compiled program, which begins at the start
-        return self._evaluate(as_time(self.tape.attempt(0).ends[0], z0), z0)[1]
-
-    def _anew(
-        self, attempt: Attempt, state: State | None, inside: Inside | None, *, end: bool
-    ) -> Sequence[Any]:
-        """What each stage saves, evaluated anew, with dt = 0 where not accepted. end: f(t1, y1) is needed."""
-        assert state is not None
-        y = state[0]
-        first = None if attempt.who.index is None else state[1]  # what it saves may be wanted as well
-        tableau, result = self.solved.tableau, self._taken(self._evaluate, attempt, y, first, end=end)
-        if inside is not None and any(k is not None for k in inside[0][tableau.n_stages :]):
-            dense_stages(self._evaluate, y, attempt.stage_times(tableau, y), tableau, result)
-        return result.saved
-
-    def _taken(
-        self, field: Field, attempt: Attempt, y: Tensor, first: Any, *, end: bool = True
-    ) -> StepResult:
-        """An attempt from y with the size it had. first: f there, or None to evaluate it."""
-        times = attempt.stage_times(self.solved.tableau, y)
-        known = field(times[0], y) if first is None else (first, None)
-        stages = StageBuffer(self.numeric, y, attempt.dt)
-        return rk_step(field, y, known, times, self.solved.tableau, stages, evaluate_end=end)
-
-    def _again(self, state: State, entries: Sequence[Entry]) -> State:
-        """Takes attempts again from a kept state, and what lies between them."""
-        (y, first), clocks = state, self.clocks
-        one_clock = first is None
-        for entry in entries:
-            if isinstance(entry, Tensor):  # samples have left
-                y, first = clocks.take(y, entry), clocks.take(first, entry)
-            elif isinstance(entry, First):
-                first = None if one_clock else clocks.choose(entry.who.which, entry.value, first)
-            else:
-                result = self._taken(self._unsaved, entry, y, first)
-                first = clocks.choose(entry.who.which, result.stages.get(len(self.numeric.b) - 1), first)
-                y = clocks.choose(entry.who.which, result.y1, y)
-        return y, None if one_clock else first
-
-    def _unsaved(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        return self._evaluate(t, z)[0], None
-
-    def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        self.solved.stats.nfe_recomputed += 1
-        return self.dynamics.forward(t, z)
+        # It was evaluated in a compiled program, which begins at the start.
+        return self.again.at_start(self.tape.attempt(0).ends[0])

@@ -297,14 +297,21 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
 
 
 class LastEvaluation:
-    """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew."""
+    """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew.
+
+    The slopes of an implicit step are what its equations say, and no values of func but for the very first.
+    """
 
     def __init__(self) -> None:
         self.kept: Evaluation | None = None
 
     def see(self, step: Step | SampleStep) -> None:
         """An accepted step, or an attempt of all samples."""
-        self.kept = last_evaluation(step)
+        if step.result.solved is None:
+            self.kept = last_evaluation(step)
+        elif self.kept is None:
+            first = step.first if isinstance(step, SampleStep) else step.result.stages.get(0)
+            self.kept = Evaluation(step.times[0], step.y0, first.clone())
 
     def check(self, dynamics: Dynamics, stats: Stats, complain: Complain) -> None:
         """`Evaluation.check`, where a step was taken."""

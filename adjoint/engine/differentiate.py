@@ -17,12 +17,13 @@ from ...solvers.errors import ArgumentError
 from ...solvers.march.output import as_time
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
+from ...solvers.step.implicit.newton import Measure
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
-from ..discrete.tape import Tape
-from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk, Solved
+from ..discrete.tape import Solved, Tape
+from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk
 from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recorder, Recording, Result, Rows, Seen
@@ -149,8 +150,12 @@ def record_for(
     """The recording that a gradient choice needs. queue: of the forward solve."""
     reverse, clocks = problem.reverse, problem.clocks
     if isinstance(gradient, Discrete):
-        tableau, complain = problem.settings.tableau, reverse.complain
-        solved = Solved(dynamics, tableau, clocks, problem.z0, problem.stats, complain)
+        settings, complain = problem.settings, reverse.complain
+        implicit = None
+        if settings.tableau.implicit:
+            implicit = settings.jacobian, Measure(clocks, settings.norm, settings.tolerance)
+        both = (problem.z0, problem.stats, complain, implicit)
+        solved = Solved(dynamics, settings.tableau, clocks, *both)
         return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
     return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))

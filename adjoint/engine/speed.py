@@ -21,6 +21,7 @@ from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from .problem import Problem, SampleProblem
 
 JUDGED_HERE = "the errors of complex numbers are judged by the host"
+NEWTON = "the host looks at every correction of an implicit method's iteration"
 
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
@@ -77,6 +78,8 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
         return "gradient=Direct() follows autograd through every step; use Discrete()"
     if problem.settings.tolerance.paired:
         return JUDGED_HERE
+    if problem.settings.tableau.implicit:
+        return NEWTON
     if problem.settings.fixed:
         return "a fixed step (dt=…) decides nothing, so the host need not look at all"
     if problem.settings.jump_at:
@@ -91,6 +94,8 @@ def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
     wish, settings = problem.wish, problem.settings
     if settings.tolerance.paired:
         return JUDGED_HERE
+    if settings.tableau.implicit:
+        return NEWTON
     if gradient is not None:
         return "a gradient is wanted, and per sample the host keeps every attempt for its way back"
     wishes = (

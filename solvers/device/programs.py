@@ -205,9 +205,11 @@ class Row(NamedTuple):
     e2: float
     after_rejection: float
     non_finite: float
+    unsolved: float
     status: float
     n_accepted: float
     n_rejected: float
+    n_unsolved: float
     t0: float
     t1: float
     ratio: float
@@ -223,8 +225,8 @@ WIDTH = len(Row._fields) - len(Clock._fields)
 
 def clock_of(row: Tensor) -> Clock:
     """The clock in a row."""
-    t, dt, e1, e2, after, bad, status, n_accepted, n_rejected = row[: len(Clock._fields)].unbind()
-    return Clock(t, dt, e1, e2, after > 0, bad > 0, status, n_accepted, n_rejected)
+    t, dt, e1, e2, after, bad, unsolved, *numbers = row[: len(Clock._fields)].unbind()
+    return Clock(t, dt, e1, e2, after > 0, bad > 0, unsolved > 0, *numbers)
 
 
 def row_at(t: float, dt: float) -> list[float]:

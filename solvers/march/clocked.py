@@ -35,6 +35,9 @@ from ..step.attempt import (
 )
 from ..step.controller import UNKNOWN
 from ..step.groups import Groups
+from ..step.implicit.esdirk import ImplicitSteps
+from ..step.implicit.newton import Measure
+from ..step.implicit.radau import implicit_steps
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
@@ -79,20 +82,24 @@ class ClockedMarch:
         self.recorder = watching.recorder or SampleRecorder()
         self.followed = differentiable or watching.recorder is not None
         self.tableau = settings.tableau
-        numeric = self.tableau.numeric(z0.dtype, z0.device)
+        numeric, self.tolerance = self.tableau.numeric(z0.dtype, z0.device), settings.tolerance
+        self.implicit: ImplicitSteps | None = None
+        if settings.jacobian is not None and self.tableau.implicit:
+            measure = Measure(self.clocks, settings.norm, self.tolerance)
+            self.implicit = implicit_steps(self.tableau, settings.jacobian, measure, stubborn=settings.fixed)
         self.rules = Rules(
             *(self.tableau, numeric, settings.norm, settings.controller, self.clocks, settings.max_steps),
             fixed=settings.dt is not None,
             fresh_first=settings.fresh_first,
+            implicit=self.implicit,
         )
-        self.tolerance = settings.tolerance
         self.y0 = self.y = self.first = self.slope0 = z0  # the slopes are evaluated where the solve begins
         t0, self.end = output.start, output.end
         self.direction = torch.where(self.end < t0, -1.0, torch.ones_like(t0))
         self.least = least_of_span((self.end - t0).abs())
         self.index = torch.arange(len(t0), dtype=torch.int64, device=t0.device)
         self.clock = self.whole = clock_at(t0, torch.zeros_like(t0))
-        self.nfe = self.whole_nfe = torch.zeros_like(self.index)
+        self.nfe = self.whole_nfe = self.n_jacobians = self.whole_jacobians = torch.zeros_like(self.index)
         self.dt_first: Tensor | None = None  # none where nothing goes anywhere
         self.buffer: StageBuffer | None = None
         self.steps: list[SampleStep] = []
@@ -114,6 +121,8 @@ class ClockedMarch:
             stats.dt_first = self.dt_first
         stats.nfe, stats.n_calls = stats.nfe + self.whole_nfe, stats.n_calls + self.n_calls
         stats.n_accepted, stats.n_rejected = self.whole.n_accepted, self.whole.n_rejected
+        if self.implicit is not None:
+            stats.n_newton, stats.n_jacobians = self.whole.n_unsolved, self.whole_jacobians
         stats.dt_last = self.whole.dt
         return self.whole
 
@@ -206,8 +215,8 @@ class ClockedMarch:
         stop, jump = self._next_stop()
         tried, after = self._try(stop, jump)
         step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.tableau)
-        self.nfe = self.nfe + (self.tableau.n_stages - 1) * step.tried
-        bad = step.tried & ~step.accepted & ~step.finite
+        self._count(step)
+        bad = step.tried & ~step.accepted & (~step.finite | step.unsolved)
         jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
         events, due = self.events, self.output.due(step)
         self.clock, self.y, self.first = after
@@ -234,6 +243,16 @@ class ClockedMarch:
         self._finish(step, jumped if todo[1] else None, due, todo[2])
         return int(running)
 
+    def _count(self, step: SampleStep) -> None:
+        solved = step.result.solved
+        if solved is None:
+            self.nfe = self.nfe + (self.tableau.n_stages - 1) * step.tried
+            return
+        assert self.implicit is not None
+        self.nfe = self.nfe + solved.calls * step.tried
+        self.n_jacobians = self.n_jacobians + solved.renewed * step.tried
+        self.implicit.accepted(step.accepted)
+
     def _regroup(self) -> None:
         """The norm of samples that step together is that of those still under way."""
         together = self.settings.together
@@ -245,6 +264,8 @@ class ClockedMarch:
     def _try(self, stop: Tensor, jump: Tensor | None = None) -> tuple[Attempt, Here]:
         self._regroup()
         here, limits = Here(self.clock, self.y, self.first), self._limits(stop)
+        if self.implicit is not None:
+            self.implicit.measure = Measure(self.rules.clocks, self.rules.norm, self.tolerance)
         times_of = None
         if jump is not None and len(self.settings.jumps):
             times_of = lambda clock, proposal: self._times_beside(clock, proposal, jump)  # noqa: E731
@@ -304,7 +325,7 @@ class ClockedMarch:
         return self.buffer.again(dt)
 
     def _clean(self, step: SampleStep) -> SampleStep:
-        """The attempt again with a step of 0 where it was not finite.
+        """The attempt again with a step of 0 where it was not finite, or its equations were not solved.
 
         Zero times NaN is NaN: one bad sample would spoil every sum over the batch in the backward pass.
         """
@@ -313,7 +334,10 @@ class ClockedMarch:
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
         first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
-        result = rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
+        if self.implicit is not None:
+            result = self.implicit.repeated(self.field, step.y0, first, times, self._stages(dt))
+        else:
+            result = rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
         if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it
             last = result.stages.get(self.tableau.n_stages - 1)
             self.first = self.clocks.choose(step.accepted, last, step.first)
@@ -334,6 +358,8 @@ class ClockedMarch:
         k, saved = self.field(self._resting(), self.y)
         self.first = self.clocks.choose(jumped, k, self.first)
         self.nfe = self.nfe + jumped
+        if self.implicit is not None:
+            self.implicit.restarted(jumped)
         e1, e2 = (torch.where(jumped, UNKNOWN, e) for e in (self.clock.e1, self.clock.e2))
         self.clock = self.clock._replace(e1=e1, e2=e2)
         self.recorder.restart(saved, jumped, self.first)
@@ -344,10 +370,12 @@ class ClockedMarch:
         """Puts the clocks of the samples still here back where they stand in the whole batch."""
         if len(self.index) == len(self.whole_nfe):
             self.whole, self.whole_nfe = self.clock, self.evaluations()
+            self.whole_jacobians = self.n_jacobians
             return
         pairs = zip(self.whole, self.clock, strict=True)
         self.whole = Clock(*(whole.index_copy(0, self.index, part) for whole, part in pairs))
         self.whole_nfe = self.whole_nfe.index_copy(0, self.index, self.evaluations())
+        self.whole_jacobians = self.whole_jacobians.index_copy(0, self.index, self.n_jacobians)
 
     def _compact(self, running: int) -> None:
         """Finished samples leave the batch."""
@@ -355,7 +383,7 @@ class ClockedMarch:
         keep = self.clock.running.to(torch.int8).argsort(descending=True, stable=True)[:running]
         self._write_back()
         size = self.clocks.batch_size(self.y)
-        for name in ("index", "ids", "end", "direction", "least", "nfe"):
+        for name in ("index", "ids", "end", "direction", "least", "nfe", "n_jacobians"):
             setattr(self, name, getattr(self, name).index_select(0, keep))
         self.clock = Clock(*(part.index_select(0, keep) for part in self.clock))
         self.y = self.y.index_select(self.clocks.batch, keep)
@@ -364,5 +392,7 @@ class ClockedMarch:
         self.output.select(keep)
         if self.events is not None:
             self.events.select(keep)
+        if self.implicit is not None:
+            self.implicit.select(keep)
         self.buffer = None
         self.recorder.compact(keep)

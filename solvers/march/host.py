@@ -8,6 +8,7 @@ knows tensors. `step.attempt` decides the same in tensors, for any clocks.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence, Set
@@ -21,7 +22,8 @@ from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
-from ..step.controller import PID, SLIVER, UNKNOWN
+from ..step.controller import PID, SLIVER, UNKNOWN, UNSOLVED
+from ..step.implicit.esdirk import YES, ImplicitSteps
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_time, as_times
 
@@ -31,6 +33,7 @@ class Attempt(Protocol):
 
     error_ratio: float
     finite: bool
+    unsolved: bool
 
 
 class Stepper(Protocol):
@@ -92,6 +95,7 @@ class Pace:
     e2: float = UNKNOWN
     after_rejection: bool = False
     non_finite: bool = False
+    unsolved: bool = False
     span: float = 0.0
 
     def too_short(self, t: float) -> bool:
@@ -113,7 +117,7 @@ class Pace:
         """The decision."""
         # A thousandth: t + dt_min is rounded, and the step before a stop may be that much longer.
         forced = self.controller.force_dt_min and taken <= (1.0 + SLIVER) * self.controller.dt_min
-        return step.finite and (step.error_ratio <= 1.0 or forced)
+        return step.finite and not step.unsolved and (step.error_ratio <= 1.0 or forced)
 
     def accepted(self, taken: float, ratio: float) -> None:
         """dt after an accepted step of length taken."""
@@ -127,18 +131,21 @@ class Pace:
         else:
             self.dt, self.e1, self.e2 = grown, ratio, self.e1
         self.dt = min(self.dt, self.controller.dt_max)
-        self.after_rejection = self.non_finite = False
+        self.after_rejection = self.non_finite = self.unsolved = False
 
     def rejected(self, taken: float, step: Attempt) -> None:
         """dt after a rejected step."""
-        self.non_finite = not step.finite
+        self.unsolved = step.unsolved
+        self.non_finite = not (step.finite or step.unsolved)
         ratio = math.nan if self.non_finite else step.error_ratio
-        self.dt = taken * self.controller.factor_rejected(ratio, self.order)
-        self.after_rejection = True
+        factor = UNSOLVED if self.unsolved else self.controller.factor_rejected(ratio, self.order)
+        self.dt, self.after_rejection = taken * factor, True
 
     @property
     def failure(self) -> Status:
         """Why no shorter step is left."""
+        if self.unsolved:
+            return Status.NEWTON
         return Status.NON_FINITE if self.non_finite else Status.STEP_UNDERFLOW
 
 
@@ -181,6 +188,7 @@ def march(
                 t = t_new
             else:
                 stats.n_rejected += 1
+                stats.n_newton += step.unsolved
                 pace.rejected(taken, step)
                 on_attempt(step, False, pace.dt)
                 if taken < shortest_step(t, pace.span, 0.0):
@@ -201,7 +209,7 @@ def march_grid(
     perturb: bool = False,
     jumps: Set[float] = frozenset(),
 ) -> Outcome:
-    """Steps along a fixed grid; nothing is rejected.
+    """Steps along a fixed grid; nothing is rejected, and an implicit step that is not solved is the end.
 
     perturb: f jumps at grid points, so each step sees only times strictly inside it.
     jumps: the grid points at which f jumps.
@@ -213,6 +221,10 @@ def march_grid(
             stepper.restart(t, after_jump=True)
         before = perturb or t_new in jumps
         step = stepper.attempt(t, t_new, before_jump=before, evaluate_end=i < last and not before)
+        if step.unsolved:
+            stats.n_rejected, stats.n_newton = stats.n_rejected + 1, stats.n_newton + 1
+            on_attempt(step, False, abs(t_new - t))
+            return Outcome(Status.NEWTON, t, abs(t_new - t))
         stats.n_accepted += 1
         on_attempt(step, True, abs(t_new - t))
         if on_accept(step):
@@ -239,16 +251,18 @@ class Judge:
     def judged(self, step: Step) -> Step:
         """The attempt with its error ratio, and whether it is finite."""
         result = step.result
-        errors = result.stages.errors()
+        errors = result.errors()
         probe = result.stages.probe(errors[0]) + step.y1.sum()
         if self.ratio is not None:
             ratio = self.ratio(step)
         else:
             ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm)
-        reads = torch.stack((ratio.to(probe), probe))
+        told = [ratio, probe] if result.solved is None else [ratio, probe, result.solved.failed]
+        reads = torch.stack([x.to(probe) for x in told])
         if self.watch is not None:
             reads = torch.cat((reads.double(), self.watch(step)))
         step.error_ratio, probed, *watched = reads.tolist()  # host read
+        step.unsolved = result.solved is not None and bool(watched.pop(0))
         step.watched = watched if self.watch is not None else None
         if not (math.isfinite(probed) and math.isfinite(step.error_ratio)):
             step.finite = self._examined(step)
@@ -264,9 +278,11 @@ class Judge:
 
 
 class RungeKuttaStepper:
-    """An explicit Runge–Kutta method on one state with one clock.
+    """A Runge–Kutta method on one state with one clock.
 
-    field: counts and checks itself.  judge None: fixed steps, no error is estimated.
+    field: counts and checks itself.
+    method: an explicit one's tableau, or what takes implicit steps.
+    judge: None: fixed steps, no error is estimated.
     direction: of time.
     keep_stages: each accepted step owns its stages (dense output, interpolating adjoint).
     differentiable: out of place, under the caller's grad mode.
@@ -275,7 +291,7 @@ class RungeKuttaStepper:
     def __init__(
         self,
         field: Field,
-        tableau: Tableau,
+        method: Tableau | ImplicitSteps,
         y0: Tensor,
         judge: Judge | None,
         *,
@@ -283,14 +299,15 @@ class RungeKuttaStepper:
         keep_stages: bool = False,
         differentiable: bool = False,
     ):
-        self.field, self.tableau, self.y = owned(field) if differentiable else field, tableau, y0
-        self.raw_field = field
+        self.implicit = method if isinstance(method, ImplicitSteps) else None
+        self.tableau = tableau = method.tableau if isinstance(method, ImplicitSteps) else method
+        self.field, self.raw_field, self.y = owned(field) if differentiable else field, field, y0
         self.first_field = owned(field)  # a first stage outlives the next evaluation, the probe's
         self.judge, self.direction, self.keep = judge, direction, keep_stages
         self.differentiable = differentiable
         self.numeric = tableau.numeric(y0.dtype, y0.device)
-        # A field that wants times as floats is told when its next calls will be.
-        self.announce: Callable[[list[float]], None] | None = getattr(field, "prepare", None)
+        prepare = getattr(field, "prepare", None)  # of one that wants the times of its next calls as floats
+        self.announce: Callable[[list[float]], None] | None = None if self.implicit else prepare
         self.first: Evaluation | None = None
         self.first_time: Tensor | None = None
         self.beside_jump = False
@@ -306,6 +323,8 @@ class RungeKuttaStepper:
             self.announce([t])
         self.beside_jump = after_jump
         self.first, self.first_time, self.chained = self.first_field(time, self.y), time, False
+        if after_jump and self.implicit is not None:
+            self.implicit.restarted(YES)
 
     def initial_step(self, t0: float, end: float, *, before_jump: bool = False) -> float:
         """|dt| to begin with (HNW II.4); one evaluation, one host read. before_jump: f jumps at the end."""
@@ -344,12 +363,14 @@ class RungeKuttaStepper:
         if self.announce is not None:
             self.announce(hosts[1:])
         stages = self.fresh_stages(t1 - t0)
-        result = rk_step(
-            self.field, self.y, self.first, times, self.tableau, stages, evaluate_end=evaluate_end
-        )
+        explicit = functools.partial(rk_step, tableau=self.tableau, evaluate_end=evaluate_end)
+        result = (self.implicit or explicit)(self.field, self.y, self.first, times, stages=stages)
         plain = not (before_jump or (self.beside_jump and self.first_time is not None))
         step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times, plain=plain)
-        return step if self.judge is None else self.judge.judged(step)
+        if self.judge is not None:
+            return self.judge.judged(step)
+        step.unsolved = result.solved is not None and bool(result.solved.failed)  # host read
+        return step
 
     def fresh_stages(self, dt: float) -> Stages:
         """Where the stages of a step go: memory that the next step writes over, unless they are kept."""
@@ -363,6 +384,8 @@ class RungeKuttaStepper:
     def accept(self, step: Step) -> None:
         """Moves on to the step's end."""
         self.y = step.y1
+        if self.implicit is not None:
+            self.implicit.accepted(YES)
         if len(step.saved) < self.tableau.n_stages:
             self.first, self.first_time, self.chained = None, None, False
             return

@@ -27,6 +27,7 @@ class Step:
         stages.
     chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
+    unsolved: the equations of an implicit step were not solved.
     watched: in which parts of the step which event fires, where events are watched.
     plain: times are `stage_times(t0, t1)`, so they need not be kept.
     k0: the first stage, f(t0, y0), where it is handed out.
@@ -45,6 +46,7 @@ class Step:
     times: list[Tensor]
     error_ratio: float = math.nan
     finite: bool = True
+    unsolved: bool = False
     watched: list[float] | None = None
     plain: bool = False
     graph: bool = dataclasses.field(default_factory=torch.is_grad_enabled)

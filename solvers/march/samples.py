@@ -14,6 +14,7 @@ from ..methods.tableau import Tableau, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
+from ..step.implicit.jacobian import Jacobian
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
@@ -48,6 +49,7 @@ class SampleSettings:
     dt: a fixed |dt|, or None.
     fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
     together: which samples share their steps; None: each has its own.
+    jacobian: of f, for an implicit method.
     """
 
     clocks: Each
@@ -64,6 +66,7 @@ class SampleSettings:
     fresh_first: bool = False
     together: Together | None = None
     dt0_open: bool = False
+    jacobian: Jacobian | None = None
 
     @property
     def fixed(self) -> bool:

@@ -1,6 +1,9 @@
-"""The methods by name. One file each: citation, tableau, interpolant."""
+"""The methods by name, the explicit ones and the implicit. One file each: citation, tableau, interpolant."""
 
 from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
 
 from ..errors import ArgumentError, nearest
 from .adams import ADAMS
@@ -13,7 +16,10 @@ from .euler import EULER
 from .fehlberg2 import FEHLBERG2
 from .heun2 import HEUN2
 from .heun3 import HEUN3
+from .kvaerno3 import KVAERNO3
+from .kvaerno5 import KVAERNO5
 from .midpoint import MIDPOINT
+from .radau5 import RADAU5
 from .rk4 import RK4
 from .rk4_classic import RK4_CLASSIC
 from .tableau import Tableau
@@ -26,15 +32,26 @@ _BY_ORDER = (
 METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in _BY_ORDER}
 FOREIGN = "scipy_solver"
 OF_THE_FACE = (*ADAMS, FOREIGN)  # no tableau is theirs: torchdiffeq's call alone has them
+IMPLICIT: dict[str, Tableau] = {tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5, RADAU5)}
+EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT)
 
 
-def get_method(name: str, argument: str = "method") -> Tableau:
-    """The tableau called ``name``; an unknown name is an ArgumentError that offers the nearest."""
+def get_method(name: str, argument: str = "method", *, implicit: bool = False) -> Tableau:
+    """The tableau called ``name``; an unknown name is an ArgumentError that offers the nearest.
+
+    implicit: whether the caller can do with an implicit method.
+    """
+    known = EVERY if implicit else METHODS
+    if isinstance(name, str) and name in known:
+        return known[name]
     if isinstance(name, str) and name in OF_THE_FACE:
         raise ArgumentError(
             f"{argument}={name!r} is there for programs of torchdiffeq: adamode.odeint(…, method={name!r}) "
-            f"and odeint_adjoint take it. Here use one of {', '.join(sorted(METHODS))}."
+            f"and odeint_adjoint take it. Here use one of {', '.join(sorted(known))}."
         )
-    if not isinstance(name, str) or name not in METHODS:
-        raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, METHODS)}")
-    return METHODS[name]
+    if isinstance(name, str) and name in EVERY:
+        raise ArgumentError(
+            f"{argument}={name!r} is an implicit method, which only adamode.solve has (and the reverse solve "
+            f"of its adjoints): use that, or one of {', '.join(METHODS)}."
+        )
+    raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, known)}")

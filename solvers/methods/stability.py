@@ -1,4 +1,4 @@
-"""Linear stability of explicit methods: what one step does to y' = λy.
+"""Linear stability of Runge–Kutta methods: what one step does to y' = λy.
 
 Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2.
 """
@@ -6,11 +6,12 @@ Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
 
-from .tableau import Row, Tableau, polynomial
+from .tableau import Row, Tableau, padded, polynomial
 
 
 @functools.lru_cache(maxsize=64)
@@ -33,8 +34,41 @@ def stability_polynomial(tableau: Tableau, embedded: bool = False) -> Row:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=64)
+def stability_fraction(tableau: Tableau) -> tuple[Row, Row]:
+    """Exact coefficients of P and Q in R = P/Q, of any method: Q = det(I − zA), P = det(I − z(A − 1bᵀ)).
+
+    Source: ibid., IV.3, Eq. (3.3).
+    """
+    n = len(tableau.c)
+    a = [padded(row, n) for row in tableau.a]
+    less = [tuple(x - w for x, w in zip(row, tableau.b, strict=True)) for row in a]
+    return _determinant(less), _determinant(a)
+
+
+def _determinant(m: Sequence[Row]) -> Row:
+    """Coefficients of det(I − z M) in z, by Faddeev and LeVerrier."""
+    n, found = len(m), [Fraction(1)]
+    power = [list(row) for row in m]
+    for k in range(1, n + 1):
+        found.append(-sum((power[i][i] for i in range(n)), Fraction(0)) / k)
+        for i in range(n):
+            power[i][i] += found[-1]
+        columns = list(zip(*power, strict=True))
+        power = [
+            [sum((x * y for x, y in zip(row, column, strict=True)), Fraction(0)) for column in columns]
+            for row in m
+        ]
+    while found[-1] == 0:
+        found.pop()
+    return tuple(found)
+
+
 def stability_function(tableau: Tableau, z: torch.Tensor, embedded: bool = False) -> torch.Tensor:
     """R at each z (any shape; complex128 for a picture): the step is stable where |R(z)| ≤ 1."""
+    if tableau.implicit:
+        above, below = stability_fraction(tableau)
+        return polynomial([float(w) for w in above], z) / polynomial([float(w) for w in below], z)
     return polynomial([float(w) for w in stability_polynomial(tableau, embedded)], z)
 
 

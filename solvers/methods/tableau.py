@@ -56,11 +56,12 @@ def hermite(b: Row, last: int) -> tuple[Row, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge–Kutta method.
+    """A Runge–Kutta method: explicit, or with implicit stages that follow one another or are coupled.
 
     name: as given to ``method=``.
     order: of the propagated solution.
-    c, a, b: nodes, strictly lower triangular rows (row i has i entries), weights.
+    c, a, b: nodes, lower triangular rows, weights. Row i has i entries; i + 1 where the stage is implicit,
+        the last the diagonal's; as many as there are stages where it is coupled with later ones.
     b_hat, order_hat: embedded weights for the error estimate, and their order.
     b_hat_2, order_hat_2: a second, coarser embedded solution (dop853); the two estimates e and e₂ are
         combined to |e|²/√(|e|² + 0.01|e₂|²).
@@ -69,6 +70,7 @@ class Tableau:
     c_dense, a_dense: further stages that only the dense output needs; they follow the stage f(t1, y1) and are
         evaluated only where an output or an event lies inside a step.
     rounded: the published numbers are rounded; the conditions hold to 1e-15, not exactly.
+    beyond: a node lies past the step's end, so that f is evaluated there.
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
     tested, not checked here: they cost up to half a second at order 8.
@@ -89,6 +91,7 @@ class Tableau:
     c_dense: Row = ()
     a_dense: tuple[Row, ...] = ()
     rounded: bool = False
+    beyond: bool = False
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -100,7 +103,14 @@ class Tableau:
             self._must(alone, "c_dense and a dense_order above 3 mean nothing without the rows of dense")
             object.__setattr__(self, "dense_order", min(3, self.order))
         # Asked for once, here: what traces a program does not know the lock around a cached property.
-        _ = self.fsal, self.n_stages, self.dense_needs_end, self.adaptive and self.error_order
+        _ = (
+            self.fsal,
+            self.implicit,
+            self.coupled,
+            self.n_stages,
+            self.dense_needs_end,
+            self.adaptive and self.error_order,
+        )
 
     def _check_shapes(self) -> None:
         s, k, rows = len(self.c), len(self.c_dense), len(self.a)
@@ -108,7 +118,11 @@ class Tableau:
         self._must(fits, f"{s}+{k} nodes, {rows}+{len(self.a_dense)} rows, {len(self.b)} weights")
         for i, row in enumerate(self.a + self.a_dense):
             length = i if i < s else i - s + self.n_stages
-            self._must(len(row) == length, f"row {i} has {len(row)} entries, not {length}")
+            solved = 0 < i < s and len(row) > length and row[-1] != 0
+            own = length + solved  # with the diagonal's
+            if solved and len(row) == s:  # coupled with those that follow
+                own = s
+            self._must(len(row) == own, f"row {i} has {len(row)} entries, not {length}")
         for b_hat in (self.b_hat, self.b_hat_2):
             # An embedded solution may also use f(t1, y1), the last stage.
             n = s if b_hat is None else len(b_hat)
@@ -123,8 +137,8 @@ class Tableau:
     def _check_sums(self) -> None:
         for i, (c, row) in enumerate(zip(self.c + self.c_dense, self.a + self.a_dense, strict=True)):
             self._must_vanish(sum(row, Fraction(0)) - c, f"row {i} minus c")
-            # Dynamics may not be defined outside the step: f is never evaluated there.
-            self._must(0 <= c <= 1, f"node {i} is {float(c):g}, outside [0, 1]")
+            # Dynamics may not be defined outside the step: f is not evaluated there but where that is said.
+            self._must(c >= 0 and (c <= 1 or self.beyond), f"node {i} is {float(c):g}, outside [0, 1]")
         for label, weights in (("b", self.b), ("b_hat", self.b_hat), ("b_hat_2", self.b_hat_2)):
             if weights is not None:
                 self._must_vanish(sum(weights, Fraction(0)) - 1, f"Σ{label} − 1")
@@ -154,7 +168,17 @@ class Tableau:
     @functools.cached_property
     def fsal(self) -> bool:
         """Whether the last stage is f(t1, y1), so that it is the next step's first."""
-        return self.c[-1] == 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+        return self.c[-1] == 1 and padded(self.a[-1], len(self.b)) == self.b
+
+    @functools.cached_property
+    def implicit(self) -> bool:
+        """Whether a stage is on its own right side, so that it must be solved for."""
+        return any(len(row) > i for i, row in enumerate(self.a))
+
+    @functools.cached_property
+    def coupled(self) -> bool:
+        """Whether implicit stages depend on later ones, so that they are solved for together."""
+        return any(len(row) > i + 1 for i, row in enumerate(self.a))
 
     @property
     def adaptive(self) -> bool:
@@ -227,7 +251,8 @@ class Numeric:
     b: [n_stages].
     errors: [0, 1 or 2, n_stages].
     dense: [n, degree], b_i(θ)'s coefficients of θ, θ², …
-    a_rows, error_rows: (index, value) of each row's entries that are not zero.
+    a_rows, error_rows: (index, value) of each row's nonzero entries, those of a before the diagonal.
+    diagonal: a_ii of each stage; 0: it is explicit.
     dense_rows, slope_rows: the coefficients of 1, θ, θ², … in b_i(θ) and b_i'(θ), as floats: to read them
         from a tensor would wait for the device.
     b_index, b_nonzero: the weights that do not vanish, for quadratures.
@@ -251,6 +276,7 @@ class Numeric:
     a_vectors: tuple[torch.Tensor, ...]
     back_vectors: tuple[torch.Tensor, ...]
     unseen: tuple[int, ...]
+    diagonal: tuple[float, ...]
 
     @functools.cached_property
     def in_turn(self) -> bool:
@@ -282,7 +308,7 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
         errors=tensor([[float(w) for w in row] for row in tableau.errors()]).reshape(-1, len(b)),
         dense=tensor(dense),
         c=tuple(float(c) for c in tableau.nodes()),
-        a_rows=tuple(nonzero(row) for row in rows),
+        a_rows=tuple(nonzero(row[:i]) for i, row in enumerate(rows)),
         error_rows=tuple(nonzero(row) for row in tableau.errors()),
         dense_rows=tuple((0.0, *row) for row in dense),
         slope_rows=tuple(tuple(k * w for k, w in enumerate(row, 1)) for row in dense),
@@ -291,6 +317,7 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
         a_vectors=tuple(a_table[i, :i] for i in range(n)),
         back_vectors=tuple(table[i, i + 1 :] for i in range(m)),
         unseen=tuple(i for i in range(tableau.n_stages) if i not in seen),
+        diagonal=tuple(float(row[i]) if len(row) > i else 0.0 for i, row in enumerate(rows)),
     )
 
 

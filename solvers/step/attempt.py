@@ -18,12 +18,14 @@ from torch import Tensor
 from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio, times_between
-from .controller import PID, SLIVER, UNKNOWN
+from .controller import PID, SLIVER, UNKNOWN, UNSOLVED
+from .implicit.esdirk import ImplicitSteps
 from .runge_kutta import Field, Stages, StepResult, rk_step
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
-RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE = (
-    int(Status[name]) for name in ("RUNNING", "SUCCESS", "MAX_STEPS", "STEP_UNDERFLOW", "NON_FINITE")
+RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE, NEWTON = (
+    int(Status[name])
+    for name in ("RUNNING", "SUCCESS", "MAX_STEPS", "STEP_UNDERFLOW", "NON_FINITE", "NEWTON")
 )
 FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
 
@@ -39,6 +41,7 @@ class Rules:
     max_steps: attempts of a clock; None: the host counts.
     fixed: |dt| is given, no error is estimated.
     fresh_first: the first stage is evaluated anew, since what it saves is wanted with the others'.
+    implicit: takes the steps of an implicit method.
     """
 
     tableau: Tableau
@@ -49,6 +52,7 @@ class Rules:
     max_steps: int | None = None
     fixed: bool = False
     fresh_first: bool = False
+    implicit: ImplicitSteps | None = None
 
 
 class Clock(NamedTuple):
@@ -58,8 +62,9 @@ class Clock(NamedTuple):
     e1, e2: error ratios of the last two accepted steps, or UNKNOWN.
     after_rejection: the last attempt was rejected.
     non_finite: … for a stage that is not finite.
+    unsolved: … for an implicit step's equations.
     status: of `Status`, int8.
-    n_accepted, n_rejected: attempts, int64.
+    n_accepted, n_rejected, n_unsolved: attempts, int64; the last are among the rejected.
     """
 
     t: Tensor
@@ -68,9 +73,11 @@ class Clock(NamedTuple):
     e2: Tensor
     after_rejection: Tensor
     non_finite: Tensor
+    unsolved: Tensor
     status: Tensor
     n_accepted: Tensor
     n_rejected: Tensor
+    n_unsolved: Tensor
 
     @property
     def running(self) -> Tensor:
@@ -88,7 +95,8 @@ def clock_at(t: Tensor, dt: Tensor) -> Clock:
     status = torch.full_like(t, RUNNING, dtype=torch.int8)
     count = torch.zeros_like(t, dtype=torch.int64)
     # Each a tensor of its own: a compiled program is made anew where two of its arguments are one.
-    return Clock(t, dt, ratio, ratio.clone(), no, no.clone(), status, count, count.clone())
+    counts = (count, count.clone(), count.clone())
+    return Clock(t, dt, ratio, ratio.clone(), no, no.clone(), no.clone(), status, *counts)
 
 
 class Limits(NamedTuple):
@@ -129,7 +137,7 @@ class Attempt:
     first: the first stage, f(t0, y0).
     dt: signed, broadcasts against the state.
     times: of the stages.
-    tried, accepted, finite, cut: which clocks.
+    tried, accepted, finite, cut: which clocks; unsolved: whose implicit equations were not solved.
     error_ratio: ≤ 1 is accepted; NaN with fixed steps.
     asked: |dt| before it.
     """
@@ -147,6 +155,7 @@ class Attempt:
     tried: Tensor
     cut: Tensor
     asked: Tensor
+    unsolved: Tensor
 
 
 def attempt(
@@ -171,13 +180,18 @@ def attempt(
     dt = settled(clocks.spread(proposal.span).to(y.dtype))
     stages = make_stages(dt)
     first = field(times[0], y) if rules.fresh_first else (k, None)
-    result = rk_step(field, y, first, times, tableau, stages)
+    if rules.implicit is None:
+        result = rk_step(field, y, first, times, tableau, stages)
+    else:
+        result = rules.implicit(field, y, first, times, stages)
     ratio, finite = judged(rules, tolerance, y, result, t.dtype)
-    after, fine = decided(rules, limits, clock, proposal, ratio, finite)
+    unsolved = torch.zeros_like(finite) if result.solved is None else clocks.agreed_any(result.solved.failed)
+    after, fine = decided(rules, limits, clock, proposal, Judged(ratio, finite, unsolved))
     last = stages.get(tableau.n_stages - 1)
     then = Here(after, clocks.choose(fine, result.y1, y), clocks.choose(fine, last, k))
     cut = proposal.cut & go
-    return Attempt(t, t1, y, k, dt, times, result, ratio, finite, fine, go, cut, clock.dt), then
+    unsolved = go & unsolved
+    return Attempt(t, t1, y, k, dt, times, result, ratio, finite, fine, go, cut, clock.dt, unsolved), then
 
 
 def proposed(rules: Rules, limits: Limits, clock: Clock) -> Proposal:
@@ -216,31 +230,43 @@ def judged(
         finite = rules.clocks.agreed(~rules.clocks.total(stages.nought() + result.y1 * 0.0).isnan())
         if rules.fixed:
             return torch.full_like(finite, torch.nan, dtype=dtype), finite
-        ratio = error_ratio(stages.errors(), y, result.y1, tolerance, rules.norm)
+        ratio = error_ratio(result.errors(), y, result.y1, tolerance, rules.norm)
         return ratio.to(dtype).detach(), finite  # no_grad does not stop forward-mode AD
 
 
+class Judged(NamedTuple):
+    """Error ratios; whether all stages and y1 are finite; whether an implicit step's equations were not
+    solved."""
+
+    ratio: Tensor
+    finite: Tensor
+    unsolved: Tensor
+
+
 def decided(
-    rules: Rules, limits: Limits, clock: Clock, proposal: Proposal, ratio: Tensor, finite: Tensor
+    rules: Rules, limits: Limits, clock: Clock, proposal: Proposal, found: Judged
 ) -> tuple[Clock, Tensor]:
     """The clock after an attempt (how long the next is, how the solve ends), and which were accepted."""
     controller, (dt, t1, go, short, _, shortest, span) = rules.controller, proposal
+    ratio, finite, unsolved = found
     taken = span.abs()
     fits = ratio <= 1.0
     if rules.fixed:
         fits = torch.ones_like(finite)
     elif controller.force_dt_min:  # t + dt_min is rounded, and the step before a stop may be longer
         fits = fits | (taken <= (1.0 + SLIVER) * controller.dt_min)
-    fine = go & finite & fits
+    fine = go & finite & fits & ~unsolved
     refused = go & ~fine
-    bad = refused & ~finite
+    open_, bad = refused & unsolved, refused & ~finite & ~unsolved
     e1, e2, stuck = clock.e1, clock.e2, refused  # a fixed step cannot be shortened
     if not rules.fixed:
         numbers = (taken, dt, ratio, e1, e2)
-        dt, e1, e2 = next_steps(rules, numbers, clock.after_rejection, (fine, refused, bad))
+        dt, e1, e2 = next_steps(rules, numbers, clock.after_rejection, (fine, refused, bad, open_))
         stuck = refused & (taken < shortest)
     n_accepted, n_rejected = clock.n_accepted + fine, clock.n_rejected + refused
+    n_unsolved = clock.n_unsolved + open_
     reason = torch.where(bad | (short & clock.non_finite), NON_FINITE, UNDERFLOW)
+    reason = torch.where(open_ | (short & clock.unsolved), NEWTON, reason)
     status = torch.where(short | stuck, reason, clock.status)
     done = status
     if rules.max_steps is not None:
@@ -249,26 +275,28 @@ def decided(
     status = torch.where(status == RUNNING, done, status).to(torch.int8)
     t = torch.where(fine, t1, clock.t)
     # A clock that made no attempt has ended, and nothing follows from its last one any more.
-    return Clock(t, dt, e1, e2, refused, bad, status, n_accepted, n_rejected), fine
+    return Clock(t, dt, e1, e2, refused, bad, open_, status, n_accepted, n_rejected, n_unsolved), fine
 
 
 def next_steps(
     rules: Rules,
     numbers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     after_rejection: Tensor,
-    flags: tuple[Tensor, Tensor, Tensor],
+    flags: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(|dt| to try next, e1, e2) of each clock; those that made no attempt keep theirs.
 
     numbers: |t1 − t0|, the |dt| that was to be tried, error ratio, e1, e2 (of the accepted steps before).
-    flags: accepted, rejected, rejected for what is not finite.
+    flags: accepted, rejected, rejected for what is not finite, for implicit equations.
     """
-    (taken, dt, ratio, e1, e2), (accepted, rejected, bad) = numbers, flags
+    (taken, dt, ratio, e1, e2), (accepted, rejected, bad, unsolved) = numbers, flags
     controller, order = rules.controller, rules.tableau.error_order
     grown = taken * controller.factor_accepted(ratio, e1, e2, order, after_rejection)
     cut_short = taken < (1.0 - SLIVER) * dt  # to hit a stop: its error says little
     longer = torch.where(cut_short, torch.maximum(grown, dt), grown).clamp(max=controller.dt_max)
     shrunk = taken * controller.factor_rejected(torch.where(bad, torch.nan, ratio), order)
+    if rules.implicit is not None:
+        shrunk = torch.where(unsolved, UNSOLVED * taken, shrunk)
     learns = accepted & ~cut_short
     after = torch.where(accepted, longer, torch.where(rejected, shrunk, dt))
     return (

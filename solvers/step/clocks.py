@@ -98,6 +98,10 @@ class Clocks:
         """Flags of clocks, True where it is for all that step together."""
         return flags
 
+    def agreed_any(self, flags: Tensor) -> Tensor:
+        """Flags of clocks, True where it is for one of those that step together."""
+        return ~self.agreed(~flags)
+
     def led(self, v: Tensor, *among: Tensor) -> Tensor:
         """Numbers of clocks, the same for all that step together, of those in one of `among` (none: all)."""
         return v

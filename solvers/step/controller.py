@@ -31,6 +31,7 @@ from ..methods.tableau import Number
 NEAR_ZERO = 1e-4  # the least ratio of a step before that is believed; as in Hairer's code DOPRI5 (FACOLD)
 LEAST = 1e-300  # a float64 above 0, whose powers are numbers
 UNKNOWN = math.nan  # the error ratio of a step before the first, or before a jump
+UNSOLVED = 0.5  # dt_new/dt where an implicit step's equations were not solved, as in RADAU5
 SLIVER = 1e-3  # of a step: one is stretched by so much rather than leave a shorter one before a stop
 
 

@@ -1,4 +1,4 @@
-"""One explicit Runge–Kutta step: pure, unrolled, without a branch on a tensor's value.
+"""One explicit Runge–Kutta step: pure, unrolled, without a branch on a tensor's value; and where stages live.
 
     Y_i = y + dt Σ_j a_ij k_j,   k_i = f(t + c_i dt, Y_i),   y1 = y + dt Σ_i b_i k_i
 
@@ -279,17 +279,37 @@ class Quadrature(NamedTuple):
     saved: list[Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """How the stages of an implicit step were solved for; a flag or a number a clock.
+
+    failed: an iteration did not converge.
+    renewed: the Jacobian was evaluated.
+    calls: of f, the Jacobian's among them.
+    points: the states that the stages belong to, the first y.
+    errors: the error estimates, where they are not the stages' alone.
+    """
+
+    failed: Tensor
+    renewed: Tensor
+    calls: Tensor
+    points: list[Tensor]
+    errors: tuple[Tensor, ...] | None = None
+
+
 @dataclasses.dataclass
 class StepResult:
     """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each.
 
     past: the step's quadrature, where it is not that of its stages (a multistep method's).
+    solved: of an implicit step.
     """
 
     y1: Tensor
     stages: Stages
     saved: list[Any]
     past: Quadrature | None = None
+    solved: Solved | None = None
 
     @property
     def quadrature(self) -> Quadrature:
@@ -298,6 +318,11 @@ class StepResult:
             return self.past
         numeric = self.stages.numeric
         return Quadrature(numeric.b_nonzero, [self.saved[i] for i in numeric.b_index])
+
+    def errors(self) -> tuple[Tensor, ...]:
+        """The error estimates, one or two."""
+        own = None if self.solved is None else self.solved.errors
+        return self.stages.errors() if own is None else own
 
 
 def rk_step(

@@ -1,0 +1,100 @@
+"""Stiff problems with published solutions, by the implicit methods: `verify_stiff`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from ...adjoint.solve import solve
+from ...solvers.checks import check_choice
+from ...solvers.errors import SolverError
+from .problems import PROBLEMS, Stiff
+from .report import StiffReport, StiffRow
+from .values import END
+
+METHODS = ("kvaerno5", "radau5")
+RTOLS = (1e-4, 1e-6, 1e-8)
+BY_NAME = {problem.name: problem for problem in PROBLEMS}
+LARGE = {"brusselator_1d_hw": (1e-4,)}  # 1000 numbers: by dense matrices, one tolerance is half a minute
+
+
+def verify_stiff(
+    problems: Sequence[str] = tuple(BY_NAME),
+    methods: Sequence[str] = METHODS,
+    *,
+    rtols: Sequence[float] = RTOLS,
+    say: Callable[[str], None] = lambda problem: None,
+) -> StiffReport:
+    """Solves stiff problems in float64, and compares their ends with what is published, and the calls of f
+    with those of scipy's Radau, where scipy is installed.
+
+    problems: names of `problems.PROBLEMS`.
+    methods: implicit ones.
+    rtols: relative tolerances; atol is rtol times the problem's floor.
+    say: called with each problem's name before its turn.
+    Raises ArgumentError for an unknown name.
+    """
+    for name in problems:
+        check_choice("problem", name, BY_NAME)
+    rows: list[StiffRow] = []
+    for name in problems:
+        say(name)
+        for rtol in [x for x in rtols if x in LARGE.get(name, rtols)]:
+            rows += _rows(BY_NAME[name], methods, rtol)
+    return StiffReport(tuple(rows))
+
+
+def _rows(problem: Stiff, methods: Sequence[str], rtol: float) -> Iterator[StiffRow]:
+    for method in methods:
+        yield _solved(problem, method, rtol)
+    theirs = _by_scipy(problem, rtol)
+    if theirs is not None:
+        yield theirs
+
+
+def off(problem: Stiff, y: Sequence[float], rtol: float) -> float:
+    """The largest error of a published component, in tolerances."""
+    step = 7 if problem.name == "brusselator_1d_hw" else 1
+    pairs = zip(y[::step], END[problem.name], strict=False)
+    return max(abs(a - b) / (rtol * (problem.floor + abs(b))) for a, b in pairs)
+
+
+def _solved(problem: Stiff, method: str, rtol: float) -> StiffRow:
+    calls = 0
+
+    def counted(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return problem.f(t, y)
+
+    y0 = torch.tensor(problem.start, dtype=torch.float64)
+    span, atol = torch.tensor([0.0, problem.end], dtype=torch.float64), rtol * problem.floor
+    try:
+        found = solve(counted, y0, span, method=method, rtol=rtol, atol=atol, gradient=None)
+    except SolverError as failure:
+        return StiffRow(problem.name, method, rtol, math.inf, calls, str(failure))
+    return StiffRow(problem.name, method, rtol, off(problem, found.y[-1].tolist(), rtol), calls)
+
+
+def _by_scipy(problem: Stiff, rtol: float) -> StiffRow | None:
+    """The same by scipy's Radau, its calls for differences of f counted too; None without scipy."""
+    try:
+        from scipy.integrate import solve_ivp
+    except ImportError:
+        return None
+    calls = 0
+
+    def f(t: float, y: object) -> object:
+        nonlocal calls
+        calls += 1
+        return problem.f(torch.tensor(t, dtype=torch.float64), torch.as_tensor(y)).numpy()
+
+    span, atol = (0.0, problem.end), rtol * problem.floor
+    found = solve_ivp(f, span, problem.start, method="Radau", rtol=rtol, atol=atol)
+    error = off(problem, found.y[:, -1].tolist(), rtol) if found.success else math.inf
+    return StiffRow(problem.name, "scipy Radau", rtol, error, calls, "" if found.success else found.message)
+
+
+__all__ = ["BY_NAME", "END", "METHODS", "RTOLS", "StiffReport", "StiffRow", "verify_stiff"]

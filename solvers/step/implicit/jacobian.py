@@ -1,0 +1,179 @@
+"""∂f/∂y of every sample, [b, n, n]: given, or made of f by forward mode, or by reverse mode."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import AdamodeWarning, DynamicsError
+from ..clocks import Clocks, Each
+from .samples import Samples
+
+Plain = Callable[[Tensor, Tensor], Tensor]
+Given = Callable[[Tensor, Tensor], Any]  # (t, z) → blocks [b, n, n], or the whole [N, N]
+
+
+class Jacobian:
+    """∂f/∂z of a packed state, as rows of it see it.
+
+    f: the packed function; forward mode must go through it, else reverse mode.
+    given: the Jacobian itself, where someone has it; whose: what it is called in a message.
+    batch: the axis of samples; with one clock samples may depend on each other, and the first call finds out
+        whether they do: f is differentiated once along a direction in all entries. Then all is one block.
+    """
+
+    def __init__(
+        self,
+        f: Plain,
+        clocks: Clocks,
+        batch: int | None,
+        given: Given | None = None,
+        whose: str = "jac",
+    ):
+        self.f, self.given, self.whose = f, given, whose
+        self.samples = Samples(batch)
+        self.known = isinstance(clocks, Each) or batch is None  # whether samples are independent
+        self.forward_mode = True
+
+    @property
+    def calls_f(self) -> bool:
+        """Whether an evaluation is one of f."""
+        return self.given is None
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        """[b, n, n] at the state z; t as f wants it."""
+        if self.given is not None:
+            return self._checked(self.given(t, z), t, z)
+        if not self.known and not self._independent(t, z):
+            self.samples = Samples(None)
+        self.known = True
+        return self._made(t, z)
+
+    def _made(self, t: Tensor, z: Tensor) -> Tensor:
+        """By derivatives of f along each entry of a sample, of all samples at once."""
+        if self.forward_mode:
+            try:
+                return self._by_forward_mode(t, z)
+            except (NotImplementedError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self._by_reverse_mode(t, z)  # an error of f's own comes out of this as well
+                self.forward_mode = False
+                warnings.warn(
+                    f"func cannot be differentiated in forward mode ({_first_line(error)}): "
+                    "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
+                    AdamodeWarning,
+                    stacklevel=2,
+                )
+        return self._by_reverse_mode(t, z)
+
+    def _columns(self, t: Tensor, z: Tensor, directions: Tensor) -> Tensor:
+        """(∂f/∂z) v for every v in directions, [m, *S]."""
+
+        def along(v: Tensor) -> Tensor:
+            found: Tensor = torch.func.jvp(lambda x: self.f(t, x), (z,), (v,))[1]
+            return found
+
+        _load_rules()
+        z, directions = z.contiguous(), directions.contiguous()  # dual numbers want memory of their own
+        # A tangent of a 0-d number times a Python number may come out as another dtype.
+        return torch.func.vmap(along)(directions).to(z.dtype)
+
+    def _by_forward_mode(self, t: Tensor, z: Tensor) -> Tensor:
+        columns = self._columns(t, z, self.samples.basis(z))
+        return torch.stack([self.samples.rows(column) for column in columns], 2)
+
+    def _by_reverse_mode(self, t: Tensor, z: Tensor) -> Tensor:
+        follows = torch.is_grad_enabled()
+        with torch.enable_grad():
+            own = z if follows and z.requires_grad else z.detach().requires_grad_()
+            dz = self.f(t, own)
+            if not dz.requires_grad:
+                rows = self.samples.rows(z)
+                return rows.new_zeros((*rows.shape, rows.shape[1]))
+            found = []
+            for v in self.samples.basis(z):
+                flags: Any = {"retain_graph": True, "allow_unused": True, "create_graph": follows}
+                bar = torch.autograd.grad(dz, own, v, **flags)[0]
+                found.append(self.samples.rows(torch.zeros_like(z) if bar is None else bar))
+        return torch.stack(found, 1)
+
+    @torch.no_grad()
+    def _independent(self, t: Tensor, z: Tensor) -> bool:
+        """Whether entries of one sample change f of that sample alone: every second sample moves."""
+        axis = self.samples.axis
+        assert axis is not None
+        size = z.shape[axis]
+        if size < 2:
+            return True
+        try:
+            numbers = torch.arange(z.numel(), dtype=z.dtype, device=z.device)
+            moved = (1.7 * numbers + 0.3).cos().reshape(z.shape)
+            shape = [-1 if i == axis else 1 for i in range(z.dim())]
+            step = torch.arange(1, size + 1, dtype=z.dtype, device=z.device).reshape(shape)
+            return self._splits(t, z, moved, step)
+        except (NotImplementedError, RuntimeError):
+            return False  # without forward mode: one block is right in any case
+
+    def _splits(self, t: Tensor, z: Tensor, v: Tensor, weights: Tensor) -> bool:
+        """Whether f' (w ∘ v) = w ∘ f' v for a number w of each sample."""
+        both = self._columns(t, z, torch.stack((v, weights * v, torch.cos(3.0 * weights) * v)))
+        plain, first, second = both.unbind()
+        scale = torch.stack((first, weights * plain)).abs().amax()
+        off = torch.stack((first - weights * plain, second - torch.cos(3.0 * weights) * plain)).abs().amax()
+        return bool(off <= 1e3 * torch.finfo(z.dtype).eps * scale)  # host read
+
+    def _checked(self, found: Any, t: Tensor, z: Tensor) -> Tensor:
+        """What the caller's function returned."""
+        rows = self.samples.rows(z)
+        (b, n), whole = rows.shape, z.numel()
+        wanted = [(b, n, n)] + ([(n, n)] if b == 1 else []) + ([] if self.known else [(whole, whole)])
+        if not isinstance(found, Tensor) or tuple(found.shape) not in wanted:
+            is_tensor = isinstance(found, Tensor)
+            what = f"shape {tuple(found.shape)}" if is_tensor else f"a {type(found).__name__}"
+            shapes = " or ".join(str(shape) for shape in wanted)
+            raise DynamicsError(
+                f"{self.whose} returned {what} for a state of shape {tuple(z.shape)}: it must return df/dy, "
+                f"{shapes}, row i the derivatives of entry i of f."
+            )
+        if found.device != z.device or found.dtype != z.dtype:
+            raise DynamicsError(
+                f"{self.whose} returned a tensor of {found.dtype} on {found.device} for a state of {z.dtype} "
+                f"on {z.device}: convert it."
+            )
+        if tuple(found.shape) == (whole, whole) and (b, n) != (1, whole):
+            self.samples = Samples(None)
+        if found.dim() == 2:
+            found = found[None]
+        self._refuse_nan(found, t)
+        return found
+
+    def _refuse_nan(self, found: Tensor, t: Tensor) -> None:
+        bad = torch.isnan(found).flatten(1).any(1)
+        if not math.isnan(float(found.detach().sum())) or not bool(bad.any()):  # host reads
+            return
+        i = int(bad.to(torch.int8).argmax())
+        time = float(t.reshape(-1)[i if t.numel() > 1 else 0])
+        raise DynamicsError(
+            f"{self.whose} returned NaN for sample {i} at t={time:.6g}, where f itself is a number: give its "
+            "derivative there, or leave jac out and let f be differentiated."
+        )
+
+
+@functools.cache
+def _load_rules() -> None:
+    """Torch's rules of forward mode, whose first use warns of how torch makes them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        x = torch.ones((), dtype=torch.float32, device="cpu")
+        torch.func.jvp(torch.exp, (x,), (x,))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0][:160]

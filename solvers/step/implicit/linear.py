@@ -1,0 +1,39 @@
+"""The systems (I − h J) x = b of the samples, factored once a step, and their transposes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .samples import Samples
+
+
+class Factors:
+    """LU factors of I − h J, one system a sample.
+
+    blocks: J, [b, n, n].
+    rate: h, 0-d or [b]; where it is 0 the system is the identity, whatever J.
+    """
+
+    def __init__(self, samples: Samples, blocks: Tensor, rate: Tensor):
+        self.samples = samples
+        eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+        h = rate.to(blocks.dtype).reshape(-1, 1, 1)
+        self.matrix = eye - torch.where(h == 0, 0.0, h * blocks)
+        lu, self.pivots, _ = torch.linalg.lu_factor_ex(self.matrix)
+        # x/∞ = 0 would pass for a solution.
+        fine = torch.isfinite(self.matrix).flatten(1).all(1)[:, None, None]
+        self.lu = torch.where(fine, lu, torch.nan)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """(I − h J)⁻¹ b of a state."""
+        return self._solved(b, transposed=False)
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        """(I − h J)⁻ᵀ b of a state."""
+        return self._solved(b, transposed=True)
+
+    def _solved(self, b: Tensor, *, transposed: bool) -> Tensor:
+        rows = self.samples.rows(b)[..., None]
+        found = torch.linalg.lu_solve(self.lu, self.pivots, rows, adjoint=transposed)
+        return self.samples.state(found[..., 0], b)
