@@ -17,7 +17,7 @@ from torch import Tensor
 from ...solvers.checks import check_choice, check_positive, check_resolution, check_stops, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.march.foreign import SOLVERS, Foreign
-from ...solvers.methods import FOREIGN, METHODS
+from ...solvers.methods import EVERY, FOREIGN, METHODS, get_method
 from ...solvers.methods.adams import ADAMS, FEWEST, MOST, Adams
 from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
@@ -87,6 +87,8 @@ def _tableau(method: str | None, argument: str) -> Tableau:
         return DOPRI5_SHAMPINE
     if isinstance(method, str) and method in NAMES:
         return METHODS.get(method, METHODS[STARTER])
+    if method in EVERY:
+        get_method(method, argument)  # an implicit one: says who has it
     raise ArgumentError(f"{argument}={method!r} is not a known method: {nearest(str(method), NAMES)}")
 
 
