@@ -85,7 +85,10 @@ def stiffness_sentence(step: Step) -> str:
     limit = real_stability_limit(step.tableau)
     verdict = "no sign of stiffness."
     if value > 0.5 * limit:
-        verdict = "the problem is stiff there; stability, not accuracy, limits an explicit method's step."
+        verdict = (
+            "the problem is stiff there; stability, not accuracy, limits an explicit method's step. "
+            "method='radau5' is implicit, for such problems."
+        )
     return (
         f"Measured in the last step: dt·|λ| ≈ {value:.2g}, where {step.tableau.name} is stable up to "
         f"{limit:.2g}: {verdict}"

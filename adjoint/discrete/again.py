@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...solvers.errors import solver_error
@@ -84,7 +83,10 @@ class Again:
             failed = failed & attempt.who.which
         if bool(failed.any()):  # host read
             said = "The forward solve had taken the step, which is taken again in the backward pass."
-            t, dt = float(times[0].reshape(-1)[0]), float(torch.as_tensor(attempt.dt).abs().max())
+            t, dt = (
+                float(times[0].reshape(-1)[0]),
+                float(stages.dt.abs().max() if isinstance(stages.dt, Tensor) else abs(stages.dt)),
+            )
             raise solver_error(t, dt, Status.NEWTON, None, said)
         return result
 
