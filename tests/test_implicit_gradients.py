@@ -220,3 +220,20 @@ def test_the_published_gradient_of_robertsons_problem_is_found(method):
     (found,) = torch.autograd.grad(sol.y[-1, 3], rates)
     published = torch.tensor([173.414089, -5.05919e-4, 8.43234647e-8], dtype=D)
     torch.testing.assert_close(found, published, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_complex_state_is_that_of_its_real_and_imaginary_parts(name, stepping):
+    """y' = λ y with Re λ from −60 to −1: values and gradients by PyTorch's convention, closed form."""
+    rates = torch.tensor([-60 + 20j, -1 + 3j], dtype=torch.complex128, requires_grad=True)
+    y0 = torch.tensor([[1 + 1j, 2 - 1j], [0.3j, -1 + 0j]], dtype=torch.complex128, requires_grad=True)
+    t = torch.tensor([0.0, 0.2], dtype=D)
+    closed = y0 * torch.exp(0.2 * rates)
+    want = torch.autograd.grad((closed.abs() ** 2).sum(), (y0, rates))
+    for gradient in (adamode.Discrete(), adamode.Interpolating()):
+        sol = adamode.solve(lambda t, y: rates * y, y0, t, method=name, rtol=1e-5, atol=1e-7, params=[rates],
+                            stepping=stepping, gradient=gradient)  # fmt: skip
+        found = torch.autograd.grad((sol.y[-1].abs() ** 2).sum(), (y0, rates))
+        assert float((sol.y[-1] - closed).detach().abs().max()) < 1e-4
+        assert furthest(found, want) < 1e-3
