@@ -9,7 +9,7 @@ from matrix.cases import BY_PROGRAMS, CELLS, GRADIENTS, GROUPS, OPTIONS, STEPPIN
 from matrix.check import run
 from matrix.page import written
 from matrix.refusals import REFUSALS, judge, table
-from matrix.walk import blocks, compiled, faults, pairs_of, wanted_pairs
+from matrix.walk import blocks, compiled, faults, implicit, pairs_of, wanted_pairs
 
 EACH = list(itertools.product(STEPPINGS, GRADIENTS))
 GROUPED = [(GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")]  # all: python -m tests.matrix
@@ -28,6 +28,15 @@ def test_a_drawn_part_is_the_same_by_whole_solve_programs(stepping, gradient):
     assert not found, "\n  ".join(["", *found])
     there = gradient in BY_PROGRAMS.get(stepping, ())
     assert 3 * len(whole) >= len(cases) if there else not whole, (len(whole), len(cases))
+
+
+@pytest.mark.parametrize("stepping", [*STEPPINGS, GROUPS])
+@pytest.mark.parametrize("gradient", ["Discrete()", "Interpolating()"])
+def test_a_drawn_part_is_the_same_by_implicit_steps(stepping, gradient):
+    cases = implicit(stepping, gradient)
+    found = faults(cases)
+    assert not found, "\n  ".join(["", *found])
+    assert len(cases) == 12
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.words[:40])

@@ -59,6 +59,18 @@ def compiled(stepping: str, gradient: str, seed: int = 0) -> list[Case]:
     return list(found)
 
 
+def implicit(stepping: str, gradient: str, seed: int = 0, n: int = 12) -> list[Case]:
+    """Drawn cases by implicit steps that are not refused; adaptive: along a fixed grid order 5 is too coarse
+    for the bounds. `sync_every` does nothing there, and says so."""
+    found = dict[Case, None]()
+    for case in blocks(stepping, gradient, seed):
+        options = case.options - {"dt", "sync_every"}
+        own = dataclasses.replace(case, options=options, implicit=True)
+        if not refused(own):
+            found[own] = None
+    return random.Random(seed).sample(list(found), min(n, len(found)))
+
+
 def wanted_pairs(stepping: str, gradient: str) -> set[frozenset[str]]:
     """The pairs of options that are possible and of which neither is refused alone."""
     fine = [o for o in OPTIONS if not refused(Case(stepping, gradient, "[B, D]", False, frozenset({o})))]
