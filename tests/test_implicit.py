@@ -79,7 +79,7 @@ def test_steps_are_a_stable_and_forget_what_is_stiff(name):
     axis = 1j * torch.logspace(-3, 6, 4000, dtype=D)
     assert stability_function(tableau, axis).abs().max() <= 1 + 1e-9
     poles = torch.linalg.eigvals(torch.tensor([[float(w) for w in (*row, *[0] * (len(tableau.c) - len(row)))]
-                                               for row in tableau.a], dtype=D)).real  # fmt: skip
+                                               for row in tableau.beta], dtype=D)).real  # fmt: skip
     assert (poles > -1e-12).all()
     assert abs(float(stability_function(tableau, times(-1e9))[0])) < 1e-6
 

@@ -10,7 +10,7 @@ from adamode.adjoint.discrete import implicit as transposed
 from adamode.solvers.methods import EVERY, IMPLICIT
 
 D = torch.float64
-NAMES = list(IMPLICIT)
+NAMES = [name for name, tableau in IMPLICIT.items() if not tableau.gamma]
 STEPPINGS = ("shared", "per_sample")
 KEEPS = (adamode.Discrete(), adamode.Discrete(keep="state"), adamode.Discrete(checkpoints=3))
 

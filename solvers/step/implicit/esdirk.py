@@ -54,7 +54,7 @@ class ImplicitSteps:
     """The implicit steps of one march, in place of `rk_step`.
 
     measure: of corrections; the march's own, which changes as samples leave it.
-    count: told of each evaluation of J, and whether it is one of f.
+    count: told of each evaluation of J, and as how many of f it counts.
     stubborn: a step that is not solved cannot be shortened.
     blocks: J of each sample; None before the first step.
     fresh: whether it is that of where the clock stands.  slow: whether a step wants a new one.
@@ -65,7 +65,7 @@ class ImplicitSteps:
         tableau: Tableau,
         jacobian: Jacobian,
         measure: Measure,
-        count: Callable[[bool], None] = lambda of_f: None,
+        count: Callable[[int], None] = lambda calls: None,
         stubborn: bool = False,
     ):
         self.tableau, self.jacobian, self.measure, self.count = tableau, jacobian, measure, count

@@ -1,4 +1,4 @@
-"""∂f/∂y of every sample, [b, n, n]: given, or made of f by forward mode, or by reverse mode."""
+"""∂f/∂y of every sample, [b, n, n]: given, or made of f by forward mode, or by reverse mode; and ∂f/∂t."""
 
 from __future__ import annotations
 
@@ -55,6 +55,41 @@ class Jacobian:
         self.known = True
         return self._made(t, z)
 
+    def in_time(self, t: Tensor, z: Tensor) -> Tensor:
+        """∂f/∂t, a state; each sample's by its own time, where it has one."""
+        if self.forward_mode:
+            try:
+                return self._along_time(t, z)
+            except (NotImplementedError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                found = self._along_time_by_vjps(t, z)  # an error of f's own comes out of this as well
+                self._told(error)
+                return found
+        return self._along_time_by_vjps(t, z)
+
+    def _along_time(self, t: Tensor, z: Tensor) -> Tensor:
+        _load_rules()
+        t, z = t.contiguous(), z.contiguous()  # as for `_columns`
+        found: Tensor = torch.func.jvp(lambda s: self.f(s, z), (t,), (torch.ones_like(t),))[1]
+        return found.to(z.dtype)
+
+    def _along_time_by_vjps(self, t: Tensor, z: Tensor) -> Tensor:
+        """The VJP is linear in its cotangent, and its derivative by that is ∂f/∂t."""
+        follows = torch.is_grad_enabled()
+        with torch.enable_grad():
+            own = t if follows and t.requires_grad else t.detach().requires_grad_()
+            dz = self.f(own, z)
+            if not dz.requires_grad:
+                return torch.zeros_like(z)
+            v, flags = torch.zeros_like(dz, requires_grad=True), {"create_graph": True, "allow_unused": True}
+            bar = torch.autograd.grad(dz, own, v, **flags)[0]
+            if bar is None or not bar.requires_grad:
+                return torch.zeros_like(z)
+            flags["create_graph"] = follows
+            found = torch.autograd.grad(bar.sum(), v, **flags)[0]
+        return torch.zeros_like(z) if found is None else found
+
     def _made(self, t: Tensor, z: Tensor) -> Tensor:
         """By derivatives of f along each entry of a sample, of all samples at once."""
         if self.forward_mode:
@@ -64,14 +99,18 @@ class Jacobian:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 self._by_reverse_mode(t, z)  # an error of f's own comes out of this as well
-                self.forward_mode = False
-                warnings.warn(
-                    f"func cannot be differentiated in forward mode ({_first_line(error)}): "
-                    "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
-                    AdamodeWarning,
-                    stacklevel=2,
-                )
+                self._told(error)
         return self._by_reverse_mode(t, z)
+
+    def _told(self, error: Exception) -> None:
+        """From now on by VJPs, which is said once."""
+        self.forward_mode = False
+        warnings.warn(
+            f"func cannot be differentiated in forward mode ({_first_line(error)}): "
+            "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
+            AdamodeWarning,
+            stacklevel=3,
+        )
 
     def _columns(self, t: Tensor, z: Tensor, directions: Tensor) -> Tensor:
         """(∂f/∂z) v for every v in directions, [m, *S]."""
