@@ -215,16 +215,11 @@ class Options:
                 "contracts fast forwards, so the state rebuilt backwards grows as fast and is lost within a "
                 "step. Use Discrete() or Interpolating(), which take the state from the forward pass."
             )
-        if isinstance(gradient, Discrete) and tableau.gamma:
-            raise ArgumentError(
-                f"gradient=Discrete() with method={self.method!r}: the transposed step needs the derivative of "
-                "the Jacobian, which is not there. Choose radau5 or kvaerno5, gradient=Direct(), or None."
-            )
         reverse = back or self.method
         if isinstance(gradient, Interpolating) and EVERY[reverse].gamma:
             raise ArgumentError(
-                f"gradient=Interpolating() whose reverse solve has method={reverse!r}: a Rosenbrock step is no "
-                "quadrature, and dL/dθ would lose its order. Give Interpolating(method='radau5')."
+                f"gradient=Interpolating() whose reverse solve has method={reverse!r}: a Rosenbrock step is "
+                "no quadrature, and dL/dθ would lose its order. Give Interpolating(method='radau5')."
             )
         if tableau.beyond and self.jump_at is not None and len(self.jump_at):
             raise ArgumentError(

@@ -1,5 +1,6 @@
 """Implicit methods: what their steps solve, in every stepping, and what is said where they cannot."""
 
+import dataclasses
 import math
 import warnings
 from fractions import Fraction
@@ -13,11 +14,13 @@ from adamode.solvers.errors import NewtonDiverged
 from adamode.solvers.methods import EVERY, IMPLICIT
 from adamode.solvers.methods.stability import stability_fraction, stability_function
 from adamode.solvers.status import Status
-from adamode.solvers.step.clocks import ONE
+from adamode.solvers.step.clocks import ONE, Each
+from adamode.solvers.step.implicit import rosenbrock
 from adamode.solvers.step.implicit.jacobian import Jacobian
 
 D = torch.float64
 NAMES = list(IMPLICIT)
+ROSENBROCK = [name for name in NAMES if IMPLICIT[name].gamma]
 STEPPINGS = ("shared", "per_sample")
 
 
@@ -315,6 +318,74 @@ def test_equations_that_no_step_solves_end_the_solve(kind):
     assert each.y[-1].isnan().all()
     with pytest.raises(NewtonDiverged):
         adamode.solve(f, times(1), times(0, 1), method="kvaerno3", jac=jac, dt=1e-2, gradient=None)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_singular_matrix_rejects_a_rosenbrock_step(stepping):
+    """1 − dt γ J = 0 exactly, of the first length; half of it is none of an eigenvalue."""
+    sol = adamode.solve(lambda t, y: 4 * y, times(1)[None], times(0, 1), method="rodas3", dt0=0.5, trace=True,
+                        stepping=stepping, rtol=1e-6, gradient=None)  # fmt: skip
+    assert [row.newton for row in sol.trace].index(True) == 0
+    assert int(sol.stats.n_newton) == 1
+    assert float(sol.y[-1, 0]) == pytest.approx(math.exp(4), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ROSENBROCK)
+def test_a_rosenbrock_step_whose_matrix_is_not_finite_ends_the_solve(name):
+    def jac(t, y):
+        return torch.tensor([[[-1e3]], [[math.inf]]], dtype=D)[: len(y)]
+
+    f, options = lambda t, y: -1e3 * (y - 1), {"method": name, "gradient": None}
+    with pytest.raises(NewtonDiverged, match="NEWTON at t="):
+        adamode.solve(f, times(2, 2)[:, None], times(0, 1), jac=jac, **options)
+    sol = adamode.solve(f, times(2, 2)[:, None], times(0, 1), jac=jac, stepping="per_sample", **options)
+    assert sol.status.tolist() == [int(Status.SUCCESS), int(Status.NEWTON)]
+    assert float(sol.y[-1, 0]) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_rosenbrock_step_has_one_jacobian_and_as_many_calls_of_f_as_said(stepping):
+    calls = []
+
+    def f(t, y):
+        calls.append(t)
+        return pendulum(t, y)
+
+    y0 = torch.stack((exact(times(0)[0]), exact(times(0)[0])))
+    counted = {}
+    for name in ROSENBROCK:
+        calls.clear()
+        stats = adamode.solve(
+            f, y0, times(0, 1), method=name, dt=0.125, stepping=stepping, gradient=None
+        ).stats
+        assert (torch.as_tensor(stats.n_jacobians) == 8).all()
+        counted[name] = (torch.as_tensor(stats.nfe) - 1) / 8, (len(calls) - 1) / 8
+    for name, of_f in (("rodas5p", 8), ("rodas3", 3)):  # and ∂f/∂y, ∂f/∂t
+        assert (counted[name][0] == of_f + 2).all()
+        assert of_f + 2 <= counted[name][1] <= of_f + 2.25
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+@pytest.mark.parametrize("fault", ["gamma", "in_time"])
+def test_a_planted_fault_in_a_rosenbrock_step_loses_the_order(fault, stepping, monkeypatch):
+    by = rosenbrock.coupling_of(EVERY["rodas5p"])
+    wrong = {"gamma": {"gamma": 1.05 * by.gamma}, "in_time": {"in_time": tuple(0.9 * w for w in by.in_time)}}
+    monkeypatch.setattr(rosenbrock, "coupling_of", lambda tableau: dataclasses.replace(by, **wrong[fault]))
+    assert math.log2(end_error("rodas5p", 32) / end_error("rodas5p", 64)) < 3
+
+
+@pytest.mark.parametrize("kind", [None, "vjps"])
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_the_derivative_in_time_is_that_of_each_samples_time(kind, stepping):
+    y, clocks = torch.rand(3, 2, dtype=D), ONE if stepping == "shared" else Each(0, 2)
+    t = times(0.3)[0] if stepping == "shared" else times(0.3, 0.5, 0.7)[:, None]
+    f = lambda t, y: torch.sin(3 * t) * y + t**2  # noqa: E731
+    jacobian = Jacobian(f, clocks, 0)
+    jacobian.forward_mode = kind is None
+    torch.testing.assert_close(jacobian.in_time(t, y), 3 * torch.cos(3 * t) * y + 2 * t)
+    still = Jacobian(lambda t, y: y**2, clocks, 0)
+    still.forward_mode = kind is None
+    assert (still.in_time(t, y) == 0).all()
 
 
 def test_one_sample_whose_equations_fail_leaves_the_others_alone():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,13 +82,60 @@ class Jacobian:
             dz = self.f(own, z)
             if not dz.requires_grad:
                 return torch.zeros_like(z)
-            v, flags = torch.zeros_like(dz, requires_grad=True), {"create_graph": True, "allow_unused": True}
+            v = torch.zeros_like(dz, requires_grad=True)
+            flags: Any = {"create_graph": True, "allow_unused": True}
             bar = torch.autograd.grad(dz, own, v, **flags)[0]
             if bar is None or not bar.requires_grad:
                 return torch.zeros_like(z)
             flags["create_graph"] = follows
             found = torch.autograd.grad(bar.sum(), v, **flags)[0]
         return torch.zeros_like(z) if found is None else found
+
+    def contracted(
+        self,
+        t: Tensor,
+        z: Tensor,
+        cotangents: Sequence[Tensor],
+        directions: Sequence[Tensor],
+        in_time: Sequence[float],
+    ) -> Tensor:
+        """Σ_i ⟨a_i, (∂f/∂z) v_i + s_i ∂f/∂t⟩ by f itself, 0-d, with a graph to z and to what f is made of."""
+        if not self.forward_mode:
+            return self._contracted_by_vjps(t, z, cotangents, directions, in_time)
+        s = torch.tensor(in_time, dtype=t.dtype, device="cpu").to(t.device, non_blocking=True)
+        along = s.reshape(-1, *[1] * t.dim()) * torch.ones_like(t)
+
+        def derivative(ahead: Tensor, v: Tensor) -> Tensor:
+            found: Tensor = torch.func.jvp(self.f, (t, z), (ahead, v))[1]
+            return found
+
+        _load_rules()
+        t, z = t.contiguous(), z.contiguous()  # as for `_columns`
+        moved = torch.func.vmap(derivative)(along, torch.stack(list(directions)))
+        total: Tensor = (torch.stack(list(cotangents)).conj() * moved).sum().real
+        return total
+
+    def _contracted_by_vjps(
+        self,
+        t: Tensor,
+        z: Tensor,
+        cotangents: Sequence[Tensor],
+        directions: Sequence[Tensor],
+        in_time: Sequence[float],
+    ) -> Tensor:
+        """⟨a, (∂f/∂z) v⟩ = ⟨(∂f/∂z)ᵀ a, v⟩, one VJP each."""
+        own = t.detach().requires_grad_()
+        dz, total = self.f(own, z), z.new_zeros(()).real
+        if not dz.requires_grad:
+            return total
+        flags: Any = {"create_graph": True, "allow_unused": True}
+        for a, v, s in zip(cotangents, directions, in_time, strict=True):
+            time_bar, bar = torch.autograd.grad(dz, (own, z), a, **flags)
+            if bar is not None:
+                total = total + (bar.conj() * v).sum().real
+            if time_bar is not None and s:
+                total = total + s * time_bar.sum()
+        return total
 
     def _made(self, t: Tensor, z: Tensor) -> Tensor:
         """By derivatives of f along each entry of a sample, of all samples at once."""
