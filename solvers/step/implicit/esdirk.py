@@ -135,9 +135,10 @@ class ImplicitSteps:
         self, field: Field, y: Tensor, first: Evaluation, times: Sequence[Tensor], stages: Stages
     ) -> StepResult:
         """An attempt made once more in another form, of which nothing is remembered."""
-        slow, eta = self.slow, self.newton.eta
+        slow, eta, blocks, fresh = self.slow, self.newton.eta, self.blocks, self.fresh
         result = self(field, y, first, times, stages)
-        self.slow, self.newton.eta = slow, eta
+        # A clock that has gone on stands elsewhere: a Jacobian of the step's start is none of there.
+        self.slow, self.newton.eta, self.blocks, self.fresh = slow, eta, blocks, fresh
         return result
 
     def _renewed(self, t: Tensor, y: Tensor, span: Tensor) -> Tensor:

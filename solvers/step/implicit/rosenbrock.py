@@ -78,6 +78,15 @@ class RosenbrockSteps(ImplicitSteps):
         if self.slope is not None and axis is not None:
             self.slope = self.slope.index_select(axis, keep)
 
+    def repeated(
+        self, field: Field, y: Tensor, first: Evaluation, times: Sequence[Tensor], stages: Stages
+    ) -> StepResult:
+        """An attempt made once more in another form, of which nothing is remembered."""
+        slope = self.slope
+        result = super().repeated(field, y, first, times, stages)
+        self.slope = slope
+        return result
+
     def __call__(
         self, field: Field, y: Tensor, first: Evaluation, times: Sequence[Tensor], stages: Stages
     ) -> StepResult:
