@@ -414,3 +414,41 @@ def test_what_does_not_go_together_is_refused():
     for speed in ({"sync_every": 4}, {"compile": True}):
         with pytest.warns(adamode.AdamodeWarning, match="every correction"):
             adamode.solve(Rates(), y0, t, method="kvaerno3", gradient=None, **speed)
+
+
+class Silent(nn.Module, adamode.Dynamics):
+    """y' = −50 (y − cos t) on [1, B], by hand, and nothing that autograd could follow."""
+
+    def theta(self):
+        return ()
+
+    @torch.no_grad()
+    def forward(self, t, z):
+        return torch.from_numpy(-50 * (z.numpy() - math.cos(float(t)))), None
+
+    def vjp(self, saved, a):
+        return -50 * a, None
+
+    def parameter_gradients(self, saved, deltas, weights):
+        return ()
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_rosenbrock_method_refuses_a_jacobian_that_is_not_that_of_f(stepping):
+    options = {"method": "rodas5p", "stepping": stepping, "gradient": None}
+    y0 = times(1, 0, 0).expand(2, 3)
+    with pytest.raises(adamode.DynamicsError, match=r"jac is not the derivative .* choose radau5"):
+        adamode.solve(robertson(), y0, times(0, 1), jac=lambda t, y: 1.001 * by_hand(t, y), **options)
+    near = adamode.solve(robertson(), y0, times(0, 1), jac=lambda t, y: (1 + 1e-8) * by_hand(t, y), **options)
+    made = adamode.solve(robertson(), y0, times(0, 1), **options)
+    torch.testing.assert_close(near.y, made.y, rtol=1e-6, atol=1e-9)
+
+
+def test_a_rosenbrock_method_refuses_a_dynamics_that_autograd_cannot_follow():
+    z0 = torch.ones(1, 2, dtype=D)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", adamode.AdamodeWarning)
+        with pytest.raises(adamode.DynamicsError, match=r"Silent\.vjp is not the derivative"):
+            adamode.solve(Silent(), z0, times(0, 1), method="rodas3", gradient=None)
+        y = adamode.solve(Silent(), z0, times(0, 1), method="radau5", gradient=None).y
+    assert float(y[-1, 0, 0]) == pytest.approx(math.cos(1 - 1 / 50), abs=1e-2)

@@ -15,6 +15,7 @@ from ...errors import AdamodeWarning, DynamicsError
 from ..clocks import Clocks, Each
 from .samples import Samples
 
+NEAR = 100.0  # in roots of eps: differences of f come nearer
 Plain = Callable[[Tensor, Tensor], Tensor]
 Given = Callable[[Tensor, Tensor], Any]  # (t, z) → blocks [b, n, n], or the whole [N, N]
 
@@ -40,6 +41,7 @@ class Jacobian:
         self.samples = Samples(batch)
         self.known = isinstance(clocks, Each) or batch is None  # whether samples are independent
         self.forward_mode = True
+        self.compared = False  # with the derivative of f by autograd
 
     @property
     def calls_f(self) -> bool:
@@ -136,6 +138,37 @@ class Jacobian:
             if time_bar is not None and s:
                 total = total + s * time_bar.sum()
         return total
+
+    def compare(self, t: Tensor, z: Tensor, blocks: Tensor) -> None:
+        """Raises DynamicsError where the Jacobian is not the derivative of f by autograd; once a solve.
+
+        blocks: the Jacobian at z. A host read. Only a method that loses its order otherwise asks for it.
+        """
+        if self.compared:
+            return
+        self.compared, z = True, z.detach()
+        numbers = torch.arange(z.numel(), dtype=torch.float64, device=z.device).reshape(z.shape)
+        a, v = ((w * numbers + 0.3).cos().to(z.dtype) for w in (1.7, 2.3))
+        said = self._said(t, z, blocks.detach(), a, v)
+        if said is None:
+            return
+        with torch.enable_grad():
+            found = self.contracted(t, z.clone().requires_grad_(), [a], [v], [0.0]).detach()
+        off, size = (said.sum() - found).abs(), said.abs().sum()
+        if bool(off > NEAR * torch.finfo(z.dtype).eps ** 0.5 * size):  # host read
+            raise DynamicsError(
+                f"{self.whose} is not the derivative of func that autograd finds at "
+                f"t={float(t.reshape(-1)[0]):.6g}: {float(off / size):.2g} of it is off. A Rosenbrock method "
+                "loses its order by that: correct it, let func be differentiated, or choose radau5 or kvaerno5, "
+                "whose iteration it only slows down."
+            )
+
+    def _said(self, t: Tensor, z: Tensor, blocks: Tensor, a: Tensor, v: Tensor) -> Tensor | None:
+        """The terms of ⟨a, J v⟩ by what is to be compared; None where it is autograd's."""
+        if self.given is None:
+            return None
+        rows = torch.einsum("bij,bj->bi", blocks, self.samples.rows(v))
+        return self.samples.rows(a) * rows
 
     def _made(self, t: Tensor, z: Tensor) -> Tensor:
         """By derivatives of f along each entry of a sample, of all samples at once."""

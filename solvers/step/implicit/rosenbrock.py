@@ -138,6 +138,7 @@ class RosenbrockSteps(ImplicitSteps):
         self.count(self._calls_f)
         z = y if follows else y.detach()
         blocks, slope = self.jacobian(t, z), self.jacobian.in_time(t, z)
+        self.jacobian.compare(t, z, blocks)
         if self.blocks is not None and self.slope is not None and not follows and needed.dim():
             blocks = torch.where(needed.reshape(-1, 1, 1), blocks, self.blocks)
             slope = self.measure.clocks.choose(needed, slope, self.slope)
