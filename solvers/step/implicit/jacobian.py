@@ -159,8 +159,8 @@ class Jacobian:
             raise DynamicsError(
                 f"{self.whose} is not the derivative of func that autograd finds at "
                 f"t={float(t.reshape(-1)[0]):.6g}: {float(off / size):.2g} of it is off. A Rosenbrock method "
-                "loses its order by that: correct it, let func be differentiated, or choose radau5 or kvaerno5, "
-                "whose iteration it only slows down."
+                "loses its order by that: correct it, let func be differentiated, or choose radau5 or "
+                "kvaerno5, whose iteration it only slows down."
             )
 
     def _said(self, t: Tensor, z: Tensor, blocks: Tensor, a: Tensor, v: Tensor) -> Tensor | None:
