@@ -215,6 +215,12 @@ class Options:
                 "contracts fast forwards, so the state rebuilt backwards grows as fast and is lost within a "
                 "step. Use Discrete() or Interpolating(), which take the state from the forward pass."
             )
+        reverse = back or self.method
+        if isinstance(gradient, Interpolating) and EVERY[reverse].gamma:
+            raise ArgumentError(
+                f"gradient=Interpolating() whose reverse solve has method={reverse!r}: a Rosenbrock step is "
+                "no quadrature, and dL/dθ would lose its order. Give Interpolating(method='radau5')."
+            )
         if tableau.beyond and self.jump_at is not None and len(self.jump_at):
             raise ArgumentError(
                 f"jump_at with method={self.method!r}: one of its stages lies past the end of the step, and "

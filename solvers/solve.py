@@ -30,10 +30,10 @@ from .status import Status
 from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
+from .step.implicit.choose import implicit_steps
 from .step.implicit.esdirk import ImplicitSteps
 from .step.implicit.jacobian import Jacobian
 from .step.implicit.newton import Measure
-from .step.implicit.radau import implicit_steps
 from .step.runge_kutta import Field
 from .trace import Trace, stiffness_sentence
 
@@ -169,8 +169,8 @@ def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
         return settings.tableau
     assert settings.jacobian is not None
 
-    def count(of_f: bool) -> None:
-        stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + of_f
+    def count(calls: int) -> None:
+        stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + calls
 
     measure = Measure(ONE, settings.norm, settings.tolerance)
     return implicit_steps(settings.tableau, settings.jacobian, measure, count, settings.fixed)

@@ -50,23 +50,28 @@ def symmetry(tree: Tree) -> int:
 
 
 class Weights:
-    """Elementary weights Φ_i(t) of the stages of a tableau, kept once computed."""
+    """Elementary weights Φ_i(t) of the stages of a tableau, kept once computed.
 
-    def __init__(self, rows: Sequence[Sequence[Fraction]]) -> None:
-        self.rows = rows
+    linear: the rows where a node has one child alone, which are a Rosenbrock method's α + γ.
+    Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.7, Theorem 7.4.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[Fraction]], linear: Sequence[Sequence[Fraction]] = ()) -> None:
+        self.rows, self.linear = rows, linear or rows
         self._found: dict[Tree, list[Fraction]] = {}
 
     def __call__(self, tree: Tree) -> list[Fraction]:
         """Φ_i(t) for each stage i."""
         if tree not in self._found:
-            factors = [self._inner(child) for child in tree]
+            rows = self.linear if len(tree) == 1 else self.rows
+            factors = [self._inner(child, rows) for child in tree]
             stages = range(len(self.rows))
             self._found[tree] = [math.prod((f[i] for f in factors), start=Fraction(1)) for i in stages]
         return self._found[tree]
 
-    def _inner(self, tree: Tree) -> list[Fraction]:
+    def _inner(self, tree: Tree, rows: Sequence[Sequence[Fraction]]) -> list[Fraction]:
         phi = self(tree)
-        return [dot(row, phi) for row in self.rows]
+        return [dot(row, phi) for row in rows]
 
 
 def dot(weights: Sequence[Fraction], values: Sequence[Fraction]) -> Fraction:

@@ -1,5 +1,6 @@
 """Implicit methods: what their steps solve, in every stepping, and what is said where they cannot."""
 
+import dataclasses
 import math
 import warnings
 from fractions import Fraction
@@ -13,11 +14,13 @@ from adamode.solvers.errors import NewtonDiverged
 from adamode.solvers.methods import EVERY, IMPLICIT
 from adamode.solvers.methods.stability import stability_fraction, stability_function
 from adamode.solvers.status import Status
-from adamode.solvers.step.clocks import ONE
+from adamode.solvers.step.clocks import ONE, Each
+from adamode.solvers.step.implicit import rosenbrock
 from adamode.solvers.step.implicit.jacobian import Jacobian
 
 D = torch.float64
 NAMES = list(IMPLICIT)
+ROSENBROCK = [name for name in NAMES if IMPLICIT[name].gamma]
 STEPPINGS = ("shared", "per_sample")
 
 
@@ -79,7 +82,7 @@ def test_steps_are_a_stable_and_forget_what_is_stiff(name):
     axis = 1j * torch.logspace(-3, 6, 4000, dtype=D)
     assert stability_function(tableau, axis).abs().max() <= 1 + 1e-9
     poles = torch.linalg.eigvals(torch.tensor([[float(w) for w in (*row, *[0] * (len(tableau.c) - len(row)))]
-                                               for row in tableau.a], dtype=D)).real  # fmt: skip
+                                               for row in tableau.beta], dtype=D)).real  # fmt: skip
     assert (poles > -1e-12).all()
     assert abs(float(stability_function(tableau, times(-1e9))[0])) < 1e-6
 
@@ -317,6 +320,74 @@ def test_equations_that_no_step_solves_end_the_solve(kind):
         adamode.solve(f, times(1), times(0, 1), method="kvaerno3", jac=jac, dt=1e-2, gradient=None)
 
 
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_singular_matrix_rejects_a_rosenbrock_step(stepping):
+    """1 − dt γ J = 0 exactly, of the first length; half of it is none of an eigenvalue."""
+    sol = adamode.solve(lambda t, y: 4 * y, times(1)[None], times(0, 1), method="rodas3", dt0=0.5, trace=True,
+                        stepping=stepping, rtol=1e-6, gradient=None)  # fmt: skip
+    assert [row.newton for row in sol.trace].index(True) == 0
+    assert int(sol.stats.n_newton) == 1
+    assert float(sol.y[-1, 0]) == pytest.approx(math.exp(4), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ROSENBROCK)
+def test_a_rosenbrock_step_whose_matrix_is_not_finite_ends_the_solve(name):
+    def jac(t, y):
+        return torch.tensor([[[-1e3]], [[math.inf]]], dtype=D)[: len(y)]
+
+    f, options = lambda t, y: -1e3 * (y - 1), {"method": name, "gradient": None}
+    with pytest.raises(NewtonDiverged, match="NEWTON at t="):
+        adamode.solve(f, times(2, 2)[:, None], times(0, 1), jac=jac, **options)
+    sol = adamode.solve(f, times(2, 2)[:, None], times(0, 1), jac=jac, stepping="per_sample", **options)
+    assert sol.status.tolist() == [int(Status.SUCCESS), int(Status.NEWTON)]
+    assert float(sol.y[-1, 0]) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_rosenbrock_step_has_one_jacobian_and_as_many_calls_of_f_as_said(stepping):
+    calls = []
+
+    def f(t, y):
+        calls.append(t)
+        return pendulum(t, y)
+
+    y0 = torch.stack((exact(times(0)[0]), exact(times(0)[0])))
+    counted = {}
+    for name in ROSENBROCK:
+        calls.clear()
+        stats = adamode.solve(
+            f, y0, times(0, 1), method=name, dt=0.125, stepping=stepping, gradient=None
+        ).stats
+        assert (torch.as_tensor(stats.n_jacobians) == 8).all()
+        counted[name] = (torch.as_tensor(stats.nfe) - 1) / 8, (len(calls) - 1) / 8
+    for name, of_f in (("rodas5p", 8), ("rodas3", 3)):  # and ∂f/∂y, ∂f/∂t
+        assert (counted[name][0] == of_f + 2).all()
+        assert of_f + 2 <= counted[name][1] <= of_f + 2.25
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+@pytest.mark.parametrize("fault", ["gamma", "in_time"])
+def test_a_planted_fault_in_a_rosenbrock_step_loses_the_order(fault, stepping, monkeypatch):
+    by = rosenbrock.coupling_of(EVERY["rodas5p"])
+    wrong = {"gamma": {"gamma": 1.05 * by.gamma}, "in_time": {"in_time": tuple(0.9 * w for w in by.in_time)}}
+    monkeypatch.setattr(rosenbrock, "coupling_of", lambda tableau: dataclasses.replace(by, **wrong[fault]))
+    assert math.log2(end_error("rodas5p", 32) / end_error("rodas5p", 64)) < 3
+
+
+@pytest.mark.parametrize("kind", [None, "vjps"])
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_the_derivative_in_time_is_that_of_each_samples_time(kind, stepping):
+    y, clocks = torch.rand(3, 2, dtype=D), ONE if stepping == "shared" else Each(0, 2)
+    t = times(0.3)[0] if stepping == "shared" else times(0.3, 0.5, 0.7)[:, None]
+    f = lambda t, y: torch.sin(3 * t) * y + t**2  # noqa: E731
+    jacobian = Jacobian(f, clocks, 0)
+    jacobian.forward_mode = kind is None
+    torch.testing.assert_close(jacobian.in_time(t, y), 3 * torch.cos(3 * t) * y + 2 * t)
+    still = Jacobian(lambda t, y: y**2, clocks, 0)
+    still.forward_mode = kind is None
+    assert (still.in_time(t, y) == 0).all()
+
+
 def test_one_sample_whose_equations_fail_leaves_the_others_alone():
     def jac(t, y):
         return torch.tensor([[[-1e3]], [[math.inf]]], dtype=D)[-len(y) :]
@@ -343,3 +414,41 @@ def test_what_does_not_go_together_is_refused():
     for speed in ({"sync_every": 4}, {"compile": True}):
         with pytest.warns(adamode.AdamodeWarning, match="every correction"):
             adamode.solve(Rates(), y0, t, method="kvaerno3", gradient=None, **speed)
+
+
+class Silent(nn.Module, adamode.Dynamics):
+    """y' = −50 (y − cos t) on [1, B], by hand, and nothing that autograd could follow."""
+
+    def theta(self):
+        return ()
+
+    @torch.no_grad()
+    def forward(self, t, z):
+        return torch.from_numpy(-50 * (z.numpy() - math.cos(float(t)))), None
+
+    def vjp(self, saved, a):
+        return -50 * a, None
+
+    def parameter_gradients(self, saved, deltas, weights):
+        return ()
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_rosenbrock_method_refuses_a_jacobian_that_is_not_that_of_f(stepping):
+    options = {"method": "rodas5p", "stepping": stepping, "gradient": None}
+    y0 = times(1, 0, 0).expand(2, 3)
+    with pytest.raises(adamode.DynamicsError, match=r"jac is not the derivative .* choose radau5"):
+        adamode.solve(robertson(), y0, times(0, 1), jac=lambda t, y: 1.001 * by_hand(t, y), **options)
+    near = adamode.solve(robertson(), y0, times(0, 1), jac=lambda t, y: (1 + 1e-8) * by_hand(t, y), **options)
+    made = adamode.solve(robertson(), y0, times(0, 1), **options)
+    torch.testing.assert_close(near.y, made.y, rtol=1e-6, atol=1e-9)
+
+
+def test_a_rosenbrock_method_refuses_a_dynamics_that_autograd_cannot_follow():
+    z0 = torch.ones(1, 2, dtype=D)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", adamode.AdamodeWarning)
+        with pytest.raises(adamode.DynamicsError, match=r"Silent\.vjp is not the derivative"):
+            adamode.solve(Silent(), z0, times(0, 1), method="rodas3", gradient=None)
+        y = adamode.solve(Silent(), z0, times(0, 1), method="radau5", gradient=None).y
+    assert float(y[-1, 0, 0]) == pytest.approx(math.cos(1 - 1 / 50), abs=1e-2)

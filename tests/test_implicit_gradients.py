@@ -1,5 +1,6 @@
 """Gradients through implicit steps: the transposed equations against autograd through solved ones."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -7,10 +8,14 @@ import torch
 
 import adamode
 from adamode.adjoint.discrete import implicit as transposed
+from adamode.adjoint.discrete import rosenbrock as linear_stages
 from adamode.solvers.methods import EVERY, IMPLICIT
+from adamode.solvers.step.implicit.jacobian import Jacobian
 
 D = torch.float64
 NAMES = list(IMPLICIT)
+BY_ITERATION = [name for name in NAMES if not IMPLICIT[name].gamma]
+ROSENBROCK = [name for name in NAMES if IMPLICIT[name].gamma]
 STEPPINGS = ("shared", "per_sample")
 KEEPS = (adamode.Discrete(), adamode.Discrete(keep="state"), adamode.Discrete(checkpoints=3))
 
@@ -77,11 +82,12 @@ def test_the_transposed_equations_are_autograd_through_solved_ones(method, stepp
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
-def test_adaptive_steps_have_the_same_gradients(stepping):
-    want = gradients(adamode.Direct(), "kvaerno5", stepping, rtol=1e-5)
+@pytest.mark.parametrize(("method", "most"), [("kvaerno5", 1e-5), ("rodas5p", 1e-9)])
+def test_adaptive_steps_have_the_same_gradients(method, most, stepping):
+    want = gradients(adamode.Direct(), method, stepping, rtol=1e-5)
     for gradient in KEEPS:
-        found = gradients(gradient, "kvaerno5", stepping, rtol=1e-5)
-        assert furthest(found[:3], want[:3]) <= 1e-5  # Newton's own tolerance
+        found = gradients(gradient, method, stepping, rtol=1e-5)
+        assert furthest(found[:3], want[:3]) <= most  # Newton's own tolerance, where there is an iteration
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
@@ -104,7 +110,7 @@ def test_they_are_the_derivative_by_differences(stepping):
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", BY_ITERATION)
 def test_the_interpolating_adjoint_agrees_to_its_tolerance(method, stepping):
     rtol = 1e-4 if method == "kvaerno3" else 1e-6
     want = gradients(adamode.Discrete(), method, stepping, rtol=rtol)
@@ -125,10 +131,11 @@ def test_a_forward_solve_by_an_explicit_method_may_go_back_by_an_implicit_one():
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
-def test_a_dynamics_with_a_hand_derived_vjp_is_walked_back_by_it(stepping):
+@pytest.mark.parametrize("method", ["kvaerno5", *ROSENBROCK])
+def test_a_dynamics_with_a_hand_derived_vjp_is_walked_back_by_it(method, stepping):
     torch.manual_seed(0)
     dynamics = TwoRates().double()
-    options = {"method": "kvaerno5", "dt": 0.1, "rtol": 1e-11, "atol": 1e-13, "stepping": stepping}
+    options = {"method": method, "dt": 0.1, "rtol": 1e-11, "atol": 1e-13, "stepping": stepping}
     z0, t = torch.rand(2, 3, 2, dtype=D, requires_grad=True), torch.tensor([0.0, 0.5], dtype=D)
     grads = []
     for gradient in (adamode.Discrete(), adamode.Direct()):
@@ -205,7 +212,7 @@ def test_memory_of_the_walk_is_that_of_what_was_asked_for():
     assert dataclasses.asdict(stages)["n_newton"] == state.n_newton
 
 
-@pytest.mark.parametrize("method", ["kvaerno5", "radau5"])
+@pytest.mark.parametrize("method", ["kvaerno5", "radau5", "rodas5p"])
 def test_the_published_gradient_of_robertsons_problem_is_found(method):
     """Of ∫₀⁵⁰ y₃ dt, carried as y₄' = y₃, with respect to the three rates."""
     rates = torch.tensor([0.04, 1e4, 3e7], dtype=D, requires_grad=True)
@@ -231,9 +238,116 @@ def test_a_complex_state_is_that_of_its_real_and_imaginary_parts(name, stepping)
     t = torch.tensor([0.0, 0.2], dtype=D)
     closed = y0 * torch.exp(0.2 * rates)
     want = torch.autograd.grad((closed.abs() ** 2).sum(), (y0, rates))
-    for gradient in (adamode.Discrete(), adamode.Interpolating()):
+    for gradient in (
+        (adamode.Discrete(),) if name in ROSENBROCK else (adamode.Discrete(), adamode.Interpolating())
+    ):
         sol = adamode.solve(lambda t, y: rates * y, y0, t, method=name, rtol=1e-5, atol=1e-7, params=[rates],
                             stepping=stepping, gradient=gradient)  # fmt: skip
         found = torch.autograd.grad((sol.y[-1].abs() ** 2).sum(), (y0, rates))
         assert float((sol.y[-1] - closed).detach().abs().max()) < 1e-4
         assert furthest(found, want) < 1e-3
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_rosenbrock_step_has_the_gradient_of_differences(stepping):
+    """By a parameter and by a state, of a rate that the Jacobian depends on."""
+
+    def loss(scale, start):
+        f, *_ = problem()
+        y0, t = torch.tensor([[1.0, start, 0.2], [0.7, 0.2, 0.0]], dtype=D), torch.tensor([0.3, 0.9], dtype=D)
+        y0, k = y0.requires_grad_(), torch.tensor(scale, dtype=D, requires_grad=True)
+        g = lambda t, y: f(t, y) * k**2  # noqa: E731
+        options = {"dt": 0.1, "rtol": 1e-12, "atol": 1e-14, "stepping": stepping, "params": [k]}
+        with pytest.warns(adamode.AdamodeWarning, match="needs a gradient"):
+            y = adamode.solve(g, y0, t, method="rodas5p", **options).y
+        return y[-1, 0, 0] + y[-1, 0, 1] + y[-1, 1, 1], k, y0
+
+    here, k, y0 = loss(1.0, 0.1)
+    found, h = torch.autograd.grad(here, (k, y0)), 1e-5
+    for value, one in ((found[0], (h, 0.0)), (found[1][0, 1], (0.0, h))):
+        above, below = (loss(1.0 + s * one[0], 0.1 + s * one[1])[0] for s in (1, -1))
+        assert float(value) == pytest.approx(float((above - below).detach() / (2 * h)), rel=1e-6)
+
+
+class Square(torch.autograd.Function):
+    """y² without a rule for forward mode."""
+
+    @staticmethod
+    def forward(ctx, y):
+        ctx.save_for_backward(y)
+        return y * y
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * ctx.saved_tensors[0] * g
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+@pytest.mark.parametrize("source", ["jac", "vjps"])
+def test_a_rosenbrock_step_is_walked_back_whatever_gave_its_jacobian(source, stepping):
+    k = torch.tensor([0.5, 3.0], dtype=D, requires_grad=True)
+    y0 = torch.tensor([[1.0, 0.1], [0.7, 0.2]], dtype=D, requires_grad=True)
+    t = torch.tensor([1.0, 0.6], dtype=D)  # backwards
+
+    def f(t, y, square=lambda y: y * y):
+        (a, b), s = y.unbind(-1), t.reshape(t.shape[:1])
+        rate = k[0] * torch.cos(s) * square(b)
+        return torch.stack((rate - k[1] * a, -rate + 50 * (b - a * s)), -1)
+
+    def jac(t, y):
+        b = y[:, 1]
+        s = t.reshape(t.shape[:1]) + 0 * b
+        rate = 2 * k[0] * torch.cos(s) * b
+        rows = (torch.stack((-k[1] + 0 * b, rate), -1), torch.stack((-50 * s, 50 - rate), -1))
+        return torch.stack(rows, -2)
+
+    options = {"method": "rodas5p", "dt": 0.06, "stepping": stepping, "params": [k]}
+    other, more, told = f, {"jac": jac}, contextlib.nullcontext()
+    if source == "vjps":
+        other, more = lambda t, y: f(t, y, Square.apply), {}
+        told = pytest.warns(adamode.AdamodeWarning, match="VJPs")
+    y = adamode.solve(f, y0, t, **options).y
+    want = torch.autograd.grad(y[-1].sin().sum(), (k, y0))
+    with told:
+        y = adamode.solve(other, y0, t, **options, **more).y
+    assert furthest(torch.autograd.grad(y[-1].sin().sum(), (k, y0)), want) < 1e-10
+
+
+@pytest.mark.parametrize("fault", ["jacobian", "transposed", "time"])
+def test_a_planted_fault_in_a_transposed_rosenbrock_step_is_seen(fault, monkeypatch):
+    want = gradients(adamode.Discrete(), "rodas5p", dt=0.06)
+    if fault == "jacobian":
+        still = lambda self, cotangents: (torch.zeros_like(self.y), ())  # noqa: E731
+        monkeypatch.setattr(linear_stages.LinearStages, "_through_the_jacobian", still)
+    elif fault == "transposed":
+        monkeypatch.setattr(linear_stages.Factors, "solve_transposed", linear_stages.Factors.solve)
+    else:
+        made = Jacobian.contracted
+        monkeypatch.setattr(Jacobian, "contracted", lambda *args: made(*args[:-1], [0.0] * len(args[-1])))
+    wrong = gradients(adamode.Discrete(), "rodas5p", dt=0.06)
+    assert float(((wrong[0] - want[0]) / want[0]).abs().max()) > 1e-6
+
+
+def test_samples_that_are_rejected_or_leave_the_batch_keep_their_gradients():
+    k = torch.tensor([30.0, 3.0], dtype=D, requires_grad=True)
+    y0 = torch.tensor([[1.0], [0.7], [0.1]], dtype=D, requires_grad=True)
+    t = torch.tensor([[0.0, 0.2], [0.0, 0.6], [0.0, 0.9]], dtype=D)
+    f = lambda t, y: k[0] * (torch.cos(k[1] * t) - y**3)  # noqa: E731
+    grads = []
+    for gradient, compact in ((adamode.Direct(), False), (adamode.Discrete(), True)):
+        sol = adamode.solve(f, y0, t, method="rodas5p", rtol=1e-4, atol=1e-6, dt0=0.5, params=[k],
+                            stepping="per_sample", gradient=gradient, compact=compact)  # fmt: skip
+        assert int(torch.as_tensor(sol.stats.n_rejected).sum()) > 0
+        grads.append(torch.autograd.grad(sol.y[-1].square().sum(), (k, y0)))
+    assert furthest(*grads) < 1e-9
+
+
+def test_an_adjoint_equation_is_not_solved_by_a_rosenbrock_method():
+    f, k, y0, t = problem()
+    for choice in ({"method": "rodas3", "gradient": adamode.Interpolating()},
+                   {"gradient": adamode.Interpolating(method="rodas5p")}):  # fmt: skip
+        with pytest.raises(adamode.ArgumentError, match=r"Interpolating\(method='radau5'\)"):
+            adamode.solve(f, y0, t, params=[k], **choice)
+    want = gradients(adamode.Discrete(), "rodas5p", rtol=1e-7)
+    found = gradients(adamode.Interpolating(method="radau5"), "rodas5p", rtol=1e-7)
+    assert furthest(found[:3], want[:3]) < 1e-4

@@ -24,7 +24,7 @@ BROKEN = Fraction(1, 10**7)  # a condition that does not hold; the smallest foun
 
 @functools.cache
 def stage_weights(tableau: Tableau) -> Weights:
-    return Weights(tableau.rows())
+    return Weights(tableau.rows(), (*tableau.beta, *tableau.rows()[len(tableau.beta) :]))
 
 
 def residual(tableau: Tableau, weights: Row, tree: tuple, right: Fraction) -> Fraction:
@@ -35,7 +35,9 @@ def residual(tableau: Tableau, weights: Row, tree: tuple, right: Fraction) -> Fr
 
 
 def holds(tableau: Tableau, value: Fraction) -> bool:
-    return value <= (Fraction(1, 10**15) if tableau.rounded else 0)
+    # rodas5p is published in 16 digits, of numbers up to 100 that its own follow from: 2.2e-15 is the worst.
+    most = Fraction(4 if tableau.gamma else 1, 10**15)
+    return value <= (most if tableau.rounded else 0)
 
 
 def order_of_weights(tableau: Tableau, weights: Row, limit: int = 9) -> int:
@@ -108,14 +110,15 @@ def test_interpolant_is_at_most_one_order_below_the_method(tableau):
 
 @pytest.mark.parametrize("tableau", ALL, ids=lambda m: m.name)
 def test_interpolant_meets_the_step_and_its_slopes_at_both_ends(tableau):
-    """b_i(0) = 0 holds by form (no constant term); b_i(1) = b_i; b_i'(0), b_i'(1) are f0 and f1."""
-    last = tableau.n_stages - 1
+    """b_i(0) = 0 holds by form (no constant term); b_i(1) = b_i; b_i'(0), b_i'(1) are f0 and f1, but for
+    rodas5p, whose interpolant has stages alone that are no values of f."""
+    last, of_f = tableau.n_stages - 1, tableau.name != "rodas5p"
     for i, row in enumerate(tableau.interpolant):
         weight = tableau.b[i] if i < len(tableau.b) else 0
         assert holds(tableau, abs(sum(row, Fraction(0)) - weight))
-        assert row[0] == (i == 0)
+        assert not of_f or row[0] == (i == 0)
         slope = sum((k * w for k, w in enumerate(row, 1)), Fraction(0))
-        assert holds(tableau, abs(slope - (i == last)) / max(1, *map(abs, row)))
+        assert not of_f or holds(tableau, abs(slope - (i == last)) / max(1, *map(abs, row)))
     for power, column in enumerate(zip(*tableau.interpolant, strict=True), 1):
         assert holds(tableau, abs(sum(column, Fraction(0)) - (power == 1)))
 
@@ -127,8 +130,9 @@ def test_stage_after_the_last_is_the_end_of_the_step():
         assert row[: len(tableau.b)] == tableau.b[: len(row)]
 
 
-def test_only_three_explicit_methods_and_all_implicit_ones_hand_their_last_stage_on():
-    assert {m.name for m in ALL if m.fsal} == {"bosh3", "dopri5", "tsit5", *IMPLICIT}
+def test_only_three_explicit_methods_and_all_whose_stages_are_solved_for_hand_their_last_stage_on():
+    by_systems = {m.name for m in ALL if m.gamma}
+    assert {m.name for m in ALL if m.fsal} == {"bosh3", "dopri5", "tsit5", *IMPLICIT} - by_systems
     assert {m.name for m in ALL if m.implicit} == set(IMPLICIT)
 
 

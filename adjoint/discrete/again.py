@@ -12,9 +12,9 @@ from ...solvers.errors import solver_error
 from ...solvers.march.output import as_time
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
+from ...solvers.step.implicit.choose import implicit_steps
 from ...solvers.step.implicit.esdirk import ImplicitSteps
 from ...solvers.step.implicit.newton import Measure
-from ...solvers.step.implicit.radau import implicit_steps
 from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
 from .tape import Attempt, Entry, First, Inside, Solved, State
 
@@ -36,8 +36,9 @@ class Again:
         tableau, result = self.solved.tableau, self._taken(self.evaluate, attempt, y, first, end=end)
         if inside is not None and any(k is not None for k in inside[0][tableau.n_stages :]):
             dense_stages(self.evaluate, y, attempt.stage_times(tableau, y), tableau, result)
-        points = None if result.solved is None else result.solved.points
-        return dataclasses.replace(attempt, saved=result.saved, points=points)
+        solved = result.solved
+        points, found = (None, None) if solved is None else (solved.points, solved.found)
+        return dataclasses.replace(attempt, saved=result.saved, points=points, found=found)
 
     def steps(self, state: State, entries: Sequence[Entry]) -> State:
         """Takes attempts again from a kept state, and what lies between them."""

@@ -153,6 +153,7 @@ class Attempt:
     ends: t0 and t1 of the one clock.
     outputs: what was written inside the step of a clock a sample.
     points: the states of an implicit step's stages, the first its start, where saved is there.
+    found: what the systems of a Rosenbrock step were solved to, with them.
     """
 
     dt: float | Tensor
@@ -162,6 +163,7 @@ class Attempt:
     who: Who = ALL
     outputs: Sequence[Written] = ()
     points: Sequence[Tensor] | None = None
+    found: Sequence[Tensor] | None = None
 
     def stage_times(self, tableau: Tableau, like: Tensor) -> list[Tensor]:
         """Where its stages are evaluated anew, of like's dtype."""
@@ -188,16 +190,17 @@ Again = Callable[[State, Sequence[Entry]], State]
 def attempt_of(step: Step | SampleStep, saved: Sequence[Any] | None) -> Attempt:
     """The entry for a step of either stepping."""
     solved = step.result.solved
-    points = None if solved is None or saved is None else solved.points
+    points, found = (None, None) if solved is None or saved is None else (solved.points, solved.found)
     if not isinstance(step, SampleStep):
         times = None if step.plain else step.times
-        return Attempt(step.dt, saved, times, (step.t0, step.t1), points=points)
+        return Attempt(step.dt, saved, times, (step.t0, step.t1), points=points, found=found)
     accepted, at_rest = step.accepted, step.times[0]
     times = None
     if saved is None or points is not None:
         times = [torch.where(accepted.view(at_rest.shape), t, at_rest) for t in step.times]
     dt = torch.where(step.clocks.spread(accepted), step.dt, 0.0)
-    return Attempt(dt, saved, times, who=Who(step.index, accepted), outputs=step.outputs, points=points)
+    who = Who(step.index, accepted)
+    return Attempt(dt, saved, times, who=who, outputs=step.outputs, points=points, found=found)
 
 
 class Tape(Recorder):

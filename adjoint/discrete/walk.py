@@ -36,6 +36,7 @@ from ..dynamics.adapt import ThetaSum, stages_together
 from ..recording import Result, Rows, Seen
 from .again import Again
 from .implicit import StageSystems
+from .rosenbrock import LinearStages
 from .tape import Attempt, First, Inside, Solved, Tape, Who
 
 Pull = Callable[[int, Tensor], Tensor]  # (stage i, k̄_i) → Ȳ_i; what θ gets of it is collected
@@ -313,6 +314,10 @@ class DiscreteWalk:
         dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, lam)
         if self.solved.implicit is None:
             lam, held = step_back(self.bars, pull, dt, lam, held, inside)
+        elif self.solved.tableau.gamma:
+            linear = LinearStages(self.solved, attempt, dt, pull, self.theta.wanted)
+            lam, held, more = linear.back(lam, held, inside)
+            self.theta.add_gradients(more)
         else:
             systems = StageSystems(self.solved, attempt, dt, pull)
             if self.solved.tableau.coupled:

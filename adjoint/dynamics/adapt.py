@@ -246,7 +246,11 @@ class ThetaSum:
             if len(self.waiting[0]) < self.together:
                 return
             (saved, deltas), self.waiting = self.waiting, ([], [])
-        for i, gradient in enumerate(self.dynamics.parameter_gradients(saved, deltas, weights)):
+        self.add_gradients(self.dynamics.parameter_gradients(saved, deltas, weights))
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Adds what is a gradient of θ already, in the order of `theta`."""
+        for i, gradient in enumerate(gradients):
             if gradient is not None:
                 total = self.totals[i]
                 # The first is not ours to write into: it may share memory with what f saved.

@@ -22,6 +22,8 @@ from .midpoint import MIDPOINT
 from .radau5 import RADAU5
 from .rk4 import RK4
 from .rk4_classic import RK4_CLASSIC
+from .rodas3 import RODAS3
+from .rodas5p import RODAS5P
 from .tableau import Tableau
 from .tsit5 import TSIT5
 
@@ -32,7 +34,9 @@ _BY_ORDER = (
 METHODS: dict[str, Tableau] = {tableau.name: tableau for tableau in _BY_ORDER}
 FOREIGN = "scipy_solver"
 OF_THE_FACE = (*ADAMS, FOREIGN)  # no tableau is theirs: torchdiffeq's call alone has them
-IMPLICIT: dict[str, Tableau] = {tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5, RADAU5)}
+IMPLICIT: dict[str, Tableau] = {
+    tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5, RADAU5, RODAS3, RODAS5P)
+}
 EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT)
 
 

@@ -41,7 +41,7 @@ def stability_fraction(tableau: Tableau) -> tuple[Row, Row]:
     Source: ibid., IV.3, Eq. (3.3).
     """
     n = len(tableau.c)
-    a = [padded(row, n) for row in tableau.a]
+    a = [padded(row, n) for row in tableau.beta]
     less = [tuple(x - w for x, w in zip(row, tableau.b, strict=True)) for row in a]
     return _determinant(less), _determinant(a)
 

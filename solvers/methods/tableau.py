@@ -56,7 +56,8 @@ def hermite(b: Row, last: int) -> tuple[Row, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Tableau:
-    """A Runge–Kutta method: explicit, or with implicit stages that follow one another or are coupled.
+    """A Runge–Kutta method: explicit, or with implicit stages that follow one another or are coupled; or a
+    Rosenbrock method, which has rows of gamma besides (`methods.rosenbrock`).
 
     name: as given to ``method=``.
     order: of the propagated solution.
@@ -71,6 +72,7 @@ class Tableau:
         evaluated only where an output or an event lies inside a step.
     rounded: the published numbers are rounded; the conditions hold to 1e-15, not exactly.
     beyond: a node lies past the step's end, so that f is evaluated there.
+    gamma: of a Rosenbrock method, for each stage the weights of dt J k_j, its own last; none for the first.
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
     tested, not checked here: they cost up to half a second at order 8.
@@ -92,6 +94,7 @@ class Tableau:
     a_dense: tuple[Row, ...] = ()
     rounded: bool = False
     beyond: bool = False
+    gamma: tuple[Row, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -123,6 +126,10 @@ class Tableau:
             if solved and len(row) == s:  # coupled with those that follow
                 own = s
             self._must(len(row) == own, f"row {i} has {len(row)} entries, not {length}")
+        for i, row in enumerate(self.gamma):
+            own = i + 1 if i else 0
+            fits = len(row) == own and len(self.gamma) == s and row[-1:] == self.gamma[-1][-1:] * (i > 0)
+            self._must(fits, f"row {i} of gamma has {len(row)} entries, not {own}, or a diagonal of its own")
         for b_hat in (self.b_hat, self.b_hat_2):
             # An embedded solution may also use f(t1, y1), the last stage.
             n = s if b_hat is None else len(b_hat)
@@ -173,7 +180,7 @@ class Tableau:
     @functools.cached_property
     def implicit(self) -> bool:
         """Whether a stage is on its own right side, so that it must be solved for."""
-        return any(len(row) > i for i, row in enumerate(self.a))
+        return bool(self.gamma) or any(len(row) > i for i, row in enumerate(self.a))
 
     @functools.cached_property
     def coupled(self) -> bool:
@@ -218,6 +225,14 @@ class Tableau:
             rows = tuple((w,) for w in padded(self.b, self.n_stages))
         order = 1 if kind == "linear" else 0  # 0: filled in for Hermite's
         return dataclasses.replace(self, dense=rows, dense_order=order, c_dense=(), a_dense=())
+
+    @functools.cached_property
+    def beta(self) -> tuple[Row, ...]:
+        """Rows of all that a linear f sees: a, and gamma on it."""
+        if not self.gamma:
+            return self.a
+        pairs = zip(self.a, self.gamma, strict=True)
+        return tuple(tuple(x + y for x, y in zip(padded(a, len(g)), g, strict=True)) for a, g in pairs)
 
     def rows(self) -> tuple[Row, ...]:
         """All stage rows: the method's, f(t1, y1)'s (a = b) and the dense output's."""

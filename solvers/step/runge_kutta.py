@@ -288,6 +288,7 @@ class Solved:
     calls: of f, the Jacobian's among them.
     points: the states that the stages belong to, the first y.
     errors: the error estimates, where they are not the stages' alone.
+    found: of a Rosenbrock method, what its systems were solved to.
     """
 
     failed: Tensor
@@ -295,6 +296,7 @@ class Solved:
     calls: Tensor
     points: list[Tensor]
     errors: tuple[Tensor, ...] | None = None
+    found: Sequence[Tensor] | None = None
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ from .problems import PROBLEMS, Stiff
 from .report import StiffReport, StiffRow
 from .values import END
 
-METHODS = ("kvaerno5", "radau5")
+METHODS = ("kvaerno5", "radau5", "rodas5p")
 RTOLS = (1e-4, 1e-6, 1e-8)
 BY_NAME = {problem.name: problem for problem in PROBLEMS}
 LARGE = {"brusselator_1d_hw": (1e-4,)}  # 1000 numbers: by dense matrices, one tolerance is half a minute

@@ -54,7 +54,7 @@ class ImplicitSteps:
     """The implicit steps of one march, in place of `rk_step`.
 
     measure: of corrections; the march's own, which changes as samples leave it.
-    count: told of each evaluation of J, and whether it is one of f.
+    count: told of each evaluation of J, and as how many of f it counts.
     stubborn: a step that is not solved cannot be shortened.
     blocks: J of each sample; None before the first step.
     fresh: whether it is that of where the clock stands.  slow: whether a step wants a new one.
@@ -65,7 +65,7 @@ class ImplicitSteps:
         tableau: Tableau,
         jacobian: Jacobian,
         measure: Measure,
-        count: Callable[[bool], None] = lambda of_f: None,
+        count: Callable[[int], None] = lambda calls: None,
         stubborn: bool = False,
     ):
         self.tableau, self.jacobian, self.measure, self.count = tableau, jacobian, measure, count
@@ -135,9 +135,10 @@ class ImplicitSteps:
         self, field: Field, y: Tensor, first: Evaluation, times: Sequence[Tensor], stages: Stages
     ) -> StepResult:
         """An attempt made once more in another form, of which nothing is remembered."""
-        slow, eta = self.slow, self.newton.eta
+        slow, eta, blocks, fresh = self.slow, self.newton.eta, self.blocks, self.fresh
         result = self(field, y, first, times, stages)
-        self.slow, self.newton.eta = slow, eta
+        # A clock that has gone on stands elsewhere: a Jacobian of the step's start is none of there.
+        self.slow, self.newton.eta, self.blocks, self.fresh = slow, eta, blocks, fresh
         return result
 
     def _renewed(self, t: Tensor, y: Tensor, span: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""∂f/∂y of every sample, [b, n, n]: given, or made of f by forward mode, or by reverse mode."""
+"""∂f/∂y of every sample, [b, n, n]: given, or made of f by forward mode, or by reverse mode; and ∂f/∂t."""
 
 from __future__ import annotations
 
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ...errors import AdamodeWarning, DynamicsError
 from ..clocks import Clocks, Each
 from .samples import Samples
 
+NEAR = 100.0  # in roots of eps: differences of f come nearer
 Plain = Callable[[Tensor, Tensor], Tensor]
 Given = Callable[[Tensor, Tensor], Any]  # (t, z) → blocks [b, n, n], or the whole [N, N]
 
@@ -40,6 +41,7 @@ class Jacobian:
         self.samples = Samples(batch)
         self.known = isinstance(clocks, Each) or batch is None  # whether samples are independent
         self.forward_mode = True
+        self.compared = False  # with the derivative of f by autograd
 
     @property
     def calls_f(self) -> bool:
@@ -55,6 +57,119 @@ class Jacobian:
         self.known = True
         return self._made(t, z)
 
+    def in_time(self, t: Tensor, z: Tensor) -> Tensor:
+        """∂f/∂t, a state; each sample's by its own time, where it has one."""
+        if self.forward_mode:
+            try:
+                return self._along_time(t, z)
+            except (NotImplementedError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                found = self._along_time_by_vjps(t, z)  # an error of f's own comes out of this as well
+                self._told(error)
+                return found
+        return self._along_time_by_vjps(t, z)
+
+    def _along_time(self, t: Tensor, z: Tensor) -> Tensor:
+        _load_rules()
+        t, z = t.contiguous(), z.contiguous()  # as for `_columns`
+        found: Tensor = torch.func.jvp(lambda s: self.f(s, z), (t,), (torch.ones_like(t),))[1]
+        return found.to(z.dtype)
+
+    def _along_time_by_vjps(self, t: Tensor, z: Tensor) -> Tensor:
+        """The VJP is linear in its cotangent, and its derivative by that is ∂f/∂t."""
+        follows = torch.is_grad_enabled()
+        with torch.enable_grad():
+            own = t if follows and t.requires_grad else t.detach().requires_grad_()
+            dz = self.f(own, z)
+            if not dz.requires_grad:
+                return torch.zeros_like(z)
+            v = torch.zeros_like(dz, requires_grad=True)
+            flags: Any = {"create_graph": True, "allow_unused": True}
+            bar = torch.autograd.grad(dz, own, v, **flags)[0]
+            if bar is None or not bar.requires_grad:
+                return torch.zeros_like(z)
+            flags["create_graph"] = follows
+            found = torch.autograd.grad(bar.sum(), v, **flags)[0]
+        return torch.zeros_like(z) if found is None else found
+
+    def contracted(
+        self,
+        t: Tensor,
+        z: Tensor,
+        cotangents: Sequence[Tensor],
+        directions: Sequence[Tensor],
+        in_time: Sequence[float],
+    ) -> Tensor:
+        """Σ_i ⟨a_i, (∂f/∂z) v_i + s_i ∂f/∂t⟩ by f itself, 0-d, with a graph to z and to what f is made of."""
+        if not self.forward_mode:
+            return self._contracted_by_vjps(t, z, cotangents, directions, in_time)
+        s = torch.tensor(in_time, dtype=t.dtype, device="cpu").to(t.device, non_blocking=True)
+        along = s.reshape(-1, *[1] * t.dim()) * torch.ones_like(t)
+
+        def derivative(ahead: Tensor, v: Tensor) -> Tensor:
+            found: Tensor = torch.func.jvp(self.f, (t, z), (ahead, v))[1]
+            return found
+
+        _load_rules()
+        t, z = t.contiguous(), z.contiguous()  # as for `_columns`
+        moved = torch.func.vmap(derivative)(along, torch.stack(list(directions)))
+        total: Tensor = (torch.stack(list(cotangents)).conj() * moved).sum().real
+        return total
+
+    def _contracted_by_vjps(
+        self,
+        t: Tensor,
+        z: Tensor,
+        cotangents: Sequence[Tensor],
+        directions: Sequence[Tensor],
+        in_time: Sequence[float],
+    ) -> Tensor:
+        """⟨a, (∂f/∂z) v⟩ = ⟨(∂f/∂z)ᵀ a, v⟩, one VJP each."""
+        own = t.detach().requires_grad_()
+        dz, total = self.f(own, z), z.new_zeros(()).real
+        if not dz.requires_grad:
+            return total
+        flags: Any = {"create_graph": True, "allow_unused": True}
+        for a, v, s in zip(cotangents, directions, in_time, strict=True):
+            time_bar, bar = torch.autograd.grad(dz, (own, z), a, **flags)
+            if bar is not None:
+                total = total + (bar.conj() * v).sum().real
+            if time_bar is not None and s:
+                total = total + s * time_bar.sum()
+        return total
+
+    def compare(self, t: Tensor, z: Tensor, blocks: Tensor) -> None:
+        """Raises DynamicsError where the Jacobian is not the derivative of f by autograd; once a solve.
+
+        blocks: the Jacobian at z. A host read. Only a method that loses its order otherwise asks for it.
+        """
+        if self.compared:
+            return
+        self.compared, z = True, z.detach()
+        numbers = torch.arange(z.numel(), dtype=torch.float64, device=z.device).reshape(z.shape)
+        a, v = ((w * numbers + 0.3).cos().to(z.dtype) for w in (1.7, 2.3))
+        said = self._said(t, z, blocks.detach(), a, v)
+        if said is None:
+            return
+        with torch.enable_grad():
+            found = self.contracted(t, z.clone().requires_grad_(), [a], [v], [0.0]).detach()
+        off, size = (said.sum() - found).abs(), said.abs().sum()
+        if bool(off > NEAR * torch.finfo(z.dtype).eps ** 0.5 * size):  # host read
+            raise DynamicsError(
+                f"{self.whose} is not the derivative of func that autograd finds at "
+                f"t={float(t.reshape(-1)[0]):.6g}: {float(off / size):.2g} of it is off. A Rosenbrock method "
+                "loses its order by that: correct it, let func be differentiated, or choose radau5 or "
+                "kvaerno5, whose iteration it only slows down."
+            )
+
+    def _said(self, t: Tensor, z: Tensor, blocks: Tensor, a: Tensor, v: Tensor) -> Tensor | None:
+        """The terms of ⟨a, J v⟩ by what is to be compared; None where it is autograd's."""
+        if self.given is None:
+            return None
+        rows = torch.einsum("bij,bj->bi", blocks, self.samples.rows(v))
+        return self.samples.rows(a) * rows
+
     def _made(self, t: Tensor, z: Tensor) -> Tensor:
         """By derivatives of f along each entry of a sample, of all samples at once."""
         if self.forward_mode:
@@ -64,14 +179,18 @@ class Jacobian:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 self._by_reverse_mode(t, z)  # an error of f's own comes out of this as well
-                self.forward_mode = False
-                warnings.warn(
-                    f"func cannot be differentiated in forward mode ({_first_line(error)}): "
-                    "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
-                    AdamodeWarning,
-                    stacklevel=2,
-                )
+                self._told(error)
         return self._by_reverse_mode(t, z)
+
+    def _told(self, error: Exception) -> None:
+        """From now on by VJPs, which is said once."""
+        self.forward_mode = False
+        warnings.warn(
+            f"func cannot be differentiated in forward mode ({_first_line(error)}): "
+            "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
+            AdamodeWarning,
+            stacklevel=3,
+        )
 
     def _columns(self, t: Tensor, z: Tensor, directions: Tensor) -> Tensor:
         """(∂f/∂z) v for every v in directions, [m, *S]."""

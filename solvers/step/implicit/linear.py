@@ -20,10 +20,11 @@ class Factors:
         eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
         h = rate.to(blocks.dtype).reshape(-1, 1, 1)
         self.matrix = eye - torch.where(h == 0, 0.0, h * blocks)
-        lu, self.pivots, _ = torch.linalg.lu_factor_ex(self.matrix)
+        lu, self.pivots, info = torch.linalg.lu_factor_ex(self.matrix)
         # x/∞ = 0 would pass for a solution.
-        fine = torch.isfinite(self.matrix).flatten(1).all(1)[:, None, None]
-        self.lu = torch.where(fine, lu, torch.nan)
+        fine = torch.isfinite(self.matrix).flatten(1).all(1)
+        self.lu = torch.where(fine[:, None, None], lu, torch.nan)
+        self.singular = (info != 0) | ~fine  # [b]
 
     def solve(self, b: Tensor) -> Tensor:
         """(I − h J)⁻¹ b of a state."""
