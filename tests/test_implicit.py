@@ -16,6 +16,7 @@ from adamode.solvers.methods.stability import stability_fraction, stability_func
 from adamode.solvers.status import Status
 from adamode.solvers.step.clocks import ONE, Each
 from adamode.solvers.step.implicit import rosenbrock
+from adamode.solvers.step.implicit.esdirk import ImplicitSteps
 from adamode.solvers.step.implicit.jacobian import Jacobian
 
 D = torch.float64
@@ -73,18 +74,55 @@ def test_the_error_of_fixed_steps_falls_with_the_order(name):
     assert slope == pytest.approx(EVERY[name].order, abs=0.15)
 
 
+def on_the_axis(tableau):
+    """Exact coefficients of |Q(iy)|² − |P(iy)|² in y², R = P/Q; R(∞), exactly."""
+    above, below = stability_fraction(tableau)
+
+    def squared(w):
+        real = [x * (-1) ** (k // 2) * (k % 2 == 0) for k, x in enumerate(w)]
+        imag = [x * (-1) ** (k // 2) * (k % 2 == 1) for k, x in enumerate(w)]
+        found = [Fraction(0)] * (2 * len(w) - 1)
+        for part in (real, imag):
+            for i, x in enumerate(part):
+                for j, y in enumerate(part):
+                    found[i + j] += x * y
+        return found[::2]
+
+    top, bottom = squared(above), squared(below)
+    top += [Fraction(0)] * (len(bottom) - len(top))
+    size = len(below) - 1
+    end = above[size] / below[size] if len(above) > size else Fraction(0)
+    return [q - p for p, q in zip(top, bottom, strict=True)], end
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_are_a_stable_and_forget_what_is_stiff(name):
-    """|R| ≤ 1 on the imaginary axis, no pole on the left, R(∞) = 0: by the tableau's rational function."""
+    """By the tableau's rational function R = P/Q: |Q(iy)|² − |P(iy)|² has no negative coefficient in y² but
+    for the digits that the tableau is rounded to, no pole is on the left, and R(∞) = 0."""
     tableau = EVERY[name]
-    above, below = stability_fraction(tableau)
-    assert len([w for w in above if abs(w) > Fraction(1, 10**14)]) < len(below)
+    found, end = on_the_axis(tableau)
+    assert min(found) > -Fraction(1, 10**14)
+    assert found[-1] > Fraction(1, 10**8)
+    assert abs(end) < Fraction(1, 10**10)
     axis = 1j * torch.logspace(-3, 6, 4000, dtype=D)
     assert stability_function(tableau, axis).abs().max() <= 1 + 1e-9
     poles = torch.linalg.eigvals(torch.tensor([[float(w) for w in (*row, *[0] * (len(tableau.c) - len(row)))]
                                                for row in tableau.beta], dtype=D)).real  # fmt: skip
     assert (poles > -1e-12).all()
     assert abs(float(stability_function(tableau, times(-1e9))[0])) < 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gamma_that_is_not_the_methods_is_seen(name):
+    tableau = EVERY[name]
+    rows = [list(row) for row in tableau.a]
+    for i, row in enumerate(rows[1:], 1):  # the nodes stay
+        row[i], row[0] = row[i] * Fraction(101, 100), row[0] - row[i] / 100
+    a = tuple(map(tuple, rows))
+    wrong = dataclasses.replace(tableau, a=a, b=a[-1], dense=(), dense_order=0)
+    off = [abs(stability_function(x, times(0.01))[0] - math.exp(0.01)) for x in (tableau, wrong)]
+    assert off[0] < 1e-9
+    assert off[1] > 20 * off[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,6 +141,27 @@ def test_robertson_is_right_to_its_tolerance(name, rtol):
     assert sol.y[-1].sum() == pytest.approx(1.0, abs=1e-6)
     assert sol.stats.n_accepted < 600
     assert 0 < sol.stats.n_jacobians < sol.stats.n_accepted + 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_jacobian_that_is_never_renewed_is_seen(name, monkeypatch):
+    """The planted fault: the first Jacobian for good. Robertson's then stops, or takes far more steps."""
+    options = {"method": name, "rtol": 1e-4, "atol": 1e-12, "gradient": None, "max_steps": 300}
+    y0, t = times(1, 0, 0), times(0, 100)
+    right = adamode.solve(robertson(), y0, t, **options).stats
+    renewed = ImplicitSteps._renewed
+
+    def stale(self, t, y, span):
+        self.slow = torch.zeros_like(self.slow)
+        return renewed(self, t, y, span)
+
+    monkeypatch.setattr(ImplicitSteps, "_renewed", stale)
+    try:
+        wrong = adamode.solve(robertson(), y0, t, **options).stats
+    except adamode.SolverError as failure:
+        wrong = failure.stats
+    assert wrong.n_jacobians == 1 < right.n_jacobians
+    assert wrong.n_newton > 5 * max(right.n_newton, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,13 +15,15 @@ from torch import nn
 
 from adamode import SolverError, solve
 from adamode.inspect.catalogue import PROBLEMS
+from adamode.inspect.pictures import draw_steps
 from adamode.inspect.precision import ladder
 from adamode.inspect.progress import progress
 from adamode.inspect.reference import find_reference
-from adamode.inspect.stability_picture import spectrum, stability_box
+from adamode.inspect.stability_picture import draw_stability, spectrum, stability_box, unstable_box
 from adamode.inspect.study import Settings, output_times, study
 from adamode.inspect.tables import attempts_table, trace_csv, trace_json
-from adamode.solvers.methods import METHODS, get_method
+from adamode.solvers.methods import IMPLICIT, METHODS, get_method
+from adamode.solvers.methods.stability import stability_function
 
 
 def f64(*values):
@@ -180,3 +182,37 @@ def test_the_bar_shows_the_mean_of_the_samples_and_never_goes_back(monkeypatch):
     assert shares == sorted(shares)
     assert max(shares) == 75
     assert "t=1, 5 evaluations" in shown.getvalue()
+
+
+@pytest.mark.parametrize("method", list(IMPLICIT))
+def test_an_implicit_method_is_unstable_in_its_box_alone(method):
+    far, top = unstable_box(IMPLICIT[method])
+    turn = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)
+    around = torch.polar(torch.full_like(turn, 1.1 * math.hypot(far, top)), turn)
+    assert stability_function(IMPLICIT[method], around).abs().max() < 1
+    assert stability_function(IMPLICIT[method], torch.tensor(0.9 * far, dtype=torch.float64)).abs() > 1
+
+
+def test_rejections_by_newton_are_drawn_and_counted_apart():
+    from matplotlib.figure import Figure
+
+    found = study(PROBLEMS["robertson"], "kvaerno5", Settings())
+    newton = sum(row.newton for row in found.rows)
+    others = sum(not row.accepted and not row.newton for row in found.rows)
+    assert newton == found.stats.n_newton > 0
+    figure = Figure()
+    draw_steps(figure, found)
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["accepted", *[f"{others} rejected"] * bool(others), f"{newton} not solved by Newton"]
+    shown = figure.axes[0].get_lines()[-1].get_ydata()
+    assert sorted(shown) == sorted(row.dt for row in found.rows if row.newton)
+    rows = list(csv.DictReader(io.StringIO(trace_csv(found))))
+    assert sum(int(row["newton"]) for row in rows) == newton
+    assert attempts_table(found.rows, len(found.rows)).count("Newton") == newton
+    assert found.stability_limit == math.inf
+    assert json.loads(trace_json(found))["stability_limit"] is None
+    picture = Figure()
+    draw_stability(picture, found, spectrum(found))
+    low, high = picture.axes[0].get_xlim()
+    assert low < -1
+    assert high > unstable_box(found.tableau)[0]

@@ -11,11 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from benchmark_package import benchmark_module
 from typer.testing import CliRunner
 
 import adamode.verify.published as suite
-from adamode import Discrete
+from adamode import Backsolve, Discrete
 from adamode.cli.app import app
 from adamode.inspect.catalogue import PROBLEMS as CATALOGUE
 from adamode.inspect.problem import Problem
@@ -24,7 +25,13 @@ from adamode.solvers.methods import METHODS
 from adamode.verify.published import PublishedReport, gradients, solves, verify_published
 from adamode.verify.published.bounds import bound_of, method_factor
 from adamode.verify.published.condition import condition_number
-from adamode.verify.published.gradient_values import HESSIAN_VALUES, LOTKA_VOLTERRA_GRADIENT, LotkaVolterra
+from adamode.verify.published.gradient_values import (
+    HESSIAN_VALUES,
+    LOTKA_VOLTERRA_GRADIENT,
+    ROBERTSON_GRADIENT,
+    LotkaVolterra,
+    Robertson,
+)
 from adamode.verify.published.layout import conclusion, markdown_tables, text_tables
 from adamode.verify.published.value import EndValue, error_of
 
@@ -77,6 +84,10 @@ def test_the_gradients_of_the_package_are_those_of_the_reference_file(published_
     assert list(printed.values) == lotka["reference_gradient"]["values"]
     assert list(tighter.values) == lotka["tighter_value_computed_here"]["gradient"]
     assert LotkaVolterra().p.tolist() == lotka["params"]["p"]
+    robertson = published_file["gradient_robertson_sundials"]
+    assert list(ROBERTSON_GRADIENT[0].values) == robertson["reference_gradient"]["values"]
+    assert list(ROBERTSON_GRADIENT[1].values) == robertson["tighter_value_computed_here"]["gradient"]
+    assert Robertson().p.tolist() == robertson["params"]["p"]
     found, better = hessian["reference_gradient"], hessian["tighter_value_computed_here"]
     assert list(HESSIAN_VALUES["end"][0].values) == hessian["reference_end_values"]
     assert list(HESSIAN_VALUES["gradient"][0].values) == found["values"]
@@ -230,6 +241,20 @@ def test_a_gradient_that_is_not_as_accurate_as_promised_is_seen(monkeypatch):
     monkeypatch.setattr(gradients, "STEPPINGS", ("per_sample",))
     report = verify_published(("lotka-volterra-gradient",), ())
     assert (1e-8, "discrete, per_sample") in {(row.bound, row.gradient) for row in report.failures}
+
+
+def test_the_gradient_of_robertsons_problem_holds_and_a_wrong_one_of_any_size_is_seen(monkeypatch):
+    monkeypatch.setattr(gradients, "ADJOINTS", {"discrete": Discrete(), "backsolve": Backsolve()})
+    rows = list(gradients.robertson_rows("kvaerno5", "shared", "cpu"))
+    assert [row.gradient for row in rows] == ["kvaerno5, discrete, shared"] * 2
+    assert all(row.ok and row.method == "kvaerno5" for row in rows)
+    for i in range(3):
+        off = torch.ones(3, dtype=torch.float64)
+        off[i] += 2e-5
+        wrong = off * torch.tensor(ROBERTSON_GRADIENT[1].values, dtype=torch.float64)
+        monkeypatch.setattr(gradients, "robertson", lambda *arguments, wrong=wrong: (wrong, 1))
+        rows = list(gradients.robertson_rows("radau5", "shared", "cpu"))
+        assert {row.bound for row in rows if not row.ok} == {1e-5}
 
 
 def test_a_solve_that_cannot_go_on_is_a_failed_row_with_its_reason():

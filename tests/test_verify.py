@@ -230,6 +230,11 @@ def test_verify_models_meets_every_bound_with_room(whole):
             worst[key] = max(worst.get(key, 0.0), row.relative_error)
     assert worst["discrete", "autograd"] < 1e-12
     assert worst["discrete-checkpoints", "autograd"] < 1e-12
+    assert max(worst["discrete", "newton"], worst["discrete-checkpoints", "newton"]) < 1e-12
+    implicit = [row for row in whole.rows if row.reference == "newton"]
+    assert {(row.method, row.stepping) for row in implicit} == {
+        (method, stepping) for method in ("kvaerno5", "radau5") for stepping in verify.STEPPINGS
+    }
     assert worst["discrete", "finite-differences"] < 1e-8
     for gradient in ("interpolating", "backsolve"):
         for reference in ("autograd", "fine-solve", "analytic"):
@@ -242,7 +247,7 @@ def test_verify_models_meets_every_bound_with_room(whole):
     cases = {row.case[0] for row in whole.rows}
     for case in cases:
         rows = [row for row in whole.rows if row.case[0] == case and row.form == "exact"]
-        references = {"autograd", "finite-differences", "fine-solve"}
+        references = {"autograd", "newton", "finite-differences", "fine-solve"}
         references |= set() if case == "ghbnode, tanh" else {"analytic"}
         for quantity in {row.quantity for row in rows if "layers.1" not in row.quantity}:
             assert {row.reference for row in rows if row.quantity == quantity} == references, (case, quantity)

@@ -112,7 +112,7 @@ def inspect(
         check_adjoint(method, progress)
     else:
         chosen.refuse(problem)
-    methods = _methods(method or ("dopri5" if adjoint else "dopri5,tsit5,dop853"))
+    methods = _methods(method or ("dopri5" if adjoint else "dopri5,tsit5,dop853"), implicit=not adjoint)
     settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
     shown = 0 if quiet else rows
     if adjoint:
@@ -172,12 +172,12 @@ def _inspect(
     return output.end(output.folder, written, failures)
 
 
-def _methods(text: str) -> list[str]:
+def _methods(text: str, *, implicit: bool) -> list[str]:
     from ..solvers.methods import get_method
 
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names or [text]:
-        get_method(name, "--method")
+        get_method(name, "--method", implicit=implicit)
     return names
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..plotting import BLUE, GREEN, LOOKS, ORANGE
+from ..plotting import BLUE, GREEN, LOOKS, ORANGE, PINK
 from ..solvers.trace import TraceRow
 from .precision import Rung
 from .reference import Reference
@@ -120,7 +120,7 @@ def _draw_floor(axis: Any, reference: Reference) -> None:
 
 
 def draw_steps(figure: Any, study: Study) -> None:
-    """Step sizes with the rejections marked, error ratios, and dt·|λ|, over the same time.
+    """Step sizes, rejections marked and those by Newton's iteration apart, error ratios, dt·|λ| over time.
 
     A method without an error estimate has no second panel, one that cannot tell dt·|λ| no third.
     """
@@ -157,13 +157,17 @@ def draw_steps(figure: Any, study: Study) -> None:
 
 Plot = Callable[..., None]  # axis, rows, the rows' key, looks
 _CROSS = {"color": ORANGE, "marker": "x", "markersize": 5, "linestyle": ""}
+_UNSOLVED = {"color": PINK, "marker": "v", "markersize": 5, "linestyle": ""}
 
 
 def _step_sizes(axis: Any, study: Study, plot: Plot, line: dict[str, Any]) -> None:
-    rejected = [row for row in study.rows if not row.accepted]
+    rejected = [row for row in study.rows if not row.accepted and not row.newton]
+    unsolved = [row for row in study.rows if row.newton]
     plot(axis, [row for row in study.rows if row.accepted], "dt", label="accepted", **line)
     if rejected:
         plot(axis, rejected, "dt", label=f"{len(rejected)} rejected", **_CROSS)
+    if unsolved:
+        plot(axis, unsolved, "dt", label=f"{len(unsolved)} not solved by Newton", **_UNSOLVED)
     sizes = [abs(row.dt) for row in study.rows]
     if sizes and max(sizes) < 1.5 * min(sizes):
         axis.set_ylim(0, 1.2 * max(sizes))
@@ -174,7 +178,7 @@ def _step_sizes(axis: Any, study: Study, plot: Plot, line: dict[str, Any]) -> No
 
 
 def _ratios(axis: Any, study: Study, plot: Plot, line: dict[str, Any]) -> None:
-    rejected = [row for row in study.rows if not row.accepted]
+    rejected = [row for row in study.rows if not row.accepted and not row.newton]
     plot(axis, [row for row in study.rows if row.accepted], "error_ratio", **line)
     plot(axis, [row for row in rejected if row.error_ratio <= HIGHEST_RATIO], "error_ratio", **_CROSS)
     shift = 1.0 if study.problem.log_time else 0.0

@@ -46,7 +46,7 @@ def ladder(
     t = torch.tensor(reference.times, dtype=torch.float64, device=settings.device)
     y0 = problem.state(settings.dtype, settings.device)
     span = abs(problem.span[1] - problem.span[0])
-    fixed = settings.dt is not None or not get_method(method).adaptive
+    fixed = settings.dt is not None or not get_method(method, implicit=True).adaptive
     found: list[Rung] = []
     for setting in STEPS_OF_FIXED if fixed else TOLERANCES[settings.dtype]:
         dt = span / setting if fixed else None

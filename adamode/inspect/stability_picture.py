@@ -61,18 +61,37 @@ def stability_box(tableau: Tableau, embedded: bool = False) -> tuple[float, floa
     return float(z.real[inside].min()), float(z.real[inside].max()), float(z.imag[inside].max())
 
 
-def draw_stability(figure: Any, study: Study, found: Spectrum | None) -> None:
-    """|R| ≤ 1 filled, the embedded method's dashed, and dt·λ of the solve's steps."""
-    tableau = study.tableau
-    left, right, top = stability_box(tableau)
-    if tableau.b_hat is not None:
-        other = stability_box(tableau, embedded=True)
-        left, right, top = min(left, other[0]), max(right, other[1]), max(top, other[2])
+def unstable_box(tableau: Tableau) -> tuple[float, float]:
+    """(greatest real part, greatest imaginary part) of where an implicit method's |R| > 1, about."""
+    # Right of 0, beside the poles: kvaerno5's, the largest of today's, reaches 19.4 and ±11.5 i.
+    x, y = torch.linspace(0, 40, 401, dtype=torch.float64), torch.linspace(0, 40, 401, dtype=torch.float64)
+    z = torch.complex(*torch.meshgrid(x, y, indexing="xy"))
+    outside = stability_function(tableau, z).abs() > 1
+    return float(z.real[outside].max()), float(z.imag[outside].max())
+
+
+def _window(tableau: Tableau, found: Spectrum | None) -> list[float]:
+    """[least real part, greatest, greatest imaginary part] of the picture."""
+    if tableau.implicit:
+        far, top = unstable_box(tableau)
+        left, right = -0.6 * far, far
+    else:
+        left, right, top = stability_box(tableau)
+        if tableau.b_hat is not None:
+            other = stability_box(tableau, embedded=True)
+            left, right, top = min(left, other[0]), max(right, other[1]), max(top, other[2])
     window = [1.1 * left - 0.3, max(right, 0.0) + 1.0, 1.15 * top + 0.3]
     if found is not None:  # room for the points, up to twice the region
         window[0] = max(2 * left - 1, min(window[0], 1.1 * float(found.z.real.min())))
-        window[1] = min(abs(left) + 1, max(window[1], 1.1 * float(found.z.real.max())))
+        window[1] = max(window[1], min(abs(left) + 1, 1.1 * float(found.z.real.max())))
         window[2] = min(2 * top, max(window[2], 1.1 * float(found.z.imag.max())))
+    return window
+
+
+def draw_stability(figure: Any, study: Study, found: Spectrum | None) -> None:
+    """|R| ≤ 1 filled, the embedded explicit method's dashed, and dt·λ of the solve's steps."""
+    tableau = study.tableau
+    window = _window(tableau, found)
     low, high, height = window
     x = torch.linspace(low, high, 401, dtype=torch.float64)
     y = torch.linspace(-height, height, 401, dtype=torch.float64)
@@ -83,7 +102,7 @@ def draw_stability(figure: Any, study: Study, found: Spectrum | None) -> None:
     axis.contourf(*grid, size, levels=[0, 1], colors=[BLUE], alpha=0.18)
     axis.contour(*grid, size, levels=[1], colors=[BLUE], linewidths=1.2)
     axis.plot([], [], color=BLUE, label=f"|R(z)| = 1, {tableau.name}")
-    if tableau.b_hat is not None:
+    if tableau.b_hat is not None and not tableau.implicit:
         embedded = stability_function(tableau, z, embedded=True).abs().numpy()
         axis.contour(*grid, embedded, levels=[1], colors=[ORANGE], linewidths=1, linestyles="--")
         axis.plot([], [], color=ORANGE, linestyle="--", label="its embedded method")

@@ -82,8 +82,8 @@ class Study:
 
     @property
     def stability_limit(self) -> float:
-        """What dt·|λ| must stay below for λ < 0."""
-        return real_stability_limit(self.tableau)
+        """What dt·|λ| must stay below for λ < 0; infinite for the implicit methods, which are A-stable."""
+        return math.inf if self.tableau.implicit else real_stability_limit(self.tableau)
 
     def measured_against(self, reference: Reference | None) -> Study:
         """The same with errors."""
@@ -119,7 +119,7 @@ def study(problem: Problem, method: str, settings: Settings, f: Field | None = N
     f: the problem's, watched by a progress bar. Raises ArgumentError for bad input and DynamicsError
     for what f returns.
     """
-    tableau = get_method(method)
+    tableau = get_method(method, implicit=True)
     times = output_times(problem)
     arguments = settings.arguments(tableau, problem.span)
     y0 = problem.state(settings.dtype, settings.device)

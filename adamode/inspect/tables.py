@@ -63,7 +63,7 @@ def _attempt(i: int, row: TraceRow) -> tuple[str, ...]:
         f"{row.t:.6g}",
         number(row.dt),
         number(row.error_ratio),
-        "" if row.accepted else "rejected",
+        "" if row.accepted else "Newton" if row.newton else "rejected",
         number(row.factor),
         str(row.nfe),
         number(row.y_norm),
@@ -111,12 +111,12 @@ def trace_csv(study: Study) -> str:
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n")
     own = ("t", "dt", "error_ratio", "accepted", "factor", "nfe", "y_norm")
-    write.writerow((*own, *(f"k{i}" for i in range(1, stages + 1)), "stiffness"))
+    write.writerow((*own, *(f"k{i}" for i in range(1, stages + 1)), "stiffness", "newton"))
     for row in study.rows:
         norms = [*row.stage_norms, *[""] * (stages - len(row.stage_norms))]
         values = [getattr(row, key) for key in own]
         values[own.index("accepted")] = int(row.accepted)
-        write.writerow((*values, *norms, row.stiffness))
+        write.writerow((*values, *norms, row.stiffness, int(row.newton)))
     return text.getvalue()
 
 

@@ -31,6 +31,9 @@ CHOICES: dict[str, Gradient] = {
 }
 GRADIENTS = tuple(CHOICES)
 CONTINUOUS = ("interpolating", "backsolve")
+# Implicit methods are checked along two steps, of which one has an output inside, with equations solved to
+# rounding: what Newton's iteration leaves is the only difference between both gradients.
+IMPLICIT, LENGTH, SOLVED = ("kvaerno5", "radau5"), 0.5, 1e-12
 # `Discrete` is exact at any tolerance, and is checked where its steps are large. What follows the
 # tolerance must reach 1e-7 at the tight one, and all must against the solution itself.
 LOOSE, TIGHT, FINE = 1e-6, 1e-10, 1e-12
@@ -49,7 +52,7 @@ class Plan:
     """How one instance is checked.
 
     Of the discrete adjoints along large steps: loose_method, loose (tolerance). Of what follows the
-    tolerance: tight_method, tight, and its bound.
+    tolerance: tight_method, tight, and its bound.  implicit: also along implicit steps.
     """
 
     instance: Instance
@@ -59,12 +62,14 @@ class Plan:
     tight: float = TIGHT
     bound: float = BOUND_TIGHT
     times: tuple[float, ...] = (0.0, 0.37, 1.0)
+    implicit: bool = True
 
-    def problem(self, tolerance: float, method: str, stepping: str) -> tuple[Any, GradientProblem]:
-        """The instance's solve at a tolerance."""
-        return self.instance.problem(
-            rtol=tolerance, atol=tolerance, method=method, stepping=stepping, t=self.times
-        )
+    def problem(
+        self, tolerance: float, method: str, stepping: str, dt: float | None = None
+    ) -> tuple[Any, GradientProblem]:
+        """The instance's solve at a tolerance, or by fixed steps."""
+        arguments = {"rtol": tolerance, "atol": tolerance, "method": method, "stepping": stepping}
+        return self.instance.problem(**arguments, t=self.times, **({} if dt is None else {"dt": dt}))
 
 
 def verify_models(
@@ -125,7 +130,7 @@ def plans(variant: Variant, seed: int, device: str, *, full: bool) -> Iterator[P
         ("dop853", 1e-6, "dop853", 1e-8),
     ):
         instance, bound = Instance(variant, seed + 1, device=device), max(1e3 * small, BOUND_TIGHT)
-        yield Plan(instance, loose, tight, large, small, bound)
+        yield Plan(instance, loose, tight, large, small, bound, implicit=False)
     for more in (1, 2):
         yield Plan(Instance(variant, seed + more, device=device))
     yield Plan(Instance(variant, seed, device=device, least=5.0), times=(1.0, 0.7, 0.5))
@@ -145,6 +150,24 @@ def plan_rows(plan: Plan, gradients: Sequence[str], forms: Sequence[str]) -> lis
         rows += _tight_rows(plan, stepping, tight, forms, fine)
         if judged:
             rows += _analytic_rows(plan, stepping, tight)
+    if judged and plan.implicit and all(row.ok is not False for row in rows):
+        # A VJP that is wrong leaves no transposed equations to solve.
+        rows += _implicit_rows(plan, [g for g in gradients if g not in CONTINUOUS])
+    return rows
+
+
+def _implicit_rows(plan: Plan, gradients: Sequence[str]) -> list[ModelRow]:
+    """The transposed equations of implicit steps against autograd through solved ones,: two of
+    Newton's own corrections at the solution, with their graph."""
+    rows: list[ModelRow] = []
+    for stepping in STEPPINGS if gradients else ():
+        for method in IMPLICIT:
+            _, problem = plan.problem(SOLVED, method, stepping, LENGTH * abs(plan.times[-1] - plan.times[0]))
+            expected = problem.gradient(Direct())
+            for gradient in gradients:
+                found = problem.gradient(CHOICES[gradient])
+                checks = _compared(problem, "newton", found, expected, BOUND_EXACT)
+                rows += _rows(plan, method, stepping, gradient, "exact", checks)
     return rows
 
 

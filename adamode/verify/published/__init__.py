@@ -22,7 +22,8 @@ def verify_published(
     """Solves problems whose results are published, in float64, and compares.
 
     problems: "detest-a1" … "detest-e5", "arenstorf", "arenstorf-short", "pleiades": the state at the end;
-    "lotka-volterra-gradient": by every adjoint in both stepping modes; "cvodes-hessian".
+    "lotka-volterra-gradient", and "robertson-gradient" by implicit methods: by every adjoint in both
+    stepping modes; "cvodes-hessian".
     methods: for the states at an end, adaptive ones; each at the tolerances of its order: 1e-4 and 1e-6 (2
     and 3), 1e-6 and 1e-9 (4 to 6), 1e-6, 1e-9 and 1e-12 (7 and 8), with atol = rtol/1000.
     say: called with each problem's name before its turn.

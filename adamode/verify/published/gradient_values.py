@@ -1,12 +1,12 @@
-"""Published gradients: SUNDIALS' Lotka–Volterra example, and CVODES' Hessian.
+"""Published gradients: SUNDIALS' Lotka–Volterra and Robertson examples, and CVODES' Hessian.
 
 Source: SUNDIALS 7.5.0 (Lawrence Livermore National Laboratory), examples/cvodes/serial:
-cvsLotkaVolterra_ASA.out and cvsHessian_ASA_FSA.out, the latter after D. B. Özyurt, P. I. Barton, SIAM J. Sci.
-Comput. 26 (2005) 1725–1743.
+cvsLotkaVolterra_ASA.out, cvsRoberts_ASAi_dns.out and cvsHessian_ASA_FSA.out, the last after D. B. Özyurt,
+P. I. Barton, SIAM J. Sci. Comput. 26 (2005) 1725–1743.
 
 What is printed there was found at their examples' tolerances. The tighter values are by forward sensitivities
-with scipy's DOP853 at rtol 2.3e-14; of the Hessian, by differences of fourth order of that gradient, with
-steps of 0.01 and 0.005 in the parameters, extrapolated.
+with scipy's DOP853 at rtol 2.3e-14 (Robertson's: with its Radau at 1e-10); of the Hessian, by differences of
+fourth order of that gradient, with steps of 0.01 and 0.005 in the parameters, extrapolated.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 SOURCE = "SUNDIALS 7.5.0, examples/cvodes/serial/"
 LOTKA_VOLTERRA, HESSIAN = "cvsLotkaVolterra_ASA.out", "cvsHessian_ASA_FSA.out"
+ROBERTSON = "cvsRoberts_ASAi_dns.out"
 COMPUTED = "forward sensitivities with scipy's DOP853"
 
 
@@ -68,6 +69,39 @@ LOTKA_VOLTERRA_GRADIENT = (  # dG/dy1(0), dG/dy2(0), dG/dp0 … dG/dp3
         1e-8,
         COMPUTED,
         "eight of the tighter value's eleven digits are promised at rtol 1e-12",
+    ),
+)
+
+
+class Robertson(nn.Module):
+    """y1' = −p0 y1 + p1 y2 y3, y2' = −y1' − y3', y3' = p2 y2², and q' = y3; y [..., 4]. G = q(50)."""
+
+    start, span = (1.0, 0.0, 0.0, 0.0), (0.0, 50.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor((0.04, 1e4, 3e7), dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """The derivative y', like y."""
+        a, b, c, _ = y.unbind(-1)
+        r1, r2, r3 = self.p[0] * a, self.p[1] * b * c, self.p[2] * b * b
+        return torch.stack((r2 - r1, r1 - r2 - r3, r3, c), -1)
+
+
+# dG/dp0 … dG/dp2, of sizes 10², 10⁻³ and 10⁻⁷: each error is over its own value.
+ROBERTSON_GRADIENT = (
+    Expected(
+        (173.41, -5.0590e-4, 8.4321e-8),
+        1e-4,
+        SOURCE + ROBERTSON,
+        "four of the five printed digits hold: the second is the tighter value to 3.8e-5",
+    ),
+    Expected(
+        (173.414089, -5.05919141e-4, 8.43234647e-8),
+        1e-5,
+        "forward sensitivities with scipy's Radau",
+        "five of the tighter value's nine digits are promised at rtol 1e-7",
     ),
 )
 

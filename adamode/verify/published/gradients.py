@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...adjoint.arguments import STEPPINGS, Direct, Stepping
+from ...adjoint.arguments import STEPPINGS, Backsolve, Direct, Stepping
 from ...adjoint.solve import solve
 from ...adjoint.torchdiffeq.odeint import odeint
 from ..models import CHOICES
@@ -18,8 +19,10 @@ from .gradient_values import (
     HESSIAN_START,
     HESSIAN_VALUES,
     LOTKA_VOLTERRA_GRADIENT,
+    ROBERTSON_GRADIENT,
     Expected,
     LotkaVolterra,
+    Robertson,
     hessian_field,
 )
 from .report import PublishedRow
@@ -27,12 +30,14 @@ from .value import error_of
 
 METHOD, RTOL, ATOL = "dop853", 1e-12, 1e-14
 ADJOINTS = {**CHOICES, "direct": Direct()}
-LOTKA_VOLTERRA, HESSIAN = "lotka-volterra-gradient", "cvodes-hessian"
-GRADIENT_PROBLEMS = (LOTKA_VOLTERRA, HESSIAN)
+STIFF_METHODS, STIFF_RTOL, STIFF_ATOL = ("kvaerno5", "radau5"), 1e-7, 1e-13
+LOTKA_VOLTERRA, ROBERTSON = "lotka-volterra-gradient", "robertson-gradient"
+HESSIAN = "cvodes-hessian"
+GRADIENT_PROBLEMS = (LOTKA_VOLTERRA, ROBERTSON, HESSIAN)
 
 
 def gradient_rows(problems: Sequence[str], device: str, say: Callable[[str], None]) -> Iterator[PublishedRow]:
-    """The rows of the problems named, with dop853 at rtol 1e-12."""
+    """The rows of the problems named, with dop853 at rtol 1e-12; Robertson's by implicit methods, at 1e-7."""
     if LOTKA_VOLTERRA in problems:
         say(LOTKA_VOLTERRA)
         for stepping in STEPPINGS:
@@ -40,6 +45,11 @@ def gradient_rows(problems: Sequence[str], device: str, say: Callable[[str], Non
                 found, nfe = lotka_volterra(choice, stepping, device)
                 for expected in LOTKA_VOLTERRA_GRADIENT:
                     yield _row(LOTKA_VOLTERRA, found, expected, nfe, f"{name}, {stepping}")
+    if ROBERTSON in problems:
+        say(ROBERTSON)
+        for method in STIFF_METHODS:
+            for stepping in STEPPINGS:
+                yield from robertson_rows(method, stepping, device)
     if HESSIAN in problems:
         say(HESSIAN)
         for name in ("direct", "odeint"):
@@ -47,6 +57,36 @@ def gradient_rows(problems: Sequence[str], device: str, say: Callable[[str], Non
             for part, references in HESSIAN_VALUES.items():
                 for expected in references:
                     yield _row(f"cvodes-{part}", parts[part], expected, nfe, name)
+
+
+def robertson_rows(method: str, stepping: Stepping, device: str) -> Iterator[PublishedRow]:
+    """By every adjoint that stiff problems have: what contracts grows backwards, so backsolve is left out."""
+    for name, choice in ADJOINTS.items():
+        if isinstance(choice, Backsolve):
+            continue
+        found, nfe = robertson(choice, method, stepping, device)
+        for expected in ROBERTSON_GRADIENT:
+            ones = dataclasses.replace(expected, values=(1.0,) * len(expected.values))
+            share = found / torch.tensor(expected.values, dtype=torch.float64)
+            row = _row(ROBERTSON, share, ones, nfe, f"{method}, {name}, {stepping}")
+            yield dataclasses.replace(row, method=method, rtol=STIFF_RTOL)
+
+
+def robertson(choice: Any, method: str, stepping: Stepping, device: str = "cpu") -> tuple[Tensor, int]:
+    """dG/dp, [3]; how often f was called, in the backward pass too."""
+    field = Robertson().to(device)
+    y0 = torch.tensor([field.start], dtype=torch.float64, device=device)
+    t = torch.tensor(field.span, dtype=torch.float64)
+    options: dict[str, Any] = {"method": method, "rtol": STIFF_RTOL, "atol": STIFF_ATOL, "stepping": stepping}
+    found = solve(field, y0, t, gradient=choice, **options)
+    found.y[-1, 0, 3].backward()
+    assert field.p.grad is not None
+    return field.p.grad.cpu(), _calls(found.stats)
+
+
+def _calls(stats: Any) -> int:
+    """Of f, in both directions; per sample every statistic is [1]."""
+    return int(torch.as_tensor(stats.nfe).sum() + torch.as_tensor(stats.nfe_backward).sum())
 
 
 def lotka_volterra(choice: Any, stepping: Stepping, device: str = "cpu") -> tuple[Tensor, int]:
@@ -58,9 +98,7 @@ def lotka_volterra(choice: Any, stepping: Stepping, device: str = "cpu") -> tupl
     ((found.y[-1] - 1).square().sum() / 2).backward()
     assert y0.grad is not None
     assert field.p.grad is not None
-    # Per sample every statistic is [1].
-    nfe = torch.as_tensor(found.stats.nfe).sum() + torch.as_tensor(found.stats.nfe_backward).sum()
-    return torch.cat((y0.grad[0], field.p.grad)).cpu(), int(nfe)
+    return torch.cat((y0.grad[0], field.p.grad)).cpu(), _calls(found.stats)
 
 
 def cvodes_hessian(name: str, device: str = "cpu") -> tuple[dict[str, Tensor], int]:

@@ -1,0 +1,200 @@
+"""``python -m benchmarks.stiff``: work and precision on stiff problems, beside scipy and diffrax.
+
+Robertson's problem, HIRES and van der Pol's with ε = 1e-6, to the ends whose solutions are published, in
+float64 and on one thread. Calls of f are counted in f; the error is the largest of a component over (floor +
+its size), the floor being what atol resolves. Of diffrax calls are counted in a run of their own (those that
+XLA keeps; a Jacobian is one, whatever its columns), and time is that of a second call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adamode import SolverError, solve
+from adamode.plotting import LOOKS, save_figure
+from adamode.verify.stiff import BY_NAME, off
+from adamode.verify.stiff.problems import Stiff, hires, robertson
+
+CASES = {"robertson_hw": "Robertson to 1e11", "hires_hw": "HIRES", "vdpol_hw": "van der Pol, 1e-6"}
+COLUMNS: dict[str, Callable[..., Sequence[Any]]] = {
+    "robertson_hw": robertson,
+    "hires_hw": hires,
+    "vdpol_hw": lambda a, b: (b, ((1 - a * a) * b - a) / 1e-6),
+}
+OURS, SCIPY, DIFFRAX = ("kvaerno5", "radau5"), ("Radau", "BDF", "LSODA"), "diffrax Kvaerno5"
+CODES = (*OURS, *(f"scipy {name}" for name in SCIPY), DIFFRAX)
+RTOLS = (1e-4, 1e-6, 1e-8)
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "stiff-work-precision.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One solve; seconds: of the processor; error: NaN where the solve did not reach the end."""
+
+    problem: str
+    code: str
+    rtol: float
+    error: float
+    calls: int
+    seconds: float
+
+
+class Counted:
+    """f, and how often it was called."""
+
+    def __init__(self, problem: Stiff):
+        self.problem, self.calls = problem, 0
+
+    def __call__(self, t: Any, y: Any) -> torch.Tensor:
+        self.calls += 1
+        return self.problem.f(t, y)
+
+
+def measured(name: str, code: str, rtol: float) -> Point:
+    """One solve by one code."""
+    problem = BY_NAME[name]
+    if code == DIFFRAX:
+        end, calls, seconds = by_diffrax(name, rtol)
+    else:
+        f = Counted(problem)
+        begin = time.process_time()
+        end = _ours(problem, f, code, rtol) if code in OURS else _scipys(problem, f, code.split()[1], rtol)
+        calls, seconds = f.calls, time.process_time() - begin
+    error = math.nan if end is None else off(problem, end, rtol) * rtol
+    return Point(name, code, rtol, error, calls, seconds)
+
+
+def _ours(problem: Stiff, f: Counted, method: str, rtol: float) -> list[float] | None:
+    y0 = torch.tensor(problem.start, dtype=torch.float64)
+    t = torch.tensor([0.0, problem.end], dtype=torch.float64)
+    try:
+        sol = solve(f, y0, t, method=method, rtol=rtol, atol=rtol * problem.floor, gradient=None)
+    except SolverError:
+        return None
+    return sol.y[-1].tolist()
+
+
+def _scipys(problem: Stiff, f: Counted, method: str, rtol: float) -> list[float] | None:
+    from scipy.integrate import solve_ivp
+
+    def g(t: float, y: Any) -> Any:
+        return f(t, torch.as_tensor(y)).numpy()
+
+    found = solve_ivp(g, (0.0, problem.end), problem.start, method, rtol=rtol, atol=rtol * problem.floor)
+    return found.y[:, -1].tolist() if found.success else None
+
+
+def by_diffrax(name: str, rtol: float) -> tuple[list[float] | None, int, float]:
+    """The end, calls of f (of f's columns in a Jacobian none), seconds of a second call."""
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    problem, calls = BY_NAME[name], [0]
+
+    def count(t: Any) -> Any:
+        calls[0] += 1
+        return np.zeros(())
+
+    @jax.custom_jvp
+    def ticked(t: Any) -> Any:
+        """0, and one call more; of a result that nobody wants it is left out, as f is."""
+        return jax.pure_callback(count, jax.ShapeDtypeStruct((), jnp.float64), t, vmap_method="sequential")
+
+    ticked.defjvp(lambda primals, tangents: (ticked(*primals), jnp.zeros(())))
+
+    def run(counting: bool) -> Callable[[Any], Any]:
+        def f(t: Any, y: Any, args: Any) -> Any:
+            found = jnp.stack(COLUMNS[name](*y))
+            return found + ticked(t) if counting else found
+
+        control = diffrax.PIDController(rtol=rtol, atol=rtol * problem.floor)
+        return jax.jit(
+            lambda y0: diffrax.diffeqsolve(
+                diffrax.ODETerm(f), diffrax.Kvaerno5(), 0.0, problem.end, None, y0,
+                stepsize_controller=control, max_steps=200_000, throw=False,
+                saveat=diffrax.SaveAt(t1=True), adjoint=diffrax.DirectAdjoint(),
+            )
+        )  # fmt: skip
+
+    y0 = jnp.asarray(problem.start, dtype=jnp.float64)
+    found = jax.block_until_ready(run(True)(y0))
+    timed = run(False)
+    jax.block_until_ready(timed(y0).ys)
+    begin = time.process_time()
+    jax.block_until_ready(timed(y0).ys)
+    seconds = time.process_time() - begin
+    reached = bool(found.result == diffrax.RESULTS.successful)
+    return (found.ys[-1].tolist() if reached else None), calls[0], seconds
+
+
+def table(points: Sequence[Point]) -> str:
+    """Markdown: calls (error) milliseconds."""
+    codes = [code for code in CODES if any(p.code == code for p in points)]
+    lines = ["| problem | rtol | " + " | ".join(codes) + " |", "|---" * (len(codes) + 2) + "|"]
+    for name, title in CASES.items():
+        for rtol in sorted({p.rtol for p in points if p.problem == name}, reverse=True):
+            found = {p.code: p for p in points if (p.problem, p.rtol) == (name, rtol)}
+            cells = [_cell(found.get(code)) for code in codes]
+            lines.append(f"| {title} | {rtol:.0e} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(p: Point | None) -> str:
+    if p is None:
+        return "–"
+    return "not reached" if math.isnan(p.error) else f"{p.calls:,} ({p.error:.1e}) {1e3 * p.seconds:.0f}"
+
+
+def draw(figure: Any, points: Sequence[Point]) -> None:
+    """Calls and time over the error, a column a problem."""
+    names = [name for name in CASES if any(p.problem == name for p in points)]
+    axes = figure.subplots(2, len(names), squeeze=False)
+    for column, name in enumerate(names):
+        for code, look in zip(CODES, LOOKS, strict=True):
+            own = [p for p in points if (p.problem, p.code) == (name, code) and p.error > 0]
+            for axis, key in zip(axes[:, column], ("calls", "seconds"), strict=True):
+                axis.loglog([p.error for p in own], [getattr(p, key) for p in own], label=code, **look)
+        for axis in axes[:, column]:
+            axis.invert_xaxis()
+        axes[0, column].set_title(CASES[name])
+        axes[1, column].set_xlabel("error")
+    axes[0, 0].set_ylabel("calls of f")
+    axes[1, 0].set_ylabel("processor time, s")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CODES))
+
+
+def main() -> int:
+    """Measures, prints the table, and draws the picture where --picture asks for it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--problem", choices=CASES, action="append")
+    parser.add_argument("--code", choices=CODES, action="append")
+    parser.add_argument("--rtol", type=float, action="append")
+    parser.add_argument("--picture", action="store_true", help=f"write {PICTURE.name} in docs/images")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    points = []
+    for name in given.problem or CASES:
+        for code in given.code or CODES:
+            for rtol in given.rtol or RTOLS:
+                points.append(measured(name, code, rtol))
+                print(points[-1], file=sys.stderr, flush=True)
+    print(table(points))
+    if given.picture:
+        save_figure(PICTURE, lambda figure: draw(figure, points), size=(11, 6))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
