@@ -32,8 +32,8 @@ from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
 from .step.implicit.esdirk import ImplicitSteps
 from .step.implicit.jacobian import Jacobian
+from .step.implicit.methods import implicit_steps
 from .step.implicit.newton import Measure
-from .step.implicit.radau import implicit_steps
 from .step.runge_kutta import Field
 from .trace import Trace, stiffness_sentence
 
@@ -169,8 +169,8 @@ def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
         return settings.tableau
     assert settings.jacobian is not None
 
-    def count(of_f: bool) -> None:
-        stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + of_f
+    def count(jacobians: int, of_f: int) -> None:
+        stats.n_jacobians, stats.nfe = stats.n_jacobians + jacobians, stats.nfe + of_f
 
     measure = Measure(ONE, settings.norm, settings.tolerance)
     return implicit_steps(settings.tableau, settings.jacobian, measure, count, settings.fixed)

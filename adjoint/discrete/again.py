@@ -14,8 +14,8 @@ from ...solvers.march.output import as_time
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
 from ...solvers.step.implicit.esdirk import ImplicitSteps
+from ...solvers.step.implicit.methods import implicit_steps
 from ...solvers.step.implicit.newton import Measure
-from ...solvers.step.implicit.radau import implicit_steps
 from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
 from .tape import Attempt, Entry, First, Inside, Solved, State
 

@@ -305,6 +305,10 @@ class DiscreteWalk:
             deltas.append(delta)
             return bar
 
+        def bare(i: int, cotangent: Tensor) -> Tensor:
+            self.solved.stats.nfe_backward += 1
+            return self.dynamics.vjp(saved[i], cotangent)[0]
+
         if self.watch is not None and held is None:
             self.watch(attempt.ends[1], lam, None)
         if self.bars is None or not self.bars.fits(lam):
@@ -314,7 +318,7 @@ class DiscreteWalk:
         if self.solved.implicit is None:
             lam, held = step_back(self.bars, pull, dt, lam, held, inside)
         else:
-            systems = StageSystems(self.solved, attempt, dt, pull)
+            systems = StageSystems(self.solved, attempt, dt, pull, bare)
             if self.solved.tableau.coupled:
                 lam, held = systems.back(lam, held, inside)
             else:

@@ -36,8 +36,8 @@ from ..step.attempt import (
 from ..step.controller import UNKNOWN
 from ..step.groups import Groups
 from ..step.implicit.esdirk import ImplicitSteps
+from ..step.implicit.methods import implicit_steps
 from ..step.implicit.newton import Measure
-from ..step.implicit.radau import implicit_steps
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside

@@ -26,7 +26,10 @@ class Jacobian:
     given: the Jacobian itself, where someone has it; whose: what it is called in a message.
     batch: the axis of samples; with one clock samples may depend on each other, and the first call finds out
         whether they do: f is differentiated once along a direction in all entries. Then all is one block.
+    ``free``: it is known by its products alone.
     """
+
+    free = False
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Jacobian:
                 self._by_reverse_mode(t, z)  # an error of f's own comes out of this as well
                 self.forward_mode = False
                 warnings.warn(
-                    f"func cannot be differentiated in forward mode ({_first_line(error)}): "
+                    f"func cannot be differentiated in forward mode ({first_line(error)}): "
                     "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
                     AdamodeWarning,
                     stacklevel=2,
@@ -80,7 +83,7 @@ class Jacobian:
             found: Tensor = torch.func.jvp(lambda x: self.f(t, x), (z,), (v,))[1]
             return found
 
-        _load_rules()
+        load_rules()
         z, directions = z.contiguous(), directions.contiguous()  # dual numbers want memory of their own
         # A tangent of a 0-d number times a Python number may come out as another dtype.
         return torch.func.vmap(along)(directions).to(z.dtype)
@@ -167,13 +170,14 @@ class Jacobian:
 
 
 @functools.cache
-def _load_rules() -> None:
-    """Torch's rules of forward mode, whose first use warns of how torch makes them."""
+def load_rules() -> None:
+    """Loads torch's rules of forward mode, whose first use warns of how torch makes them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         x = torch.ones((), dtype=torch.float32, device="cpu")
         torch.func.jvp(torch.exp, (x,), (x,))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
     return str(error).split("\n")[0][:160]

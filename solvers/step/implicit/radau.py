@@ -245,8 +245,3 @@ def _corrections(
         return Correction(delta, moved.unbind(), residual.sum(0), len(values))
 
     return correct
-
-
-def implicit_steps(tableau: Tableau, *arguments: Any, **options: Any) -> ImplicitSteps:
-    """What takes the steps of an implicit method, whose arguments are those of `ImplicitSteps`."""
-    return (CoupledSteps if tableau.coupled else ImplicitSteps)(tableau, *arguments, **options)
