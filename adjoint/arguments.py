@@ -31,6 +31,8 @@ from ..solvers.step.runge_kutta import channels_last
 from .dynamics.jacobian import UserJacobian
 from .dynamics.protocol import Dynamics, check_blocks
 
+LinearSolver = Literal["lu", "gmres"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -164,6 +166,7 @@ class Options:
     sync_every: int
     compile: bool
     jac: UserJacobian | None
+    linear_solver: LinearSolver
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
@@ -207,6 +210,9 @@ class Options:
                 f"jac is given, but method={self.method!r} is explicit and has no use for it: leave jac out, "
                 f"or choose one of {', '.join(IMPLICIT)}."
             )
+        check_choice("linear_solver", self.linear_solver, get_args(LinearSolver))
+        if self.linear_solver == "gmres":
+            self._check_gmres(tableau)
         gradient = self.gradient
         back = gradient.method if isinstance(gradient, (Backsolve, Interpolating)) else None
         if isinstance(gradient, Backsolve) and (tableau.implicit or (back and EVERY[back].implicit)):
@@ -226,6 +232,30 @@ class Options:
                 f"jump_at with method={self.method!r}: one of its stages lies past the end of the step, and "
                 "would see func on the other side of the jump. Choose kvaerno3."
             )
+
+    def _check_gmres(self, tableau: Tableau) -> None:
+        """What has no matrix-free way."""
+        gradient, said = self.gradient, ""
+        if not tableau.implicit:
+            said = f"method={self.method!r} is explicit and has no systems: choose kvaerno3 or kvaerno5"
+        elif tableau.coupled:
+            said = (
+                f"method={self.method!r} has coupled stages, whose systems are split by complex factors: "
+                "choose kvaerno3 or kvaerno5"
+            )
+        elif tableau.gamma:
+            said = f"method={self.method!r} is a Rosenbrock method, made of the matrix: choose kvaerno3 or kvaerno5"
+        elif self.jac is not None:
+            said = "jac gives a matrix, and no matrix is wanted: leave jac out, or choose linear_solver='lu'"
+        elif isinstance(gradient, Direct):
+            said = "Direct() has the graph of every factored matrix: choose gradient=Discrete()"
+        elif isinstance(gradient, Interpolating) and EVERY[gradient.method or self.method].implicit:
+            said = (
+                "the reverse solve of Interpolating() has systems of 2n unknowns with a matrix each: choose "
+                "gradient=Discrete(), or Interpolating(method=…) with an explicit one"
+            )
+        if said:
+            raise ArgumentError(f"linear_solver='gmres': {said}.")
 
 
 @dataclasses.dataclass(frozen=True)

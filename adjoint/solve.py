@@ -27,6 +27,7 @@ from .arguments import (
     Discrete,
     Gradient,
     Grouping,
+    LinearSolver,
     NormName,
     Options,
     Request,
@@ -80,6 +81,7 @@ def solve(
     sync_every: int = 1,
     compile: bool = False,
     jac: UserJacobian | None = None,
+    linear_solver: LinearSolver = "lu",
 ) -> Solution[State, Status, int, float]: ...
 
 
@@ -110,6 +112,7 @@ def solve(
     sync_every: int = 1,
     compile: bool = False,
     jac: UserJacobian | None = None,
+    linear_solver: LinearSolver = "lu",
 ) -> Solution[State, Tensor, Tensor, Tensor]: ...
 
 
@@ -141,6 +144,7 @@ def solve(
     sync_every: int = 1,
     compile: bool = False,
     jac: UserJacobian | None = None,
+    linear_solver: LinearSolver = "lu",
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
@@ -178,6 +182,8 @@ def solve(
     jac: of an implicit method: callable (t, y) → df/dy, [n, n] for a state [n], [B, n, n] for a batch of
         independent states with n entries each (row i: of entry i); of a Dynamics each sample's n = K · |S|
         entries. None: the dynamics' own `jacobian`, or func is differentiated, in forward mode where it can.
+    linear_solver: of kvaerno3 and kvaerno5: "lu" factors a matrix of n × n numbers a sample; "gmres" makes
+        none, and takes products of df/dy by func's forward mode: for states of many numbers.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
@@ -254,7 +260,8 @@ def _built(
     plain, make_dynamics, autocast = wrap(request.func, request.layout, z0, start, options.params, count)
     if needs_jacobian(options):
         clocks = settings.clocks if isinstance(settings, SampleSettings) else ONE
-        jacobian = jacobian_of(request.func, plain, options.jac, request.layout, z0, clocks)
+        free = options.linear_solver == "gmres"
+        jacobian = jacobian_of(request.func, plain, options.jac, request.layout, z0, clocks, free=free)
         settings = dataclasses.replace(settings, jacobian=jacobian)
     wish = Wish(
         every_step=options.save == "steps",

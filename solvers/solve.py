@@ -169,8 +169,8 @@ def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
         return settings.tableau
     assert settings.jacobian is not None
 
-    def count(calls: int) -> None:
-        stats.n_jacobians, stats.nfe = stats.n_jacobians + 1, stats.nfe + calls
+    def count(jacobians: int, of_f: int) -> None:
+        stats.n_jacobians, stats.nfe = stats.n_jacobians + jacobians, stats.nfe + of_f
 
     measure = Measure(ONE, settings.norm, settings.tolerance)
     return implicit_steps(settings.tableau, settings.jacobian, measure, count, settings.fixed)

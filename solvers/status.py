@@ -39,7 +39,7 @@ REMEDY: dict[Status, str] = {
     Status.NEWTON: (
         "The equations of an implicit step could not be solved there, whatever its length: Newton's "
         "iteration diverged, or its matrix is singular or not finite. Check jac (or leave it out, so that "
-        "func is differentiated), look for a jump of func there (jump_at), loosen rtol/atol, or shorten the "
-        "interval."
+        "func is differentiated), choose linear_solver='lu' where it is 'gmres', look for a jump of func "
+        "there (jump_at), loosen rtol/atol, or shorten the interval."
     ),
 }

@@ -6,7 +6,8 @@ A stage k_i = F(t_i, Y_i), Y_i = … + dt γ k_i, with the cotangent k̄_i of k_
 
 so that w_i stands where an explicit stage has k̄_i. J_i is evaluated at the solved stage, not at the step's
 start, and factored; what the system leaves is measured with the dynamics' own VJP, and corrected where it is
-more than rounding: the gradient is that of the VJP, whatever gave J_i.
+more than rounding: the gradient is that of the VJP, whatever gave J_i. A solve without matrices has GMRES for
+the systems, whose products are the VJP itself.
 
 Sources: as in `walk`; A. Griewank, C. Faure, Reduced functions, gradients and Hessians from fixed-point
 iterations for state equations, Numer. Algorithms 30 (2002) 113–139.
@@ -14,6 +15,7 @@ iterations for state equations, Numer. Algorithms 30 (2002) 113–139.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -21,11 +23,13 @@ from torch import Tensor
 
 from ...solvers.errors import DynamicsError
 from ...solvers.step.implicit.esdirk import clock_lengths
+from ...solvers.step.implicit.krylov import solve_transposed
 from ...solvers.step.implicit.linear import Factors
 from ...solvers.step.implicit.radau import coupled_matrix
 from ...solvers.step.implicit.samples import Samples
 from .tape import Attempt, Inside, Solved
 
+Pull = Callable[[int, Tensor], Tensor]
 ROUNDS = 20  # of correction; one is the rule
 ROUNDING = 1e2  # in units of eps: what a system may leave without a correction
 LOST = 1e-2  # √eps times so much is no solution any more
@@ -36,12 +40,14 @@ class StageSystems:
 
     dt: as it broadcasts against the state.
     pull: (stage, w) → J_iᵀ w, and collects what θ gets of it.
+    bare: as pull, and collects nothing.
     """
 
-    def __init__(self, solved: Solved, attempt: Attempt, dt: Tensor, pull: Callable[[int, Tensor], Tensor]):
+    def __init__(self, solved: Solved, attempt: Attempt, dt: Tensor, pull: Pull, bare: Pull):
         assert solved.implicit is not None
         assert attempt.points is not None
-        self.solved, self.attempt, self.dt, self.explicit = solved, attempt, dt, pull
+        self.solved, self.attempt, self.dt = solved, attempt, dt
+        self.explicit, self.bare = pull, bare
         self.jacobian, self.points = solved.implicit[0], attempt.points
         self.times = attempt.stage_times(solved.tableau, attempt.points[0])
         self.span = clock_lengths(dt if attempt.who.which is not None else dt.reshape(()), attempt.points[0])
@@ -51,10 +57,13 @@ class StageSystems:
         gamma = self.solved.numeric.diagonal[i]
         if gamma == 0.0:
             return self.explicit(i, cotangent)
-        factors, length = Factors(self._samples(), self._block(i), self.span * gamma), self.dt * gamma
+        length = self.dt * gamma
+        if self.jacobian.free:
+            through = functools.partial(self.bare, i)
+            return self.explicit(i, solve_transposed(through, self._samples(), length, cotangent))
         return solved_for(
             cotangent,
-            factors.solve_transposed,
+            Factors(self._samples(), self._block(i), self.span * gamma).solve_transposed,
             lambda w: self.explicit(i, w),
             lambda w, bar: cotangent - w + length * bar,
         )

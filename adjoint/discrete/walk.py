@@ -306,6 +306,10 @@ class DiscreteWalk:
             deltas.append(delta)
             return bar
 
+        def bare(i: int, cotangent: Tensor) -> Tensor:
+            self.solved.stats.nfe_backward += 1
+            return self.dynamics.vjp(saved[i], cotangent)[0]
+
         if self.watch is not None and held is None:
             self.watch(attempt.ends[1], lam, None)
         if self.bars is None or not self.bars.fits(lam):
@@ -319,7 +323,7 @@ class DiscreteWalk:
             lam, held, more = linear.back(lam, held, inside)
             self.theta.add_gradients(more)
         else:
-            systems = StageSystems(self.solved, attempt, dt, pull)
+            systems = StageSystems(self.solved, attempt, dt, pull, bare)
             if self.solved.tableau.coupled:
                 lam, held = systems.back(lam, held, inside)
             else:

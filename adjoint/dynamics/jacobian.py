@@ -11,6 +11,7 @@ from torch import Tensor
 from ...solvers.step.clocks import Clocks, Each
 from ...solvers.step.field import Layout
 from ...solvers.step.implicit.jacobian import Given, Jacobian
+from ...solvers.step.implicit.krylov import Products
 from .protocol import Dynamics
 
 UserJacobian = Callable[[Tensor, Any], Tensor]
@@ -23,10 +24,13 @@ def jacobian_of(
     layout: Layout,
     z0: Tensor,
     clocks: Clocks,
+    *,
+    free: bool = False,
 ) -> Jacobian:
     """The Jacobian of a checked problem.
 
     plain: f on the packed state.
+    free: known by its products alone.
     Samples are along the axis that `Dynamics` says, or the clocks; with one clock along axis 0 of a state of
     two or more axes, where f does not mix them.
     """
@@ -37,6 +41,8 @@ def jacobian_of(
         axis = 1
     elif layout.single and z0.dim() > 1:
         axis = 0
+    if free:
+        return Products(plain, clocks, axis, independent=isinstance(func, Dynamics))
     if jac is not None:
         return Jacobian(plain, clocks, axis, _unpacked(jac, layout))
     own = getattr(func, "jacobian", None) if isinstance(func, Dynamics) else None

@@ -12,7 +12,7 @@ from ...solvers.checks import check_choice
 from ..block import Block, Network, SolverOptions
 from ..denominators import DenominatorName, check_eps, get_denominator
 from ..fields.field import Gradients
-from .field_dynamics import FieldDynamics, Sigmoid, fitted, grouped, paired, raw_parameter, total
+from .field_dynamics import FieldDynamics, Sigmoid, Slopes, fitted, grouped, paired, raw_parameter, total
 
 AdjointForm = Literal["exact", "paper", "paper-rates"]
 FORMS = get_args(AdjointForm)
@@ -88,6 +88,16 @@ class AdamODE(FieldDynamics):
         fall = get_denominator(self.denominator).fall(v, d, self.eps)  # −2 D'
         v_bar.addcmul_(fall.mul_(m), a_h, value=0.5)  # ∂h'/∂v = −m·D'
         return torch.stack((h_bar, m_bar, v_bar)), (deltas, a_m, a_v)
+
+    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        (_, m, v), kind = z.unbind(0), get_denominator(self.denominator)
+        a, b = Sigmoid.value(self.raw_alpha), Sigmoid.value(self.raw_beta)
+        d = kind.value(v, self.eps)
+        return (
+            (0.0, -d, 0.5 * m * kind.fall(v, d, self.eps)),
+            (-a * slopes, -a, 0.0),
+            (2 * b * f[:, :, None] * slopes, 0.0, -b),
+        )
 
     def _c(self, f: Tensor, from_m: Tensor, from_v: Tensor, a_m: Tensor, a_v: Tensor) -> Tensor:
         """The field's cotangent; from_m = −A a_m, from_v = −B a_v."""

@@ -8,8 +8,9 @@ meant (``alpha=0.37``); the inverse finds the raw number from which it comes out
 from __future__ import annotations
 
 import abc
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ from ...solvers.errors import ArgumentError, DynamicsError
 from ..checks import number
 from ..fields.by_autograd import as_field
 from ..fields.field import JOINED_BELOW, Gradients, copied, per_sample
+
+Linearised = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# A full block [B, D, D], a diagonal one [B, D] or 0-d, or a number times the identity.
+Slopes = Sequence[Sequence[Tensor | float]]
+_PACKAGE = __name__.partition(".")[0]
 
 
 class FieldDynamics(nn.Module, Dynamics, abc.ABC):
@@ -54,6 +60,24 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
         return None
 
     @property
+    def jacobian(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """(t, z) → ∂F/∂z of each sample, [B, K D, K D], for a state [K, B, D]; None where the field has no
+        `linearised`, or the class is a user's, whose equation may be another."""
+        find = getattr(self.field, "linearised", None)
+        own = all(type(x).__module__.partition(".")[0] == _PACKAGE for x in (self, self.field))
+        return functools.partial(self._jacobian, find) if own and find is not None else None
+
+    def _jacobian(self, find: Linearised, t: Tensor, z: Tensor) -> Tensor:
+        joined = z[0] if self.joined == 1 else torch.cat(z.unbind(), 1)
+        f, slopes = find(t, joined)
+        rows = self._slopes(z, f.to(z.dtype), slopes.to(z.dtype))
+        return torch.cat([torch.cat([block_of(x, z) for x in row], 2) for row in rows], 1)
+
+    @abc.abstractmethod
+    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        """∂F_i/∂z_j as rows of blocks; slopes: of the field, [B, D, joined D]."""
+
+    @property
     def channels_last(self) -> bool:
         """Whether the field is faster on blocks [B, C, H, W] in channels-last memory."""
         return getattr(self.field, "channels_last", False)
@@ -61,6 +85,14 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """The field's: a dynamics without scalars saves the field's activations alone."""
         return tuple(self.field.parameter_gradients(saved, deltas, weights))
+
+
+def block_of(x: Tensor | float, z: Tensor) -> Tensor:
+    """A block of a Jacobian, [B, D, n]. z: the state."""
+    if isinstance(x, Tensor) and x.dim() == 3:
+        return x
+    diagonal = x.to(z.dtype) if isinstance(x, Tensor) else z.new_full((), x)
+    return torch.diag_embed(diagonal.expand(z.shape[1:]))
 
 
 class Sigmoid:

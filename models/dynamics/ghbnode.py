@@ -11,7 +11,18 @@ from typing_extensions import Unpack
 from ...solvers.checks import check_choice
 from ..block import Network, SolverOptions
 from ..fields.field import Gradients, get_activation
-from .field_dynamics import FieldDynamics, Sigmoid, Softplus, fitted, grouped, paired, raw_parameter, total
+from .field_dynamics import (
+    FieldDynamics,
+    Sigmoid,
+    Slopes,
+    Softplus,
+    block_of,
+    fitted,
+    grouped,
+    paired,
+    raw_parameter,
+    total,
+)
 from .hbnode import GAMMA, HeavyBall
 
 Saturation = Literal["tanh", "hardtanh"]
@@ -77,6 +88,11 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         h_bar = torch.addcmul(from_f, a_m, xi)  # ∂m'/∂h = f_h + ξ
         m_bar = self._down(a_h, m, s).addcmul_(a_m, gamma).neg_()  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
+
+    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        m = z[1]
+        fall = self._down(torch.ones_like(m), m, m.neg().tanh()).neg()  # −σ'(−m)
+        return (0.0, fall), (slopes + block_of(self.xi, z), -self.gamma)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """The gradients of (raw_gamma, raw_xi, the field's parameters …), None where frozen."""

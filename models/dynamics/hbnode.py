@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from ..block import Block, Network, SolverOptions
 from ..fields.field import Gradients
-from .field_dynamics import FieldDynamics, Sigmoid, fitted, grouped, paired, raw_parameter, total
+from .field_dynamics import FieldDynamics, Sigmoid, Slopes, fitted, grouped, paired, raw_parameter, total
 
 GAMMA = 0.04742587317756678  # sigmoid(−3), where the authors start γ
 
@@ -51,6 +51,9 @@ class HeavyBallODE(FieldDynamics):
         h_bar, deltas = self.field.vjp(acts, a_m)  # ∂m'/∂h = f_h
         m_bar = torch.addcmul(a_h, a_m, gamma).neg_()  # ∂h'/∂m = −1, ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
+
+    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        return (0.0, -1.0), (slopes, -self.gamma)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
         """The gradients of (raw_gamma, the field's parameters …), None where frozen."""

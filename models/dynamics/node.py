@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..block import Block, Network, SolverOptions
-from .field_dynamics import FieldDynamics
+from .field_dynamics import FieldDynamics, Slopes
 
 
 class NeuralODE(FieldDynamics):
@@ -29,6 +29,9 @@ class NeuralODE(FieldDynamics):
         """(z̄, the field's deltas), with one VJP of the field: ∂h'/∂h = f_h."""
         h_bar, deltas = self.field.vjp(saved, cotangent[0])
         return h_bar[None], deltas
+
+    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        return ((slopes,),)
 
 
 class NODE(Block):

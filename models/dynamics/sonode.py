@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..block import Block, Network, SolverOptions
-from .field_dynamics import FieldDynamics
+from .field_dynamics import FieldDynamics, Slopes
 
 
 class SecondOrderODE(FieldDynamics):
@@ -36,6 +36,9 @@ class SecondOrderODE(FieldDynamics):
         h_bar, from_v = both.split(a_h.shape[1], dim=1)  # ∂v'/∂h = f_h
         v_bar = a_h + from_v  # ∂h'/∂v = 1, ∂v'/∂v = f_v
         return torch.stack((h_bar, v_bar)), deltas
+
+    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        return (0.0, 1.0), (slopes,)
 
 
 class SONODE(Block):

@@ -74,6 +74,15 @@ class _Dense(Layered):
         deltas.reverse()
         return (h_bar if h_bar.dtype is dtype else h_bar.to(dtype)), deltas
 
+    def linearised(self, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(f, ∂f/∂h), [B, out] and [B, out, in]: W_L diag(σ') … diag(σ') W_1."""
+        f, (_, inputs) = self.forward(t, h)
+        backward, layers = get_activation(self.activation).backward, self._views()
+        slopes = layers[0].weight.expand(len(h), -1, -1)
+        for x, layer in zip(inputs[1:], layers[1:], strict=True):  # x = σ's output
+            slopes = layer.weight @ (backward(torch.ones_like(x), x)[:, :, None] * slopes)
+        return f, slopes
+
     def _layer_gradients(
         self, i: int, deltas: list[Tensor], inputs: list[Tensor], times: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:

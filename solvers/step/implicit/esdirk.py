@@ -22,7 +22,7 @@ from torch import Tensor
 from ...methods.tableau import Tableau
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .jacobian import Jacobian
-from .linear import Factors
+from .linear import Factors, System
 from .newton import Correction, Measure, Newton
 
 FULL = 20  # corrections with a Jacobian each, of steps that cannot be shortened
@@ -54,7 +54,7 @@ class ImplicitSteps:
     """The implicit steps of one march, in place of `rk_step`.
 
     measure: of corrections; the march's own, which changes as samples leave it.
-    count: told of each evaluation of J, and as how many of f it counts.
+    count: told how many evaluations of J there were, and of f beside the field's own.
     stubborn: a step that is not solved cannot be shortened.
     blocks: J of each sample; None before the first step.
     fresh: whether it is that of where the clock stands.  slow: whether a step wants a new one.
@@ -65,7 +65,7 @@ class ImplicitSteps:
         tableau: Tableau,
         jacobian: Jacobian,
         measure: Measure,
-        count: Callable[[int], None] = lambda calls: None,
+        count: Callable[[int, int], None] = lambda jacobians, of_f: None,
         stubborn: bool = False,
     ):
         self.tableau, self.jacobian, self.measure, self.count = tableau, jacobian, measure, count
@@ -98,8 +98,7 @@ class ImplicitSteps:
         """
         span = clock_lengths(stages.dt, y)
         failed, renewed = torch.zeros_like(span, dtype=torch.bool), self._renewed(times[0], y, span)
-        assert self.blocks is not None
-        factors = Factors(self.jacobian.samples, self.blocks, span * stages.numeric.diagonal[1])
+        factors = self._system(times[0], y, span * stages.numeric.diagonal[1])
         scale, worst = self.measure.tolerance.scale(y.detach()), torch.zeros_like(span, dtype=y.dtype)
         stages.put(0, first[0])
         saved, points, alive, y_i = [first[1]], [y], True, y
@@ -157,8 +156,17 @@ class ImplicitSteps:
             return needed
 
     def _evaluated(self, t: Tensor, y: Tensor) -> Tensor:
-        self.count(self.jacobian.calls_f)
+        self.count(1, self.jacobian.calls_f)
         return self.jacobian(t, y.detach())
+
+    def _system(self, t: Tensor, y: Tensor, rate: Tensor) -> System:
+        """I − rate J of a step from y, J the one at hand."""
+        assert self.blocks is not None
+        return Factors(self.jacobian.samples, self.blocks, rate)
+
+    def _anew(self, t: Tensor, y: Tensor, rate: Tensor) -> System:
+        """I − rate J with J at y."""
+        return Factors(self.jacobian.samples, self._evaluated(t, y), rate)
 
     def _fully(
         self, field: Field, t: Tensor, ends: tuple[Tensor, Any], rate: Tensor, seen: list[Any], k: Tensor
@@ -166,10 +174,9 @@ class ImplicitSteps:
         """A correction with the Jacobian of where it is made."""
         base, length = ends
         with torch.no_grad():
-            blocks = self._evaluated(t, base + length * k)
-        factors = Factors(self.jacobian.samples, blocks, rate)
+            factors = self._anew(t, base + length * k, rate)
         made = _corrections(field, t, ends, factors, seen)(k)
-        return dataclasses.replace(made, calls=1 + self.jacobian.calls_f)
+        return dataclasses.replace(made, calls=made.calls + self.jacobian.calls_f)
 
     def _insisted(
         self,
@@ -230,7 +237,7 @@ def clock_lengths(dt: float | Tensor, like: Tensor) -> Tensor:
 
 
 def _corrections(
-    field: Field, t: Tensor, ends: tuple[Tensor, Any], factors: Factors, seen: list[Any]
+    field: Field, t: Tensor, ends: tuple[Tensor, Any], system: System, seen: list[Any]
 ) -> Callable[[Tensor], Correction]:
     """k → what Newton adds to it. seen: collects what the field saved, the last alone."""
     base, length = ends
@@ -239,7 +246,7 @@ def _corrections(
         value, kept = field(t, base + length * k)
         seen[:] = [kept]
         residual = value.detach() - k
-        delta = factors.solve(residual)
-        return Correction(delta, (length * delta,), residual)
+        delta = system.solve(residual)
+        return Correction(delta, (length * delta,), residual, 1 + system.calls)
 
     return correct

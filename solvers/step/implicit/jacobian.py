@@ -27,7 +27,10 @@ class Jacobian:
     given: the Jacobian itself, where someone has it; whose: what it is called in a message.
     batch: the axis of samples; with one clock samples may depend on each other, and the first call finds out
         whether they do: f is differentiated once along a direction in all entries. Then all is one block.
+    ``free``: it is known by its products alone.
     """
+
+    free = False
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Jacobian:
         return self._along_time_by_vjps(t, z)
 
     def _along_time(self, t: Tensor, z: Tensor) -> Tensor:
-        _load_rules()
+        load_rules()
         t, z = t.contiguous(), z.contiguous()  # as for `_columns`
         found: Tensor = torch.func.jvp(lambda s: self.f(s, z), (t,), (torch.ones_like(t),))[1]
         return found.to(z.dtype)
@@ -111,7 +114,7 @@ class Jacobian:
             found: Tensor = torch.func.jvp(self.f, (t, z), (ahead, v))[1]
             return found
 
-        _load_rules()
+        load_rules()
         t, z = t.contiguous(), z.contiguous()  # as for `_columns`
         moved = torch.func.vmap(derivative)(along, torch.stack(list(directions)))
         total: Tensor = (torch.stack(list(cotangents)).conj() * moved).sum().real
@@ -186,7 +189,7 @@ class Jacobian:
         """From now on by VJPs, which is said once."""
         self.forward_mode = False
         warnings.warn(
-            f"func cannot be differentiated in forward mode ({_first_line(error)}): "
+            f"func cannot be differentiated in forward mode ({first_line(error)}): "
             "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
             AdamodeWarning,
             stacklevel=3,
@@ -199,7 +202,7 @@ class Jacobian:
             found: Tensor = torch.func.jvp(lambda x: self.f(t, x), (z,), (v,))[1]
             return found
 
-        _load_rules()
+        load_rules()
         z, directions = z.contiguous(), directions.contiguous()  # dual numbers want memory of their own
         # A tangent of a 0-d number times a Python number may come out as another dtype.
         return torch.func.vmap(along)(directions).to(z.dtype)
@@ -286,13 +289,14 @@ class Jacobian:
 
 
 @functools.cache
-def _load_rules() -> None:
-    """Torch's rules of forward mode, whose first use warns of how torch makes them."""
+def load_rules() -> None:
+    """Loads torch's rules of forward mode, whose first use warns of how torch makes them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         x = torch.ones((), dtype=torch.float32, device="cpu")
         torch.func.jvp(torch.exp, (x,), (x,))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
     return str(error).split("\n")[0][:160]

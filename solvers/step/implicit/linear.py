@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor
 
 from .samples import Samples
+
+
+class System(Protocol):
+    """(I − h J) x = b of every sample.
+
+    calls: evaluations of f that the last solution took; a number, or one a clock.
+    """
+
+    calls: Any
+
+    def solve(self, b: Tensor) -> Tensor:
+        """(I − h J)⁻¹ b of a state; NaN where there is none."""
+        ...
 
 
 class Factors:
@@ -14,6 +29,8 @@ class Factors:
     blocks: J, [b, n, n].
     rate: h, 0-d or [b]; where it is 0 the system is the identity, whatever J.
     """
+
+    calls = 0
 
     def __init__(self, samples: Samples, blocks: Tensor, rate: Tensor):
         self.samples = samples

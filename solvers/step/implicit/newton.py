@@ -29,12 +29,12 @@ FASTEST = 1e-3  # the least θ/(1−θ) that is believed of the iteration before
 @dataclasses.dataclass(frozen=True)
 class Correction:
     """Δx; moved: the changes of states that it is; residual: a state, finite if what it was made of is.
-    calls: evaluations of f."""
+    calls: evaluations of f; a number, or one a clock."""
 
     delta: Tensor
     moved: Sequence[Tensor]
     residual: Tensor
-    calls: int = 1
+    calls: Any = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,7 +135,7 @@ class RosenbrockSteps(ImplicitSteps):
                 return self.blocks, self.slope, needed
         else:
             needed = torch.ones_like(span, dtype=torch.bool)
-        self.count(self._calls_f)
+        self.count(1, self._calls_f)
         z = y if follows else y.detach()
         blocks, slope = self.jacobian(t, z), self.jacobian.in_time(t, z)
         self.jacobian.compare(t, z, blocks)
