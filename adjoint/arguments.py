@@ -244,7 +244,7 @@ class Options:
                 "choose kvaerno3 or kvaerno5"
             )
         elif tableau.gamma:
-            said = f"method={self.method!r} is a Rosenbrock method, made of the matrix: choose kvaerno3 or kvaerno5"
+            said = f"method={self.method!r} is a Rosenbrock method, made of a matrix: choose kvaerno5"
         elif self.jac is not None:
             said = "jac gives a matrix, and no matrix is wanted: leave jac out, or choose linear_solver='lu'"
         elif isinstance(gradient, Direct):
