@@ -84,7 +84,10 @@ class Again:
             failed = failed & attempt.who.which
         if bool(failed.any()):  # host read
             said = "The forward solve had taken the step, which is taken again in the backward pass."
-            t, dt = float(times[0].reshape(-1)[0]), float(torch.as_tensor(attempt.dt).abs().max())
+            t, dt = (
+                float(times[0].reshape(-1)[0]),
+                float(torch.as_tensor(attempt.dt, dtype=torch.float64, device="cpu").abs().max()),
+            )
             raise solver_error(t, dt, Status.NEWTON, None, said)
         return result
 
