@@ -7,7 +7,7 @@ import torch
 from benchmark_package import FOLDER, benchmark_module
 
 from adamode import Backsolve, Discrete, solve
-from adamode.adjoint.discrete.walk import DiscreteWalk
+from adamode.adjoint.discrete.again import Again
 from adamode.memory import LiveStorage
 
 cases, cost, growth, meter = (
@@ -113,9 +113,9 @@ def test_the_same_command_writes_every_table_of_the_page():
 
 @pytest.mark.parametrize("checkpoints", [2, 4, 7])
 def test_steps_taken_again_are_counted_as_the_backward_pass_takes_them(checkpoints, monkeypatch):
-    taken, again = [], DiscreteWalk._again
+    taken, again = [], Again.steps
     monkeypatch.setattr(
-        DiscreteWalk, "_again", lambda self, y, steps: taken.append(len(steps)) or again(self, y, steps)
+        Again, "steps", lambda self, y, steps: taken.append(len(steps)) or again(self, y, steps)
     )
     case = cases.make("NODE", batch=2, dim=2, hidden=(4,), end=1.0)
     z0 = case.z0.clone().requires_grad_()
