@@ -166,6 +166,10 @@ def faults(model: str, cls: Any = None) -> list[str]:
                 found += [f"{name}'"] * _apart(x, y)
             for name, x, y in zip(dynamics.blocks, z_bar, expected, strict=True):
                 found += [f"a_{name}"] * _apart(x, y)
+            if dynamics.jacobian is not None:  # Jᵀ a of each sample, as a and z lie in its rows
+                blocks = dynamics.jacobian(time, z).detach()
+                rows = torch.einsum("bij,bi->bj", blocks, a.movedim(1, 0).flatten(1))
+                found += ["jacobian"] * _apart(rows, expected.movedim(1, 0).flatten(1))
             if model == "adamnode":
                 for form in ("paper", "paper-rates"):
                     dynamics.adjoint_form = form

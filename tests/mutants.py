@@ -162,8 +162,15 @@ def equivalent(mutant: Mutant) -> str | None:
 
 def unjudged(mutant: Mutant) -> str | None:
     """Why verify does not kill the mutant though the tests do, or None."""
-    line = text_of(mutant.model).splitlines()[mutant.line - 1].strip()
-    return "a printed form, which verify measures and does not judge" if line in PRINTED else None
+    text = text_of(mutant.model)
+    if text.splitlines()[mutant.line - 1].strip() in PRINTED:
+        return "a printed form, which verify measures and does not judge"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name == "_slopes":
+            assert node.end_lineno is not None
+            if node.lineno <= mutant.line <= node.end_lineno:
+                return "the Jacobian, which only implicit methods take"
+    return None
 
 
 def commands(model: str) -> dict[str, list[list[str]]]:

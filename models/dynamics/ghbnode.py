@@ -91,7 +91,7 @@ class GeneralisedHeavyBallODE(FieldDynamics):
 
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         m = z[1]
-        fall = self._down(torch.ones_like(m), m, m.neg().tanh()).neg()  # −σ'(−m)
+        fall = self._down(torch.ones_like(m), m, m.tanh()).neg()  # −σ'(−m)
         return (0.0, fall), (slopes + block_of(self.xi, z), -self.gamma)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
