@@ -311,11 +311,11 @@ def test_the_command_fails_where_a_row_misses_its_bound(monkeypatch):
     assert f"FAILS: {row.problem}, {row.method}" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [("stiff",), ("published", "--model", "node"), ("published", "--full")])
+@pytest.mark.parametrize("arguments", [("stif",), ("published", "--model", "node"), ("published", "--full")])
 def test_the_command_refuses_an_unknown_suite_and_the_options_of_the_gradients(arguments):
     result = command(*arguments)
     assert result.exit_code == 2
-    assert ("published" if arguments == ("stiff",) else arguments[1]) in result.stderr
+    assert ("published" if arguments == ("stif",) else arguments[1]) in result.stderr
 
 
 # docs/accuracy.md
