@@ -312,8 +312,12 @@ def _march(
     if settings.fixed:
         grid, jumps = grid_of(times, settings)
         alone = driven is stepper and collector.only_outputs and not (beside or jumps or settings.perturb)
-        own = isinstance(stepper, RungeKuttaStepper) and (stepper.announce, stepper.implicit) == (None, None)
-        if alone and own and isinstance(stepper, RungeKuttaStepper):
+        if (
+            alone
+            and isinstance(stepper, RungeKuttaStepper)
+            and stepper.announce is None
+            and stepper.implicit is None
+        ):
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
         return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from problems import Opaque
 from torch import nn
 
 import adamode
@@ -96,6 +97,16 @@ def on_the_axis(tableau):
     return [q - p for p, q in zip(top, bottom, strict=True)], end
 
 
+def must_be_l_stable(tableau):
+    """|R| ≤ 1 on the imaginary axis, no pole on the left, R(−∞) = 0, in floating point."""
+    axis = 1j * torch.logspace(-3, 6, 4000, dtype=D)
+    assert stability_function(tableau, axis).abs().max() <= 1 + 1e-9
+    poles = torch.linalg.eigvals(torch.tensor([[float(w) for w in (*row, *[0] * (len(tableau.c) - len(row)))]
+                                               for row in tableau.beta], dtype=D)).real  # fmt: skip
+    assert (poles > -1e-12).all()
+    assert abs(float(stability_function(tableau, times(-1e9))[0])) < 1e-6
+
+
 @pytest.mark.parametrize("name", BY_ITERATION)
 def test_steps_are_a_stable_and_forget_what_is_stiff(name):
     """By the tableau's rational function R = P/Q: |Q(iy)|² − |P(iy)|² has no negative coefficient in y² but
@@ -105,12 +116,7 @@ def test_steps_are_a_stable_and_forget_what_is_stiff(name):
     assert min(found) > -Fraction(1, 10**14)
     assert found[-1] > Fraction(1, 10**8)
     assert abs(end) < Fraction(1, 10**10)
-    axis = 1j * torch.logspace(-3, 6, 4000, dtype=D)
-    assert stability_function(tableau, axis).abs().max() <= 1 + 1e-9
-    poles = torch.linalg.eigvals(torch.tensor([[float(w) for w in (*row, *[0] * (len(tableau.c) - len(row)))]
-                                               for row in tableau.beta], dtype=D)).real  # fmt: skip
-    assert (poles > -1e-12).all()
-    assert abs(float(stability_function(tableau, times(-1e9))[0])) < 1e-6
+    must_be_l_stable(tableau)
 
 
 @pytest.mark.parametrize("name", ROSENBROCK)
@@ -120,12 +126,7 @@ def test_rosenbrock_steps_are_a_stable_and_forget_what_is_stiff(name):
     tableau = EVERY[name]
     above, below = stability_fraction(tableau)
     assert len([w for w in above if abs(w) > Fraction(1, 10**14)]) < len(below)
-    axis = 1j * torch.logspace(-3, 6, 4000, dtype=D)
-    assert stability_function(tableau, axis).abs().max() <= 1 + 1e-9
-    poles = torch.linalg.eigvals(torch.tensor([[float(w) for w in (*row, *[0] * (len(tableau.c) - len(row)))]
-                                               for row in tableau.beta], dtype=D)).real  # fmt: skip
-    assert (poles > -1e-12).all()
-    assert abs(float(stability_function(tableau, times(-1e9))[0])) < 1e-6
+    must_be_l_stable(tableau)
 
 
 @pytest.mark.parametrize("name", BY_ITERATION)
@@ -231,19 +232,6 @@ def test_samples_that_depend_on_each_other_are_one_block(mix):
 class Rates(nn.Module):
     def forward(self, t, y):
         return robertson()(t, y)
-
-
-class Opaque(torch.autograd.Function):
-    """y² without a rule for forward mode."""
-
-    @staticmethod
-    def forward(ctx, y):
-        ctx.save_for_backward(y)
-        return y * y
-
-    @staticmethod
-    def backward(ctx, g):
-        return 2 * ctx.saved_tensors[0] * g
 
 
 def no_forward_mode(t, y):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from problems import Opaque
 
 import adamode
 from adamode.adjoint.discrete import implicit
@@ -175,19 +176,6 @@ def test_a_dynamics_is_differentiated_in_forward_mode(kind):
         adamode.solve(block.dynamics, z0, times(0, 1), linear_solver=solver, **options).y[-1].sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in block.parameters()]))
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
-
-
-class Opaque(torch.autograd.Function):
-    """y² without a rule for forward mode."""
-
-    @staticmethod
-    def forward(ctx, y):
-        ctx.save_for_backward(y)
-        return y * y
-
-    @staticmethod
-    def backward(ctx, g):
-        return 2 * ctx.saved_tensors[0] * g
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)

@@ -62,16 +62,7 @@ class Jacobian:
 
     def in_time(self, t: Tensor, z: Tensor) -> Tensor:
         """∂f/∂t, a state; each sample's by its own time, where it has one."""
-        if self.forward_mode:
-            try:
-                return self._along_time(t, z)
-            except (NotImplementedError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
-                found = self._along_time_by_vjps(t, z)  # an error of f's own comes out of this as well
-                self._told(error)
-                return found
-        return self._along_time_by_vjps(t, z)
+        return self._either(self._along_time, self._along_time_by_vjps, t, z)
 
     def _along_time(self, t: Tensor, z: Tensor) -> Tensor:
         load_rules()
@@ -175,15 +166,20 @@ class Jacobian:
 
     def _made(self, t: Tensor, z: Tensor) -> Tensor:
         """By derivatives of f along each entry of a sample, of all samples at once."""
-        if self.forward_mode:
-            try:
-                return self._by_forward_mode(t, z)
-            except (NotImplementedError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
-                self._by_reverse_mode(t, z)  # an error of f's own comes out of this as well
-                self._told(error)
-        return self._by_reverse_mode(t, z)
+        return self._either(self._by_forward_mode, self._by_reverse_mode, t, z)
+
+    def _either(self, forward: Plain, reverse: Plain, t: Tensor, z: Tensor) -> Tensor:
+        """By forward mode; where that cannot be by reverse mode, from then on."""
+        if not self.forward_mode:
+            return reverse(t, z)
+        try:
+            return forward(t, z)
+        except (NotImplementedError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            found = reverse(t, z)  # an error of f's own comes out of this as well
+            self._told(error)
+            return found
 
     def _told(self, error: Exception) -> None:
         """From now on by VJPs, which is said once."""
@@ -192,7 +188,7 @@ class Jacobian:
             f"func cannot be differentiated in forward mode ({first_line(error)}): "
             "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
             AdamodeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
     def _columns(self, t: Tensor, z: Tensor, directions: Tensor) -> Tensor:
