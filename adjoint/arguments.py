@@ -200,22 +200,28 @@ class Options:
 
     def _check_implicit(self) -> None:
         """What goes together with an implicit method, and with an explicit one."""
-        tableau = EVERY[self.method]
+        tableau, gradient = EVERY[self.method], self.gradient
+        back = gradient.method if isinstance(gradient, (Backsolve, Interpolating)) else None
+        for part in (tableau, EVERY[back or self.method]):
+            if part.between and self.dt is not None:
+                raise ArgumentError(
+                    f"dt is given with method={part.name!r}, which changes between two by the lengths of its "
+                    f"steps, and fixed ones say nothing: choose {part.between[1].name!r}, or leave dt out."
+                )
         if self.jac is not None and not callable(self.jac):
             raise ArgumentTypeError(
                 f"jac={self.jac!r} must be callable as jac(t, y) → df/dy, or None: func is differentiated."
             )
-        if not tableau.implicit and self.jac is not None:
+        if not tableau.wants_jacobian and self.jac is not None:
             raise ArgumentError(
                 f"jac is given, but method={self.method!r} is explicit and has no use for it: leave jac out, "
-                f"or choose one of {', '.join(IMPLICIT)}."
+                f"or choose one of {', '.join(IMPLICIT)}, or 'auto'."
             )
         check_choice("linear_solver", self.linear_solver, get_args(LinearSolver))
         if self.linear_solver == "gmres":
             self._check_gmres(tableau)
-        gradient = self.gradient
-        back = gradient.method if isinstance(gradient, (Backsolve, Interpolating)) else None
-        if isinstance(gradient, Backsolve) and (tableau.implicit or (back and EVERY[back].implicit)):
+        newton = tableau.wants_jacobian or (back is not None and EVERY[back].wants_jacobian)
+        if isinstance(gradient, Backsolve) and newton:
             raise ArgumentError(
                 f"gradient=Backsolve() with method={back or self.method!r}: what an implicit method is for "
                 "contracts fast forwards, so the state rebuilt backwards grows as fast and is lost within a "
@@ -236,20 +242,18 @@ class Options:
     def _check_gmres(self, tableau: Tableau) -> None:
         """What has no matrix-free way."""
         gradient, said = self.gradient, ""
-        if not tableau.implicit:
+        if not tableau.wants_jacobian:
             said = f"method={self.method!r} is explicit and has no systems: choose kvaerno3 or kvaerno5"
-        elif tableau.coupled:
-            said = (
-                f"method={self.method!r} has coupled stages, whose systems are split by complex factors: "
-                "choose kvaerno3 or kvaerno5"
-            )
+        elif tableau.coupled or tableau.between:
+            name = tableau.parts[-1].name
+            said = f"{name} has coupled stages, split by complex factors: choose kvaerno3 or kvaerno5"
         elif tableau.gamma:
             said = f"method={self.method!r} is a Rosenbrock method, made of a matrix: choose kvaerno5"
         elif self.jac is not None:
             said = "jac gives a matrix, and no matrix is wanted: leave jac out, or choose linear_solver='lu'"
         elif isinstance(gradient, Direct):
             said = "Direct() has the graph of every factored matrix: choose gradient=Discrete()"
-        elif isinstance(gradient, Interpolating) and EVERY[gradient.method or self.method].implicit:
+        elif isinstance(gradient, Interpolating) and EVERY[gradient.method or self.method].wants_jacobian:
             said = (
                 "the reverse solve of Interpolating() has systems of 2n unknowns with a matrix each: choose "
                 "gradient=Discrete(), or Interpolating(method=…) with an explicit one"
@@ -282,7 +286,7 @@ def needs_jacobian(options: Options) -> bool:
     """Whether the solve, or its reverse solve, has an implicit method."""
     gradient = options.gradient
     back = gradient.method if isinstance(gradient, Interpolating) else None
-    return EVERY[options.method].implicit or (back is not None and EVERY[back].implicit)
+    return EVERY[options.method].wants_jacobian or (back is not None and EVERY[back].wants_jacobian)
 
 
 def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, int]:

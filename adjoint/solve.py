@@ -13,10 +13,11 @@ from torch import Tensor
 from ..solvers.checks import check_positive, check_readable, check_sample_times, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
 from ..solvers.march.events import Event, EventWatch, SampleEvents
+from ..solvers.march.grid import uniform_grid
 from ..solvers.march.output import as_time
 from ..solvers.march.samples import SampleSettings, Together, ends_of
 from ..solvers.solution import Query, Solution, State
-from ..solvers.solve import Settings, Wish, uniform_grid
+from ..solvers.solve import Settings, Wish
 from ..solvers.stats import Stats
 from ..solvers.status import Status
 from ..solvers.step.clocks import ONE, Each, each, norm_of

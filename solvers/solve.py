@@ -19,9 +19,11 @@ from .march.adams import AdamsStepper
 from .march.clocked import ClockedMarch, Watching
 from .march.events import EventWatch, Fired, SampleEvents
 from .march.foreign import Foreign, foreign_march
-from .march.host import Judge, Outcome, Pace, RungeKuttaStepper, Stop, march, march_grid
+from .march.host import Judge, Outcome, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step, as_time
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
+from .march.stiffness import stiffness
+from .march.switching import SwitchingClocks, SwitchingStepper, switch_of
 from .march.unheard import march_unheard
 from .methods.adams import Adams
 from .methods.tableau import Tableau
@@ -29,7 +31,7 @@ from .stats import Stats
 from .status import Status
 from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
-from .step.controller import PID
+from .step.controller import PID, Pace
 from .step.implicit.choose import implicit_steps
 from .step.implicit.esdirk import ImplicitSteps
 from .step.implicit.jacobian import Jacobian
@@ -163,17 +165,17 @@ class SampleRun:
         return self.clock.status
 
 
-def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
-    """What takes the steps of a solve with one clock. stats: counts evaluations of ∂f/∂y."""
-    if not settings.tableau.implicit:
-        return settings.tableau
+def method_of(settings: Settings, tableau: Tableau, stats: Stats) -> Tableau | ImplicitSteps:
+    """What takes a method's steps in a solve with one clock. stats: counts evaluations of ∂f/∂y."""
+    if not tableau.implicit:
+        return tableau
     assert settings.jacobian is not None
 
     def count(jacobians: int, of_f: int) -> None:
         stats.n_jacobians, stats.nfe = stats.n_jacobians + jacobians, stats.nfe + of_f
 
     measure = Measure(ONE, settings.norm, settings.tolerance)
-    return implicit_steps(settings.tableau, settings.jacobian, measure, count, settings.fixed)
+    return implicit_steps(tableau, settings.jacobian, measure, count, settings.fixed)
 
 
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
@@ -183,22 +185,6 @@ def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
     inner = {t for t in {*settings.step_at, *jumps} if 0 < (t - t0) * direction < (end - t0) * direction}
     ordered = sorted(inner, key=lambda t: t * direction)
     return [Stop(t, t in jumps) for t in ordered] + [Stop(end, end in jumps)]
-
-
-def uniform_grid(times: Sequence[float], dt: float, most: float = math.inf) -> list[float]:
-    """times[0], times[0] ± dt, … and times[-1] exactly; the last step may be shorter.
-
-    Raises SolverError (MAX_STEPS) where more than `most` steps would be needed.
-    """
-    t0, end = times[0], times[-1]
-    direction = math.copysign(1.0, end - t0)
-    steps = abs(end - t0) / dt - 1e-9
-    if steps > most:
-        raise solver_error(
-            t0, dt, Status.MAX_STEPS, Stats(), f"A fixed step of dt={dt:g} makes {steps:.3g} steps."
-        )
-    n = max(1, math.ceil(steps))
-    return [t0 + direction * dt * i for i in range(n)] + [end]
 
 
 def grid_of(times: Sequence[float], settings: Settings) -> tuple[Sequence[float], set[float]]:
@@ -235,18 +221,25 @@ def forward_solve(
     judge = None
     if not settings.fixed:
         watch = None if events is None else events.look
-        judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch)
-    stepper: RungeKuttaStepper | AdamsStepper
+        stiff = stiffness if settings.tableau.between else None
+        judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch, stiff)
+    stepper: RungeKuttaStepper | AdamsStepper | SwitchingStepper
     direction = math.copysign(1.0, times[-1] - times[0])
     if settings.adams is not None:
         stepper = AdamsStepper(field, settings.adams, settings.tableau, z0, settings.tolerance, direction)
     else:
-        stepper = RungeKuttaStepper(
-            *(field, method_of(settings, stats), z0, judge),
-            direction=direction,
-            keep_stages=wish.dense,
-            differentiable=wish.differentiable,
-        )
+        explicit, *implicit = [
+            RungeKuttaStepper(
+                *(field, method_of(settings, tableau, stats), z0, judge),
+                direction=direction,
+                keep_stages=wish.dense,
+                differentiable=wish.differentiable,
+            )
+            for tableau in settings.tableau.parts
+        ]
+        stepper = explicit
+        if implicit:
+            stepper = SwitchingStepper(explicit, implicit[0], switch_of(settings.tableau))
     most, hooks, rejected = settings.max_steps, observers.hooks, observers.on_reject
     collector = Collector(times, z0, wish, hooks, rejected, most, stiffness_sentence)
     if wish.queue is None:
@@ -298,7 +291,7 @@ def _foreign_solve(
 
 
 def _march(
-    stepper: RungeKuttaStepper | AdamsStepper,
+    stepper: RungeKuttaStepper | AdamsStepper | SwitchingStepper,
     driven: Any,
     times: Sequence[float],
     settings: Settings,
@@ -321,12 +314,12 @@ def _march(
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
         return march_grid(driven, grid, stats, accept, attempt, perturb=settings.perturb, jumps=jumps)
-    assert isinstance(stepper, RungeKuttaStepper)
+    assert not isinstance(stepper, AdamsStepper)
     stepper.restart(t0, after_jump=beside)
     dt0 = settings.dt0
     if dt0 is None:
         dt0 = stepper.initial_step(t0, end, before_jump=end in settings.jump_at)
-    pace = Pace(settings.controller, settings.tableau.error_order, dt0, settings.max_steps)
+    pace = Pace(settings.controller, dt0, settings.max_steps)
     return march(driven, pace, t0, stops_of(t0, end, settings), stats, accept, attempt)
 
 
@@ -369,9 +362,10 @@ def sample_solve(
     on_attempt = None if wish.trace is None else wish.trace.attempt
     watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
-    implicit = settings.tableau.implicit
-    if wish.differentiable or implicit or not _only_the_end(settings, output, watching):
-        solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
+    tableau = settings.tableau
+    if wish.differentiable or tableau.wants_jacobian or not _only_the_end(settings, output, watching):
+        kind = SwitchingClocks if tableau.between else ClockedMarch
+        solve = kind(field, z0, settings, output, watching, differentiable=wish.differentiable)
     else:
         solve = QueuedClocks(field, z0, settings, output, wish.queue or Queue())
     clock = solve.run(stats)

@@ -1,12 +1,4 @@
-"""A record of every attempted step, for study, and a cheap estimate of how stiff the problem is there.
-
-    dt |λ| ≈ dt ‖k_i − k_j‖ / ‖Y_i − Y_j‖  for two stages at the same time, c_i = c_j
-
-λ is the dominant eigenvalue of ∂f/∂y; the stages are already there. An explicit method whose steps stay
-near the edge of its stability region, where accuracy alone would allow longer ones, is telling that the
-problem is stiff.
-Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2, Eq. (2.18) ff.
-"""
+"""A record of every attempted step, for study."""
 
 from __future__ import annotations
 
@@ -20,8 +12,8 @@ from torch import Tensor
 
 from .march.output import Step
 from .march.samples import SampleStep
+from .march.stiffness import stiffness
 from .methods.stability import real_stability_limit
-from .methods.tableau import Tableau
 from .stats import Stats
 
 
@@ -31,9 +23,9 @@ class TraceRow:
 
     t: its start; dt: signed length; error_ratio: ≤ 1 is accepted (NaN with fixed steps); factor: the
     length the controller proposed next over |dt|; nfe: evaluations of func so far; y_norm: RMS of the
-    state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ|, NaN where the method cannot tell;
-    sample: which sample, in per-sample stepping; newton: rejected, since the equations of an implicit step
-    were not solved.
+    state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ| (a bound of it, of an implicit step),
+    NaN where the method cannot tell; method: that took the step; sample: which sample, in per-sample
+    stepping; newton: rejected, since the equations of an implicit step were not solved.
     """
 
     t: float
@@ -45,36 +37,13 @@ class TraceRow:
     y_norm: float
     stage_norms: tuple[float, ...]
     stiffness: float
+    method: str
     sample: int | None = None
     newton: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The row's fields by name."""
         return dataclasses.asdict(self)
-
-
-def stage_pair(tableau: Tableau) -> tuple[int, int] | None:
-    """The last two stages at the same time (both at t1, say), or None where a method has none."""
-    nodes = tableau.nodes()[: tableau.n_stages]
-    for i in range(len(nodes) - 1, 0, -1):
-        for j in range(i - 1, 0, -1):
-            if nodes[i] == nodes[j] and tableau.rows()[i] != tableau.rows()[j]:
-                return i, j
-    return None
-
-
-@torch.no_grad()
-def stiffness(step: Step | SampleStep) -> Tensor:
-    """dt·|λ| of each clock's step; NaN where the method has no two explicit stages at the same time."""
-    pair, stages, clocks = stage_pair(step.tableau), step.result.stages, step.clocks
-    length: Any = step.length  # a float, or [b]
-    if pair is None or step.tableau.implicit or len(step.result.saved) <= pair[0]:
-        return torch.full_like(clocks.total(step.y0), math.nan, dtype=torch.float64)
-    i, j = pair
-    top = clocks.rms((stages.get(i) - stages.get(j)).double())
-    bottom = clocks.rms((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())
-    found: Tensor = abs(length) * top / bottom
-    return found
 
 
 def stiffness_sentence(step: Step) -> str:
@@ -87,7 +56,7 @@ def stiffness_sentence(step: Step) -> str:
     if value > 0.5 * limit:
         verdict = (
             "the problem is stiff there; stability, not accuracy, limits an explicit method's step. "
-            "method='radau5' is implicit, for such problems."
+            "method='radau5' is implicit, for such problems, and method='auto' changes to it where they are."
         )
     return (
         f"Measured in the last step: dt·|λ| ≈ {value:.2g}, where {step.tableau.name} is stable up to "
@@ -104,7 +73,7 @@ class Trace:
 
     def __init__(self, stats: Stats):
         self.stats = stats
-        self._attempts: list[tuple[list[Any], Tensor]] = []  # what the host knows, and what is measured
+        self._attempts: list[tuple[str, list[Any], Tensor]] = []  # what the host knows, and what is measured
 
     @torch.no_grad()
     def attempt(self, step: Step | SampleStep, accepted: Any, dt_next: Any, nfe: Any = None) -> None:
@@ -117,20 +86,23 @@ class Trace:
             known = [True, None, *told, self.stats.nfe]
         else:
             known, measured = [], [step.tried, step.index, *told, nfe, *measured]
-        self._attempts.append((known, torch.stack([x.double() for x in measured], -1)))
+        numbers = torch.stack([x.double() for x in measured], -1)
+        self._attempts.append((step.tableau.name, known, numbers))
 
     def rows(self) -> list[TraceRow]:
         """All attempts in order."""
         if not self._attempts:
             return []
         found = []
-        flat = iter(torch.cat([x.reshape(-1) for _, x in self._attempts]).tolist())  # host read, one for all
-        for known, measured in self._attempts:
+        flat = iter(
+            torch.cat([x.reshape(-1) for _, _, x in self._attempts]).tolist()
+        )  # host read, one for all
+        for method, known, measured in self._attempts:
             width = measured.shape[-1]
             for _ in range(measured.numel() // width):
                 numbers = (*known, *itertools.islice(flat, width))
                 tried, b, t, dt, ratio, accepted, dt_next, newton, nfe, stiff, y_norm, *norms = numbers
                 if tried:
                     told = (t, dt, ratio, bool(accepted), dt_next / abs(dt), int(nfe), y_norm, tuple(norms))
-                    found.append(TraceRow(*told, stiff, None if b is None else int(b), bool(newton)))
+                    found.append(TraceRow(*told, stiff, method, None if b is None else int(b), bool(newton)))
         return found

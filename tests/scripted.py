@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 from adamode import PID
+from adamode.solvers.methods import METHODS
+from adamode.solvers.methods.tableau import Tableau
 
 
 @dataclasses.dataclass
@@ -18,6 +20,7 @@ class ScriptedStep:
     error_ratio: float
     finite: bool
     unsolved: bool = False
+    tableau: Tableau = METHODS["dopri5"]
 
 
 class ScriptedStepper:

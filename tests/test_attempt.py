@@ -10,15 +10,16 @@ from problems import f64, quench, top
 
 from adamode import solve
 from adamode.solvers.device.programs import Row, row_at, row_of
-from adamode.solvers.march import clocked, host
-from adamode.solvers.march.host import Judge, Pace, RungeKuttaStepper, Stop, march
+from adamode.solvers.march import clocked
+from adamode.solvers.march.host import Judge, RungeKuttaStepper, Stop, march
 from adamode.solvers.methods import METHODS
 from adamode.solvers.stats import Stats
 from adamode.solvers.status import Status
 from adamode.solvers.step import attempt as attempts
+from adamode.solvers.step import controller as control
 from adamode.solvers.step.attempt import Here, Limits, Rules, attempt, clock_at, least_of_span
 from adamode.solvers.step.clocks import ONE, Tolerance, rms
-from adamode.solvers.step.controller import PI, PID, PRESETS, I
+from adamode.solvers.step.controller import PI, PID, PRESETS, I, Pace
 from adamode.solvers.step.runge_kutta import StageBuffer
 
 METHOD_NAMES = ["dopri5", "tsit5", "bosh3", "dop853"]
@@ -36,7 +37,7 @@ def on_the_host(f, y0, t0, stops, tableau, tolerance, controller, dt0):
         field_of(f), tableau, y0, Judge(tolerance, rms), direction=math.copysign(1.0, stops[-1] - t0)
     )
     stepper.restart(t0)
-    pace = Pace(controller, tableau.error_order, dt0, MOST)
+    pace = Pace(controller, dt0, MOST)
 
     def seen(step, accepted, dt_next):
         rows.append((accepted, step.t1 if accepted else step.t0, dt_next))
@@ -189,7 +190,7 @@ def test_the_second_and_third_step_are_the_classical_controllers(stepping, contr
 
 @MEMORY
 @pytest.mark.parametrize(
-    ("module", "stepping"), [(host, "shared"), (clocked, "per_sample")], ids=["shared", "per sample"]
+    ("module", "stepping"), [(control, "shared"), (clocked, "per_sample")], ids=["shared", "per sample"]
 )
 def test_a_march_that_remembers_over_a_jump_is_seen(module, stepping, controller, monkeypatch):
     right = lengths("shared", controller)

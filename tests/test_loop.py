@@ -6,8 +6,9 @@ import math
 import pytest
 from scripted import ScriptedController, ScriptedStepper
 
-from adamode.solvers.march.host import Pace, Stats, Stop, march, march_grid, shortest_step
+from adamode.solvers.march.host import Stats, Stop, march, march_grid
 from adamode.solvers.status import Status
+from adamode.solvers.step.controller import Pace, shortest_step
 
 
 def drive(script="", *, dt=0.25, t0=0.0, stops=(1.0,), max_steps=100, on_accept=None, **controller):
@@ -25,7 +26,7 @@ def drive(script="", *, dt=0.25, t0=0.0, stops=(1.0,), max_steps=100, on_accept=
         if not accepted:
             rejected.append(step.t1)
 
-    outcome = march(stepper, Pace(made, 5, dt, max_steps), t0, stops, stats, accept, attempted)
+    outcome = march(stepper, Pace(made, dt, max_steps), t0, stops, stats, accept, attempted)
     stepper.rejected, stepper.controller, stepper.proposals = rejected, made, proposals
     return stepper, stats, taken, outcome
 
@@ -112,7 +113,7 @@ def test_the_step_is_accepted_only_after_the_hook_has_seen_it():
     stepper.accept = lambda step: order.append("accept")
     march(
         stepper,
-        Pace(ScriptedController(), 5, 1.0, 9),
+        Pace(ScriptedController(), 1.0, 9),
         0.0,
         [Stop(1.0)],
         Stats(),
@@ -158,7 +159,7 @@ def test_a_non_finite_stage_is_a_rejection_whatever_its_error_ratio():
 
     stepper.attempt = attempt
     stats = Stats()
-    march(stepper, Pace(ScriptedController(), 5, 0.5, 99), 0.0, [Stop(1.0)], stats, lambda s: None)
+    march(stepper, Pace(ScriptedController(), 0.5, 99), 0.0, [Stop(1.0)], stats, lambda s: None)
     assert stats.n_rejected == 1
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from problems import f64, rational, rational_solution
 
+from adamode.solvers.march.grid import uniform_grid
 from adamode.solvers.march.host import Stats
 from adamode.solvers.march.output import OutputWriter, Place
 from adamode.solvers.methods import METHODS
-from adamode.solvers.solve import Observers, Settings, Wish, forward_solve, stops_of, uniform_grid
+from adamode.solvers.solve import Observers, Settings, Wish, forward_solve, stops_of
 from adamode.solvers.step.clocks import Tolerance, rms
 
 

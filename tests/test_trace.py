@@ -155,6 +155,7 @@ def test_a_row_is_a_dictionary_for_tables():
         "y_norm",
         "stage_norms",
         "stiffness",
+        "method",
         "sample",
         "newton",
     }

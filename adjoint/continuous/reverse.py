@@ -32,8 +32,6 @@ class ReverseSolve(Recorder):
 
     def __init__(self, carrier: Carrier, *, want_theta: bool, dt: Any = None):
         self.carrier, self.stepping, self.seen, self.dt = carrier, carrier.stepping, carrier.seen, dt
-        z = self.seen.values[0]
-        self.numeric = self.stepping.backward.tableau.numeric(z.dtype, z.device)
         self.theta = ThetaSum(carrier.dynamics, wanted=want_theta)
 
     def run(self) -> Result:
@@ -85,13 +83,14 @@ class ReverseSolve(Recorder):
             total.add(saved, deltas, weights * -step.dt)
             return total.result()
 
+        numeric = step.tableau.numeric(step.y0.dtype, step.y0.device)
         before, both = self.theta.result(), (tolerance.rtol, tolerance.atol)
         rtol, atol = (x.min() if isinstance(x, Tensor) else x for x in both)
         smallest = Tolerance(rtol, atol)
-        after = [x + dx for x, dx in zip(before, theta_sum(self.numeric.b), strict=True)]
+        after = [x + dx for x, dx in zip(before, theta_sum(numeric.b), strict=True)]
         scales = [smallest.scale(x, y) for x, y in zip(before, after, strict=True)]
         scale, norms = tolerance.scale(step.y0, step.y1), []
-        for error, row in zip(step.result.stages.errors(), self.numeric.errors, strict=True):
+        for error, row in zip(step.result.stages.errors(), numeric.errors, strict=True):
             theta = [e / s for e, s in zip(theta_sum(row), scales, strict=True)]
             scaled = error / scale
             norms.append(norm(scaled[0], scaled[1], theta))

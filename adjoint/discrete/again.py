@@ -23,7 +23,7 @@ class Again:
     """Takes the attempts of a solve again; evaluations are counted as recomputed."""
 
     def __init__(self, solved: Solved):
-        self.solved, self.clocks, self.numeric = solved, solved.clocks, solved.numeric
+        self.solved, self.clocks = solved, solved.clocks
 
     def entry(self, attempt: Attempt, state: State | None, inside: Inside | None, *, end: bool) -> Attempt:
         """The attempt with what each stage saves, evaluated anew, with dt = 0 where not accepted.
@@ -33,9 +33,9 @@ class Again:
         assert state is not None
         y = state[0]
         first = None if attempt.who.index is None else state[1]  # what it saves may be wanted as well
-        tableau, result = self.solved.tableau, self._taken(self.evaluate, attempt, y, first, end=end)
+        tableau, result = attempt.tableau, self._taken(self.evaluate, attempt, y, first, end=end)
         if inside is not None and any(k is not None for k in inside[0][tableau.n_stages :]):
-            dense_stages(self.evaluate, y, attempt.stage_times(tableau, y), tableau, result)
+            dense_stages(self.evaluate, y, attempt.stage_times(y), tableau, result)
         solved = result.solved
         points, found = (None, None) if solved is None else (solved.points, solved.found)
         return dataclasses.replace(attempt, saved=result.saved, points=points, found=found)
@@ -51,7 +51,7 @@ class Again:
                 first = None if one_clock else clocks.choose(entry.who.which, entry.value, first)
             else:
                 result = self._taken(self._unsaved, entry, y, first)
-                first = clocks.choose(entry.who.which, result.stages.get(len(self.numeric.b) - 1), first)
+                first = clocks.choose(entry.who.which, result.stages.get(entry.tableau.n_stages - 1), first)
                 y = clocks.choose(entry.who.which, result.y1, y)
         return y, None if one_clock else first
 
@@ -72,11 +72,11 @@ class Again:
         self, field: Field, attempt: Attempt, y: Tensor, first: Any, *, end: bool = True
     ) -> StepResult:
         """An attempt from y with the size it had. first: f there, or None to evaluate it."""
-        times = attempt.stage_times(self.solved.tableau, y)
+        times = attempt.stage_times(y)
         known = field(times[0], y) if first is None else (first, None)
-        stages = StageBuffer(self.numeric, y, attempt.dt)
-        if self.solved.implicit is None:
-            return rk_step(field, y, known, times, self.solved.tableau, stages, evaluate_end=end)
+        stages = StageBuffer(attempt.numeric(y), y, attempt.dt)
+        if not attempt.tableau.implicit:
+            return rk_step(field, y, known, times, attempt.tableau, stages, evaluate_end=end)
         result = self._implicit(attempt)(field, y, known, times, stages)
         assert result.solved is not None
         failed = result.solved.failed
@@ -100,4 +100,4 @@ class Again:
             batch = clocks.batch_size(self.solved.z0)
             if len(index) < batch:
                 measure = Measure(clocks, measure.norm, measure.tolerance.select(index, clocks, batch))
-        return implicit_steps(self.solved.tableau, jacobian, measure, stubborn=True)
+        return implicit_steps(attempt.tableau, jacobian, measure, stubborn=True)

@@ -209,8 +209,9 @@ class CompiledWalk:
         self.solved, self.queue, self.tape, self.outputs = solved, queue, tape, outputs
         self.like, self.theta = regular(solved.z0.detach()), solved.dynamics.theta()
         self.programs = Programs.of(queue.owner)
-        self.way = Way(queue.calls, solved.tableau, solved.numeric, count=len(self.theta))
-        self.m = solved.tableau.n_stages - 1
+        first = tape.attempt(0)  # all are of one method
+        self.way = Way(queue.calls, first.tableau, first.numeric(self.like), count=len(self.theta))
+        self.m = first.tableau.n_stages - 1
 
     def run(self) -> tuple[Tensor, list[Tensor]] | None:
         """(dL/dz at the start without the cotangent of the output there, θ's gradients); None where the
@@ -273,7 +274,7 @@ class CompiledWalk:
         """Step n in one call."""
         step, stats = self.tape.attempt(n), self.solved.stats
         carry = carry._replace(lam=self.outputs.at_end(n, carry.lam))
-        inside = self.outputs.sums(n, step.dt)[:2] if n in self.outputs.within else ()
+        inside = self.outputs.sums(n, step)[:2] if n in self.outputs.within else ()
         way = dataclasses.replace(self.way, outputs=bool(inside))
         if isinstance(step.saved, KeptStages):
             way = dataclasses.replace(way, recipe=step.saved.recipe)
@@ -319,7 +320,7 @@ class CompiledWalk:
         y_bar, at_end = (like.new_zeros((size, *like.shape)) for _ in range(2))
         for j, n in enumerate(group):
             if n in outputs.within:
-                k_bar[j], y_bar[j], _ = outputs.sums(n, self.tape.attempt(n).dt)
+                k_bar[j], y_bar[j], _ = outputs.sums(n, self.tape.attempt(n))
             if n != group[-1]:
                 at_end[j] = outputs.at_end(n, at_end[j])
         return k_bar, y_bar, at_end

@@ -49,12 +49,12 @@ class StageSystems:
         self.solved, self.attempt, self.dt = solved, attempt, dt
         self.explicit, self.bare = pull, bare
         self.jacobian, self.points = solved.implicit[0], attempt.points
-        self.times = attempt.stage_times(solved.tableau, attempt.points[0])
+        self.times = attempt.stage_times(attempt.points[0])
         self.span = clock_lengths(dt if attempt.who.which is not None else dt.reshape(()), attempt.points[0])
 
     def pull(self, i: int, cotangent: Tensor) -> Tensor:
         """The cotangent Ȳ_i of a stage's state, from that of its slope."""
-        gamma = self.solved.numeric.diagonal[i]
+        gamma = self.attempt.numeric(cotangent).diagonal[i]
         if gamma == 0.0:
             return self.explicit(i, cotangent)
         length = self.dt * gamma
@@ -73,9 +73,9 @@ class StageSystems:
 
         w_i − dt Σ_j a_ji J_jᵀ w_j = k̄_i,   k̄_i = dt b_i λ + …,   dL/dy = λ + Σ_j J_jᵀ w_j
         """
-        numeric, dt = self.solved.numeric, self.dt
-        n = self.solved.tableau.n_stages
-        k_bar = [lam * (float(w) * dt) for w in self.solved.tableau.b]
+        numeric, dt, tableau = self.attempt.numeric(lam), self.dt, self.attempt.tableau
+        n = tableau.n_stages
+        k_bar = [lam * (float(w) * dt) for w in tableau.b]
         if inside is not None:
             k_bar = [x if own is None else x + own for x, own in zip(k_bar, inside[0], strict=True)]
             lam = lam + inside[1]

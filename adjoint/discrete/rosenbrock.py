@@ -52,21 +52,22 @@ class LinearStages:
         assert attempt.points is not None
         assert attempt.found is not None
         self.solved, self.attempt, self.dt, self.pull, self.wanted = solved, attempt, dt, pull, wanted
-        self.jacobian, self.by = solved.implicit[0], coupling_of(solved.tableau)
+        self.jacobian, self.by = solved.implicit[0], coupling_of(attempt.tableau)
         self.y, self.found = attempt.points[0].detach(), attempt.found
-        self.time = attempt.stage_times(solved.tableau, self.y)[0]
+        self.time = attempt.stage_times(self.y)[0]
         self.span = clock_lengths(dt if attempt.who.which is not None else dt.reshape(()), self.y)
 
     def back(
         self, lam: Tensor, held: Tensor | None, inside: Inside | None
     ) -> tuple[Tensor, Tensor, Gradients]:
         """`step_back`, and what θ gets of S."""
-        numeric, dt, last = self.solved.numeric, self.dt, self.solved.tableau.n_stages - 1
+        tableau, dt = self.attempt.tableau, self.dt
+        numeric, last = self.attempt.numeric(lam), tableau.n_stages - 1
         own: list[Tensor | None] = [None] * (last + 1) if inside is None else list(inside[0])
         for cotangent in (held, own[last]):
             if cotangent is not None:
                 lam = lam + self.pull(last, cotangent)
-        k_bar = [lam * (float(w) * dt) for w in self.solved.tableau.b]
+        k_bar = [lam * (float(w) * dt) for w in tableau.b]
         k_bar = [x if more is None else x + more for x, more in zip(k_bar, own[:last], strict=True)]
         total, pulled = lam if inside is None else lam + inside[1], []
         factors = self._factors()

@@ -110,17 +110,11 @@ class Solved:
     """
 
     dynamics: Dynamics
-    tableau: Tableau
     clocks: Clocks
     z0: Tensor
     stats: Stats[Any, Any]
     complain: Callable[[NotRepeatableError], None]
     implicit: tuple[Jacobian, Measure] | None = None
-
-    @property
-    def numeric(self) -> Numeric:
-        """The tableau in the state's dtype, where the state is."""
-        return self.tableau.numeric(self.z0.dtype, self.z0.device)
 
 
 # What outputs inside a step add: to each k̄_i (None: nothing), and to dL/dy
@@ -146,6 +140,7 @@ ALL = Who()
 class Attempt:
     """One accepted step, or one attempt of all samples, which some of them accepted.
 
+    tableau: of the method that took it.
     dt: signed; a tensor that broadcasts against the state, 0 for who did not accept.
     saved: what each stage saved; None: the stages are evaluated anew from a state.
     times: of the stages; None where they are `stage_times(*ends)`: a 0-d tensor a stage would be a whole
@@ -156,6 +151,7 @@ class Attempt:
     found: what the systems of a Rosenbrock step were solved to, with them.
     """
 
+    tableau: Tableau
     dt: float | Tensor
     saved: Sequence[Any] | None
     times: list[Tensor] | None
@@ -165,9 +161,13 @@ class Attempt:
     points: Sequence[Tensor] | None = None
     found: Sequence[Tensor] | None = None
 
-    def stage_times(self, tableau: Tableau, like: Tensor) -> list[Tensor]:
+    def stage_times(self, like: Tensor) -> list[Tensor]:
         """Where its stages are evaluated anew, of like's dtype."""
-        return stage_times(*self.ends, tableau, like) if self.times is None else self.times
+        return stage_times(*self.ends, self.tableau, like) if self.times is None else self.times
+
+    def numeric(self, like: Tensor) -> Numeric:
+        """The tableau in like's dtype, where it is."""
+        return self.tableau.numeric(like.dtype, like.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,14 +193,15 @@ def attempt_of(step: Step | SampleStep, saved: Sequence[Any] | None) -> Attempt:
     points, found = (None, None) if solved is None or saved is None else (solved.points, solved.found)
     if not isinstance(step, SampleStep):
         times = None if step.plain else step.times
-        return Attempt(step.dt, saved, times, (step.t0, step.t1), points=points, found=found)
+        return Attempt(step.tableau, step.dt, saved, times, (step.t0, step.t1), points=points, found=found)
     accepted, at_rest = step.accepted, step.times[0]
     times = None
     if saved is None or points is not None:
         times = [torch.where(accepted.view(at_rest.shape), t, at_rest) for t in step.times]
     dt = torch.where(step.clocks.spread(accepted), step.dt, 0.0)
     who = Who(step.index, accepted)
-    return Attempt(dt, saved, times, who=who, outputs=step.outputs, points=points, found=found)
+    own = (step.tableau, dt, saved, times)
+    return Attempt(*own, who=who, outputs=step.outputs, points=points, found=found)
 
 
 class Tape(Recorder):

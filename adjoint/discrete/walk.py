@@ -158,8 +158,8 @@ class Outputs(abc.ABC):
 class ByPlace(Outputs):
     """Of one clock: a list of places."""
 
-    def __init__(self, seen: Seen, g: Rows, numeric: Numeric):
-        self.g, self.numeric = g[1:], numeric
+    def __init__(self, seen: Seen, g: Rows):
+        self.g = g[1:]
         self.ending, self.within = by_step(seen.places[1:])
 
     def begin(self, z0: Tensor) -> Back:
@@ -172,7 +172,7 @@ class ByPlace(Outputs):
             lam = lam + self.g[i]
         return lam
 
-    def sums(self, n: int, dt: Any) -> tuple[Tensor, Tensor, list[list[float]]]:
+    def sums(self, n: int, attempt: Attempt) -> tuple[Tensor, Tensor, list[list[float]]]:
         """What outputs inside step n add to all k̄_i, [stages, *S], and to dL/dy; and their b_i(θ).
 
         One product for all outputs and stages: an addition each was slower than the step's VJPs.
@@ -181,7 +181,8 @@ class ByPlace(Outputs):
         g = self.g[places[0] : places[-1] + 1]
         if not isinstance(g, Tensor) or len(g) != len(places):  # an event's lies behind all outputs
             g = torch.stack([self.g[i] for i in places])
-        rows = [weights(self.numeric, theta) for theta in thetas]
+        numeric, dt = attempt.numeric(g), attempt.dt
+        rows = [weights(numeric, theta) for theta in thetas]
         table = torch.tensor([[*(dt * w for w in row), 1.0] for row in rows], dtype=g.dtype, device="cpu").t()
         both = torch.mm(table.to(g.device, non_blocking=True), g.reshape(len(g), -1)).view(-1, *g.shape[1:])
         return both[:-1], both[-1], rows
@@ -190,7 +191,7 @@ class ByPlace(Outputs):
         """Stages that no output weighs are left out, and so their VJPs."""
         if n not in self.within:
             return None
-        k_bar, y_bar, rows = self.sums(n, attempt.dt)
+        k_bar, y_bar, rows = self.sums(n, attempt)
         used = zip(k_bar.unbind(), zip(*rows, strict=True), strict=True)
         return [k if any(row) else None for k, row in used], y_bar
 
@@ -198,10 +199,10 @@ class ByPlace(Outputs):
 class ByWritten(Outputs):
     """Of a clock a sample: what was written in each attempt, or what lies there of a question asked later."""
 
-    def __init__(self, seen: Seen, g: Rows, clocks: Each, numeric: Numeric):
+    def __init__(self, seen: Seen, g: Rows, clocks: Each):
         assert isinstance(seen.times, Tensor)
         assert isinstance(g, Tensor)
-        self.g, self.clocks, self.numeric, self.asked = g, clocks, numeric, seen.outputs
+        self.g, self.clocks, self.asked = g, clocks, seen.outputs
         self.by_sample = g.movedim(clocks.batch + 1, 1)  # [n, B, …]
         self.at_start = seen.times[1:] == seen.times[:1]
 
@@ -220,7 +221,7 @@ class ByWritten(Outputs):
         outputs = attempt.outputs if self.asked is None else self.asked[n]
         if not outputs:
             return None
-        k_bar: list[Tensor | None] = [None] * len(self.numeric.a_rows)
+        k_bar: list[Tensor | None] = [None] * len(attempt.tableau.rows())
         y_bars, spread = [], self.clocks.spread
         for written in outputs:
             g = self.by_sample[written.place, attempt.who.index].movedim(1, self.clocks.batch + 1)
@@ -248,11 +249,11 @@ class DiscreteWalk:
         watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
     ):
         self.solved, self.tape, self.outputs, self.watch = solved, tape, outputs, watch
-        self.dynamics, self.clocks, self.numeric = solved.dynamics, solved.clocks, solved.numeric
+        self.dynamics, self.clocks = solved.dynamics, solved.clocks
         waits = tape.stages and not isinstance(self.clocks, Each)  # kept anyway, and of as many samples each
         together = stages_together(solved.dynamics, solved.z0) if waits else 1
         self.theta = ThetaSum(solved.dynamics, wanted=want_theta, together=together)
-        self.bars: BarBuffer | None = None
+        self.bars: dict[Numeric, BarBuffer] = {}
 
     @functools.cached_property
     def again(self) -> Again:
@@ -312,22 +313,24 @@ class DiscreteWalk:
 
         if self.watch is not None and held is None:
             self.watch(attempt.ends[1], lam, None)
-        if self.bars is None or not self.bars.fits(lam):
-            self.bars = BarBuffer(self.numeric, lam)
+        tableau, numeric = attempt.tableau, attempt.numeric(lam)
+        bars = self.bars.get(numeric)
+        if bars is None or not bars.fits(lam):
+            self.bars[numeric] = bars = BarBuffer(numeric, lam)
         # A number would be made a tensor at every stage.
         dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, lam)
-        if self.solved.implicit is None:
-            lam, held = step_back(self.bars, pull, dt, lam, held, inside)
-        elif self.solved.tableau.gamma:
+        if not tableau.implicit:
+            lam, held = step_back(bars, pull, dt, lam, held, inside)
+        elif tableau.gamma:
             linear = LinearStages(self.solved, attempt, dt, pull, self.theta.wanted)
             lam, held, more = linear.back(lam, held, inside)
             self.theta.add_gradients(more)
         else:
             systems = StageSystems(self.solved, attempt, dt, pull, bare)
-            if self.solved.tableau.coupled:
+            if tableau.coupled:
                 lam, held = systems.back(lam, held, inside)
             else:
-                lam, held = step_back(self.bars, systems.pull, dt, lam, held, inside)
+                lam, held = step_back(bars, systems.pull, dt, lam, held, inside)
         self.theta.add(used, deltas)
         if self.watch is not None:
             # dL/dy0 lacks what comes through the first stage while that is held back.

@@ -304,14 +304,17 @@ class LastEvaluation:
     """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew.
 
     The slopes of an implicit step are what its equations say, and no values of func but for the very first.
+    The step after it begins with one of them.
     """
 
     def __init__(self) -> None:
         self.kept: Evaluation | None = None
+        self.solved = False  # whether there was an implicit step
 
     def see(self, step: Step | SampleStep) -> None:
         """An accepted step, or an attempt of all samples."""
-        if step.result.solved is None:
+        self.solved = self.solved or step.result.solved is not None
+        if not self.solved:
             self.kept = last_evaluation(step)
         elif self.kept is None:
             first = step.first if isinstance(step, SampleStep) else step.result.stages.get(0)

@@ -56,11 +56,8 @@ def record_discrete(
     tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
-        outputs: ByPlace | ByWritten
-        if isinstance(solved.clocks, Each):
-            outputs = ByWritten(seen, g, solved.clocks, solved.numeric)
-        else:
-            outputs = ByPlace(seen, g, solved.numeric)
+        clocks = solved.clocks
+        outputs = ByWritten(seen, g, clocks) if isinstance(clocks, Each) else ByPlace(seen, g)
         known = None if last is None else last.kept
         if compiled and watch is None and gradient.checkpoints is None and isinstance(outputs, ByPlace):
             assert queue is not None
@@ -152,10 +149,10 @@ def record_for(
     if isinstance(gradient, Discrete):
         settings, complain = problem.settings, reverse.complain
         implicit = None
-        if settings.tableau.implicit:
+        if settings.tableau.wants_jacobian:
             implicit = settings.jacobian, Measure(clocks, settings.norm, settings.tolerance)
         both = (problem.z0, problem.stats, complain, implicit)
-        solved = Solved(dynamics, settings.tableau, clocks, *both)
+        solved = Solved(dynamics, clocks, *both)
         return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
     return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))

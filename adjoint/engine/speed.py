@@ -78,7 +78,7 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
         return "gradient=Direct() follows autograd through every step; use Discrete()"
     if problem.settings.tolerance.paired:
         return JUDGED_HERE
-    if problem.settings.tableau.implicit:
+    if problem.settings.tableau.wants_jacobian:
         return NEWTON
     if problem.settings.fixed:
         return "a fixed step (dt=…) decides nothing, so the host need not look at all"
@@ -94,7 +94,7 @@ def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
     wish, settings = problem.wish, problem.settings
     if settings.tolerance.paired:
         return JUDGED_HERE
-    if settings.tableau.implicit:
+    if settings.tableau.wants_jacobian:
         return NEWTON
     if gradient is not None:
         return "a gradient is wanted, and per sample the host keeps every attempt for its way back"

@@ -101,7 +101,7 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
         return False
-    if settings.tableau.implicit:  # the host looks at every correction
+    if settings.tableau.wants_jacobian:  # the host looks at every correction
         return False
     if transformed():  # native code sees neither a transform's wrappers nor tangents
         return False
@@ -135,7 +135,7 @@ def _solved_back(problem: Problem, gradient: Gradient) -> bool:
     if problem.settings.fixed:
         return False
     own = reverse.settings or problem.settings
-    if gradient.method is not None and get_method(gradient.method, implicit=True).implicit:
+    if gradient.method is not None and get_method(gradient.method, implicit=True).wants_jacobian:
         return False
     plain = own.norm == problem.settings.norm and not (own.fixed or own.step_at or own.jump_at)
     return plain and not looked_at(reverse) and reverse.trace is None and reverse.watch is None

@@ -60,7 +60,7 @@ class QueuedClocks(ClockedMarch):
         if made is None:  # calls were counted by the field
             return int(running)  # host read
         running, made = torch.stack((running, made)).tolist()  # host read
-        self.n_calls += (self.tableau.n_stages - 1) * made
+        self.n_calls += (self.rules.tableau.n_stages - 1) * made
         return running
 
     def arrive(self) -> None:
@@ -75,7 +75,7 @@ class QueuedClocks(ClockedMarch):
 
     def evaluations(self) -> Tensor:
         """Those of the start, and of the attempts of each sample."""
-        return self.nfe + (self.tableau.n_stages - 1) * (self.clock.n_accepted + self.clock.n_rejected)
+        return self.nfe + (self.rules.tableau.n_stages - 1) * (self.clock.n_accepted + self.clock.n_rejected)
 
     def _compiled(self, programs: Programs) -> Tensor | None:
         """`sync_every` attempts in one compiled call, and how many were made; None, from now on, where it

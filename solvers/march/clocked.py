@@ -21,7 +21,6 @@ from torch import Tensor
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import (
-    Attempt,
     Clock,
     Here,
     Limits,
@@ -64,7 +63,10 @@ class ClockedMarch:
     field: counts its batched calls itself.
     output: with the times of the samples.
     differentiable: autograd follows the steps.
+    columns: what there is one of for each sample in the batch, besides its clock and its state.
     """
+
+    columns: tuple[str, ...] = ("index", "ids", "end", "direction", "least", "nfe", "n_jacobians")
 
     def __init__(
         self,
@@ -81,14 +83,14 @@ class ClockedMarch:
         self.watching, self.differentiable = watching, differentiable
         self.recorder = watching.recorder or SampleRecorder()
         self.followed = differentiable or watching.recorder is not None
-        self.tableau = settings.tableau
-        numeric, self.tolerance = self.tableau.numeric(z0.dtype, z0.device), settings.tolerance
+        tableau, self.tolerance = settings.tableau, settings.tolerance
+        numeric = tableau.numeric(z0.dtype, z0.device)
         self.implicit: ImplicitSteps | None = None
-        if settings.jacobian is not None and self.tableau.implicit:
+        if settings.jacobian is not None and tableau.implicit:
             measure = Measure(self.clocks, settings.norm, self.tolerance)
-            self.implicit = implicit_steps(self.tableau, settings.jacobian, measure, stubborn=settings.fixed)
+            self.implicit = implicit_steps(tableau, settings.jacobian, measure, stubborn=settings.fixed)
         self.rules = Rules(
-            *(self.tableau, numeric, settings.norm, settings.controller, self.clocks, settings.max_steps),
+            *(tableau, numeric, settings.norm, settings.controller, self.clocks, settings.max_steps),
             fixed=settings.dt is not None,
             fresh_first=settings.fresh_first,
             implicit=self.implicit,
@@ -212,9 +214,8 @@ class ClockedMarch:
 
     def attempts(self) -> int:
         """One attempt of every sample; how many go on. One host read."""
-        stop, jump = self._next_stop()
-        tried, after = self._try(stop, jump)
-        step = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.tableau)
+        stop, jump = self.settings.next_stop(self.clock.t, self.end, self.direction)
+        step, after = self._try(stop, jump)
         self._count(step)
         bad = step.tried & ~step.accepted & (~step.finite | step.unsolved)
         jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
@@ -224,16 +225,19 @@ class ClockedMarch:
         if events is not None:
             looked = events.look(step)
             counts = looked.firing.sum(0).amax(1)
-            if not self.tableau.c_dense:  # else it is known only when the dense output has been looked at
+            if not step.tableau.c_dense:  # else it is known only when the dense output has been looked at
                 self._mark(events.ends(looked), Status.EVENT)
         flags = torch.stack((self.clock.running.sum(), bad.sum(), jumped.sum(), due.rounds, due.inside.sum()))
-        running, *todo = torch.cat((flags, counts)).tolist()  # host read
+        also = self._also()
+        running, *todo = torch.cat((flags, also, counts)).tolist()  # host read
+        self._told(todo[4 : 4 + len(also)], running)
+        del todo[4 : 4 + len(also)]
         if todo[0] and self.followed:
             step = self._clean(step)
         if any(todo[3:]) or self.watching.keep:
             self._ensure_dense(step, due.inside, looked)
         fired = todo[4:]
-        if any(fired) and self.tableau.c_dense:
+        if any(fired) and step.tableau.c_dense:
             running, fired, looked = self._look_closer(step)
         if events is not None and looked is not None:
             if any(fired):
@@ -243,10 +247,17 @@ class ClockedMarch:
         self._finish(step, jumped if todo[1] else None, due, todo[2])
         return int(running)
 
+    def _also(self) -> Tensor:
+        """Numbers to be read with those of an attempt, [k]."""
+        return self.index[:0]
+
+    def _told(self, numbers: list[int], running: int) -> None:
+        """What they are, and how many samples go on."""
+
     def _count(self, step: SampleStep) -> None:
         solved = step.result.solved
         if solved is None:
-            self.nfe = self.nfe + (self.tableau.n_stages - 1) * step.tried
+            self.nfe = self.nfe + (step.tableau.n_stages - 1) * step.tried
             return
         assert self.implicit is not None
         self.nfe = self.nfe + solved.calls * step.tried
@@ -261,7 +272,7 @@ class ClockedMarch:
             clocks = dataclasses.replace(self.clocks, groups=groups)
             self.rules = dataclasses.replace(self.rules, clocks=clocks, norm=together.norm(clocks))
 
-    def _try(self, stop: Tensor, jump: Tensor | None = None) -> tuple[Attempt, Here]:
+    def _try(self, stop: Tensor, jump: Tensor | None = None) -> tuple[SampleStep, Here]:
         self._regroup()
         here, limits = Here(self.clock, self.y, self.first), self._limits(stop)
         if self.implicit is not None:
@@ -269,7 +280,10 @@ class ClockedMarch:
         times_of = None
         if jump is not None and len(self.settings.jumps):
             times_of = lambda clock, proposal: self._times_beside(clock, proposal, jump)  # noqa: E731
-        return attempt(self.rules, self.field, limits, self.tolerance, here, self._stages, times_of)
+        made = (limits, self.tolerance, here, self._stages, times_of)
+        tried, after = attempt(self.rules, self.field, *made)
+        who = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.rules.tableau)
+        return who, after
 
     def _times_beside(self, clock: Clock, proposal: Proposal, jump: Tensor) -> list[Tensor]:
         """When the stages are evaluated: on the side of a jump that the step has seen."""
@@ -303,24 +317,12 @@ class ClockedMarch:
         if jumped is not None:
             self._restart(jumped)
 
-    def _next_stop(self) -> tuple[Tensor, Tensor]:
-        """Each sample's next time to hit, and whether f jumps there."""
-        t, stops = self.clock.t, self.settings.stops
-        if not len(stops):
-            return self.end, torch.zeros_like(self.clock.non_finite)
-        ahead = (stops - t[:, None]) * self.direction[:, None]
-        far = (self.end - t) * self.direction
-        ahead = torch.where((ahead > 0) & (ahead <= far[:, None]), ahead, math.inf)
-        distance, which = ahead.min(1)
-        found = torch.isfinite(distance)
-        return torch.where(found, stops[which], self.end), found & self.settings.jumps[which]
-
     def _stages(self, dt: Tensor) -> Stages:
         if self.differentiable:
             return StageList(self.rules.numeric, dt)
         if self.watching.keep:
             return StageBuffer(self.rules.numeric, self.y, dt)
-        if self.buffer is None:
+        if self.buffer is None or self.buffer.numeric is not self.rules.numeric:
             self.buffer = StageBuffer(self.rules.numeric, self.y, dt)
         return self.buffer.again(dt)
 
@@ -334,24 +336,24 @@ class ClockedMarch:
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
         first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
-        if self.implicit is not None:
-            result = self.implicit.repeated(self.field, step.y0, first, times, self._stages(dt))
+        if self.rules.implicit is not None:
+            result = self.rules.implicit.repeated(self.field, step.y0, first, times, self._stages(dt))
         else:
-            result = rk_step(self.field, step.y0, first, times, self.tableau, self._stages(dt))
+            result = rk_step(self.field, step.y0, first, times, step.tableau, self._stages(dt))
         if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it
-            last = result.stages.get(self.tableau.n_stages - 1)
+            last = result.stages.get(step.tableau.n_stages - 1)
             self.first = self.clocks.choose(step.accepted, last, step.first)
             self.y = self.clocks.choose(step.accepted, result.y1, step.y0)
         return dataclasses.replace(step, result=result, dt=dt, times=times)
 
     def _ensure_dense(self, step: SampleStep, inside: Tensor, looked: Looked | None) -> None:
         """The further stages of the dense output (dop853); counted for the samples that need them."""
-        if self.tableau.c_dense:
-            dense_stages(self.field, step.y0, step.times, self.tableau, step.result)
+        if step.tableau.c_dense:
+            dense_stages(self.field, step.y0, step.times, step.tableau, step.result)
             needs = step.accepted
             if not self.watching.keep:
                 needs = inside if looked is None else inside | looked.firing.any(0).any(0)
-            self.nfe = self.nfe + len(self.tableau.c_dense) * needs
+            self.nfe = self.nfe + len(step.tableau.c_dense) * needs
 
     def _restart(self, jumped: Tensor) -> None:
         """Evaluates the first stage anew just after a discontinuity."""
@@ -383,7 +385,7 @@ class ClockedMarch:
         keep = self.clock.running.to(torch.int8).argsort(descending=True, stable=True)[:running]
         self._write_back()
         size = self.clocks.batch_size(self.y)
-        for name in ("index", "ids", "end", "direction", "least", "nfe", "n_jacobians"):
+        for name in self.columns:
             setattr(self, name, getattr(self, name).index_select(0, keep))
         self.clock = Clock(*(part.index_select(0, keep) for part in self.clock))
         self.y = self.y.index_select(self.clocks.batch, keep)

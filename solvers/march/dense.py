@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..checks import check_readable
 from ..errors import ArgumentError
-from ..methods.tableau import theta_weights
 from ..step.clocks import Each
 from .output import Place, Step
 from .samples import SampleStep, Written
@@ -149,9 +148,10 @@ class StackedDense:
     """
 
     def __init__(self, steps: Sequence[SampleStep], start: Tensor, y0: Tensor, clocks: Each):
-        self.clocks, self.numeric = clocks, steps[0].result.stages.numeric
+        self.clocks = clocks
         batch = len(start)
-        ends, begins, states, stages = [], [], [], []
+        degree = max(step.result.stages.numeric.dense.shape[1] for step in steps)
+        ends, begins, states, found = [], [], [], []
         last = start
         for step in steps:
             accepted = torch.zeros(batch, dtype=torch.bool, device=start.device)
@@ -161,8 +161,8 @@ class StackedDense:
             last = torch.where(accepted, reached, last)
             ends.append(last)
             states.append(clocks.put(y0, step.index, step.y0))
-            ks = [step.result.stages.get(i) for i in range(len(self.numeric.a_rows))]
-            stages.append(torch.stack([clocks.put(torch.zeros_like(y0), step.index, k) for k in ks]))
+            rows = [clocks.put(torch.zeros_like(y0), step.index, k) for k in step.coefficients()]
+            found.append(torch.stack([*rows, *[torch.zeros_like(y0)] * (degree - len(rows))]))
         # A sample that took no step may hold what is no number: one that did stands in for it.
         moved = last != start
         own = torch.arange(batch, dtype=torch.int64, device=start.device)
@@ -172,7 +172,7 @@ class StackedDense:
         self.sign = torch.where(ends_here[:, -1:] < start[self.row, None], -1.0, 1.0)
         self.signed = (ends_here * self.sign).contiguous()
         self.states = torch.stack(states).movedim(clocks.batch + 1, 1)  # [N, B, …]
-        self.stages = torch.stack(stages).movedim(clocks.batch + 2, 1)  # [N, B, stages, …]
+        self.coefficients = torch.stack(found).movedim(clocks.batch + 2, 1)  # [N, B, degree, …]
 
     def value(self, t: Tensor) -> Tensor:
         """y at each sample's own time, t [B]."""
@@ -181,9 +181,11 @@ class StackedDense:
         b = self.row
         t0, length = self.begins[b, n], self.ends[b, n] - self.begins[b, n]
         theta = torch.where(length == 0, 0.0, (t - t0) / torch.where(length == 0, 1.0, length))
-        weights = theta_weights(self.numeric, theta.clamp(0.0, 1.0)).to(self.states.dtype).t()  # [B, stages]
-        k = self.stages[n, b]  # [B, stages, …]
-        shape = (-1, *[1] * (k.dim() - 2))
-        total = (k * weights.reshape(*weights.shape, *[1] * (k.dim() - 2))).sum(1)
-        y = self.states[n, b] + length.to(k.dtype).view(shape) * total
+        rows = self.coefficients[n, b]  # [B, degree, …]
+        shape = (-1, *[1] * (rows.dim() - 2))
+        theta = theta.clamp(0.0, 1.0).to(rows.dtype).view(shape)
+        total = torch.zeros_like(rows[:, 0])
+        for row in reversed(rows.unbind(1)):  # by Horner's rule
+            total = (total + row) * theta
+        y = self.states[n, b] + length.to(rows.dtype).view(shape) * total
         return y.movedim(0, self.clocks.batch)

@@ -22,18 +22,10 @@ from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
-from ..step.controller import PID, SLIVER, UNKNOWN, UNSOLVED
+from ..step.controller import PID, SLIVER, Pace, shortest_step
 from ..step.implicit.esdirk import YES, ImplicitSteps
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from .output import Step, as_time, as_times
-
-
-class Attempt(Protocol):
-    """What the loop looks at in an attempted step."""
-
-    error_ratio: float
-    finite: bool
-    unsolved: bool
 
 
 class Stepper(Protocol):
@@ -42,8 +34,8 @@ class Stepper(Protocol):
     def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> Any:
         """Tries a step."""
 
-    def accept(self, step: Any) -> None:
-        """Moves on to its end."""
+    def accept(self, step: Any) -> bool | None:
+        """Moves on to its end; whether the method is another one from there."""
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew."""
@@ -72,81 +64,6 @@ OnAttempt = Callable[[Any, bool, float], None]  # step, accepted, the |dt| propo
 
 def unheard(step: Any, accepted: bool, dt_next: float) -> None:
     """Nobody listens to the attempts."""
-
-
-def shortest_step(t: float, span: float, dt_min: float) -> float:
-    """The least |dt| that is still a step at t: dt_min, or ten times the spacing of floats there.
-
-    At t = 0 that spacing is 5e-324: a step of 1e-20 of the whole interval gets nowhere either (of a
-    unit of time, where the interval is longer: steps may grow tenfold each).
-    """
-    return max(dt_min, 10.0 * math.ulp(t), 1e-20 * min(span, 1.0))
-
-
-@dataclasses.dataclass
-class Pace:
-    """The step size, what the controller remembers of the steps before, and the limit on attempts."""
-
-    controller: PID
-    order: int
-    dt: float
-    max_steps: float = math.inf
-    e1: float = UNKNOWN
-    e2: float = UNKNOWN
-    after_rejection: bool = False
-    non_finite: bool = False
-    unsolved: bool = False
-    span: float = 0.0
-
-    def too_short(self, t: float) -> bool:
-        """Whether dt is no step any more at t. With force_dt_min it is raised to dt_min instead."""
-        low = self.controller.dt_min
-        if self.dt >= shortest_step(t, self.span, low):
-            return False
-        if self.controller.force_dt_min and low > 0 and not self.non_finite:
-            self.dt = low
-            return False
-        return True
-
-    def to_stop(self, t: float, left: float) -> tuple[float, bool]:
-        """How long the next step is from t, where a stop is so far away, and whether it ends there."""
-        least = shortest_step(t, self.span, self.controller.dt_min)
-        return self.controller.to_stop(left, self.dt, least, self.e1, self.after_rejection)
-
-    def accepts(self, taken: float, step: Attempt) -> bool:
-        """The decision."""
-        # A thousandth: t + dt_min is rounded, and the step before a stop may be that much longer.
-        forced = self.controller.force_dt_min and taken <= (1.0 + SLIVER) * self.controller.dt_min
-        return step.finite and not step.unsolved and (step.error_ratio <= 1.0 or forced)
-
-    def accepted(self, taken: float, ratio: float) -> None:
-        """dt after an accepted step of length taken."""
-        grown = taken * self.controller.factor_accepted(
-            ratio, self.e1, self.e2, self.order, self.after_rejection
-        )
-        # Cut short: its small error says little, the step wanted before stands. (t + dt) − t is rounded,
-        # so a whole step may look an ulp shorter than dt.
-        if taken < (1.0 - SLIVER) * self.dt:
-            self.dt = max(grown, self.dt)
-        else:
-            self.dt, self.e1, self.e2 = grown, ratio, self.e1
-        self.dt = min(self.dt, self.controller.dt_max)
-        self.after_rejection = self.non_finite = self.unsolved = False
-
-    def rejected(self, taken: float, step: Attempt) -> None:
-        """dt after a rejected step."""
-        self.unsolved = step.unsolved
-        self.non_finite = not (step.finite or step.unsolved)
-        ratio = math.nan if self.non_finite else step.error_ratio
-        factor = UNSOLVED if self.unsolved else self.controller.factor_rejected(ratio, self.order)
-        self.dt, self.after_rejection = taken * factor, True
-
-    @property
-    def failure(self) -> Status:
-        """Why no shorter step is left."""
-        if self.unsolved:
-            return Status.NEWTON
-        return Status.NON_FINITE if self.non_finite else Status.STEP_UNDERFLOW
 
 
 def march(
@@ -180,11 +97,12 @@ def march(
             step = stepper.attempt(t, t_new, before_jump=cut and stop.jump)
             if pace.accepts(taken, step):
                 stats.n_accepted += 1
-                pace.accepted(taken, step.error_ratio)
+                pace.accepted(taken, step)
                 on_attempt(step, True, pace.dt)
                 if on_accept(step):
                     return Outcome(Status.EVENT, t_new, pace.dt)
-                stepper.accept(step)  # last: it may reuse the memory of the step's stages
+                if stepper.accept(step):  # last: it may reuse the memory of the step's stages
+                    pace.forget()
                 t = t_new
             else:
                 stats.n_rejected += 1
@@ -195,7 +113,7 @@ def march(
                     return Outcome(pace.failure, t, taken)
         if stop.jump and t != end:
             stepper.restart(t, after_jump=True)
-            pace.e1 = pace.e2 = UNKNOWN
+            pace.forget()
     return Outcome(Status.SUCCESS, t, pace.dt)
 
 
@@ -240,12 +158,14 @@ class Judge:
     tolerance, norm: of the error.
     ratio: the error ratio of a step, in place of them.
     watch: what else is read of an attempt (events).
+    stiff: dt·|λ| of a step, where the solve asks for it.
     """
 
     tolerance: Tolerance
     norm: Norm
     ratio: Callable[[Step], Tensor] | None = None
     watch: Callable[[Step], Tensor] | None = None
+    stiff: Callable[[Step], Tensor] | None = None
 
     @torch.no_grad()
     def judged(self, step: Step) -> Step:
@@ -258,23 +178,17 @@ class Judge:
         else:
             ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm)
         told = [ratio, probe] if result.solved is None else [ratio, probe, result.solved.failed]
+        told += [] if self.stiff is None else [self.stiff(step)]
         reads = torch.stack([x.to(probe) for x in told])
         if self.watch is not None:
             reads = torch.cat((reads.double(), self.watch(step)))
         step.error_ratio, probed, *watched = reads.tolist()  # host read
         step.unsolved = result.solved is not None and bool(watched.pop(0))
+        step.stiffness = math.nan if self.stiff is None else watched.pop(0)
         step.watched = watched if self.watch is not None else None
         if not (math.isfinite(probed) and math.isfinite(step.error_ratio)):
-            step.finite = self._examined(step)
+            step.finite = step.examined()
         return step
-
-    @staticmethod
-    def _examined(step: Step) -> bool:
-        """Something overflowed or is not finite: every entry is looked at (only then: more host reads)."""
-        fine = torch.isfinite(step.y1).all()
-        for i in range(step.tableau.n_stages):
-            fine = fine & torch.isfinite(step.result.stages.get(i)).all()
-        return bool(fine)  # host read
 
 
 class RungeKuttaStepper:
@@ -380,6 +294,13 @@ class RungeKuttaStepper:
             return self._stages.again(dt)
         self._stages = StageBuffer(self.numeric, self.y, dt)
         return self._stages
+
+    def take_over(self, other: RungeKuttaStepper) -> None:
+        """Goes on from where another stepper on the same field has come."""
+        self.y, self.first, self.first_time = other.y, other.first, other.first_time
+        self.beside_jump, self.chained = other.beside_jump, other.chained
+        if self.implicit is not None:
+            self.implicit.restarted(YES)
 
     def accept(self, step: Step) -> None:
         """Moves on to the step's end."""

@@ -28,6 +28,7 @@ class Step:
     chained: the first stage is the previous accepted step's last.
     error_ratio: NaN-propagating; finite: every stage and y1 are finite numbers.
     unsolved: the equations of an implicit step were not solved.
+    stiffness: dt·|λ|, where the solve asks for it.
     watched: in which parts of the step which event fires, where events are watched.
     plain: times are `stage_times(t0, t1)`, so they need not be kept.
     k0: the first stage, f(t0, y0), where it is handed out.
@@ -47,6 +48,7 @@ class Step:
     error_ratio: float = math.nan
     finite: bool = True
     unsolved: bool = False
+    stiffness: float = math.nan
     watched: list[float] | None = None
     plain: bool = False
     graph: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
@@ -77,6 +79,13 @@ class Step:
         """f(t1, y1) and what was saved there: the next step's first stage."""
         n = self.tableau.n_stages
         return self.result.stages.get(n - 1), self.result.saved[n - 1]
+
+    def examined(self) -> bool:
+        """Whether every entry is finite, where a sum over them is not (only then: more host reads)."""
+        fine = torch.isfinite(self.y1).all()
+        for i in range(self.tableau.n_stages):
+            fine = fine & torch.isfinite(self.result.stages.get(i)).all()
+        return bool(fine)  # host read
 
     def theta(self, t: float) -> float:
         """Where t lies in the step, 0 at t0 and 1 at t1."""

@@ -77,6 +77,17 @@ class SampleSettings:
         """[b]: which of the times are discontinuities of f."""
         return ((t[:, None] == self.stops) & self.jumps).any(1)
 
+    def next_stop(self, t: Tensor, end: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's next time to hit after t, and whether f jumps there; all [b]."""
+        if not len(self.stops):
+            return end, torch.zeros_like(t, dtype=torch.bool)
+        ahead = (self.stops - t[:, None]) * direction[:, None]
+        far = (end - t) * direction
+        ahead = torch.where((ahead > 0) & (ahead <= far[:, None]), ahead, math.inf)
+        distance, which = ahead.min(1)
+        found = torch.isfinite(distance)
+        return torch.where(found, self.stops[which], end), found & self.jumps[which]
+
 
 @dataclasses.dataclass(frozen=True)
 class Written:
@@ -126,6 +137,12 @@ class SampleStep(Attempt):
             total = term if total is None else total + term
         assert total is not None
         return total if y is None else y + self.dt * total
+
+    def coefficients(self) -> list[Tensor]:
+        """c_d of y(t0 + θ dt) = y0 + dt Σ_d c_d θ^d, d = 1, 2, …, of a step whose dense stages are there."""
+        stages = self.result.stages
+        k = torch.stack([stages.get(i) for i in range(len(stages.numeric.dense))])
+        return list(torch.tensordot(stages.numeric.dense.t(), k, 1).unbind())
 
     def weights(self, theta: Tensor, *, derivative: bool = False) -> Tensor:
         """b_i(θ), or b_i'(θ), of the stages that were evaluated, [n, *theta.shape]."""

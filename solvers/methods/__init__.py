@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ..errors import ArgumentError, nearest
 from .adams import ADAMS
 from .adaptive_heun import ADAPTIVE_HEUN
+from .auto import AUTO
 from .bosh3 import BOSH3
 from .dop853 import DOP853
 from .dopri5 import DOPRI5
@@ -37,13 +38,13 @@ OF_THE_FACE = (*ADAMS, FOREIGN)  # no tableau is theirs: torchdiffeq's call alon
 IMPLICIT: dict[str, Tableau] = {
     tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5, RADAU5, RODAS3, RODAS5P)
 }
-EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT)
+EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT, {AUTO.name: AUTO})
 
 
 def get_method(name: str, argument: str = "method", *, implicit: bool = False) -> Tableau:
     """The tableau called ``name``; an unknown name is an ArgumentError that offers the nearest.
 
-    implicit: whether the caller can do with an implicit method.
+    implicit: whether the caller can do with an implicit method, or with one that has implicit steps.
     """
     known = EVERY if implicit else METHODS
     if isinstance(name, str) and name in known:
@@ -55,7 +56,7 @@ def get_method(name: str, argument: str = "method", *, implicit: bool = False) -
         )
     if isinstance(name, str) and name in EVERY:
         raise ArgumentError(
-            f"{argument}={name!r} is an implicit method, which only adamode.solve has (and the reverse solve "
+            f"{argument}={name!r} takes implicit steps, which only adamode.solve has (and the reverse solve "
             f"of its adjoints): use that, or one of {', '.join(METHODS)}."
         )
     raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, known)}")

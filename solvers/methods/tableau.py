@@ -73,6 +73,8 @@ class Tableau:
     rounded: the published numbers are rounded; the conditions hold to 1e-15, not exactly.
     beyond: a node lies past the step's end, so that f is evaluated there.
     gamma: of a Rosenbrock method, for each stage the weights of dt J k_j, its own last; none for the first.
+    between: of a method that changes between two, the explicit and the implicit one; all numbers are those of
+        the explicit one.
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
     tested, not checked here: they cost up to half a second at order 8.
@@ -95,6 +97,7 @@ class Tableau:
     rounded: bool = False
     beyond: bool = False
     gamma: tuple[Row, ...] = ()
+    between: tuple[Tableau, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -111,6 +114,7 @@ class Tableau:
             self.implicit,
             self.coupled,
             self.n_stages,
+            self.wants_jacobian,
             self.dense_needs_end,
             self.adaptive and self.error_order,
         )
@@ -186,6 +190,16 @@ class Tableau:
     def coupled(self) -> bool:
         """Whether implicit stages depend on later ones, so that they are solved for together."""
         return any(len(row) > i + 1 for i, row in enumerate(self.a))
+
+    @property
+    def parts(self) -> tuple[Tableau, ...]:
+        """The methods that take its steps."""
+        return self.between or (self,)
+
+    @functools.cached_property
+    def wants_jacobian(self) -> bool:
+        """Whether steps are solved for, all of them or those of the implicit one of two."""
+        return self.implicit or any(part.implicit for part in self.between)
 
     @property
     def adaptive(self) -> bool:

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from ..errors import ArgumentError
-from ..methods.tableau import Number
+from ..methods.tableau import Number, Tableau
+from ..status import Status
 
 NEAR_ZERO = 1e-4  # the least ratio of a step before that is believed; as in Hairer's code DOPRI5 (FACOLD)
 LEAST = 1e-300  # a float64 above 0, whose powers are numbers
@@ -224,3 +225,90 @@ PRESETS = {
     # equations, Appl. Numer. Math. 44 (2003) 139–181.
     "PID": _filter(0.49, -0.34, 0.10),
 }
+
+
+class Attempt(Protocol):
+    """What is looked at in an attempted step."""
+
+    error_ratio: float
+    finite: bool
+    unsolved: bool
+    tableau: Tableau
+
+
+def shortest_step(t: float, span: float, dt_min: float) -> float:
+    """The least |dt| that is still a step at t: dt_min, or ten times the spacing of floats there.
+
+    At t = 0 that spacing is 5e-324: a step of 1e-20 of the whole interval gets nowhere either (of a
+    unit of time, where the interval is longer: steps may grow tenfold each).
+    """
+    return max(dt_min, 10.0 * math.ulp(t), 1e-20 * min(span, 1.0))
+
+
+@dataclasses.dataclass
+class Pace:
+    """The step size, what the controller remembers of the steps before, and the limit on attempts."""
+
+    controller: PID
+    dt: float
+    max_steps: float = math.inf
+    e1: float = UNKNOWN
+    e2: float = UNKNOWN
+    after_rejection: bool = False
+    non_finite: bool = False
+    unsolved: bool = False
+    span: float = 0.0
+
+    def too_short(self, t: float) -> bool:
+        """Whether dt is no step any more at t. With force_dt_min it is raised to dt_min instead."""
+        low = self.controller.dt_min
+        if self.dt >= shortest_step(t, self.span, low):
+            return False
+        if self.controller.force_dt_min and low > 0 and not self.non_finite:
+            self.dt = low
+            return False
+        return True
+
+    def to_stop(self, t: float, left: float) -> tuple[float, bool]:
+        """How long the next step is from t, where a stop is so far away, and whether it ends there."""
+        least = shortest_step(t, self.span, self.controller.dt_min)
+        return self.controller.to_stop(left, self.dt, least, self.e1, self.after_rejection)
+
+    def accepts(self, taken: float, step: Attempt) -> bool:
+        """The decision."""
+        # A thousandth: t + dt_min is rounded, and the step before a stop may be that much longer.
+        forced = self.controller.force_dt_min and taken <= (1.0 + SLIVER) * self.controller.dt_min
+        return step.finite and not step.unsolved and (step.error_ratio <= 1.0 or forced)
+
+    def accepted(self, taken: float, step: Attempt) -> None:
+        """dt after an accepted step of length taken."""
+        ratio, order = step.error_ratio, step.tableau.error_order
+        grown = taken * self.controller.factor_accepted(ratio, self.e1, self.e2, order, self.after_rejection)
+        # Cut short: its small error says little, the step wanted before stands. (t + dt) − t is rounded,
+        # so a whole step may look an ulp shorter than dt.
+        if taken < (1.0 - SLIVER) * self.dt:
+            self.dt = max(grown, self.dt)
+        else:
+            self.dt, self.e1, self.e2 = grown, ratio, self.e1
+        self.dt = min(self.dt, self.controller.dt_max)
+        self.after_rejection = self.non_finite = self.unsolved = False
+
+    def rejected(self, taken: float, step: Attempt) -> None:
+        """dt after a rejected step."""
+        self.unsolved = step.unsolved
+        self.non_finite = not (step.finite or step.unsolved)
+        ratio = math.nan if self.non_finite else step.error_ratio
+        order = step.tableau.error_order
+        factor = UNSOLVED if self.unsolved else self.controller.factor_rejected(ratio, order)
+        self.dt, self.after_rejection = taken * factor, True
+
+    def forget(self) -> None:
+        """What errors were before says nothing of those to come."""
+        self.e1 = self.e2 = UNKNOWN
+
+    @property
+    def failure(self) -> Status:
+        """Why no shorter step is left."""
+        if self.unsolved:
+            return Status.NEWTON
+        return Status.NON_FINITE if self.non_finite else Status.STEP_UNDERFLOW

@@ -289,6 +289,7 @@ class Solved:
     points: the states that the stages belong to, the first y.
     errors: the error estimates, where they are not the stages' alone.
     found: of a Rosenbrock method, what its systems were solved to.
+    fastest: a bound of |λ| of the Jacobian it was solved with; None where there is no matrix.
     """
 
     failed: Tensor
@@ -297,6 +298,7 @@ class Solved:
     points: list[Tensor]
     errors: tuple[Tensor, ...] | None = None
     found: Sequence[Tensor] | None = None
+    fastest: Callable[[], Tensor] | None = None
 
 
 @dataclasses.dataclass

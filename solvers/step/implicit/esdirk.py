@@ -22,7 +22,7 @@ from torch import Tensor
 from ...methods.tableau import Tableau
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .jacobian import Jacobian
-from .linear import Factors, System
+from .linear import Factors, System, spectral_bound
 from .newton import Correction, Measure, Newton
 
 FULL = 20  # corrections with a Jacobian each, of steps that cannot be shortened
@@ -80,7 +80,8 @@ class ImplicitSteps:
 
     def restarted(self, which: Tensor) -> None:
         """The clocks beside a jump of f."""
-        self.fresh, self.slow = self.fresh & ~which, self.slow | which
+        if self.blocks is not None:
+            self.fresh, self.slow = self.fresh & ~which, self.slow | which
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch; keep holds the positions of those that stay."""
@@ -128,7 +129,8 @@ class ImplicitSteps:
             saved.append(kept)
             points.append(y_i)
         self.slow = (worst > KEEP) | failed
-        return StepResult(y_i, stages, saved, solved=Solved(failed, renewed, calls, points))
+        solved = Solved(failed, renewed, calls, points, fastest=self._fastest(scale))
+        return StepResult(y_i, stages, saved, solved=solved)
 
     def repeated(
         self, field: Field, y: Tensor, first: Evaluation, times: Sequence[Tensor], stages: Stages
@@ -163,6 +165,12 @@ class ImplicitSteps:
         """I − rate J of a step from y, J the one at hand."""
         assert self.blocks is not None
         return Factors(self.jacobian.samples, self.blocks, rate)
+
+    def _fastest(self, scale: Tensor) -> Callable[[], Tensor] | None:
+        """What bounds |λ| of J as it is at hand now. scale: of a state, atol + rtol |y|."""
+        assert self.blocks is not None
+        rows = self.jacobian.samples.rows(scale)
+        return functools.partial(spectral_bound, self.blocks, rows, self.measure.clocks)
 
     def _anew(self, t: Tensor, y: Tensor, rate: Tensor) -> System:
         """I − rate J with J at y."""

@@ -220,6 +220,9 @@ class KrylovSteps(ImplicitSteps):
 
     _anew = _system
 
+    def _fastest(self, scale: Tensor) -> None:
+        """There is no matrix."""
+
 
 def solve_transposed(through: Product, samples: Samples, length: Tensor, b: Tensor) -> Tensor:
     """w − length Jᵀ w = b, as near to rounding as the iteration comes.

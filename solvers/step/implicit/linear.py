@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..clocks import Clocks, Each
 from .samples import Samples
 
 
@@ -55,3 +56,17 @@ class Factors:
         rows = self.samples.rows(b)[..., None]
         found = torch.linalg.lu_solve(self.lu, self.pivots, rows, adjoint=transposed)
         return self.samples.state(found[..., 0], b)
+
+
+@torch.no_grad()
+def spectral_bound(blocks: Tensor, scale: Tensor, clocks: Clocks) -> Tensor:
+    """No eigenvalue of a clock's blocks is larger: the least of their norms ‖·‖₁ and ‖·‖∞, as they are and in
+    units of a scale, a number a clock.
+
+    blocks: [b, n, n].
+    scale: [b, n], positive.
+    """
+    unit = (blocks * scale[:, None, :] / scale[:, :, None]).abs()
+    sums = [x.sum(axis).amax(1) for x in (blocks.abs(), unit) for axis in (1, 2)]
+    least = torch.stack(sums).amin(0)
+    return least if isinstance(clocks, Each) else least.amax()

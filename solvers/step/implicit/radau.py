@@ -140,7 +140,8 @@ class CoupledSteps(ImplicitSteps):
         self.made = torch.cat((first[0].detach()[None], k.detach())), span
         with torch.no_grad():
             errors = tuple(real.solve(error) for error in stages.errors())
-        solved = Solved(failed, renewed, calls, [y, *points], errors)
+        fastest = self._fastest(scale)
+        solved = Solved(failed, renewed, calls, [y, *points], errors, fastest=fastest)
         return StepResult(points[-1], stages, saved, solved=solved)
 
     def repeated(

@@ -118,7 +118,8 @@ class RosenbrockSteps(ImplicitSteps):
         stages.put(n - 1, k)
         calls = renewed.to(torch.int64) * self._calls_f + sum(not known for known in by.known[1:]) + 1
         self.slow = torch.ones_like(failed)  # no Jacobian serves two steps
-        solved = Solved(failed, renewed, calls, [*points, y1], found=found)
+        fastest = self._fastest(self.measure.tolerance.scale(y.detach()))
+        solved = Solved(failed, renewed, calls, [*points, y1], found=found, fastest=fastest)
         return StepResult(y1, stages, [*saved, kept], solved=solved)
 
     @property

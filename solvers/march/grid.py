@@ -1,0 +1,26 @@
+"""Fixed grids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import solver_error
+from ..stats import Stats
+from ..status import Status
+
+
+def uniform_grid(times: Sequence[float], dt: float, most: float = math.inf) -> list[float]:
+    """times[0], times[0] ± dt, … and times[-1] exactly; the last step may be shorter.
+
+    Raises SolverError (MAX_STEPS) where more than `most` steps would be needed.
+    """
+    t0, end = times[0], times[-1]
+    direction = math.copysign(1.0, end - t0)
+    steps = abs(end - t0) / dt - 1e-9
+    if steps > most:
+        raise solver_error(
+            t0, dt, Status.MAX_STEPS, Stats(), f"A fixed step of dt={dt:g} makes {steps:.3g} steps."
+        )
+    n = max(1, math.ceil(steps))
+    return [t0 + direction * dt * i for i in range(n)] + [end]
