@@ -13,7 +13,7 @@ EXPLICIT, IMPLICIT = (tableau.name for tableau in EVERY["auto"].between)
 
 
 class Pulled(torch.nn.Module):
-    """The second entry is drawn to the first, from t = 1 to t = 2 at a high rate: the problem is stiff there."""
+    """The second entry is drawn to the first, from t = 1 to t = 2 fast: it is stiff there."""
 
     def __init__(self, rate=1e4):
         super().__init__()
@@ -93,7 +93,7 @@ def test_it_takes_fewer_evaluations_than_either():
 
 
 KEEPS = (adamode.Discrete(), adamode.Discrete(keep="state"), adamode.Discrete(checkpoints=4))
-TIGHT = {"rtol": 1e-7, "atol": 1e-9, "rate": 1e3}
+TIGHT = {"rtol": 1e-8, "atol": 1e-10, "rate": 1e3, "times": (0.5, 1.4, 2.3)}
 
 
 def gradients(stepping, gradient, **options):
@@ -113,7 +113,7 @@ def test_the_walk_back_goes_through_both_kinds_of_step(stepping):
     assert {row.method for row in sol.trace} == {EXPLICIT, IMPLICIT}
     for gradient in KEEPS:
         found, _ = gradients(stepping, gradient)
-        assert furthest(found, want) < 1e-6  # Newton's tolerance
+        assert furthest(found, want) < 1e-6  # Newton lets the step sizes differ
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
@@ -150,9 +150,10 @@ def test_what_a_solve_has_besides_goes_over_the_changes(stepping):
     asked = torch.linspace(0.0, 3.2, 37, dtype=D)
     assert float((sol(asked) - fine(asked)).abs().max()) < 1e-3
     assert len(changes(sol)[0]) >= 3
-    torch.testing.assert_close(
-        torch.as_tensor(sol.t_events[0]), torch.as_tensor(fine.t_events[0]), rtol=1e-3, atol=0, equal_nan=True
-    )
+    own, wanted = ([torch.as_tensor(x) for x in found.t_events[0]] for found in (sol, fine))
+    assert len(own) == len(wanted) > 0
+    for x, y in zip(own, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=0)
 
 
 def test_a_jacobian_of_the_caller_is_taken():
