@@ -90,7 +90,7 @@ _ROBERTSON: Settings = {
     "start": "learned",
     "block": "ode",
     "method": "radau5",
-    **_tolerance(1e-3),  # a tenth of the error that is left after training; 1e-4 takes a third more steps
+    **_tolerance(1e-3),  # a tenth of what is left of the error after training; 1e-4 took a third more steps
 }
 
 TASKS: dict[str, Settings] = {

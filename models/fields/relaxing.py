@@ -45,6 +45,7 @@ class Relaxing(Field):
             )
         self.inner = inner
         self.channels_in, self.channels_out = inner.channels_in, inner.channels_out
+        self.beside = inner.channels_in - len(rates)  # features of x that are not h
         self.register_buffer("rates", torch.tensor(rates, dtype=torch.get_default_dtype()))
 
     def for_solve(self) -> Any:
@@ -84,5 +85,4 @@ class Relaxing(Field):
 
     def _seen(self, x: Tensor) -> Tensor:
         """x, [..., n], with zeros for the features beside h."""
-        more = self.channels_in - self.channels_out
-        return nn.functional.pad(x, (0, more)) if more else x
+        return nn.functional.pad(x, (0, self.beside)) if self.beside else x
