@@ -1,7 +1,7 @@
 """``python -m benchmarks.robertson RUN``: what a run of ``adamode train --dataset robertson`` has learnt.
 
-Prints the error of each species, and the evaluations by radau5 and by dopri5 up to growing times from the test's
-starts; ``--picture`` draws the test's trajectories beside the model's.
+Prints the error of each species, and the evaluations by radau5 and by dopri5 up to growing times from the
+test's starts; ``--picture`` draws the test's trajectories beside the model's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "robertson-learnt.png"
 
 @torch.no_grad()
 def errors(run: LoadedRun, data: DataSet) -> str:
-    """Markdown: of each part and species the mean |error| (the largest), in per cent of the species' range."""
+    """Markdown: of each part and species the mean |error| (the largest), in per cent of the range."""
     lines = ["| part | " + " | ".join(SPECIES) + " | all |", "|---" * (len(SPECIES) + 2) + "|"]
     for name, part in (("training", data.train), ("validation", data.val), ("test", data.test)):
         x, y = part.__getitems__(list(range(len(part))))

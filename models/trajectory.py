@@ -40,8 +40,8 @@ class TrajectoryModel(WithBlock):
             raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor [B, L, {1 + self.features}].")
         if x.ndim != 3 or x.shape[2] != 1 + self.features or len(x) < 1 or x.shape[1] < 2:
             raise ArgumentError(
-                f"x has shape {tuple(x.shape)}; it must be [B, L, {1 + self.features}], L ≥ 2: the time, and the "
-                "state in the first row."
+                f"x has shape {tuple(x.shape)}; it must be [B, L, {1 + self.features}], L ≥ 2: the time, "
+                "and the state in the first row."
             )
         times = x[0, :, 0].detach()
         if not torch.equal(x[:, :, 0], times.expand(len(x), -1)):  # host read

@@ -64,25 +64,25 @@ through both ends would be far less accurate than the steps.
 
 ## Implicit
 
-For [stiff problems](stiff.md), in `adamode.solve`, the models and `adamode train`. All are L-stable: |R(z)| ≤ 1 wherever
-Re z ≤ 0, and R(z) → 0 as z → −∞, with R(hλ) what a step makes of y' = λy ([what that does to
-gradients](stiff.md#fast-modes-and-gradients)).
+For [stiff problems](stiff.md), in `adamode.solve`, the models and `adamode train`. All are L-stable:
+|R(z)| ≤ 1 wherever Re z ≤ 0, and R(z) → 0 as z → −∞, with R(hλ) what a step makes of y' = λy
+([what that does to gradients](stiff.md#fast-modes-and-gradients)).
 
-- **order**, **embedded**, **dense order**: as above; all conditions on rooted trees hold, to the digits that the
-  coefficients are published with, and the slopes are observed (`tests/test_implicit.py`).
-- **systems**: linear or nonlinear ones in a step, of n equations for a state (or a sample) of n numbers. Those of
-  `radau5` are coupled: one correction solves one real and one complex system of n.
-- **evaluations**: of f, beside those for ∂f/∂y: of an attempt where that is linear, else of one correction by Newton's
-  iteration, whose number is known afterwards only (`sol.stats.nfe`).
+- **order**, **embedded**, **dense order**: as above; all conditions on rooted trees hold, to the digits that
+  the coefficients are published with, and the slopes are observed (`tests/test_implicit.py`).
+- **systems**: linear or nonlinear ones in a step, of n equations for a state (or a sample) of n numbers.
+  Those of `radau5` are coupled: one correction solves one real and one complex system of n.
+- **evaluations**: of f, beside those for ∂f/∂y: of an attempt where that is linear, else of one correction by
+  Newton's iteration, whose number is known afterwards only (`sol.stats.nfe`).
 - **largest node**: where f is evaluated last, in steps.
 - **R(−10)**, **R(−1000)**: how much of a fast mode a step leaves.
 
 """
 
 TAIL = """
-The dense output of each takes stages that are there, and no further evaluation; of `rodas3` and `kvaerno3` it is the
-cubic through both ends. A step of `rodas5p` evaluates ∂f/∂y and ∂f/∂t once besides, and counts as ten, one of `rodas3` as
-five.
+The dense output of each takes stages that are there, and no further evaluation; of `rodas3` and `kvaerno3` it
+is the cubic through both ends. A step of `rodas5p` evaluates ∂f/∂y and ∂f/∂t once besides, and counts as ten,
+one of `rodas3` as five.
 
 This page is written by `python tests/methods_table.py`; a test compares it.
 """
@@ -126,7 +126,7 @@ KINDS = {"radau5": "collocation", "kvaerno3": "ESDIRK", "kvaerno5": "ESDIRK"}
 
 def _implicit_row(tableau: Tableau) -> str:
     authors, year = CITATIONS[tableau.name]
-    left = [float(stability_function(tableau, torch.tensor(z, dtype=torch.float64))) for z in (-10.0, -1000.0)]
+    left = stability_function(tableau, torch.tensor([-10.0, -1000.0], dtype=torch.float64)).tolist()
     systems = len(tableau.c) - 1  # the first stage is f(t0, y0), there from the step before
     if tableau.gamma:
         how, evaluations = "linear", str(sum(not known for known in coupling_of(tableau).known[1:]) + 1)

@@ -111,7 +111,11 @@ def test_every_model_gives_states_at_the_times_and_learns(name, data):
         (lambda x: x.numpy(), ArgumentTypeError, "is a ndarray"),
         (lambda x: x[:, :, :3], ArgumentError, r"\[B, L, 4\]"),
         (lambda x: x[:, :1], ArgumentError, "L ≥ 2"),
-        (lambda x: x * torch.tensor([1.0, 2.0], dtype=D)[:, None, None], ArgumentError, "same for every sample"),
+        (
+            lambda x: x * torch.tensor([1.0, 2.0], dtype=D)[:, None, None],
+            ArgumentError,
+            "same for every sample",
+        ),
     ],
 )
 def test_an_input_that_means_nothing_is_refused(change, error, text, data):

@@ -58,7 +58,9 @@ SETTINGS = (
     Setting("clip", float, "Largest norm of a gradient.", "digits: 1.0"),
     Setting("rtol", float, "The solver's relative tolerance.", "digits: 0.001"),
     Setting("atol", float, "The solver's absolute tolerance.", "digits: 0.001"),
-    Setting("method", str, "The solver's method, explicit or (radau5, kvaerno5 …) implicit.", "digits: dopri5"),
+    Setting(
+        "method", str, "The solver's method, explicit or (radau5, kvaerno5 …) implicit.", "digits: dopri5"
+    ),
     Setting("stepping", str, "shared: one step size for the batch; per_sample.", "shared"),
     Setting("gradient", str, "discrete, interpolating, backsolve or direct.", "discrete"),
     Setting("compile", bool, "Compile training's steps (torch.compile): minutes at first, then faster."),

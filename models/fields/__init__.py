@@ -10,4 +10,15 @@ from .field import Field
 from .relaxing import Relaxing
 from .total import Total
 
-__all__ = ["MLP", "AutogradField", "Conv", "Driven", "Field", "Linear", "Relaxing", "Signal", "Total", "as_field"]
+__all__ = [
+    "MLP",
+    "AutogradField",
+    "Conv",
+    "Driven",
+    "Field",
+    "Linear",
+    "Relaxing",
+    "Signal",
+    "Total",
+    "as_field",
+]

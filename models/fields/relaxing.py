@@ -1,4 +1,4 @@
-"""A field that draws each entry of the state towards a learnt value, at a rate of its own: for stiff systems."""
+"""A field that draws each entry of the state to a learnt value at a rate of its own: for stiff systems."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Relaxing(Field):
 
     inner: g, a `Field` that gives n features.
     rates: r_i > 0, one an entry of h: one over the time in which the entry changes by as much as it is.
-    With a large rate an entry follows sinh gᵢ, so what is learnt of it is a value and not a tiny difference of
-    large rates, and the state comes back from wherever it is. sinh lets an entry with a small rate change by
-    many powers of ten faster, where g is only a few units larger.
-    Source: the scaling of equations by rates is that of S. Kim, W. Ji, S. Deng, Y. Ma, C. Rackauckas, Stiff
-    neural ordinary differential equations, Chaos 31, 093122 (2021), whose rate is the same for all entries; sinh and
-    −h are ours.
+    With a large rate an entry follows sinh gᵢ, so what is learnt of it is a value and not a tiny difference
+    of large rates, and the state comes back from wherever it is. sinh lets an entry with a small rate change
+    by many powers of ten faster, where g is only a few units larger.
+    Source: the scaling of equations by a rate is that of S. Kim, W. Ji, S. Deng, Y. Ma, C. Rackauckas, Stiff
+    neural ordinary differential equations, Chaos 31, 093122 (2021), who have one for all entries; sinh and −h
+    are ours.
     Raises ArgumentTypeError or ArgumentError for another inner field or rates that are not positive numbers.
     """
 

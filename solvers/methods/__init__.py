@@ -55,7 +55,7 @@ def get_method(name: str, argument: str = "method", *, implicit: bool = False) -
         )
     if isinstance(name, str) and name in EVERY:
         raise ArgumentError(
-            f"{argument}={name!r} is an implicit method, which only adamode.solve has (and the reverse solve "
-            f"of its adjoints): use that, or one of {', '.join(METHODS)}."
+            f"{argument}={name!r} is an implicit method, which adamode.solve, the reverse solves of its "
+            f"adjoints, the models and `adamode train` have: use those, or one of {', '.join(METHODS)}."
         )
     raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, known)}")

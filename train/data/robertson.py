@@ -1,8 +1,8 @@
 """Robertson's stiff reaction: trajectories from several starts, solved with our own engine.
 
-A → B at 0.04 a second, B + B → B + C at 3·10⁷, B + C → A + C at 10⁴. Sources: H. H. Robertson, 1966, in J. Walsh
-(ed.), Numerical Analysis: an Introduction, p. 178; as a task for a neural ODE, with 50 rows evenly spaced
-in log t from (1, 0, 0): S. Kim, W. Ji, S. Deng, Y. Ma, C. Rackauckas, Chaos 31, 093122 (2021).
+A → B at 0.04 a second, B + B → B + C at 3·10⁷, B + C → A + C at 10⁴. Sources: H. H. Robertson, 1966, in
+J. Walsh (ed.), Numerical Analysis: an Introduction, p. 178; as a task for a neural ODE, with rows evenly
+spaced in log t from (1, 0, 0): S. Kim, W. Ji, S. Deng, Y. Ma, C. Rackauckas, Chaos 31, 093122 (2021).
 """
 
 from __future__ import annotations
