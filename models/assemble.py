@@ -16,6 +16,7 @@ from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE
 from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
+from .fields.relaxing import Relaxing
 from .fields.total import Total
 from .model import (
     Beside,
@@ -30,6 +31,7 @@ from .model import (
     ZeroStart,
 )
 from .series import SeriesModel, SeriesStart
+from .trajectory import TrajectoryModel
 
 KINDS = {"block": ("ode", "identity"), "start": ("encoder", "learned", "zeros"), "encoder": ("pixel", "deep")}
 COUNTS = ("channels", "hidden", "image_channels", "size", "features", "classes", "given")
@@ -52,6 +54,7 @@ def build(cls: type[Block], settings: dict[str, Any]) -> nn.Module:
 
     images: x [B, image_channels, size, size] → logits [B, classes].
     points: x [B, features] → logits [B, classes]; the block moves the points themselves.
+    trajectories: x [B, L, 1 + features] → [B, L − 1, features], see `TrajectoryModel`.
     series: x [B, L, 3] → [B, L − n, 1], see `SeriesModel`.
     Raises ArgumentError, ArgumentTypeError for settings that do not fit together.
     """
@@ -65,6 +68,8 @@ def build(cls: type[Block], settings: dict[str, Any]) -> nn.Module:
     parts = _Parts(cls, settings)
     if "image_channels" in settings:
         return parts.images()
+    if "rates" in settings:
+        return parts.trajectories()
     return parts.points() if "features" in settings else parts.series()
 
 
@@ -115,10 +120,7 @@ class _Parts:
 
     def points(self) -> nn.Module:
         s, channels = self.s, self.s["channels"]
-        if s["start"] == "encoder":
-            raise ArgumentError(
-                "start='encoder': points have no encoder; start must be 'learned' or 'zeros'."
-            )
+        self.without_encoder("points")
         more = self.channels - s["features"]
         if more < 0:
             raise ArgumentError(
@@ -128,6 +130,24 @@ class _Parts:
         encoder = Beside(nn.Linear(s["features"], more)) if more else nn.Identity()
         head, start = FlatHead(channels, s["classes"]), self.start()
         return Model(encoder, start, self.block(self.network(self.seen)), head)
+
+    def trajectories(self) -> nn.Module:
+        s, rates = self.s, tuple(self.s["rates"])
+        self.without_encoder("trajectories")
+        if self.channels != s["features"]:
+            raise ArgumentError(
+                f"channels={s['channels']}{f' less augment={self.pad}' if self.pad else ''} must be the "
+                f"{s['features']} features of a state."
+            )
+        field = Relaxing(self.network(self.seen, time=False), rates + (1.0,) * self.pad)
+        return TrajectoryModel(self.start(), self.block(field), features=s["features"])
+
+    def without_encoder(self, what: str) -> None:
+        """Refuses a start that needs one."""
+        if self.s["start"] == "encoder":
+            raise ArgumentError(
+                f"start='encoder': {what} have no encoder; start must be 'learned' or 'zeros'."
+            )
 
     def series(self) -> nn.Module:
         s, scale = self.s, self.s["scale"]

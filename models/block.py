@@ -77,7 +77,7 @@ class SolveSettings:
         if not (math.isfinite(start) and math.isfinite(end)) or start == end:
             raise ArgumentError(f"t={self.t!r}: start and end must be finite and differ.")
         object.__setattr__(self, "t", (start, end))
-        get_method(self.method)
+        get_method(self.method, implicit=True)
         check_positive(self.sync_every, "sync_every", integer=True)
         if not isinstance(self.compile, bool):
             raise ArgumentTypeError(f"compile={self.compile!r} must be True or False.")

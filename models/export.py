@@ -20,6 +20,7 @@ from .checks import check_sizes
 from .fields.by_autograd import AutogradField
 from .model import Model
 from .series import SeriesModel
+from .trajectory import TrajectoryModel
 
 
 class FixedSteps(nn.Module):
@@ -100,7 +101,14 @@ class FixedBlock(nn.Module):
             dynamics = _with_part(dynamics, field=_Plain(block.field))
         self.others = dynamics.blocks[1:]
         t0, t1 = settings.t
-        self.steps = FixedSteps(dynamics, get_method(settings.method), t0, t1, n)
+        tableau = get_method(settings.method, implicit=True)
+        if tableau.implicit:
+            raise ArgumentError(
+                f"method={settings.method!r} is implicit: how often its equations are corrected is read from "
+                "their values, so it has no fixed graph. Train with an explicit method, or take the model "
+                "from Python: load_run(folder).model(x), see docs/train.md."
+            )
+        self.steps = FixedSteps(dynamics, tableau, t0, t1, n)
 
     def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
         """h(T), [B, C, …], from h0 and the other starts (``m0``, ``v0``), zeros where not given."""
@@ -125,10 +133,10 @@ def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
     One with the identity in its block's place has nothing to solve and is returned as it is.
     Raises ArgumentError for a model of a time series, ArgumentTypeError for any other module.
     """
-    if isinstance(model, SeriesModel):
+    if isinstance(model, SeriesModel | TrajectoryModel):
         raise ArgumentError(
-            "a model of a time series has no fixed graph: how many rows are known is read from its input, "
-            "and every row ends a step. From Python: load_run(folder).model(x), see docs/train.md."
+            "a model of a time series has no fixed graph: its times, or how many rows are known, are read "
+            "from its input. From Python: load_run(folder).model(x), see docs/train.md."
         )
     if isinstance(model, Block):
         fixed: nn.Module = FixedBlock(model, n)

@@ -79,6 +79,19 @@ _SILVERBOX_NETWORK: Settings = {
     "unit": 10.0,  # 0.1 V of output is 1
     **_tolerance(1e-3),  # half the evaluations of 1e-4 and the same errors
 }
+# Stiff on purpose. A and C are in units of the whole and of the whole time; B, in units of its largest value,
+# is built up in a thousandth of a second, 1e-8 of that time.
+_ROBERTSON: Settings = {
+    "channels": 3,
+    "hidden": 16,
+    "activation": "tanh",
+    "features": 3,
+    "rates": (1.0, 1e8, 1.0),
+    "start": "learned",
+    "block": "ode",
+    "method": "radau5",
+    **_tolerance(1e-3),  # a tenth of what is left of the error after training; 1e-4 took a third more steps
+}
 
 TASKS: dict[str, Settings] = {
     "digits": _DIGITS,
@@ -86,6 +99,7 @@ TASKS: dict[str, Settings] = {
     "cifar10": _CIFAR10,
     "silverbox": _SILVERBOX,
     "silverbox-network": _SILVERBOX_NETWORK,
+    "robertson": _ROBERTSON,
     "spiral": _POINTS,
     "circles": _POINTS,
 }
@@ -141,6 +155,11 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "ghbnode": {"gamma": 0.2, **_OFFICIAL_SERIES_GHB},
         # f² must stay small against 1 in softplus(v), or every solution tends to one speed.
         "adamnode": {**_OFFICIAL_ADAM, "channels": 3, "unit": 50.0, "alpha": 0.1, "beta": 0.5},
+    },
+    # With momentum an entry has two fast directions where B has one: there all rates are those of A and C.
+    "robertson": {
+        "anode": {"channels": 4, "augment": 1},
+        **{name: {"rates": (1.0, 1.0, 1.0)} for name in ("sonode", "hbnode", "ghbnode", "adamnode")},
     },
     "spiral": _WIDE_POINTS,
     "circles": _WIDE_POINTS,

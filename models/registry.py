@@ -87,7 +87,7 @@ def create(
     model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".
     task: "digits", "mnist", "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits),
         "silverbox" (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1],
-        see `SeriesModel`).
+        see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.

@@ -1,16 +1,20 @@
-"""The table of methods in docs/methods.md, from the tableaus and from measured slopes.
+"""The tables of methods in docs/methods.md, from the tableaus and from measured slopes.
 
 ``python tests/methods_table.py`` writes the page; a test compares it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from fixed_steps import dense_error, slope, step_error
 
-from adamode.solvers.methods import METHODS
+from adamode.solvers.methods import IMPLICIT, METHODS
+from adamode.solvers.methods.stability import stability_function
 from adamode.solvers.methods.tableau import Tableau
+from adamode.solvers.step.implicit.rosenbrock import coupling_of
 
 CITATIONS = {
     "euler": ("Euler", 1768),
@@ -26,9 +30,16 @@ CITATIONS = {
     "tsit5": ("Tsitouras", 2011),
     "dopri8": ("Prince, Dormand", 1981),
     "dop853": ("Hairer, Nørsett, Wanner", 1993),
+    "kvaerno3": ("Kværnø", 2004),
+    "kvaerno5": ("Kværnø", 2004),
+    "radau5": ("Hairer, Wanner", 1996),
+    "rodas3": ("Sandu, Verwer, Blom, Spee, Carmichael, Potra", 1997),
+    "rodas5p": ("Steinebach", 2023),
 }
 
-HEAD = """# The explicit methods
+HEAD = """# The methods
+
+## Explicit
 
 `method=` takes one of these names. Every adaptive one can also run with a fixed step.
 
@@ -45,11 +56,33 @@ HEAD = """# The explicit methods
 
 """
 
-TAIL = """
+AFTER = """
 `rk4` is Kutta's 3/8 rule, which is what torchdiffeq means by the name; the method of most books is
 `rk4_classic`. `dopri8` has the coefficients that torchdiffeq has, but a dense output of order 7 with
 three further stages of our own (derived in `docs/derive/dopri8_dense_output.py`), since the cubic
 through both ends would be far less accurate than the steps.
+
+## Implicit
+
+For [stiff problems](stiff.md), in `adamode.solve`, the models and `adamode train`. All are L-stable:
+|R(z)| ≤ 1 wherever Re z ≤ 0, and R(z) → 0 as z → −∞, with R(hλ) what a step makes of y' = λy
+([what that does to gradients](stiff.md#fast-modes-and-gradients)).
+
+- **order**, **embedded**, **dense order**: as above; all conditions on rooted trees hold, to the digits that
+  the coefficients are published with, and the slopes are observed (`tests/test_implicit.py`).
+- **systems**: linear or nonlinear ones in a step, of n equations for a state (or a sample) of n numbers.
+  Those of `radau5` are coupled: one correction solves one real and one complex system of n.
+- **evaluations**: of f, beside those for ∂f/∂y: of an attempt where that is linear, else of one correction by
+  Newton's iteration, whose number is known afterwards only (`sol.stats.nfe`).
+- **largest node**: where f is evaluated last, in steps.
+- **R(−10)**, **R(−1000)**: how much of a fast mode a step leaves.
+
+"""
+
+TAIL = """
+The dense output of each takes stages that are there, and no further evaluation; of `rodas3` and `kvaerno3` it
+is the cubic through both ends. A step of `rodas5p` evaluates ∂f/∂y and ∂f/∂t once besides, and counts as ten,
+one of `rodas3` as five.
 
 This page is written by `python tests/methods_table.py`; a test compares it.
 """
@@ -88,14 +121,50 @@ def _row(tableau: Tableau) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+KINDS = {"radau5": "collocation", "kvaerno3": "ESDIRK", "kvaerno5": "ESDIRK"}
+
+
+def _implicit_row(tableau: Tableau) -> str:
+    authors, year = CITATIONS[tableau.name]
+    left = stability_function(tableau, torch.tensor([-10.0, -1000.0], dtype=torch.float64)).tolist()
+    systems = len(tableau.c) - 1  # the first stage is f(t0, y0), there from the step before
+    if tableau.gamma:
+        how, evaluations = "linear", str(sum(not known for known in coupling_of(tableau).known[1:]) + 1)
+    elif tableau.coupled:
+        how, evaluations = "coupled", f"{systems} a correction"
+    else:
+        how, evaluations = "one after another", "1 a correction"
+    cells = (
+        f"`{tableau.name}`",
+        KINDS.get(tableau.name, "Rosenbrock"),
+        str(tableau.order),
+        str(tableau.order_hat),
+        f"{systems}, {how}",
+        evaluations,
+        f"{max(float(c) for c in tableau.c):.3g}",
+        *(f"{r:.2g}".replace("-", "−") for r in left),
+        str(tableau.dense_order),
+        f"{authors} {year}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _table(names: tuple[str, ...], rows: Iterable[str]) -> str:
+    return "\n".join(["| " + " | ".join(names) + " |", "|---" * len(names) + "|", *rows]) + "\n"
+
+
 def page() -> str:
     """The page as it should be."""
     names = (
         *("method", "order", "embedded", "FSAL", "evaluations", "for output", "dense order"),
         *("observed", "observed, dense", "source"),
     )
-    rows = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|", *map(_row, METHODS.values())]
-    return HEAD + "\n".join(rows) + "\n" + TAIL
+    implicit = (
+        *("method", "kind", "order", "embedded", "systems", "evaluations", "largest node"),
+        *("R(−10)", "R(−1000)", "dense order", "source"),
+    )
+    explicit, others = map(_row, METHODS.values()), map(_implicit_row, IMPLICIT.values())
+    return HEAD + _table(names, explicit) + AFTER + _table(implicit, others) + TAIL
 
 
 if __name__ == "__main__":

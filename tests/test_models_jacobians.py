@@ -7,8 +7,8 @@ import torch
 from dynamics_zoo import VARIANTS, draw
 
 import adamode
-from adamode.models.dynamics import NeuralODE
-from adamode.models.fields import MLP, Linear
+from adamode.models.dynamics import NeuralODE, SecondOrderODE
+from adamode.models.fields import MLP, Linear, Relaxing, Total
 from adamode.solvers.step.implicit.jacobian import load_rules
 
 D = torch.float64
@@ -40,6 +40,16 @@ def test_of_other_activations_and_of_a_linear_field(activation):
         dynamics = NeuralODE(field).double()
         z, t = torch.linspace(-1, 1, 6, dtype=D).reshape(1, 2, 3), torch.tensor(0.3, dtype=D)
         torch.testing.assert_close(dynamics.jacobian(t, z), whole(dynamics, t, z), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [NeuralODE, SecondOrderODE])
+def test_of_a_relaxing_field(kind):
+    n = 1 + (kind is SecondOrderODE)  # blocks of the state, which its field sees
+    dynamics = kind(Relaxing(MLP(3 * n, (5,), out_dim=3, time=False), (1.0, 7.0, 0.5))).double()
+    z, t = torch.linspace(-1, 1, 6 * n, dtype=D).reshape(n, 2, 3), torch.tensor(0.3, dtype=D)
+    torch.testing.assert_close(dynamics.jacobian(t, z), whole(dynamics, t, z), rtol=1e-12, atol=1e-12)
+    without = Total(MLP(3 * n, (5,), out_dim=3))  # has no `linearised`
+    assert kind(Relaxing(without, (1.0, 7.0, 0.5))).jacobian is None
 
 
 @pytest.mark.parametrize("stepping", ["shared", "per_sample"])

@@ -101,7 +101,7 @@ INPUTS = {
 
 def test_the_six_models_have_settings_for_every_task():
     assert MODELS == ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
-    assert set(TASKS) == {*INPUTS, "silverbox", "silverbox-network"}
+    assert set(TASKS) == {*INPUTS, "silverbox", "silverbox-network", "robertson"}
     assert models.tasks("hbnode") == TASKS
 
 

@@ -126,6 +126,7 @@ def test_what_a_users_file_says_is_so_at_run_time():
     assert all(isinstance(number, float) for number in numbers)
     assert user.per_sample()[0] > 0
     assert user.pytree().shape == (3, 2)
+    assert user.stiff().shape == (2,)
     for adjoint in (True, False):
         assert user.torchdiffeq_face(adjoint).shape == (3, 2)
     assert user.blocks(lambda t, h: -h).shape == (3, 2)

@@ -29,6 +29,10 @@ from .distributed import Ranks
 
 DECAY, DECAY_EVERY = 0.95, 1000  # the released code's, for CIFAR-10
 
+LEARNS_NOTHING = (
+    "the model learns nothing here: its output depends on no parameter, as with block='identity' where "
+    "neither encoder nor head has any. Take block='ode'."
+)
 CANNOT_BE_SOLVED = (SolverError, ReconstructionError)
 
 
@@ -257,7 +261,8 @@ def descend(
     """Adds to the gradients of the loss: the sum over x's samples, divided by ``total``.
 
     parts: x is cut into so many pieces, one forward and backward pass each, to save memory.
-    Raises: SolverError, ReconstructionError, SamplesFailed where a piece cannot be solved.
+    Raises: SolverError, ReconstructionError, SamplesFailed where a piece cannot be solved; ArgumentError
+    where the loss depends on no parameter.
     """
     sums = EpochSums()
     for xs, ys in zip(x.chunk(parts), y.chunk(parts), strict=True):
@@ -265,6 +270,8 @@ def descend(
             output = model(xs)
         check_samples(model)
         loss = objective.loss(output, ys)
+        if not loss.requires_grad:
+            raise ArgumentError(LEARNS_NOTHING)
         (loss * (len(ys) / total)).backward()
         value, score = read_values(loss, objective.score(output, ys))
         sums.add(len(ys), value * len(ys), score, solve_counts(model, len(ys)))

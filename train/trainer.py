@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ..solvers.errors import CheckpointError, TrainingError
+from ..solvers.errors import ArgumentError, CheckpointError, TrainingError
 from .build import build_for_training
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
@@ -29,6 +29,7 @@ from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state,
 from .runs import RunFolder
 from .step import (
     CANNOT_BE_SOLVED,
+    LEARNS_NOTHING,
     EpochSums,
     Objective,
     SamplesFailed,
@@ -113,6 +114,8 @@ class Trainer:
         self.model = self._build(self.config).to(self.device, self._dtype)
         refuse_batch_statistics(self.model.train(), self.ranks.world)
         self.ranks.share_weights(self.model)
+        if not count_parameters(self.model):
+            raise ArgumentError(LEARNS_NOTHING)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
         self.position, self._n, self._data = Position(), len(data.train), data.card.sha256
         self.steps = -(-self._n // self.config.batch_size)

@@ -16,7 +16,7 @@ def models(
     task: Annotated[
         str | None,
         typer.Option(
-            help="digits, mnist, cifar10, silverbox, silverbox-network, spiral, circles.",
+            help="digits, mnist, cifar10, silverbox, silverbox-network, robertson, spiral, circles.",
             show_default="all",
         ),
     ] = None,

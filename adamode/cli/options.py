@@ -44,7 +44,7 @@ class Setting:
 
 SETTINGS = (
     Setting("model", str, "Which model.", "adamnode"),
-    Setting("dataset", str, "Which data set; digits need no download.", "digits"),
+    Setting("dataset", str, "Which data set (`adamode data`); digits need no download.", "digits"),
     Setting("block", str, "ode, or identity: the same model without it, as a control.", "ode"),
     Setting("epochs", int, "Passes over the training set.", "digits: 20"),
     Setting("batch_size", int, "Samples of one optimiser step, over all processes.", "digits: 32"),
@@ -58,7 +58,9 @@ SETTINGS = (
     Setting("clip", float, "Largest norm of a gradient.", "digits: 1.0"),
     Setting("rtol", float, "The solver's relative tolerance.", "digits: 0.001"),
     Setting("atol", float, "The solver's absolute tolerance.", "digits: 0.001"),
-    Setting("method", str, "The solver's method.", "dopri5"),
+    Setting(
+        "method", str, "The solver's method, explicit or (radau5, kvaerno5 …) implicit.", "digits: dopri5"
+    ),
     Setting("stepping", str, "shared: one step size for the batch; per_sample.", "shared"),
     Setting("gradient", str, "discrete, interpolating, backsolve or direct.", "discrete"),
     Setting("compile", bool, "Compile training's steps (torch.compile): minutes at first, then faster."),
@@ -71,7 +73,7 @@ SETTINGS = (
     Setting("patience", int, "Stop after so many epochs without a better validation; 0: never.", "0"),
     Setting("accumulate", int, "Cut each batch into so many pieces, to save memory.", "1"),
     Setting("amp", str, "bf16: encoder, head and field in bfloat16, the state as it was; off.", "off"),
-    Setting("dtype", str, "float32 or float64.", "float32"),
+    Setting("dtype", str, "float32 or float64.", "digits: float32"),
     Setting("deterministic", bool, "Torch's deterministic algorithms only."),
     Setting("test_every_epoch", bool, "Measure the test set after every epoch too; it chooses nothing."),
     Setting("on_solver_error", str, "stop, or skip a batch that cannot be solved.", "stop"),

@@ -7,6 +7,18 @@ from .conv import Conv
 from .dense import MLP, Linear
 from .driven import Driven, Signal
 from .field import Field
+from .relaxing import Relaxing
 from .total import Total
 
-__all__ = ["MLP", "AutogradField", "Conv", "Driven", "Field", "Linear", "Signal", "Total", "as_field"]
+__all__ = [
+    "MLP",
+    "AutogradField",
+    "Conv",
+    "Driven",
+    "Field",
+    "Linear",
+    "Relaxing",
+    "Signal",
+    "Total",
+    "as_field",
+]

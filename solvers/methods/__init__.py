@@ -56,7 +56,7 @@ def get_method(name: str, argument: str = "method", *, implicit: bool = False) -
         )
     if isinstance(name, str) and name in EVERY:
         raise ArgumentError(
-            f"{argument}={name!r} takes implicit steps, which only adamode.solve has (and the reverse solve "
-            f"of its adjoints): use that, or one of {', '.join(METHODS)}."
+            f"{argument}={name!r} takes implicit steps, which adamode.solve, the reverse solves of its "
+            f"adjoints, the models and `adamode train` have: use those, or one of {', '.join(METHODS)}."
         )
     raise ArgumentError(f"{argument}={name!r} is not a known method: {nearest(name, known)}")

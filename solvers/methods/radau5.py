@@ -1,9 +1,9 @@
 """Radau IIA of order 5, three coupled stages; stiffly accurate, L-stable.
 
-E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, IV.5, Table 5.6, and IV.8. The first stage
-here is f(t0, y0), which the error estimate and the dense output weigh, and the method itself does not. The
-embedded solution is that of (8.18), of order 3, with γ0 the real eigenvalue of A: ŷ − y1 = dt γ0 f(t0, y0) +
-Σ e_i z_i, with z = dt A k and e = γ0/3 (−13 − 7√6, −13 + 7√6, −1).
+E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, 1996, IV.5, Table 5.6, and IV.8. The first
+stage here is f(t0, y0), which the error estimate and the dense output weigh and the method itself does not.
+The embedded solution is that of (8.18), of order 3, with γ0 the real eigenvalue of A: ŷ − y1 =
+dt γ0 f(t0, y0) + Σ e_i z_i, with z = dt A k and e = γ0/3 (−13 − 7√6, −13 + 7√6, −1).
 
 The dense output is the polynomial of degree 4 whose slopes are those of all four stages: at the end it is
 y1, since a quadrature with these four nodes has one set of weights, Radau's, with none for the first. It has

@@ -83,6 +83,15 @@ def pytree() -> Tensor:
     return q + p + leaf
 
 
+def stiff() -> Tensor:
+    """With ∂f/∂y of each sample, and without a matrix."""
+    sol = adamode.solve(
+        decay, y0[:, None], t, method="radau5", jac=lambda t, y: -torch.ones(len(y), 1, 1, dtype=y.dtype)
+    )
+    free = adamode.solve(decay, y0, t, method="kvaerno5", linear_solver="gmres")
+    return sol.y[-1, :, 0] + free.y[-1]
+
+
 def kept(sol: adamode.Solution) -> adamode.Stats:
     """Whatever solve it came from."""
     return sol.stats

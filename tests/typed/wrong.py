@@ -16,6 +16,16 @@ def one_argument(y: Tensor) -> Tensor:
     return -y
 
 
+def slope(y: Tensor) -> Tensor:
+    """A Jacobian without t."""
+    return -y[:, None]
+
+
+def slopes(t: Tensor, y: Tensor) -> Tensor:
+    """∂f/∂y of each sample."""
+    return -torch.ones(len(y), 1, 1)
+
+
 y0, t, net = torch.ones(2, 1), torch.linspace(0.0, 1.0, 3), nn.Linear(1, 1)
 sol = adamode.solve(decay, y0, t)
 each = adamode.solve(decay, y0, t, stepping="per_sample")
@@ -44,6 +54,10 @@ adamode.solve(decay, y0, t, stepping="per_sampel")  # wrong
 adamode.solve(decay, y0, t, save="ends")  # wrong
 adamode.solve(decay, y0, t, norm="l2")  # wrong
 adamode.solve(decay, y0, t, method=5)  # wrong
+adamode.solve(decay, y0, t, jac=3)  # wrong
+adamode.solve(decay, y0, t, method="radau5", jac=slope)  # wrong
+adamode.solve(decay, y0, t, jac=slopes(t, y0))  # wrong
+adamode.solve(decay, y0, t, linear_solver="gmers")  # wrong
 adamode.solve(decay, y0, t, gradient="discrete")  # wrong
 adamode.solve(decay, y0, t, gradient=adamode.Discrete)  # wrong
 adamode.solve(decay, y0, t, controller=adamode.PI)  # wrong

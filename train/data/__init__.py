@@ -13,6 +13,8 @@ For the loop over epochs, ``data = load_data(name, options)`` is a `DataSet`:
   in those rows and 0 after them. A model returns the outputs of rows given … L−1. Mean squared error
   over all entries; its root × ``data.per_unit`` is in ``data.unit`` (mV). L is one number per set:
   windows in training and validation, one long free run in the tests.
+  Robertson's reaction has float64 trajectories: input [B, 51, 4], target [B, 50, 3]. Column 0 of the input is
+  the time, the same for all samples; the others hold the state in row 0 and 0 after it.
 - Where ``hasattr(data.train, "set_epoch")``, call ``data.train.set_epoch(seed, epoch)`` before each
   epoch: it chooses the random numbers of the augmentation, per image, whatever the batches.
 - ``data.card`` is printed before training; its ``sha256`` identifies the data.
@@ -33,6 +35,7 @@ from .digits import load_digits_data
 from .duffing import load_silverbox_simulated
 from .mnist import load_mnist
 from .options import DataOptions
+from .robertson import load_robertson
 from .silverbox import load_silverbox, load_silverbox_paper
 from .spiral import load_spiral
 from .splits import DataSet, LabelledImages, Samples, batches
@@ -72,6 +75,7 @@ DATASETS: dict[str, Entry] = {
         "a Duffing oscillator like it, simulated",
         "silverbox-network",
     ),
+    "robertson": Entry(load_robertson, (), "a stiff reaction from several starts, solved by radau5"),
     "spiral": Entry(load_spiral, (), "two spiral arms in the plane, generated"),
     "circles": Entry(load_circles, (), "a disc inside a ring, generated"),
 }
