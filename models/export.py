@@ -102,9 +102,9 @@ class FixedBlock(nn.Module):
         self.others = dynamics.blocks[1:]
         t0, t1 = settings.t
         tableau = get_method(settings.method, implicit=True)
-        if tableau.implicit:
+        if tableau.wants_jacobian:
             raise ArgumentError(
-                f"method={settings.method!r} is implicit: how often its equations are corrected is read from "
+                f"method={settings.method!r} takes implicit steps: how often its equations are corrected is read from "
                 "their values, so it has no fixed graph. Train with an explicit method, or take the model "
                 "from Python: load_run(folder).model(x), see docs/train.md."
             )

@@ -166,6 +166,10 @@ def _step_sizes(axis: Any, study: Study, plot: Plot, line: dict[str, Any]) -> No
     plot(axis, [row for row in study.rows if row.accepted], "dt", label="accepted", **line)
     if rejected:
         plot(axis, rejected, "dt", label=f"{len(rejected)} rejected", **_CROSS)
+    names = list(dict.fromkeys(row.method for row in study.rows))
+    if len(names) > 1:
+        own = [row for row in study.rows if row.method == names[1]]
+        plot(axis, own, "dt", label=f"by {names[1]}", color=GREEN, marker=".", markersize=4, linestyle="")
     if unsolved:
         plot(axis, unsolved, "dt", label=f"{len(unsolved)} not solved by Newton", **_UNSOLVED)
     sizes = [abs(row.dt) for row in study.rows]

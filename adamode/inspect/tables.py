@@ -70,6 +70,7 @@ def _attempt(i: int, row: TraceRow) -> tuple[str, ...]:
         number(min(norms)),
         number(max(norms)),
         number(row.stiffness, 2),
+        row.method,
     )
 
 
@@ -111,12 +112,12 @@ def trace_csv(study: Study) -> str:
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n")
     own = ("t", "dt", "error_ratio", "accepted", "factor", "nfe", "y_norm")
-    write.writerow((*own, *(f"k{i}" for i in range(1, stages + 1)), "stiffness", "newton"))
+    write.writerow((*own, *(f"k{i}" for i in range(1, stages + 1)), "stiffness", "method", "newton"))
     for row in study.rows:
         norms = [*row.stage_norms, *[""] * (stages - len(row.stage_norms))]
         values = [getattr(row, key) for key in own]
         values[own.index("accepted")] = int(row.accepted)
-        write.writerow((*values, *norms, row.stiffness, int(row.newton)))
+        write.writerow((*values, *norms, row.stiffness, row.method, int(row.newton)))
     return text.getvalue()
 
 
