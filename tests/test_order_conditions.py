@@ -17,7 +17,7 @@ from rooted_trees import Weights, density, dot, order_of, symmetry, trees_of_ord
 from adamode.solvers.methods import EVERY, IMPLICIT, METHODS
 from adamode.solvers.methods.tableau import Row, Tableau
 
-ALL = list(EVERY.values())
+ALL = [m for m in EVERY.values() if not m.between]
 ADAPTIVE = [m for m in ALL if m.adaptive]
 BROKEN = Fraction(1, 10**7)  # a condition that does not hold; the smallest found is 8e-6 (dopri8)
 

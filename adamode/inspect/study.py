@@ -82,8 +82,8 @@ class Study:
 
     @property
     def stability_limit(self) -> float:
-        """What dt·|λ| must stay below for λ < 0; infinite where the steps are implicit, or may be: A-stable."""
-        return math.inf if self.tableau.wants_jacobian else real_stability_limit(self.tableau)
+        """What dt·|λ| of an explicit step must stay below for λ < 0; infinite for implicit methods (A-stable)."""
+        return math.inf if self.tableau.implicit else real_stability_limit(self.tableau)
 
     def measured_against(self, reference: Reference | None) -> Study:
         """The same with errors."""

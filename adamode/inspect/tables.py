@@ -46,11 +46,14 @@ def summary_table(studies: Sequence[Study]) -> str:
 def attempts_table(rows: Sequence[TraceRow], limit: int) -> str:
     """The attempts; of more than ``limit`` the first and the last."""
     header = ("#", "t", "dt", "error ratio", "", "factor", "nfe", "‖y‖", "‖k‖ least", "most", "dt·|λ|")
+    mixed = len({row.method for row in rows}) > 1
+    header = (*header, "method") if mixed else header
     numbered = list(enumerate(rows, 1))
     left_out = max(0, len(numbered) - limit)
     head = numbered if not left_out else numbered[: (limit + 1) // 2]
     tail = [] if not left_out else numbered[len(numbered) - limit // 2 :]
-    lines = text_table(header, [_attempt(i, row) for i, row in (*head, *tail)]).split("\n")
+    cells = [(*_attempt(i, row), row.method) if mixed else _attempt(i, row) for i, row in (*head, *tail)]
+    lines = text_table(header, cells).split("\n")
     if left_out:
         lines.insert(2 + len(head), f"… {left_out} more, see the trace's file …")
     return "\n".join(lines)
@@ -70,7 +73,6 @@ def _attempt(i: int, row: TraceRow) -> tuple[str, ...]:
         number(min(norms)),
         number(max(norms)),
         number(row.stiffness, 2),
-        row.method,
     )
 
 
