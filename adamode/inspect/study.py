@@ -82,7 +82,7 @@ class Study:
 
     @property
     def stability_limit(self) -> float:
-        """What dt·|λ| of an explicit step must stay below for λ < 0; infinite for implicit methods (A-stable)."""
+        """What dt·|λ| of an explicit step must stay below for λ < 0; infinite for implicit methods."""
         return math.inf if self.tableau.implicit else real_stability_limit(self.tableau)
 
     def measured_against(self, reference: Reference | None) -> Study:

@@ -45,9 +45,9 @@ def summary_table(studies: Sequence[Study]) -> str:
 
 def attempts_table(rows: Sequence[TraceRow], limit: int) -> str:
     """The attempts; of more than ``limit`` the first and the last."""
-    header = ("#", "t", "dt", "error ratio", "", "factor", "nfe", "‖y‖", "‖k‖ least", "most", "dt·|λ|")
     mixed = len({row.method for row in rows}) > 1
-    header = (*header, "method") if mixed else header
+    own = ("#", "t", "dt", "error ratio", "", "factor", "nfe", "‖y‖", "‖k‖ least", "most", "dt·|λ|")
+    header = (*own, "method") if mixed else own
     numbered = list(enumerate(rows, 1))
     left_out = max(0, len(numbered) - limit)
     head = numbered if not left_out else numbered[: (limit + 1) // 2]
