@@ -11,6 +11,8 @@ from matrix.page import written
 from matrix.refusals import REFUSALS, judge, table
 from matrix.walk import blocks, compiled, faults, implicit, pairs_of, wanted_pairs
 
+from adamode.solvers.march import switching
+
 EACH = list(itertools.product(STEPPINGS, GRADIENTS))
 GROUPED = [(GROUPS, name) for name in ("None", "Discrete()", "Backsolve()")]  # all: python -m tests.matrix
 
@@ -32,7 +34,10 @@ def test_a_drawn_part_is_the_same_by_whole_solve_programs(stepping, gradient):
 
 @pytest.mark.parametrize("stepping", [*STEPPINGS, GROUPS])
 @pytest.mark.parametrize("gradient", ["Discrete()", "Interpolating()"])
-def test_a_drawn_part_is_the_same_by_implicit_steps(stepping, gradient):
+def test_a_drawn_part_is_the_same_by_implicit_steps(stepping, gradient, monkeypatch):
+    """The method that changes does so at every second step here."""
+    for name, value in {"STIFF": -1.0, "EASY": 1e9, "TO_IMPLICIT": 2, "TO_EXPLICIT": 2}.items():
+        monkeypatch.setattr(switching, name, value)
     cases = implicit(stepping, gradient)
     found = faults(cases)
     assert not found, "\n  ".join(["", *found])

@@ -65,7 +65,7 @@ CELLS = tuple(itertools.product(STATES, (False, True)))  # state, backwards
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One combination; gradient and state by their names.  implicit: by implicit steps."""
+    """One combination; gradient and state by their names.  implicit: a method with implicit steps."""
 
     stepping: str
     gradient: str
@@ -73,11 +73,11 @@ class Case:
     backwards: bool
     options: frozenset[str]
     compiled: bool = False
-    implicit: bool = False
+    implicit: str = ""
 
     def __str__(self) -> str:
         way = "backwards" if self.backwards else "forwards"
-        along = (", compile=True" if self.compiled else "") + (", implicit" if self.implicit else "")
+        along = (", compile=True" if self.compiled else "") + (f", {self.implicit}" if self.implicit else "")
         options = ", ".join(sorted(self.options)) or "–"
         return f"{self.stepping}, {self.gradient}, {self.state}, {way}{along}: {options}"
 

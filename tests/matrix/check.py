@@ -23,8 +23,8 @@ from .problem import JUMP, KICK, STATES, B, Blocks, BlocksModule, Closed, Field
 BOUNDS = {"value": 1e-7, "slope": 1e-6, "gradient": 2e-7, "curvature": 1e-6}
 SOLVER = {"method": "dopri8", "rtol": 1e-7, "atol": 1e-9}
 COMPILED = {"method": "dopri5", "rtol": 1e-10, "atol": 1e-11}  # its outputs need no stages of their own
-IMPLICIT = {"method": "radau5", "rtol": 1e-9, "atol": 1e-11}
-FEWEST = {"dopri8": 12, "dopri5": 6, "radau5": 3}  # evaluations an accepted step
+IMPLICIT = {"rtol": 1e-9, "atol": 1e-11}
+FEWEST = {"dopri8": 12, "dopri5": 6, "radau5": 3, "auto": 3}  # evaluations an accepted step
 LATER, EARLIER = 0.03, -0.05  # of the events besides the one at the level
 
 
@@ -87,7 +87,9 @@ class Check:
         kick = KICK if "jump_at" in case.options else 0.0
         blocks = BlocksModule if case.compiled else Blocks
         self.func = blocks(kick) if case.state == "Dynamics" else Field(kick)
-        self.solver = COMPILED if case.compiled else IMPLICIT if case.implicit else SOLVER
+        self.solver = COMPILED if case.compiled else SOLVER
+        if case.implicit:
+            self.solver = {"method": case.implicit, **IMPLICIT}
         leaves = self.state.start(case.backwards)
         if "NaN" in case.options:
             (leaves[0] if self.state.batch is None else leaves[0].select(self.state.batch, 2)).fill_(math.nan)
