@@ -59,9 +59,9 @@ def compiled(stepping: str, gradient: str, seed: int = 0) -> list[Case]:
     return list(found)
 
 
-def implicit(stepping: str, gradient: str, seed: int = 0, n: int = 12) -> list[Case]:
-    """Drawn cases by implicit steps that are not refused, half of them by the method that changes; adaptive: along a fixed grid order 5 is too coarse
-    for the bounds. `sync_every` does nothing there, and says so."""
+def implicit(stepping: str, gradient: str, seed: int = 0, n: int = 8) -> list[Case]:
+    """Drawn cases by implicit steps that are not refused, half of them by the method that changes; adaptive:
+    along a fixed grid order 5 is too coarse for the bounds. `sync_every` does nothing there, and says so."""
     found = dict[Case, None]()
     for case in blocks(stepping, gradient, seed):
         options = case.options - {"dt", "sync_every"}
