@@ -66,3 +66,29 @@ def test_without_a_gradient_answers_are_detached_even_from_the_times_asked_for(s
     q = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
     assert not sol(q).requires_grad
     assert not sol.derivative(q).requires_grad
+
+
+@pytest.mark.parametrize("gradient", ["keeps states", "keeps some", "interpolates"])
+@pytest.mark.parametrize("method", ["dopri5", "radau5", "auto"])
+def test_a_sample_that_stays_at_a_jump_is_no_func_with_memory(gradient, method):
+    """Its one evaluation lies behind the jump; one before it would pass for randomness."""
+    kinds = {
+        "keeps states": adamode.Discrete(keep="state"),
+        "keeps some": adamode.Discrete(checkpoints=2),
+        "interpolates": adamode.Interpolating(),
+    }
+    rate = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    y0 = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([[0.0, 0.4], [0.2, 0.2], [0.1, 0.3]], dtype=torch.float64)
+
+    def f(t, y):
+        return -torch.where(t > 0.2, 5 * rate, rate) * y
+
+    options = {"stepping": "per_sample", "method": method, "rtol": 1e-8, "atol": 1e-10, "params": [rate]}
+    y = adamode.solve(f, y0, t, jump_at=[0.2], gradient=kinds[gradient], **options).y[-1]
+    exact = (
+        torch.exp(-rate * torch.tensor([[0.2 + 5 * 0.2], [0.0], [0.1 + 5 * 0.1]], dtype=torch.float64)) * y0
+    )
+    found, want = (torch.autograd.grad(x.square().sum(), (y0, rate)) for x in (y, exact))
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)

@@ -187,9 +187,9 @@ class ClockedMarch:
         return beside(self.clocks.time(t, self.y), self.settings.at_jump(t), side)
 
     def _resting(self) -> Tensor:
-        """Each sample's own time, as f wants it; beside a jump on the side that the sample has seen."""
-        t = self.clock.t
-        return self._beside_jump(t, torch.where(t == self.end, -self.direction, self.direction))
+        """Each sample's own time, as f wants it; beside a jump on the side that the sample has seen last."""
+        t, arrived = self.clock.t, (self.clock.t == self.end) & (self.clock.n_accepted > 0)
+        return self._beside_jump(t, torch.where(arrived, -self.direction, self.direction))
 
     def _first_step(self) -> None:
         settings, clock = self.settings, self.clock
