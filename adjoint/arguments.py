@@ -122,7 +122,44 @@ class Direct:
     """Plain backpropagation through the steps, by autograd: derivatives of every order."""
 
 
-Gradient = Discrete | Interpolating | Backsolve | Direct
+COUPLING = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Reversible:
+    """The exact derivative of steps that can be undone: every state is rebuilt from the last one.
+
+    coupling: λ in (0, 1] of the pair (y, z) that any explicit method's steps become (docs/reversible.md):
+        y1 = λ y + (1 − λ) z + Ψ_h(t, z), z1 = z − Ψ_{−h}(t1, y1). Nearer to 1 rounding grows less on the way
+        back, by λ^−N over N steps; farther from 1 the pair is stable with longer steps. Without a meaning for
+        method="alf", whose pair is (y, v).
+    reconstruction_limit: the largest distance allowed between a rebuilt state and the stored one (RMS), in units
+        of the solve's rtol and atol, with fixed steps too; past it a ReconstructionError.
+
+    Memory does not grow with the number of steps but for two numbers each (of each clock), and their outputs;
+    dense=True keeps the steps themselves. The forward solve takes these steps whether a gradient flows or not:
+    its numbers are those of the pair, twice the evaluations of func a step.
+    Source: S. McCallum, J. Foster, arXiv 2410.11648 (2024).
+    """
+
+    coupling: float = COUPLING
+    reconstruction_limit: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_positive(self.coupling, "Reversible: coupling")
+        if not self.coupling <= 1:
+            raise ArgumentError(
+                f"Reversible: coupling={self.coupling!r} must lie in (0, 1]: 0.999 as a rule, less where the "
+                "steps must be longer than the pair's stability allows."
+            )
+        if isinstance(self.reconstruction_limit, str) or not self.reconstruction_limit > 0:
+            raise ArgumentError(
+                f"Reversible: reconstruction_limit={self.reconstruction_limit!r} must be positive (math.inf: never "
+                "an error)."
+            )
+
+
+Gradient = Discrete | Interpolating | Backsolve | Direct | Reversible
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -133,7 +170,7 @@ Grouping = Stepping | Tensor  # or [B] integers: samples with the same number sh
 Save = Literal["times", "steps", "end"]
 NormName = Literal["rms", "max", "blocks"]
 STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
-CHOICES = (Discrete, Interpolating, Backsolve, Direct)
+CHOICES = (Discrete, Interpolating, Backsolve, Direct, Reversible)
 
 
 def _check_kind(argument: str, value: Any, kinds: Any, wanted: str) -> None:
@@ -179,7 +216,9 @@ class Options:
         if isinstance(self.stepping, str):
             check_choice("stepping", self.stepping, STEPPINGS)
         choices = (*CHOICES, type(None))
-        _check_kind("gradient", self.gradient, choices, "Discrete, Interpolating, Backsolve, Direct or None")
+        wanted = "Discrete, Interpolating, Backsolve, Direct, Reversible or None"
+        _check_kind("gradient", self.gradient, choices, wanted)
+        self._check_pair()
         _check_kind("controller", self.controller, PID, "an adamode.PID, PI() or I()")
         _check_kind("compile", self.compile, bool, "True or False")
         events = self.events if isinstance(self.events, (tuple, list)) else (self.events,)
@@ -233,6 +272,34 @@ class Options:
                 "would see func on the other side of the jump. Choose kvaerno3."
             )
 
+    def _check_pair(self) -> None:
+        """What goes together with steps of a pair."""
+        tableau, gradient = EVERY[self.method], self.gradient
+        if isinstance(gradient, Reversible) and tableau.implicit:
+            raise ArgumentError(
+                f"gradient=Reversible() with method={self.method!r}: the pair's second half steps backwards, where "
+                "what an implicit method is for grows within a step. Use Discrete() or Interpolating(), or an "
+                "explicit method."
+            )
+        if not tableau.leapfrog:
+            return
+        if isinstance(gradient, Reversible) and gradient.coupling != COUPLING:
+            raise ArgumentError(
+                f"Reversible: coupling={gradient.coupling!r} has no meaning for method={self.method!r}, whose pair "
+                "is a state and its velocity: leave it out."
+            )
+        if isinstance(gradient, (Backsolve, Interpolating, Discrete)):
+            raise ArgumentError(
+                f"gradient={type(gradient).__name__}() with method={self.method!r}: that walk back knows stages "
+                "that are slopes of func, and this method's are velocities. Use Reversible(), which is exact and "
+                "keeps no states, or Direct()."
+            )
+        if self.jump_at is not None and len(self.jump_at):
+            raise ArgumentError(
+                f"jump_at with method={self.method!r}: its velocity is carried from step to step, also across a "
+                "jump of func, where it is another. Choose a Runge-Kutta method, midpoint or dopri5 say."
+            )
+
     def _check_gmres(self, tableau: Tableau) -> None:
         """What has no matrix-free way."""
         gradient, said = self.gradient, ""
@@ -283,6 +350,14 @@ def needs_jacobian(options: Options) -> bool:
     gradient = options.gradient
     back = gradient.method if isinstance(gradient, Interpolating) else None
     return EVERY[options.method].implicit or (back is not None and EVERY[back].implicit)
+
+
+def coupling_of(options: Options) -> float | None:
+    """That of the pair which the gradient choice makes the steps of; None where they are the method's own."""
+    gradient = options.gradient
+    if not isinstance(gradient, Reversible) or EVERY[options.method].leapfrog:
+        return None
+    return float(gradient.coupling)
 
 
 def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, int]:

@@ -31,10 +31,11 @@ from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID
 from .step.implicit.choose import implicit_steps
-from .step.implicit.esdirk import ImplicitSteps
 from .step.implicit.jacobian import Jacobian
 from .step.implicit.newton import Measure
+from .step.pairs import pair_of, plain_steps
 from .step.runge_kutta import Field
+from .step.taker import Taker
 from .trace import Trace, stiffness_sentence
 
 Grid = Callable[[Sequence[float]], Sequence[float]]
@@ -50,6 +51,7 @@ class Settings:
     adams: along the grid a multistep method, which the tableau's starts.
     foreign: a solver of scipy's, in the place of all else but the tolerance.
     jacobian: of f, for an implicit method.
+    coupling: of a reversible pair's steps (`step.pairs`); None: they are the method's own.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -66,11 +68,17 @@ class Settings:
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
     jacobian: Jacobian | None = None
+    coupling: float | None = None
 
     @property
     def fixed(self) -> bool:
         """Whether the grid is fixed beforehand."""
         return self.grid is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether steps are those of `rk_step`."""
+        return plain_steps(self.tableau, self.coupling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +171,12 @@ class SampleRun:
         return self.clock.status
 
 
-def method_of(settings: Settings, stats: Stats) -> Tableau | ImplicitSteps:
+def method_of(settings: Settings, stats: Stats) -> Tableau | Taker:
     """What takes the steps of a solve with one clock. stats: counts evaluations of ∂f/∂y."""
-    if not settings.tableau.implicit:
+    if settings.plain:
         return settings.tableau
+    if not settings.tableau.implicit:
+        return pair_of(settings.tableau, settings.coupling, ONE, judged=not settings.fixed)
     assert settings.jacobian is not None
 
     def count(jacobians: int, of_f: int) -> None:
@@ -316,7 +326,7 @@ def _march(
             alone
             and isinstance(stepper, RungeKuttaStepper)
             and stepper.announce is None
-            and stepper.implicit is None
+            and stepper.taker is None
         ):
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
@@ -369,8 +379,7 @@ def sample_solve(
     on_attempt = None if wish.trace is None else wish.trace.attempt
     watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
-    implicit = settings.tableau.implicit
-    if wish.differentiable or implicit or not _only_the_end(settings, output, watching):
+    if wish.differentiable or not settings.plain or not _only_the_end(settings, output, watching):
         solve = ClockedMarch(field, z0, settings, output, watching, differentiable=wish.differentiable)
     else:
         solve = QueuedClocks(field, z0, settings, output, wish.queue or Queue())

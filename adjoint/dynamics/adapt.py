@@ -303,7 +303,8 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
 class LastEvaluation:
     """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew.
 
-    The slopes of an implicit step are what its equations say, and no values of func but for the very first.
+    The slopes of an implicit step are what its equations say, and a leapfrog's are velocities: no values of func
+    but for the very first.
     """
 
     def __init__(self) -> None:
@@ -311,7 +312,7 @@ class LastEvaluation:
 
     def see(self, step: Step | SampleStep) -> None:
         """An accepted step, or an attempt of all samples."""
-        if step.result.solved is None:
+        if step.result.solved is None and not step.tableau.leapfrog:
             self.kept = last_evaluation(step)
         elif self.kept is None:
             first = step.first if isinstance(step, SampleStep) else step.result.stages.get(0)

@@ -18,10 +18,12 @@ from ...solvers.march.output import as_time
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ...solvers.step.implicit.newton import Measure
-from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ...solvers.step.pairs import pair_of
+from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
+from ..discrete.reversible import Comparison, Limit, PairTape, ReversibleWalk
 from ..discrete.tape import Solved, Tape
 from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk
 from ..dynamics.adapt import Evaluation, LastEvaluation
@@ -56,11 +58,7 @@ def record_discrete(
     tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
-        outputs: ByPlace | ByWritten
-        if isinstance(solved.clocks, Each):
-            outputs = ByWritten(seen, g, solved.clocks, solved.numeric)
-        else:
-            outputs = ByPlace(seen, g, solved.numeric)
+        outputs = outputs_of(solved, seen, g)
         known = None if last is None else last.kept
         if compiled and watch is None and gradient.checkpoints is None and isinstance(outputs, ByPlace):
             assert queue is not None
@@ -76,6 +74,31 @@ def record_discrete(
 
     # With a clock a sample first stages of their own are kept in any case.
     return Recording(tape, walk, saves=not again or everyone is not None)
+
+
+def record_reversible(
+    solved: Solved, gradient: Reversible, problem: Problem
+) -> Recording:
+    """The recording of a pair's steps."""
+    settings, clocks = problem.settings, solved.clocks
+    jumps = len(settings.jumps if isinstance(problem, SampleProblem) else settings.jump_at) > 0
+    tape, limit = PairTape(solved, jumps=jumps), Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit)
+
+    def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
+        outputs = outputs_of(solved, seen, g)
+        tape.last.check(solved.dynamics, solved.stats, solved.complain)
+        pair = pair_of(solved.tableau, settings.coupling, clocks)
+        comparison = Comparison(solved, limit, seen)
+        return ReversibleWalk(tape, problem.start, pair, outputs, comparison, want_theta).run()
+
+    return Recording(tape, walk)
+
+
+def outputs_of(solved: Solved, seen: Seen, g: Rows) -> ByPlace | ByWritten:
+    """How the cotangents of a solve's outputs enter a walk over its steps."""
+    if isinstance(solved.clocks, Each):
+        return ByWritten(seen, g, solved.clocks, solved.numeric)
+    return ByPlace(seen, g, solved.numeric)
 
 
 def check_one_cotangent(g: Tensor, many: bool) -> None:
@@ -149,13 +172,15 @@ def record_for(
 ) -> Recording:
     """The recording that a gradient choice needs. queue: of the forward solve."""
     reverse, clocks = problem.reverse, problem.clocks
-    if isinstance(gradient, Discrete):
+    if isinstance(gradient, (Discrete, Reversible)):
         settings, complain = problem.settings, reverse.complain
         implicit = None
         if settings.tableau.implicit:
             implicit = settings.jacobian, Measure(clocks, settings.norm, settings.tolerance)
         both = (problem.z0, problem.stats, complain, implicit)
         solved = Solved(dynamics, settings.tableau, clocks, *both)
+        if isinstance(gradient, Reversible):
+            return record_reversible(solved, gradient, problem)
         return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
     return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))

@@ -15,6 +15,7 @@ from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
 from ..step.implicit.jacobian import Jacobian
+from ..step.pairs import plain_steps
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
@@ -50,6 +51,7 @@ class SampleSettings:
     fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
     together: which samples share their steps; None: each has its own.
     jacobian: of f, for an implicit method.
+    coupling: of a reversible pair's steps (`step.pairs`); None: they are the method's own.
     """
 
     clocks: Each
@@ -67,11 +69,17 @@ class SampleSettings:
     together: Together | None = None
     dt0_open: bool = False
     jacobian: Jacobian | None = None
+    coupling: float | None = None
 
     @property
     def fixed(self) -> bool:
         """Whether steps have one length, given beforehand."""
         return self.dt is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether steps are those of `rk_step`."""
+        return plain_steps(self.tableau, self.coupling)
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""

@@ -73,6 +73,8 @@ class Tableau:
     rounded: the published numbers are rounded; the conditions hold to 1e-15, not exactly.
     beyond: a node lies past the step's end, so that f is evaluated there.
     gamma: of a Rosenbrock method, for each stage the weights of dt J k_j, its own last; none for the first.
+    leapfrog: the first stage is a velocity that steps carry along, and the last one the velocity at the end,
+        neither an evaluation of f (`methods.alf`).
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
     tested, not checked here: they cost up to half a second at order 8.
@@ -95,6 +97,7 @@ class Tableau:
     rounded: bool = False
     beyond: bool = False
     gamma: tuple[Row, ...] = ()
+    leapfrog: bool = False
 
     def __post_init__(self) -> None:
         self._check_shapes()

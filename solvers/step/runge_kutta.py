@@ -131,6 +131,10 @@ class Stages(abc.ABC):
     def nought(self) -> Tensor:
         """Like the state: 0, or NaN where a stage is not finite."""
 
+    @abc.abstractmethod
+    def move(self, n: int, by: Tensor) -> None:
+        """Adds the same to the first n stages."""
+
     def get(self, i: int) -> Tensor:
         """Stage k_i as it was stored."""
         return self.rows[i]
@@ -221,6 +225,10 @@ class StageBuffer(Stages):
         """Zeros, NaN where a stage is not finite."""
         return (self.k[: self.count] * 0.0).sum(0)
 
+    def move(self, n: int, by: Tensor) -> None:
+        """In place."""
+        self.k[:n].add_(by)
+
 
 class StageList(Stages):
     """Stages as separate tensors, out of place, so that autograd can follow.
@@ -271,6 +279,10 @@ class StageList(Stages):
             total = total + k * 0.0
         return total
 
+    def move(self, n: int, by: Tensor) -> None:
+        """Out of place."""
+        self.rows[:n] = [k + by for k in self.rows[:n]]
+
 
 class Quadrature(NamedTuple):
     """y1 = y0 + dt Σ w_i k_i by its evaluations of f: weights [n], and what the field saved at each."""
@@ -299,12 +311,30 @@ class Solved:
     found: Sequence[Tensor] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """What a step of a pair (`step.pairs`) has beside y.
+
+    start, end: y's partner at both ends.
+    calls: evaluations of f.
+    errors: the error estimates, where they are not the stages' as they are now.
+    apart: how far y and its partner are apart at the end, as an error; None where they are not of one kind.
+    """
+
+    start: Tensor
+    end: Tensor
+    calls: int
+    errors: tuple[Tensor, ...] | None = None
+    apart: Tensor | None = None
+
+
 @dataclasses.dataclass
 class StepResult:
     """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each.
 
     past: the step's quadrature, where it is not that of its stages (a multistep method's).
     solved: of an implicit step.
+    paired: of a pair's.
     """
 
     y1: Tensor
@@ -312,6 +342,7 @@ class StepResult:
     saved: list[Any]
     past: Quadrature | None = None
     solved: Solved | None = None
+    paired: Paired | None = None
 
     @property
     def quadrature(self) -> Quadrature:
@@ -323,8 +354,31 @@ class StepResult:
 
     def errors(self) -> tuple[Tensor, ...]:
         """The error estimates, one or two."""
-        own = None if self.solved is None else self.solved.errors
+        other = self.solved or self.paired
+        own = None if other is None else other.errors
         return self.stages.errors() if own is None else own
+
+    @property
+    def ends(self) -> tuple[Tensor, ...]:
+        """All that stands at the end: y1, and its partner."""
+        return (self.y1,) if self.paired is None else (self.y1, self.paired.end)
+
+    def probe(self, error: Tensor) -> Tensor:
+        """A sum, 0-d, that is not finite if any entry of stages and ends is not (or, rarely, if it overflows).
+
+        error: the (first) error estimate.
+        """
+        total = self.stages.probe(error)
+        for end in self.ends:
+            total = total + end.sum()
+        return total
+
+    def nought(self) -> Tensor:
+        """Like the state: 0, or NaN where a stage or an end is not finite."""
+        total = self.stages.nought()
+        for end in self.ends:
+            total = total + end * 0.0
+        return total
 
 
 def rk_step(

@@ -1,0 +1,358 @@
+"""The gradient of a pair's steps, whose states are rebuilt from the last pair: nothing else but times is kept.
+
+From a step's end (y1, p1), with λ = dL/dy1 and ν = dL/dp1, the step is undone, and then transposed. Of a coupled
+pair (`solvers.step.pairs`), with c its coupling, both increments are transposed as one explicit step is
+(`walk.step_back`), first Ψ_{−h}(t1, y1), which z1 = z − Ψ_{−h} has taken, then Ψ_h(t, z):
+
+    λ' = λ − (∂Ψ_{−h}/∂y1)ᵀ ν,   dL/dy = c λ',   dL/dz = ν + (1 − c) λ' + (∂Ψ_h/∂z)ᵀ λ'
+
+Outputs inside the step enter with the stages k_i + (1 − c)(z − y)/h, as they were read. Of the leapfrog, with
+w = 2η:
+
+    v̄ = ν + h/2 λ,   ū = w v̄,   ȳ = λ + (∂f/∂y)ᵀ ū,   dL/dy = ȳ,   dL/dv = (1 − w) v̄ + h/2 ȳ
+
+At the start z0 = y0, or v0 = f(t0, y0). The rebuilt state is compared with y0, and with outputs at steps' ends.
+
+Sources: as in `solvers.step.pairs` and `walk`.
+"""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from ...solvers.errors import ReconstructionError
+from ...solvers.march.output import Step, as_time, by_step
+from ...solvers.march.samples import SampleStep, Written
+from ...solvers.step.clocks import Each, Norm, Tolerance, times_between
+from ...solvers.step.pairs import CoupledPair, LeapfrogPair, Pair, Undone, share
+from ...solvers.step.runge_kutta import StepResult, dense_stages
+from ..dynamics.adapt import LastEvaluation, ThetaSum
+from ..recording import Recorder, Result, Seen
+from .tape import Attempt, Inside, Solved, Who
+from .walk import BarBuffer, Outputs, dense_back, plus, step_back
+
+State = tuple[Tensor, Tensor]  # y and its partner, or their cotangents
+Pull = Callable[[int, Tensor], Tensor]
+
+
+class SampleTimes(NamedTuple):
+    """What is kept of one attempt of all samples, [b]: which were in the batch, t0, and t1 of those that accepted
+    (else t0); what was written in it; when stages were evaluated, where f jumps at some times."""
+
+    index: Tensor
+    t0: Tensor
+    t1: Tensor
+    outputs: Sequence[Written]
+    times: list[Tensor] | None
+
+
+class PairTape(Recorder):
+    """A recorder of the times of steps, and of the last pair.
+
+    solved: the solve; its z0 stands for samples that never begin.
+    jumps: f jumps at some times.
+    """
+
+    def __init__(self, solved: Solved, *, jumps: bool):
+        self.solved, self.clocks, self.jumps = solved, solved.clocks, jumps
+        self.index = self.clocks.everyone(solved.z0)
+        self.last = LastEvaluation()
+        self.ends = array.array("d")  # of one clock: t0, t1 of each step
+        self.beside: dict[int, list[Tensor]] = {}  # when its stages are evaluated, of steps beside a jump
+        self.attempts: list[SampleTimes] = []
+        self.pair: State | None = None
+        self.moving: tuple[Tensor, State, State] | None = None  # who accepted the last attempt, its ends
+
+    @property
+    def n_steps(self) -> int:
+        """Of one clock; else attempts."""
+        return len(self.attempts) or len(self.ends) // 2
+
+    def step(self, step: Step | SampleStep) -> None:
+        """Its times."""
+        assert step.result.paired is not None
+        self.last.see(step)
+        end = (step.y1, step.result.paired.end)
+        if isinstance(step, Step):
+            if not step.plain:
+                self.beside[self.n_steps] = step.times
+            self.ends.extend((step.t0, step.t1))
+            self.pair = end
+            return
+        self._settle()
+        self.moving = step.accepted, (step.y0, step.result.paired.start), end
+        t1 = torch.where(step.accepted, step.t1, step.t0)
+        times = None
+        if self.jumps:
+            which, rest = step.accepted.view(step.times[0].shape), step.times[0]
+            times = [torch.where(which, t, rest) for t in step.times]
+        self.attempts.append(SampleTimes(step.index, step.t0, t1, step.outputs, times))
+
+    def compact(self, keep: Tensor) -> None:
+        """Samples have left: their pair is the last."""
+        self._settle()
+        assert self.index is not None
+        self.index = self.index.index_select(0, keep)
+
+    def _settle(self) -> None:
+        """The pair of all samples after the last attempt."""
+        if self.moving is None:
+            return
+        accepted, start, end = self.moving
+        whole = self.pair or (self.solved.z0.detach(),) * 2
+        parts = [self.clocks.choose(accepted, new, old) for new, old in zip(end, start, strict=True)]
+        y, partner = (self.clocks.put(x, self.index, part) for x, part in zip(whole, parts, strict=True))
+        self.pair, self.moving = (y, partner), None
+
+    def end(self) -> State:
+        """The last pair, of all samples."""
+        self._settle()
+        assert self.pair is not None
+        return self.pair
+
+    def attempt(self, n: int) -> Attempt:
+        """The attempt of that number, as the walk wants it."""
+        numeric, z0 = self.solved.numeric, self.solved.z0
+        if not self.attempts:
+            t0, t1 = self.ends[2 * n], self.ends[2 * n + 1]
+            return Attempt(t1 - t0, None, self.beside.get(n), (t0, t1))
+        index, begin, end, outputs, times = self.attempts[n]
+        dt = self.clocks.spread(end - begin).to(z0.dtype)
+        if times is None:
+            times = [self.clocks.time(t, z0) for t in times_between(begin, end, numeric.c)]
+        return Attempt(dt, None, times, who=Who(index, end != begin), outputs=outputs)
+
+    def end_of(self, n: int) -> float | Tensor:
+        """t1 of the attempt of that number; of samples [b]."""
+        return self.attempts[n].t1 if self.attempts else self.ends[2 * n + 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """How far a rebuilt state may be from the stored one.
+
+    norm, tolerance: of the solve.
+    most: in units of the tolerance.
+    """
+
+    norm: Norm
+    tolerance: Tolerance
+    most: float
+
+
+class Comparison:
+    """How far rebuilt states are from stored ones: the largest distance of each clock, and its time."""
+
+    def __init__(self, solved: Solved, limit: Limit, seen: Seen):
+        self.solved, self.limit, self.seen, self.clocks = solved, limit, seen, solved.clocks
+        self.ending = by_step(seen.places[1:])[0]
+        self.worst = solved.clocks.total(torch.zeros_like(solved.z0.detach())).double()
+        self.time = torch.zeros_like(self.worst)
+
+    def at_end(self, n: int, t1: Any, attempt: Attempt, y: Tensor) -> None:
+        """Outputs at the end t1 of step n, where the samples of the attempt have the state y."""
+        index, tolerance, seen = attempt.who.index, self.limit.tolerance, self.seen
+        if index is None:
+            for i in self.ending.get(n, ()):
+                self._see(t1, self._distance(y, seen.values[i + 1], tolerance))
+            return
+        if seen.outputs is not None or not attempt.outputs:  # of a question asked later nothing is stored
+            return
+        clocks = cast("Each", self.clocks)
+        batch = clocks.batch_size(self.solved.z0)
+        tolerance = tolerance if len(index) == batch else tolerance.select(index, clocks, batch)
+        times, by_sample = cast("Tensor", seen.times), cast("Tensor", seen.values).movedim(clocks.batch + 1, 1)
+        for written in attempt.outputs:
+            for place, valid in zip(written.place, written.valid, strict=True):
+                mine = valid & (times[place, index] == t1)
+                stored = clocks.choose(mine, by_sample[place, index].movedim(0, clocks.batch), y)
+                off = torch.where(mine, self._distance(y, stored, tolerance), 0.0)
+                self._see(t1, off, index)
+
+    def at_start(self, t0: Any, states: Sequence[Tensor], moved: Tensor | None) -> None:
+        """The start, where y0 is. moved: the samples that took a step."""
+        z0 = self.solved.z0.detach()
+        for y in states:
+            off = self._distance(y, self.clocks.choose(moved, z0, y), self.limit.tolerance)
+            self._see(t0, off if moved is None else torch.where(moved, off, 0.0))
+
+    def _distance(self, back: Tensor, stored: Tensor, tolerance: Tolerance) -> Tensor:
+        return self.limit.norm((back - stored) / tolerance.scale(stored)).double()
+
+    def _see(self, time: Any, off: Tensor, index: Tensor | None = None) -> None:
+        if index is not None and len(index) != len(self.worst):
+            time = self.time.index_copy(0, index, time)
+            off = torch.zeros_like(self.worst).index_copy(0, index, off)
+        larger = ~(off <= self.worst)  # so that NaN is the largest
+        self.worst, self.time = torch.where(larger, off, self.worst), torch.where(larger, time, self.time)
+
+    def judge(self) -> ReconstructionError | None:
+        """What is wrong, if something is. One host read."""
+        off, which = self.worst.reshape(-1).max(0)
+        found, b, time = torch.stack((off, which.to(off), self.time.reshape(-1)[which].to(off))).tolist()
+        self.solved.stats.reconstruction_error = found
+        if found <= self.limit.most:
+            return None
+        whose = f" of sample {int(b)}" if self.worst.dim() else ""
+        return ReconstructionError(
+            f"reversible: rebuilt at t={time:.6g}, the state{whose} is {found:.3g} tolerances (RMS) from the "
+            f"stored one; the limit is {self.limit.most:g}. Rounding has grown on the way back, and the gradient "
+            "cannot be trusted. Use a coupling nearer to 1, float64, or fewer steps; or "
+            "gradient=adamode.Discrete(checkpoints=…), which rebuilds no state backwards. Or raise "
+            "reconstruction_limit."
+        )
+
+
+class ReversibleWalk:
+    """The walk backwards over one tape.
+
+    start: the time at which the solve began, as func wants it.
+    pair: undoes the steps.
+    outputs: how their cotangents enter.
+    comparison: sees the rebuilt states.
+    """
+
+    def __init__(
+        self, tape: PairTape, start: Tensor, pair: Pair, outputs: Outputs, comparison: Comparison, want_theta: bool
+    ):
+        self.solved, self.tape, self.start, self.pair = tape.solved, tape, start, pair
+        self.outputs, self.comparison, self.clocks = outputs, comparison, tape.clocks
+        self.dynamics = self.solved.dynamics
+        self.theta = ThetaSum(self.dynamics, wanted=want_theta)
+        self.bars: BarBuffer | None = None
+        self.used: tuple[list[Any], list[Any]] = ([], [])
+
+    def run(self) -> Result:
+        """(dL/dz at the start without the cotangent of the output there, θ's gradients)."""
+        lam = self.outputs.begin(self.solved.z0.detach())[0]
+        if not self.tape.n_steps:  # no sample began
+            return self.outputs.at_end(-1, lam), self.theta.result()
+        whole, bars, moved = self.tape.end(), (lam, torch.zeros_like(lam)), None
+        for n in range(self.tape.n_steps - 1, -1, -1):
+            attempt = self.tape.attempt(n)
+            bars = self.outputs.at_end(n, bars[0]), bars[1]
+            whole, bars = self._step(n, attempt, whole, bars)
+            if attempt.who.which is not None:
+                moved = self._moved(moved, attempt.who)
+        bars = self._from_start(whole, bars, moved)
+        off = self.comparison.judge()
+        if off is not None:
+            self.solved.complain(off)
+        return self.outputs.at_end(-1, bars[0]), self.theta.result()
+
+    def _step(self, n: int, attempt: Attempt, whole: State, bars: State) -> tuple[State, State]:
+        """The pair at the start of an attempt, and its cotangents, of all samples."""
+        (index, which), clocks, solved = (attempt.who.index, attempt.who.which), self.clocks, self.solved
+        y1, end = (clocks.take(x, index) for x in whole)
+        self.comparison.at_end(n, self.tape.end_of(n), attempt, y1)
+        times = attempt.stage_times(solved.tableau, y1)
+        undone = self.pair.undo(self._evaluate, y1, end, times, attempt.dt)
+        inside = self.outputs.inside(n, attempt)
+        if inside is not None and any(k is not None for k in inside[0][solved.tableau.n_stages :]):
+            result = StepResult(y1, undone.stages, undone.ahead)
+            dense_stages(self._evaluate, undone.y, times, solved.tableau, result)
+        lam, nu = (clocks.take(x, index) for x in bars)
+        dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, y1)
+        back = _coupled_back if isinstance(self.pair, CoupledPair) else _leapfrog_back
+        new = back(self, undone, dt, (lam, nu), inside)
+        self.theta.add(*self.used)
+        self.used = ([], [])
+        olds, news = (y1, end, lam, nu), (undone.y, undone.partner, *new)
+        chosen = (clocks.choose(which, x, old) for x, old in zip(news, olds, strict=True))
+        y, partner, lam, nu = (
+            clocks.put(x, index, part) for x, part in zip((*whole, *bars), chosen, strict=True)
+        )
+        return (y, partner), (lam, nu)
+
+    def _from_start(self, whole: State, bars: State, moved: Tensor | None) -> State:
+        """The cotangent of y0, with what its partner at the start has; and none."""
+        (y, partner), (lam, nu), start = whole, bars, self.start
+        t0 = start.reshape(-1).double() if moved is not None else start.double()
+        if isinstance(self.pair, CoupledPair):
+            self.comparison.at_start(t0, whole, moved)
+            return lam + nu, torch.zeros_like(nu)
+        self.comparison.at_start(t0, (y,), moved)
+        z0 = self.solved.z0.detach()
+        if moved is not None:  # who took no step may hold what is no number
+            healthy = moved.to(torch.int8).argmax().reshape(1)
+            batch = cast("Each", self.clocks).batch
+            z0 = self.clocks.choose(moved, z0, z0.index_select(batch, healthy))
+            start = torch.where(moved.view(start.shape), start, start.index_select(0, healthy))
+        bar = self.pull([self._evaluate(start, z0)[1]])(0, nu)
+        self.theta.add(*self.used)
+        return lam + self.clocks.choose(moved, bar, torch.zeros_like(bar)), torch.zeros_like(nu)
+
+    def _moved(self, moved: Tensor | None, who: Who) -> Tensor:
+        """Which of all samples have taken a step, with those of one more attempt."""
+        assert who.index is not None
+        assert who.which is not None
+        if moved is None:
+            moved = torch.zeros_like(self.comparison.worst, dtype=torch.bool)
+        return moved.index_put((who.index,), moved[who.index] | who.which)
+
+    def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """f, and what it saves."""
+        self.solved.stats.nfe_recomputed += 1
+        return self.dynamics.forward(t, z)
+
+    def pull(self, saved: Sequence[Any]) -> Pull:
+        """(stage, cotangent of its slope) → that of its state; what θ gets of it is collected."""
+
+        def through(i: int, cotangent: Tensor) -> Tensor:
+            self.solved.stats.nfe_backward += 1
+            bar, delta = self.dynamics.vjp(saved[i], cotangent)
+            self.used[0].append(saved[i])
+            self.used[1].append(delta)
+            return bar
+
+        return through
+
+    def sums(self, like: Tensor) -> BarBuffer:
+        """Memory for the cotangents of a step's stages."""
+        if self.bars is None or not self.bars.fits(like):
+            self.bars = BarBuffer(self.solved.numeric, like)
+        return self.bars
+
+
+def _coupled_back(walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State, inside: Inside | None) -> State:
+    """The cotangents of (y, z) at a step's start, from those at its end."""
+    pair, (lam, nu), m = cast("CoupledPair", walk.pair), bars, walk.solved.tableau.n_stages - 1
+    ahead, back, sums = walk.pull(undone.ahead), walk.pull(undone.back), walk.sums(lam)
+    k_bar, y_bar = dense_back(walk.solved.numeric, ahead, dt, inside)
+    through, first = step_back(sums, back, -dt, -nu, None, None)
+    lam = lam + (through + nu) + back(0, first if k_bar[m] is None else first + k_bar[m])
+    moved = None  # what the outputs give to all stages before the last alike
+    for k in k_bar[:m]:
+        moved = plus(moved, k)
+    own: list[Tensor | None] = [*k_bar[:m], None]
+    through, first = step_back(sums, ahead, dt, lam, None, (own, -pair.coupling * lam))
+    nu, lam = nu + through + ahead(0, first), pair.coupling * lam
+    if y_bar is not None:
+        lam = lam + y_bar
+    if moved is not None and pair.coupling < 1.0:
+        shared = moved * share(pair.coupling, dt)
+        lam, nu = lam - shared, nu + shared
+    return lam, nu
+
+
+def _leapfrog_back(walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State, inside: Inside | None) -> State:
+    """The cotangents of (y, v) at a step's start, from those at its end."""
+    pair, (lam, nu), half = cast("LeapfrogPair", walk.pair), bars, 0.5 * dt
+    k_bar, y_bar = dense_back(walk.solved.numeric, walk.pull(undone.ahead), dt, inside)
+    v_bar = nu + half * lam
+    if k_bar[2] is not None:
+        v_bar = v_bar + k_bar[2]
+    u_bar = pair.weight * v_bar
+    if k_bar[1] is not None:
+        u_bar = u_bar + k_bar[1]
+    lam = lam + walk.pull(undone.ahead)(1, u_bar)
+    nu = (1.0 - pair.weight) * v_bar + half * lam
+    if k_bar[0] is not None:
+        nu = nu + k_bar[0]
+    return (lam if y_bar is None else lam + y_bar), nu
