@@ -257,13 +257,14 @@ class ReversibleWalk:
         if inside is not None and any(k is not None for k in inside[0][solved.tableau.n_stages :]):
             result = StepResult(y1, undone.stages, undone.ahead)
             dense_stages(self._evaluate, undone.y, times, solved.tableau, result)
-        lam, nu = (clocks.take(x, index) for x in bars)
+        whose = [clocks.take(x, index) for x in bars]
+        lam, nu = (clocks.choose(which, x, torch.zeros_like(x)) for x in whose)  # who did not accept adds nothing
         dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, y1)
         back = _coupled_back if isinstance(self.pair, CoupledPair) else _leapfrog_back
         new = back(self, undone, dt, (lam, nu), inside)
         self.theta.add(*self.used)
         self.used = ([], [])
-        olds, news = (y1, end, lam, nu), (undone.y, undone.partner, *new)
+        olds, news = (y1, end, *whose), (undone.y, undone.partner, *new)
         chosen = (clocks.choose(which, x, old) for x, old in zip(news, olds, strict=True))
         y, partner, lam, nu = (
             clocks.put(x, index, part) for x, part in zip((*whole, *bars), chosen, strict=True)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
 from .clocks import Clocks
-from .runge_kutta import Evaluation, Field, Paired, StageBuffer, Stages, StepResult, dense_strides
+from .runge_kutta import Evaluation, Field, Paired, StageBuffer, StageList, Stages, StepResult, dense_strides
 from .taker import YES, Taker
 
 # y and z are two solutions of one problem: where they are so many tolerances apart, y is none to that tolerance.
@@ -67,7 +67,7 @@ class Pair(Taker):
         """From the pair at a step's end to that at its start; times, dt: as the step had them."""
 
     def _memory(self, numeric: Numeric, like: Tensor, dt: float | Tensor) -> StageBuffer:
-        """Memory for stages, used again by the next."""
+        """Memory for stages, used again by the next step."""
         spare = self.spare
         if spare is None or spare.shape != like.shape or spare.strides != dense_strides(like):
             self.spare = spare = StageBuffer(numeric, like, dt)
@@ -82,7 +82,6 @@ class CoupledPair(Pair):
         self.z: Tensor | None = None  # before the first step it is y
         self.tried: tuple[Tensor, Tensor] | None = None  # z at the ends of the last attempt
         self.which: Tensor | None = None
-        self.other: StageBuffer | None = None
         self.nodes: Tensor | None = None
 
     def accepted(self, which: Tensor) -> None:
@@ -137,7 +136,8 @@ class CoupledPair(Pair):
         last, kept = field(times[m], y1)
         stages.put(m, last)
         dt = stages.dt
-        back = self._memory(stages.numeric, y1, -dt)
+        followed = isinstance(stages, StageList)
+        back = StageList(stages.numeric, -dt) if followed else self._memory(stages.numeric, y1, -dt)
         self._along(field, y1, (last, kept), self._reversed(times), back)
         back.dt = dt
         z1 = back.advance(z, m)
