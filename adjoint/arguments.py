@@ -117,12 +117,31 @@ class Backsolve(_ReverseSolve):
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Direct:
-    """Plain backpropagation through the steps, by autograd: derivatives of every order."""
-
 
 COUPLING = 0.999
+
+
+def _check_coupling(owner: str, coupling: float) -> None:
+    check_positive(coupling, f"{owner}: coupling")
+    if not coupling <= 1:
+        raise ArgumentError(
+            f"{owner}: coupling={coupling!r} must lie in (0, 1]: 0.999 as a rule, less where steps must be "
+            "longer than the pair's stability allows."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Direct:
+    """Plain backpropagation through the steps, by autograd: derivatives of every order.
+
+    coupling: of the steps that Reversible(coupling) takes, in place of the method's own; to compare with.
+    """
+
+    coupling: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.coupling is not None:
+            _check_coupling("Direct", self.coupling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +165,7 @@ class Reversible:
     reconstruction_limit: float = 100.0
 
     def __post_init__(self) -> None:
-        check_positive(self.coupling, "Reversible: coupling")
-        if not self.coupling <= 1:
-            raise ArgumentError(
-                f"Reversible: coupling={self.coupling!r} must lie in (0, 1]: 0.999 as a rule, less where the "
-                "steps must be longer than the pair's stability allows."
-            )
+        _check_coupling("Reversible", self.coupling)
         if isinstance(self.reconstruction_limit, str) or not self.reconstruction_limit > 0:
             raise ArgumentError(
                 f"Reversible: reconstruction_limit={self.reconstruction_limit!r} must be positive (math.inf: never "
@@ -275,17 +289,18 @@ class Options:
     def _check_pair(self) -> None:
         """What goes together with steps of a pair."""
         tableau, gradient = EVERY[self.method], self.gradient
-        if isinstance(gradient, Reversible) and tableau.implicit:
+        coupled = isinstance(gradient, Reversible) or (isinstance(gradient, Direct) and gradient.coupling)
+        if coupled and tableau.implicit:
             raise ArgumentError(
-                f"gradient=Reversible() with method={self.method!r}: the pair's second half steps backwards, where "
+                f"gradient={type(gradient).__name__}(coupling=…) with method={self.method!r}: the pair's second half steps backwards, where "
                 "what an implicit method is for grows within a step. Use Discrete() or Interpolating(), or an "
                 "explicit method."
             )
         if not tableau.leapfrog:
             return
-        if isinstance(gradient, Reversible) and gradient.coupling != COUPLING:
+        if isinstance(gradient, (Reversible, Direct)) and gradient.coupling not in (COUPLING, None):
             raise ArgumentError(
-                f"Reversible: coupling={gradient.coupling!r} has no meaning for method={self.method!r}, whose pair "
+                f"{type(gradient).__name__}: coupling={gradient.coupling!r} has no meaning for method={self.method!r}, whose pair "
                 "is a state and its velocity: leave it out."
             )
         if isinstance(gradient, (Backsolve, Interpolating, Discrete)):
@@ -354,10 +369,8 @@ def needs_jacobian(options: Options) -> bool:
 
 def coupling_of(options: Options) -> float | None:
     """That of the pair which the gradient choice makes the steps of; None where they are the method's own."""
-    gradient = options.gradient
-    if not isinstance(gradient, Reversible) or EVERY[options.method].leapfrog:
-        return None
-    return float(gradient.coupling)
+    coupling = options.gradient.coupling if isinstance(options.gradient, (Reversible, Direct)) else None
+    return None if coupling is None or EVERY[options.method].leapfrog else float(coupling)
 
 
 def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, int]:

@@ -216,11 +216,22 @@ class ReversibleWalk:
     pair: undoes the steps.
     outputs: how their cotangents enter.
     comparison: sees the rebuilt states.
+    want_theta: whether θ's gradients are wanted.
+    watch: sees (time, dL/dz there, z rebuilt) at the ends of every step of one clock, for study.
     """
 
     def __init__(
-        self, tape: PairTape, start: Tensor, pair: Pair, outputs: Outputs, comparison: Comparison, want_theta: bool
+        self,
+        tape: PairTape,
+        start: Tensor,
+        pair: Pair,
+        outputs: Outputs,
+        comparison: Comparison,
+        *,
+        want_theta: bool = True,
+        watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
     ):
+        self.watch = watch
         self.solved, self.tape, self.start, self.pair = tape.solved, tape, start, pair
         self.outputs, self.comparison, self.clocks = outputs, comparison, tape.clocks
         self.dynamics = self.solved.dynamics
@@ -237,7 +248,11 @@ class ReversibleWalk:
         for n in range(self.tape.n_steps - 1, -1, -1):
             attempt = self.tape.attempt(n)
             bars = self.outputs.at_end(n, bars[0]), bars[1]
+            if self.watch is not None:
+                self.watch(attempt.ends[1], self._adjoint(attempt.ends[1], whole, bars), whole[0])
             whole, bars = self._step(n, attempt, whole, bars)
+            if self.watch is not None:
+                self.watch(attempt.ends[0], self._adjoint(attempt.ends[0], whole, bars), whole[0])
             if attempt.who.which is not None:
                 moved = self._moved(moved, attempt.who)
         bars = self._from_start(whole, bars, moved)
@@ -270,6 +285,13 @@ class ReversibleWalk:
             clocks.put(x, index, part) for x, part in zip((*whole, *bars), chosen, strict=True)
         )
         return (y, partner), (lam, nu)
+
+    def _adjoint(self, t: float, whole: State, bars: State) -> Tensor:
+        """dL/dz where the partner moves with z."""
+        (z, _), (lam, nu) = whole, bars
+        if isinstance(self.pair, CoupledPair):
+            return lam + nu
+        return lam + self.dynamics.vjp(self.dynamics.forward(as_time(t, z), z)[1], nu)[0]
 
     def _from_start(self, whole: State, bars: State, moved: Tensor | None) -> State:
         """The cotangent of y0, with what its partner at the start has; and none."""

@@ -89,7 +89,9 @@ def record_reversible(
         tape.last.check(solved.dynamics, solved.stats, solved.complain)
         pair = pair_of(solved.tableau, settings.coupling, clocks)
         comparison = Comparison(solved, limit, seen)
-        return ReversibleWalk(tape, problem.start, pair, outputs, comparison, want_theta).run()
+        return ReversibleWalk(
+            *(tape, problem.start, pair, outputs, comparison), want_theta=want_theta, watch=problem.reverse.watch
+        ).run()
 
     return Recording(tape, walk)
 
