@@ -27,6 +27,7 @@ RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE, NEWTON = (
     int(Status[name])
     for name in ("RUNNING", "SUCCESS", "MAX_STEPS", "STEP_UNDERFLOW", "NON_FINITE", "NEWTON")
 )
+EASED = 0.5  # a ratio at which no controller shortens a step
 FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
 
 MakeStages = Callable[[Tensor], Stages]  # of the signed dt, as it meets the state
@@ -227,7 +228,9 @@ def ratio_of(
     ratio = error_ratio(errors, y, result.y1, tolerance, norm)
     if result.paired is None or result.paired.apart is None:
         return ratio
-    apart = error_ratio((result.paired.apart,), y, result.y1, tolerance, norm)
+    before, apart = (error_ratio((x,), y, result.y1, tolerance, norm) for x in result.paired.apart)
+    # A shorter step would not bring together what comes together anyway: the step is not to grow, that is all.
+    apart = torch.where(apart <= before, apart.clamp(max=EASED), apart)
     return torch.maximum(ratio, apart)  # keeps NaN
 
 

@@ -318,14 +318,14 @@ class Paired:
     start, end: y's partner at both ends.
     calls: evaluations of f.
     errors: the error estimates, where they are not the stages' as they are now.
-    apart: how far y and its partner are apart at the end, as an error; None where they are not of one kind.
+    apart: how far y and its partner are apart at both ends, as errors; None where they are not of one kind.
     """
 
     start: Tensor
     end: Tensor
     calls: int
     errors: tuple[Tensor, ...] | None = None
-    apart: Tensor | None = None
+    apart: tuple[Tensor, Tensor] | None = None
 
 
 @dataclasses.dataclass
