@@ -117,7 +117,6 @@ class Backsolve(_ReverseSolve):
             )
 
 
-
 COUPLING = 0.999
 
 
@@ -152,12 +151,12 @@ class Reversible:
         y1 = λ y + (1 − λ) z + Ψ_h(t, z), z1 = z − Ψ_{−h}(t1, y1). Nearer to 1 rounding grows less on the way
         back, by λ^−N over N steps; farther from 1 the pair is stable with longer steps. Without a meaning for
         method="alf", whose pair is (y, v).
-    reconstruction_limit: the largest distance allowed between a rebuilt state and the stored one (RMS), in units
-        of the solve's rtol and atol, with fixed steps too; past it a ReconstructionError.
+    reconstruction_limit: the largest distance allowed between a rebuilt state and the stored one (RMS), in
+        units of the solve's rtol and atol, with fixed steps too; past it a ReconstructionError.
 
     Memory does not grow with the number of steps but for two numbers each (of each clock), and their outputs;
-    dense=True keeps the steps themselves. The forward solve takes these steps whether a gradient flows or not:
-    its numbers are those of the pair, twice the evaluations of func a step.
+    dense=True keeps the steps themselves. The forward solve takes these steps whether a gradient flows or
+    not: its numbers are those of the pair, twice the evaluations of func a step.
     Source: S. McCallum, J. Foster, arXiv 2410.11648 (2024).
     """
 
@@ -168,8 +167,8 @@ class Reversible:
         _check_coupling("Reversible", self.coupling)
         if isinstance(self.reconstruction_limit, str) or not self.reconstruction_limit > 0:
             raise ArgumentError(
-                f"Reversible: reconstruction_limit={self.reconstruction_limit!r} must be positive (math.inf: never "
-                "an error)."
+                f"Reversible: reconstruction_limit={self.reconstruction_limit!r} must be positive "
+                "(math.inf: never an error)."
             )
 
 
@@ -292,27 +291,27 @@ class Options:
         coupled = isinstance(gradient, Reversible) or (isinstance(gradient, Direct) and gradient.coupling)
         if coupled and tableau.implicit:
             raise ArgumentError(
-                f"gradient={type(gradient).__name__}(coupling=…) with method={self.method!r}: the pair's second half steps backwards, where "
-                "what an implicit method is for grows within a step. Use Discrete() or Interpolating(), or an "
-                "explicit method."
+                f"gradient={type(gradient).__name__}(coupling=…) with method={self.method!r}: half of a "
+                "pair's step goes backwards, where what an implicit method is for grows within a step. Use "
+                "Discrete() or Interpolating(), or an explicit method."
             )
         if not tableau.leapfrog:
             return
         if isinstance(gradient, (Reversible, Direct)) and gradient.coupling not in (COUPLING, None):
             raise ArgumentError(
-                f"{type(gradient).__name__}: coupling={gradient.coupling!r} has no meaning for method={self.method!r}, whose pair "
-                "is a state and its velocity: leave it out."
+                f"{type(gradient).__name__}: coupling={gradient.coupling!r} has no meaning for "
+                f"method={self.method!r}, whose pair is a state and its velocity: leave it out."
             )
         if isinstance(gradient, (Backsolve, Interpolating, Discrete)):
             raise ArgumentError(
-                f"gradient={type(gradient).__name__}() with method={self.method!r}: that walk back knows stages "
-                "that are slopes of func, and this method's are velocities. Use Reversible(), which is exact and "
-                "keeps no states, or Direct()."
+                f"gradient={type(gradient).__name__}() with method={self.method!r}: that walk back knows "
+                "stages that are slopes of func, and this method's are velocities. Use Reversible(), "
+                "which is exact and keeps no states, or Direct()."
             )
         if self.jump_at is not None and len(self.jump_at):
             raise ArgumentError(
-                f"jump_at with method={self.method!r}: its velocity is carried from step to step, also across a "
-                "jump of func, where it is another. Choose a Runge-Kutta method, midpoint or dopri5 say."
+                f"jump_at with method={self.method!r}: its velocity is carried from step to step, also "
+                "across a jump of func, where it is another. Choose a Runge-Kutta method: midpoint or dopri5."
             )
 
     def _check_gmres(self, tableau: Tableau) -> None:

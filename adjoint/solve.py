@@ -159,7 +159,8 @@ def solve(
     stepping: "shared" (one step size), "per_sample" (one for each sample; samples must not depend on each
         other), or integers [B]: samples with the same number share their steps, the error norm is over them,
         and all else is as per sample.
-    gradient: Discrete(), Interpolating(), Backsolve(), Direct(), Reversible() or None (the result is detached).
+    gradient: Discrete(), Interpolating(), Backsolve(), Direct(), Reversible(), or None (the result is
+        detached).
     controller: step size control.
     dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.

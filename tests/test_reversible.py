@@ -1,7 +1,7 @@
 """Steps of a pair: what they are, that they can be undone, and the gradient that rebuilds their states.
 
-The plain loop below is written from the scheme's two lines and shares nothing with the engine but the tableaus'
-fractions; autograd differentiates it.
+The plain loop below is written from the scheme's two lines and shares nothing with the engine but the
+tableaus' fractions; autograd differentiates it.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ SAMPLES_ONLY = ("compact", "own times")
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("stepping", ["shared", "per_sample", "groups"])
 def test_every_option_has_the_gradient_that_autograd_has_through_the_same_steps(stepping, name, method):
-    """dL/dt, events and questions to the dense output too; Direct(coupling) takes the steps, autograd the rest."""
+    """dL/dt, events and questions to the dense output too; Direct(coupling) takes the steps, autograd the
+    rest."""
     if (stepping == "shared" and name in SAMPLES_ONLY) or (method == "alf" and name == "jump_at"):
         return
     if stepping == "groups" and name == "own times":  # of a group begin and end together
@@ -183,8 +184,12 @@ def test_every_option_has_the_gradient_that_autograd_has_through_the_same_steps(
 
     def both(gradient):
         sol = solve(f, y0, t, gradient=gradient, **options)
-        values = [x.nan_to_num() for x in (flat(sol) + ([sol(f64(0.2, 0.41, 1.0))] if name == "dense" else []))]
-        loss = sum((x * torch.cos(torch.arange(x.numel(), dtype=x.dtype)).view(x.shape)).sum() for x in values)
+        values = [
+            x.nan_to_num() for x in (flat(sol) + ([sol(f64(0.2, 0.41, 1.0))] if name == "dense" else []))
+        ]
+        loss = sum(
+            (x * torch.cos(torch.arange(x.numel(), dtype=x.dtype)).view(x.shape)).sum() for x in values
+        )
         return [x.detach() for x in values], torch.autograd.grad(loss, [y0, t, *f.parameters()])
 
     (values, found), (same, expected) = both(Reversible(**coupling)), both(Direct(**coupling))
@@ -224,7 +229,8 @@ def test_kept_memory_from_50_to_2000_steps(stepping):
 
 
 def test_evaluations_are_counted():
-    """Of dopri5: k_1 at z (not in the first step), five more, f(t1, y1), five of Ψ_{−h}; all again, and a VJP each."""
+    """Of dopri5: k_1 at z (not in the first step), five more, f(t1, y1), five of Ψ_{−h}; all again, and a
+    VJP each."""
     f, y0 = Driven(), Y0.clone().requires_grad_()
     for stepping in STEPPINGS:
         sol = solve(f, y0, f64(0, 1), method="dopri5", dt=0.1, gradient=Reversible(), stepping=stepping)
@@ -249,7 +255,9 @@ def test_the_pair_has_at_least_the_order_of_its_method(method):
     n = {1: 512, 2: 128, 3: 64, 4: 32, 5: 24}[order]
 
     def error(n):
-        sol = solve(rational, rational_solution(0.0), f64(0, 1), method=method, dt=1 / n, gradient=Reversible())
+        sol = solve(
+            rational, rational_solution(0.0), f64(0, 1), method=method, dt=1 / n, gradient=Reversible()
+        )
         return (sol.y[-1] - rational_solution(1.0)).abs().max().item()
 
     slope = math.log2(error(n) / error(2 * n))
@@ -280,13 +288,19 @@ def test_malis_toy_has_its_gradient_in_closed_form():
         assert float(at_t[1]) == pytest.approx(expected[2], rel=1e-3)
 
 
-@pytest.mark.parametrize(("method", "coupling"), [("rk4", 0.9), ("dopri5", 0.999), ("euler", 1.0), ("alf", None)])
+@pytest.mark.parametrize(
+    ("method", "coupling"), [("rk4", 0.9), ("dopri5", 0.999), ("euler", 1.0), ("alf", None)]
+)
 def test_the_stability_matrix_is_what_a_step_does(method, coupling):
     mu, h = f64(-0.7, 0.3, 1.1), 0.5
     gradient = Reversible() if coupling is None else Reversible(coupling)
-    sol = solve(lambda t, y: mu * y, torch.ones_like(mu), f64(0, 0.5, 1, 1.5), method=method, dt=h, gradient=gradient)
+    sol = solve(
+        lambda t, y: mu * y, torch.ones_like(mu), f64(0, 0.5, 1, 1.5), method=method, dt=h, gradient=gradient
+    )
     matrix = pair_matrix(EVERY[method], h * mu, coupling)
-    pair = torch.stack((torch.ones_like(mu), h * mu if coupling is None else torch.ones_like(mu)), -1).to(matrix)
+    pair = torch.stack((torch.ones_like(mu), h * mu if coupling is None else torch.ones_like(mu)), -1).to(
+        matrix
+    )
     for row in sol.y[1:]:
         pair = (matrix @ pair[..., None])[..., 0]
         torch.testing.assert_close(row, pair[..., 0].real, rtol=1e-14, atol=1e-14)
@@ -295,7 +309,8 @@ def test_the_stability_matrix_is_what_a_step_does(method, coupling):
 
 
 def test_where_the_pair_is_stable():
-    """The real interval is about (−(1 − λ)/λ, 0) for every method: where e^|x| λ ≤ 1. With alf there is none."""
+    """The real interval is about (−(1 − λ)/λ, 0) for every method: where e^|x| λ ≤ 1. With alf there is
+    none."""
     for method in ("heun2", "rk4", "dopri5"):
         for coupling in (0.9, 0.99, 0.999):
             edge = -math.log(coupling)
@@ -311,7 +326,8 @@ def test_where_the_pair_is_stable():
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
 def test_adaptive_steps_do_not_let_the_two_solutions_drift_apart(stepping):
-    """y' = cos t − y: without a look at y − z the end was 75 tolerances off (coupling 0.9, dopri5 at 1e-6)."""
+    """y' = cos t − y: without a look at y − z the end was 75 tolerances off (coupling 0.9, dopri5 at
+    1e-6)."""
     exact = lambda t: 0.5 * (math.cos(t) + math.sin(t))  # noqa: E731  (from 0.5)
     options = {"rtol": 1e-6, "atol": 1e-6, "gradient": Reversible(0.9), "stepping": stepping}
     sol = solve(lambda t, y: torch.cos(t) - y, f64(0.5)[:, None], f64(0, 10), **options)
@@ -338,7 +354,9 @@ def test_a_state_that_is_not_rebuilt_is_an_error_with_the_way_out(stepping):
 
 def test_single_precision_is_measured_at_outputs_too():
     f, y0 = Driven().float(), Y0.float().requires_grad_()
-    sol = solve(f, y0, torch.linspace(0, 1, 11), method="rk4", dt=0.01, gradient=Reversible(reconstruction_limit=1e-9))
+    sol = solve(
+        f, y0, torch.linspace(0, 1, 11), method="rk4", dt=0.01, gradient=Reversible(reconstruction_limit=1e-9)
+    )
     with pytest.raises(adamode.ReconstructionError, match="rebuilt at t="):
         sol.y.sum().backward()
 
@@ -418,7 +436,9 @@ def test_several_cotangents_at_once_are_refused():
     y0 = Y0.clone().requires_grad_()
     sol = solve(Driven(), y0, f64(0, 1), gradient=Reversible())
     with pytest.raises(ArgumentError, match="is_grads_batched"):
-        torch.autograd.grad(sol.y, y0, torch.ones((2, *sol.y.shape), dtype=torch.float64), is_grads_batched=True)
+        torch.autograd.grad(
+            sol.y, y0, torch.ones((2, *sol.y.shape), dtype=torch.float64), is_grads_batched=True
+        )
 
 
 def test_every_methods_last_weighted_stage_is_the_last_before_the_end():

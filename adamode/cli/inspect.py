@@ -230,7 +230,9 @@ def _coupled(settings: Settings, coupling: float, *, adjoint: bool) -> Settings:
     from ..solvers.errors import ArgumentError
 
     if adjoint:
-        raise ArgumentError("--coupling is for the steps of a solve: with --adjoint take --gradient reversible.")
+        raise ArgumentError(
+            "--coupling is for the steps of a solve: with --adjoint take --gradient reversible."
+        )
     return dataclasses.replace(settings, coupling=Reversible(coupling).coupling)
 
 

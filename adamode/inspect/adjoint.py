@@ -71,7 +71,8 @@ class AdjointStudy:
 
 
 def chosen_gradients(text: str | None) -> list[str]:
-    """Names with commas between; for None those whose solve has the method's own steps. Raises ArgumentError for an unknown one."""
+    """Names with commas between; for None those whose solve has the method's own steps. Raises ArgumentError
+    for an unknown one."""
     if text is None:
         return [name for name, choice in GRADIENTS.items() if not isinstance(choice, Reversible)]
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -89,8 +89,8 @@ def _window(tableau: Tableau, found: Spectrum | None) -> list[float]:
 
 
 def draw_stability(figure: Any, study: Study, found: Spectrum | None) -> None:
-    """|R| ≤ 1 filled, the embedded explicit method's dashed (or filled, where the pair that is stepped is stable),
-    and dt·λ of the solve's steps."""
+    """|R| ≤ 1 filled, the embedded explicit method's dashed (or filled, where the pair that is stepped is
+    stable), and dt·λ of the solve's steps."""
     tableau = study.tableau
     window = _window(tableau, found)
     low, high, height = window

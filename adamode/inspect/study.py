@@ -38,7 +38,8 @@ class Settings:
     coupling: float | None = None  # of the pairs that gradient=Reversible(coupling) steps
 
     def arguments(self, tableau: Tableau, span: tuple[float, float]) -> dict[str, Any]:
-        """Keyword arguments of `solve`, and a pair's coupling. A method without an error estimate gets a step if none is given."""
+        """Keyword arguments of `solve`, and a pair's coupling. A method without an error estimate gets a
+        step if none is given."""
         dt = self.dt
         if dt is None and not tableau.adaptive:
             dt = abs(span[1] - span[0]) / FIXED_STEPS

@@ -64,8 +64,8 @@ def check_gradient(
     For each leaf (or block) and parameter: autograd, a central difference of the largest entry, and the
     dot-product test ⟨Ju, w⟩ = ⟨u, Jᵀw⟩ with a random u; over all together the slope of the Taylor
     remainder (judged for Discrete, Reversible and Direct). All go through the steps of the unperturbed solve.
-    Bounds: 1e-9 for Discrete, Reversible and Direct, 1000 times the tolerance for Backsolve and Interpolating; 1e-7
-    at best for differences.
+    Bounds: 1e-9 for Discrete, Reversible and Direct, 1000 times the tolerance for Backsolve and
+    Interpolating; 1e-7 at best for differences.
     Raises ArgumentError or ArgumentTypeError for what cannot be checked, SolverError where the solve
     cannot go on.
     """

@@ -1,8 +1,8 @@
-"""The gradient of a pair's steps, whose states are rebuilt from the last pair: nothing else but times is kept.
+"""The gradient of a pair's steps, whose states are rebuilt from the last pair: besides it times are kept.
 
-From a step's end (y1, p1), with λ = dL/dy1 and ν = dL/dp1, the step is undone, and then transposed. Of a coupled
-pair (`solvers.step.pairs`), with c its coupling, both increments are transposed as one explicit step is
-(`walk.step_back`), first Ψ_{−h}(t1, y1), which z1 = z − Ψ_{−h} has taken, then Ψ_h(t, z):
+From a step's end (y1, p1), with λ = dL/dy1 and ν = dL/dp1, the step is undone, and then transposed. Of a
+coupled pair (`solvers.step.pairs`), with c its coupling, both increments are transposed as one explicit step
+is (`walk.step_back`), first Ψ_{−h}(t1, y1), which z1 = z − Ψ_{−h} has taken, then Ψ_h(t, z):
 
     λ' = λ − (∂Ψ_{−h}/∂y1)ᵀ ν,   dL/dy = c λ',   dL/dz = ν + (1 − c) λ' + (∂Ψ_h/∂z)ᵀ λ'
 
@@ -11,7 +11,8 @@ w = 2η:
 
     v̄ = ν + h/2 λ,   ū = w v̄,   ȳ = λ + (∂f/∂y)ᵀ ū,   dL/dy = ȳ,   dL/dv = (1 − w) v̄ + h/2 ȳ
 
-At the start z0 = y0, or v0 = f(t0, y0). The rebuilt state is compared with y0, and with outputs at steps' ends.
+At the start z0 = y0, or v0 = f(t0, y0). The rebuilt state is compared with y0, and with outputs at steps'
+ends.
 
 Sources: as in `solvers.step.pairs` and `walk`.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 import array
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -41,9 +42,10 @@ State = tuple[Tensor, Tensor]  # y and its partner, or their cotangents
 Pull = Callable[[int, Tensor], Tensor]
 
 
-class SampleTimes(NamedTuple):
-    """What is kept of one attempt of all samples, [b]: which were in the batch, t0, and t1 of those that accepted
-    (else t0); what was written in it; when stages were evaluated, where f jumps at some times."""
+@dataclasses.dataclass(frozen=True)
+class SampleTimes:
+    """What is kept of one attempt of all samples, [b]: which were in the batch, t0, and t1 of those that
+    accepted (else t0); what was written in it; when stages were evaluated, where f jumps at some times."""
 
     index: Tensor
     t0: Tensor
@@ -122,11 +124,12 @@ class PairTape(Recorder):
         if not self.attempts:
             t0, t1 = self.ends[2 * n], self.ends[2 * n + 1]
             return Attempt(t1 - t0, None, self.beside.get(n), (t0, t1))
-        index, begin, end, outputs, times = self.attempts[n]
+        kept = self.attempts[n]
+        begin, end, times = kept.t0, kept.t1, kept.times
         dt = self.clocks.spread(end - begin).to(z0.dtype)
         if times is None:
             times = [self.clocks.time(t, z0) for t in times_between(begin, end, numeric.c)]
-        return Attempt(dt, None, times, who=Who(index, end != begin), outputs=outputs)
+        return Attempt(dt, None, times, who=Who(kept.index, end != begin), outputs=kept.outputs)
 
     def end_of(self, n: int) -> float | Tensor:
         """t1 of the attempt of that number; of samples [b]."""
@@ -167,7 +170,10 @@ class Comparison:
         clocks = cast("Each", self.clocks)
         batch = clocks.batch_size(self.solved.z0)
         tolerance = tolerance if len(index) == batch else tolerance.select(index, clocks, batch)
-        times, by_sample = cast("Tensor", seen.times), cast("Tensor", seen.values).movedim(clocks.batch + 1, 1)
+        times, by_sample = (
+            cast("Tensor", seen.times),
+            cast("Tensor", seen.values).movedim(clocks.batch + 1, 1),
+        )
         for written in attempt.outputs:
             for place, valid in zip(written.place, written.valid, strict=True):
                 mine = valid & (times[place, index] == t1)
@@ -202,8 +208,8 @@ class Comparison:
         whose = f" of sample {int(b)}" if self.worst.dim() else ""
         return ReconstructionError(
             f"reversible: rebuilt at t={time:.6g}, the state{whose} is {found:.3g} tolerances (RMS) from the "
-            f"stored one; the limit is {self.limit.most:g}. Rounding has grown on the way back, and the gradient "
-            "cannot be trusted. Use a coupling nearer to 1, float64, or fewer steps; or "
+            f"stored one; the limit is {self.limit.most:g}. Rounding has grown on the way back, and the "
+            "gradient cannot be trusted. Use a coupling nearer to 1, float64, or fewer steps; or "
             "gradient=adamode.Discrete(checkpoints=…), which rebuilds no state backwards. Or raise "
             "reconstruction_limit."
         )
@@ -273,7 +279,8 @@ class ReversibleWalk:
             result = StepResult(y1, undone.stages, undone.ahead)
             dense_stages(self._evaluate, undone.y, times, solved.tableau, result)
         whose = [clocks.take(x, index) for x in bars]
-        lam, nu = (clocks.choose(which, x, torch.zeros_like(x)) for x in whose)  # who did not accept adds nothing
+        # Who did not accept adds nothing.
+        lam, nu = (clocks.choose(which, x, torch.zeros_like(x)) for x in whose)
         dt = attempt.dt if isinstance(attempt.dt, Tensor) else as_time(attempt.dt, y1)
         back = _coupled_back if isinstance(self.pair, CoupledPair) else _leapfrog_back
         new = back(self, undone, dt, (lam, nu), inside)
@@ -295,7 +302,7 @@ class ReversibleWalk:
 
     def _from_start(self, whole: State, bars: State, moved: Tensor | None) -> State:
         """The cotangent of y0, with what its partner at the start has; and none."""
-        (y, partner), (lam, nu), start = whole, bars, self.start
+        (y, _), (lam, nu), start = whole, bars, self.start
         t0 = start.reshape(-1).double() if moved is not None else start.double()
         if isinstance(self.pair, CoupledPair):
             self.comparison.at_start(t0, whole, moved)
@@ -343,13 +350,15 @@ class ReversibleWalk:
         return self.bars
 
 
-def _coupled_back(walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State, inside: Inside | None) -> State:
+def _coupled_back(
+    walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State, inside: Inside | None
+) -> State:
     """The cotangents of (y, z) at a step's start, from those at its end."""
     pair, (lam, nu), m = cast("CoupledPair", walk.pair), bars, walk.solved.tableau.n_stages - 1
     ahead, back, sums = walk.pull(undone.ahead), walk.pull(undone.back), walk.sums(lam)
     k_bar, y_bar = dense_back(walk.solved.numeric, ahead, dt, inside)
     through, first = step_back(sums, back, -dt, -nu, None, None)
-    lam = lam + (through + nu) + back(0, first if k_bar[m] is None else first + k_bar[m])
+    lam = lam + (through + nu) + back(0, cast("Tensor", plus(k_bar[m], first)))
     moved = None  # what the outputs give to all stages before the last alike
     for k in k_bar[:m]:
         moved = plus(moved, k)
@@ -364,7 +373,9 @@ def _coupled_back(walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State,
     return lam, nu
 
 
-def _leapfrog_back(walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State, inside: Inside | None) -> State:
+def _leapfrog_back(
+    walk: ReversibleWalk, undone: Undone, dt: Tensor, bars: State, inside: Inside | None
+) -> State:
     """The cotangents of (y, v) at a step's start, from those at its end."""
     pair, (lam, nu), half = cast("LeapfrogPair", walk.pair), bars, 0.5 * dt
     k_bar, y_bar = dense_back(walk.solved.numeric, walk.pull(undone.ahead), dt, inside)

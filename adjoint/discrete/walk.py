@@ -22,7 +22,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -107,11 +107,12 @@ def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
 def dense_back(
     numeric: Numeric, pull: Pull, dt: Any, inside: Inside | None
 ) -> tuple[list[Tensor | None], Tensor | None]:
-    """What outputs inside a step add to the k̄_i and to dL/dy, that of the dense output's own stages passed on."""
+    """What outputs inside a step add to the k̄_i and to dL/dy, that of the dense output's own stages passed
+    on."""
     rows, m = numeric.a_rows, len(numeric.b) - 1
     if inside is None:
         return [None] * len(rows), None
-    k_bar, y_bar = list(inside[0]), inside[1]
+    k_bar, y_bar = list(inside[0]), cast("Tensor | None", inside[1])
     for j in range(len(k_bar) - 1, m, -1):
         own = k_bar[j]
         if own is not None:

@@ -303,8 +303,8 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
 class LastEvaluation:
     """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew.
 
-    The slopes of an implicit step are what its equations say, and a leapfrog's are velocities: no values of func
-    but for the very first.
+    The slopes of an implicit step are what its equations say, and a leapfrog's are velocities: no values of
+    func but for the very first.
     """
 
     def __init__(self) -> None:

@@ -76,13 +76,14 @@ def record_discrete(
     return Recording(tape, walk, saves=not again or everyone is not None)
 
 
-def record_reversible(
-    solved: Solved, gradient: Reversible, problem: Problem
-) -> Recording:
+def record_reversible(solved: Solved, gradient: Reversible, problem: Problem) -> Recording:
     """The recording of a pair's steps."""
     settings, clocks = problem.settings, solved.clocks
     jumps = len(settings.jumps if isinstance(problem, SampleProblem) else settings.jump_at) > 0
-    tape, limit = PairTape(solved, jumps=jumps), Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit)
+    tape, limit = (
+        PairTape(solved, jumps=jumps),
+        Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit),
+    )
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
         outputs = outputs_of(solved, seen, g)
@@ -90,7 +91,9 @@ def record_reversible(
         pair = pair_of(solved.tableau, settings.coupling, clocks)
         comparison = Comparison(solved, limit, seen)
         return ReversibleWalk(
-            *(tape, problem.start, pair, outputs, comparison), want_theta=want_theta, watch=problem.reverse.watch
+            *(tape, problem.start, pair, outputs, comparison),
+            want_theta=want_theta,
+            watch=problem.reverse.watch,
         ).run()
 
     return Recording(tape, walk)

@@ -44,7 +44,14 @@ class GradientProblem:
     """
 
     def __init__(
-        self, func: Any, y0: Any, t: Tensor, arguments: dict[str, Any], *, seed: int = 0, steps: Gradient = Discrete()
+        self,
+        func: Any,
+        y0: Any,
+        t: Tensor,
+        arguments: dict[str, Any],
+        *,
+        seed: int = 0,
+        steps: Gradient = Discrete(),  # noqa: B008  (frozen)
     ):
         if arguments.get("events"):
             raise ArgumentError("events=… cannot be checked here: a moved event changes what is returned.")
@@ -58,7 +65,10 @@ class GradientProblem:
         self.arguments = {**arguments, "trace": False, "dense": False, "gradient": None}
         self.by_autograd, self.leapfrog = Direct(), EVERY[arguments.get("method", "dopri5")].leapfrog
         if isinstance(steps, Reversible):
-            self.arguments["gradient"], self.by_autograd = steps, Direct(None if self.leapfrog else steps.coupling)
+            self.arguments["gradient"], self.by_autograd = (
+                steps,
+                Direct(None if self.leapfrog else steps.coupling),
+            )
         self.per_sample = clocks_differ(arguments.get("stepping", "shared"))
         self.batch_axis = 1 if isinstance(func, Dynamics) else 0
         self.theta = self._parameters(layout)
@@ -194,7 +204,11 @@ def gaps(problem: GradientProblem, tolerances: Sequence[float] = GAP_TOLERANCES)
     () where the steps are fixed, and there is no tolerance, or where the loss is over all steps, and
     another with each tolerance; and of a leapfrog, which has neither.
     """
-    if problem.leapfrog or problem.arguments.get("dt") is not None or problem.arguments.get("save") == "steps":
+    if (
+        problem.leapfrog
+        or problem.arguments.get("dt") is not None
+        or problem.arguments.get("save") == "steps"
+    ):
         return ()
     found: list[Gap] = []
     for tolerance in tolerances:

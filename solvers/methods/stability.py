@@ -1,7 +1,7 @@
 """Linear stability of Runge–Kutta methods, and of the pairs made of them: what one step does to y' = μy.
 
 Sources: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2; of pairs S. McCallum, J. Foster,
-arXiv 2410.11648 (2024), Section 4, and U. Mutze, arXiv 1311.6602 (2013).
+arXiv 2410.11648 (2024), and U. Mutze, arXiv 1311.6602 (2013).
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def stability_function(tableau: Tableau, z: torch.Tensor, embedded: bool = False
 def pair_matrix(tableau: Tableau, x: torch.Tensor, coupling: float | None = None) -> torch.Tensor:
     """M [*x.shape, 2, 2], complex128, at each x = hμ: a step of a pair is (y1, p1) = M (y, p) for y' = μy.
 
-    coupling: λ of Reversible's pair (y, z). With Ψ_h(z) = p z, p = R(x) − 1, and Ψ_{−h}(y1) = q y1, q = R(−x) − 1:
-    M = [[λ, 1 − λ + p], [−λq, 1 − q(1 − λ + p)]], det M = λ.  None: a leapfrog's pair (y, h v), det M = 1 − 2η.
+    coupling: λ of Reversible's pair (y, z). With Ψ_h(z) = p z, p = R(x) − 1, and Ψ_{−h}(y1) = q y1,
+        q = R(−x) − 1: M = [[λ, 1 − λ + p], [−λq, 1 − q(1 − λ + p)]], det M = λ.  None: a leapfrog's pair
+        (y, h v), det M = 1 − 2η.
     Raises ValueError for an implicit method.
     """
     tableau._must(not tableau.implicit, "is implicit, and no pair is made of its steps")

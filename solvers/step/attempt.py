@@ -229,7 +229,7 @@ def ratio_of(
     if result.paired is None or result.paired.apart is None:
         return ratio
     before, apart = (error_ratio((x,), y, result.y1, tolerance, norm) for x in result.paired.apart)
-    # A shorter step would not bring together what comes together anyway: the step is not to grow, that is all.
+    # A shorter step would not bring together what comes together anyway; the step is not to grow much.
     apart = torch.where(apart <= before, apart.clamp(max=EASED), apart)
     return torch.maximum(ratio, apart)  # keeps NaN
 

@@ -5,14 +5,15 @@ A coupled pair: any explicit method with the increment Ψ_h(t, z) = h Σ b_i k_i
     y1 = λ y + (1 − λ) z + Ψ_h(t, z),       z1 = z − Ψ_{−h}(t1, y1),         z0 = y0
     z  = z1 + Ψ_{−h}(t1, y1),               y  = (y1 − (1 − λ) z − Ψ_h(t, z)) / λ
 
-With d = (1 − λ)(z − y)/h this is y1 = y + h Σ b_i (k_i + d), since Σ b_i = 1. So is the interpolant: Σ b_i(θ) = θ,
-and y(θ) = (1 − (1 − λ)θ) y + (1 − λ)θ z + h Σ b_i(θ) k_i. Stages are therefore left as k_i + d: who reads them
-need not know of the pair. The last stage is f(t1, y1), not moved: it is also the first one of Ψ_{−h}.
+With d = (1 − λ)(z − y)/h this is y1 = y + h Σ b_i (k_i + d), since Σ b_i = 1. So is the interpolant: Σ
+b_i(θ) = θ, and y(θ) = (1 − (1 − λ)θ) y + (1 − λ)θ z + h Σ b_i(θ) k_i. Stages are therefore left as k_i + d:
+who reads them need not know of the pair. The last stage is f(t1, y1), not moved: it is also the first one of
+Ψ_{−h}.
 
 A leapfrog's pair (`methods.alf`): p = v, the velocity, which a march carries along as its first stage.
 
-Sources: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs, arXiv 2410.11648 (2024);
-of the leapfrog those of `methods.alf`.
+Sources: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs, arXiv 2410.11648
+(2024); of the leapfrog those of `methods.alf`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from .clocks import Clocks
 from .runge_kutta import Evaluation, Field, Paired, StageBuffer, StageList, Stages, StepResult, dense_strides
 from .taker import YES, Taker
 
-# y and z are two solutions of one problem: where they are so many tolerances apart, y is none to that tolerance.
-# Where the flow contracts, y − z grows as it would backwards, unless hμ is in the pair's region of stability
-# (docs/reversible.md). No error estimate sees that: y' = cos t − y from 0 to 10, dopri5 at 1e-6, coupling 0.999,
-# ended 4e3 tolerances off after 427 steps without this; with it 3.4, after 7,315.
+# y and z are two solutions of one problem: where they are so many tolerances apart, y is none to that
+# tolerance. Where the flow contracts, y − z grows as it would backwards, unless hμ is in the pair's region
+# of stability (docs/reversible.md). No error estimate sees that: y' = cos t − y from 0 to 10, dopri5 at
+# 1e-6, coupling 0.999, ended 4e3 tolerances off after 427 steps without this; with it 3.4, after 7,315.
 APART = 10.0
 
 
@@ -50,8 +51,8 @@ def pair_of(tableau: Tableau, coupling: float | None, clocks: Clocks, *, judged:
 
 
 class Undone(NamedTuple):
-    """A step undone: y and its partner at the start; what the field saved at the stages, and at those of Ψ_{−h};
-    the stages."""
+    """A step undone: y and its partner at the start; what the field saved at the stages, and at those of
+    Ψ_{−h}; the stages."""
 
     y: Tensor
     partner: Tensor
@@ -66,7 +67,9 @@ class Pair(Taker):
     spare: StageBuffer | None = None
 
     @abc.abstractmethod
-    def undo(self, field: Field, y1: Tensor, end: Tensor, times: Sequence[Tensor], dt: float | Tensor) -> Undone:
+    def undo(
+        self, field: Field, y1: Tensor, end: Tensor, times: Sequence[Tensor], dt: float | Tensor
+    ) -> Undone:
         """From the pair at a step's end to that at its start; times, dt: as the step had them."""
 
     def _memory(self, numeric: Numeric, like: Tensor, dt: float | Tensor) -> StageBuffer:
@@ -151,7 +154,9 @@ class CoupledPair(Pair):
         paired = Paired(z, z1, calls + 2 * m - 1, errors, apart)
         return StepResult(y1, stages, [*saved, kept], paired=paired)
 
-    def undo(self, field: Field, y1: Tensor, end: Tensor, times: Sequence[Tensor], dt: float | Tensor) -> Undone:
+    def undo(
+        self, field: Field, y1: Tensor, end: Tensor, times: Sequence[Tensor], dt: float | Tensor
+    ) -> Undone:
         """z first, from y1; then y."""
         m, numeric = self.tableau.n_stages - 1, self.tableau.numeric(y1.dtype, y1.device)
         stages = self._memory(numeric, y1, -dt)
@@ -202,7 +207,8 @@ def share(coupling: float, dt: float | Tensor) -> float | Tensor:
 
 
 class LeapfrogPair(Pair):
-    """(y, v) of the asynchronous leapfrog. v is the march's own first stage, so nothing is remembered here."""
+    """(y, v) of the asynchronous leapfrog. v is the march's own first stage, so nothing is remembered
+    here."""
 
     def __init__(self, tableau: Tableau):
         self.tableau, self.weight = tableau, 2.0 * float(tableau.b[1])
@@ -225,7 +231,9 @@ class LeapfrogPair(Pair):
         stages.put(2, v1)
         return StepResult(y1, stages, [first[1], kept, None], paired=Paired(v, v1, 1))
 
-    def undo(self, field: Field, y1: Tensor, end: Tensor, times: Sequence[Tensor], dt: float | Tensor) -> Undone:
+    def undo(
+        self, field: Field, y1: Tensor, end: Tensor, times: Sequence[Tensor], dt: float | Tensor
+    ) -> Undone:
         """v from the velocity in the middle, which either end gives."""
         numeric = self.tableau.numeric(y1.dtype, y1.device)
         middle = y1 - (0.5 * dt) * end

@@ -364,7 +364,8 @@ class StepResult:
         return (self.y1,) if self.paired is None else (self.y1, self.paired.end)
 
     def probe(self, error: Tensor) -> Tensor:
-        """A sum, 0-d, that is not finite if any entry of stages and ends is not (or, rarely, if it overflows).
+        """A sum, 0-d, that is not finite if any entry of stages and ends is not (or, rarely, if it
+        overflows).
 
         error: the (first) error estimate.
         """
