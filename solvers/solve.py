@@ -33,7 +33,7 @@ from .step.controller import PID
 from .step.implicit.choose import implicit_steps
 from .step.implicit.jacobian import Jacobian
 from .step.implicit.newton import Measure
-from .step.pairs import pair_of, plain_steps
+from .step.pairs import pair_of
 from .step.runge_kutta import Field
 from .step.taker import Taker
 from .trace import Trace, stiffness_sentence
@@ -78,7 +78,7 @@ class Settings:
     @property
     def plain(self) -> bool:
         """Whether steps are those of `rk_step`."""
-        return plain_steps(self.tableau, self.coupling)
+        return self.coupling is None and not self.tableau.implicit and not self.tableau.leapfrog
 
 
 @dataclasses.dataclass(frozen=True)

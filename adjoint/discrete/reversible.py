@@ -27,19 +27,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ...solvers.errors import ReconstructionError
-from ...solvers.march.output import Step, as_time, by_step
+from ...solvers.march.output import Step, as_time
 from ...solvers.march.samples import SampleStep, Written
-from ...solvers.step.clocks import Each, Norm, Tolerance, times_between
+from ...solvers.step.clocks import Each, times_between
 from ...solvers.step.pairs import CoupledPair, LeapfrogPair, Pair, Undone, share
 from ...solvers.step.runge_kutta import StepResult, dense_stages
 from ..dynamics.adapt import LastEvaluation, ThetaSum
-from ..recording import Recorder, Result, Seen
+from ..recording import Recorder, Recording, Result, Rows, Seen
+from .rebuilt import Comparison, Limit
 from .tape import Attempt, Inside, Solved, Who
-from .walk import BarBuffer, Outputs, dense_back, plus, step_back
+from .walk import BarBuffer, Outputs, dense_back, outputs_of, plus, step_back
 
 State = tuple[Tensor, Tensor]  # y and its partner, or their cotangents
 Pull = Callable[[int, Tensor], Tensor]
+Watch = Callable[[float, Tensor, "Tensor | None"], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ class PairTape(Recorder):
         return len(self.attempts) or len(self.ends) // 2
 
     def step(self, step: Step | SampleStep) -> None:
-        """Its times."""
+        """Keeps its times, and the pair at its end."""
         assert step.result.paired is not None
         self.last.see(step)
         end = (step.y1, step.result.paired.end)
@@ -136,85 +137,6 @@ class PairTape(Recorder):
         return self.attempts[n].t1 if self.attempts else self.ends[2 * n + 1]
 
 
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """How far a rebuilt state may be from the stored one.
-
-    norm, tolerance: of the solve.
-    most: in units of the tolerance.
-    """
-
-    norm: Norm
-    tolerance: Tolerance
-    most: float
-
-
-class Comparison:
-    """How far rebuilt states are from stored ones: the largest distance of each clock, and its time."""
-
-    def __init__(self, solved: Solved, limit: Limit, seen: Seen):
-        self.solved, self.limit, self.seen, self.clocks = solved, limit, seen, solved.clocks
-        self.ending = by_step(seen.places[1:])[0]
-        self.worst = solved.clocks.total(torch.zeros_like(solved.z0.detach())).double()
-        self.time = torch.zeros_like(self.worst)
-
-    def at_end(self, n: int, t1: Any, attempt: Attempt, y: Tensor) -> None:
-        """Outputs at the end t1 of step n, where the samples of the attempt have the state y."""
-        index, tolerance, seen = attempt.who.index, self.limit.tolerance, self.seen
-        if index is None:
-            for i in self.ending.get(n, ()):
-                self._see(t1, self._distance(y, seen.values[i + 1], tolerance))
-            return
-        if seen.outputs is not None or not attempt.outputs:  # of a question asked later nothing is stored
-            return
-        clocks = cast("Each", self.clocks)
-        batch = clocks.batch_size(self.solved.z0)
-        tolerance = tolerance if len(index) == batch else tolerance.select(index, clocks, batch)
-        times, by_sample = (
-            cast("Tensor", seen.times),
-            cast("Tensor", seen.values).movedim(clocks.batch + 1, 1),
-        )
-        for written in attempt.outputs:
-            for place, valid in zip(written.place, written.valid, strict=True):
-                mine = valid & (times[place, index] == t1)
-                stored = clocks.choose(mine, by_sample[place, index].movedim(0, clocks.batch), y)
-                off = torch.where(mine, self._distance(y, stored, tolerance), 0.0)
-                self._see(t1, off, index)
-
-    def at_start(self, t0: Any, states: Sequence[Tensor], moved: Tensor | None) -> None:
-        """The start, where y0 is. moved: the samples that took a step."""
-        z0 = self.solved.z0.detach()
-        for y in states:
-            off = self._distance(y, self.clocks.choose(moved, z0, y), self.limit.tolerance)
-            self._see(t0, off if moved is None else torch.where(moved, off, 0.0))
-
-    def _distance(self, back: Tensor, stored: Tensor, tolerance: Tolerance) -> Tensor:
-        return self.limit.norm((back - stored) / tolerance.scale(stored)).double()
-
-    def _see(self, time: Any, off: Tensor, index: Tensor | None = None) -> None:
-        if index is not None and len(index) != len(self.worst):
-            time = self.time.index_copy(0, index, time)
-            off = torch.zeros_like(self.worst).index_copy(0, index, off)
-        larger = ~(off <= self.worst)  # so that NaN is the largest
-        self.worst, self.time = torch.where(larger, off, self.worst), torch.where(larger, time, self.time)
-
-    def judge(self) -> ReconstructionError | None:
-        """What is wrong, if something is. One host read."""
-        off, which = self.worst.reshape(-1).max(0)
-        found, b, time = torch.stack((off, which.to(off), self.time.reshape(-1)[which].to(off))).tolist()
-        self.solved.stats.reconstruction_error = found
-        if found <= self.limit.most:
-            return None
-        whose = f" of sample {int(b)}" if self.worst.dim() else ""
-        return ReconstructionError(
-            f"reversible: rebuilt at t={time:.6g}, the state{whose} is {found:.3g} tolerances (RMS) from the "
-            f"stored one; the limit is {self.limit.most:g}. Rounding has grown on the way back, and the "
-            "gradient cannot be trusted. Use a coupling nearer to 1, float64, or fewer steps; or "
-            "gradient=adamode.Discrete(checkpoints=…), which rebuilds no state backwards. Or raise "
-            "reconstruction_limit."
-        )
-
-
 class ReversibleWalk:
     """The walk backwards over one tape.
 
@@ -235,7 +157,7 @@ class ReversibleWalk:
         comparison: Comparison,
         *,
         want_theta: bool = True,
-        watch: Callable[[float, Tensor, Tensor | None], None] | None = None,
+        watch: Watch | None = None,
     ):
         self.watch = watch
         self.solved, self.tape, self.start, self.pair = tape.solved, tape, start, pair
@@ -390,3 +312,28 @@ def _leapfrog_back(
     if k_bar[0] is not None:
         nu = nu + k_bar[0]
     return (lam if y_bar is None else lam + y_bar), nu
+
+
+def record_reversible(
+    solved: Solved,
+    make_pair: Callable[[], Pair],
+    start: Tensor,
+    limit: Limit,
+    *,
+    jumps: bool,
+    watch: Watch | None,
+) -> Recording:
+    """The recording of a pair's steps.
+
+    make_pair: what undoes them.
+    start: the time at which the solve begins, as func wants it.
+    jumps: as of `PairTape`.  watch: as of `ReversibleWalk`.
+    """
+    tape = PairTape(solved, jumps=jumps)
+
+    def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
+        tape.last.check(solved.dynamics, solved.stats, solved.complain)
+        both = outputs_of(solved, seen, g), Comparison(solved, limit, seen)
+        return ReversibleWalk(tape, start, make_pair(), *both, want_theta=want_theta, watch=watch).run()
+
+    return Recording(tape, walk)

@@ -242,6 +242,13 @@ class ByWritten(Outputs):
         return k_bar, torch.stack(y_bars).sum(0)
 
 
+def outputs_of(solved: Solved, seen: Seen, g: Rows) -> ByPlace | ByWritten:
+    """How the cotangents of a solve's outputs enter a walk over its steps."""
+    if isinstance(solved.clocks, Each):
+        return ByWritten(seen, g, solved.clocks, solved.numeric)
+    return ByPlace(seen, g, solved.numeric)
+
+
 class DiscreteWalk:
     """The walk backwards over one tape.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ from ...solvers.checks import batched, moves, transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
 from ...solvers.march.output import as_time
-from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ...solvers.step.implicit.newton import Measure
 from ...solvers.step.pairs import pair_of
@@ -23,9 +23,10 @@ from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Re
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
-from ..discrete.reversible import Comparison, Limit, PairTape, ReversibleWalk
+from ..discrete.rebuilt import Limit
+from ..discrete.reversible import record_reversible
 from ..discrete.tape import Solved, Tape
-from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk
+from ..discrete.walk import ByPlace, DiscreteWalk, outputs_of
 from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recorder, Recording, Result, Rows, Seen
@@ -74,36 +75,6 @@ def record_discrete(
 
     # With a clock a sample first stages of their own are kept in any case.
     return Recording(tape, walk, saves=not again or everyone is not None)
-
-
-def record_reversible(solved: Solved, gradient: Reversible, problem: Problem) -> Recording:
-    """The recording of a pair's steps."""
-    settings, clocks = problem.settings, solved.clocks
-    jumps = len(settings.jumps if isinstance(problem, SampleProblem) else settings.jump_at) > 0
-    tape, limit = (
-        PairTape(solved, jumps=jumps),
-        Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit),
-    )
-
-    def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
-        outputs = outputs_of(solved, seen, g)
-        tape.last.check(solved.dynamics, solved.stats, solved.complain)
-        pair = pair_of(solved.tableau, settings.coupling, clocks)
-        comparison = Comparison(solved, limit, seen)
-        return ReversibleWalk(
-            *(tape, problem.start, pair, outputs, comparison),
-            want_theta=want_theta,
-            watch=problem.reverse.watch,
-        ).run()
-
-    return Recording(tape, walk)
-
-
-def outputs_of(solved: Solved, seen: Seen, g: Rows) -> ByPlace | ByWritten:
-    """How the cotangents of a solve's outputs enter a walk over its steps."""
-    if isinstance(solved.clocks, Each):
-        return ByWritten(seen, g, solved.clocks, solved.numeric)
-    return ByPlace(seen, g, solved.numeric)
 
 
 def check_one_cotangent(g: Tensor, many: bool) -> None:
@@ -185,7 +156,10 @@ def record_for(
         both = (problem.z0, problem.stats, complain, implicit)
         solved = Solved(dynamics, settings.tableau, clocks, *both)
         if isinstance(gradient, Reversible):
-            return record_reversible(solved, gradient, problem)
+            limit = Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit)
+            pair = functools.partial(pair_of, solved.tableau, settings.coupling, clocks)
+            jumps = isinstance(problem, SampleProblem) and len(problem.settings.jumps) > 0
+            return record_reversible(solved, pair, problem.start, limit, jumps=jumps, watch=reverse.watch)
         return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
     return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))

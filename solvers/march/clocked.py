@@ -249,7 +249,7 @@ class ClockedMarch:
 
     def _count(self, step: SampleStep) -> None:
         solved, paired = step.result.solved, step.result.paired
-        calls: int | Tensor = self.tableau.n_stages - 1 if paired is None else paired.calls
+        calls: Any = self.tableau.n_stages - 1 if paired is None else paired.calls
         if solved is not None:
             calls = solved.calls
             self.n_jacobians = self.n_jacobians + solved.renewed * step.tried
@@ -367,8 +367,6 @@ class ClockedMarch:
         e1, e2 = (torch.where(jumped, UNKNOWN, e) for e in (self.clock.e1, self.clock.e2))
         self.clock = self.clock._replace(e1=e1, e2=e2)
         self.recorder.restart(saved, jumped, self.first)
-
-    # Samples that leave
 
     def _write_back(self) -> None:
         """Puts the clocks of the samples still here back where they stand in the whole batch."""

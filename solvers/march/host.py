@@ -20,8 +20,8 @@ from torch import Tensor
 from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
-from ..step.attempt import Limits, Rules, first_step, ratio_of
-from ..step.clocks import ONE, Norm, Tolerance, times_between
+from ..step.attempt import Limits, Rules, first_step
+from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
 from ..step.controller import PID, SLIVER, UNKNOWN, UNSOLVED
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from ..step.taker import YES, Taker
@@ -256,7 +256,7 @@ class Judge:
         if self.ratio is not None:
             ratio = self.ratio(step)
         else:
-            ratio = ratio_of(result, errors, step.y0, self.tolerance, self.norm)
+            ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm, result.apart)
         told = [ratio, probe] if result.solved is None else [ratio, probe, result.solved.failed]
         reads = torch.stack([x.to(probe) for x in told])
         if self.watch is not None:

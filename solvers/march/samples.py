@@ -15,7 +15,6 @@ from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
 from ..step.implicit.jacobian import Jacobian
-from ..step.pairs import plain_steps
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
@@ -79,7 +78,7 @@ class SampleSettings:
     @property
     def plain(self) -> bool:
         """Whether steps are those of `rk_step`."""
-        return plain_steps(self.tableau, self.coupling)
+        return self.coupling is None and not self.tableau.implicit and not self.tableau.leapfrog
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""

@@ -9,7 +9,7 @@ alike, attempt by attempt.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +27,6 @@ RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE, NEWTON = (
     int(Status[name])
     for name in ("RUNNING", "SUCCESS", "MAX_STEPS", "STEP_UNDERFLOW", "NON_FINITE", "NEWTON")
 )
-EASED = 0.5  # a ratio at which no controller shortens a step
 FIXED_SLIVER = 1e-9  # a fixed step is what it is, but for the rounding of its end
 
 MakeStages = Callable[[Tensor], Stages]  # of the signed dt, as it meets the state
@@ -221,19 +220,6 @@ def stage_times(rules: Rules, t0: Tensor, t1: Tensor, like: Tensor) -> list[Tens
     return [rules.clocks.time(t, like) for t in times_between(t0, t1, rules.numeric.c)]
 
 
-def ratio_of(
-    result: StepResult, errors: Sequence[Tensor], y: Tensor, tolerance: Tolerance, norm: Norm
-) -> Tensor:
-    """The error ratio of a step from y; of a pair not below what its two states are apart."""
-    ratio = error_ratio(errors, y, result.y1, tolerance, norm)
-    if result.paired is None or result.paired.apart is None:
-        return ratio
-    before, apart = (error_ratio((x,), y, result.y1, tolerance, norm) for x in result.paired.apart)
-    # A shorter step would not bring together what comes together anyway; the step is not to grow much.
-    apart = torch.where(apart <= before, apart.clamp(max=EASED), apart)
-    return torch.maximum(ratio, apart)  # keeps NaN
-
-
 def judged(
     rules: Rules, tolerance: Tolerance, y: Tensor, result: StepResult, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -243,7 +229,7 @@ def judged(
         finite = rules.clocks.agreed(~rules.clocks.total(result.nought()).isnan())
         if rules.fixed:
             return torch.full_like(finite, torch.nan, dtype=dtype), finite
-        ratio = ratio_of(result, result.errors(), y, tolerance, rules.norm)
+        ratio = error_ratio(result.errors(), y, result.y1, tolerance, rules.norm, result.apart)
         return ratio.to(dtype).detach(), finite  # no_grad does not stop forward-mode AD
 
 

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
+from .besides import Paired
 from .clocks import Clocks
-from .runge_kutta import Evaluation, Field, Paired, StageBuffer, StageList, Stages, StepResult, dense_strides
+from .runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, StepResult, dense_strides
 from .taker import YES, Taker
 
 # y and z are two solutions of one problem: where they are so many tolerances apart, y is none to that
@@ -35,11 +36,6 @@ from .taker import YES, Taker
 # of stability (docs/reversible.md). No error estimate sees that: y' = cos t − y from 0 to 10, dopri5 at
 # 1e-6, coupling 0.999, ended 4e3 tolerances off after 427 steps without this; with it 3.4, after 7,315.
 APART = 10.0
-
-
-def plain_steps(tableau: Tableau, coupling: float | None) -> bool:
-    """Whether a solve's steps are those of `rk_step`."""
-    return coupling is None and not tableau.implicit and not tableau.leapfrog
 
 
 def pair_of(tableau: Tableau, coupling: float | None, clocks: Clocks, *, judged: bool = False) -> Pair:

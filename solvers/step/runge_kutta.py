@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
+from .besides import Paired, Solved
 
 
 def dense_strides(x: Tensor) -> tuple[int, ...]:
@@ -226,7 +227,7 @@ class StageBuffer(Stages):
         return (self.k[: self.count] * 0.0).sum(0)
 
     def move(self, n: int, by: Tensor) -> None:
-        """In place."""
+        """To the rows of the buffer, in place."""
         self.k[:n].add_(by)
 
 
@@ -291,43 +292,6 @@ class Quadrature(NamedTuple):
     saved: list[Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Solved:
-    """How the stages of an implicit step were solved for; a flag or a number a clock.
-
-    failed: an iteration did not converge.
-    renewed: the Jacobian was evaluated.
-    calls: of f, the Jacobian's among them.
-    points: the states that the stages belong to, the first y.
-    errors: the error estimates, where they are not the stages' alone.
-    found: of a Rosenbrock method, what its systems were solved to.
-    """
-
-    failed: Tensor
-    renewed: Tensor
-    calls: Tensor
-    points: list[Tensor]
-    errors: tuple[Tensor, ...] | None = None
-    found: Sequence[Tensor] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Paired:
-    """What a step of a pair (`step.pairs`) has beside y.
-
-    start, end: y's partner at both ends.
-    calls: evaluations of f.
-    errors: the error estimates, where they are not the stages' as they are now.
-    apart: how far y and its partner are apart at both ends, as errors; None where they are not of one kind.
-    """
-
-    start: Tensor
-    end: Tensor
-    calls: int
-    errors: tuple[Tensor, ...] | None = None
-    apart: tuple[Tensor, Tensor] | None = None
-
-
 @dataclasses.dataclass
 class StepResult:
     """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each.
@@ -357,6 +321,11 @@ class StepResult:
         other = self.solved or self.paired
         own = None if other is None else other.errors
         return self.stages.errors() if own is None else own
+
+    @property
+    def apart(self) -> tuple[Tensor, Tensor] | None:
+        """How far the two solutions of a pair are apart at both ends; None of other steps."""
+        return None if self.paired is None else self.paired.apart
 
     @property
     def ends(self) -> tuple[Tensor, ...]:

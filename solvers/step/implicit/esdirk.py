@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau
-from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
+from ..besides import Solved
+from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from ..taker import YES, Taker
 from .jacobian import Jacobian
 from .linear import Factors, System
