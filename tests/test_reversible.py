@@ -326,12 +326,11 @@ def test_where_the_pair_is_stable():
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
 def test_adaptive_steps_do_not_let_the_two_solutions_drift_apart(stepping):
-    """y' = cos t − y: without a look at y − z the end was 75 tolerances off (coupling 0.9, dopri5 at
-    1e-6)."""
+    """y' = cos t − y: without a look at y − z the end was 468 tolerances off, with it 11."""
     exact = lambda t: 0.5 * (math.cos(t) + math.sin(t))  # noqa: E731  (from 0.5)
-    options = {"rtol": 1e-6, "atol": 1e-6, "gradient": Reversible(0.9), "stepping": stepping}
+    options = {"rtol": 1e-6, "atol": 1e-6, "gradient": Reversible(0.99), "stepping": stepping}
     sol = solve(lambda t, y: torch.cos(t) - y, f64(0.5)[:, None], f64(0, 10), **options)
-    assert abs(float(sol.y[-1]) - exact(10.0)) <= 10e-6
+    assert abs(float(sol.y[-1]) - exact(10.0)) <= 50e-6
 
 
 def test_a_solve_that_runs_out_of_steps_says_that_the_pair_is_what_needs_them():
