@@ -70,7 +70,7 @@ def test_a_comparison_has_a_number_in_every_cell():
     assert len(found) == 11
     assert found[ways.DISCRETE].ratio == 1.0
     assert all(one.peak >= one.kept > 0 and not one.failed for one in found.values())
-    assert tables.cells({("NODE", 1e-4): found}, "NODE", [1e-4]).count("\n") == 12
+    assert tables.cells({("NODE", 1e-4): found}, "NODE", [1e-4]).count("\n") == 13
 
 
 def test_a_way_that_raises_is_a_cell_that_says_so(monkeypatch):

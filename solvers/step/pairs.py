@@ -31,8 +31,8 @@ from .clocks import Clocks
 from .runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, StepResult, dense_strides
 from .taker import YES, Taker
 
-# So many tolerances apart, y and z are no two solutions of one problem any more; Backsolve's limit. Where the flow
-# contracts, y − z grows as it would backwards, unless hμ is in the pair's region of stability
+# So many tolerances apart, y and z are no two solutions of one problem any more; Backsolve's limit. Where the
+# flow contracts, y − z grows as it would backwards, unless hμ is in the pair's region of stability
 # (docs/reversible.md), and no error estimate sees that: y' = cos t − y from 0 to 10, dopri5 at 1e-6, coupling
 # 0.999, ended 4e3 tolerances off after 427 steps without this; with it 37, after 4,843. With 10 in its place
 # SONODE's and AdamNODE's cases of docs/adjoints.md took 1,400 steps at 1e-4 for 6, to be twice as exact.
