@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from . import solvers as solvers
     from . import train as train
     from . import verify as verify
-    from .adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
+    from .adjoint.arguments import Backsolve, Direct, Discrete, Interpolating, Reversible
     from .adjoint.dynamics.protocol import Dynamics
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
@@ -69,6 +69,7 @@ _EXPORTS: dict[str, str] = {
     "PI": "solvers.step.controller",
     "PID": "solvers.step.controller",
     "ReconstructionError": "solvers.errors",
+    "Reversible": "adjoint.arguments",
     "SONODE": "models.dynamics",
     "SecondDerivativeError": "solvers.errors",
     "Solution": "solvers.solution",
@@ -107,6 +108,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "PI",
     "PID",
     "ReconstructionError",
+    "Reversible",
     "SONODE",
     "SecondDerivativeError",
     "Solution",

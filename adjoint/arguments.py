@@ -30,99 +30,15 @@ from ..solvers.step.field import HALF, Layout, layout_of
 from ..solvers.step.runge_kutta import channels_last
 from .dynamics.jacobian import UserJacobian
 from .dynamics.protocol import Dynamics, check_blocks
+from .gradients import CHOICES, COUPLING
+from .gradients import Backsolve as Backsolve
+from .gradients import Direct as Direct
+from .gradients import Discrete as Discrete
+from .gradients import Gradient as Gradient
+from .gradients import Interpolating as Interpolating
+from .gradients import Reversible as Reversible
 
 LinearSolver = Literal["lu", "gmres"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Discrete:
-    """The exact derivative of the accepted steps (discretise, then optimise).
-
-    keep: "stages" stores the activations of every stage; "state" stores the state at each step and
-        evaluates its stages anew in the backward pass: less memory, one more evaluation a stage.
-    checkpoints: how many states are stored at most at any moment; the steps between them are taken again
-        (whatever keep says). √N of them for N steps repeat each step about twice, log₂N of them about
-        half as often as there are halvings.
-    """
-
-    keep: Literal["stages", "state"] = "stages"
-    checkpoints: int | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("Discrete: keep", self.keep, ("stages", "state"))
-        if self.checkpoints is not None:
-            check_positive(self.checkpoints, "Discrete: checkpoints", integer=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ReverseSolve:
-    """How the adjoint equation is solved backwards."""
-
-    rtol: float | None = None
-    atol: float | None = None
-    method: str | None = None
-
-    def __post_init__(self) -> None:
-        owner = type(self).__name__
-        for name in ("rtol", "atol"):
-            if getattr(self, name) is not None:
-                check_positive(getattr(self, name), f"{owner}: {name}")
-        if self.method is not None:
-            get_method(self.method, f"{owner}: method", implicit=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Interpolating(_ReverseSolve):
-    """The continuous adjoint with the state from the forward pass's dense output.
-
-    rtol, atol, method: of the reverse solve; the forward ones where None.
-
-    Memory grows with the number of steps, as for Discrete. The state is not rebuilt, so nothing can
-    drift.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class Backsolve(_ReverseSolve):
-    """The continuous adjoint: state and adjoint solved backwards together (optimise, then discretise).
-
-    rtol, atol, method: of the reverse solve; the forward ones where None.
-    norm: "seminorm" judges state and adjoint only; θ is a quadrature outside the error control.
-    reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
-        forward and reverse; a gradient error of about the same multiple of the tolerance goes with it.
-    anchors: how many states of the forward pass may be stored besides the observations (0: none). Of the 15
-        hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 4, 8, 16 and 32 of them answer 0, 9, 13,
-        13.
-
-    Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
-    digits where the forward flow contracts. The distance of the rebuilt state from the stored one is
-    measured at every observation. Past reconstruction_limit the reverse solve is done once more,
-    starting afresh from `anchors` states stored along the forward pass; where that does not help, a
-    ReconstructionError is raised.
-    """
-
-    norm: Literal["seminorm"] = "seminorm"
-    reconstruction_limit: float = 100.0
-    anchors: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("Backsolve: norm", self.norm, ("seminorm",))
-        if isinstance(self.anchors, bool) or not isinstance(self.anchors, int) or self.anchors < 0:
-            raise ArgumentError(f"Backsolve: anchors={self.anchors!r} must be a whole number, 0 or more.")
-        if not self.reconstruction_limit > 0:
-            raise ArgumentError(
-                f"Backsolve: reconstruction_limit={self.reconstruction_limit!r} must be positive "
-                "(math.inf: never an error)."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Direct:
-    """Plain backpropagation through the steps, by autograd: derivatives of every order."""
-
-
-Gradient = Discrete | Interpolating | Backsolve | Direct
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -133,7 +49,6 @@ Grouping = Stepping | Tensor  # or [B] integers: samples with the same number sh
 Save = Literal["times", "steps", "end"]
 NormName = Literal["rms", "max", "blocks"]
 STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
-CHOICES = (Discrete, Interpolating, Backsolve, Direct)
 
 
 def _check_kind(argument: str, value: Any, kinds: Any, wanted: str) -> None:
@@ -179,7 +94,9 @@ class Options:
         if isinstance(self.stepping, str):
             check_choice("stepping", self.stepping, STEPPINGS)
         choices = (*CHOICES, type(None))
-        _check_kind("gradient", self.gradient, choices, "Discrete, Interpolating, Backsolve, Direct or None")
+        wanted = "Discrete, Interpolating, Backsolve, Direct, Reversible or None"
+        _check_kind("gradient", self.gradient, choices, wanted)
+        self._check_pair()
         _check_kind("controller", self.controller, PID, "an adamode.PID, PI() or I()")
         _check_kind("compile", self.compile, bool, "True or False")
         events = self.events if isinstance(self.events, (tuple, list)) else (self.events,)
@@ -239,6 +156,35 @@ class Options:
                 "would see func on the other side of the jump. Choose kvaerno3."
             )
 
+    def _check_pair(self) -> None:
+        """What goes together with steps of a pair."""
+        tableau, gradient = EVERY[self.method], self.gradient
+        coupled = isinstance(gradient, Reversible) or (isinstance(gradient, Direct) and gradient.coupling)
+        if coupled and tableau.wants_jacobian:
+            raise ArgumentError(
+                f"gradient={type(gradient).__name__}(coupling=…) with method={self.method!r}: half of a "
+                "pair's step goes backwards, where what an implicit method is for grows within a step. Use "
+                "Discrete() or Interpolating(), or an explicit method."
+            )
+        if not tableau.leapfrog:
+            return
+        if isinstance(gradient, (Reversible, Direct)) and gradient.coupling not in (COUPLING, None):
+            raise ArgumentError(
+                f"{type(gradient).__name__}: coupling={gradient.coupling!r} has no meaning for "
+                f"method={self.method!r}, whose pair is a state and its velocity: leave it out."
+            )
+        if isinstance(gradient, (Backsolve, Interpolating, Discrete)):
+            raise ArgumentError(
+                f"gradient={type(gradient).__name__}() with method={self.method!r}: that walk back knows "
+                "stages that are slopes of func, and this method's are velocities. Use Reversible(), "
+                "which is exact and keeps no states, or Direct()."
+            )
+        if self.jump_at is not None and len(self.jump_at):
+            raise ArgumentError(
+                f"jump_at with method={self.method!r}: its velocity is carried from step to step, also "
+                "across a jump of func, where it is another. Choose a Runge-Kutta method: midpoint or dopri5."
+            )
+
     def _check_gmres(self, tableau: Tableau) -> None:
         """What has no matrix-free way."""
         gradient, said = self.gradient, ""
@@ -287,6 +233,12 @@ def needs_jacobian(options: Options) -> bool:
     gradient = options.gradient
     back = gradient.method if isinstance(gradient, Interpolating) else None
     return EVERY[options.method].wants_jacobian or (back is not None and EVERY[back].wants_jacobian)
+
+
+def coupling_of(options: Options) -> float | None:
+    """That of the pair which the gradient choice makes the steps of; None where they are the method's own."""
+    coupling = options.gradient.coupling if isinstance(options.gradient, (Reversible, Direct)) else None
+    return None if coupling is None or EVERY[options.method].leapfrog else float(coupling)
 
 
 def check_groups(stepping: Tensor, times: Tensor, batch: int) -> tuple[Tensor, int]:

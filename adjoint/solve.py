@@ -37,6 +37,7 @@ from .arguments import (
     Tolerances,
     check_groups,
     clocks_differ,
+    coupling_of,
     named_arguments,
     needs_jacobian,
     read_request,
@@ -159,7 +160,8 @@ def solve(
     stepping: "shared" (one step size), "per_sample" (one for each sample; samples must not depend on each
         other), or integers [B]: samples with the same number share their steps, the error norm is over them,
         and all else is as per sample.
-    gradient: Discrete(), Interpolating(), Backsolve(), Direct() or None (the result is detached).
+    gradient: Discrete(), Interpolating(), Backsolve(), Direct(), Reversible(), or None (the result is
+        detached).
     controller: step size control.
     dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.
@@ -295,6 +297,7 @@ def _with_one_clock(request: Request) -> SharedProblem:
         max_steps=options.max_steps,
         step_at=request.stops,
         jump_at=request.jumps,
+        coupling=coupling_of(options),
     )
     events = None
     if options.events:
@@ -346,4 +349,5 @@ def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSet
         jumps=sent([t in request.jumps for t in stops], torch.bool),
         compact=options.compact,
         together=together,
+        coupling=coupling_of(options),
     )

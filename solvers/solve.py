@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -33,10 +34,11 @@ from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID, Pace
 from .step.implicit.choose import implicit_steps
-from .step.implicit.esdirk import ImplicitSteps
 from .step.implicit.jacobian import Jacobian
 from .step.implicit.newton import Measure
+from .step.pairs import pair_of
 from .step.runge_kutta import Field
+from .step.taker import Taker
 from .trace import Trace, stiffness_sentence
 
 Grid = Callable[[Sequence[float]], Sequence[float]]
@@ -52,6 +54,7 @@ class Settings:
     adams: along the grid a multistep method, which the tableau's starts.
     foreign: a solver of scipy's, in the place of all else but the tolerance.
     jacobian: of f, for an implicit method.
+    coupling: of a reversible pair's steps (`step.pairs`); None: they are the method's own.
     step_at, jump_at: times to hit; at the latter f is discontinuous.
     """
 
@@ -68,11 +71,17 @@ class Settings:
     step_at: tuple[float, ...] = ()
     jump_at: tuple[float, ...] = ()
     jacobian: Jacobian | None = None
+    coupling: float | None = None
 
     @property
     def fixed(self) -> bool:
         """Whether the grid is fixed beforehand."""
         return self.grid is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether steps are those of `rk_step`."""
+        return self.coupling is None and not (self.tableau.wants_jacobian or self.tableau.leapfrog)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +174,10 @@ class SampleRun:
         return self.clock.status
 
 
-def method_of(settings: Settings, tableau: Tableau, stats: Stats) -> Tableau | ImplicitSteps:
+def method_of(settings: Settings, tableau: Tableau, stats: Stats) -> Tableau | Taker:
     """What takes a method's steps in a solve with one clock. stats: counts evaluations of ∂f/∂y."""
+    if settings.coupling is not None or tableau.leapfrog:
+        return pair_of(tableau, settings.coupling, ONE, judged=not settings.fixed)
     if not tableau.implicit:
         return tableau
     assert settings.jacobian is not None
@@ -201,6 +212,37 @@ def grid_of(times: Sequence[float], settings: Settings) -> tuple[Sequence[float]
     return grid, {stop.t for stop in stops if stop.jump}
 
 
+def _stepper(
+    field: Field,
+    z0: Tensor,
+    times: Sequence[float],
+    settings: Settings,
+    stats: Stats,
+    wish: Wish,
+    observers: Observers,
+) -> RungeKuttaStepper | AdamsStepper | SwitchingStepper:
+    """Who takes the steps."""
+    direction = math.copysign(1.0, times[-1] - times[0])
+    if settings.adams is not None:
+        return AdamsStepper(field, settings.adams, settings.tableau, z0, settings.tolerance, direction)
+    judge, switch = None, switch_of(settings.tableau)
+    if not settings.fixed:
+        assert wish.events is None or isinstance(wish.events, EventWatch)
+        watch = None if wish.events is None else wish.events.look
+        stiff = None if switch is None else functools.partial(stiffness, tolerance=settings.tolerance)
+        judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch, stiff)
+    explicit, *implicit = [
+        RungeKuttaStepper(
+            *(field, method_of(settings, tableau, stats), z0, judge),
+            direction=direction,
+            keep_stages=wish.dense,
+            differentiable=wish.differentiable,
+        )
+        for tableau in settings.tableau.parts
+    ]
+    return explicit if switch is None else SwitchingStepper(explicit, implicit[0], switch)
+
+
 def forward_solve(
     field: Field,
     z0: Tensor,
@@ -218,28 +260,7 @@ def forward_solve(
         return _foreign_solve(settings.foreign, field, z0, times, settings.tolerance, stats, wish)
     events = wish.events
     assert events is None or isinstance(events, EventWatch)
-    judge = None
-    if not settings.fixed:
-        watch = None if events is None else events.look
-        stiff = stiffness if settings.tableau.between else None
-        judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch, stiff)
-    stepper: RungeKuttaStepper | AdamsStepper | SwitchingStepper
-    direction = math.copysign(1.0, times[-1] - times[0])
-    if settings.adams is not None:
-        stepper = AdamsStepper(field, settings.adams, settings.tableau, z0, settings.tolerance, direction)
-    else:
-        explicit, *implicit = [
-            RungeKuttaStepper(
-                *(field, method_of(settings, tableau, stats), z0, judge),
-                direction=direction,
-                keep_stages=wish.dense,
-                differentiable=wish.differentiable,
-            )
-            for tableau in settings.tableau.parts
-        ]
-        stepper = explicit
-        if implicit:
-            stepper = SwitchingStepper(explicit, implicit[0], switch_of(settings.tableau))
+    stepper = _stepper(field, z0, times, settings, stats, wish, observers)
     most, hooks, rejected = settings.max_steps, observers.hooks, observers.on_reject
     collector = Collector(times, z0, wish, hooks, rejected, most, stiffness_sentence)
     if wish.queue is None:
@@ -309,7 +330,7 @@ def _march(
             alone
             and isinstance(stepper, RungeKuttaStepper)
             and stepper.announce is None
-            and stepper.implicit is None
+            and stepper.taker is None
         ):
             return march_unheard(stepper, grid, stats, collector.writer)
         stepper.restart(t0, after_jump=beside)
@@ -362,9 +383,8 @@ def sample_solve(
     on_attempt = None if wish.trace is None else wish.trace.attempt
     watching = Watching(recorder, wish.events, on_attempt, wish.dense)
     solve: ClockedMarch
-    tableau = settings.tableau
-    if wish.differentiable or tableau.wants_jacobian or not _only_the_end(settings, output, watching):
-        kind = SwitchingClocks if tableau.between else ClockedMarch
+    if wish.differentiable or not settings.plain or not _only_the_end(settings, output, watching):
+        kind = SwitchingClocks if settings.tableau.between else ClockedMarch
         solve = kind(field, z0, settings, output, watching, differentiable=wish.differentiable)
     else:
         solve = QueuedClocks(field, z0, settings, output, wish.queue or Queue())

@@ -48,6 +48,12 @@ class TraceRow:
 
 def stiffness_sentence(step: Step) -> str:
     """What the estimate says about a solve that ran out of steps; "" where it says nothing."""
+    if step.result.paired is not None:
+        return (
+            "Its steps are those of a pair, which is stable with short ones alone where the flow contracts "
+            "(docs/reversible.md): give Reversible a coupling farther from 1, or take "
+            "gradient=adamode.Discrete(checkpoints=…)."
+        )
     value = float(stiffness(step))  # host read
     if not math.isfinite(value):
         return ""

@@ -11,7 +11,7 @@ from problems import Net, Swing, Tree, f64
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from adamode import Backsolve, Direct, Discrete, Event, Interpolating, Solution, solve
+from adamode import Backsolve, Direct, Discrete, Event, Interpolating, Reversible, Solution, solve
 
 STEPPINGS = ("shared", "per_sample")
 GRADIENTS = (
@@ -20,6 +20,7 @@ GRADIENTS = (
     Discrete(checkpoints=2),
     Interpolating(),
     Backsolve(),
+    Reversible(),
     Direct(),
 )
 Y = f64(0.4, -1.1, 0.8, 0.3, 0.7, -0.2).view(2, 3)

@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("ode", "identity"),
     "schedule": ("cosine", "constant", "decay"),
     "stepping": ("shared", "per_sample"),
-    "gradient": ("discrete", "interpolating", "backsolve", "direct"),
+    "gradient": ("discrete", "interpolating", "backsolve", "direct", "reversible"),
     "denominator": ("exact", "softplus", "sigmoid"),
     "amp": ("off", "bf16"),
     "dtype": ("float32", "float64"),
@@ -104,7 +104,7 @@ class TrainConfig:
     hidden: width of the field.
     channels: of the block's h; 0 where there is no such width, or it is matched.
     match_parameters: the width whose number of parameters is nearest to this; 0 leaves the widths alone.
-    gradient: "discrete", "interpolating", "backsolve" or "direct".
+    gradient: "discrete", "interpolating", "backsolve", "direct" or "reversible".
     compile, sync_every: as in `adamode.solve`; the numbers agree to rounding. What is made once (the test,
         `adamode evaluate`) is not compiled.
     hand_on_dt: a training batch starts with the step size that the last one ended with, which saves an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -51,7 +52,15 @@ _Adjoint = Annotated[
 _Gradient = Annotated[
     str | None,
     typer.Option(
-        help="With --adjoint: discrete, interpolating, backsolve, or several with commas.", show_default="all"
+        help="With --adjoint: discrete, interpolating, backsolve, reversible, or several with commas.",
+        show_default="all but reversible, whose solve takes other steps",
+    ),
+]
+_Coupling = Annotated[
+    float | None,
+    typer.Option(
+        help="Step the pairs of gradient=Reversible(coupling), and draw where they are stable.",
+        show_default="the methods' own steps",
     ),
 ]
 _Seed = Annotated[
@@ -71,6 +80,7 @@ def inspect(
     rtol: Annotated[float, typer.Option(help="Relative tolerance.")] = 1e-6,
     atol: Annotated[float, typer.Option(help="Absolute tolerance.")] = 1e-8,
     dt: _Dt = None,
+    coupling: _Coupling = None,
     max_steps: Annotated[int, typer.Option(help="Limit on attempts of a solve.")] = 100_000,
     y0: Annotated[str | None, typer.Option(help="Another start: numbers with commas.")] = None,
     t_start: Annotated[float, typer.Option(help="Start of time, for a function f(t, y) of your own.")] = 0.0,
@@ -114,6 +124,8 @@ def inspect(
         chosen.refuse(problem)
     methods = _methods(method or ("dopri5" if adjoint else "dopri5,tsit5,dop853"), implicit=not adjoint)
     settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
+    if coupling is not None:
+        settings = _coupled(settings, coupling, adjoint=adjoint)
     shown = 0 if quiet else rows
     if adjoint:
         start = _numbers(y0), t_start, t_end
@@ -211,6 +223,17 @@ def _settings(
         raise ArgumentError(f"--device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
     torch.set_num_threads(threads)
     return Settings(rtol, atol, dt, max_steps, types[dtype], device)
+
+
+def _coupled(settings: Settings, coupling: float, *, adjoint: bool) -> Settings:
+    from ..adjoint.arguments import Reversible
+    from ..solvers.errors import ArgumentError
+
+    if adjoint:
+        raise ArgumentError(
+            "--coupling is for the steps of a solve: with --adjoint take --gradient reversible."
+        )
+    return dataclasses.replace(settings, coupling=Reversible(coupling).coupling)
 
 
 def _watch(problem: Problem, bar: bool) -> Watch:

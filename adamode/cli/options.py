@@ -62,7 +62,7 @@ SETTINGS = (
         "method", str, "The solver's method, explicit or (radau5, kvaerno5 …) implicit.", "digits: dopri5"
     ),
     Setting("stepping", str, "shared: one step size for the batch; per_sample.", "shared"),
-    Setting("gradient", str, "discrete, interpolating, backsolve or direct.", "discrete"),
+    Setting("gradient", str, "discrete, interpolating, backsolve, direct or reversible.", "discrete"),
     Setting("compile", bool, "Compile training's steps (torch.compile): minutes at first, then faster."),
     Setting("sync_every", int, "Attempts queued on the device before the host looks once.", "1"),
     Setting("hand_on_dt", bool, "Start each batch with the last one's step size; saves an evaluation."),

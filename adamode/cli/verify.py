@@ -59,7 +59,7 @@ def verify(
     gradient: Annotated[
         str | None,
         typer.Option(
-            help="discrete, discrete-state, discrete-checkpoints, interpolating or backsolve.",
+            help="discrete, discrete-state, discrete-checkpoints, interpolating, backsolve or reversible.",
             show_default="all",
         ),
     ] = None,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.arguments import Backsolve, Discrete, Gradient, Interpolating
+from ..adjoint.arguments import Backsolve, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
 from ..solvers.errors import ArgumentError, nearest
 from ..solvers.methods import get_method
@@ -22,6 +22,7 @@ GRADIENTS: dict[str, Gradient] = {
     "discrete": Discrete(),
     "interpolating": Interpolating(),
     "backsolve": Backsolve(),
+    "reversible": Reversible(),
 }
 
 
@@ -70,9 +71,10 @@ class AdjointStudy:
 
 
 def chosen_gradients(text: str | None) -> list[str]:
-    """Names with commas between; all three for None. Raises ArgumentError for an unknown one."""
+    """Names with commas between; for None those whose solve has the method's own steps. Raises ArgumentError
+    for an unknown one."""
     if text is None:
-        return list(GRADIENTS)
+        return [name for name, choice in GRADIENTS.items() if not isinstance(choice, Reversible)]
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names or [text]:
         if name == "direct":

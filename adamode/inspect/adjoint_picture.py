@@ -17,8 +17,9 @@ _GRADIENTS: dict[str, dict[str, Any]] = {
     "discrete": {"linestyle": "-", "linewidth": 4.0, "alpha": 0.3},
     "interpolating": {"linestyle": "-", "linewidth": 1.4},
     "backsolve": {"linestyle": (0, (1, 1.5)), "linewidth": 2.2},
+    "reversible": {"linestyle": "--", "linewidth": 1.4},
 }
-_STEPS = {"discrete": GREEN, "interpolating": BLUE, "backsolve": PINK}
+_STEPS = {"discrete": GREEN, "interpolating": BLUE, "backsolve": PINK, "reversible": ORANGE}
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, "#000000")
 _LEGEND = {"frameon": True, "framealpha": 0.85, "edgecolor": "none", "fontsize": 8}
 

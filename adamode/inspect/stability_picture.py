@@ -10,8 +10,8 @@ import scipy.ndimage
 import torch
 from torch import Tensor
 
-from ..plotting import BLUE, ORANGE
-from ..solvers.methods.stability import stability_function
+from ..plotting import BLUE, GREEN, ORANGE
+from ..solvers.methods.stability import pair_growth, stability_function
 from ..solvers.methods.tableau import Tableau
 from .study import Study
 
@@ -89,7 +89,8 @@ def _window(tableau: Tableau, found: Spectrum | None) -> list[float]:
 
 
 def draw_stability(figure: Any, study: Study, found: Spectrum | None) -> None:
-    """|R| ≤ 1 filled, the embedded explicit method's dashed, and dt·λ of the solve's steps."""
+    """|R| ≤ 1 filled, the embedded explicit method's dashed (or filled, where the pair that is stepped is
+    stable), and dt·λ of the solve's steps."""
     tableau = study.tableau
     window = _window(tableau, found)
     low, high, height = window
@@ -102,7 +103,13 @@ def draw_stability(figure: Any, study: Study, found: Spectrum | None) -> None:
     axis.contourf(*grid, size, levels=[0, 1], colors=[BLUE], alpha=0.18)
     axis.contour(*grid, size, levels=[1], colors=[BLUE], linewidths=1.2)
     axis.plot([], [], color=BLUE, label=f"|R(z)| = 1, {tableau.name}")
-    if tableau.b_hat is not None and not tableau.implicit:
+    if study.coupling is not None:
+        # A hair more than 1: on the imaginary axis both eigenvalues may have the modulus √λ, or 1 exactly.
+        growth = pair_growth(tableau, z, study.coupling).numpy()
+        axis.contourf(*grid, growth, levels=[0, 1 + 1e-9], colors=[GREEN], alpha=0.45)
+        axis.contour(*grid, growth, levels=[1 + 1e-9], colors=[GREEN], linewidths=1)
+        axis.plot([], [], color=GREEN, label=f"the pair, coupling {study.coupling:g}")
+    elif tableau.b_hat is not None and not tableau.implicit:
         embedded = stability_function(tableau, z, embedded=True).abs().numpy()
         axis.contour(*grid, embedded, levels=[1], colors=[ORANGE], linewidths=1, linestyles="--")
         axis.plot([], [], color=ORANGE, linestyle="--", label="its embedded method")

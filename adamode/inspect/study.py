@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..adjoint.arguments import Reversible
 from ..adjoint.solve import solve
 from ..solvers.errors import SolverError
 from ..solvers.methods import get_method
@@ -34,9 +35,11 @@ class Settings:
     max_steps: int = 100_000
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
+    coupling: float | None = None  # of the pairs that gradient=Reversible(coupling) steps
 
     def arguments(self, tableau: Tableau, span: tuple[float, float]) -> dict[str, Any]:
-        """Keyword arguments of `solve`. A method without an error estimate gets a step if none is given."""
+        """Keyword arguments of `solve`, and a pair's coupling. A method without an error estimate gets a
+        step if none is given."""
         dt = self.dt
         if dt is None and not tableau.adaptive:
             dt = abs(span[1] - span[0]) / FIXED_STEPS
@@ -46,6 +49,7 @@ class Settings:
             "atol": self.atol,
             "dt": dt,
             "max_steps": self.max_steps,
+            **({} if self.coupling is None else {"coupling": self.coupling}),
         }
 
 
@@ -84,6 +88,11 @@ class Study:
     def stability_limit(self) -> float:
         """What dt·|λ| of an explicit step must stay below for λ < 0; infinite for implicit methods."""
         return math.inf if self.tableau.implicit else real_stability_limit(self.tableau)
+
+    @property
+    def coupling(self) -> float | None:
+        """Of the pair that was stepped; None where the method's own steps were."""
+        return self.arguments.get("coupling")
 
     def measured_against(self, reference: Reference | None) -> Study:
         """The same with errors."""
@@ -146,7 +155,10 @@ class _Asked(NamedTuple):
 
     def solved(self, t: Tensor, **more: Any) -> Solution:
         """At the times t, with a dense output."""
-        return solve(self.f, self.y0, t, **self.arguments, dense=True, gradient=None, **more)
+        arguments = dict(self.arguments)
+        coupling = arguments.pop("coupling", None)
+        gradient = None if coupling is None else Reversible(coupling)
+        return solve(self.f, self.y0, t, **arguments, dense=True, gradient=gradient, **more)
 
 
 def _so_far(asked: _Asked, failure: SolverError) -> Study:

@@ -63,16 +63,16 @@ def check_gradient(
 
     For each leaf (or block) and parameter: autograd, a central difference of the largest entry, and the
     dot-product test ⟨Ju, w⟩ = ⟨u, Jᵀw⟩ with a random u; over all together the slope of the Taylor
-    remainder (judged for Discrete and Direct). All go through the steps of the unperturbed solve.
-    Bounds: 1e-9 for Discrete and Direct, 1000 times the tolerance for Backsolve and Interpolating; 1e-7
-    at best for differences.
+    remainder (judged for Discrete, Reversible and Direct). All go through the steps of the unperturbed solve.
+    Bounds: 1e-9 for Discrete, Reversible and Direct, 1000 times the tolerance for Backsolve and
+    Interpolating; 1e-7 at best for differences.
     Raises ArgumentError or ArgumentTypeError for what cannot be checked, SolverError where the solve
     cannot go on.
     """
     choice = solve_arguments.pop("gradient", Discrete())
     if choice is None:
         raise ArgumentError("gradient=None gives no gradient to check: leave it out, or choose another.")
-    problem = GradientProblem(func, y0, t, solve_arguments, seed=seed)
+    problem = GradientProblem(func, y0, t, solve_arguments, seed=seed, steps=choice)
     references = problem.references()
     found = problem.gradient(choice)
     rows = gradient_checks(found, references, bound_of(choice, problem.arguments))

@@ -8,7 +8,7 @@ from ..text import aligned
 from .derivations import DERIVATIONS
 from .rows import ModelReport, ModelRow
 
-GROUPS = ("discrete", "interpolating", "backsolve")
+GROUPS = ("discrete", "reversible", "interpolating", "backsolve")
 SHORT = {
     "autograd": "autograd",
     "newton": "Newton",

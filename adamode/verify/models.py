@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.comparisons import BOUND_EXACT, Check, compare
 from ..adjoint.proof.references import References, gradient_checks
 from ..adjoint.proof.solves import GradientProblem
@@ -28,9 +28,11 @@ CHOICES: dict[str, Gradient] = {
     "discrete-checkpoints": Discrete(checkpoints=2),
     "interpolating": Interpolating(),
     "backsolve": Backsolve(),
+    "reversible": Reversible(),
 }
 GRADIENTS = tuple(CHOICES)
 CONTINUOUS = ("interpolating", "backsolve")
+DISCRETE = tuple(name for name, choice in CHOICES.items() if isinstance(choice, Discrete))
 # Implicit methods are checked along two steps, of which one has an output inside, with equations solved to
 # rounding: what Newton's iteration leaves is the only difference between both gradients.
 IMPLICIT, LENGTH, SOLVED = ("kvaerno5", "radau5"), 0.5, 1e-12
@@ -146,13 +148,15 @@ def plan_rows(plan: Plan, gradients: Sequence[str], forms: Sequence[str]) -> lis
         _, problem = plan.problem(FINE, "dop853", "shared")
         fine = problem.gradient(Direct())
     for stepping in STEPPINGS:
-        rows += _loose_rows(plan, stepping, [g for g in gradients if g not in CONTINUOUS], forms)
+        rows += _loose_rows(plan, stepping, [g for g in gradients if g in DISCRETE], forms)
         rows += _tight_rows(plan, stepping, tight, forms, fine)
         if judged:
             rows += _analytic_rows(plan, stepping, tight)
+            if "reversible" in gradients:
+                rows += _reversible_rows(plan, stepping)
     if judged and plan.implicit and all(row.ok is not False for row in rows):
         # A VJP that is wrong leaves no transposed equations to solve.
-        rows += _implicit_rows(plan, [g for g in gradients if g not in CONTINUOUS])
+        rows += _implicit_rows(plan, [g for g in gradients if g in DISCRETE])
     return rows
 
 
@@ -169,6 +173,16 @@ def _implicit_rows(plan: Plan, gradients: Sequence[str]) -> list[ModelRow]:
                 checks = _compared(problem, "newton", found, expected, BOUND_EXACT)
                 rows += _rows(plan, method, stepping, gradient, "exact", checks)
     return rows
+
+
+def _reversible_rows(plan: Plan, stepping: str) -> list[ModelRow]:
+    """The gradient with rebuilt states against autograd through the same steps of a pair."""
+    choice = CHOICES["reversible"]
+    assert isinstance(choice, Reversible)
+    _, problem = plan.problem(plan.loose, plan.loose_method, stepping)
+    expected = problem.gradient(Direct(choice.coupling))
+    checks = _compared(problem, "autograd", problem.gradient(choice), expected, BOUND_EXACT)
+    return _rows(plan, plan.loose_method, stepping, "reversible", "exact", checks)
 
 
 def _loose_rows(plan: Plan, stepping: str, gradients: Sequence[str], forms: Sequence[str]) -> list[ModelRow]:

@@ -17,6 +17,7 @@ REFERENCES = (
 )
 GRADIENTS = (
     "discrete: the exact derivative of the steps, with kept stages, stages computed again, and checkpoints.",
+    "reversible: the exact derivative of a pair's steps, with every state rebuilt from the last.",
     "interpolating: the adjoint ODE backwards, with z(t) from the forward pass.",
     "backsolve: state and adjoint backwards together.",
 )

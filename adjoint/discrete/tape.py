@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ...solvers.errors import NotRepeatableError
+from ...solvers.errors import NotRepeatableError, ReconstructionError
 from ...solvers.march.output import Step, stage_times
 from ...solvers.march.samples import SampleStep, Written
 from ...solvers.methods.tableau import Numeric, Tableau
@@ -105,7 +105,7 @@ def _stretch(start: int, end: int, free: int) -> Iterator[Take | Back]:
 class Solved:
     """The solve that is walked back.
 
-    z0: its start.  complain: is called where func does not give a value again.
+    z0: its start.  complain: is called where func does not give a value again, or a state is not rebuilt.
     implicit: of an implicit method, the Jacobian and in what its corrections are measured.
     """
 
@@ -113,7 +113,7 @@ class Solved:
     clocks: Clocks
     z0: Tensor
     stats: Stats[Any, Any]
-    complain: Callable[[NotRepeatableError], None]
+    complain: Callable[[NotRepeatableError | ReconstructionError], None]
     implicit: tuple[Jacobian, Measure] | None = None
 
 

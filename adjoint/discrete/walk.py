@@ -22,7 +22,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -104,6 +104,25 @@ def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
     return term if total is None else total + term
 
 
+def dense_back(
+    numeric: Numeric, pull: Pull, dt: Any, inside: Inside | None
+) -> tuple[list[Tensor | None], Tensor | None]:
+    """What outputs inside a step add to the k̄_i and to dL/dy, that of the dense output's own stages passed
+    on."""
+    rows, m = numeric.a_rows, len(numeric.b) - 1
+    if inside is None:
+        return [None] * len(rows), None
+    k_bar, y_bar = list(inside[0]), cast("Tensor | None", inside[1])
+    for j in range(len(k_bar) - 1, m, -1):
+        own = k_bar[j]
+        if own is not None:
+            bar = pull(j, own)
+            y_bar = plus(y_bar, bar)
+            for i, a in rows[j]:
+                k_bar[i] = plus(k_bar[i], bar * a * dt)
+    return k_bar, y_bar
+
+
 def step_back(
     bars: BarBuffer | BarList, pull: Pull, dt: Any, lam: Tensor, held: Tensor | None, inside: Inside | None
 ) -> tuple[Tensor, Tensor]:
@@ -112,16 +131,8 @@ def step_back(
     dt: float, or a tensor that broadcasts against the state.  held: None where nothing comes back through
     the last stage.  inside: what outputs inside the step add.
     """
-    rows, m = bars.numeric.a_rows, len(bars.numeric.b) - 1
-    k_bar: list[Tensor | None] = [None] * len(rows) if inside is None else list(inside[0])
-    y_bar = None if inside is None else inside[1]
-    for j in range(len(k_bar) - 1, m, -1):  # stages of the dense output alone
-        own = k_bar[j]
-        if own is not None:
-            bar = pull(j, own)
-            y_bar = plus(y_bar, bar)
-            for i, a in rows[j]:
-                k_bar[i] = plus(k_bar[i], bar * a * dt)
+    m = len(bars.numeric.b) - 1
+    k_bar, y_bar = dense_back(bars.numeric, pull, dt, inside)
     end, diagonal = plus(held, k_bar[m]), bars.numeric.diagonal[m]
     if diagonal != 0:  # implicit, it is on its own right side
         end = plus(lam * (diagonal * dt), end)
@@ -230,6 +241,12 @@ class ByWritten(Outputs):
             for j, w in enumerate(written.weights):
                 k_bar[j] = plus(k_bar[j], (g * spread(w)).sum(0) * attempt.dt)
         return k_bar, torch.stack(y_bars).sum(0)
+
+
+def outputs_of(solved: Solved, seen: Seen, g: Rows) -> ByPlace | ByWritten:
+    """How the cotangents of a solve's outputs enter a walk over its steps."""
+    clocks = solved.clocks
+    return ByWritten(seen, g, clocks) if isinstance(clocks, Each) else ByPlace(seen, g)
 
 
 class DiscreteWalk:

@@ -303,8 +303,8 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
 class LastEvaluation:
     """One evaluation of func, the last of a solve, for adjoints that will evaluate stages anew.
 
-    The slopes of an implicit step are what its equations say, and no values of func but for the very first.
-    The step after it begins with one of them.
+    The slopes of an implicit step are what its equations say, and a leapfrog's are velocities: no values of
+    func but for the very first. The step after such a step begins with one.
     """
 
     def __init__(self) -> None:
@@ -313,7 +313,7 @@ class LastEvaluation:
 
     def see(self, step: Step | SampleStep) -> None:
         """An accepted step, or an attempt of all samples."""
-        self.solved = self.solved or step.result.solved is not None
+        self.solved = self.solved or step.result.solved is not None or step.tableau.leapfrog
         if not self.solved:
             self.kept = last_evaluation(step)
         elif self.kept is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +16,17 @@ from ...solvers.checks import batched, moves, transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import ArgumentError
 from ...solvers.march.output import as_time
-from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ...solvers.step.implicit.newton import Measure
-from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ...solvers.step.pairs import pair_of
+from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
+from ..discrete.rebuilt import Limit
+from ..discrete.reversible import record_reversible
 from ..discrete.tape import Solved, Tape
-from ..discrete.walk import ByPlace, ByWritten, DiscreteWalk
+from ..discrete.walk import ByPlace, DiscreteWalk, outputs_of
 from ..dynamics.adapt import Evaluation, LastEvaluation
 from ..dynamics.protocol import Dynamics
 from ..recording import Recorder, Recording, Result, Rows, Seen
@@ -56,8 +59,7 @@ def record_discrete(
     tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
-        clocks = solved.clocks
-        outputs = ByWritten(seen, g, clocks) if isinstance(clocks, Each) else ByPlace(seen, g)
+        outputs = outputs_of(solved, seen, g)
         known = None if last is None else last.kept
         if compiled and watch is None and gradient.checkpoints is None and isinstance(outputs, ByPlace):
             assert queue is not None
@@ -146,13 +148,19 @@ def record_for(
 ) -> Recording:
     """The recording that a gradient choice needs. queue: of the forward solve."""
     reverse, clocks = problem.reverse, problem.clocks
-    if isinstance(gradient, Discrete):
+    if isinstance(gradient, (Discrete, Reversible)):
         settings, complain = problem.settings, reverse.complain
         implicit = None
         if settings.tableau.wants_jacobian:
             implicit = settings.jacobian, Measure(clocks, settings.norm, settings.tolerance)
         both = (problem.z0, problem.stats, complain, implicit)
         solved = Solved(dynamics, clocks, *both)
+        if isinstance(gradient, Reversible):
+            limit = Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit)
+            tableau, jumps = settings.tableau, isinstance(problem, SampleProblem) and len(settings.jumps) > 0
+            pair = functools.partial(pair_of, tableau, settings.coupling, clocks)
+            begun = (pair, problem.start, limit)
+            return record_reversible(solved, tableau, *begun, jumps=jumps, watch=reverse.watch)
         return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
     assert isinstance(gradient, (Backsolve, Interpolating))
     return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))

@@ -78,7 +78,7 @@ class Problem(abc.ABC):
     @property
     def by_programs(self) -> bool:
         """Whether a whole solve by native programs is to be tried."""
-        return self.speed.compile and natives.MODE != "off" and not self.settings.tableau.wants_jacobian
+        return self.speed.compile and natives.MODE != "off" and self.settings.plain
 
     @property
     @abc.abstractmethod

@@ -22,6 +22,7 @@ from .problem import Problem, SampleProblem
 
 JUDGED_HERE = "the errors of complex numbers are judged by the host"
 NEWTON = "the host looks at every correction of an implicit method's iteration"
+PAIR = "a program takes steps of one state, and these are of a pair (Reversible, or method='alf')"
 
 
 def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
@@ -80,6 +81,8 @@ def _not_queued(problem: Problem, gradient: Gradient | None) -> str:
         return JUDGED_HERE
     if problem.settings.tableau.wants_jacobian:
         return NEWTON
+    if not problem.settings.plain:
+        return PAIR
     if problem.settings.fixed:
         return "a fixed step (dt=…) decides nothing, so the host need not look at all"
     if problem.settings.jump_at:
@@ -96,6 +99,8 @@ def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
         return JUDGED_HERE
     if settings.tableau.wants_jacobian:
         return NEWTON
+    if not settings.plain:
+        return PAIR
     if gradient is not None:
         return "a gradient is wanted, and per sample the host keeps every attempt for its way back"
     wishes = (

@@ -101,7 +101,7 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
     wish, settings, owner = problem.wish, problem.settings, problem.func
     if not isinstance(owner, nn.Module) or problem.z0.device.type != "cpu" or type(problem.z0) is not Tensor:
         return False
-    if settings.tableau.wants_jacobian:  # the host looks at every correction
+    if not settings.plain:  # programs take `rk_step`'s
         return False
     if transformed():  # native code sees neither a transform's wrappers nor tangents
         return False

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
+from ...solvers.methods import EVERY
 from ...solvers.step.field import Layout, layout_of
 from ...solvers.trace import TraceRow
-from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, clocks_differ
+from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible, clocks_differ
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
 from ..solve import solve
@@ -28,6 +29,7 @@ from .comparisons import BOUND_EXACT, Quantity
 from .references import References, blocks_of, difference_references, in_double, theta_of
 from .slopes import Taylor, normal, taylor
 
+EXACT = (Discrete, Direct, Reversible)  # derivatives of the steps
 GAP_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
 
 
@@ -38,9 +40,19 @@ class GradientProblem:
     y0: tensor or pytree.
     t: times.
     arguments: `solve`'s.
+    steps: the gradient choice whose steps they are; all but Reversible() have the method's own.
     """
 
-    def __init__(self, func: Any, y0: Any, t: Tensor, arguments: dict[str, Any], *, seed: int = 0):
+    def __init__(
+        self,
+        func: Any,
+        y0: Any,
+        t: Tensor,
+        arguments: dict[str, Any],
+        *,
+        seed: int = 0,
+        steps: Gradient = Discrete(),  # noqa: B008  (frozen)
+    ):
         if arguments.get("events"):
             raise ArgumentError("events=… cannot be checked here: a moved event changes what is returned.")
         layout = layout_of(y0)
@@ -51,6 +63,12 @@ class GradientProblem:
         self.leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         self.func, self.t, self.seed = func, t.detach().to(torch.float64), seed
         self.arguments = {**arguments, "trace": False, "dense": False, "gradient": None}
+        self.by_autograd, self.leapfrog = Direct(), EVERY[arguments.get("method", "dopri5")].leapfrog
+        if isinstance(steps, Reversible):
+            self.arguments["gradient"], self.by_autograd = (
+                steps,
+                Direct(None if self.leapfrog else steps.coupling),
+            )
         self.per_sample = clocks_differ(arguments.get("stepping", "shared"))
         self.batch_axis = 1 if isinstance(func, Dynamics) else 0
         self.theta = self._parameters(layout)
@@ -115,7 +133,7 @@ class GradientProblem:
         entries: of each quantity; None: autograd alone.
         The steps are those that an unperturbed solve takes.
         """
-        quantities, exact = self.quantities(), self.gradient(Direct())
+        quantities, exact = self.quantities(), self.gradient(self.by_autograd)
         n = len(quantities)
         if entries is None:
             return References(quantities, exact, ({},) * n, (None,) * n)
@@ -153,9 +171,9 @@ class GradientProblem:
 
     def _prescribed(self, steps: Sequence[TraceRow]) -> dict[str, Any]:
         """Arguments under which a solve takes these steps and no others: nothing is ever rejected."""
-        same = {n: v for n, v in self.arguments.items() if n in ("method", "jump_at", "save")}
+        same = {n: v for n, v in self.arguments.items() if n in ("method", "jump_at", "save", "gradient")}
         starts = [row.t for row in steps][1:]
-        return {**same, "step_at": starts, "rtol": 1e100, "atol": 1e100, "dt0": 1e100, "gradient": None}
+        return {**same, "step_at": starts, "rtol": 1e100, "atol": 1e100, "dt0": 1e100}
 
     def _solve(self, y0: Any, t: Tensor, arguments: dict[str, Any]) -> Any:
         return solve(self.func, y0, t, **arguments).y
@@ -167,7 +185,7 @@ def gradient_taylor(problem: GradientProblem, found: Sequence[Tensor], choice: A
     Not judged for the continuous adjoints, which are not the derivative of those steps.
     """
     result = taylor(problem.replay(), problem.quantities(), found, problem.seed)
-    return result if isinstance(choice, (Discrete, Direct)) else dataclasses.replace(result, ok=None)
+    return result if isinstance(choice, EXACT) else dataclasses.replace(result, ok=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,9 +202,13 @@ def gaps(problem: GradientProblem, tolerances: Sequence[float] = GAP_TOLERANCES)
     """The gap between both kinds of gradient as rtol = atol falls; None where an adjoint cannot go on.
 
     () where the steps are fixed, and there is no tolerance, or where the loss is over all steps, and
-    another with each tolerance.
+    another with each tolerance; and of a leapfrog, which has neither.
     """
-    if problem.arguments.get("dt") is not None or problem.arguments.get("save") == "steps":
+    if (
+        problem.leapfrog
+        or problem.arguments.get("dt") is not None
+        or problem.arguments.get("save") == "steps"
+    ):
         return ()
     found: list[Gap] = []
     for tolerance in tolerances:
@@ -216,7 +238,7 @@ def _gap(problem: GradientProblem, choice: Gradient, exact: Sequence[Tensor]) ->
 
 def bound_of(choice: Any, arguments: dict[str, Any]) -> float:
     """The bound of a gradient: rounding for a derivative of the steps, the tolerance for others."""
-    if isinstance(choice, (Discrete, Direct)):
+    if isinstance(choice, EXACT):
         return BOUND_EXACT
     tolerances = []
     for name, default in (("rtol", 1e-5), ("atol", 1e-7)):

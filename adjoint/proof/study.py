@@ -24,7 +24,7 @@ from ...solvers.march.output import Step
 from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
 from ...solvers.trace import Trace, TraceRow
-from ..arguments import Direct, Discrete, Gradient, Options, Request, check_names, read_request
+from ..arguments import Direct, Discrete, Gradient, Options, Request, Reversible, check_names, read_request
 from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import named_blocks
 from ..engine.differentiate import record_for
@@ -39,7 +39,7 @@ class AdjointTrajectory:
     t: [n].
     a: [n, *z], dL/dz(t) (at an observation: after its cotangent has come in, but for the start's).
     state: [n, *z], the forward solution there, from its dense output.
-    rebuilt: [n, *z], the state that backsolve solved backwards, or None.
+    rebuilt: [n, *z], the state that backsolve solved backwards, or Reversible rebuilt, or None.
     blocks: names of the blocks of a `Dynamics`, or ().
     forward, backward: every attempt of the solve and of the walk back, in their own order of time; nfe
         counts evaluations of func in the one, of its VJP in the other. Of the discrete adjoint backward is
@@ -146,7 +146,7 @@ def adjoint_trajectory(
 
     func, y0, t, arguments: those of `adamode.solve` with shared stepping; y0 is one tensor.
     cotangent: [T, *y0.shape], ∂L/∂y(t_i).
-    gradient: Discrete, Interpolating or Backsolve.
+    gradient: Discrete, Interpolating, Backsolve or Reversible.
     partial: a walk back that fails is returned as far as it came, with its failure, and not raised.
 
     Raises ArgumentError for a cotangent of another shape, or Direct(), which has no adjoint to show;
@@ -194,7 +194,7 @@ def adjoint_trajectory(
             )
 
         backward, lost = walk.attempts()
-        if isinstance(gradient, Discrete):
+        if isinstance(gradient, (Discrete, Reversible)):
             backward = walk.steps_back(forward)
         given_up = trajectory(walk.given_up, lost) if walk.given_up else None
         return trajectory(walk.seen, backward, given_up=given_up, failure=failure)

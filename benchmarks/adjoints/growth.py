@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import adamode
-from adamode import Backsolve, Direct, Discrete, Interpolating
+from adamode import Backsolve, Direct, Discrete, Interpolating, Reversible
 from adamode.adjoint.discrete.tape import Take, Thinning, walk_back
 from adamode.memory import LiveStorage
 
@@ -33,6 +33,7 @@ def choices(n: int) -> dict[str, adamode.adjoint.arguments.Gradient]:
         "Discrete(checkpoints=⌈√N⌉)": Discrete(checkpoints=math.isqrt(n - 1) + 1),
         "Discrete(checkpoints=⌈log₂N⌉)": Discrete(checkpoints=math.ceil(math.log2(n))),
         "Backsolve()": Backsolve(),
+        "Reversible()": Reversible(),
     }
 
 

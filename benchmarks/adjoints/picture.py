@@ -21,6 +21,7 @@ STYLE = {
     "Discrete(checkpoints=⌈√N⌉)": ("tab:green", "^", "-"),
     "Discrete(checkpoints=⌈log₂N⌉)": ("tab:blue", "D", "-"),
     "Backsolve()": ("black", "x", "-"),
+    "Reversible()": ("tab:cyan", "P", "-"),
 }
 
 

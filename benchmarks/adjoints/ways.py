@@ -11,7 +11,7 @@ import torchdiffeq
 from torch import Tensor, nn
 
 import adamode
-from adamode import Backsolve, Direct, Discrete, Interpolating
+from adamode import Backsolve, Direct, Discrete, Interpolating, Reversible
 
 from .cases import Case, Gradients
 
@@ -90,6 +90,7 @@ def ways(n: int) -> list[Way]:
         Way("Discrete(checkpoints=⌈log₂N⌉)", ours(Discrete(checkpoints=log))),
         Way(INTERPOLATING, ours(Interpolating())),
         Way(BACKSOLVE, ours(Backsolve())),
+        Way("Reversible()", ours(Reversible())),
         Way("Direct()", ours(Direct())),
         Way("torchdiffeq odeint", theirs_direct),
         Way("torchdiffeq odeint_adjoint", theirs_adjoint),

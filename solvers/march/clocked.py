@@ -34,7 +34,6 @@ from ..step.attempt import (
 )
 from ..step.controller import UNKNOWN
 from ..step.groups import Groups
-from ..step.implicit.choose import implicit_steps
 from ..step.implicit.esdirk import ImplicitSteps
 from ..step.implicit.newton import Measure
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
@@ -85,15 +84,12 @@ class ClockedMarch:
         self.followed = differentiable or watching.recorder is not None
         tableau, self.tolerance = settings.tableau, settings.tolerance
         numeric = tableau.numeric(z0.dtype, z0.device)
-        self.implicit: ImplicitSteps | None = None
-        if settings.jacobian is not None and tableau.implicit:
-            measure = Measure(self.clocks, settings.norm, self.tolerance)
-            self.implicit = implicit_steps(tableau, settings.jacobian, measure, stubborn=settings.fixed)
+        self.taker = settings.taker()
         self.rules = Rules(
             *(tableau, numeric, settings.norm, settings.controller, self.clocks, settings.max_steps),
             fixed=settings.dt is not None,
             fresh_first=settings.fresh_first,
-            implicit=self.implicit,
+            taker=self.taker,
         )
         self.y0 = self.y = self.first = self.slope0 = z0  # the slopes are evaluated where the solve begins
         t0, self.end = output.start, output.end
@@ -123,7 +119,7 @@ class ClockedMarch:
             stats.dt_first = self.dt_first
         stats.nfe, stats.n_calls = stats.nfe + self.whole_nfe, stats.n_calls + self.n_calls
         stats.n_accepted, stats.n_rejected = self.whole.n_accepted, self.whole.n_rejected
-        if self.implicit is not None:
+        if self.settings.tableau.wants_jacobian:
             stats.n_newton, stats.n_jacobians = self.whole.n_unsolved, self.whole_jacobians
         stats.dt_last = self.whole.dt
         return self.whole
@@ -255,14 +251,14 @@ class ClockedMarch:
         """What they are, and how many samples go on."""
 
     def _count(self, step: SampleStep) -> None:
-        solved = step.result.solved
-        if solved is None:
-            self.nfe = self.nfe + (step.tableau.n_stages - 1) * step.tried
-            return
-        assert self.implicit is not None
-        self.nfe = self.nfe + solved.calls * step.tried
-        self.n_jacobians = self.n_jacobians + solved.renewed * step.tried
-        self.implicit.accepted(step.accepted)
+        solved, paired = step.result.solved, step.result.paired
+        calls: Any = step.tableau.n_stages - 1 if paired is None else paired.calls
+        if solved is not None:
+            calls = solved.calls
+            self.n_jacobians = self.n_jacobians + solved.renewed * step.tried
+        self.nfe = self.nfe + calls * step.tried
+        if self.rules.taker is not None:
+            self.rules.taker.accepted(step.accepted)
 
     def _regroup(self) -> None:
         """The norm of samples that step together is that of those still under way."""
@@ -275,8 +271,8 @@ class ClockedMarch:
     def _try(self, stop: Tensor, jump: Tensor | None = None) -> tuple[SampleStep, Here]:
         self._regroup()
         here, limits = Here(self.clock, self.y, self.first), self._limits(stop)
-        if self.implicit is not None:
-            self.implicit.measure = Measure(self.rules.clocks, self.rules.norm, self.tolerance)
+        if isinstance(self.taker, ImplicitSteps):
+            self.taker.measure = Measure(self.rules.clocks, self.rules.norm, self.tolerance)
         times_of = None
         if jump is not None and len(self.settings.jumps):
             times_of = lambda clock, proposal: self._times_beside(clock, proposal, jump)  # noqa: E731
@@ -336,8 +332,8 @@ class ClockedMarch:
         mask = step.accepted.view(calm.shape)
         times = [torch.where(mask, t, calm) for t in step.times]
         first = self.field(times[0], step.y0) if self.settings.fresh_first else (step.first, None)
-        if self.rules.implicit is not None:
-            result = self.rules.implicit.repeated(self.field, step.y0, first, times, self._stages(dt))
+        if self.rules.taker is not None:
+            result = self.rules.taker.repeated(self.field, step.y0, first, times, self._stages(dt))
         else:
             result = rk_step(self.field, step.y0, first, times, step.tableau, self._stages(dt))
         if self.differentiable:  # the graph so far goes through the attempt that was not finite: leave it
@@ -360,13 +356,11 @@ class ClockedMarch:
         k, saved = self.field(self._resting(), self.y)
         self.first = self.clocks.choose(jumped, k, self.first)
         self.nfe = self.nfe + jumped
-        if self.implicit is not None:
-            self.implicit.restarted(jumped)
+        if self.taker is not None:
+            self.taker.restarted(jumped)
         e1, e2 = (torch.where(jumped, UNKNOWN, e) for e in (self.clock.e1, self.clock.e2))
         self.clock = self.clock._replace(e1=e1, e2=e2)
         self.recorder.restart(saved, jumped, self.first)
-
-    # Samples that leave
 
     def _write_back(self) -> None:
         """Puts the clocks of the samples still here back where they stand in the whole batch."""
@@ -394,7 +388,7 @@ class ClockedMarch:
         self.output.select(keep)
         if self.events is not None:
             self.events.select(keep)
-        if self.implicit is not None:
-            self.implicit.select(keep)
+        if self.taker is not None:
+            self.taker.select(keep)
         self.buffer = None
         self.recorder.compact(keep)

@@ -23,8 +23,8 @@ from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
 from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
 from ..step.controller import PID, SLIVER, Pace, shortest_step
-from ..step.implicit.esdirk import YES, ImplicitSteps
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
+from ..step.taker import YES, Taker
 from .output import Step, as_time, as_times
 
 
@@ -172,11 +172,11 @@ class Judge:
         """The attempt with its error ratio, and whether it is finite."""
         result = step.result
         errors = result.errors()
-        probe = result.stages.probe(errors[0]) + step.y1.sum()
+        probe = result.probe(errors[0])
         if self.ratio is not None:
             ratio = self.ratio(step)
         else:
-            ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm)
+            ratio = error_ratio(errors, step.y0, step.y1, self.tolerance, self.norm, result.apart)
         told = [ratio, probe] if result.solved is None else [ratio, probe, result.solved.failed]
         told += [] if self.stiff is None else [self.stiff(step)]
         reads = torch.stack([x.to(probe) for x in told])
@@ -195,7 +195,7 @@ class RungeKuttaStepper:
     """A Runge–Kutta method on one state with one clock.
 
     field: counts and checks itself.
-    method: an explicit one's tableau, or what takes implicit steps.
+    method: an explicit one's tableau, or what takes other steps.
     judge: None: fixed steps, no error is estimated.
     direction: of time.
     keep_stages: each accepted step owns its stages (dense output, interpolating adjoint).
@@ -205,7 +205,7 @@ class RungeKuttaStepper:
     def __init__(
         self,
         field: Field,
-        method: Tableau | ImplicitSteps,
+        method: Tableau | Taker,
         y0: Tensor,
         judge: Judge | None,
         *,
@@ -213,15 +213,15 @@ class RungeKuttaStepper:
         keep_stages: bool = False,
         differentiable: bool = False,
     ):
-        self.implicit = method if isinstance(method, ImplicitSteps) else None
-        self.tableau = tableau = method.tableau if isinstance(method, ImplicitSteps) else method
+        self.taker = method if isinstance(method, Taker) else None
+        self.tableau = tableau = method.tableau if isinstance(method, Taker) else method
         self.field, self.raw_field, self.y = owned(field) if differentiable else field, field, y0
         self.first_field = owned(field)  # a first stage outlives the next evaluation, the probe's
         self.judge, self.direction, self.keep = judge, direction, keep_stages
         self.differentiable = differentiable
         self.numeric = tableau.numeric(y0.dtype, y0.device)
         prepare = getattr(field, "prepare", None)  # of one that wants the times of its next calls as floats
-        self.announce: Callable[[list[float]], None] | None = None if self.implicit else prepare
+        self.announce: Callable[[list[float]], None] | None = None if self.taker else prepare
         self.first: Evaluation | None = None
         self.first_time: Tensor | None = None
         self.beside_jump = False
@@ -237,8 +237,8 @@ class RungeKuttaStepper:
             self.announce([t])
         self.beside_jump = after_jump
         self.first, self.first_time, self.chained = self.first_field(time, self.y), time, False
-        if after_jump and self.implicit is not None:
-            self.implicit.restarted(YES)
+        if after_jump and self.taker is not None:
+            self.taker.restarted(YES)
 
     def initial_step(self, t0: float, end: float, *, before_jump: bool = False) -> float:
         """|dt| to begin with (HNW II.4); one evaluation, one host read. before_jump: f jumps at the end."""
@@ -278,7 +278,7 @@ class RungeKuttaStepper:
             self.announce(hosts[1:])
         stages = self.fresh_stages(t1 - t0)
         explicit = functools.partial(rk_step, tableau=self.tableau, evaluate_end=evaluate_end)
-        result = (self.implicit or explicit)(self.field, self.y, self.first, times, stages=stages)
+        result = (self.taker or explicit)(self.field, self.y, self.first, times, stages=stages)
         plain = not (before_jump or (self.beside_jump and self.first_time is not None))
         step = Step(t0, t1, self.y, result, self.tableau, self.field, self.chained, times, plain=plain)
         if self.judge is not None:
@@ -299,14 +299,14 @@ class RungeKuttaStepper:
         """Goes on from where another stepper on the same field has come."""
         self.y, self.first, self.first_time = other.y, other.first, other.first_time
         self.beside_jump, self.chained = other.beside_jump, other.chained
-        if self.implicit is not None:
-            self.implicit.restarted(YES)
+        if self.taker is not None:
+            self.taker.restarted(YES)
 
     def accept(self, step: Step) -> None:
         """Moves on to the step's end."""
         self.y = step.y1
-        if self.implicit is not None:
-            self.implicit.accepted(YES)
+        if self.taker is not None:
+            self.taker.accepted(YES)
         if len(step.saved) < self.tableau.n_stages:
             self.first, self.first_time, self.chained = None, None, False
             return

@@ -14,7 +14,11 @@ from ..methods.tableau import Tableau, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
+from ..step.implicit.choose import implicit_steps
 from ..step.implicit.jacobian import Jacobian
+from ..step.implicit.newton import Measure
+from ..step.pairs import pair_of
+from ..step.taker import Taker
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
@@ -50,6 +54,7 @@ class SampleSettings:
     fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
     together: which samples share their steps; None: each has its own.
     jacobian: of f, for an implicit method.
+    coupling: of a reversible pair's steps (`step.pairs`); None: they are the method's own.
     """
 
     clocks: Each
@@ -67,11 +72,27 @@ class SampleSettings:
     together: Together | None = None
     dt0_open: bool = False
     jacobian: Jacobian | None = None
+    coupling: float | None = None
 
     @property
     def fixed(self) -> bool:
         """Whether steps have one length, given beforehand."""
         return self.dt is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether steps are those of `rk_step`."""
+        return self.coupling is None and not (self.tableau.wants_jacobian or self.tableau.leapfrog)
+
+    def taker(self) -> Taker | None:
+        """What takes the steps where `rk_step` does not; None of a method that changes."""
+        if self.tableau.implicit:
+            assert self.jacobian is not None
+            measure = Measure(self.clocks, self.norm, self.tolerance)
+            return implicit_steps(self.tableau, self.jacobian, measure, stubborn=self.fixed)
+        if self.coupling is None and not self.tableau.leapfrog:
+            return None
+        return pair_of(self.tableau, self.coupling, self.clocks, judged=not self.fixed)
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""

@@ -57,9 +57,9 @@ class Switch:
         return ((count >= TO_IMPLICIT) & (implicit ^ True)) | ((count >= TO_EXPLICIT) & implicit)
 
 
-def switch_of(tableau: Tableau) -> Switch:
-    """The rule of a method that changes between two."""
-    return Switch(real_stability_limit(tableau.between[0]))
+def switch_of(tableau: Tableau) -> Switch | None:
+    """The rule of a method that changes between two; None of one that does not."""
+    return Switch(real_stability_limit(tableau.between[0])) if tableau.between else None
 
 
 class SwitchingStepper:
@@ -132,13 +132,15 @@ class SwitchingClocks(ClockedMarch):
         explicit, implicit = settings.tableau.between
         assert settings.jacobian is not None
         measure = Measure(self.clocks, settings.norm, self.tolerance)
-        self.implicit = implicit_steps(implicit, settings.jacobian, measure)
+        self.taker = implicit_steps(implicit, settings.jacobian, measure)
         numeric = implicit.numeric(z0.dtype, z0.device)
         self.both: tuple[Rules, Rules] = (
             dataclasses.replace(self.rules, tableau=explicit),
-            dataclasses.replace(self.rules, tableau=implicit, numeric=numeric, implicit=self.implicit),
+            dataclasses.replace(self.rules, tableau=implicit, numeric=numeric, taker=self.taker),
         )
-        self.switch, self.turn = switch_of(settings.tableau), False
+        switch = switch_of(settings.tableau)
+        assert switch is not None
+        self.switch, self.turn = switch, False
         self.rules = self.both[0]
         self.implicit_now = torch.zeros_like(self.clock.non_finite)
         self.count = torch.zeros_like(self.index)
@@ -166,14 +168,14 @@ class SwitchingClocks(ClockedMarch):
     @torch.no_grad()
     def _switched(self, step: SampleStep, clock: Clock) -> Clock:
         """The clocks after an attempt, some of which change their method."""
-        assert self.implicit is not None
+        assert self.taker is not None
         stiff = self.rules.clocks.pooled(stiffness(step), step.t0)
         count = self.switch.counted(self.implicit_now, self.count, stiff)
         self.count = torch.where(step.accepted, count, self.count)
         change = step.accepted & self.switch.due(self.implicit_now, self.count)
         self.count = torch.where(change, 0, self.count)
         self.implicit_now = self.implicit_now ^ change
-        self.implicit.restarted(change & self.implicit_now)
+        self.taker.restarted(change & self.implicit_now)
         e1, e2 = (torch.where(change, UNKNOWN, e) for e in (clock.e1, clock.e2))
         return clock._replace(e1=e1, e2=e2)
 

@@ -1,4 +1,4 @@
-"""The methods by name, the explicit ones and the implicit. One file each: citation, tableau, interpolant."""
+"""The methods by name: explicit, implicit, a pair's. One file each: citation, tableau, interpolant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ..errors import ArgumentError, nearest
 from .adams import ADAMS
 from .adaptive_heun import ADAPTIVE_HEUN
+from .alf import ALF
 from .auto import AUTO
 from .bosh3 import BOSH3
 from .dop853 import DOP853
@@ -38,7 +39,9 @@ OF_THE_FACE = (*ADAMS, FOREIGN)  # no tableau is theirs: torchdiffeq's call alon
 IMPLICIT: dict[str, Tableau] = {
     tableau.name: tableau for tableau in (KVAERNO3, KVAERNO5, RADAU5, RODAS3, RODAS5P)
 }
-EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT, {AUTO.name: AUTO})
+PAIRS: dict[str, Tableau] = {ALF.name: ALF}  # steps of (y, v), which `step.pairs` takes
+CHANGING: dict[str, Tableau] = {AUTO.name: AUTO}
+EVERY: Mapping[str, Tableau] = collections.ChainMap(METHODS, IMPLICIT, CHANGING, PAIRS)
 
 
 def get_method(name: str, argument: str = "method", *, implicit: bool = False) -> Tableau:
@@ -46,13 +49,19 @@ def get_method(name: str, argument: str = "method", *, implicit: bool = False) -
 
     implicit: whether the caller can do with an implicit method, or with one that has implicit steps.
     """
-    known = EVERY if implicit else METHODS
+    known = {**METHODS, **IMPLICIT, **CHANGING} if implicit else METHODS
     if isinstance(name, str) and name in known:
         return known[name]
     if isinstance(name, str) and name in OF_THE_FACE:
         raise ArgumentError(
             f"{argument}={name!r} is there for programs of torchdiffeq: adamode.odeint(…, method={name!r}) "
             f"and odeint_adjoint take it. Here use one of {', '.join(sorted(known))}."
+        )
+    if isinstance(name, str) and name in PAIRS:
+        raise ArgumentError(
+            f"{argument}={name!r} steps a pair of state and velocity, which the forward solve of "
+            f"adamode.solve alone has: adamode.solve(…, method={name!r}). Here use one of "
+            f"{', '.join(sorted(known))}."
         )
     if isinstance(name, str) and name in EVERY:
         raise ArgumentError(

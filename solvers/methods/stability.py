@@ -1,6 +1,7 @@
-"""Linear stability of Runge–Kutta methods: what one step does to y' = λy.
+"""Linear stability of Runge–Kutta methods, and of the pairs made of them: what one step does to y' = μy.
 
-Source: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2.
+Sources: Hairer, Wanner, Solving Ordinary Differential Equations II, IV.2; of pairs S. McCallum, J. Foster,
+arXiv 2410.11648 (2024), and U. Mutze, arXiv 1311.6602 (2013).
 """
 
 from __future__ import annotations
@@ -70,6 +71,31 @@ def stability_function(tableau: Tableau, z: torch.Tensor, embedded: bool = False
         above, below = stability_fraction(tableau)
         return polynomial([float(w) for w in above], z) / polynomial([float(w) for w in below], z)
     return polynomial([float(w) for w in stability_polynomial(tableau, embedded)], z)
+
+
+def pair_matrix(tableau: Tableau, x: torch.Tensor, coupling: float | None = None) -> torch.Tensor:
+    """M [*x.shape, 2, 2], complex128, at each x = hμ: a step of a pair is (y1, p1) = M (y, p) for y' = μy.
+
+    coupling: λ of Reversible's pair (y, z). With Ψ_h(z) = p z, p = R(x) − 1, and Ψ_{−h}(y1) = q y1,
+        q = R(−x) − 1: M = [[λ, 1 − λ + p], [−λq, 1 − q(1 − λ + p)]], det M = λ.  None: a leapfrog's pair
+        (y, h v), det M = 1 − 2η.
+    Raises ValueError for an implicit method.
+    """
+    tableau._must(not tableau.implicit, "is implicit, and no pair is made of its steps")
+    x = x.to(torch.complex128)
+    if tableau.leapfrog:
+        w = 2.0 * float(tableau.b[1])
+        rows = [[1 + w * x / 2, 1 - w / 2 + w * x / 4], [w * x, 1 - w + w * x / 2]]
+    else:
+        lam = 1.0 if coupling is None else coupling
+        p, q = (stability_function(tableau, at) - 1 for at in (x, -x))
+        rows = [[torch.full_like(x, lam), 1 - lam + p], [-lam * q, 1 - q * (1 - lam + p)]]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def pair_growth(tableau: Tableau, x: torch.Tensor, coupling: float | None = None) -> torch.Tensor:
+    """The largest modulus of M's eigenvalues at each x: the pair is stable where it is at most 1."""
+    return torch.linalg.eigvals(pair_matrix(tableau, x, coupling)).abs().amax(-1)
 
 
 @functools.lru_cache(maxsize=64)

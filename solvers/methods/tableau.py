@@ -75,6 +75,8 @@ class Tableau:
     gamma: of a Rosenbrock method, for each stage the weights of dt J k_j, its own last; none for the first.
     between: of a method that changes between two, the explicit and the implicit one; all numbers are those of
         the explicit one.
+    leapfrog: the first stage is a velocity that steps carry along, and the last one the velocity at the end,
+        neither an evaluation of f (`methods.alf`).
 
     Raises ValueError where the numbers contradict each other. The order conditions themselves are
     tested, not checked here: they cost up to half a second at order 8.
@@ -98,6 +100,7 @@ class Tableau:
     beyond: bool = False
     gamma: tuple[Row, ...] = ()
     between: tuple[Tableau, ...] = ()
+    leapfrog: bool = False
 
     def __post_init__(self) -> None:
         self._check_shapes()

@@ -19,8 +19,8 @@ from ..methods.tableau import Numeric, Tableau
 from ..status import Status
 from .clocks import Clocks, Norm, Tolerance, error_ratio, times_between
 from .controller import PID, SLIVER, UNKNOWN, UNSOLVED
-from .implicit.esdirk import ImplicitSteps
 from .runge_kutta import Field, Stages, StepResult, rk_step
+from .taker import Taker
 
 # As numbers: torch.compile takes a tensor for unequal to any member of an enumeration.
 RUNNING, SUCCESS, MAX_STEPS, UNDERFLOW, NON_FINITE, NEWTON = (
@@ -41,7 +41,7 @@ class Rules:
     max_steps: attempts of a clock; None: the host counts.
     fixed: |dt| is given, no error is estimated.
     fresh_first: the first stage is evaluated anew, since what it saves is wanted with the others'.
-    implicit: takes the steps of an implicit method.
+    taker: takes the steps, where they are not those of `rk_step`.
     """
 
     tableau: Tableau
@@ -52,7 +52,7 @@ class Rules:
     max_steps: int | None = None
     fixed: bool = False
     fresh_first: bool = False
-    implicit: ImplicitSteps | None = None
+    taker: Taker | None = None
 
 
 class Clock(NamedTuple):
@@ -180,10 +180,10 @@ def attempt(
     dt = settled(clocks.spread(proposal.span).to(y.dtype))
     stages = make_stages(dt)
     first = field(times[0], y) if rules.fresh_first else (k, None)
-    if rules.implicit is None:
+    if rules.taker is None:
         result = rk_step(field, y, first, times, tableau, stages)
     else:
-        result = rules.implicit(field, y, first, times, stages)
+        result = rules.taker(field, y, first, times, stages)
     ratio, finite = judged(rules, tolerance, y, result, t.dtype)
     unsolved = torch.zeros_like(finite) if result.solved is None else clocks.agreed_any(result.solved.failed)
     after, fine = decided(rules, limits, clock, proposal, Judged(ratio, finite, unsolved))
@@ -224,13 +224,12 @@ def judged(
     rules: Rules, tolerance: Tolerance, y: Tensor, result: StepResult, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Error ratios, and whether all stages and y1 are finite."""
-    stages = result.stages
     with torch.no_grad():
         # 0 · x is NaN where x is not finite: a sum of them cannot overflow as the sum of x could.
-        finite = rules.clocks.agreed(~rules.clocks.total(stages.nought() + result.y1 * 0.0).isnan())
+        finite = rules.clocks.agreed(~rules.clocks.total(result.nought()).isnan())
         if rules.fixed:
             return torch.full_like(finite, torch.nan, dtype=dtype), finite
-        ratio = error_ratio(result.errors(), y, result.y1, tolerance, rules.norm)
+        ratio = error_ratio(result.errors(), y, result.y1, tolerance, rules.norm, result.apart)
         return ratio.to(dtype).detach(), finite  # no_grad does not stop forward-mode AD
 
 
@@ -295,7 +294,7 @@ def next_steps(
     cut_short = taken < (1.0 - SLIVER) * dt  # to hit a stop: its error says little
     longer = torch.where(cut_short, torch.maximum(grown, dt), grown).clamp(max=controller.dt_max)
     shrunk = taken * controller.factor_rejected(torch.where(bad, torch.nan, ratio), order)
-    if rules.implicit is not None:
+    if rules.taker is not None:
         shrunk = torch.where(unsolved, UNSOLVED * taken, shrunk)
     learns = accepted & ~cut_short
     after = torch.where(accepted, longer, torch.where(rejected, shrunk, dt))

@@ -314,13 +314,30 @@ def combine_errors(norms: Sequence[Tensor]) -> Tensor:
     return torch.where(denominator == 0, denominator, square / denominator)
 
 
-def error_ratio(errors: Sequence[Tensor], y0: Tensor, y1: Tensor, tolerance: Tolerance, norm: Norm) -> Tensor:
+EASED = 0.5  # a ratio at which no controller shortens a step
+
+
+def error_ratio(
+    errors: Sequence[Tensor],
+    y0: Tensor,
+    y1: Tensor,
+    tolerance: Tolerance,
+    norm: Norm,
+    apart: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Norm of the local error over its tolerance; a step is accepted where it is ≤ 1.
 
+    apart: how far the two solutions of a pair are apart at both ends; the ratio is not below that at y1.
     Source: Hairer, Nørsett, Wanner I, II.4, Eq. (4.11).
     """
     scale = tolerance.scale(y0, y1)
-    return combine_errors([norm(error / scale) for error in errors])
+    ratio = combine_errors([norm(error / scale) for error in errors])
+    if apart is None:
+        return ratio
+    before, after = (norm(x / scale) for x in apart)
+    # A shorter step would not bring together what comes together anyway; the step is not to grow much.
+    after = torch.where(after <= before, after.clamp(max=EASED), after)
+    return torch.maximum(ratio, after)  # keeps NaN
 
 
 def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
+from .besides import Paired, Solved
 
 
 def dense_strides(x: Tensor) -> tuple[int, ...]:
@@ -131,6 +132,10 @@ class Stages(abc.ABC):
     def nought(self) -> Tensor:
         """Like the state: 0, or NaN where a stage is not finite."""
 
+    @abc.abstractmethod
+    def move(self, n: int, by: Tensor) -> None:
+        """Adds the same to the first n stages."""
+
     def get(self, i: int) -> Tensor:
         """Stage k_i as it was stored."""
         return self.rows[i]
@@ -221,6 +226,10 @@ class StageBuffer(Stages):
         """Zeros, NaN where a stage is not finite."""
         return (self.k[: self.count] * 0.0).sum(0)
 
+    def move(self, n: int, by: Tensor) -> None:
+        """To the rows of the buffer, in place."""
+        self.k[:n].add_(by)
+
 
 class StageList(Stages):
     """Stages as separate tensors, out of place, so that autograd can follow.
@@ -271,6 +280,10 @@ class StageList(Stages):
             total = total + k * 0.0
         return total
 
+    def move(self, n: int, by: Tensor) -> None:
+        """Out of place."""
+        self.rows[:n] = [k + by for k in self.rows[:n]]
+
 
 class Quadrature(NamedTuple):
     """y1 = y0 + dt Σ w_i k_i by its evaluations of f: weights [n], and what the field saved at each."""
@@ -279,34 +292,13 @@ class Quadrature(NamedTuple):
     saved: list[Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Solved:
-    """How the stages of an implicit step were solved for; a flag or a number a clock.
-
-    failed: an iteration did not converge.
-    renewed: the Jacobian was evaluated.
-    calls: of f, the Jacobian's among them.
-    points: the states that the stages belong to, the first y.
-    errors: the error estimates, where they are not the stages' alone.
-    found: of a Rosenbrock method, what its systems were solved to.
-    fastest: a bound of |λ| of the Jacobian it was solved with; None where there is no matrix.
-    """
-
-    failed: Tensor
-    renewed: Tensor
-    calls: Tensor
-    points: list[Tensor]
-    errors: tuple[Tensor, ...] | None = None
-    found: Sequence[Tensor] | None = None
-    fastest: Callable[[], Tensor] | None = None
-
-
 @dataclasses.dataclass
 class StepResult:
     """y1, its stages (k_1 … k_n, the last f(t1, y1) if evaluated) and what the field saved at each.
 
     past: the step's quadrature, where it is not that of its stages (a multistep method's).
     solved: of an implicit step.
+    paired: of a pair's.
     """
 
     y1: Tensor
@@ -314,6 +306,7 @@ class StepResult:
     saved: list[Any]
     past: Quadrature | None = None
     solved: Solved | None = None
+    paired: Paired | None = None
 
     @property
     def quadrature(self) -> Quadrature:
@@ -325,8 +318,37 @@ class StepResult:
 
     def errors(self) -> tuple[Tensor, ...]:
         """The error estimates, one or two."""
-        own = None if self.solved is None else self.solved.errors
+        other = self.solved or self.paired
+        own = None if other is None else other.errors
         return self.stages.errors() if own is None else own
+
+    @property
+    def apart(self) -> tuple[Tensor, Tensor] | None:
+        """How far the two solutions of a pair are apart at both ends; None of other steps."""
+        return None if self.paired is None else self.paired.apart
+
+    @property
+    def ends(self) -> tuple[Tensor, ...]:
+        """All that stands at the end: y1, and its partner."""
+        return (self.y1,) if self.paired is None else (self.y1, self.paired.end)
+
+    def probe(self, error: Tensor) -> Tensor:
+        """A sum, 0-d, that is not finite if any entry of stages and ends is not (or, rarely, if it
+        overflows).
+
+        error: the (first) error estimate.
+        """
+        total = self.stages.probe(error)
+        for end in self.ends:
+            total = total + end.sum()
+        return total
+
+    def nought(self) -> Tensor:
+        """Like the state: 0, or NaN where a stage or an end is not finite."""
+        total = self.stages.nought()
+        for end in self.ends:
+            total = total + end * 0.0
+        return total
 
 
 def rk_step(

@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from adamode import Backsolve, Direct, Discrete, Interpolating
+from adamode import Backsolve, Direct, Discrete, Interpolating, Reversible
 
 from .problem import JUMP, STATES, B
 
@@ -20,6 +20,7 @@ GRADIENTS = {
     "Discrete(checkpoints=2)": Discrete(checkpoints=2),
     "Interpolating()": Interpolating(),
     "Backsolve()": Backsolve(),
+    "Reversible()": Reversible(),
     "Direct()": Direct(),
     "None": None,
 }

@@ -18,7 +18,9 @@ ADJOINTS = (
     "Discrete(checkpoints=2)",
     "Interpolating()",
     "Backsolve()",
+    "Reversible()",
 )
+OF_ONE_STATE = ADJOINTS[:-1]  # those whose solve takes the method's own steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +139,7 @@ REFUSALS = (
         "sync_every=4 does nothing here: (a fixed step|at jump_at|events are looked for)",
         "solved with a look at each step",
         stepping="shared",
-        gradients=(*ADJOINTS, "None"),
+        gradients=(*OF_ONE_STATE, "None"),
         options=("dt", "jump_at", "watched", "terminal"),
         along=("sync_every",),
     ),
@@ -146,7 +148,14 @@ REFUSALS = (
         "sync_every=4 does nothing here: a gradient is wanted",
         "solved with a look at each step",
         stepping="per_sample",
-        gradients=(*ADJOINTS, "Direct()"),
+        gradients=(*OF_ONE_STATE, "Direct()"),
+        options=("sync_every",),
+    ),
+    Refusal(
+        AdamodeWarning,
+        "sync_every=4 does nothing here: a program takes steps of one state, and these are of a pair",
+        "solved with a look at each step",
+        gradients=("Reversible()",),
         options=("sync_every",),
     ),
     Refusal(

@@ -79,6 +79,7 @@ def per_sample() -> list[int]:
 def pytree() -> Tensor:
     """The result has y0's structure."""
     q, p = adamode.solve(moved, (y0, y0), t, gradient=adamode.Backsolve(rtol=1e-8)).y
+    q, p = adamode.solve(moved, (y0, y0), t, gradient=adamode.Reversible(coupling=0.9)).y
     leaf = adamode.solve(lambda t, y: {"x": -y["x"]}, {"x": y0}, t).y["x"]
     return q + p + leaf
 

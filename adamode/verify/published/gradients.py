@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...adjoint.arguments import STEPPINGS, Backsolve, Direct, Stepping
+from ...adjoint.arguments import STEPPINGS, Backsolve, Direct, Reversible, Stepping
 from ...adjoint.solve import solve
 from ...adjoint.torchdiffeq.odeint import odeint
 from ..models import CHOICES
@@ -29,7 +29,9 @@ from .report import PublishedRow
 from .value import error_of
 
 METHOD, RTOL, ATOL = "dop853", 1e-12, 1e-14
-ADJOINTS = {**CHOICES, "direct": Direct()}
+ADJOINTS = {
+    n: choice for n, choice in {**CHOICES, "direct": Direct()}.items() if not isinstance(choice, Reversible)
+}
 STIFF_METHODS, STIFF_RTOL, STIFF_ATOL = ("kvaerno5", "radau5"), 1e-7, 1e-13
 LOTKA_VOLTERRA, ROBERTSON = "lotka-volterra-gradient", "robertson-gradient"
 HESSIAN = "cvodes-hessian"

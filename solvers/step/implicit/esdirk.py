@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau
-from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
+from ..besides import Solved
+from ..runge_kutta import Evaluation, Field, Stages, StepResult
+from ..taker import YES, Taker
 from .jacobian import Jacobian
 from .linear import Factors, System, spectral_bound
 from .newton import Correction, Measure, Newton
 
 FULL = 20  # corrections with a Jacobian each, of steps that cannot be shortened
 KEEP = 1e-3  # a Jacobian serves the next step too where no θ of this one was larger; RADAU5's THET
-YES = torch.ones((), dtype=torch.bool, device="cpu")
 DEGREE = 2  # of the polynomial through earlier stages that predicts the next
 
 
@@ -50,7 +51,7 @@ def predictors(tableau: Tableau) -> tuple[tuple[tuple[int, float], ...], ...]:
     return tuple(found)
 
 
-class ImplicitSteps:
+class ImplicitSteps(Taker):
     """The implicit steps of one march, in place of `rk_step`.
 
     measure: of corrections; the march's own, which changes as samples leave it.

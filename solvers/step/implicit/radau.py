@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau, padded, theta_weights
-from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
+from ..besides import Solved
+from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from .esdirk import KEEP, ImplicitSteps, clock_lengths
 from .linear import Factors
 from .newton import Correction

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau
-from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
+from ..besides import Solved
+from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from .esdirk import ImplicitSteps, clock_lengths
 from .linear import Factors
 
