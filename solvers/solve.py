@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from .march.adams import AdamsStepper
 from .march.clocked import ClockedMarch, Watching
 from .march.events import EventWatch, Fired, SampleEvents
 from .march.foreign import Foreign, foreign_march
+from .march.grid import Grid, grid_through
 from .march.host import Judge, Outcome, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step, as_time
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
@@ -40,8 +40,6 @@ from .step.pairs import pair_of
 from .step.runge_kutta import Field
 from .step.taker import Taker
 from .trace import Trace, stiffness_sentence
-
-Grid = Callable[[Sequence[float]], Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +203,7 @@ def grid_of(times: Sequence[float], settings: Settings) -> tuple[Sequence[float]
     """
     assert settings.grid is not None
     stops = stops_of(times[0], times[-1], settings)
-    grid = settings.grid(times)
-    if len(stops) > 1:
-        pieces = itertools.pairwise([times[0], *(stop.t for stop in stops)])
-        grid = [times[0], *itertools.chain.from_iterable(settings.grid(piece)[1:] for piece in pieces)]
+    grid = grid_through(times, [stop.t for stop in stops], settings.grid)
     return grid, {stop.t for stop in stops if stop.jump}
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from ...solvers.checks import check_choice, check_positive, check_resolution, check_stops, check_tolerance
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
 from ...solvers.march.foreign import SOLVERS, Foreign
-from ...solvers.march.grid import uniform_grid
+from ...solvers.march.grid import Grid, uniform_grid
 from ...solvers.methods import EVERY, FOREIGN, METHODS, get_method
 from ...solvers.methods.adams import ADAMS, FEWEST, MOST, Adams
 from ...solvers.methods.dopri5 import DOPRI5_SHAMPINE
 from ...solvers.methods.tableau import Tableau
-from ...solvers.solve import Grid, Settings
+from ...solvers.solve import Settings
 from ...solvers.step.clocks import Tolerance, norm_of, rms
 from ...solvers.step.controller import PID
 from ...solvers.step.field import HALF, Layout
