@@ -220,11 +220,11 @@ def _stepper(
     direction = math.copysign(1.0, times[-1] - times[0])
     if settings.adams is not None:
         return AdamsStepper(field, settings.adams, settings.tableau, z0, settings.tolerance, direction)
-    judge, switch = None, switch_of(settings.tableau)
+    judge, both = None, settings.tableau.between
     if not settings.fixed:
         assert wish.events is None or isinstance(wish.events, EventWatch)
         watch = None if wish.events is None else wish.events.look
-        stiff = None if switch is None else functools.partial(stiffness, tolerance=settings.tolerance)
+        stiff = None if not both else functools.partial(stiffness, tolerance=settings.tolerance)
         judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch, stiff)
     explicit, *implicit = [
         RungeKuttaStepper(
@@ -235,7 +235,7 @@ def _stepper(
         )
         for tableau in settings.tableau.parts
     ]
-    return explicit if switch is None else SwitchingStepper(explicit, implicit[0], switch)
+    return SwitchingStepper(explicit, implicit[0], switch_of(*both)) if both else explicit
 
 
 def forward_solve(

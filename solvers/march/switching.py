@@ -57,9 +57,9 @@ class Switch:
         return ((count >= TO_IMPLICIT) & (implicit ^ True)) | ((count >= TO_EXPLICIT) & implicit)
 
 
-def switch_of(tableau: Tableau) -> Switch | None:
-    """The rule of a method that changes between two; None of one that does not."""
-    return Switch(real_stability_limit(tableau.between[0])) if tableau.between else None
+def switch_of(explicit: Tableau, implicit: Tableau) -> Switch:
+    """The rule of a method that changes between these two."""
+    return Switch(real_stability_limit(explicit))
 
 
 class SwitchingStepper:
@@ -138,9 +138,7 @@ class SwitchingClocks(ClockedMarch):
             dataclasses.replace(self.rules, tableau=explicit),
             dataclasses.replace(self.rules, tableau=implicit, numeric=numeric, taker=self.taker),
         )
-        switch = switch_of(settings.tableau)
-        assert switch is not None
-        self.switch, self.turn = switch, False
+        self.switch, self.turn = switch_of(explicit, implicit), False
         self.rules = self.both[0]
         self.implicit_now = torch.zeros_like(self.clock.non_finite)
         self.count = torch.zeros_like(self.index)
