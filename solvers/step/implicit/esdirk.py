@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau
+from ...transforms import follows
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .jacobian import Jacobian
 from .linear import Factors, System
@@ -121,7 +122,7 @@ class ImplicitSteps:
                 if seen[-1] is not None:  # wanted of the state that was found, and not of the last but one
                     _, kept = field(times[i], base + length * k)
                     calls = calls + 1
-            if torch.is_grad_enabled():
+            if follows():
                 k = self._followed(field, times[i], (base, length), k, span * stages.numeric.diagonal[i])
             y_i = base + length * k
             stages.put(i, k)

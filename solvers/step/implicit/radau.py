@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau, padded, theta_weights
+from ...transforms import follows
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .esdirk import KEEP, ImplicitSteps, clock_lengths
 from .linear import Factors
@@ -126,7 +127,7 @@ class CoupledSteps(ImplicitSteps):
             fully, none = functools.partial(self._all_fully, base, (span, split), seen), failed & False
             k, failed, more = self._insisted(fully, guess, (k, failed, none), scale)
             calls = calls + more
-        if torch.is_grad_enabled():
+        if follows():
             k = self._all_followed((field, times, y, stages.dt), k, span, split)
         points = list((y + stages.dt * along(split.a, k)).unbind())
         saved = [first[1], *[None] * len(points)]
