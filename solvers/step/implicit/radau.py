@@ -127,7 +127,7 @@ class CoupledSteps(ImplicitSteps):
             fully, none = functools.partial(self._all_fully, base, (span, split), seen), failed & False
             k, failed, more = self._insisted(fully, guess, (k, failed, none), scale)
             calls = calls + more
-        if follows():
+        if stages.out_of_place and follows():
             k = self._all_followed((field, times, y, stages.dt), k, span, split)
         points = list((y + stages.dt * along(split.a, k)).unbind())
         saved = [first[1], *[None] * len(points)]
