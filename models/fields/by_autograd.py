@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...adjoint.dynamics.by_autograd import discover_parameters
 from ...adjoint.dynamics.traced import module_vjp
 from ...solvers.errors import ArgumentTypeError, DynamicsError
+from ...solvers.transforms import around, has_tangent, leaf
 from .field import Field, Gradients, per_sample
 
 
@@ -62,14 +63,14 @@ class AutogradField(nn.Module):
         """(f, (h, f with its graph)). Under grad mode f stays part of the caller's graph."""
         if torch.compiler.is_compiling():
             return self._traced(t, h)
-        if torch.is_inference_mode_enabled():  # no graph can be recorded, and none is wanted
+        if torch.is_inference_mode_enabled() or around():  # no graph can be recorded, and none is wanted
             return self._checked(self.func(t, h), h), None
         outer = torch.is_grad_enabled()
         with torch.enable_grad():
             if not (outer and h.requires_grad):
-                h = h.detach().requires_grad_()
+                h = leaf(h)
             f = self._checked(self.func(t, h), h)
-        return (f if outer else f.detach()), (h, f)
+        return (f if outer or has_tangent(f) else f.detach()), (h, f)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """((∂f/∂h)ᵀc, c): the parameters' part waits for the weights (in a program: is there already)."""

@@ -319,8 +319,8 @@ def error_ratio(errors: Sequence[Tensor], y0: Tensor, y1: Tensor, tolerance: Tol
 
     Source: Hairer, Nørsett, Wanner I, II.4, Eq. (4.11).
     """
-    scale = tolerance.scale(y0, y1)
-    return combine_errors([norm(error / scale) for error in errors])
+    scale = tolerance.scale(y0.detach(), y1.detach())  # no_grad does not stop forward-mode AD
+    return combine_errors([norm(error.detach() / scale) for error in errors])
 
 
 def norm_value(value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:

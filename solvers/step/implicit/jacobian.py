@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import AdamodeWarning, DynamicsError
-from ...transforms import dual, forwards
+from ...transforms import dual, leaf
 from ..clocks import Clocks, Each
 from .samples import Samples
 
@@ -283,13 +283,6 @@ class Jacobian:
             f"{self.whose} returned NaN for sample {i} at t={time:.6g}, where f itself is a number: give its "
             "derivative there, or leave jac out and let f be differentiated."
         )
-
-
-def leaf(x: Tensor) -> Tensor:
-    """x without its history, to be differentiated by; forward-mode AD follows it as it does x."""
-    with torch.no_grad():
-        own = x.view_as(x) if forwards() else x.detach()
-    return own.requires_grad_()
 
 
 @functools.cache
