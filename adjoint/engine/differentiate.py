@@ -204,15 +204,14 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 
 def _differentiated(problem: Problem, gradient: Gradient | None) -> Answer:
     with problem.autocast.outside():
-        if transformed() and gradient is not None:
-            value = problem.evaluate(problem.start, problem.z0)
-            gradient = gradient_under(gradient, value, (problem.z0, problem.t))
-            if not isinstance(gradient, Direct):
+        if transformed():
+            value, asked = problem.evaluate(problem.start, problem.z0), gradient
+            gradient = gradient_under(asked, value, (problem.z0, problem.t))
+            if asked is not None and not isinstance(gradient, Direct):
                 plain = problem.plain
                 problem = dataclasses.replace(problem, plain=lambda t, z: check_unfollowed(plain(t, z)))
-            if gradient is None:
-                on = torch.is_grad_enabled()
-                return _without_gradient(problem, torch.enable_grad if on else contextlib.nullcontext)
+            if gradient is None and torch.is_grad_enabled():  # what func is made of shows under it alone
+                return _without_gradient(problem, torch.enable_grad)
         if isinstance(gradient, Direct):
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
