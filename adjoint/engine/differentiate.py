@@ -206,7 +206,7 @@ def _differentiated(problem: Problem, gradient: Gradient | None) -> Answer:
     with problem.autocast.outside():
         if transformed():
             value, asked = problem.evaluate(problem.start, problem.z0), gradient
-            gradient = gradient_under(asked, value, (problem.z0, problem.t))
+            gradient = gradient_under(asked, value, (problem.z0, problem.t), problem.settings.jacobian)
             if asked is not None and not isinstance(gradient, Direct):
                 plain = problem.plain
                 problem = dataclasses.replace(problem, plain=lambda t, z: check_unfollowed(plain(t, z)))

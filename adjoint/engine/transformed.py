@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...solvers.checks import check_readable
 from ...solvers.errors import ArgumentError, SecondDerivativeError
+from ...solvers.step.implicit.jacobian import Jacobian
 from ...solvers.transforms import around, followed, has_tangent
 from ..arguments import Direct, Discrete, Gradient
 
@@ -27,18 +28,21 @@ _WAY_OUT = (
 )
 
 
-def gradient_under(gradient: Gradient | None, value: Tensor, inputs: Iterable[Tensor]) -> Gradient | None:
+def gradient_under(
+    gradient: Gradient | None, value: Tensor, inputs: Iterable[Tensor], jacobian: Jacobian | None
+) -> Gradient | None:
     """The gradient choice to go on with under a transform; ArgumentError where it would have none.
 
     value: of func at the start: what it uses besides the state shows in what it returns.
     inputs: the state, the times.
+    jacobian: of an implicit method.
     """
     check_readable(value, "what func returns")
     if gradient is None or isinstance(gradient, Direct):
         return gradient
     tensors = (*inputs, value)
     if any(map(has_tangent, tensors)):
-        return Direct()
+        return _through(jacobian)
     if not around():
         return gradient
     if not (torch.is_grad_enabled() and any(map(followed, tensors))):
@@ -48,6 +52,17 @@ def gradient_under(gradient: Gradient | None, value: Tensor, inputs: Iterable[Te
         raise ArgumentError(
             f"a transform of torch.func is around this solve, and gradient={name}() has no rule for it: "
             f"{_WAY_OUT}"
+        )
+    return _through(jacobian)
+
+
+def _through(jacobian: Jacobian | None) -> Direct:
+    """Through the steps, where their systems have matrices."""
+    if jacobian is not None and jacobian.free:
+        raise ArgumentError(
+            "linear_solver='gmres' under a transform of torch.func, or with a tangent: derivatives are followed "
+            "through factored matrices. Choose linear_solver='lu', or torch.autograd.grad and "
+            "gradient=Discrete()."
         )
     return Direct()
 
