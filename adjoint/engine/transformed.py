@@ -60,8 +60,8 @@ def _through(jacobian: Jacobian | None) -> Direct:
     """Through the steps, where their systems have matrices."""
     if jacobian is not None and jacobian.free:
         raise ArgumentError(
-            "linear_solver='gmres' under a transform of torch.func, or with a tangent: derivatives are followed "
-            "through factored matrices. Choose linear_solver='lu', or torch.autograd.grad and "
+            "linear_solver='gmres' under a transform of torch.func, or with a tangent: derivatives are "
+            "followed through factored matrices. Choose linear_solver='lu', or torch.autograd.grad and "
             "gradient=Discrete()."
         )
     return Direct()

@@ -1,0 +1,478 @@
+"""Forward-mode AD through solves: the derivative of the same steps, and no tangent that is lost."""
+
+import dataclasses
+
+import pytest
+import torch
+from fuzz.alphabet import consistent, draw
+from fuzz.forms import REFUSED_FUNCS
+from fuzz.numbers import NoNumbersError, numbers_of
+from fuzz.perform import leaves_of, perform
+from problems import Net, Swing, f64
+from torch import nn
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, hessian, jacfwd, jvp, vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+import adamode
+from adamode import Backsolve, Direct, Discrete, Event, Interpolating, solve
+
+# torch's own, at the first use of forward-mode AD
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+
+Y, T, K = f64(0.4, -1.1, 0.8, 0.3, 0.7, -0.2).view(2, 3), f64(0.0, 0.3, 1.0), torch.tensor(0.7).double()
+V, U = (1.3 * Y).cos(), f64(0.2, -0.4, 0.3)
+NET = Net().requires_grad_(False)
+P = {name: p.detach() for name, p in NET.named_parameters()}
+CHOICES = [
+    Discrete(),
+    Discrete(keep="state"),
+    Discrete(checkpoints=2),
+    Interpolating(),
+    Backsolve(),
+    Direct(),
+]
+GRADIENTS = pytest.mark.parametrize("gradient", CHOICES, ids=lambda g: repr(g)[:28])
+STEPPINGS = pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+
+
+def by_dual_numbers(f, x, v):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(tree_map(forward_ad.make_dual, x, v))).tangent
+
+
+def by_jvp(f, x, v):
+    return jvp(f, (x,), (v,))[1]
+
+
+def without_grad(way):
+    def run(f, x, v):
+        with torch.no_grad():
+            return way(f, x, v)
+
+    return run
+
+
+WAYS = {"dual": by_dual_numbers, "jvp": by_jvp}
+WAYS |= {f"{name}, no_grad": without_grad(way) for name, way in WAYS.items()}
+
+
+def by_reverse_mode(f, x, v):
+    """J v, as the derivative of Jᵀu by u."""
+    x = tree_map(lambda a: a.detach().clone().requires_grad_(), x)
+    y = f(x)
+    u = torch.zeros_like(y, requires_grad=True)
+    back = torch.autograd.grad(y, tree_leaves(x), u, create_graph=True, materialize_grads=True)
+    total = sum((a * b).sum() for a, b in zip(back, tree_leaves(v), strict=True))
+    return torch.autograd.grad(total, u)[0]
+
+
+def off(found, expected):
+    assert found is not None, "a tangent was lost"
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+class Parametrised(nn.Module):
+    """A module whose parameters were replaced by dual numbers."""
+
+    def __init__(self, parameters):
+        super().__init__()
+        self.inner = Net().requires_grad_(False)
+        for name, p in parameters.items():
+            *path, last = name.split(".")
+            owner = self.inner.get_submodule(".".join(path))
+            delattr(owner, last)
+            setattr(owner, last, p)
+
+    def forward(self, t, y):
+        return self.inner(t, y)
+
+
+def turning(t, y):
+    return 0.3 * y.flip(-1) - 0.2 * y
+
+
+def event(stepping, level):
+    if stepping == "shared":
+        return Event(lambda t, y: (y * y).sum() - 4 * level, terminal=False)
+    return Event(lambda t, y: (y * y).sum(1) - 2 * level, terminal=False)
+
+
+def met(sol, stepping):
+    pairs = zip(sol.t_events, sol.y_events, strict=True)
+    if stepping == "shared":
+        return torch.cat([x.reshape(-1) for pair in pairs for x in pair])
+    return torch.cat([x.reshape(-1) for times, states in pairs for x in (*times, *states)])
+
+
+def places(stepping, **options):
+    """Where a tangent may sit: (a function of what carries it, what that is, a direction)."""
+    options = {"rtol": 1e-4, "atol": 1e-6, "stepping": stepping, **options}
+    block = torch.stack((Y, 0.5 * Y))
+
+    def at_event(y, level):
+        chosen = {**options, "rtol": 1e-9, "atol": 1e-11, "events": event(stepping, level)}
+        return met(solve(lambda t, y: -y + 0 * t, y, f64(0.0, 2.0), **chosen), stepping)
+
+    return {
+        "y0": (lambda y: solve(NET, y, T, **options).y, Y, V),
+        "t": (lambda t: solve(NET, Y, t, **options).y, T, U),
+        "decreasing t": (lambda t: solve(NET, Y, -t, **options).y, T, U),
+        "closure": (lambda k: solve(lambda t, y: k * NET(t, y), Y, T, **options).y, K, K),
+        "module": (lambda p: solve(Parametrised(p), Y, T, **options).y, P, tree_map(torch.cos, P)),
+        "functional_call": (
+            lambda p: solve(lambda t, y: functional_call(NET, p, (t, y)), Y, T, **options).y,
+            *(P, tree_map(torch.cos, P)),
+        ),
+        "a hand-written dynamics": (
+            lambda z: solve(Swing().requires_grad_(False), z, T, **options).y,
+            *[block] * 2,
+        ),
+        "a fixed step": (lambda y: solve(NET, y, T, dt=0.2, **options).y, Y, V),
+        "the end": (lambda y: solve(NET, y, T, save="end", **options).y, Y, V),
+        "every step": (lambda y: solve(NET, y, T, save="steps", **options).y.nan_to_num(), Y, V),
+        "dense output": (lambda y: solve(NET, y, T, dense=True, **options)(f64(0.11, 0.6)), Y, V),
+        "slopes": (lambda y: solve(NET, y, T, dense=True, **options).derivative(f64(0.11, 0.6)), Y, V),
+        "a jump": (lambda k: solve(lambda t, y: k * NET(t, y), Y, T, jump_at=[0.5], **options).y, K, K),
+        "queued": (lambda y: solve(NET, y, T, sync_every=4, **options).y, Y, V),
+        "compiled": (lambda y: solve(NET, y, T, compile=True, **options).y, Y, V),
+        "state before an event": (lambda y: at_event(y, K * 0.45), Y, V),
+        "event function": (lambda level: at_event(Y, level), K * 0.45, K),
+    }
+
+
+@STEPPINGS
+@GRADIENTS
+@pytest.mark.filterwarnings("ignore::adamode.AdamodeWarning")  # speed that is not to be had
+def test_no_tangent_is_lost_whatever_the_gradient_choice(gradient, stepping):
+    exact = places(stepping, gradient=Direct())
+    for where, (f, x, v) in places(stepping, gradient=gradient).items():
+        expected = by_reverse_mode(exact[where][0], x, v)
+        for name, way in WAYS.items():
+            # An event alone that has a tangent is of a solve by the adjoint, whose numbers are rounded otherwise.
+            assert off(way(f, x, v), expected) <= 1e-12, (where, name)
+
+
+@STEPPINGS
+def test_without_a_gradient_the_result_is_detached_from_tangents_too(stepping):
+    for where, (f, x, v) in places(stepping, gradient=None).items():
+        if where not in ("compiled", "queued"):
+            assert by_dual_numbers(f, x, v) is None, where
+            assert not by_jvp(f, x, v).any(), where
+
+
+@STEPPINGS
+@pytest.mark.parametrize("gradient", CHOICES[:-1], ids=lambda g: repr(g)[:28])
+def test_a_tangent_that_only_later_values_of_func_show_is_refused_and_not_lost(gradient, stepping):
+    def late(k, **options):
+        func = lambda t, y: -y * k if float(t.reshape(-1)[0]) > 0.5 else -y  # noqa: E731
+        return solve(func, Y, T, stepping=stepping, **options).y
+
+    for way in WAYS.values():
+        with pytest.raises(adamode.ArgumentError, match=r"first value showed nothing.*Direct\(\)"):
+            way(lambda k: late(k, gradient=gradient), K, K)
+        assert way(lambda k: late(k, gradient=Direct()), K, K).any()
+    with pytest.raises(adamode.ArgumentError, match="first value showed nothing"):
+        grad(lambda k: late(k, gradient=gradient).sum())(K)
+
+    y0, seen = Y.clone().requires_grad_(), []
+    with forward_ad.dual_level(), pytest.raises(adamode.ArgumentError, match="first value showed nothing"):
+        k = forward_ad.make_dual(K, K)
+        func = lambda t, y: -y * k if float(t.reshape(-1)[0]) > 0.5 else -y  # noqa: E731
+        seen.append(solve(func, y0, T, gradient=gradient, stepping=stepping))
+    assert not seen
+
+
+@STEPPINGS
+@pytest.mark.parametrize("method", ["kvaerno5", "radau5", "rodas5p"])
+def test_implicit_steps_keep_tangents(method, stepping):
+    kept = ("y0", "t", "closure", "a fixed step", "a hand-written dynamics")
+    exact = places(stepping, gradient=Direct(), method=method)
+    for where, (f, x, v) in places(stepping, method=method).items():
+        if where in kept:
+            expected = by_reverse_mode(exact[where][0], x, v)
+            for name, way in WAYS.items():
+                assert off(way(f, x, v), expected) <= 1e-13, (where, name)
+
+
+@STEPPINGS
+def test_an_implicit_solve_without_a_gradient_is_the_same_beside_tangents(stepping):
+    plain = solve(lambda t, y: K * NET(t, y), Y, T, method="kvaerno5", gradient=None, stepping=stepping).y
+    for way in WAYS.values():
+        values = []
+
+        def f(k, values=values):
+            found = solve(
+                lambda t, y: k * NET(t, y), Y, T, method="kvaerno5", gradient=None, stepping=stepping
+            )
+            values.append(found.y.detach())
+            return found.y * k
+
+        way(f, K, K)
+        assert torch.allclose(values[0], plain, rtol=0, atol=1e-15)
+
+
+@STEPPINGS
+def test_a_matrix_free_method_refuses_tangents(stepping):
+    f = lambda y: solve(NET, y, T, method="kvaerno5", linear_solver="gmres", stepping=stepping).y  # noqa: E731
+    for way in WAYS.values():
+        with pytest.raises(adamode.ArgumentError, match="gmres.*linear_solver='lu'"):
+            way(f, Y, V)
+
+
+def test_numbers_that_decide_steps_refuse_tangents():
+    options = {
+        "rtol": lambda x: {"rtol": x * torch.ones(3, dtype=torch.float64)},
+        "atol": lambda x: {"atol": x},
+        "dt0": lambda x: {"dt0": x.expand(2), "stepping": "per_sample"},
+        "step_at": lambda x: {"step_at": x[None]},
+        "jump_at": lambda x: {"jump_at": x[None]},
+    }
+    for name, make in options.items():
+        for way in WAYS.values():
+            with pytest.raises(adamode.ArgumentError, match=f"{name} carries a tangent"):
+                way(lambda x, make=make: solve(NET, Y, T, **make(x)).y, 0.1 * K, K)
+
+
+@STEPPINGS
+def test_queries_refuse_what_they_cannot_follow(stepping):
+    at = f64(0.2, 0.4)
+    for way in WAYS.values():
+        with pytest.raises(adamode.ArgumentError, match=r"sol\.derivative\(t\) carries a tangent"):
+            way(
+                lambda q: solve(NET, Y, T, dense=True, gradient=Direct(), stepping=stepping).derivative(q),
+                at,
+                at,
+            )
+    y0 = Y.clone().requires_grad_()
+    sol = solve(NET, y0, T, dense=True, stepping=stepping)
+    with pytest.raises(adamode.ArgumentError, match="query of the dense output"):
+        by_dual_numbers(sol, at, at)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("t", [T, -T], ids=["increasing", "decreasing"])
+def test_many_directions_at_once(t, stepping):
+    f = lambda y: solve(NET, y, t, stepping=stepping).y  # noqa: E731
+    directions = torch.stack((V, Y, V * Y))
+    found = vmap(lambda v: jvp(f, (Y,), (v,))[1])(directions)
+    for one, v in zip(found, directions, strict=True):
+        assert off(one, by_jvp(f, Y, v)) <= 1e-14
+    assert off(torch.tensordot(jacfwd(f)(Y), V, 2), by_jvp(f, Y, V)) <= 1e-14
+    along = lambda k: by_jvp(lambda y: solve(lambda t, y: k * NET(t, y), y, T).y, Y, V)  # noqa: E731
+    mixed = jacfwd(lambda k: solve(lambda t, y: k * NET(t, y), Y, T).y)(K)
+    assert mixed.shape == along(K).shape
+
+
+@STEPPINGS
+@pytest.mark.parametrize("kind", ["float32", "complex128", "bfloat16", "tuple"])
+def test_other_states_have_tangents(kind, stepping):
+    if kind == "tuple":
+        f = lambda y: solve(lambda t, y: (y[1], -y[0]), (y, y * y), T, stepping=stepping).y[1]  # noqa: E731
+        x, v, bound = Y, V, 1e-13
+    elif kind == "complex128":
+        f = lambda y: solve(lambda t, y: 1j * y * y.abs() ** 2, y, T, stepping=stepping).y  # noqa: E731
+        x, v, bound = torch.complex(Y, V), torch.complex(V, -Y), 1e-13
+    else:
+        dtype = getattr(torch, kind)
+        f = lambda y: solve(lambda t, y: torch.sin(y) + t, y, T.float(), dt=0.25, stepping=stepping).y  # noqa: E731
+        x, v, bound = Y.to(dtype), V.to(dtype), 40 * torch.finfo(dtype).eps
+    h = 1e-3
+    if kind == "complex128":  # no reverse pass over reverse there: differences along the same fixed direction
+        fine = lambda y: (
+            solve(  # noqa: E731
+                lambda t, y: 1j * y * y.abs() ** 2, y, T, stepping=stepping, rtol=1e-12, atol=1e-13
+            ).y
+        )
+        expected, bound = (fine(x + h * v) - fine(x - h * v)) / (2 * h), 1e-5
+        f = fine
+    elif kind == "tuple":
+        expected = by_reverse_mode(f, x, v)
+    else:
+        wide = lambda y: solve(lambda t, y: torch.sin(y) + t, y, T, dt=0.25, stepping=stepping).y  # noqa: E731
+        expected = by_jvp(wide, x.double(), v.double())
+    for name, way in WAYS.items():
+        found = way(f, x, v)
+        assert found.dtype == x.dtype
+        assert off(found.to(expected.dtype), expected) <= bound, name
+
+
+# Hessian–vector products
+
+
+def quadratic(stepping, method="dopri5", gradient=None):
+    options = {"method": method, "stepping": stepping, "gradient": gradient or Discrete()}
+    return lambda y: (solve(NET, y, T, **options).y ** 2).sum()
+
+
+@STEPPINGS
+@pytest.mark.parametrize("method", ["dopri5", "kvaerno5", "rodas5p"])
+def test_forward_over_the_discrete_adjoint_is_the_second_derivative(method, stepping):
+    y0 = Y.clone().requires_grad_()
+    first = torch.autograd.grad(quadratic(stepping, method, Direct())(y0), y0, create_graph=True)[0]
+    expected = torch.autograd.grad(first, y0, V)[0]
+    loss = quadratic(stepping, method)
+    assert off(by_jvp(grad(loss), Y, V), expected) <= 1e-11
+    assert off(grad(lambda y: by_jvp(loss, y, V))(Y), expected) <= 1e-11
+    with forward_ad.dual_level():
+        y = forward_ad.make_dual(y0, V)
+        found = forward_ad.unpack_dual(torch.autograd.grad(loss(y), y0)[0]).tangent
+    assert off(found, expected) <= 1e-11
+
+
+@STEPPINGS
+@pytest.mark.parametrize("gradient", CHOICES, ids=lambda g: repr(g)[:28])
+def test_tangents_of_cotangents_go_back_through_every_adjoint(gradient, stepping):
+    y0, t, net = Y.clone().requires_grad_(), T.clone().requires_grad_(), Net()
+    inputs = (y0, t, *net.parameters())
+    y = solve(net, y0, t, gradient=gradient, stepping=stepping).y
+    g = (2.0 * y.detach()).sin()
+    expected = torch.autograd.grad(y, inputs, g.cos(), retain_graph=True)
+    with forward_ad.dual_level():
+        found = torch.autograd.grad(y, inputs, forward_ad.make_dual(g, g.cos()))
+        tangents = [forward_ad.unpack_dual(x).tangent for x in found]
+    for tangent, exact in zip(tangents, expected, strict=True):
+        assert off(tangent, exact) <= 1e-12
+
+
+def test_an_events_hessian_is_that_of_its_closed_form():
+    def found(p):
+        """y' = −k y from a to the level c: t* = log(a/c)/k."""
+        sol = solve(lambda t, y: -p[0] * y, p[1:2], f64(0.0, 5.0), rtol=1e-10, atol=1e-12, events=LEVEL(p))
+        return sol.t_events[0][0] + sol.y_events[0].sum() * p[0]
+
+    LEVEL = lambda p: Event(lambda t, y: y.sum() - p[2])  # noqa: E731
+    exact = lambda p: torch.log(p[1] / p[2]) / p[0] + p[2] * p[0]  # noqa: E731
+    p = f64(0.7, 2.0, 0.5)
+    assert off(hessian(found)(p), hessian(exact)(p)) <= 1e-8
+    assert off(jacfwd(jacfwd(found))(p), hessian(exact)(p)) <= 1e-8
+
+
+@STEPPINGS
+def test_an_event_without_a_slope_refuses_tangents(stepping):
+    fn = (lambda t, y: y.sum() > 1.0) if stepping == "shared" else (lambda t, y: y.sum(1) > 1.0)
+    f = lambda y: met(solve(lambda t, y: y, y, T, events=Event(fn), stepping=stepping), stepping)  # noqa: E731
+    for way in WAYS.values():
+        with pytest.raises(adamode.DynamicsError, match="slope 0"):
+            way(f, Y.abs(), V)
+
+
+# torchdiffeq's face, the models
+
+
+@pytest.mark.parametrize("solver", [adamode.odeint, adamode.odeint_adjoint])
+def test_torchdiffeqs_face_has_tangents(solver):
+    net = Net()
+    until = {"event_fn": lambda t, y: t - 0.7 - 0.1 * y.sum(), "odeint_interface": solver}
+    cases = [
+        (lambda y, solver=solver: solver(net, y, T), Y, V),
+        (lambda t, solver=solver: solver(net, Y, t), T, U),
+        (lambda y, solver=solver: solver(net, y, T, method="rk4", options={"step_size": 0.1}), Y, V),
+        (
+            lambda y, solver=solver: solver(net, y, T, method="explicit_adams", options={"step_size": 0.1}),
+            Y,
+            V,
+        ),
+        (lambda y: torch.cat([x.reshape(-1) for x in adamode.odeint_event(net, y, T[0], **until)]), Y, V),
+    ]
+    for f, x, v in cases:
+        x_ = x.clone().requires_grad_()
+        y = f(x_)
+        w = y.detach().cos()
+        back = torch.autograd.grad(y, x_, w)[0]
+        bound = 1e-6 if solver is adamode.odeint_adjoint else 1e-13  # of the continuous adjoint
+        for way in WAYS.values():
+            both = float((way(f, x, v) * w).sum()), float((back * v).sum())
+            assert abs(both[0] - both[1]) <= bound * max(1.0, abs(both[0]))
+
+
+@pytest.mark.parametrize("kind", ["by hand", "by autograd"])
+@pytest.mark.parametrize("name", ["NODE", "ANODE", "SONODE", "HBNODE", "GHBNODE", "AdamNODE"])
+def test_the_models_have_tangents(name, kind):
+    width = {"ANODE": 5, "SONODE": 6}.get(name, 3)
+    out = 3 if name == "SONODE" else width
+    torch.manual_seed(1)
+    field = adamode.models.fields.MLP(width, (4,), out_dim=out)
+    if kind == "by autograd":
+        inner = nn.Linear(width, out)
+        field = Timed(inner)
+    more = {"augment": 2} if name == "ANODE" else {}
+    block = getattr(adamode, name)(field, **more).double()
+    parameters = {key: p.detach() for key, p in block.named_parameters()}
+    x, v = (Y, parameters), (V, tree_map(torch.cos, parameters))
+    f = lambda x: functional_call(block, x[1], (x[0],))  # noqa: E731
+    w = f(x).detach().cos()
+    x_ = tree_map(lambda a: a.clone().requires_grad_(), x)
+    back = torch.autograd.grad((f(x_) * w).sum(), tree_leaves(x_), materialize_grads=True)
+    expected = sum(float((a * b).sum()) for a, b in zip(back, tree_leaves(v), strict=True))
+    for way in WAYS.values():
+        assert abs(float((way(f, x, v) * w).sum()) - expected) <= 1e-12 * max(1.0, abs(expected))
+
+
+class Timed(nn.Module):
+    """A module without a VJP of its own."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, t, h):
+        return torch.tanh(self.inner(h)) * torch.cos(t)
+
+
+# ⟨J u, w⟩ = ⟨u, Jᵀ w⟩ of random problems
+
+
+def dual(number):
+    """Of one of the fuzzer's problems, by how much ⟨J u, w⟩ and ⟨u, Jᵀ w⟩ differ, of the terms' sizes."""
+    drawn = draw(20261130, number, None)
+    func = drawn.func if drawn.func not in (*REFUSED_FUNCS, "module", "buffer") else "closure"
+    plain = {"compiled": "no", "quirk": "none", "norm": "rms", "single": False, "func": func}
+    case = consistent(dataclasses.replace(drawn, **plain, gradient="stages", face="solve"))
+    try:
+        numbers = numbers_of(case)
+    except NoNumbersError:
+        case = consistent(dataclasses.replace(case, event="none"))
+        numbers = numbers_of(case)
+    case = dataclasses.replace(
+        case, wants_y0=True, wants_theta=True, wants_t=case.save != "steps", gradient="stages"
+    )
+    # A query's own time is followed by Direct alone.
+    case = dataclasses.replace(case, own_level=case.event != "none")
+    generator = torch.Generator().manual_seed(number)
+    leaves = dataclasses.replace(leaves_of(case, numbers, exact=False), asked=numbers.asked.double())
+    wanted = leaves.wanted()
+    u = {k: torch.randn(x.shape, generator=generator, dtype=x.dtype) for k, x in wanted.items()}
+    values = perform(case, numbers, leaves).values
+    w = {
+        k: torch.randn(x.shape, generator=generator, dtype=x.dtype).where(~x.isnan(), 0.0)
+        for k, x in values.items()
+    }
+    loss = sum((x.nan_to_num() * w[k]).sum() for k, x in values.items())
+    back = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
+    terms = [a * b for a, b in zip(back, u.values(), strict=True)]
+    with forward_ad.dual_level():
+        moved = {k: forward_ad.make_dual(x.detach(), u[k]) for k, x in wanted.items()}
+        theta = tuple(moved.get(f"theta{i}", p) for i, p in enumerate(leaves.theta))
+        own = {k: x for k, x in moved.items() if not k.startswith("theta")}
+        found = perform(case, numbers, dataclasses.replace(leaves, theta=theta, **own)).values
+        ahead = [forward_ad.unpack_dual(x.nan_to_num() * w[k]).tangent for k, x in found.items()]
+    ahead = [x for x in ahead if x is not None]
+    sizes = [float(x.abs().sum()) for x in (*terms, *ahead)]
+    gap = sum(float(x.sum()) for x in ahead) - sum(float(x.sum()) for x in terms)
+    return abs(gap) / max(*sizes, 1e-300)
+
+
+def twofold(numbers):
+    failed = {number: gap for number in numbers if not (gap := dual(number)) <= 1e-13}
+    assert not failed
+
+
+@pytest.mark.parametrize("chunk", range(3))
+def test_forward_and_adjoint_sensitivities_are_each_others_transpose(chunk):
+    twofold(range(10 * chunk, 10 * chunk + 10))
+
+
+@pytest.mark.slow
+def test_forward_and_adjoint_sensitivities_of_200_problems_are_each_others_transpose():
+    twofold(range(200))
