@@ -16,7 +16,7 @@ from ...adjoint.dynamics.by_autograd import discover_parameters
 from ...adjoint.dynamics.traced import module_vjp
 from ...solvers.errors import ArgumentTypeError, DynamicsError
 from ...solvers.transforms import around, has_tangent, leaf
-from .field import Field, Gradients, per_sample
+from .field import Field, Gradients, copied, per_sample
 
 
 class AutogradField(nn.Module):
@@ -42,12 +42,20 @@ class AutogradField(nn.Module):
         self.open = params is None and not isinstance(func, nn.Module)
         self.params = tuple(params or ())
 
+    _held: tuple[Tensor, ...] | None = None
+
+    def for_solve(self) -> Any:
+        """With the parameters of now: `torch.func.functional_call` takes its own away before the way back."""
+        return copied(self, _held=self.theta())
+
     def __call__(self, t: Tensor, h: Tensor) -> Tensor:
         """f(t, h) itself."""
         return self.func(t, h)
 
     def theta(self) -> tuple[Tensor, ...]:
         """The parameters that require gradients, each once."""
+        if self._held is not None:
+            return self._held
         own = self.func.parameters() if isinstance(self.func, nn.Module) else ()
         found = {id(p): p for p in (*own, *self.params) if p.requires_grad}
         return tuple(found.values())
