@@ -56,7 +56,8 @@ def wrap(
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
     packed = PackedFunction(func, layout, autocast, told is not None)
-    named, alone = None if params is None else check_params(params), packed
+    named = None if params is None else check_params(params)
+    alone: Plain = packed
     if transformed():
         alone = lambda t, z: check_unfollowed(packed(t, z))  # noqa: E731
 
