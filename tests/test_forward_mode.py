@@ -36,6 +36,10 @@ ADJOINTS = pytest.mark.parametrize("gradient", CHOICES[:-1], ids=NAMES[:-1])
 STEPPINGS = pytest.mark.parametrize("stepping", ["shared", "per_sample"])
 
 
+def slowly(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def by_dual_numbers(f, x, v):
     with forward_ad.dual_level():
         return forward_ad.unpack_dual(f(tree_map(forward_ad.make_dual, x, v))).tangent
@@ -195,7 +199,7 @@ def test_a_tangent_that_only_later_values_of_func_show_is_refused_and_not_lost(g
 
 
 @STEPPINGS
-@pytest.mark.parametrize("method", ["kvaerno5", "radau5", "rodas5p"])
+@pytest.mark.parametrize("method", ["kvaerno5", slowly("radau5"), "rodas5p"])
 def test_implicit_steps_keep_tangents(method, stepping):
     cases = places(stepping, method=method, gradient=Discrete())
     for where in ("y0", "t", "closure") if method == "rodas5p" else ("y0", "closure"):
@@ -305,7 +309,7 @@ def quadratic(stepping, method="dopri5", gradient=None):
 
 
 @STEPPINGS
-@pytest.mark.parametrize("method", ["dopri5", "kvaerno5", "rodas5p"])
+@pytest.mark.parametrize("method", ["dopri5", slowly("kvaerno5"), "rodas5p"])
 def test_forward_over_the_discrete_adjoint_is_the_second_derivative(method, stepping):
     loss, y0 = quadratic(stepping, method), Y.clone().requires_grad_()
     first = torch.autograd.grad(quadratic(stepping, method, Direct())(y0), y0, create_graph=True)[0]
@@ -420,7 +424,7 @@ class Timed(nn.Module):
 # CVODES' Hessian
 
 
-@pytest.mark.parametrize("gradient", [Discrete(), Direct()], ids=repr)
+@pytest.mark.parametrize("gradient", [Discrete(), slowly(Direct())], ids=["stages", "direct"])
 def test_the_hessian_of_cvodes_example(gradient):
     """G = ∫ ½ |y|² dt over [0, 2] for y' = (−p1 y1² − y3, −y2, −p2² y2 y3), y(0) = 1, p = (1, 2).
 
@@ -467,8 +471,18 @@ def problem(number):
     return dataclasses.replace(case, **wants, own_level=case.event != "none"), numbers
 
 
+@dataclasses.dataclass(frozen=True)
+class Twofold:
+    gap: float
+    bound: float
+
+    @property
+    def fine(self):
+        return self.gap <= self.bound
+
+
 def transposed(number):
-    """By how much ⟨J u, w⟩ and ⟨u, Jᵀ w⟩ differ, of their terms' size."""
+    """Whether ⟨J u, w⟩ and ⟨u, Jᵀ w⟩ differ by no more than rounding, of their terms' size."""
     case, numbers = problem(number)
     generator = torch.Generator().manual_seed(number)
     leaves = dataclasses.replace(leaves_of(case, numbers, exact=False), asked=numbers.asked.double())
@@ -492,7 +506,9 @@ def transposed(number):
         tangents = [forward_ad.unpack_dual(x).tangent for x in weighted(found)]
     ahead = [float(x) for x in tangents if x is not None]
     size = sum(abs(x) for x in (*terms, *ahead))
-    return abs(sum(ahead) - sum(terms)) / size if size else 0.0
+    gap = abs(sum(ahead) - sum(terms)) / size if size else 0.0
+    # An event's place is rounded as its function's slope allows.
+    return Twofold(gap, 1e-13 if case.event == "none" else 1e-12)
 
 
 def twofold(numbers):
@@ -500,7 +516,7 @@ def twofold(numbers):
     # stages round otherwise.
     loose = {name: tolerance and 1e-3 for name, tolerance in METHODS.items()}
     with mock.patch.dict(METHODS, loose):
-        failed = {number: gap for number in numbers if not (gap := transposed(number)) <= 1e-13}
+        failed = {number: found for number in numbers if not (found := transposed(number)).fine}
     assert not failed
 
 
