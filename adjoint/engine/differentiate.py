@@ -19,7 +19,7 @@ from ...solvers.march.output import as_time
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Autocast, ValueField
 from ...solvers.step.implicit.newton import Measure
-from ...solvers.transforms import batched, follows, has_tangent, moves, still_forwards, transformed
+from ...solvers.transforms import follows, has_tangent, moves, still_forwards, transformed
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
@@ -32,7 +32,7 @@ from ..recording import Recorder, Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed, StrandedError
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
-from .transformed import gradient_under, refuse_second_derivative
+from .transformed import check_one_cotangent, gradient_under, refuse_second_derivative
 from .whole import Arrived, WholeSolve
 from .whole_back import whole_back
 from .whole_when import whole_solve
@@ -78,19 +78,6 @@ def record_discrete(
 
     # With a clock a sample first stages of their own are kept in any case.
     return Recording(tape, walk, saves=not again or everyone is not None)
-
-
-def check_one_cotangent(g: Tensor, many: bool) -> None:
-    """ArgumentError for several cotangents at once, on an axis that torch hides.
-
-    many: those of is_grads_batched are taken.
-    """
-    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
-        raise ArgumentError(
-            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
-            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
-            "gradient=adamode.Direct() (adamode.odeint)."
-        )
 
 
 # z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z]
