@@ -5,15 +5,59 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .errors import ArgumentError, ArgumentTypeError, nearest
-from .step.field import HALF, Layout
-from .transforms import around, batched, followed, has_tangent, traced, wrapped
+from .step.field import HALF, Layout, around, forwards, transformed
+
+_functorch = torch._C._functorch
+
+
+def traced() -> bool:
+    """Whether operators are recorded for a graph, with no numbers at hand."""
+    keys = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(key) is not None for key in (keys.PROXY, keys.FAKE))
+
+
+def wrapped(x: Tensor) -> bool:
+    """Whether a transform of torch.func has put a layer of its own around x."""
+    return bool(_functorch.is_functorch_wrapped_tensor(x))
+
+
+def layers(x: Tensor) -> Iterator[Tensor]:
+    """x, and the tensors that it wraps, from the innermost transform outwards."""
+    yield x
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
+        yield x
+
+
+def batched(x: Tensor) -> bool:
+    """Whether a `vmap`, at any depth, gives x a hidden axis."""
+    # is_grads_batched of torch.autograd.grad still has an older kind.
+    return any(
+        _functorch.is_batchedtensor(layer) or _functorch.is_legacy_batchedtensor(layer) for layer in layers(x)
+    )
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether forward-mode AD follows x."""
+    return forwards() and any(forward_ad.unpack_dual(layer).tangent is not None for layer in layers(x))
+
+
+def followed(x: Tensor) -> bool:
+    """Whether a derivative with respect to x, by any of the transforms around it, may be asked for."""
+    return any(layer.requires_grad for layer in layers(x)) or has_tangent(x)
+
+
+def moves(x: Tensor) -> bool:
+    """Whether x needs a gradient, or a transform around the caller may ask for its derivative."""
+    return followed(x) if transformed() else x.requires_grad
 
 
 def check_readable(x: Tensor, argument: str) -> None:
@@ -29,7 +73,8 @@ def check_readable(x: Tensor, argument: str) -> None:
         raise ArgumentError(
             f"{argument} is traced (torch.func.linearize, make_fx, torch.export), but a solve decides its "
             "steps by its tensors' values, so no one graph is right for others: trace func alone, or export "
-            "a model with a fixed number of steps (adamode export)."
+            "a model with a fixed number of steps (adamode export); in linearize's place torch.func.jvp, and "
+            "torch.func.vmap over its tangents."
         )
     if x.device.type == "meta":
         raise ArgumentError(
@@ -114,6 +159,19 @@ def check_unfollowed(k: Tensor) -> Tensor:
             "gradient=adamode.Direct(), which follows every evaluation (or None, for no derivative)."
         )
     return k
+
+
+def check_one_cotangent(g: Tensor, many: bool) -> None:
+    """ArgumentError for several cotangents at once, on an axis that torch hides.
+
+    many: those of is_grads_batched are taken.
+    """
+    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
+        raise ArgumentError(
+            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
+            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
+            "gradient=adamode.Direct() (adamode.odeint)."
+        )
 
 
 def check_stops(times: Sequence[float] | Tensor | None, argument: str) -> tuple[float, ...]:

@@ -23,8 +23,7 @@ from ...solvers.errors import (
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
-from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, widened
-from ...solvers.transforms import transformed
+from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, transformed, widened
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .protocol import Dynamics
 

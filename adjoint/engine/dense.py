@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import has_tangent, moves
 from ...solvers.errors import ArgumentError
-from ...solvers.transforms import follows, has_tangent, moves
+from ...solvers.step.field import follows
 from .differentiate import Answer, Solve, Task
 from .problem import Problem
 from .time_move import moved_end, moved_once

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ...solvers.checks import check_unfollowed
+from ...solvers.checks import check_one_cotangent, check_unfollowed, has_tangent, moves
 from ...solvers.device.queue import Queue
-from ...solvers.errors import ArgumentError
 from ...solvers.march.output import as_time
 from ...solvers.step.clocks import Each
-from ...solvers.step.field import Autocast, ValueField
+from ...solvers.step.field import Autocast, ValueField, follows, still_forwards, transformed
 from ...solvers.step.implicit.newton import Measure
-from ...solvers.transforms import follows, has_tangent, moves, still_forwards, transformed
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
@@ -32,7 +30,7 @@ from ..recording import Recorder, Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed, StrandedError
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
-from .transformed import check_one_cotangent, gradient_under, refuse_second_derivative
+from .transformed import gradient_under, refuse_second_derivative
 from .whole import Arrived, WholeSolve
 from .whole_back import whole_back
 from .whole_when import whole_solve

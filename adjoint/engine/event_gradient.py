@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import moves
 from ...solvers.errors import DynamicsError
 from ...solvers.march.events import Event, Fired, event_value
 from ...solvers.step.clocks import Each
-from ...solvers.step.field import Layout
-from ...solvers.transforms import follows, moves, transformed
+from ...solvers.step.field import Layout, follows, transformed
 from ..arguments import Request
 from .differentiate import Answer
 from .problem import Problem

@@ -12,7 +12,7 @@ from ...solvers.errors import AdamodeWarning
 from ...solvers.march.samples import SampleNorm
 from ...solvers.solve import Observers
 from ...solvers.step.clocks import block_rms, maximum, rms
-from ...solvers.transforms import transformed
+from ...solvers.step.field import transformed
 from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
 from ..continuous.stepping import ReverseWish

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.step.clocks import ONE, Clocks
-from ...solvers.transforms import transformed
+from ...solvers.step.field import transformed
 from .transformed import refuse_second_derivative
 
 F = Callable[[Tensor, Tensor], Tensor]

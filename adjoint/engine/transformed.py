@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_readable
+from ...solvers.checks import check_readable, followed, has_tangent
 from ...solvers.errors import ArgumentError, SecondDerivativeError
+from ...solvers.step.field import around
 from ...solvers.step.implicit.jacobian import Jacobian
-from ...solvers.transforms import around, batched, followed, has_tangent
 from ..arguments import Direct, Discrete, Gradient
 
 _WAY_OUT = (
@@ -65,19 +65,6 @@ def _through(jacobian: Jacobian | None) -> Direct:
             "gradient=Discrete()."
         )
     return Direct()
-
-
-def check_one_cotangent(g: Tensor, many: bool) -> None:
-    """ArgumentError for several cotangents at once, on an axis that torch hides.
-
-    many: those of is_grads_batched are taken.
-    """
-    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
-        raise ArgumentError(
-            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
-            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
-            "gradient=adamode.Direct() (adamode.odeint)."
-        )
 
 
 def check_untransformed(t: Tensor) -> None:

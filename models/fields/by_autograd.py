@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ...adjoint.dynamics.by_autograd import discover_parameters
 from ...adjoint.dynamics.traced import module_vjp
+from ...solvers.checks import has_tangent
 from ...solvers.errors import ArgumentTypeError, DynamicsError
-from ...solvers.transforms import around, has_tangent, leaf
+from ...solvers.step.field import around, leaf
 from .field import Field, Gradients, copied, per_sample
 
 

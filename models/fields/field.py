@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...solvers.errors import ArgumentError, DynamicsError, nearest
-from ...solvers.transforms import transformed
+from ...solvers.step.field import transformed
 
 Gradients = tuple[Tensor | None, ...]
 

@@ -17,7 +17,7 @@ from ..errors import ArgumentError, SolverError, solver_error
 from ..stats import Stats
 from ..status import Status
 from ..step.clocks import Tolerance
-from ..transforms import transformed
+from ..step.field import transformed
 from .output import as_time
 
 SOLVERS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")

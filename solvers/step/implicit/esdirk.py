@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau
-from ...transforms import follows
+from ..field import follows
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .jacobian import Jacobian
 from .linear import Factors, System

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...errors import AdamodeWarning, DynamicsError
-from ...transforms import dual, leaf
 from ..clocks import Clocks, Each
+from ..field import dual, leaf
 from .samples import Samples
 
 NEAR = 100.0  # in roots of eps: differences of f come nearer

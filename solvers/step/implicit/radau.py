@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau, padded, theta_weights
-from ...transforms import follows
+from ..field import follows
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .esdirk import KEEP, ImplicitSteps, clock_lengths
 from .linear import Factors

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...methods.tableau import Tableau
-from ...transforms import follows
+from ..field import follows
 from ..runge_kutta import Evaluation, Field, Solved, Stages, StepResult
 from .esdirk import ImplicitSteps, clock_lengths
 from .linear import Factors
