@@ -351,10 +351,12 @@ def test_an_events_hessian_is_that_of_its_closed_form():
 @STEPPINGS
 def test_an_event_without_a_slope_refuses_tangents(stepping):
     fn = (lambda t, y: y.sum() > 5.0) if stepping == "shared" else (lambda t, y: y.sum(1) > 2.5)
-    f = lambda y: met(solve(lambda t, y: y, y, T, events=Event(fn), stepping=stepping), stepping)  # noqa: E731
+    options = {"events": Event(fn), "stepping": stepping}
+    f = lambda y, **more: met(solve(lambda t, y: y, y, T, **options, **more), stepping)  # noqa: E731
     for way in WAYS.values():
         with pytest.raises(adamode.DynamicsError, match="slope 0"):
             way(f, Y.abs(), V)
+    assert by_dual_numbers(lambda y: f(y, gradient=None), Y.abs(), V) is None
 
 
 # torchdiffeq's face, the models

@@ -87,16 +87,17 @@ def _slopes(g: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | No
 
 
 def differentiable_event(
-    event: Event, layout: Layout, problem: Problem, t: float | Tensor, z: Tensor, counted: Any = 1
+    event: Event | None, layout: Layout, problem: Problem, t: float | Tensor, z: Tensor, counted: Any = 1
 ) -> tuple[Tensor, Tensor]:
     """(t*, z*) with their gradients, from the state z at the fixed time t (z's graph is kept).
 
+    event: None: nothing is to follow, both are constants.
     t: one a clock; t* is float64.
     counted: as of `Problem.evaluate`.  Without a graph on z or on the event function both are constants.
     """
     clocks, total = problem.clocks, problem.clocks.total
     when = t if isinstance(t, Tensor) else torch.full((), t, dtype=torch.float64, device=z.device)
-    if not follows():
+    if event is None or not follows():
         return when, z
     time = clocks.time(when, z)
 
@@ -133,7 +134,7 @@ def _in_operators(
 
     value: the event function; residual: its value at `at`, the fixed time and the state there.
     Two of Newton's corrections of the time, each of which doubles the order; both are 0 in value. The state
-    moves along the flow. Nothing is to follow where the event does not depend on the state's course.
+    moves along the flow.
     """
     (when, z), clocks = at, flow.clocks
     time = clocks.time(when, z)
@@ -155,7 +156,7 @@ def _in_operators(
 
 
 def _of_clocks(
-    event: Event, layout: Layout, problem: Problem, fired: Fired, z: Tensor
+    event: Event | None, layout: Layout, problem: Problem, fired: Fired, z: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same of an event that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
     clocks, valid = problem.clocks, fired.valid
@@ -182,8 +183,8 @@ def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[
     for fired, row, samples in reversed(happened) if many else happened:
         if not samples:  # a terminal event came before
             continue
-        when, z = _of_clocks(events[fired.event], layout, problem, fired, row)
-        when, z = (when.detach(), z.detach()) if detached else (when, z)
+        event = None if detached else events[fired.event]
+        when, z = _of_clocks(event, layout, problem, fired, row)
         own, z = (when.to(request.t), z) if many else (when.to(request.t)[None], z[None])
         for b in samples:
             times, states = found[fired.event][b]
