@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from ..solvers.checks import check_positive, check_readable, check_sample_times, check_times
+from ..solvers.checks import check_constant, check_positive, check_readable, check_sample_times, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
 from ..solvers.march.events import Event, EventWatch, SampleEvents
 from ..solvers.march.grid import uniform_grid
@@ -327,6 +327,7 @@ def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSet
     stops = sorted({*request.stops, *request.jumps})
     dt0, together = options.dt0, None
     if dt0 is not None:
+        check_constant(dt0, "dt0")
         dt0 = torch.as_tensor(dt0, dtype=torch.float64, device=device).detach()
         if dt0.dim() > 1 or dt0.numel() not in (1, batch) or not bool((dt0 > 0).all()):
             raise ArgumentError(

@@ -13,25 +13,20 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .errors import ArgumentError, ArgumentTypeError, nearest
-from .step.field import HALF, Layout
+from .step.field import HALF, Layout, around, forwards, transformed
 
 _functorch = torch._C._functorch
-
-
-def around() -> bool:
-    """Whether a transform of torch.func is around the caller."""
-    return torch._C._are_functorch_transforms_active()
-
-
-def forwards() -> bool:
-    """Whether forward-mode AD is on."""
-    return forward_ad._current_level >= 0
 
 
 def traced() -> bool:
     """Whether operators are recorded for a graph, with no numbers at hand."""
     keys = torch._C._TorchDispatchModeKey
     return any(torch._C._get_dispatch_mode(key) is not None for key in (keys.PROXY, keys.FAKE))
+
+
+def wrapped(x: Tensor) -> bool:
+    """Whether a transform of torch.func has put a layer of its own around x."""
+    return bool(_functorch.is_functorch_wrapped_tensor(x))
 
 
 def layers(x: Tensor) -> Iterator[Tensor]:
@@ -60,9 +55,14 @@ def followed(x: Tensor) -> bool:
     return any(layer.requires_grad for layer in layers(x)) or has_tangent(x)
 
 
+def moves(x: Tensor) -> bool:
+    """Whether x needs a gradient, or a transform around the caller may ask for its derivative."""
+    return followed(x) if transformed() else x.requires_grad
+
+
 def check_readable(x: Tensor, argument: str) -> None:
     """ArgumentError, or ArgumentTypeError, where the host could read no numbers of x."""
-    if _functorch.is_functorch_wrapped_tensor(x) and batched(x):
+    if wrapped(x) and batched(x):
         raise ArgumentTypeError(
             f"{argument} is batched by vmap, but a solve decides its steps by its tensors' values: leave it "
             "away and give the whole batch as y0 (each sample's own steps and times: "
@@ -73,7 +73,8 @@ def check_readable(x: Tensor, argument: str) -> None:
         raise ArgumentError(
             f"{argument} is traced (torch.func.linearize, make_fx, torch.export), but a solve decides its "
             "steps by its tensors' values, so no one graph is right for others: trace func alone, or export "
-            "a model with a fixed number of steps (adamode export)."
+            "a model with a fixed number of steps (adamode export); in linearize's place torch.func.jvp, and "
+            "torch.func.vmap over its tangents."
         )
     if x.device.type == "meta":
         raise ArgumentError(
@@ -143,12 +144,43 @@ def _check_finite(times: list[float], argument: str) -> None:
             raise ArgumentError(f"{argument}[{i}] is {value}: times must be finite.")
 
 
+def check_constant(x: Any, argument: str) -> None:
+    """ArgumentError for what decides steps and carries a tangent: it would be lost without a word."""
+    if isinstance(x, Tensor) and has_tangent(x):
+        raise ArgumentError(f"{argument} carries a tangent, and none is defined for it: {argument}.detach().")
+
+
+def check_unfollowed(k: Tensor) -> Tensor:
+    """What func returned where nothing is to follow it; ArgumentError where something does."""
+    if has_tangent(k) or (around() and followed(k)):
+        raise ArgumentError(
+            "func returned what a transform of torch.func, or forward-mode AD, follows, and its first value "
+            "showed nothing of it: a tensor with a tangent comes in at later times alone. Use "
+            "gradient=adamode.Direct(), which follows every evaluation (or None, for no derivative)."
+        )
+    return k
+
+
+def check_one_cotangent(g: Tensor, many: bool) -> None:
+    """ArgumentError for several cotangents at once, on an axis that torch hides.
+
+    many: those of is_grads_batched are taken.
+    """
+    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
+        raise ArgumentError(
+            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
+            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
+            "gradient=adamode.Direct() (adamode.odeint)."
+        )
+
+
 def check_stops(times: Sequence[float] | Tensor | None, argument: str) -> tuple[float, ...]:
     """Times that steps must hit, as floats: finite; () for None."""
     if times is None:
         return ()
     if isinstance(times, Tensor):
         check_readable(times, argument)
+        check_constant(times, argument)
     values = torch.as_tensor(times, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     _check_finite(values, argument)
     return tuple(values)
@@ -208,6 +240,7 @@ def check_tolerance(
         if value.requires_grad:
             raise ArgumentError(f"{name} requires a gradient, and none is defined for it: {name}.detach().")
         check_readable(value, name)
+        check_constant(value, name)
         if value.is_complex():
             raise ArgumentTypeError(f"{name} has dtype {value.dtype}; a tolerance is real: {name}.real.")
         value = value.to(z)
@@ -299,13 +332,3 @@ def check_params(params: Any, argument: str = "params") -> list[Tensor]:
         if not isinstance(p, Tensor):
             raise ArgumentTypeError(f"{argument}[{i}] is a {type(p).__name__} ({p!r}); it must be a tensor.")
     return found
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func is around the caller, or forward-mode AD is on."""
-    return around() or forwards()
-
-
-def moves(x: Tensor) -> bool:
-    """Whether x needs a gradient, or a transform around the caller may ask for its derivative."""
-    return followed(x) if transformed() else x.requires_grad

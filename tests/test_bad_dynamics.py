@@ -165,8 +165,8 @@ def test_a_second_derivative_is_an_error_that_names_direct_and_create_graph_is_h
         graphed[0].square().sum().backward()
 
 
-@ADJOINTS
 @STEPPINGS
+@pytest.mark.parametrize("gradient", [adamode.Interpolating(), adamode.Backsolve()], ids=repr)
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vjp, torch.func.vmap])
 def test_transforms_of_torch_func_are_refused_with_the_way_out(transform, stepping, gradient):
     net = Net()

@@ -11,6 +11,7 @@ from .rows import ModelReport, ModelRow
 GROUPS = ("discrete", "reversible", "interpolating", "backsolve")
 SHORT = {
     "autograd": "autograd",
+    "forward": "forward",
     "newton": "Newton",
     "finite-differences": "differences",
     "fine-solve": "fine solve",

@@ -40,6 +40,7 @@ IMPLICIT, LENGTH, SOLVED = ("kvaerno5", "radau5"), 0.5, 1e-12
 # tolerance must reach 1e-7 at the tight one, and all must against the solution itself.
 LOOSE, TIGHT, FINE = 1e-6, 1e-10, 1e-12
 BOUND_TIGHT = 1e-7
+BOUND_FORWARD = 1e-13  # both are derivatives of the same steps
 
 
 class VerificationError(AdamodeError, RuntimeError):
@@ -196,6 +197,8 @@ def _loose_rows(plan: Plan, stepping: str, gradients: Sequence[str], forms: Sequ
         for form in forms:
             found = _gradient(dynamics, problem, gradient, form)
             checks = _against(found, references, BOUND_EXACT if form == "exact" else None)
+            if form == "exact":
+                checks += _forwards(problem, found)
             rows += _rows(plan, plan.loose_method, stepping, gradient, form, checks)
     return rows
 
@@ -250,6 +253,17 @@ def _gradient(dynamics: Any, problem: GradientProblem, gradient: str, form: str)
 
 def _against(found: Any, references: References, bound: float | None) -> list[Check]:
     return gradient_checks(found, references, bound, direction="finite-differences")
+
+
+def _forwards(problem: GradientProblem, found: Sequence[Tensor]) -> list[Check]:
+    """⟨J u, w⟩ by forward mode against ⟨u, Jᵀ w⟩, u of each quantity along the signs of its gradient: nothing
+    cancels."""
+    signs = [x.sign() for x in found]
+    ahead = problem.forward(signs, Discrete())
+    triples = zip(problem.quantities(), found, ahead, strict=True)
+    return [
+        compare(q.name, "forward", x.abs().sum()[None], along[None], BOUND_FORWARD) for q, x, along in triples
+    ]
 
 
 def _compared(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params
+from ...solvers.checks import check_params, check_unfollowed
 from ...solvers.errors import (
     AdamodeError,
     AdamodeWarning,
@@ -23,7 +23,7 @@ from ...solvers.errors import (
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
-from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, widened
+from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, transformed, widened
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .protocol import Dynamics
 
@@ -50,12 +50,15 @@ def wrap(
     autocast = Autocast(z0.device)
     if isinstance(func, Dynamics):
         checked = CheckedDynamics(func, autocast)
-        in_solve = lambda: CheckedDynamics(for_solve(func), autocast)  # noqa: E731
+        in_solve = lambda: CheckedDynamics(for_solve(func), autocast, alone=transformed())  # noqa: E731
         return lambda t, z: checked.forward(t, z)[0], in_solve, autocast
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
     packed = PackedFunction(func, layout, autocast, told is not None)
     named = None if params is None else check_params(params)
+    alone: Plain = packed
+    if transformed():
+        alone = lambda t, z: check_unfollowed(packed(t, z))  # noqa: E731
 
     def missed(found: Captured) -> None:
         """Says that the adjoint would leave out gradients which autograd has.
@@ -77,9 +80,9 @@ def wrap(
     def make_dynamics() -> Dynamics:
         own = list(func.parameters()) if named is None and isinstance(func, nn.Module) else named
         if own is not None:
-            return AutogradDynamics(packed, own, autocast, missed)
+            return AutogradDynamics(alone, own, autocast, missed)
         count()
-        return AutogradDynamics(packed, discover_parameters(packed, first_time, z0), autocast)
+        return AutogradDynamics(alone, discover_parameters(packed, first_time, z0), autocast)
 
     return packed, make_dynamics, autocast
 
@@ -106,10 +109,13 @@ def for_solve(func: Dynamics) -> Dynamics:
 
 
 class CheckedDynamics(Dynamics):
-    """A user's Dynamics, with the shapes of its results checked and its autocast state restored."""
+    """A user's Dynamics, with the shapes of its results checked and its autocast state restored.
 
-    def __init__(self, inner: Dynamics, autocast: Autocast):
-        self.inner, self.autocast = inner, autocast
+    alone: no transform of torch.func, nor forward-mode AD, is to follow its values, which is checked.
+    """
+
+    def __init__(self, inner: Dynamics, autocast: Autocast, *, alone: bool = False):
+        self.inner, self.autocast, self.alone = inner, autocast, alone
         self._theta: tuple[Tensor, ...] | None = None
 
     def theta(self) -> tuple[Tensor, ...]:
@@ -125,7 +131,8 @@ class CheckedDynamics(Dynamics):
                 dz, saved = self.inner.forward(t, z)
         else:
             dz, saved = self.inner.forward(t, z)
-        return check_derivative(dz, z, self.autocast.enabled), saved
+        dz = check_derivative(dz, z, self.autocast.enabled)
+        return (check_unfollowed(dz) if self.alone else dz), saved
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """The inner one's, z̄ checked."""

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import moves, transformed
+from ...solvers.checks import has_tangent, moves
+from ...solvers.errors import ArgumentError
+from ...solvers.step.field import follows
 from .differentiate import Answer, Solve, Task
 from .problem import Problem
 from .time_move import moved_end, moved_once
@@ -31,8 +33,8 @@ class DenseQuery:
         fixed = self.output.read(t)
         if self.detached:
             return self.output.evaluate(fixed).detach()
-        found = self._along(fixed)
-        if len(t) and moves(t) and (torch.is_grad_enabled() or transformed()):
+        found = self._along(fixed, t)
+        if len(t) and moves(t) and follows():
             slopes = self.output.evaluate(fixed, derivative=True)  # with a graph where autograd has the steps
             slopes = torch.where(slopes.isnan(), 0.0, slopes)
             move, flow = moved_end if self.answer.again is None else moved_once, self.problem.flow()
@@ -42,16 +44,21 @@ class DenseQuery:
 
     def derivative(self, t: Tensor) -> Tensor:
         """y' at the times."""
+        if not self.detached and has_tangent(t):
+            raise ArgumentError(
+                "t of sol.derivative(t) carries a tangent, and y'' is not derived: take the derivative of "
+                "func(t, sol(t)), or give t.detach()."
+            )
         found: Tensor = self.output.evaluate(self.output.read(t), derivative=True)
         return found.detach() if self.detached else found
 
-    def _along(self, t: Any) -> Tensor:
-        """Through the adjoint where the solve had one."""
+    def _along(self, t: Any, asked: Tensor) -> Tensor:
+        """Through the adjoint where the solve had one. asked: the times t as they were given."""
         again, problem, output = self.answer.again, self.problem, self.output
         if again is None or not len(t) or not torch.is_grad_enabled():
             found: Tensor = output.evaluate(t)
             return found
-        check_untransformed()
+        check_untransformed(asked)
 
         def forward(z0: Tensor, derivatives: bool) -> tuple[Tensor, Tensor | None]:
             return torch.cat((z0[None], output.evaluate(t).detach())), again.slopes

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from ...solvers.checks import batched, moves, transformed
+from ...solvers.checks import check_one_cotangent, check_unfollowed, has_tangent, moves
 from ...solvers.device.queue import Queue
-from ...solvers.errors import ArgumentError
 from ...solvers.march.output import as_time
-from ...solvers.step.field import Autocast, ValueField
+from ...solvers.step.field import Autocast, ValueField, follows, still_forwards, transformed
 from ...solvers.step.implicit.newton import Measure
 from ...solvers.step.pairs import pair_of
 from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
@@ -33,7 +33,7 @@ from ..recording import Recorder, Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed, StrandedError
 from .speed import queue_for, reverse_queue
 from .time_move import moved_end, moved_start
-from .transformed import gradient_allowed, refuse_second_derivative
+from .transformed import gradient_under, refuse_second_derivative
 from .whole import Arrived, WholeSolve
 from .whole_back import whole_back
 from .whole_when import whole_solve
@@ -77,19 +77,6 @@ def record_discrete(
     return Recording(tape, walk, saves=not again or everyone is not None)
 
 
-def check_one_cotangent(g: Tensor, many: bool) -> None:
-    """ArgumentError for several cotangents at once, on an axis that torch hides.
-
-    many: those of is_grads_batched are taken.
-    """
-    if batched(g) and not (many and torch._C._functorch.is_legacy_batchedtensor(g)):
-        raise ArgumentError(
-            "several backward passes at once (is_grads_batched=True, vectorize=True, a vmap around vjp) "
-            "reach an adjoint, which walks back for one cotangent: ask for one at a time, or use "
-            "gradient=adamode.Direct() (adamode.odeint)."
-        )
-
-
 # z0, whether derivatives at the outputs are wanted → values, derivatives [T, *z]
 Forward = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 # values, their cotangents, whether θ's gradients are wanted
@@ -127,6 +114,10 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each input that wants one."""
+        if has_tangent(g):  # the gradients are linear in g
+            primals, tangents = (Solve.backward(ctx, x) for x in forward_ad.unpack_dual(g) if x is not None)
+            pairs = zip(primals, tangents, strict=True)
+            return tuple(None if a is None else forward_ad.make_dual(a, b) for a, b in pairs)
         z0, t, ys, derivatives, *theta = ctx.saved_tensors
         task, wants = ctx.task, ctx.needs_input_grad
         check_one_cotangent(g, task.many)
@@ -204,8 +195,13 @@ def differentiate(problem: Problem, gradient: Gradient | None) -> Answer:
 def _differentiated(problem: Problem, gradient: Gradient | None) -> Answer:
     with problem.autocast.outside():
         if transformed():
-            events, value = problem.wish.events is not None, problem.evaluate(problem.start, problem.z0)
-            gradient = gradient_allowed(gradient, value, (problem.z0, problem.t), events=events)
+            value, asked = problem.evaluate(problem.start, problem.z0), gradient
+            gradient = gradient_under(asked, value, (problem.z0, problem.t), problem.settings.jacobian)
+            if asked is not None and not isinstance(gradient, Direct):
+                plain = problem.plain
+                problem = dataclasses.replace(problem, plain=lambda t, z: check_unfollowed(plain(t, z)))
+            if gradient is None and torch.is_grad_enabled():  # what func is made of shows under it alone
+                return _without_gradient(problem, torch.enable_grad)
         if isinstance(gradient, Direct):
             return _direct(problem)
         if gradient is None or not torch.is_grad_enabled():
@@ -241,13 +237,13 @@ def _without_gradient(problem: Problem, mode: Callable[[], Any] = contextlib.nul
 def _direct(problem: Problem) -> Answer:
     """Through the steps by autograd; a time enters by moving the state along the flow."""
     _queue(problem, Direct())  # there is none: it says why
-    z0, t, follows = problem.z0, problem.t, torch.is_grad_enabled() or transformed()
-    timed = follows and moves(t)
+    z0, t, followed = problem.z0, problem.t, follows()
+    timed = followed and moves(t)
     start = z0
     if timed:
         start = moved_start(problem.flow(start=True), z0, t[..., 0])
     wish = problem.wish
-    if follows:
+    if followed:
         wish = dataclasses.replace(wish, derivatives=timed, differentiable=True)
     run = problem.solve(start, lambda t, z: (problem.plain(t, z), None), wish)
     if not timed:
@@ -374,7 +370,8 @@ class _SolvedInSteps(_Solved):
             dense=problem.wish.dense or recording.dense,
             queue=queue,
         )
-        run = problem.solve(z0.detach(), evaluate, wish, recording)
+        with still_forwards():
+            run = problem.solve(z0.detach(), evaluate, wish, recording)
         # No view of the values: they become the Function's output, whose node holds this object.
         self.run = dataclasses.replace(run, values=run.values.new_empty(0), derivatives=None)
         self.slopes = None if run.derivatives is None else run.derivatives[:1].clone()

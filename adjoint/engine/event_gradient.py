@@ -19,13 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import moves
 from ...solvers.errors import DynamicsError
 from ...solvers.march.events import Event, Fired, event_value
 from ...solvers.step.clocks import Each
-from ...solvers.step.field import Layout
+from ...solvers.step.field import Layout, follows, transformed
 from ..arguments import Request
 from .differentiate import Answer
 from .problem import Problem
+from .time_move import Flow
 from .transformed import refuse_second_derivative
 
 TWICE = (
@@ -85,16 +87,17 @@ def _slopes(g: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | No
 
 
 def differentiable_event(
-    event: Event, layout: Layout, problem: Problem, t: float | Tensor, z: Tensor, counted: Any = 1
+    event: Event | None, layout: Layout, problem: Problem, t: float | Tensor, z: Tensor, counted: Any = 1
 ) -> tuple[Tensor, Tensor]:
     """(t*, z*) with their gradients, from the state z at the fixed time t (z's graph is kept).
 
+    event: None: nothing is to follow, both are constants.
     t: one a clock; t* is float64.
     counted: as of `Problem.evaluate`.  Without a graph on z or on the event function both are constants.
     """
     clocks, total = problem.clocks, problem.clocks.total
     when = t if isinstance(t, Tensor) else torch.full((), t, dtype=torch.float64, device=z.device)
-    if not torch.is_grad_enabled():
+    if event is None or not follows():
         return when, z
     time = clocks.time(when, z)
 
@@ -102,6 +105,9 @@ def differentiable_event(
         return event_value(event, layout.time(time), layout.unpack(z), clocks.shape(z))
 
     residual = value(time, z)
+    if transformed() and (moves(residual) or moves(z)):
+        with problem.autocast.inside():
+            return _in_operators(value, problem.flow(), (when, z), residual)
     if not (residual.requires_grad or z.requires_grad):
         return when, z
     with torch.enable_grad():
@@ -121,8 +127,36 @@ def differentiable_event(
     return _AtEvent.apply(total, residual, z, when, rate, slope)
 
 
+def _in_operators(
+    value: Callable[[Tensor, Tensor], Tensor], flow: Flow, at: tuple[Tensor, Tensor], residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(t*, z*) in plain operators, which every transform follows: right to second order.
+
+    value: the event function; residual: its value at `at`, the fixed time and the state there.
+    Two of Newton's corrections of the time, each of which doubles the order; both are 0 in value. The state
+    moves along the flow.
+    """
+    (when, z), clocks = at, flow.clocks
+    time = clocks.time(when, z)
+    slope = flow.f(time, z).clone()  # func may hand back one buffer at every call
+
+    def ahead(shift: Tensor) -> Tensor:
+        return value(time + clocks.time(shift, z), z + clocks.spread(shift).to(z.dtype) * slope)
+
+    # torch.func.grad begins within every transform, and in it the outer ones go on.
+    rate = torch.func.grad(lambda shift: ahead(shift).sum())(torch.zeros_like(when))
+    lost = rate.detach() == 0
+    if bool(lost.any()):  # host read
+        raise DynamicsError(_no_slope(lost, when))
+    shift = (residual.detach() - residual) / rate
+    moved = flow.follow(z, slope, when + shift)
+    again = value(time + clocks.time(shift, z), moved)
+    shift = shift + (again.detach() - again) / rate
+    return when + shift, flow.follow(z, slope, when + shift)
+
+
 def _of_clocks(
-    event: Event, layout: Layout, problem: Problem, fired: Fired, z: Tensor
+    event: Event | None, layout: Layout, problem: Problem, fired: Fired, z: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same of an event that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
     clocks, valid = problem.clocks, fired.valid
@@ -139,6 +173,7 @@ def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[
     """For each event function the times [n] and states [n, *y0.shape] at which it fired (a clock a sample:
     a list of such over the samples)."""
     layout, clocks, run, events = request.layout, problem.clocks, answer.run, request.options.events
+    detached = request.options.gradient is None
     many, axis = isinstance(clocks, Each), clocks.batch if isinstance(clocks, Each) else 0
     z0 = request.z0 if many else request.z0[None]
     found: list[list[tuple[list[Tensor], list[Tensor]]]] = [
@@ -148,7 +183,8 @@ def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[
     for fired, row, samples in reversed(happened) if many else happened:
         if not samples:  # a terminal event came before
             continue
-        when, z = _of_clocks(events[fired.event], layout, problem, fired, row)
+        event = None if detached else events[fired.event]
+        when, z = _of_clocks(event, layout, problem, fired, row)
         own, z = (when.to(request.t), z) if many else (when.to(request.t)[None], z[None])
         for b in samples:
             times, states = found[fired.event][b]

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from ...solvers.checks import transformed
 from ...solvers.device.queue import Queue
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.samples import SampleNorm
 from ...solvers.solve import Observers
 from ...solvers.step.clocks import block_rms, maximum, rms
+from ...solvers.step.field import transformed
 from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
 from ..continuous.stepping import ReverseWish
@@ -21,6 +21,7 @@ from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from .problem import Problem, SampleProblem
 
 JUDGED_HERE = "the errors of complex numbers are judged by the host"
+TRANSFORMED = "a transform of torch.func, or forward-mode AD, is around the solve"
 NEWTON = "the host looks at every correction of an implicit method's iteration"
 PAIR = "a program takes steps of one state, and these are of a pair (Reversible, or method='alf')"
 
@@ -32,7 +33,8 @@ def queue_for(problem: Problem, gradient: Gradient | None) -> Queue | None:
     """
     wanted = problem.speed
     each = isinstance(problem, SampleProblem)
-    reason = _not_queued_each(problem, gradient) if each else _not_queued(problem, gradient)
+    reason = TRANSFORMED if transformed() else ""
+    reason = reason or (_not_queued_each(problem, gradient) if each else _not_queued(problem, gradient))
     if reason:
         warn_idle("compile=True" if wanted.compile else f"sync_every={wanted.sync_every}", reason)
         return None
@@ -127,8 +129,6 @@ def _not_compiled(problem: Problem) -> str:
     layout = getattr(problem.plain, "layout", None)  # a Dynamics has none
     if layout is not None and layout.kind is not None:
         return f"a program is for states of torch.float32 and float64, and y0 has dtype {layout.kind}"
-    if transformed():
-        return "a transform of torch.func, or forward-mode AD, is around the solve"
     if each and problem.settings.compact:
         return "a program is for one batch size, and compact=True changes it: leave compact out"
     if not each and problem.settings.norm not in (rms, block_rms, maximum):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import transformed
 from ...solvers.step.clocks import ONE, Clocks
+from ...solvers.step.field import transformed
 from .transformed import refuse_second_derivative
 
 F = Callable[[Tensor, Tensor], Tensor]

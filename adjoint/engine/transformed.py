@@ -1,8 +1,11 @@
 """A solve with a transform of torch.func, or forward-mode AD, around it: what works, and what is refused.
 
-Plain operators carry every transform but `vmap`, so `Direct` does. An adjoint is one `Function` of torch
-whose rules are for torch.autograd alone: it is refused where a derivative could be asked for, and is no more
-than the solve itself where none can. What is batched by `vmap` cannot be read by the host.
+Plain operators carry every transform but `vmap`, so `Direct` does: what carries a tangent is solved its way,
+whatever the gradient choice, and so is `Discrete` under a transform that asks for a gradient, since both are
+the derivative of the same steps. Another adjoint's gradient is another number, so it is refused there: it is
+one `Function` of torch whose rules are for torch.autograd alone. Where no derivative is seen in the inputs
+and in func's first value, an adjoint is the solve itself, and a later value that carries one is an error.
+What is batched by `vmap` cannot be read by the host.
 """
 
 from __future__ import annotations
@@ -13,48 +16,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import around, check_readable, followed, has_tangent
+from ...solvers.checks import check_readable, followed, has_tangent
 from ...solvers.errors import ArgumentError, SecondDerivativeError
-from ..arguments import Direct, Gradient
+from ...solvers.step.field import around
+from ...solvers.step.implicit.jacobian import Jacobian
+from ..arguments import Direct, Discrete, Gradient
 
 _WAY_OUT = (
-    "use gradient=adamode.Direct() (adamode.odeint), which every transform but vmap can differentiate, or "
-    "torch.autograd.grad in the transform's place."
+    "use gradient=adamode.Discrete() or Direct() (adamode.odeint), which every transform but vmap can "
+    "differentiate, or torch.autograd.grad in the transform's place."
 )
 
 
-def gradient_allowed(
-    gradient: Gradient | None, value: Tensor, inputs: Iterable[Tensor], *, events: bool
+def gradient_under(
+    gradient: Gradient | None, value: Tensor, inputs: Iterable[Tensor], jacobian: Jacobian | None
 ) -> Gradient | None:
     """The gradient choice to go on with under a transform; ArgumentError where it would have none.
 
     value: of func at the start: what it uses besides the state shows in what it returns.
-    inputs: the state, the times, the parameters.
-    events: whether some are watched.
+    inputs: the state, the times.
+    jacobian: of an implicit method.
     """
     check_readable(value, "what func returns")
-    tensors = (*inputs, value)
-    tangents = any(map(has_tangent, tensors))
-    if events and (around() or tangents):
-        raise ArgumentError(
-            "a transform of torch.func is around this solve, and the derivative of an event's time has no "
-            "rule for it: use torch.autograd.grad in its place, or solve without events."
-        )
     if gradient is None or isinstance(gradient, Direct):
         return gradient
-    flows = around() and torch.is_grad_enabled() and any(map(followed, tensors))
-    if tangents or flows:
-        what = "a transform of torch.func" if around() else "forward-mode AD"
-        raise ArgumentError(f"{what} is around this solve, and an adjoint has no rule for it: {_WAY_OUT}")
-    return None if around() else gradient  # torch applies no Function there, and none is needed
-
-
-def check_untransformed() -> None:
-    """ArgumentError where a query of an adjoint's dense output has a transform of torch.func around it."""
-    if around():
+    tensors = (*inputs, value)
+    if any(map(has_tangent, tensors)):
+        return _through(jacobian)
+    if not around():
+        return gradient
+    if not (torch.is_grad_enabled() and any(map(followed, tensors))):
+        return None  # torch applies no Function there, and none is needed
+    if not isinstance(gradient, Discrete):
+        name = type(gradient).__name__
         raise ArgumentError(
-            "a transform of torch.func is around a query of the dense output, and an adjoint has no rule for "
-            f"it: {_WAY_OUT}"
+            f"a transform of torch.func is around this solve, and gradient={name}() has no rule for it: "
+            f"{_WAY_OUT}"
+        )
+    return _through(jacobian)
+
+
+def _through(jacobian: Jacobian | None) -> Direct:
+    """Through the steps, where their systems have matrices."""
+    if jacobian is not None and jacobian.free:
+        raise ArgumentError(
+            "linear_solver='gmres' under a transform of torch.func, or with a tangent: derivatives are "
+            "followed through factored matrices. Choose linear_solver='lu', or torch.autograd.grad and "
+            "gradient=Discrete()."
+        )
+    return Direct()
+
+
+def check_untransformed(t: Tensor) -> None:
+    """ArgumentError where a query t of an adjoint's dense output is followed by another than autograd."""
+    if around() or has_tangent(t):
+        what = "a transform of torch.func" if around() else "forward-mode AD"
+        raise ArgumentError(
+            f"{what} is around a query of the dense output, and an adjoint has no rule for it: use "
+            "gradient=adamode.Direct(), or torch.autograd.grad in the transform's place."
         )
 
 

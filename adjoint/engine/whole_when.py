@@ -7,12 +7,12 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import transformed
 from ...solvers.device.natives import Natives, comparable
 from ...solvers.device.whole import Form, Start
 from ...solvers.methods import get_method
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
+from ...solvers.step.field import transformed
 from ...solvers.step.runge_kutta import regular
 from ..arguments import Backsolve, Discrete, Gradient, Interpolating
 from ..dynamics.protocol import Dynamics

@@ -33,6 +33,18 @@ EXACT = (Discrete, Direct, Reversible)  # derivatives of the steps
 GAP_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
 
 
+class _Held(nn.Module):
+    """Gives what it holds to a function: `functional_call` puts other parameters into it for that long."""
+
+    def __init__(self, func: nn.Module):
+        super().__init__()
+        self.func = func
+
+    def forward(self, use: Callable[[nn.Module], Any]) -> Any:
+        """The function's result."""
+        return use(self.func)
+
+
 class GradientProblem:
     """One solve whose gradient is checked: L = Σ w·y over all outputs, w random.
 
@@ -126,6 +138,27 @@ class GradientProblem:
         loss = self._loss(values(self._y0(attached=True), self.t))
         found = torch.autograd.grad(loss, inputs, materialize_grads=True)
         return (*found[0], *found[1:]) if isinstance(self.func, Dynamics) else found
+
+    def forward(self, directions: Sequence[Tensor], choice: Gradient) -> Tensor:
+        """Forward sensitivities, [n]: of each quantity by itself, L's derivative along its direction.
+
+        func: a Dynamics that is an nn.Module.  directions: like `quantities`.
+        """
+        names = {id(p): f"func.{name}" for name, p in self.func.named_parameters()}
+        arguments, start = {**self.arguments, "gradient": choice}, self.leaves[0].detach()
+        n, held = len(directions) - len(self.theta), _Held(self.func)
+
+        def moved(steps: Tensor) -> Tensor:
+            blocks = [x + step * u for x, step, u in zip(start, steps, directions, strict=False)]
+            theta = {
+                names[id(q.tensor)]: q.tensor.detach() + step * u
+                for q, step, u in zip(self.theta, steps[n:], directions[n:], strict=True)
+            }
+            solved = lambda func: solve(func, torch.stack(blocks), self.t, **arguments).y  # noqa: E731
+            return self._loss(torch.func.functional_call(held, theta, (solved,)))
+
+        found: Tensor = torch.func.jacfwd(moved)(start.new_zeros(len(directions)))
+        return found
 
     def references(self, *, entries: int | None = 1) -> References:
         """Autograd, and finite differences at so many entries and along a direction of each quantity.

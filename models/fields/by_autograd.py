@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ...adjoint.dynamics.by_autograd import discover_parameters
 from ...adjoint.dynamics.traced import module_vjp
+from ...solvers.checks import has_tangent
 from ...solvers.errors import ArgumentTypeError, DynamicsError
-from .field import Field, Gradients, per_sample
+from ...solvers.step.field import around, leaf
+from .field import Field, Gradients, copied, per_sample
 
 
 class AutogradField(nn.Module):
@@ -41,12 +43,20 @@ class AutogradField(nn.Module):
         self.open = params is None and not isinstance(func, nn.Module)
         self.params = tuple(params or ())
 
+    _held: tuple[Tensor, ...] | None = None
+
+    def for_solve(self) -> Any:
+        """With the parameters of now: `torch.func.functional_call` takes its own away before the way back."""
+        return copied(self, _held=self.theta())
+
     def __call__(self, t: Tensor, h: Tensor) -> Tensor:
         """f(t, h) itself."""
         return self.func(t, h)
 
     def theta(self) -> tuple[Tensor, ...]:
         """The parameters that require gradients, each once."""
+        if self._held is not None:
+            return self._held
         own = self.func.parameters() if isinstance(self.func, nn.Module) else ()
         found = {id(p): p for p in (*own, *self.params) if p.requires_grad}
         return tuple(found.values())
@@ -62,14 +72,14 @@ class AutogradField(nn.Module):
         """(f, (h, f with its graph)). Under grad mode f stays part of the caller's graph."""
         if torch.compiler.is_compiling():
             return self._traced(t, h)
-        if torch.is_inference_mode_enabled():  # no graph can be recorded, and none is wanted
+        if torch.is_inference_mode_enabled() or around():  # no graph can be recorded, and none is wanted
             return self._checked(self.func(t, h), h), None
         outer = torch.is_grad_enabled()
         with torch.enable_grad():
             if not (outer and h.requires_grad):
-                h = h.detach().requires_grad_()
+                h = leaf(h)
             f = self._checked(self.func(t, h), h)
-        return (f if outer else f.detach()), (h, f)
+        return (f if outer or has_tangent(f) else f.detach()), (h, f)
 
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """((∂f/∂h)ᵀc, c): the parameters' part waits for the weights (in a program: is there already)."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...solvers.errors import ArgumentError, DynamicsError, nearest
+from ...solvers.step.field import transformed
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -124,7 +125,7 @@ def copied(module: nn.Module, **found: Any) -> Any:
 
 def in_place() -> bool:
     """Whether results may be written over memory of our own: nothing follows or traces the operations."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed())
 
 
 def weights_of(layers: Any) -> list[tuple[Tensor, Tensor]]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import transformed
 from ..errors import ArgumentError, SolverError, solver_error
 from ..stats import Stats
 from ..status import Status
 from ..step.clocks import Tolerance
+from ..step.field import transformed
 from .output import as_time
 
 SOLVERS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")

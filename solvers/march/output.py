@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..checks import around
 from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks, times_between
+from ..step.field import around
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]

@@ -394,6 +394,6 @@ def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, close
     if tableau.c_dense and not closer:
         rows = hermite(tableau.b, tableau.n_stages - 1)
     found = [[sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in LOOKS]
-    with torch.inference_mode(False):  # or a later solve that needs gradients could not use the cache
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():  # as in `Tableau.numeric`
         table = torch.tensor(found, dtype=torch.float64, device="cpu")
         return table.to(device=device, dtype=dtype, non_blocking=True)

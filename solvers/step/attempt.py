@@ -358,6 +358,7 @@ def first_step(
     clocks, (t, y, k) = rules.clocks, here
     end, direction = limits.end, limits.direction
 
+    y, k = y.detach(), k.detach()  # the step is a constant, of forward-mode AD too
     with torch.no_grad():
         scale = tolerance.scale(y).double()
 

@@ -330,11 +330,11 @@ def error_ratio(
     apart: how far the two solutions of a pair are apart at both ends; the ratio is not below that at y1.
     Source: Hairer, Nørsett, Wanner I, II.4, Eq. (4.11).
     """
-    scale = tolerance.scale(y0, y1)
-    ratio = combine_errors([norm(error / scale) for error in errors])
+    scale = tolerance.scale(y0.detach(), y1.detach())  # no_grad does not stop forward-mode AD
+    ratio = combine_errors([norm(error.detach() / scale) for error in errors])
     if apart is None:
         return ratio
-    before, after = (norm(x / scale) for x in apart)
+    before, after = (norm(x.detach() / scale) for x in apart)
     # A shorter step would not bring together what comes together anyway; the step is not to grow much.
     after = torch.where(after <= before, after.clamp(max=EASED), after)
     return torch.maximum(ratio, after)  # keeps NaN

@@ -1,5 +1,5 @@
 """func as the engine sees it: one packed tensor in, one out, counted and checked, the user's autocast
-state around it."""
+state around it, and what else is around: transforms of torch.func, forward-mode AD."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError, SolverError
@@ -215,6 +216,44 @@ def layout_of(y0: Any, *, batched: bool = False, argument: str = "y0") -> Layout
     shapes, dtype = tuple(leaf.shape for leaf in leaves), leaves[0].dtype
     kind = dtype if dtype in (*HALF, *COMPLEX) else None
     return Layout(spec, shapes, isinstance(y0, Tensor), batched, kind)
+
+
+def around() -> bool:
+    """Whether a transform of torch.func is around the caller."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def forwards() -> bool:
+    """Whether forward-mode AD is on."""
+    return forward_ad._current_level >= 0
+
+
+def dual() -> bool:
+    """Whether forward-mode AD is on by itself, outside torch.func, whose own cannot begin within it."""
+    return forwards() and not around()
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is around the caller, or forward-mode AD is on."""
+    return around() or forwards()
+
+
+def follows() -> bool:
+    """Whether someone may follow plain operators: autograd, a transform around the caller, or forward-mode
+    AD, which no_grad does not stop."""
+    return torch.is_grad_enabled() or transformed()
+
+
+def still_forwards() -> contextlib.AbstractContextManager[Any]:
+    """Forward-mode AD as the caller of a torch.autograd.Function has it: torch stops it inside."""
+    return forward_ad._set_fwd_grad_enabled(True) if forwards() else contextlib.nullcontext()
+
+
+def leaf(x: Tensor) -> Tensor:
+    """x without its history, to be differentiated by; forward-mode AD follows it as it does x."""
+    with torch.no_grad():
+        own = x.view_as(x) if forwards() else x.detach()
+    return own.requires_grad_()
 
 
 class Autocast:

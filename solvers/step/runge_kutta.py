@@ -96,9 +96,11 @@ class Stages(abc.ABC):
     dt: float, or a tensor that broadcasts against the state.
     rows: the stages, as they were stored.
     weights: of the Y_i, in the form that `_weighted` takes.
+    ``out_of_place``: derivatives can be followed through them.
     """
 
     rows: Sequence[Tensor]
+    out_of_place = False
 
     def __init__(self, numeric: Numeric, dt: float | Tensor, weights: Sequence[Any]):
         self.numeric, self.dt, self.weights = numeric, dt, weights
@@ -236,6 +238,8 @@ class StageList(Stages):
 
     They are held as they come: what func returned must be `owned` where it is not part of a program.
     """
+
+    out_of_place = True
 
     def __init__(self, numeric: Numeric, dt: float | Tensor):
         super().__init__(numeric, dt, numeric.a_rows)

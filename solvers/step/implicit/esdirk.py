@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...methods.tableau import Tableau
 from ..besides import Solved
+from ..field import follows
 from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from ..taker import YES, Taker
 from .jacobian import Jacobian
@@ -123,7 +124,7 @@ class ImplicitSteps(Taker):
                 if seen[-1] is not None:  # wanted of the state that was found, and not of the last but one
                     _, kept = field(times[i], base + length * k)
                     calls = calls + 1
-            if torch.is_grad_enabled():
+            if stages.out_of_place and follows():
                 k = self._followed(field, times[i], (base, length), k, span * stages.numeric.diagonal[i])
             y_i = base + length * k
             stages.put(i, k)
@@ -160,7 +161,7 @@ class ImplicitSteps(Taker):
 
     def _evaluated(self, t: Tensor, y: Tensor) -> Tensor:
         self.count(1, self.jacobian.calls_f)
-        return self.jacobian(t, y.detach())
+        return self.jacobian(t, y.detach()).detach()  # of parameters' tangents too
 
     def _system(self, t: Tensor, y: Tensor, rate: Tensor) -> System:
         """I − rate J of a step from y, J the one at hand."""

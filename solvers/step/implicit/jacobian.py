@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import AdamodeWarning, DynamicsError
 from ..clocks import Clocks, Each
+from ..field import dual, leaf
 from .samples import Samples
 
 NEAR = 100.0  # in roots of eps: differences of f come nearer
@@ -72,9 +73,9 @@ class Jacobian:
 
     def _along_time_by_vjps(self, t: Tensor, z: Tensor) -> Tensor:
         """The VJP is linear in its cotangent, and its derivative by that is ∂f/∂t."""
-        follows = torch.is_grad_enabled()
+        followed = torch.is_grad_enabled()
         with torch.enable_grad():
-            own = t if follows and t.requires_grad else t.detach().requires_grad_()
+            own = t if followed and t.requires_grad else leaf(t)
             dz = self.f(own, z)
             if not dz.requires_grad:
                 return torch.zeros_like(z)
@@ -83,7 +84,7 @@ class Jacobian:
             bar = torch.autograd.grad(dz, own, v, **flags)[0]
             if bar is None or not bar.requires_grad:
                 return torch.zeros_like(z)
-            flags["create_graph"] = follows
+            flags["create_graph"] = followed
             found = torch.autograd.grad(bar.sum(), v, **flags)[0]
         return torch.zeros_like(z) if found is None else found
 
@@ -96,7 +97,7 @@ class Jacobian:
         in_time: Sequence[float],
     ) -> Tensor:
         """Σ_i ⟨a_i, (∂f/∂z) v_i + s_i ∂f/∂t⟩ by f itself, 0-d, with a graph to z and to what f is made of."""
-        if not self.forward_mode:
+        if not self.forward_mode or dual():
             return self._contracted_by_vjps(t, z, cotangents, directions, in_time)
         s = torch.tensor(in_time, dtype=t.dtype, device="cpu").to(t.device, non_blocking=True)
         along = s.reshape(-1, *[1] * t.dim()) * torch.ones_like(t)
@@ -170,7 +171,7 @@ class Jacobian:
 
     def _either(self, forward: Plain, reverse: Plain, t: Tensor, z: Tensor) -> Tensor:
         """By forward mode; where that cannot be by reverse mode, from then on."""
-        if not self.forward_mode:
+        if not self.forward_mode or dual():
             return reverse(t, z)
         try:
             return forward(t, z)
@@ -208,16 +209,16 @@ class Jacobian:
         return torch.stack([self.samples.rows(column) for column in columns], 2)
 
     def _by_reverse_mode(self, t: Tensor, z: Tensor) -> Tensor:
-        follows = torch.is_grad_enabled()
+        followed = torch.is_grad_enabled()
         with torch.enable_grad():
-            own = z if follows and z.requires_grad else z.detach().requires_grad_()
+            own = z if followed and z.requires_grad else leaf(z)
             dz = self.f(t, own)
             if not dz.requires_grad:
                 rows = self.samples.rows(z)
                 return rows.new_zeros((*rows.shape, rows.shape[1]))
             found = []
             for v in self.samples.basis(z):
-                flags: Any = {"retain_graph": True, "allow_unused": True, "create_graph": follows}
+                flags: Any = {"retain_graph": True, "allow_unused": True, "create_graph": followed}
                 bar = torch.autograd.grad(dz, own, v, **flags)[0]
                 found.append(self.samples.rows(torch.zeros_like(z) if bar is None else bar))
         return torch.stack(found, 1)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...methods.tableau import Tableau, padded, theta_weights
 from ..besides import Solved
+from ..field import follows
 from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from .esdirk import KEEP, ImplicitSteps, clock_lengths
 from .linear import Factors
@@ -127,7 +128,7 @@ class CoupledSteps(ImplicitSteps):
             fully, none = functools.partial(self._all_fully, base, (span, split), seen), failed & False
             k, failed, more = self._insisted(fully, guess, (k, failed, none), scale)
             calls = calls + more
-        if torch.is_grad_enabled():
+        if stages.out_of_place and follows():
             k = self._all_followed((field, times, y, stages.dt), k, span, split)
         points = list((y + stages.dt * along(split.a, k)).unbind())
         saved = [first[1], *[None] * len(points)]

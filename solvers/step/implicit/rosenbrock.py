@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...methods.tableau import Tableau
 from ..besides import Solved
+from ..field import follows
 from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from .esdirk import ImplicitSteps, clock_lengths
 from .linear import Factors
@@ -96,7 +97,7 @@ class RosenbrockSteps(ImplicitSteps):
         field, first, times: as in `rk_step`.
         """
         span, by, n = clock_lengths(stages.dt, y), coupling_of(self.tableau), self.tableau.n_stages
-        blocks, slope, renewed = self._linearised(times[0], y, span)
+        blocks, slope, renewed = self._linearised(times[0], y, span, stages.out_of_place and follows())
         factors, failed = self._factored(blocks, span * by.gamma)
         stages.put(0, first[0])
         saved, points, found = [first[1]], [y], list[Tensor]()
@@ -128,24 +129,27 @@ class RosenbrockSteps(ImplicitSteps):
         """Evaluations of f that ∂f/∂y and ∂f/∂t count as."""
         return 1 + self.jacobian.calls_f
 
-    def _linearised(self, t: Tensor, y: Tensor, span: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """∂f/∂y, ∂f/∂t, and of which clocks they were evaluated; with a graph where one is wanted."""
-        follows = torch.is_grad_enabled()
-        if self.blocks is not None and self.slope is not None and not follows:
+    def _linearised(
+        self, t: Tensor, y: Tensor, span: Tensor, followed: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """∂f/∂y, ∂f/∂t, and of which clocks they were evaluated; with a graph where they are followed."""
+        if self.blocks is not None and self.slope is not None and not followed:
             needed = self.slow & ~self.fresh & (span != 0)
             if not bool(needed.any()):  # host read
                 return self.blocks, self.slope, needed
         else:
             needed = torch.ones_like(span, dtype=torch.bool)
         self.count(1, self._calls_f)
-        z = y if follows else y.detach()
+        z = y if followed else y.detach()
         blocks, slope = self.jacobian(t, z), self.jacobian.in_time(t, z)
         self.jacobian.compare(t, z, blocks)
-        if self.blocks is not None and self.slope is not None and not follows and needed.dim():
+        if not followed:  # parameters may have tangents
+            blocks, slope = blocks.detach(), slope.detach()
+        if self.blocks is not None and self.slope is not None and not followed and needed.dim():
             blocks = torch.where(needed.reshape(-1, 1, 1), blocks, self.blocks)
             slope = self.measure.clocks.choose(needed, slope, self.slope)
         self.blocks, self.slope = blocks.detach(), slope.detach()
-        self.fresh = torch.ones_like(needed) if follows or not needed.dim() else self.fresh | needed
+        self.fresh = torch.ones_like(needed) if followed or not needed.dim() else self.fresh | needed
         return blocks, slope, needed
 
     def _factored(self, blocks: Tensor, rate: Tensor) -> tuple[Factors, Tensor]:
