@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating
+from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..memory import MIB, metered, parameter_bytes, peak_of
 from ..plotting import gaps, legend_below, log_scale
 from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
@@ -40,6 +40,7 @@ ADJOINTS: Mapping[str, Gradient] = {
     "interpolating": Interpolating(),
     "discrete_state": Discrete(keep="state"),
     "discrete_stages": Discrete(keep="stages"),
+    "reversible": Reversible(),
     "direct": Direct(),
 }
 # Of the bars in the picture: name, colour, hatch.
@@ -49,6 +50,7 @@ LOOKS = {
     "interpolating": ("interpolating", "#56B4E9", "..."),
     "discrete_state": ("discrete, states kept", "#009E73", "xxx"),
     "discrete_stages": ("discrete, stages kept", "#D55E00", "\\\\\\"),
+    "reversible": ("reversible", "#E69F00", "--"),
     "direct": ("direct (autograd)", "#CC79A7", "++"),
 }
 
@@ -242,7 +244,7 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
         below.set_ylabel("MiB at the peak, tensors only")
         what = f"memory of one training step, a batch of {_size(settings, section)}"
         part.suptitle(f"{section.title}: {what}; the paper's is that of a GPU's process", fontsize=10)
-        legend_below(above, ncols=6, fontsize=8)
+        legend_below(above, ncols=7, fontsize=8)
 
 
 def _grouped(axis: Any, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
