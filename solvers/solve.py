@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -221,7 +222,8 @@ def forward_solve(
     judge = None
     if not settings.fixed:
         watch = None if events is None else events.look
-        stiff = stiffness if settings.tableau.between else None
+        changes = bool(settings.tableau.between)
+        stiff = functools.partial(stiffness, tolerance=settings.tolerance) if changes else None
         judge = Judge(settings.tolerance, settings.norm, observers.ratio, watch, stiff)
     stepper: RungeKuttaStepper | AdamsStepper | SwitchingStepper
     direction = math.copysign(1.0, times[-1] - times[0])

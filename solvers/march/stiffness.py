@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau
+from ..step.clocks import Tolerance
 from .output import Step
 from .samples import SampleStep
 
@@ -35,8 +36,12 @@ def stage_pair(tableau: Tableau) -> tuple[int, int] | None:
 
 
 @torch.no_grad()
-def stiffness(step: Step | SampleStep) -> Tensor:
-    """dt·|λ| of each clock's step; NaN where neither two stages nor a matrix tell it."""
+def stiffness(step: Step | SampleStep, tolerance: Tolerance | None = None) -> Tensor:
+    """dt·|λ| of each clock's step; NaN where neither two stages nor a matrix tell it.
+
+    tolerance: differences of stages are taken in its units, in which a small component that limits the step
+        is as large as others; None: as they are.
+    """
     solved, stages, clocks = step.result.solved, step.result.stages, step.clocks
     length: Any = step.length  # a float, or [b]
     if solved is not None and solved.fastest is not None:
@@ -45,7 +50,10 @@ def stiffness(step: Step | SampleStep) -> Tensor:
     if pair is None or solved is not None or len(step.result.saved) <= pair[0]:
         return torch.full_like(clocks.total(step.y0), math.nan, dtype=torch.float64)
     i, j = pair
-    top = clocks.rms((stages.get(i) - stages.get(j)).double())
-    bottom = clocks.rms((stages.advance(step.y0, i) - stages.advance(step.y0, j)).double())
+    slope, moved = stages.get(i) - stages.get(j), stages.advance(step.y0, i) - stages.advance(step.y0, j)
+    if tolerance is not None:
+        scale = tolerance.scale(step.y0, step.y1)
+        slope, moved = slope / scale, moved / scale
+    top, bottom = clocks.rms(slope.double()), clocks.rms(moved.double())
     found: Tensor = abs(length) * top / bottom
     return found
