@@ -104,9 +104,9 @@ class FixedBlock(nn.Module):
         tableau = get_method(settings.method, implicit=True)
         if tableau.wants_jacobian:
             raise ArgumentError(
-                f"method={settings.method!r} takes implicit steps: how often its equations are corrected is read from "
-                "their values, so it has no fixed graph. Train with an explicit method, or take the model "
-                "from Python: load_run(folder).model(x), see docs/train.md."
+                f"method={settings.method!r} takes implicit steps: how often its equations are corrected is "
+                "read from their values, so it has no fixed graph. Train with an explicit method, or take the "
+                "model from Python: load_run(folder).model(x), see docs/train.md."
             )
         self.steps = FixedSteps(dynamics, tableau, t0, t1, n)
 

@@ -82,7 +82,7 @@ class Study:
 
     @property
     def stability_limit(self) -> float:
-        """What dt·|λ| must stay below for λ < 0; infinite where the steps are implicit, or may be: A-stable."""
+        """What dt·|λ| must stay below for λ < 0; infinite where steps are implicit, or may be: A-stable."""
         return math.inf if self.tableau.wants_jacobian else real_stability_limit(self.tableau)
 
     def measured_against(self, reference: Reference | None) -> Study:
