@@ -157,6 +157,8 @@ def solve(
     t: [T], strictly monotone, either way; per sample also [B, T]; on any device (dL/dt, sol.t and
         sol.t_events are there, all else with y0).
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.
+    method: an explicit, implicit or Rosenbrock one (docs/methods.md), or "auto": dopri5 while its stability
+        allows the steps, radau5 where it does not, changed on each clock by itself.
     stepping: "shared" (one step size), "per_sample" (one for each sample; samples must not depend on each
         other), or integers [B]: samples with the same number share their steps, the error norm is over them,
         and all else is as per sample.

@@ -84,6 +84,9 @@ The dense output of each takes stages that are there, and no further evaluation;
 is the cubic through both ends. A step of `rodas5p` evaluates ∂f/∂y and ∂f/∂t once besides, and counts as ten,
 one of `rodas3` as five.
 
+`auto` takes steps of `dopri5` and of `radau5`, with the numbers of both
+([changing methods](stiff.md#changing-methods)).
+
 This page is written by `python tests/methods_table.py`; a test compares it.
 """
 

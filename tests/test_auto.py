@@ -215,3 +215,41 @@ def test_no_eigenvalue_is_above_the_bound():
 
 def f64(*numbers):
     return torch.tensor(numbers, dtype=D)
+
+
+def test_steps_that_ask_count_against_those_that_do_not_of_one_clock_as_of_many():
+    rule = switching.Switch(4.0)
+    long, short, between = 4.0 * switching.STIFF + 1, 4.0 * switching.EASY / 2, float("nan")
+    told = [long, long, short, long, between, between, between, long]
+    for implicit, want in ((False, [1, 2, 1, 2, 1, 0, 0, 1]), (True, [0, 0, 1, 0, 0, 0, 0, 0])):
+        one, many, found = 0, torch.zeros(2, dtype=torch.int64), []
+        for stiff in told:
+            one = rule.counted(implicit, one, stiff)
+            many = rule.counted(torch.tensor([implicit] * 2), many, f64(stiff, stiff))
+            found.append(one)
+            assert many.tolist() == [one, one]
+        assert found == want
+    assert rule.due(False, switching.TO_IMPLICIT)
+    assert not rule.due(False, switching.TO_IMPLICIT - 1)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_a_small_stiff_component_beside_a_large_one_is_seen(stepping):
+    """The estimate is in units of the tolerance: the same solve, whatever units a component has."""
+
+    def field(unit):
+        def f(t, y):
+            a, b = y.unbind(-1)
+            return torch.stack((-0.3 * a, -1e3 * (b - unit * torch.cos(t).reshape(t.shape[:1]))), -1)
+
+        return f
+
+    found = {}
+    for unit in (1.0, 1e-9):
+        y0 = torch.tensor([[1.0, 1.0 * unit]], dtype=D)
+        y0 = y0[0] if stepping == "shared" else y0
+        options = {"rtol": 1e-4, "atol": torch.tensor([1e-4, 1e-4 * unit], dtype=D), "stepping": stepping}
+        t = torch.tensor([0.0, 5.0], dtype=D)
+        found[unit] = adamode.solve(field(unit), y0, t, method="auto", trace=True, gradient=None, **options)
+        assert changes(found[unit]) == [[EXPLICIT, IMPLICIT]]
+    assert len(found[1.0].trace) == len(found[1e-9].trace)

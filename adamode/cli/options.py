@@ -59,7 +59,7 @@ SETTINGS = (
     Setting("rtol", float, "The solver's relative tolerance.", "digits: 0.001"),
     Setting("atol", float, "The solver's absolute tolerance.", "digits: 0.001"),
     Setting(
-        "method", str, "The solver's method, explicit or (radau5, kvaerno5 …) implicit.", "digits: dopri5"
+        "method", str, "The solver's method: explicit, implicit (radau5 …), or auto.", "digits: dopri5"
     ),
     Setting("stepping", str, "shared: one step size for the batch; per_sample.", "shared"),
     Setting("gradient", str, "discrete, interpolating, backsolve, direct or reversible.", "discrete"),

@@ -83,7 +83,7 @@ def verify(
     --suite published solves DETEST, Arenstorf's orbits and the Pleiades with every adaptive method, and two
     published gradients with every adjoint; each error has a bound that follows from its problem.
 
-    --suite stiff solves 37 stiff problems with the implicit methods, on the CPU, beside scipy's Radau where
+    --suite stiff solves 37 stiff problems with implicit methods and auto, on the CPU, beside scipy's Radau where
     it is installed: ends within 100 tolerances, with 1.5 times its calls of f at most, and no more on
     average.
 

@@ -2,7 +2,7 @@
 
 An explicit step as long as stability allows, dt·|λ| near the method's limit, says that the problem is stiff
 there; an implicit one so short that the explicit method would be stable, dt·‖J‖ well inside the limit,
-that it is not. A clock changes where several accepted steps have said so one after another. It takes along
+that it is not. A clock changes where several more accepted steps have said so than have not. It takes along
 the state and the slope there; its errors before say nothing of the other method's.
 
 With a clock a sample all explicit clocks step until none is left, then the implicit ones, and so on. func
@@ -32,8 +32,12 @@ from .output import Step
 from .samples import SampleOutput, SampleSettings, SampleStep
 from .stiffness import stiffness
 
-STIFF, EASY = 0.75, 0.5  # of the explicit method's limit on the negative axis
-TO_IMPLICIT, TO_EXPLICIT = 10, 5  # accepted steps in turn that say so
+# Of 15 settings, tried on 15 stiff problems at 1e-4 and 15 others at 1e-3 and 1e-5: 1.11 times radau5's
+# evaluations on the stiff (geometric mean), 27 changes in all, .90 times dopri5's on the others. With .75,
+# .5, 10 and 5 it is 1.23 on the stiff; with 10 in place of the first 5, 1.18; EASY at .5 takes as many, with
+# three times the changes where a problem is near the border (van der Pol, μ = 5).
+STIFF, EASY = 0.5, 0.25  # of the explicit method's limit on the negative axis
+TO_IMPLICIT, TO_EXPLICIT = 5, 5  # by how many accepted steps those that say so must be ahead
 WAITING = 101  # in the place of a status: a clock whose turn it is not
 
 
@@ -44,13 +48,14 @@ class Switch:
     limit: float
 
     def counted(self, implicit: Any, count: Any, stiff: Any) -> Any:
-        """How many accepted steps in turn have asked for the other method, with the one that says `stiff`.
+        """By how many the accepted steps that ask for the other method are ahead of those that do not, 0 or
+        more, with the one that says `stiff`.
 
         Of one clock numbers, of many tensors [b]; stiff: dt·|λ|, or NaN, which asks for nothing.
         """
         long, short = stiff > STIFF * self.limit, stiff < EASY * self.limit
         asks = (long & (implicit ^ True)) | (short & implicit)
-        return (count + 1) * asks
+        return (count + 1) * asks + (count - 1) * ((asks ^ True) & (count > 0))
 
     def due(self, implicit: Any, count: Any) -> Any:
         """Whether to change."""
@@ -167,7 +172,7 @@ class SwitchingClocks(ClockedMarch):
     def _switched(self, step: SampleStep, clock: Clock) -> Clock:
         """The clocks after an attempt, some of which change their method."""
         assert self.taker is not None
-        stiff = self.rules.clocks.pooled(stiffness(step), step.t0)
+        stiff = self.rules.clocks.pooled(stiffness(step, self.tolerance), step.t0)
         count = self.switch.counted(self.implicit_now, self.count, stiff)
         self.count = torch.where(step.accepted, count, self.count)
         change = step.accepted & self.switch.due(self.implicit_now, self.count)

@@ -14,7 +14,7 @@ from .problems import PROBLEMS, Stiff
 from .report import StiffReport, StiffRow
 from .values import END
 
-METHODS = ("kvaerno5", "radau5", "rodas5p")
+METHODS = ("kvaerno5", "radau5", "rodas5p", "auto")
 RTOLS = (1e-4, 1e-6, 1e-8)
 BY_NAME = {problem.name: problem for problem in PROBLEMS}
 LARGE = {"brusselator_1d_hw": (1e-4,)}  # 1000 numbers: by dense matrices, one tolerance is half a minute
@@ -31,7 +31,7 @@ def verify_stiff(
     with those of scipy's Radau, where scipy is installed.
 
     problems: names of `problems.PROBLEMS`.
-    methods: implicit ones.
+    methods: implicit ones, or auto.
     rtols: relative tolerances; atol is rtol times the problem's floor.
     say: called with each problem's name before its turn.
     Raises ArgumentError for an unknown name.
