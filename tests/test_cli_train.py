@@ -179,6 +179,7 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         for option, default in re.findall(r"--([a-z-]+) <[^>]*> (?:(?!--).)*?\[default: \((.*?)\)\]", text)
     }
     recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol", "hidden", "channels")
+    recipe = (*recipe, "method", "dtype")
     expected = {
         k: f"digits: {v}" if k in recipe else str(v)
         for k, v in config.to_dict().items()

@@ -58,9 +58,7 @@ SETTINGS = (
     Setting("clip", float, "Largest norm of a gradient.", "digits: 1.0"),
     Setting("rtol", float, "The solver's relative tolerance.", "digits: 0.001"),
     Setting("atol", float, "The solver's absolute tolerance.", "digits: 0.001"),
-    Setting(
-        "method", str, "The solver's method: explicit, implicit (radau5 …), or auto.", "digits: dopri5"
-    ),
+    Setting("method", str, "The solver's method: explicit, implicit (radau5 …), or auto.", "digits: dopri5"),
     Setting("stepping", str, "shared: one step size for the batch; per_sample.", "shared"),
     Setting("gradient", str, "discrete, interpolating, backsolve, direct or reversible.", "discrete"),
     Setting("compile", bool, "Compile training's steps (torch.compile): minutes at first, then faster."),

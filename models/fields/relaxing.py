@@ -46,7 +46,8 @@ class Relaxing(Field):
         self.inner = inner
         self.channels_in, self.channels_out = inner.channels_in, inner.channels_out
         self.beside = inner.channels_in - len(rates)  # features of x that are not h
-        self.register_buffer("rates", torch.tensor(rates, dtype=torch.get_default_dtype()))
+        dtype, device = torch.get_default_dtype(), torch.get_default_device()
+        self.register_buffer("rates", torch.tensor(rates, dtype=dtype, device=device))
 
     def for_solve(self) -> Any:
         """With g as in the solve."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import check_readable
 from ..errors import ArgumentError
+from ..methods.tableau import theta_weights
 from ..step.clocks import Each
 from .output import Place, Step
 from .samples import SampleStep, Written
@@ -150,8 +151,11 @@ class StackedDense:
     def __init__(self, steps: Sequence[SampleStep], start: Tensor, y0: Tensor, clocks: Each):
         self.clocks = clocks
         batch = len(start)
-        degree = max(step.result.stages.numeric.dense.shape[1] for step in steps)
-        ends, begins, states, found = [], [], [], []
+        numerics = [step.result.stages.numeric for step in steps]
+        self.numerics = list(dict.fromkeys(numerics))  # one, or those of a method that changes
+        kinds = torch.tensor([self.numerics.index(x) for x in numerics], dtype=torch.int64, device="cpu")
+        self.kinds, most = kinds.to(start.device), max(len(x.a_rows) for x in self.numerics)
+        ends, begins, states, stages = [], [], [], []
         last = start
         for step in steps:
             accepted = torch.zeros(batch, dtype=torch.bool, device=start.device)
@@ -161,8 +165,9 @@ class StackedDense:
             last = torch.where(accepted, reached, last)
             ends.append(last)
             states.append(clocks.put(y0, step.index, step.y0))
-            rows = [clocks.put(torch.zeros_like(y0), step.index, k) for k in step.coefficients()]
-            found.append(torch.stack([*rows, *[torch.zeros_like(y0)] * (degree - len(rows))]))
+            ks = [step.result.stages.get(i) for i in range(len(step.result.stages.numeric.a_rows))]
+            rows = [clocks.put(torch.zeros_like(y0), step.index, k) for k in ks]
+            stages.append(torch.stack([*rows, *[torch.zeros_like(y0)] * (most - len(rows))]))
         # A sample that took no step may hold what is no number: one that did stands in for it.
         moved = last != start
         own = torch.arange(batch, dtype=torch.int64, device=start.device)
@@ -172,7 +177,7 @@ class StackedDense:
         self.sign = torch.where(ends_here[:, -1:] < start[self.row, None], -1.0, 1.0)
         self.signed = (ends_here * self.sign).contiguous()
         self.states = torch.stack(states).movedim(clocks.batch + 1, 1)  # [N, B, …]
-        self.coefficients = torch.stack(found).movedim(clocks.batch + 2, 1)  # [N, B, degree, …]
+        self.stages = torch.stack(stages).movedim(clocks.batch + 2, 1)  # [N, B, stages, …]
 
     def value(self, t: Tensor) -> Tensor:
         """y at each sample's own time, t [B]."""
@@ -181,11 +186,17 @@ class StackedDense:
         b = self.row
         t0, length = self.begins[b, n], self.ends[b, n] - self.begins[b, n]
         theta = torch.where(length == 0, 0.0, (t - t0) / torch.where(length == 0, 1.0, length))
-        rows = self.coefficients[n, b]  # [B, degree, …]
-        shape = (-1, *[1] * (rows.dim() - 2))
-        theta = theta.clamp(0.0, 1.0).to(rows.dtype).view(shape)
-        total = torch.zeros_like(rows[:, 0])
-        for row in reversed(rows.unbind(1)):  # by Horner's rule
-            total = (total + row) * theta
-        y = self.states[n, b] + length.to(rows.dtype).view(shape) * total
+        k = self.stages[n, b]  # [B, stages, …]
+        weights = self._weights(theta.clamp(0.0, 1.0), self.kinds[n], k.shape[1]).to(k.dtype)  # [B, stages]
+        shape = (-1, *[1] * (k.dim() - 2))
+        total = (k * weights.reshape(*weights.shape, *[1] * (k.dim() - 2))).sum(1)
+        y = self.states[n, b] + length.to(k.dtype).view(shape) * total
         return y.movedim(0, self.clocks.batch)
+
+    def _weights(self, theta: Tensor, kind: Tensor, most: int) -> Tensor:
+        """b_i(θ) of each sample's step, [B, most]; 0 for stages that its method does not have."""
+        tables = [theta_weights(numeric, theta).t() for numeric in self.numerics]
+        if len(tables) == 1:
+            return tables[0]
+        wide = [torch.cat((x, x.new_zeros(len(x), most - x.shape[1])), 1) for x in tables]
+        return torch.stack(wide)[kind, torch.arange(len(theta), dtype=torch.int64, device=theta.device)]

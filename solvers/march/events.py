@@ -17,6 +17,7 @@ Appl. 39 (2000) 43–54.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
-from ..methods.tableau import LOOKS, PARTS, look_table, theta_weights
+from ..methods.tableau import Tableau, hermite, theta_weights
 from ..step.clocks import ONE, Clocks, Each
 from ..step.field import Layout
 from .output import NOWHERE, Place, Step, as_time
@@ -33,6 +34,8 @@ from .samples import SampleStep, Written
 
 HALVINGS = 53  # of θ in [0, 1]
 GRID = 2**HALVINGS  # points on a step at which an event may lie: θ is a multiple of 1/GRID
+PARTS = 8  # of a step: an event function is looked at between them
+LOOKS = [k / PARTS for k in range(1, PARTS)]  # their θ, without the step's ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +153,22 @@ class Looked(NamedTuple):
 
     values: Tensor
     firing: Tensor
+
+
+@functools.lru_cache(maxsize=256)
+def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, closer: bool) -> Tensor:
+    """b_i(θ) at the looks inside a step, [PARTS − 1, n].
+
+    closer: of the dense output.  Else of what costs no evaluation: that too, or where it needs further stages
+        the cubic through y0, f0, y1, f1.
+    """
+    rows = tableau.interpolant
+    if tableau.c_dense and not closer:
+        rows = hermite(tableau.b, tableau.n_stages - 1)
+    found = [[sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in LOOKS]
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():  # as in `Tableau.numeric`
+        table = torch.tensor(found, dtype=torch.float64, device="cpu")
+        return table.to(device=device, dtype=dtype, non_blocking=True)
 
 
 def event_value(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:

@@ -159,12 +159,6 @@ class SampleStep(Attempt):
         assert total is not None
         return total if y is None else y + self.dt * total
 
-    def coefficients(self) -> list[Tensor]:
-        """c_d of y(t0 + θ dt) = y0 + dt Σ_d c_d θ^d, d = 1, 2, …, of a step whose dense stages are there."""
-        stages = self.result.stages
-        k = torch.stack([stages.get(i) for i in range(len(stages.numeric.dense))])
-        return list(torch.tensordot(stages.numeric.dense.t(), k, 1).unbind())
-
     def weights(self, theta: Tensor, *, derivative: bool = False) -> Tensor:
         """b_i(θ), or b_i'(θ), of the stages that were evaluated, [n, *theta.shape]."""
         every = theta_weights(self.result.stages.numeric, theta, derivative=derivative)

@@ -45,15 +45,16 @@ def stiffness(step: Step | SampleStep, tolerance: Tolerance | None = None) -> Te
     solved, stages, clocks = step.result.solved, step.result.stages, step.clocks
     length: Any = step.length  # a float, or [b]
     if solved is not None and solved.fastest is not None:
-        return solved.fastest().double() * abs(length)
+        return solved.fastest().detach().double() * abs(length)
     pair = stage_pair(step.tableau)
     if pair is None or solved is not None or len(step.result.saved) <= pair[0]:
         return torch.full_like(clocks.total(step.y0), math.nan, dtype=torch.float64)
     i, j = pair
     slope, moved = stages.get(i) - stages.get(j), stages.advance(step.y0, i) - stages.advance(step.y0, j)
     if tolerance is not None:
-        scale = tolerance.scale(step.y0, step.y1)
+        scale = tolerance.scale(step.y0.detach(), step.y1.detach())
         slope, moved = slope / scale, moved / scale
-    top, bottom = clocks.rms(slope.double()), clocks.rms(moved.double())
+    # no_grad does not stop forward-mode AD.
+    top, bottom = clocks.rms(slope.detach().double()), clocks.rms(moved.detach().double())
     found: Tensor = abs(length) * top / bottom
     return found

@@ -353,10 +353,6 @@ def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Nu
     )
 
 
-PARTS = 8  # of a step: an event function is looked at between them
-LOOKS = [k / PARTS for k in range(1, PARTS)]  # their θ, without the step's ends
-
-
 def polynomial(coefficients: Sequence[float], x: Number) -> Number:
     """c_0 + c_1 x + c_2 x² + …, by Horner's rule."""
     value = 0.0 * x
@@ -376,24 +372,14 @@ def derivative_weights(numeric: Numeric, theta: float) -> list[float]:
 
 
 def theta_weights(numeric: Numeric, theta: Tensor, *, derivative: bool = False) -> Tensor:
-    """b_i(θ), or b_i'(θ), for every stage, [n, *theta.shape]."""
-    flat, most = theta.reshape(-1), numeric.dense.shape[1]
-    degree = torch.arange(1, most + 1, dtype=torch.int64, device=theta.device)[:, None]
-    powers = degree * flat ** (degree - 1) if derivative else flat**degree
-    return (numeric.dense.double() @ powers).view(-1, *theta.shape)
+    """b_i(θ), or b_i'(θ), for every stage, [n, *theta.shape].
 
-
-@functools.lru_cache(maxsize=256)
-def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, closer: bool) -> Tensor:
-    """b_i(θ) at the looks inside a step, [PARTS − 1, n].
-
-    closer: of the dense output.  Else of what costs no evaluation: that too, or where it needs further stages
-        the cubic through y0, f0, y1, f1.
+    By Horner's rule, entry by entry: powers and products of matrices round by the place that a θ has among
+    others, which dop853's large coefficients make 1e-13.
     """
-    rows = tableau.interpolant
-    if tableau.c_dense and not closer:
-        rows = hermite(tableau.b, tableau.n_stages - 1)
-    found = [[sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in LOOKS]
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():  # as in `Tableau.numeric`
-        table = torch.tensor(found, dtype=torch.float64, device="cpu")
-        return table.to(device=device, dtype=dtype, non_blocking=True)
+    flat, columns = theta.reshape(1, -1), numeric.dense.double()[:, :, None].unbind(1)
+    total = torch.zeros_like(columns[0] * flat)
+    for power in range(len(columns), 0, -1):
+        column = columns[power - 1]
+        total = torch.addcmul(power * column if derivative else column, total, flat)
+    return (total if derivative else total * flat).view(-1, *theta.shape)
