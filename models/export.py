@@ -105,8 +105,8 @@ class FixedBlock(nn.Module):
         if tableau.wants_jacobian:
             raise ArgumentError(
                 f"method={settings.method!r} takes implicit steps: how often its equations are corrected is "
-                "read from their values, so it has no fixed graph. Train with an explicit method, or take the "
-                "model from Python: load_run(folder).model(x), see docs/train.md."
+                "read from their values, so it has no fixed graph. Train with an explicit method, or take "
+                "the model from Python: load_run(folder).model(x), see docs/train.md."
             )
         self.steps = FixedSteps(dynamics, tableau, t0, t1, n)
 

@@ -83,8 +83,8 @@ def verify(
     --suite published solves DETEST, Arenstorf's orbits and the Pleiades with every adaptive method, and two
     published gradients with every adjoint; each error has a bound that follows from its problem.
 
-    --suite stiff solves 37 stiff problems with implicit methods and auto, on the CPU, beside scipy's Radau where
-    it is installed: ends within 100 tolerances, with 1.5 times its calls of f at most, and no more on
+    --suite stiff solves 37 stiff problems with implicit methods and auto, on the CPU, beside scipy's Radau
+    where it is installed: ends within 100 tolerances, with 1.5 times its calls of f at most, and no more on
     average.
 
     Exit status 1 if the exact form, or a number of the suite, misses a bound.
