@@ -230,7 +230,8 @@ def draw(figure: Any, points: Sequence[Point]) -> None:
     axes = figure.subplots(2, len(names), squeeze=False)
     for column, name in enumerate(names):
         for code, look in zip(CODES, looks, strict=True):
-            own = [p for p in points if (p.problem, p.code) == (name, code) and p.error > 0]
+            found = [p for p in points if (p.problem, p.code) == (name, code) and p.error > 0]
+            own = sorted(found, key=lambda p: p.rtol)
             for axis, key in zip(axes[:, column], ("calls", "seconds"), strict=True):
                 axis.loglog([p.error for p in own], [getattr(p, key) for p in own], label=code, **look)
         for axis in axes[:, column]:
