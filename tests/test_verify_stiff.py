@@ -9,6 +9,7 @@ import torch
 import adamode
 from adamode.verify.stiff import BY_NAME, END, verify_stiff
 from adamode.verify.stiff.report import StiffReport, StiffRow, conclusion, text_table
+from adamode.verify.stiff.values import INSIDE
 
 
 def test_every_problem_has_a_start_an_end_and_a_right_hand_side():
@@ -28,6 +29,15 @@ def test_small_problems_end_where_it_is_published():
     assert {row.method for row in report.rows} <= {"radau5", "scipy Radau"}
     with pytest.raises(adamode.ArgumentError, match="nowhere"):
         verify_stiff(["nowhere"])
+
+
+def test_robertsons_problem_is_compared_on_its_way(monkeypatch):
+    assert [len(row) for row in INSIDE["robertson_hw"].values()] == [3] * 11
+    report = verify_stiff(["robertson_hw"], ["radau5"], rtols=[1e-4])
+    assert report.ok, conclusion(report)
+    moved = {t: (a, b, 1.02 * c) for t, (a, b, c) in INSIDE["robertson_hw"].items()}
+    monkeypatch.setitem(INSIDE, "robertson_hw", moved)
+    assert not verify_stiff(["robertson_hw"], ["radau5"], rtols=[1e-4]).ok
 
 
 def test_what_misses_is_told():
