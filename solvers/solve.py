@@ -235,7 +235,7 @@ def _stepper(
         )
         for tableau in settings.tableau.parts
     ]
-    return SwitchingStepper(explicit, implicit[0], switch_of(*both)) if both else explicit
+    return SwitchingStepper(explicit, implicit[0], switch_of(both[0])) if both else explicit
 
 
 def forward_solve(

@@ -62,8 +62,8 @@ class Switch:
         return ((count >= TO_IMPLICIT) & (implicit ^ True)) | ((count >= TO_EXPLICIT) & implicit)
 
 
-def switch_of(explicit: Tableau, implicit: Tableau) -> Switch:
-    """The rule of a method that changes between these two."""
+def switch_of(explicit: Tableau) -> Switch:
+    """The rule of a method that changes from this one, and back."""
     return Switch(real_stability_limit(explicit))
 
 
@@ -143,7 +143,7 @@ class SwitchingClocks(ClockedMarch):
             dataclasses.replace(self.rules, tableau=explicit),
             dataclasses.replace(self.rules, tableau=implicit, numeric=numeric, taker=self.taker),
         )
-        self.switch, self.turn = switch_of(explicit, implicit), False
+        self.switch, self.turn = switch_of(explicit), False
         self.rules = self.both[0]
         self.implicit_now = torch.zeros_like(self.clock.non_finite)
         self.count = torch.zeros_like(self.index)
