@@ -33,10 +33,8 @@ from .status import Status
 from .step.attempt import Clock, Rules
 from .step.clocks import ONE, Norm, Tolerance
 from .step.controller import PID, Pace
-from .step.implicit.choose import implicit_steps
+from .step.implicit.choose import taker_of
 from .step.implicit.jacobian import Jacobian
-from .step.implicit.newton import Measure
-from .step.pairs import pair_of
 from .step.runge_kutta import Field
 from .step.taker import Taker
 from .trace import Trace, stiffness_sentence
@@ -174,17 +172,13 @@ class SampleRun:
 
 def method_of(settings: Settings, tableau: Tableau, stats: Stats) -> Tableau | Taker:
     """What takes a method's steps in a solve with one clock. stats: counts evaluations of ∂f/∂y."""
-    if settings.coupling is not None or tableau.leapfrog:
-        return pair_of(tableau, settings.coupling, ONE, judged=not settings.fixed)
-    if not tableau.implicit:
+    if settings.coupling is None and not (tableau.implicit or tableau.leapfrog):
         return tableau
-    assert settings.jacobian is not None
 
     def count(jacobians: int, of_f: int) -> None:
         stats.n_jacobians, stats.nfe = stats.n_jacobians + jacobians, stats.nfe + of_f
 
-    measure = Measure(ONE, settings.norm, settings.tolerance)
-    return implicit_steps(tableau, settings.jacobian, measure, count, settings.fixed)
+    return taker_of(tableau, settings, ONE, count=count)
 
 
 def stops_of(t0: float, end: float, settings: Settings) -> list[Stop]:
@@ -257,7 +251,8 @@ def forward_solve(
     assert events is None or isinstance(events, EventWatch)
     stepper = _stepper(field, z0, times, settings, stats, wish, observers)
     most, hooks, rejected = settings.max_steps, observers.hooks, observers.on_reject
-    collector = Collector(times, z0, wish, hooks, rejected, most, stiffness_sentence)
+    last_word = functools.partial(stiffness_sentence, changes=len(settings.tableau.parts) > 1)
+    collector = Collector(times, z0, wish, hooks, rejected, most, last_word)
     if wish.queue is None:
         driven = stepper if observers.wrap is None else observers.wrap(stepper)
         outcome = _march(stepper, driven, times, settings, stats, collector)

@@ -46,8 +46,14 @@ class TraceRow:
         return dataclasses.asdict(self)
 
 
-def stiffness_sentence(step: Step) -> str:
-    """What the estimate says about a solve that ran out of steps; "" where it says nothing."""
+def stiffness_sentence(step: Step, changes: bool = False) -> str:
+    """What the estimate says about a solve that ran out of steps; "" where it says nothing, as it does where
+    the last step was implicit: no limit of stability shortened that one.
+
+    changes: whether the solve changes to implicit steps by itself.
+    """
+    if step.tableau.implicit:
+        return ""
     if step.result.paired is not None:
         return (
             "Its steps are those of a pair, which is stable with short ones alone where the flow contracts "
@@ -62,7 +68,10 @@ def stiffness_sentence(step: Step) -> str:
     if value > 0.5 * limit:
         verdict = (
             "the problem is stiff there; stability, not accuracy, limits an explicit method's step. "
-            "method='radau5' is implicit, for such problems, and method='auto' changes to it where they are."
+            "method='radau5' is implicit, for such problems"
+        )
+        verdict += (
+            ", from the first step on." if changes else ", and method='auto' changes to it where they are."
         )
     return (
         f"Measured in the last step: dt·|λ| ≈ {value:.2g}, where {step.tableau.name} is stable up to "

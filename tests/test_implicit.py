@@ -11,7 +11,7 @@ from problems import Opaque
 from torch import nn
 
 import adamode
-from adamode.solvers.errors import NewtonDiverged
+from adamode.solvers.errors import NewtonDiverged, TooManySteps
 from adamode.solvers.methods import EVERY, IMPLICIT
 from adamode.solvers.methods.stability import stability_fraction, stability_function
 from adamode.solvers.status import Status
@@ -179,6 +179,20 @@ def test_a_jacobian_that_is_never_renewed_is_seen(name, monkeypatch):
         wrong = failure.stats
     assert wrong.n_jacobians == 1 < right.n_jacobians
     assert wrong.n_newton > 5 * max(right.n_newton, 1)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+@pytest.mark.parametrize("name", [*NAMES, "auto"])
+def test_a_solve_at_its_step_limit_ends_and_advises_no_method_that_it_has(name, stepping):
+    y0, asked = times(1, 0, 0).expand(2, 3), {"method": name, "max_steps": 9, "stepping": stepping}
+    if stepping == "per_sample":
+        sol = adamode.solve(robertson(), y0, times(0, 1e4), **asked)
+        assert sol.status.tolist() == [int(Status.MAX_STEPS)] * 2
+        return
+    with pytest.raises(TooManySteps) as raised:
+        adamode.solve(robertson(), y0, times(0, 1e4), **asked)
+    assert f"method='{name}'" not in str(raised.value)
+    assert ("Measured in the last step" in str(raised.value)) == (name == "auto")  # still explicit there
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -472,7 +486,7 @@ def test_what_does_not_go_together_is_refused():
         back = adamode.Backsolve(method=None if choice else "kvaerno3")
         with pytest.raises(adamode.ArgumentError, match=r"Backsolve\(\) with method='kvaerno"):
             adamode.solve(f, y0, t, gradient=back, **choice)
-    with pytest.raises(adamode.ArgumentError, match="implicit method"):
+    with pytest.raises(adamode.ArgumentError, match="takes implicit steps"):
         adamode.odeint(f, y0, t, method="kvaerno5")
     for speed in ({"sync_every": 4}, {"compile": True}):
         with pytest.warns(adamode.AdamodeWarning, match="every correction"):

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from adamode.solvers.methods import METHODS
+from adamode.solvers.methods import IMPLICIT, METHODS
 from adamode.solvers.methods.stability import real_stability_limit, stability_function, stability_polynomial
 from adamode.solvers.methods.tableau import q
 
@@ -59,3 +59,10 @@ def test_step_is_stable_inside_the_real_limit_and_not_beyond(tableau):
 def test_a_method_without_an_embedded_solution_has_no_embedded_polynomial():
     with pytest.raises(ValueError, match="rk4: has no embedded solution"):
         stability_polynomial(METHODS["rk4"], embedded=True)
+
+
+@pytest.mark.parametrize("tableau", IMPLICIT.values(), ids=lambda m: m.name)
+@pytest.mark.parametrize("asked", [stability_polynomial, real_stability_limit])
+def test_an_implicit_method_has_no_polynomial(tableau, asked):
+    with pytest.raises(ValueError, match=f"{tableau.name}: is implicit"):
+        asked(tableau)

@@ -225,9 +225,9 @@ class ClockedMarch:
                 self._mark(events.ends(looked), Status.EVENT)
         flags = torch.stack((self.clock.running.sum(), bad.sum(), jumped.sum(), due.rounds, due.inside.sum()))
         also = self._also()
-        running, *todo = torch.cat((flags, also, counts)).tolist()  # host read
-        self._told(todo[4 : 4 + len(also)], running)
-        del todo[4 : 4 + len(also)]
+        read = torch.cat((flags, counts, also)).tolist()  # host read
+        running, *todo = read[: len(read) - len(also)]
+        self._told(read[len(read) - len(also) :], running)
         if todo[0] and self.followed:
             step = self._clean(step)
         if any(todo[3:]) or self.watching.keep:

@@ -14,10 +14,8 @@ from ..methods.tableau import Tableau, theta_weights
 from ..step.attempt import Attempt
 from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
-from ..step.implicit.choose import implicit_steps
+from ..step.implicit.choose import taker_of
 from ..step.implicit.jacobian import Jacobian
-from ..step.implicit.newton import Measure
-from ..step.pairs import pair_of
 from ..step.taker import Taker
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
@@ -86,13 +84,8 @@ class SampleSettings:
 
     def taker(self) -> Taker | None:
         """What takes the steps where `rk_step` does not; None of a method that changes."""
-        if self.tableau.implicit:
-            assert self.jacobian is not None
-            measure = Measure(self.clocks, self.norm, self.tolerance)
-            return implicit_steps(self.tableau, self.jacobian, measure, stubborn=self.fixed)
-        if self.coupling is None and not self.tableau.leapfrog:
-            return None
-        return pair_of(self.tableau, self.coupling, self.clocks, judged=not self.fixed)
+        changes = bool(self.tableau.between)
+        return None if self.plain or changes else taker_of(self.tableau, self, self.clocks)
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""

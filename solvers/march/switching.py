@@ -23,13 +23,12 @@ from ..methods.stability import real_stability_limit
 from ..methods.tableau import Tableau
 from ..step.attempt import Clock, Here, Rules
 from ..step.controller import UNKNOWN
-from ..step.implicit.choose import implicit_steps
-from ..step.implicit.newton import Measure
+from ..step.implicit.choose import taker_of
 from ..step.runge_kutta import Field
-from .clocked import ClockedMarch, Watching
+from .clocked import ClockedMarch
 from .host import RungeKuttaStepper
 from .output import Step
-from .samples import SampleOutput, SampleSettings, SampleStep
+from .samples import SampleSettings, SampleStep
 from .stiffness import stiffness
 
 # Of 15 settings, tried on 15 stiff problems at 1e-4 and 15 others at 1e-3 and 1e-5: 1.11 times radau5's
@@ -128,16 +127,12 @@ class SwitchingClocks(ClockedMarch):
         field: Field,
         z0: Tensor,
         settings: SampleSettings,
-        output: SampleOutput,
-        watching: Watching,
-        *,
-        differentiable: bool = False,
+        *more: Any,
+        **options: Any,
     ):
-        super().__init__(field, z0, settings, output, watching, differentiable=differentiable)
+        super().__init__(field, z0, settings, *more, **options)
         explicit, implicit = settings.tableau.between
-        assert settings.jacobian is not None
-        measure = Measure(self.clocks, settings.norm, self.tolerance)
-        self.taker = implicit_steps(implicit, settings.jacobian, measure)
+        self.taker = taker_of(implicit, settings, self.clocks)
         numeric = implicit.numeric(z0.dtype, z0.device)
         self.both: tuple[Rules, Rules] = (
             dataclasses.replace(self.rules, tableau=explicit),

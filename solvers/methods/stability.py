@@ -20,14 +20,16 @@ def stability_polynomial(tableau: Tableau, embedded: bool = False) -> Row:
     """Exact coefficients of 1, z, z², … in R(z), where y1 = R(hλ) y0 for y' = λy.
 
     R(z) = 1 + Σ_k z^(k+1) bᵀAᵏ1 (ibid., Eq. (2.9)); with ``embedded`` that of b_hat. The first
-    order + 1 coefficients are those of exp z. Raises ValueError where there is no b_hat.
+    order + 1 coefficients are those of exp z. Raises ValueError where there is no b_hat, and for an
+    implicit method, whose R is no polynomial (`stability_fraction`).
     """
+    tableau._must(not tableau.implicit, "is implicit, and its R(z) is a fraction")
     weights = tableau.b_hat if embedded else tableau.b
     if weights is None:
         raise ValueError(f"tableau {tableau.name}: has no embedded solution")
     rows = tableau.rows()[: tableau.n_stages]
     found, power = [Fraction(1)], [Fraction(1)] * len(rows)  # power is Aᵏ1
-    while any(power):
+    for _ in rows:  # Aⁿ = 0
         found.append(sum((w * x for w, x in zip(weights, power, strict=False)), Fraction(0)))
         power = [sum((w * x for w, x in zip(row, power, strict=False)), Fraction(0)) for row in rows]
     while found[-1] == 0:  # stages that the weights do not reach
@@ -103,7 +105,7 @@ def real_stability_limit(tableau: Tableau) -> float:
     """The largest x such that |R| ≤ 1 on all of [−x, 0]: h|λ| must stay below it where λ < 0.
 
     Found by steps of 1/200 and bisection; ibid. IV.2 has 2.0 for Euler, 2.785 for order 4, 3.3 for
-    dopri5.
+    dopri5. Raises ValueError for an implicit method, which may have no such limit.
     """
     coefficients = [float(w) for w in stability_polynomial(tableau)]
 
