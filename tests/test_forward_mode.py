@@ -21,9 +21,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 import adamode
 from adamode import Backsolve, Direct, Discrete, Event, Interpolating, solve
 
-# torch's own, at the first use of forward-mode AD
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-
 Y, T, K = f64(0.4, -1.1, 0.8, 0.3, 0.7, -0.2).view(2, 3), f64(0.0, 0.3, 1.0), torch.tensor(0.7).double()
 V, U = (1.3 * Y).cos(), f64(0.2, -0.4, 0.3)
 NET, SWING = Net().requires_grad_(False), Swing().requires_grad_(False)

@@ -11,9 +11,6 @@ import adamode
 from adamode import Backsolve, Direct, Discrete, Interpolating, solve
 from adamode.solvers.methods import METHODS
 
-# torch's own, at the first use of forward-mode AD
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-
 Y, T, K = f64(0.4, -1.1, 0.8, 0.3, 0.7, -0.2).view(2, 3), f64(0.0, 0.3, 1.0), torch.tensor(0.7).double()
 NET = Net().requires_grad_(False)
 ADJOINTS = [Discrete(), Discrete(keep="state"), Interpolating(), Backsolve()]

@@ -256,14 +256,13 @@ def _against(found: Any, references: References, bound: float | None) -> list[Ch
 
 
 def _forwards(problem: GradientProblem, found: Sequence[Tensor]) -> list[Check]:
-    """⟨J u, w⟩ by forward mode against ⟨u, Jᵀ w⟩, u of each quantity along the signs of its gradient: nothing
-    cancels."""
-    signs = [x.sign() for x in found]
-    ahead = problem.forward(signs, Discrete())
-    triples = zip(problem.quantities(), found, ahead, strict=True)
-    return [
-        compare(q.name, "forward", x.abs().sum()[None], along[None], BOUND_FORWARD) for q, x, along in triples
-    ]
+    """⟨J u, w⟩ by forward mode against ⟨u, Jᵀ w⟩, u of each quantity, and of all at once, along the signs of
+    the gradient: nothing cancels."""
+    ahead = problem.forward([x.sign() for x in found], Discrete())
+    names = [*(q.name for q in problem.quantities()), "all"]
+    sums = [x.abs().sum() for x in found]
+    triples = zip(names, [*sums, torch.stack(sums).sum()], ahead, strict=True)
+    return [compare(name, "forward", x[None], along[None], BOUND_FORWARD) for name, x, along in triples]
 
 
 def _compared(

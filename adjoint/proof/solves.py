@@ -140,7 +140,8 @@ class GradientProblem:
         return (*found[0], *found[1:]) if isinstance(self.func, Dynamics) else found
 
     def forward(self, directions: Sequence[Tensor], choice: Gradient) -> Tensor:
-        """Forward sensitivities, [n]: of each quantity by itself, L's derivative along its direction.
+        """Forward sensitivities, [n + 1]: L's derivative along each quantity's direction by itself, then along
+        all of them at once.
 
         func: a Dynamics that is an nn.Module.  directions: like `quantities`.
         """
@@ -148,7 +149,8 @@ class GradientProblem:
         arguments, start = {**self.arguments, "gradient": choice}, self.leaves[0].detach()
         n, held = len(directions) - len(self.theta), _Held(self.func)
 
-        def moved(steps: Tensor) -> Tensor:
+        def moved(each: Tensor) -> Tensor:
+            steps = each[:-1] + each[-1]
             blocks = [x + step * u for x, step, u in zip(start, steps, directions, strict=False)]
             theta = {
                 names[id(q.tensor)]: q.tensor.detach() + step * u
@@ -157,7 +159,7 @@ class GradientProblem:
             solved = lambda func: solve(func, torch.stack(blocks), self.t, **arguments).y  # noqa: E731
             return self._loss(torch.func.functional_call(held, theta, (solved,)))
 
-        found: Tensor = torch.func.jacfwd(moved)(start.new_zeros(len(directions)))
+        found: Tensor = torch.func.jacfwd(moved)(start.new_zeros(len(directions) + 1))
         return found
 
     def references(self, *, entries: int | None = 1) -> References:
