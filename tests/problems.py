@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamode import Backsolve, Direct, Discrete, Dynamics, Interpolating
+from adamode import Backsolve, Direct, Discrete, Dynamics, Interpolating, Reversible
 
 EVERY_GRADIENT = (
     Discrete(),
@@ -17,6 +17,7 @@ EVERY_GRADIENT = (
     Discrete(checkpoints=2),
     Interpolating(),
     Backsolve(),
+    Reversible(),
     Direct(),
 )
 

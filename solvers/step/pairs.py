@@ -159,7 +159,7 @@ class CoupledPair(Pair):
         stages = self._memory(numeric, y1, -dt)
         last, kept = field(times[m], y1)
         back = self._along(field, y1, (last, kept), self._reversed(times), stages)
-        z, last = stages.advance(end, m), last.clone()
+        z, last = stages.advance(end, m), stages.get(0).clone()  # func may have one tensor for all results
         stages = stages.again(dt)
         ahead = self._along(field, z, field(times[0], z), times, stages)
         stages.put(m, last)
