@@ -29,7 +29,7 @@ METHODS: dict[str, float | None] = {
 }
 FINE = ("dopri5", "tsit5", "dop853", "dopri8")  # asked for seven digits and more
 LOW = ("euler", "midpoint", "heun2", "adaptive_heun", "fehlberg2")  # of order 1 and 2
-GRADIENTS = ("stages", "state", "checkpoints", "interpolating", "backsolve", "direct", "none")
+GRADIENTS = ("stages", "state", "checkpoints", "interpolating", "backsolve", "direct", "none", "reversible")
 TIMES = ("shared", "own", "padded", "stay_one", "stay_all")
 COMPILED = ("no", "whole", "attempts")
 NORMS = ("rms", "max", "blocks", "signed", "own", "nan")
@@ -40,7 +40,7 @@ INSTEAD = {
     "flow": {"jump": "wave"},
     "state": {"tuple": "BD", "dict": "BD"},
     "stepping": {"groups": "per_sample"},
-    "gradient": {"checkpoints": "state", "direct": "stages"},
+    "gradient": {"checkpoints": "state", "direct": "stages", "reversible": "state"},
     "save": {"steps": "times"},
     "norm": {"own": "rms", "signed": "rms"},
     "quirk": {"transform": "none"},
@@ -135,7 +135,7 @@ def draw(seed: int, number: int, compiled: str | None = None) -> Case:
         face=one(("solve", "odeint", "odeint_adjoint", "odeint_event"), 7, 1, 1, 1),
         method=one(list(METHODS), 6, 2, 3, 2, 2, 1, 1, 3, 1, 1, 1, 1, 0.5),
         stepping=one(("shared", "per_sample", "groups"), 4, 5, 1),
-        gradient=one(GRADIENTS, 3, 1, 1, 2, 2, 2, 1),
+        gradient=one(GRADIENTS, 3, 1, 1, 2, 2, 2, 1, 1),
         state=one(list(STATES), 1, 2, 4, 1, 1, 1, 2),
         func=one(FUNCS, 5, 3, 1, 2, 1, 1, 1, 0.5, 0.2, 0.2),
         backwards=chance(0.3),

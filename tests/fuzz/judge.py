@@ -304,7 +304,7 @@ def _exact_slope(case: Case) -> bool:
     return (
         case.fixed
         and not case.single
-        and case.gradient in ("stages", "state", "checkpoints", "direct")
+        and case.gradient in ("stages", "state", "checkpoints", "direct", "reversible")
         and not (case.events and (case.loss in ("all", "events") or case.save == "steps"))
         and not case.wants_t
     )

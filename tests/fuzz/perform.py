@@ -28,6 +28,7 @@ GRADIENTS = {
     "backsolve": adamode.Backsolve(),
     "direct": adamode.Direct(),
     "none": None,
+    "reversible": adamode.Reversible(),
 }
 
 
