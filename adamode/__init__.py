@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .adjoint.dynamics.protocol import Dynamics
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
+    from .models.density import LogDensity
     from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
     from .solvers.errors import (
         AdamodeError,
@@ -64,6 +65,7 @@ _EXPORTS: dict[str, str] = {
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
     "Interpolating": "adjoint.arguments",
+    "LogDensity": "models.density",
     "NODE": "models.dynamics",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.step.controller",
@@ -103,6 +105,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "HBNODE",
     "I",
     "Interpolating",
+    "LogDensity",
     "NODE",
     "NotRepeatableError",
     "PI",
