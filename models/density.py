@@ -13,6 +13,7 @@ from ..adjoint.dynamics.protocol import Dynamics, LeafDynamics, PerSolve, Starte
 from ..solvers.checks import STATE_DTYPES, check_choice, check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..solvers.step.field import transformed
+from .block import Block
 from .fields.by_autograd import AutogradField, is_compiled
 from .fields.dense_trace import DenseTrace
 from .fields.field import Field, Gradients
@@ -33,19 +34,19 @@ class LogDensity(nn.Module, PerSolve):
 
     field: f(t, x) → dx, a module or a plain function. The derivative of the trace is by hand for an `MLP` or
         `Linear` of `models.fields`, and by autograd (twice) otherwise.
-    trace: "exact" (an `MLP` with up to two hidden layers: the price of a product or two; otherwise as many VJPs
-        of f as x has numbers), or "hutchinson": the mean of eᵀ(∂f/∂x)e over probes e, unbiased, a VJP each.
+    trace: "exact" (as many VJPs of f as x has numbers; of an `MLP` with up to two hidden layers a product or
+        two), or "hutchinson": the mean of eᵀ(∂f/∂x)e over probes e, unbiased, a VJP each.
     probes: how many, or the probes themselves, [K, B, *S], of x's dtype and device.
     noise: "rademacher", ±1, of which the estimate varies least, or "gauss".
     generator: of the probes; None: torch's own of x's device.
 
-    Probes are drawn once a solve, when it starts, and are the same in its backward pass: several solves of one
-    object may be under way. A field that is none of ours is evaluated once more at the start (and that is
-    counted), for a look whether it mixes samples.
-    Raises ArgumentError or ArgumentTypeError for bad settings, a state that is no such tuple, probes that do not
-    fit x, or a field that mixes samples (such as BatchNorm in training mode).
-    Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Thm. 1; W. Grathwohl et al.,
-    FFJORD, ICLR 2019.
+    Probes are drawn once a solve, when it starts, and are the same in its backward pass: several solves of
+    one object may be under way. A field that is none of ours is evaluated once more at the start (and that
+    is counted), for a look whether it mixes samples.
+    Raises ArgumentError or ArgumentTypeError for bad settings, a state that is no such tuple, probes that do
+    not fit x, or a field that mixes samples (such as BatchNorm in training mode).
+    Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Thm. 1; W. Grathwohl et
+    al., FFJORD, ICLR 2019.
     """
 
     def __init__(
@@ -116,15 +117,15 @@ class LogDensity(nn.Module, PerSolve):
                 f"generator is on {self.generator.device}, x on {x.device}, where its probes are drawn: "
                 f"torch.Generator('{x.device}')."
             )
-        own = {"dtype": x.dtype, "device": x.device, "generator": self.generator}
-        shape = (self.probes, *x.shape)
+        shape, make = (self.probes, *x.shape), self.generator
         if self.noise == "gauss":
-            return torch.randn(shape, **own)
-        return torch.randint(0, 2, shape, **own).mul_(2).sub_(1)
+            return torch.randn(shape, dtype=x.dtype, device=x.device, generator=make)
+        signs = torch.randint(0, 2, shape, dtype=x.dtype, device=x.device, generator=make)
+        return signs.mul_(2).sub_(1)
 
 
 class Density(nn.Module):
-    """(x', ℓ') = (f, tr ∂f/∂x), or its estimate by these probes, [K, B, *S]: the same function at every call."""
+    """(x', ℓ') = (f, tr ∂f/∂x), or its estimate by these probes, [K, B, *S]: always the same function."""
 
     def __init__(self, field: Callable[[Tensor, Tensor], Tensor], probes: Tensor | None):
         super().__init__()
@@ -182,8 +183,8 @@ def check_batch(x: Tensor, probes: Tensor | None) -> None:
     """Raises DynamicsError where probes were drawn for more samples, or fewer."""
     if probes is not None and len(x) != probes.shape[1]:
         raise DynamicsError(
-            f"{len(x)} samples are under way, and probes were drawn for {probes.shape[1]}: leave compact out, "
-            "or take trace='exact'."
+            f"{len(x)} samples are under way, and probes were drawn for {probes.shape[1]}: leave compact "
+            "out, or take trace='exact'."
         )
 
 
@@ -192,6 +193,11 @@ def read_field(field: Any) -> Any:
     density."""
     if isinstance(field, AutogradField):
         field = field.func
+    if isinstance(field, Block):
+        raise ArgumentTypeError(
+            f"field is a {type(field).__name__}, a block h0 ↦ h(T): give its network, block.field, or take "
+            "adamode.Flow(block)."
+        )
     if Dynamics in type(field).__mro__:  # a field of ours has the same four methods
         raise ArgumentTypeError(
             f"field is a {type(field).__name__}, a Dynamics on blocks: give its network f(t, x), or take its "
@@ -206,8 +212,8 @@ def read_field(field: Any) -> Any:
         )
     if isinstance(field, Field) and field.channels_in != field.channels_out:
         raise ArgumentError(
-            f"field takes {field.channels_in} features and returns {field.channels_out}: there is a trace only "
-            "where f has x's shape."
+            f"field takes {field.channels_in} features and returns {field.channels_out}: there is a trace "
+            "only where f has x's shape."
         )
     return field
 
@@ -229,7 +235,8 @@ def check_probes(probes: Tensor, x: Tensor) -> Tensor:
     """Given probes; ArgumentError where they do not fit x."""
     if probes.dim() != x.dim() + 1 or probes.shape[1:] != x.shape or not len(probes):
         raise ArgumentError(
-            f"probes has shape {tuple(probes.shape)}; for x {tuple(x.shape)} it must be {('K', *x.shape)}, K ≥ 1."
+            f"probes has shape {tuple(probes.shape)}; for x {tuple(x.shape)} it must be [K, "
+            f"{', '.join(map(str, x.shape))}], K ≥ 1."
         )
     if (probes.dtype, probes.device) != (x.dtype, x.device):
         raise ArgumentError(

@@ -74,10 +74,10 @@ class LeafDynamics(abc.ABC):
 
     @abc.abstractmethod
     def theta(self) -> tuple[Tensor, ...]:
-        """As of a `Dynamics`."""
+        """The same as of a `Dynamics`."""
 
     def for_solve(self) -> Any:
-        """As of a `Dynamics`."""
+        """The same as of a `Dynamics`."""
         return self
 
     @abc.abstractmethod
@@ -92,7 +92,7 @@ class LeafDynamics(abc.ABC):
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """As of a `Dynamics`."""
+        """The same as of a `Dynamics`."""
 
 
 class Started(NamedTuple):

@@ -58,9 +58,7 @@ class _Dense(Layered):
                 x = torch.addmm(bias, x, turned)
         return x, (t, inputs)
 
-    def vjp(
-        self, saved: Any, cotangent: Tensor, inside: Sequence[Tensor | None] = ()
-    ) -> tuple[Tensor, Any]:
+    def vjp(self, saved: Any, cotangent: Tensor, inside: Sequence[Tensor | None] = ()) -> tuple[Tensor, Any]:
         """δ_L = c; x̄ = δ W; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ_1, …, δ_L].
 
         inside: cotangents from elsewhere at what the first L − 1 layers hand to σ, which are added there.

@@ -1,14 +1,14 @@
 """The trace of a dense field's Jacobian by its layers, and its derivative by hand.
 
-With s_l = σ'(a_l), a_l what layer l hands to σ, the Jacobian is J = W_L diag(s_{L−1}) W_{L−1} … diag(s_1) W_1,
-W_1 without the time's column. Its trace is a sum over columns e of tr J = Σ_e eᵀJe, where e runs over the unit
-vectors; Hutchinson's estimate of it is the mean over probes e. Of one to three layers the exact sum over e is
-done beforehand, and no product with a vector e is left (docs/densities.md derives both).
+With s_l = σ'(a_l), a_l what layer l hands to σ, J = W_L diag(s_{L−1}) W_{L−1} … diag(s_1) W_1, W_1 without
+the time's column. Its trace is a sum over columns, tr J = Σ_e eᵀJe, where e runs over the unit vectors;
+Hutchinson's estimate of it is the mean over probes e. Of one to three layers the exact sum over e is done
+beforehand, and no product with a vector e is left (docs/densities.md derives both).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class DenseTrace:
         return [layer.weight for layer in self.field._views()]
 
     def value(self, saved: Any) -> Tensor:
-        """τ, [B]."""
+        """The trace τ of each sample, [B]."""
         _, inputs = saved
         return self._value(self._slopes(inputs), len(inputs[0]))
 
@@ -67,8 +67,9 @@ class DenseTrace:
 
     def weight_gradients(
         self, saved: Sequence[Any], cotangents: Sequence[Tensor], weights: Tensor | None
-    ) -> list[Tensor]:
-        """Σᵢ wᵢ gᵢ ∂τᵢ/∂W_l over n stages; the first without the time's column. weights: as of a field."""
+    ) -> Iterator[Tensor]:
+        """Σᵢ wᵢ gᵢ ∂τᵢ/∂W_l over n stages, one layer at a time: together they may be as large as the rest of
+        a walk back. The first is without the time's column. weights: as of a field."""
         found: list[Tensor] = []
         for (_, inputs), g in zip(saved, weighted(list(cotangents), weights), strict=True):
             own = self._collected(self._slopes(inputs), g)
@@ -89,15 +90,15 @@ class DenseTrace:
         raise NotImplementedError
 
     def _to_slopes(self, slopes: list[Tensor], g: Tensor) -> list[Tensor]:
-        """g ∂τ/∂s_l."""
+        """The cotangents g ∂τ/∂s_l."""
         raise NotImplementedError
 
     def _collected(self, slopes: list[Tensor], g: Tensor) -> list[Tensor]:
         """Of one stage, summed over samples: new tensors, of which `_to_weights` is a linear function."""
         raise NotImplementedError
 
-    def _to_weights(self, collected: list[Tensor]) -> list[Tensor]:
-        return collected
+    def _to_weights(self, collected: list[Tensor]) -> Iterator[Tensor]:
+        yield from collected
 
 
 class _OfOne(DenseTrace):
@@ -138,9 +139,10 @@ class _OfTwo(DenseTrace):
     def _collected(self, slopes: list[Tensor], g: Tensor) -> list[Tensor]:
         return [torch.mv(slopes[0].t(), g)]
 
-    def _to_weights(self, collected: list[Tensor]) -> list[Tensor]:
+    def _to_weights(self, collected: list[Tensor]) -> Iterator[Tensor]:
         ((c_bar,), (first, last)) = collected, self.weights
-        return [c_bar[:, None] * last.t(), first.t() * c_bar]
+        yield c_bar[:, None] * last.t()
+        yield first.t() * c_bar
 
 
 class _OfThree(DenseTrace):
@@ -163,10 +165,12 @@ class _OfThree(DenseTrace):
         one, two = slopes
         return [torch.mm((two * g[:, None]).t(), one)]
 
-    def _to_weights(self, collected: list[Tensor]) -> list[Tensor]:
+    def _to_weights(self, collected: list[Tensor]) -> Iterator[Tensor]:
         ((c_bar,), (_, m), (first, middle, last)) = collected, self._core(), self.weights
         p_bar = (c_bar * middle).t()  # of W_1 W_3
-        return [torch.mm(p_bar, last.t()), c_bar * m, torch.mm(first.t(), p_bar)]
+        yield torch.mm(p_bar, last.t())
+        yield c_bar * m
+        yield torch.mm(first.t(), p_bar)
 
 
 class _ByColumns(DenseTrace):
@@ -218,10 +222,14 @@ class _ByColumns(DenseTrace):
             return [x.sum(1) for x in ends] + between
         return ends + between
 
-    def _to_weights(self, collected: list[Tensor]) -> list[Tensor]:
+    def _to_weights(self, collected: list[Tensor]) -> Iterator[Tensor]:
         first, last, *between = collected
         if self.probes is None:  # of unit vectors, [d, …]: a row each
-            return [first.t(), *between, last]
+            yield first.t()
+            yield from between
+            yield last
+            return
         e = self.probes.flatten(0, 1).t()
-        weights = torch.mm(e, first.flatten(0, 1)).t(), torch.mm(e, last.flatten(0, 1)) / len(self.probes)
-        return [weights[0], *between, weights[1]]
+        yield torch.mm(e, first.flatten(0, 1)).t()
+        yield from between
+        yield torch.mm(e, last.flatten(0, 1)).div_(len(self.probes))

@@ -236,7 +236,7 @@ class Activation:
     second: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def slope(self, y: Tensor) -> Tensor:
-        """σ' from y."""
+        """The derivative σ' from y."""
         return self.backward(torch.ones_like(y), y)
 
     def layer(
@@ -291,7 +291,9 @@ _ACTIVATIONS = {
     for activation in (
         Activation("tanh", torch.tanh, torch.tanh_, _TANH, lambda y, s: -2 * y * s),  # ȳ(1 − y²)
         Activation("relu", torch.relu, torch.relu_, _relu_backward),
-        Activation("sigmoid", torch.sigmoid, torch.sigmoid_, _SIGMOID, lambda y, s: (1 - 2 * y) * s),  # ȳ y(1 − y)
+        Activation(
+            "sigmoid", torch.sigmoid, torch.sigmoid_, _SIGMOID, lambda y, s: (1 - 2 * y) * s
+        ),  # ȳ y(1 − y)
     )
 }
 

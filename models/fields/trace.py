@@ -70,12 +70,12 @@ def _by_autograd(field: Function, t: Tensor, x: Tensor, probes: Tensor | None) -
                 total = total + _per_row(bar * e) * weight
     if outer:
         return f, total
-    return tuple(v if has_tangent(v) else v.detach() for v in (f, total))  # type: ignore[return-value]
+    return (f, total) if has_tangent(f) or has_tangent(total) else (f.detach(), total.detach())
 
 
 def _by_transform(field: Function, t: Tensor, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same by torch.func, inside whose transforms autograd's own is not to be called."""
-    f, pullback = torch.func.vjp(lambda own: checked(field(t, own), own), x)
+    f, pullback, *_ = torch.func.vjp(lambda own: checked(field(t, own), own), x)
     terms = [_per_row(pullback(e)[0] * e) * weight for e, weight in _cotangents(x, probes)]
     return f, sum(terms[1:], terms[0])
 
@@ -100,6 +100,8 @@ def checked(f: Any, x: Tensor) -> Tensor:
     """What a field returned; DynamicsError where it is not like x."""
     if not isinstance(f, Tensor):
         raise DynamicsError(f"field(t, x) returned a {type(f).__name__}; it must return a tensor like x.")
+    if f.dtype != x.dtype and f.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+        f = f.to(x.dtype)
     if (f.shape, f.dtype, f.device) != (x.shape, x.dtype, x.device):
         raise DynamicsError(
             f"field(t, x) returned {tuple(f.shape)} of {f.dtype} on {f.device} for x {tuple(x.shape)} of "
