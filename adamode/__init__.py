@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
     from .models.density import LogDensity
     from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+    from .models.flow import Flow
     from .solvers.errors import (
         AdamodeError,
         AdamodeWarning,
@@ -61,6 +62,7 @@ _EXPORTS: dict[str, str] = {
     "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
     "Event": "solvers.march.events",
+    "Flow": "models.flow",
     "GHBNODE": "models.dynamics",
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
@@ -101,6 +103,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "Dynamics",
     "DynamicsError",
     "Event",
+    "Flow",
     "GHBNODE",
     "HBNODE",
     "I",

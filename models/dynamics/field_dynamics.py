@@ -38,6 +38,7 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
 
     blocks: tuple[str, ...]
     scalars: tuple[str, ...] = ()
+    domain = ""  # where F is defined, in words, with what to take instead; "" for everywhere
     joined = 1  # blocks that the field sees, side by side in dim 1
 
     def __init__(self, field: Any):
