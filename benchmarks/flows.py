@@ -77,13 +77,13 @@ class Theirs(nn.Module):
         return Normal(0.0, 1.0).log_prob(both[0][-1]).sum(1) + both[1][-1]
 
 
-def build(name: str, seed: int) -> nn.Module:
-    """The flow of that name, the same network in each."""
+def build(name: str, seed: int, end: float = 1.0) -> nn.Module:
+    """The flow of that name, the same network in each. end: where the data are; torchdiffeq's are at 1."""
     torch.manual_seed(seed)
     field, kind = MLP(2, WIDTHS), name.removesuffix("+q")
     if kind == "torchdiffeq":
         return Theirs(field)
-    options: dict[str, Any] = {"rtol": TOLERANCE, "atol": TOLERANCE}
+    options: dict[str, Any] = {"rtol": TOLERANCE, "atol": TOLERANCE, "t": (0.0, end)}
     if kind == "node":
         return adamode.Flow(adamode.NODE(field, **options))
     if kind == "adamnode":
@@ -113,9 +113,9 @@ class Row:
         return f"| {self.flow} | {self.seed} | {both} | {self.nfe:.0f} | {self.seconds:.0f} |"
 
 
-def train(name: str, seed: int, steps: int) -> tuple[Row, nn.Module]:
+def train(name: str, seed: int, steps: int, end: float) -> tuple[Row, nn.Module]:
     """Trains a flow by Adam, the rate falling to 0 along a cosine."""
-    flow, make = build(name, seed), torch.Generator().manual_seed(1000 + seed)
+    flow, make = build(name, seed, end), torch.Generator().manual_seed(1000 + seed)
     optimiser = torch.optim.Adam(flow.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     began, calls = time.perf_counter(), 0
@@ -156,11 +156,11 @@ def picture(flow: Any, path: Path) -> None:
     save_figure(path, draw, size=(4.0, 4.0))
 
 
-def rows(names: list[str], seeds: int, steps: int) -> Iterator[tuple[Row, nn.Module]]:
+def rows(names: list[str], seeds: int, steps: int, end: float) -> Iterator[tuple[Row, nn.Module]]:
     """Every flow with every seed."""
     for seed in range(seeds):
         for name in names:
-            yield train(name, seed, steps)
+            yield train(name, seed, steps, end)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -169,12 +169,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--flows", nargs="+", choices=FLOWS, default=list(FLOWS))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--end", type=float, default=1.0, help="of the time of our flows, from 0")
     parser.add_argument("--picture", type=Path, help="a folder for samples of each flow of ours")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"checkerboard: {ENTROPY:.3f} nats at best; {given.steps} steps of {BATCH}\n")
     print("| flow | seed | nats | weighted | NFE | seconds |\n|---|---|---|---|---|---|")
-    for row, flow in rows(given.flows, given.seeds, given.steps):
+    for row, flow in rows(given.flows, given.seeds, given.steps, given.end):
         print(row, flush=True)
         if given.picture is not None and not isinstance(flow, Theirs):
             picture(flow, given.picture / f"{row.flow}-{row.seed}.png")

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from dynamics_zoo import VARIANTS, draw
+from host_reads import host_reads
 from problems import EVERY_GRADIENT, Net, f64
 
 import adamode
@@ -430,6 +431,24 @@ def test_evaluations_are_counted():
     field = Counted()
     sol = solve(LogDensity(field), start(points()), TIMES, gradient=None)
     assert sol.stats.nfe == field.calls
+
+
+def test_the_host_reads_no_more_than_without_a_density():
+    """But once at the start, for the look at a field that is none of ours."""
+    field, x = KINDS["by hand"], points()
+    options = {"dt": 0.25}
+
+    def reads(func, y0):
+        with host_reads() as found:
+            y = solve(func, y0, TIMES, **options).y
+            (y if isinstance(y, torch.Tensor) else y[1])[-1].sum().backward()
+        return sum(found.values())
+
+    reads(Plain(field), x)  # what is tried once
+    plain = reads(Plain(field), x)
+    assert reads(LogDensity(field), start(x)) <= plain
+    assert reads(LogDensity(field, "hutchinson"), start(x)) <= plain
+    assert reads(LogDensity(Plain(field)), start(x)) == plain + 1
 
 
 @pytest.mark.parametrize("keep", ["stages", "state"])
