@@ -174,6 +174,16 @@ def test_every_gradient_is_directs(kind, trace, stepping):
             assert (ours - theirs).abs().max() <= 1e-8 * theirs.abs().max()
 
 
+def test_a_parametrised_layer_is_differentiated_by_autograd():
+    field = double(MLP(3, (4,)))
+    torch.nn.utils.parametrizations.spectral_norm(field.layers[0])
+    field.eval()
+    found, wanted = (
+        gradients(field, "exact", g, "shared", TIMES, dt=0.5) for g in (adamode.Discrete(), Direct())
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
 def test_it_is_what_odeint_and_torchdiffeq_give():
     torchdiffeq = pytest.importorskip("torchdiffeq")
     density, x = LogDensity(KINDS["by hand"]), points()

@@ -28,7 +28,8 @@ def dense_trace(field: Any, probes: Tensor | None = None) -> DenseTrace | None:
     """The trace by layers; None of a field that is none of our dense ones with plain layers."""
     if not isinstance(field, _Dense) or type(field).__module__.partition(".")[0] != _PACKAGE:
         return None
-    plain = len(field.theta()) == 2 * len(field.layers)  # a parametrised layer's are others
+    # A parametrised layer makes its weight of other tensors, and what is by hand is the weight's gradient.
+    plain = all(layer._parameters.keys() >= {"weight", "bias"} for layer in field.layers)
     return DenseTrace.of(field, probes) if plain else None
 
 
