@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .adjoint.dynamics.protocol import Dynamics
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
+    from .models.density import LogDensity
     from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+    from .models.flow import Flow
     from .solvers.errors import (
         AdamodeError,
         AdamodeWarning,
@@ -60,10 +62,12 @@ _EXPORTS: dict[str, str] = {
     "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
     "Event": "solvers.march.events",
+    "Flow": "models.flow",
     "GHBNODE": "models.dynamics",
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
     "Interpolating": "adjoint.arguments",
+    "LogDensity": "models.density",
     "NODE": "models.dynamics",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.step.controller",
@@ -99,10 +103,12 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "Dynamics",
     "DynamicsError",
     "Event",
+    "Flow",
     "GHBNODE",
     "HBNODE",
     "I",
     "Interpolating",
+    "LogDensity",
     "NODE",
     "NotRepeatableError",
     "PI",

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,10 @@ from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
 from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, transformed, widened
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
-from .protocol import Dynamics
+from .protocol import Dynamics, LeafDynamics, PerSolve
 
 Plain = Callable[[Tensor, Tensor], Tensor]
+F = TypeVar("F", Dynamics, LeafDynamics)
 
 
 def wrap(
@@ -54,6 +55,11 @@ def wrap(
         return lambda t, z: checked.forward(t, z)[0], in_solve, autocast
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    by_hand: LeafDynamics | None = None
+    if isinstance(func, PerSolve):
+        func, by_hand, spent = func.at_start(layout.time(first_time), layout.unpack(z0.detach()))
+        for _ in range(spent):
+            count()
     packed = PackedFunction(func, layout, autocast, told is not None)
     named = None if params is None else check_params(params)
     alone: Plain = packed
@@ -78,6 +84,8 @@ def wrap(
             warnings.warn(text, AdamodeWarning, stacklevel=2)
 
     def make_dynamics() -> Dynamics:
+        if by_hand is not None and named is None and not autocast.enabled and not transformed():
+            return PackedDynamics(for_solve(by_hand), layout)
         own = list(func.parameters()) if named is None and isinstance(func, nn.Module) else named
         if own is not None:
             return AutogradDynamics(alone, own, autocast, missed)
@@ -101,10 +109,10 @@ def _missed_text(found: Captured, func: Any) -> str:
 
 
 @torch.no_grad()
-def for_solve(func: Dynamics) -> Dynamics:
+def for_solve(func: F) -> F:
     """The dynamics as it is used in one solve whose steps autograd does not follow."""
     find = getattr(func, "for_solve", None)  # one that only has the four methods need not have it
-    found: Dynamics = func if find is None else find()
+    found: F = func if find is None else find()
     return found
 
 
@@ -157,6 +165,33 @@ class CheckedDynamics(Dynamics):
         return checked_gradients(self.inner, returned, self.theta(), DynamicsError)
 
 
+class PackedDynamics(Dynamics):
+    """A `LeafDynamics` on the packed state."""
+
+    def __init__(self, inner: LeafDynamics, layout: Layout):
+        self.inner, self.layout = inner, layout
+
+    def theta(self) -> tuple[Tensor, ...]:
+        """The inner one's."""
+        return self.inner.theta()
+
+    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        """The inner one's, dy packed."""
+        dy, saved = self.inner.forward(self.layout.time(t), self.layout.leaves(z))
+        return self.layout.joined(dy), saved
+
+    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        """The inner one's, the cotangents packed."""
+        bars, deltas = self.inner.vjp(saved, self.layout.leaves(cotangent))
+        return self.layout.joined(bars), deltas
+
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The inner one's."""
+        return self.inner.parameter_gradients(saved, deltas, weights)
+
+
 def checked_gradients(
     dynamics: Dynamics, returned: Any, theta: Sequence[Tensor], error: type[AdamodeError]
 ) -> tuple[Tensor | None, ...]:
@@ -179,8 +214,15 @@ def checked_gradients(
     return tuple(returned)
 
 
-def check_independent_samples(func: Any) -> None:
-    """Refuses what makes samples depend on each other: BatchNorm in training mode."""
+APART = ("which per-sample stepping must keep apart", ", or stepping='shared'")
+
+
+def check_independent_samples(func: Any, said: tuple[str, str] = APART) -> None:
+    """Refuses what makes samples depend on each other: BatchNorm in training mode.
+
+    said: why that is wrong, and a further way out.
+    """
+    why, way = said
     owner = getattr(func, "__self__", func)  # of a bound method
     modules = owner.named_modules() if isinstance(owner, nn.Module) else ()
     for name, module in modules:
@@ -190,8 +232,7 @@ def check_independent_samples(func: Any) -> None:
             mode = "in training mode" if module.training else "without running statistics"
             raise ArgumentError(
                 f"{f'func.{name}' if name else 'func'} is a {type(module).__name__} {mode}: it mixes the "
-                "samples, which per-sample stepping must keep apart. Use GroupNorm or LayerNorm, running "
-                "statistics with func.eval(), or stepping='shared'."
+                f"samples, {why}. Use GroupNorm or LayerNorm, running statistics with func.eval(){way}."
             )
 
 

@@ -7,7 +7,8 @@ What every adjoint needs of dz/dt = F(t, z; θ) is one product: given a cotangen
 from __future__ import annotations
 
 import abc
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -65,6 +66,55 @@ class Dynamics(abc.ABC):
 
         weights: [n], [n, B] (per-sample steps), or None for ones.
         """
+
+
+class LeafDynamics(abc.ABC):
+    """A func(t, y) on a pytree with its hand-derived VJP: a `Dynamics` whose states, derivatives and
+    cotangents are lists of the tree's leaves."""
+
+    @abc.abstractmethod
+    def theta(self) -> tuple[Tensor, ...]:
+        """The same as of a `Dynamics`."""
+
+    def for_solve(self) -> Any:
+        """The same as of a `Dynamics`."""
+        return self
+
+    @abc.abstractmethod
+    def forward(self, t: Tensor, y: list[Tensor]) -> tuple[list[Tensor], Any]:
+        """(dy, saved). t: as func gets it."""
+
+    @abc.abstractmethod
+    def vjp(self, saved: Any, cotangents: list[Tensor]) -> tuple[list[Tensor], Any]:
+        """(one cotangent for each leaf of y, deltas)."""
+
+    @abc.abstractmethod
+    def parameter_gradients(
+        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The same as of a `Dynamics`."""
+
+
+class Started(NamedTuple):
+    """A func as it is in one solve.
+
+    func: func(t, y), the same function at every evaluation of the solve and of its way back.
+    by_hand: the same with its VJP by hand, where it has one.
+    spent: how many evaluations its making took.
+    """
+
+    func: Callable[[Tensor, Any], Any]
+    by_hand: LeafDynamics | None
+    spent: int
+
+
+class PerSolve(abc.ABC):
+    """A func that is another one in each solve, since it has something of its own for the solve's state, such
+    as random numbers that are drawn once. It remembers no solve: several may be under way."""
+
+    @abc.abstractmethod
+    def at_start(self, t: Tensor, y0: Any) -> Started:
+        """The func of a solve that begins at (t, y0). t: as func gets it."""
 
 
 def named_blocks(func: Any) -> tuple[str, ...]:

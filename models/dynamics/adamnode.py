@@ -89,6 +89,20 @@ class AdamODE(FieldDynamics):
         v_bar.addcmul_(fall.mul_(m), a_h, value=0.5)  # ∂h'/∂v = −m·D'
         return torch.stack((h_bar, m_bar, v_bar)), (deltas, a_m, a_v)
 
+    @property
+    def domain(self) -> str:  # type: ignore[override]
+        """Where D is defined, unless everywhere."""
+        if self.denominator != "exact":
+            return ""
+        return (
+            "AdamODE with denominator='exact' is defined for v > −ε alone: take denominator='softplus' or "
+            "'sigmoid'"
+        )
+
+    def divergence_rate(self) -> Tensor:
+        """The rate −(A + B): ∂h'/∂h = 0, ∂m'/∂m = −A, ∂v'/∂v = −B, whichever the denominator."""
+        return -Sigmoid.value(self.raw_alpha) - Sigmoid.value(self.raw_beta)
+
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         (_, m, v), kind = z.unbind(0), get_denominator(self.denominator)
         a, b = Sigmoid.value(self.raw_alpha), Sigmoid.value(self.raw_beta)

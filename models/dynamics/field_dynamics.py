@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ...adjoint.dynamics.protocol import Dynamics
 from ...solvers.errors import ArgumentError, DynamicsError
 from ..checks import number
-from ..fields.by_autograd import as_field
-from ..fields.field import JOINED_BELOW, Gradients, copied, per_sample
+from ..fields.by_autograd import AutogradField, as_field
+from ..fields.field import JOINED_BELOW, Field, Gradients, copied, per_sample
 
 Linearised = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # A full block [B, D, D], a diagonal one [B, D] or 0-d, or a number times the identity.
@@ -38,6 +38,7 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
 
     blocks: tuple[str, ...]
     scalars: tuple[str, ...] = ()
+    domain = ""  # where F is defined, in words, with what to take instead; "" for everywhere
     joined = 1  # blocks that the field sees, side by side in dim 1
 
     def __init__(self, field: Any):
@@ -76,6 +77,30 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
     @abc.abstractmethod
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         """∂F_i/∂z_j as rows of blocks; slopes: of the field, [B, D, joined D]."""
+
+    def divergence(self, t: Tensor, z: Tensor) -> Tensor:
+        """The divergence tr ∂F/∂z of each sample's whole state, [B], differentiable under grad mode.
+
+        Closed where it is so (`divergence_rate`), else a trace of the field, exact.
+        z: [K, B, *S]; t: as of `forward`.
+        """
+        rate = self.divergence_rate()
+        if rate is None:
+            return self._divergence(t, z)
+        return (rate.to(z.dtype) * z[0, 0].numel()).expand(z.shape[1])
+
+    def divergence_rate(self) -> Tensor | None:
+        """The divergence for each entry of a block, where it depends on no state; None where it does."""
+        return None
+
+    def _divergence(self, t: Tensor, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def _plain_field(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The field as f(t, x); a field of the user's may have the four methods alone."""
+        field = self.field
+        return field if isinstance(field, Field | AutogradField) else lambda t, x: field.forward(t, x)[0]
 
     @property
     def channels_last(self) -> bool:

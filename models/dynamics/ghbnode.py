@@ -89,6 +89,10 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         m_bar = self._down(a_h, m, s).addcmul_(a_m, gamma).neg_()  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
+    def divergence_rate(self) -> Tensor:
+        """The rate −γ: ∂h'/∂h = 0 (σ is of m alone, and ξh enters m'), ∂m'/∂m = −γ."""
+        return -self.gamma
+
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         m = z[1]
         fall = self._down(torch.ones_like(m), m, m.tanh()).neg()  # −σ'(−m)

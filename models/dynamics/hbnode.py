@@ -52,6 +52,10 @@ class HeavyBallODE(FieldDynamics):
         m_bar = torch.addcmul(a_h, a_m, gamma).neg_()  # ∂h'/∂m = −1, ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
+    def divergence_rate(self) -> Tensor:
+        """The rate −γ: ∂h'/∂h = 0, ∂m'/∂m = −γ."""
+        return -self.gamma
+
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         return (0.0, -1.0), (slopes, -self.gamma)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..block import Block, Network, SolverOptions
+from ..fields.trace import value_and_trace
 from .field_dynamics import FieldDynamics, Slopes
 
 
@@ -29,6 +30,9 @@ class NeuralODE(FieldDynamics):
         """(z̄, the field's deltas), with one VJP of the field: ∂h'/∂h = f_h."""
         h_bar, deltas = self.field.vjp(saved, cotangent[0])
         return h_bar[None], deltas
+
+    def _divergence(self, t: Tensor, z: Tensor) -> Tensor:
+        return value_and_trace(self._plain_field, t, z[0])[1]
 
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         return ((slopes,),)

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..block import Block, Network, SolverOptions
+from ..fields.trace import value_and_trace
 from .field_dynamics import FieldDynamics, Slopes
 
 
@@ -36,6 +37,10 @@ class SecondOrderODE(FieldDynamics):
         h_bar, from_v = both.split(a_h.shape[1], dim=1)  # ∂v'/∂h = f_h
         v_bar = a_h + from_v  # ∂h'/∂v = 1, ∂v'/∂v = f_v
         return torch.stack((h_bar, v_bar)), deltas
+
+    def _divergence(self, t: Tensor, z: Tensor) -> Tensor:
+        h, v = z.unbind(0)  # ∂h'/∂h = 0, ∂v'/∂v = f_v
+        return value_and_trace(lambda t, v: self._plain_field(t, torch.cat((h, v), dim=1)), t, v)[1]
 
     def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         return (0.0, 1.0), (slopes,)

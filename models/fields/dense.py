@@ -58,8 +58,11 @@ class _Dense(Layered):
                 x = torch.addmm(bias, x, turned)
         return x, (t, inputs)
 
-    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """δ_L = c; x̄ = δ W; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ_1, …, δ_L]."""
+    def vjp(self, saved: Any, cotangent: Tensor, inside: Sequence[Tensor | None] = ()) -> tuple[Tensor, Any]:
+        """δ_L = c; x̄ = δ W; δ_{l−1} = x̄ ⊙ σ'. deltas: [δ_1, …, δ_L].
+
+        inside: cotangents from elsewhere at what the first L − 1 layers hand to σ, which are added there.
+        """
         _, inputs = saved
         backward = get_activation(self.activation).backward
         layers, dtype = self._views(), cotangent.dtype
@@ -69,6 +72,8 @@ class _Dense(Layered):
             if x_bar.dtype is not dtype:  # autocast shortens products
                 x_bar = x_bar.to(dtype)
             delta = backward(x_bar, inputs[i])  # inputs[i] = σ's output
+            own = inside[i - 1] if inside else None
+            delta = delta if own is None else delta.add_(own)
             deltas.append(delta)
         h_bar = torch.mm(delta, layers[0].weight)
         deltas.reverse()

@@ -224,12 +224,20 @@ _FUSED_FROM = 32768
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """y = value(x), in_place(x) over x itself; backward(ȳ, y) → x̄, one kernel that needs the output only."""
+    """y = value(x), in_place(x) over x itself; backward(ȳ, y) → x̄, one kernel that needs the output only.
+
+    second: σ'' from y and s = σ'; None where it is 0.
+    """
 
     name: str
     value: Callable[[Tensor], Tensor]
     in_place: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
+    second: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def slope(self, y: Tensor) -> Tensor:
+        """The derivative σ' from y."""
+        return self.backward(torch.ones_like(y), y)
 
     def layer(
         self, x: Tensor, weight: Tensor, bias: Tensor, *, fused: bool, turned: Tensor | None = None
@@ -281,9 +289,11 @@ def _relu_backward(cotangent: Tensor, y: Tensor) -> Tensor:
 _ACTIVATIONS = {
     activation.name: activation
     for activation in (
-        Activation("tanh", torch.tanh, torch.tanh_, _TANH),  # ȳ(1 − y²)
+        Activation("tanh", torch.tanh, torch.tanh_, _TANH, lambda y, s: -2 * y * s),  # ȳ(1 − y²)
         Activation("relu", torch.relu, torch.relu_, _relu_backward),
-        Activation("sigmoid", torch.sigmoid, torch.sigmoid_, _SIGMOID),  # ȳ y(1 − y)
+        Activation(
+            "sigmoid", torch.sigmoid, torch.sigmoid_, _SIGMOID, lambda y, s: (1 - 2 * y) * s
+        ),  # ȳ y(1 − y)
     )
 }
 

@@ -80,8 +80,14 @@ def pytree() -> Tensor:
     """The result has y0's structure."""
     q, p = adamode.solve(moved, (y0, y0), t, gradient=adamode.Backsolve(rtol=1e-8)).y
     q, p = adamode.solve(moved, (y0, y0), t, gradient=adamode.Reversible(coupling=0.9)).y
+    density = adamode.LogDensity(decay, "hutchinson", probes=2, noise="gauss", generator=torch.Generator())
+    normal = torch.distributions.Normal(torch.zeros(len(y0), 1, 1, dtype=y0.dtype), 1.0)
+    momenta = torch.distributions.Independent(normal, 2)
+    flow = adamode.Flow(adamode.HBNODE(decay), auxiliary=lambda x: momenta)
+    likelihood: Tensor = flow.log_prob(y0[:, None], samples=3) + 1.0
+    moved_on, _ = adamode.solve(density, (y0[:, None], y0), t).y
     leaf = adamode.solve(lambda t, y: {"x": -y["x"]}, {"x": y0}, t).y["x"]
-    return q + p + leaf
+    return q + p + leaf + moved_on[..., 0] + likelihood
 
 
 def stiff() -> Tensor:

@@ -40,6 +40,9 @@ adamode.Interpolating(rtol="1e-6")  # wrong
 adamode.Backsolve(norm="rms")  # wrong
 adamode.Backsolve(anchors=1.5)  # wrong
 adamode.Reversible(coupling="0.9")  # wrong
+adamode.LogDensity(one_argument)  # wrong
+adamode.LogDensity(decay, noise="white")  # wrong
+adamode.Flow(decay, rtoll=1e-5)  # wrong
 adamode.PID(saftey=0.9)  # wrong
 adamode.PI(saftey=0.9)  # wrong
 adamode.I(safety="0.9")  # wrong
