@@ -26,7 +26,7 @@ from ..solvers.methods import EVERY
 from ..solvers.solution import Query, Solution
 from ..solvers.step.clocks import ONE, each, norm_of
 from ..solvers.step.field import Layout, layout_of, transformed
-from .arguments import Direct, Discrete, Options, clocks_differ
+from .arguments import Direct, Discrete, Options, clocks_differ, needs_jacobian
 from .dynamics.adapt import check_independent_samples, for_solve
 from .dynamics.protocol import Dynamics, check_blocks
 
@@ -95,6 +95,11 @@ def _check_integrals(func: Any, own: Sequence[str], options: Options) -> None:
         )
     if "jacobian" not in own:
         return
+    if needs_jacobian(options):
+        raise ArgumentError(
+            f"{asked} with an implicit method (method={options.method!r}, or the reverse solve's): it asks "
+            "for the derivative of what is already one, by forward mode. Choose an explicit method, or 'kinetic'."
+        )
     if isinstance(func, Dynamics):
         raise ArgumentError(
             f"{asked}: 'jacobian' of a {type(func).__name__}: its VJP by hand has itself no derivative. Give "
@@ -119,6 +124,7 @@ class Beside:
 
     func, y0, options: what is solved in the place of what was asked for.
     parts: what of a value is y, and the integrals, [T] or [T, B] each.
+    part: of the packed state, what is y.
     """
 
     func: Any
@@ -126,6 +132,7 @@ class Beside:
     options: Options
     names: tuple[str, ...]
     parts: Callable[[Any], tuple[Any, Sequence[Tensor]]]
+    part: Callable[[Tensor], Tensor]
 
     def unwrapped(self, sol: Solution, t: Tensor, names: Sequence[str]) -> Solution:
         """The solution that was asked for. names: of all penalties, in their order."""
@@ -193,6 +200,7 @@ def beside(func: Any, y0: Any, options: Options) -> Beside:
         ),
         own,
         lambda state: state,
+        lambda z: z[..., : z.shape[-1] - len(own)],
     )
 
 
@@ -298,7 +306,7 @@ def _of_blocks(func: Any, z0: Tensor, layout: Layout, options: Options) -> Besid
         options, norm=lambda z: norm(z[:k]), rtol=tolerance("rtol"), atol=tolerance("atol")
     )
     start = torch.cat((z0, torch.zeros_like(z0[:1])))
-    return Beside(_WithEnergy(func), start, changed, ("kinetic",), parts)
+    return Beside(_WithEnergy(func), start, changed, ("kinetic",), parts, lambda z: z[:k])
 
 
 class _WithEnergy(Dynamics):

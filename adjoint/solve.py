@@ -44,7 +44,7 @@ from .arguments import (
     read_request,
     uncompiled,
 )
-from .discrete.penalties import StepPenalties
+from .discrete.penalties import Part, StepPenalties
 from .dynamics.adapt import check_independent_samples, wrap
 from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
@@ -211,19 +211,18 @@ def solve(
     if not integrals_in(options):
         return _solution(read_request(func, y0, t, options))
     whole = beside(func, y0, options)
-    return whole.unwrapped(
-        _solution(read_request(whole.func, whole.y0, t, whole.options)), t, options.penalties
-    )
+    sol = _solution(read_request(whole.func, whole.y0, t, whole.options), whole.part)
+    return whole.unwrapped(sol, t, options.penalties)
 
 
-def _solution(request: Request) -> Solution:
-    """From a request to what is returned."""
+def _solution(request: Request, part: Part | None = None) -> Solution:
+    """From a request to what is returned. part: of the packed state, what penalties count."""
     options, t, layout = request.options, request.t, request.layout
     if clocks_differ(options.stepping):
         check_independent_samples(request.func)
     problem = make_problem(request)
     if options.penalties:
-        problem = _with_penalties(request, problem)
+        problem = _with_penalties(request, problem, part)
     trace = problem.wish.trace
     try:
         answer = differentiate(problem, options.gradient)
@@ -246,7 +245,7 @@ def _solution(request: Request) -> Solution:
     return Solution(*found, problem.penalties.told(answer.values[len(run.times) :], run.status))
 
 
-def _with_penalties(request: Request, problem: Problem) -> Problem:
+def _with_penalties(request: Request, problem: Problem, part: Part | None) -> Problem:
     """The problem with the penalties that are sums over its steps."""
     options = request.options
     if request.layout.paired:
@@ -255,7 +254,7 @@ def _with_penalties(request: Request, problem: Problem) -> Problem:
         )
     walked = isinstance(options.gradient, Discrete) and torch.is_grad_enabled()
     own = (options.penalties, request.tableau, problem.clocks, problem.z0)
-    return dataclasses.replace(problem, penalties=StepPenalties(*own, directions=walked))
+    return dataclasses.replace(problem, penalties=StepPenalties(*own, directions=walked, part=part))
 
 
 def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Query, Query]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -94,6 +94,7 @@ class Stiffness(Kind):
 
 
 KINDS: dict[str, type[Error] | type[Stiffness]] = {"error": Error, "stiffness": Stiffness}
+Part = Callable[[Tensor], Tensor]
 Directions = list[list[Tensor]]  # of each penalty, of each of its sums
 
 
@@ -102,13 +103,22 @@ class StepPenalties(Recorder):
 
     names: of `KINDS`.  z0: the state.
     directions: keep what the discrete walk back needs; otherwise autograd follows where it is on.
+    part: of a state, what counts: integrals that are solved beside it do not.
     """
 
     def __init__(
-        self, names: Sequence[str], tableau: Tableau, clocks: Clocks, z0: Tensor, *, directions: bool
+        self,
+        names: Sequence[str],
+        tableau: Tableau,
+        clocks: Clocks,
+        z0: Tensor,
+        *,
+        directions: bool,
+        part: Part | None = None,
     ):
         self.names, self.clocks, self.directions = tuple(names), clocks, directions
         self.kinds = [KINDS[name](tableau) for name in names]
+        self.part: Part = part or (lambda z: z)
         self.like = z0.detach()
         self.totals = [torch.zeros_like(clocks.total(self.like)) for _ in names]
         self.kept: list[Directions] = []  # of each step
@@ -128,10 +138,13 @@ class StepPenalties(Recorder):
             if accepted is not None:
                 sums = [torch.where(clocks.spread(accepted), x, 0.0) for x in sums]
             if self.directions:
-                value, ways = _with_directions(kind, sums, length, clocks)
-                kept.append(ways)
+                with torch.enable_grad():
+                    sums = [x.detach().requires_grad_() for x in sums]
+                    value = kind.value([self.part(x) for x in sums], length, clocks)
+                    kept.append(list(torch.autograd.grad(value.sum(), sums)))
+                value = value.detach()
             else:
-                value = kind.value(sums, length, clocks)
+                value = kind.value([self.part(x) for x in sums], length, clocks)
             total = self.totals[i]
             if isinstance(step, SampleStep):
                 self.totals[i] = total.index_add(0, step.index, value)
@@ -185,16 +198,6 @@ def _alone(clocks: Clocks) -> Clocks:
     if isinstance(clocks, Each) and clocks.groups is not None:
         return dataclasses.replace(clocks, groups=None)
     return clocks
-
-
-def _with_directions(
-    kind: Kind, sums: Sequence[Tensor], length: Any, clocks: Clocks
-) -> tuple[Tensor, list[Tensor]]:
-    """P, and ∂P/∂X_m."""
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in sums]
-        value = kind.value(leaves, length, clocks)
-        return value.detach(), list(torch.autograd.grad(value.sum(), leaves))
 
 
 class _Both(Recorder):
