@@ -98,7 +98,7 @@ def _check_integrals(func: Any, own: Sequence[str], options: Options) -> None:
     if needs_jacobian(options):
         raise ArgumentError(
             f"{asked} with an implicit method (method={options.method!r}, or the reverse solve's): it asks "
-            "for the derivative of what is already one, by forward mode. Choose an explicit method, or 'kinetic'."
+            "for the derivative of what is already one, by forward mode. Take an explicit method, or kinetic."
         )
     if isinstance(func, Dynamics):
         raise ArgumentError(
@@ -318,7 +318,7 @@ class _WithEnergy(Dynamics):
         self.channels_last = getattr(inner, "channels_last", False)
 
     def theta(self) -> tuple[Tensor, ...]:
-        """F's."""
+        """What F depends on."""
         return tuple(self.inner.theta())
 
     def for_solve(self) -> Dynamics:
@@ -339,5 +339,5 @@ class _WithEnergy(Dynamics):
     def parameter_gradients(
         self, saved: list[Any], deltas: list[Any], weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """F's."""
+        """Those of F: the energy is in the cotangents."""
         return self.inner.parameter_gradients([own for own, _ in saved], deltas, weights)

@@ -206,8 +206,9 @@ def solve(
     """
     given = locals()
     options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
-    if options.penalties:
-        check_together(func, options)
+    if not options.penalties:
+        return _solution(read_request(func, y0, t, options))
+    check_together(func, options)
     if not integrals_in(options):
         return _solution(read_request(func, y0, t, options))
     whole = beside(func, y0, options)

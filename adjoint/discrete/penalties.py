@@ -212,7 +212,7 @@ class _Both(Recorder):
             one.start(saved)
 
     def step(self, step: Any) -> None:
-        """An attempt."""
+        """An accepted step, or an attempt of all samples."""
         for one in self.both:
             one.step(step)
 

@@ -109,6 +109,12 @@ def torchdiffeq_face(adjoint: bool) -> Tensor:
     return adamode.odeint(decay, y0, t) + pair[0] + y[-1] + when + also
 
 
+def penalised() -> Tensor:
+    """A penalty is a tensor."""
+    sol = adamode.solve(decay, y0, t, penalties=("kinetic", "error"))
+    return sol.penalty("kinetic") + sol.penalty("error")
+
+
 def samples() -> Tensor:
     """The last state in y0's structure."""
     pair: tuple[Tensor, Tensor] = adamode.sample(moved, (y0, y0), (0.0, 1.0), method="midpoint", steps=4)
