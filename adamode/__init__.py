@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from . import verify as verify
     from .adjoint.arguments import Backsolve, Direct, Discrete, Interpolating, Reversible
     from .adjoint.dynamics.protocol import Dynamics
+    from .adjoint.sample import sample
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
     from .models.density import LogDensity
@@ -85,6 +86,7 @@ _EXPORTS: dict[str, str] = {
     "odeint": "adjoint.torchdiffeq.odeint",
     "odeint_adjoint": "adjoint.torchdiffeq.odeint",
     "odeint_event": "adjoint.torchdiffeq.odeint",
+    "sample": "adjoint.sample",
     "solve": "adjoint.solve",
 }
 
@@ -126,6 +128,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "odeint",
     "odeint_adjoint",
     "odeint_event",
+    "sample",
     "solve",
 ]
 

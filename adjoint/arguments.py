@@ -48,7 +48,9 @@ Stepping = Literal["shared", "per_sample"]
 Grouping = Stepping | Tensor  # or [B] integers: samples with the same number share their steps
 Save = Literal["times", "steps", "end"]
 NormName = Literal["rms", "max", "blocks"]
+Penalty = Literal["kinetic", "jacobian", "error", "stiffness"]
 STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
+PENALTIES = get_args(Penalty)
 
 
 def _check_kind(argument: str, value: Any, kinds: Any, wanted: str) -> None:
@@ -82,6 +84,7 @@ class Options:
     compile: bool
     jac: UserJacobian | None
     linear_solver: LinearSolver
+    penalties: Sequence[Penalty] = ()
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
@@ -114,6 +117,11 @@ class Options:
             )
         if not callable(self.norm):
             check_choice("norm", self.norm, NORMS)
+        if isinstance(self.penalties, str) or not isinstance(self.penalties, Sequence):
+            raise ArgumentTypeError(f"penalties={self.penalties!r} must be a tuple of names: ('error',).")
+        for name in self.penalties:
+            check_choice("penalties", name, PENALTIES)
+        object.__setattr__(self, "penalties", tuple(dict.fromkeys(self.penalties)))
 
     def _check_implicit(self) -> None:
         """What goes together with an implicit method, and with an explicit one."""

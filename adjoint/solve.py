@@ -31,6 +31,7 @@ from .arguments import (
     LinearSolver,
     NormName,
     Options,
+    Penalty,
     Request,
     Save,
     Times,
@@ -43,6 +44,7 @@ from .arguments import (
     read_request,
     uncompiled,
 )
+from .discrete.penalties import Part, StepPenalties
 from .dynamics.adapt import check_independent_samples, wrap
 from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
@@ -50,6 +52,7 @@ from .engine.dense import DenseQuery
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
+from .penalties import beside, check_together, integrals_in
 
 P = TypeVar("P", SharedProblem, SampleProblem)
 
@@ -84,6 +87,7 @@ def solve(
     compile: bool = False,
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
+    penalties: Sequence[Penalty] = (),
 ) -> Solution[State, Status, int, float]: ...
 
 
@@ -115,6 +119,7 @@ def solve(
     compile: bool = False,
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
+    penalties: Sequence[Penalty] = (),
 ) -> Solution[State, Tensor, Tensor, Tensor]: ...
 
 
@@ -147,6 +152,7 @@ def solve(
     compile: bool = False,
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
+    penalties: Sequence[Penalty] = (),
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
@@ -189,6 +195,10 @@ def solve(
         entries. None: the dynamics' own `jacobian`, or func is differentiated, in forward mode where it can.
     linear_solver: of kvaerno3 and kvaerno5: "lu" factors a matrix of n × n numbers a sample; "gmres" makes
         none, and takes products of df/dy by func's forward mode: for states of many numbers.
+    penalties: what `sol.penalty(name)` is to tell, differentiably (docs/penalties.md): "kinetic", ∫ |f|²
+        |dt|; "jacobian", ∫ |εᵀ ∂f/∂y|² |dt| with a Gaussian ε drawn once; "error", Σ E_j |h_j| over accepted
+        steps, E_j the RMS of the local error estimate; "stiffness", Σ of estimates of the largest
+        |eigenvalue|.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
@@ -196,15 +206,24 @@ def solve(
     """
     given = locals()
     options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
-    return _solution(read_request(func, y0, t, options))
+    if not options.penalties:
+        return _solution(read_request(func, y0, t, options))
+    check_together(func, options)
+    if not integrals_in(options):
+        return _solution(read_request(func, y0, t, options))
+    whole = beside(func, y0, options)
+    sol = _solution(read_request(whole.func, whole.y0, t, whole.options), whole.part)
+    return whole.unwrapped(sol, t, options.penalties)
 
 
-def _solution(request: Request) -> Solution:
-    """From a request to what is returned."""
+def _solution(request: Request, part: Part | None = None) -> Solution:
+    """From a request to what is returned. part: of the packed state, what penalties count."""
     options, t, layout = request.options, request.t, request.layout
     if clocks_differ(options.stepping):
         check_independent_samples(request.func)
     problem = make_problem(request)
+    if options.penalties:
+        problem = _with_penalties(request, problem, part)
     trace = problem.wish.trace
     try:
         answer = differentiate(problem, options.gradient)
@@ -222,7 +241,21 @@ def _solution(request: Request) -> Solution:
     rows = None if trace is None else trace.rows()
     value, derivative = _questions(request, problem, answer) if options.dense else (None, None)
     found = (own_t, layout.unpack(y), run.status, problem.stats, t_events, y_events, rows, value, derivative)
-    return Solution(*found)
+    if problem.penalties is None:
+        return Solution(*found)
+    return Solution(*found, problem.penalties.told(answer.values[len(run.times) :], run.status))
+
+
+def _with_penalties(request: Request, problem: Problem, part: Part | None) -> Problem:
+    """The problem with the penalties that are sums over its steps."""
+    options = request.options
+    if request.layout.paired:
+        raise ArgumentTypeError(
+            f"penalties={options.penalties!r} of a complex state: take its real and imaginary part as two."
+        )
+    walked = isinstance(options.gradient, Discrete) and torch.is_grad_enabled()
+    own = (options.penalties, request.tableau, problem.clocks, problem.z0)
+    return dataclasses.replace(problem, penalties=StepPenalties(*own, directions=walked, part=part))
 
 
 def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Query, Query]:

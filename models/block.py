@@ -8,13 +8,14 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..adjoint.arguments import Discrete, Gradient, Stepping
+from ..adjoint.arguments import Discrete, Gradient, Penalty, Stepping
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest
@@ -56,6 +57,7 @@ class SolveSettings:
     """How a block solves: `SolverOptions`, and what a training run sets from batch to batch.
 
     dt0: first |dt|; None estimates it anew in every solve, for one evaluation of f.
+    penalties: as in `adamode.solve`, told by `LastSolve.take_penalties`.
     """
 
     t: Sequence[float] = (0.0, 1.0)
@@ -67,6 +69,7 @@ class SolveSettings:
     compile: bool = False
     sync_every: int = 1
     dt0: float | None = None
+    penalties: Sequence[Penalty] = ()
 
     def __post_init__(self) -> None:
         times = self.t.tolist() if isinstance(self.t, Tensor) else self.t
@@ -96,8 +99,16 @@ class LastSolve:
     The counts of the backward pass (nfe_backward, …) are there once it has run.
     """
 
-    def __init__(self, stats: Stats, status: Status | Tensor):
+    def __init__(
+        self, stats: Stats, status: Status | Tensor, penalties: Mapping[str, Tensor] = MappingProxyType({})
+    ):
         self.stats, self.status = stats, status
+        self._penalties = dict(penalties)
+
+    def take_penalties(self) -> dict[str, Tensor]:
+        """The penalties that the settings asked for, once: kept, they would keep the solve's memory."""
+        taken, self._penalties = self._penalties, {}
+        return taken
 
     def __getattr__(self, name: str) -> Any:
         if name == "stats":  # not there yet while unpickling
@@ -198,7 +209,8 @@ class Block(nn.Module):
             spent = self.field.discover(as_time(float(t.flatten()[0]), z0[0]), seen)  # host read
         solution = solve(self.dynamics, z0, t, **more, **self.settings.arguments())
         solution.stats.nfe += spent
-        self.last_stats = LastSolve(solution.stats, solution.status)
+        told: dict[str, Tensor] = {name: solution.penalty(name) for name in self.settings.penalties}
+        self.last_stats = LastSolve(solution.stats, solution.status, told)
         return solution
 
     def _check(self, h0: Tensor, start: dict[str, Tensor | None]) -> None:

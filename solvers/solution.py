@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
 from torch import Tensor
@@ -44,6 +44,7 @@ class Solution(Generic[State, Ending, Count, Length]):
     trace: list[TraceRow] | None = None
     _value: Query | None = dataclasses.field(default=None, repr=False)
     _derivative: Query | None = dataclasses.field(default=None, repr=False)
+    _penalties: Mapping[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
 
     def __call__(self, t: Tensor, per_sample: bool = False) -> State:
         """y at any t inside the solve, [*t.shape, *y0.shape]; needs ``dense=True``.
@@ -61,6 +62,19 @@ class Solution(Generic[State, Ending, Count, Length]):
         """
         found: State = self._ask(self._derivative, t, per_sample)
         return found
+
+    def penalty(self, name: str) -> Tensor:
+        """A penalty that was asked for, 0-d (per sample [B]; NaN of a sample that did not arrive).
+
+        name: "kinetic", "jacobian", "error" or "stiffness": one of solve(..., penalties=(…,)).
+        Differentiable as y is. Raises ArgumentError for one that was not asked for.
+        """
+        if name in self._penalties:
+            return self._penalties[name]
+        given = f"penalties={tuple(self._penalties)!r}" if self._penalties else "no penalties"
+        raise ArgumentError(
+            f"penalty {name!r}: this solve was given {given}; solve with penalties=({name!r},)."
+        )
 
     @staticmethod
     def _ask(query: Query | None, t: Tensor, per_sample: bool) -> Any:

@@ -113,6 +113,16 @@ BUNDLES = {
         T,
         lambda per_sample: {"norm": "blocks", **({"compact": True} if per_sample else {"sync_every": 2})},
     ),
+    "an integral beside the state": Bundle(
+        Net, Y, T, lambda per_sample: {"penalties": ("kinetic",)}, lambda sol: [sol.penalty("kinetic")]
+    ),
+    "sums over the steps of a dynamics": Bundle(
+        Swing,
+        torch.stack((Y, 0.5 * Y)),
+        T,
+        lambda per_sample: {"penalties": ("kinetic", "error")},
+        lambda sol: [sol.penalty("kinetic"), sol.penalty("error")],
+    ),
 }
 
 

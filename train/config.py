@@ -17,6 +17,7 @@ from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .data import DataOptions, check_dataset, model_task
+from .regularise import weights_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -109,6 +110,8 @@ class TrainConfig:
         `adamode evaluate`) is not compiled.
     hand_on_dt: a training batch starts with the step size that the last one ended with, which saves an
         evaluation of f; shared stepping only.
+    regularise: penalties of the solver that training adds to the loss, each with its weight, a mean over
+        samples: "error=0.1", "error=0.1,kinetic=0.01"; "" for none (docs/penalties.md).
     patience: stop after so many epochs in a row without a better validation; 0 never does.
     accumulate: cut each batch into so many pieces, one backward pass each, to save memory.
     amp: "bf16" runs encoder, head and field under autocast; the solver's state keeps its dtype.
@@ -151,6 +154,7 @@ class TrainConfig:
     hidden: int = _TO_FILL_IN
     channels: int = _TO_FILL_IN
     match_parameters: int = 0
+    regularise: str = ""
     patience: int = 0
     accumulate: int = 1
     amp: str = "off"
@@ -202,6 +206,10 @@ class TrainConfig:
             raise ArgumentError(
                 "hand_on_dt=True: with stepping='per_sample' every sample has its own step size, and the "
                 "next batch has other samples: take stepping='shared' or leave hand_on_dt out."
+            )
+        if weights_of(self.regularise) and self.block == "identity":
+            raise ArgumentError(
+                f"regularise={self.regularise!r} with block='identity', which solves nothing: leave it out."
             )
         self._check_texts()
 

@@ -96,6 +96,8 @@ class Position:
             "peak_memory_mib": memory,
             "skipped_batches": self.sums.skipped,
         }
+        if self.sums.penalty:
+            row["train_penalty"] = self.sums.mean("penalty")
         if test is not None:
             row["test_loss"], row[f"test_{q}"] = test.mean("loss"), objective.measure(test)
             row["test_nfe_forward"] = test.mean("nfe_forward")

@@ -26,6 +26,7 @@ from ..solvers.status import Status
 from .data import DataSet
 from .data.splits import Examples
 from .distributed import Ranks
+from .regularise import Weights, penalty_of
 
 DECAY, DECAY_EVERY = 0.95, 1000  # the released code's, for CIFAR-10
 
@@ -42,6 +43,7 @@ class EpochSums:
 
     score: right answers, or squared errors.
     skipped: batches that could not be solved and were left out (``on_solver_error="skip"``).
+    penalty: weighted penalties, of which the loss does not know.
     """
 
     samples: int = 0
@@ -51,9 +53,11 @@ class EpochSums:
     nfe_backward: float = 0.0
     seconds: float = 0.0
     skipped: int = 0
+    penalty: float = 0.0
 
-    def add(self, n: int, loss: float, score: float, nfe: tuple[float, float]) -> None:
-        """Adds a batch of n samples: its sums of losses, of scores, and of NFE over the samples."""
+    def add(self, n: int, loss: float, score: float, nfe: tuple[float, float], penalty: float = 0.0) -> None:
+        """Adds a batch of n samples: its sums of losses, of scores, of NFE and penalties over the samples."""
+        self.penalty += penalty
         self.samples += n
         self.loss += loss
         self.score += score
@@ -94,18 +98,20 @@ class Objective:
     """``quality`` is "accuracy" (higher is better) or "rmse" (lower is better).
 
     An error in the targets' scale times ``per_unit`` is in ``unit`` ("mV"), and reported so.
+    weights: of penalties that training adds to the loss.
     """
 
     quality: str
     unit: str = ""
     per_unit: float = 1.0
+    weights: Weights = ()
 
     @classmethod
-    def of(cls, data: DataSet) -> Objective:
+    def of(cls, data: DataSet, weights: Weights = ()) -> Objective:
         """The objective of a data set."""
         if data.task == "classification":
-            return cls("accuracy")
-        return cls("rmse", data.unit, data.per_unit)
+            return cls("accuracy", weights=weights)
+        return cls("rmse", data.unit, data.per_unit, weights)
 
     def measure(self, sums: EpochSums) -> float:
         """Accuracy, 0 … 1, or the root of the mean squared error in ``unit``, over a pass."""
@@ -272,15 +278,20 @@ def descend(
         loss = objective.loss(output, ys)
         if not loss.requires_grad:
             raise ArgumentError(LEARNS_NOTHING)
-        (loss * (len(ys) / total)).backward()
-        value, score = read_values(loss, objective.score(output, ys))
-        sums.add(len(ys), value * len(ys), score, solve_counts(model, len(ys)))
+        extra = penalty_of(last_stats(model), objective.weights, len(ys))
+        aim = loss if extra is None else loss + extra
+        (aim * (len(ys) / total)).backward()
+        value, score, *more = read_values(
+            loss, objective.score(output, ys), *([] if extra is None else [extra])
+        )
+        counts, penalty = solve_counts(model, len(ys)), more[0] if more else 0.0
+        sums.add(len(ys), value * len(ys), score, counts, penalty * len(ys))
     return sums
 
 
-def read_values(loss: Tensor, score: Tensor) -> list[float]:
-    """A batch's loss and score as numbers."""
-    return torch.stack([loss.detach().double(), score]).tolist()  # one host read
+def read_values(loss: Tensor, score: Tensor, *more: Tensor) -> list[float]:
+    """A batch's loss and score, and more, as numbers."""
+    return torch.stack([x.detach().double() for x in (loss, score, *more)]).tolist()  # one host read
 
 
 def check_samples(model: nn.Module) -> None:
@@ -343,10 +354,10 @@ def agree(sums: EpochSums, failure: str, ranks: Ranks) -> str:
     """Adds up a batch's sums over the ranks, in place; returns what went wrong on any of them, or ""."""
     if ranks.world == 1:
         return failure
-    values = [sums.samples, sums.loss, sums.score, sums.nfe_forward, sums.nfe_backward]
+    values = [sums.samples, sums.loss, sums.score, sums.nfe_forward, sums.nfe_backward, sums.penalty]
     samples, *rest, failed = ranks.sum([*map(float, values), float(bool(failure))])
     sums.samples = round(samples)
-    sums.loss, sums.score, sums.nfe_forward, sums.nfe_backward = rest
+    sums.loss, sums.score, sums.nfe_forward, sums.nfe_backward, sums.penalty = rest
     if not failed:
         return ""
     return "; ".join(f"rank {r}: {text}" for r, text in enumerate(ranks.gather(failure)) if text)

@@ -25,6 +25,7 @@ from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
 from .metrics import count_parameters, peak_memory_mib
 from .position import EpochRecord, Position, TrainResult
+from .regularise import weights_of
 from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
 from .step import (
@@ -110,7 +111,7 @@ class Trainer:
     def _set_up(self, data: DataSet, state: dict[str, Any] | None) -> None:
         """Model, optimiser and position: new, or those of a checkpoint's state."""
         seed_everything(self.config.seed)
-        self.objective = Objective.of(data)
+        self.objective = Objective.of(data, weights_of(self.config.regularise))
         self.model = self._build(self.config).to(self.device, self._dtype)
         refuse_batch_statistics(self.model.train(), self.ranks.world)
         self.ranks.share_weights(self.model)
@@ -230,8 +231,10 @@ class Trainer:
 
     def _descend(self, model: nn.Module, x: Tensor, y: Tensor, *, total: int) -> EpochSums:
         config = self.config
-        first = {} if self.position.dt is None else {"dt0": self.position.dt}
-        with solving_with(model, **first):
+        changes: dict[str, Any] = {} if self.position.dt is None else {"dt0": self.position.dt}
+        if self.objective.weights:
+            changes["penalties"] = tuple(name for name, _ in self.objective.weights)
+        with solving_with(model, **changes):
             return descend(model, x, y, self.objective, total=total, parts=config.accumulate, amp=config.amp)
 
     def _train_step(self, part: tuple[Tensor, Tensor] | None) -> None:
@@ -264,7 +267,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.step()
         counts = (sums.nfe_forward, sums.nfe_backward)
-        position.sums.add(sums.samples, sums.loss, sums.score, counts)
+        position.sums.add(sums.samples, sums.loss, sums.score, counts, sums.penalty)
         position.dt = dt
 
     def _keep_failure(self) -> None:

@@ -68,6 +68,7 @@ SETTINGS = (
     Setting("hidden", int, "Width of the field.", "digits: 16"),
     Setting("channels", int, "Channels of the block.", "digits: 8"),
     Setting("match_parameters", int, "Width with the number of parameters nearest to this; 0: as is.", "0"),
+    Setting("regularise", str, "Penalties of the solver in the loss: error=0.1,kinetic=0.01."),
     Setting("patience", int, "Stop after so many epochs without a better validation; 0: never.", "0"),
     Setting("accumulate", int, "Cut each batch into so many pieces, to save memory.", "1"),
     Setting("amp", str, "bf16: encoder, head and field in bfloat16, the state as it was; off.", "off"),

@@ -23,6 +23,7 @@ from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Re
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
+from ..discrete.penalties import StepPenalties
 from ..discrete.rebuilt import Limit
 from ..discrete.reversible import record_reversible
 from ..discrete.tape import Solved, Tape
@@ -45,6 +46,7 @@ def record_discrete(
     *,
     queue: Queue | None = None,
     watch: Watch | None = None,
+    penalties: StepPenalties | None = None,
 ) -> Recording:
     """The recording of the discrete adjoint.
 
@@ -59,7 +61,7 @@ def record_discrete(
     tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:
-        outputs = outputs_of(solved, seen, g)
+        outputs = (outputs_of if penalties is None else penalties.outputs)(solved, seen, g)
         known = None if last is None else last.kept
         if compiled and watch is None and gradient.checkpoints is None and isinstance(outputs, ByPlace):
             assert queue is not None
@@ -152,7 +154,8 @@ def record_for(
             pair = functools.partial(pair_of, tableau, settings.coupling, clocks)
             begun = (pair, problem.start, limit)
             return record_reversible(solved, tableau, *begun, jumps=jumps, watch=reverse.watch)
-        return record_discrete(solved, gradient, queue=queue, watch=reverse.watch)
+        own = problem.penalties
+        return record_discrete(solved, gradient, queue=queue, watch=reverse.watch, penalties=own)
     assert isinstance(gradient, (Backsolve, Interpolating))
     return record_continuous(dynamics, gradient, _reverse(problem, gradient, queue))
 

@@ -15,13 +15,14 @@ from ...solvers.device.programs import Row, clock_of
 from ...solvers.march.dense import DenseOutput, SampleDense
 from ...solvers.march.host import Outcome
 from ...solvers.march.output import as_time
-from ...solvers.march.samples import SampleSettings, beside
+from ...solvers.march.samples import SampleRecorder, SampleSettings, beside
 from ...solvers.solve import Observers, Run, SampleRun, Settings, Wish, forward_solve, sample_solve
 from ...solvers.stats import Stats
 from ...solvers.status import Status
 from ...solvers.step.clocks import ONE, Clocks, Each
 from ...solvers.step.field import Autocast, CountedBatches, CountedField
 from ..continuous.stepping import ReverseWish
+from ..discrete.penalties import StepPenalties
 from ..dynamics.protocol import Dynamics
 from ..recording import Recording, Seen
 from .time_move import Flow
@@ -59,6 +60,7 @@ class Problem(abc.ABC):
     wish: what to record besides.
     speed, func, named: how attempts are made, what a program would compile, whether params were named.
     reverse: what is wished of the way back.
+    penalties: sums over the steps, told as rows behind the values (`discrete.penalties`).
     """
 
     plain: Callable[[Tensor, Tensor], Tensor]
@@ -74,6 +76,7 @@ class Problem(abc.ABC):
     func: Any = None
     named: bool = False
     reverse: ReverseWish = ReverseWish()  # noqa: RUF009  (frozen)
+    penalties: StepPenalties | None = None
 
     @property
     def by_programs(self) -> bool:
@@ -95,6 +98,12 @@ class Problem(abc.ABC):
         self, z0: Tensor, field: Callable[..., Any], wish: Wish, recording: Recording | None = None
     ) -> Any:
         """The forward pass."""
+
+    def penalised(self, run: Any) -> Any:
+        """The run of a solve, with the penalties behind its values."""
+        if self.penalties is None:
+            return run
+        return dataclasses.replace(run, values=self.penalties.after(run.values))
 
     @abc.abstractmethod
     def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
@@ -157,10 +166,13 @@ class SharedProblem(Problem):
     ) -> Run:
         """Each call is counted."""
         observers = self.observers
-        if recording is not None:
-            observers = dataclasses.replace(observers, hooks=(recording.recorder.step, *observers.hooks))
+        recorders = (self.penalties, None if recording is None else recording.recorder)
+        if recorders != (None, None):
+            hooks = tuple(recorder.step for recorder in recorders if recorder is not None)
+            observers = dataclasses.replace(observers, hooks=(*hooks, *observers.hooks))
         counted = CountedField(field, self.stats)
-        return forward_solve(counted, z0, self.times, self.settings, self.stats, wish, observers)
+        run = forward_solve(counted, z0, self.times, self.settings, self.stats, wish, observers)
+        return self.penalised(run)
 
     def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
         """One evaluation."""
@@ -243,8 +255,11 @@ class SampleProblem(Problem):
         """Batched calls are counted."""
         clocks = self.clocks
         counted = CountedBatches(field, self.stats, clocks.batch, clocks.batch_size(z0))
-        recorder = None if recording is None else recording.recorder
-        return sample_solve(counted, z0, self.times, self.settings, self.stats, wish, recorder)
+        recorder: SampleRecorder | None = None if recording is None else recording.recorder
+        if self.penalties is not None:
+            recorder = self.penalties.beside(recorder)
+        run = sample_solve(counted, z0, self.times, self.settings, self.stats, wish, recorder)
+        return self.penalised(run)
 
     def evaluate(self, time: Tensor, z: Tensor, counted: Any = 1) -> Tensor:
         """One batched evaluation."""

@@ -8,14 +8,15 @@ is due.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
+from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.clocks import times_between
-from ..step.runge_kutta import Evaluation, Field, StageList, Stages, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, rk_step
 from .host import Outcome, RungeKuttaStepper
 from .output import OutputWriter, Step, as_times
 
@@ -69,3 +70,25 @@ def _stepped(
     step = Step(t0, t1, y, result, tableau, field, False, times)
     writer(step)
     return result.y1, step.last if len(step.saved) >= tableau.n_stages else None
+
+
+def state_along(
+    field: Field,
+    y: Tensor,
+    grid: Sequence[float],
+    tableau: Tableau,
+    seen: Callable[[int, float, Tensor], None] | None = None,
+) -> Tensor:
+    """The state at the grid's end, where no other is wanted and no gradient.
+
+    seen: called after each step with its index, its end and the state there.
+    """
+    numeric = tableau.numeric(y.dtype, y.device)
+    own = None if numeric.in_turn else StageBuffer(numeric, y, 0.0)
+    along = times_along(grid, numeric.c[: tableau.n_stages - 1], y)
+    for i, ((t0, t1), times) in enumerate(zip(itertools.pairwise(grid), along, strict=True)):
+        stages: Stages = StageList(numeric, t1 - t0) if own is None else own.again(t1 - t0)
+        y = rk_step(field, y, field(times[0], y), times, tableau, stages, evaluate_end=False).y1
+        if seen is not None:
+            seen(i, t1, y)
+    return y

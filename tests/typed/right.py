@@ -115,6 +115,18 @@ def torchdiffeq_face(adjoint: bool) -> Tensor:
     return adamode.odeint(decay, y0, t) + pair[0] + y[-1] + when + also
 
 
+def penalised() -> Tensor:
+    """A penalty is a tensor."""
+    sol = adamode.solve(decay, y0, t, penalties=("kinetic", "error"))
+    return sol.penalty("kinetic") + sol.penalty("error")
+
+
+def samples() -> Tensor:
+    """The last state in y0's structure."""
+    pair: tuple[Tensor, Tensor] = adamode.sample(moved, (y0, y0), (0.0, 1.0), method="midpoint", steps=4)
+    return pair[0] + adamode.sample(decay, y0, t, callback=lambda i, t, y, nfe: print(i + nfe, t, y.shape))
+
+
 def blocks(field: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The six blocks are modules."""
     block = adamode.AdamNODE(field, denominator="softplus", adjoint_form="exact", t=(0.0, 0.5))

@@ -84,6 +84,10 @@ adamode.odeint(decay, y0, t, options=[0.1])  # wrong
 adamode.odeint_adjoint(decay, y0, t, adjoint_rtoll=1e-6)  # wrong
 adamode.odeint_adjoint(decay, y0, t, adjoint_params=y0[0] > 0 or 3)  # wrong
 adamode.odeint_event(decay, y0, t)  # wrong
+adamode.solve(decay, y0, t, penalties=("kinetik",))  # wrong
+adamode.sample(decay, y0, t, step=4)  # wrong
+adamode.sample(decay, y0, 1.0)  # wrong
+adamode.sample(decay, y0, t, callback=3)  # wrong
 adamode.NODE(net, rtoll=1e-6)  # wrong
 adamode.NODE()  # wrong
 adamode.NODE(net, stepping="per_sampel")  # wrong
