@@ -140,7 +140,7 @@ class GradientProblem:
         return (*found[0], *found[1:]) if isinstance(self.func, Dynamics) else found
 
     def forward(self, directions: Sequence[Tensor], choice: Gradient) -> Tensor:
-        """Forward sensitivities, [n + 1]: L's derivative along each quantity's direction by itself, then along
+        """Forward sensitivities, [n + 1]: L's derivative along each quantity's direction by itself, and along
         all of them at once.
 
         func: a Dynamics that is an nn.Module.  directions: like `quantities`.
