@@ -26,6 +26,7 @@ from ..solvers.step.groups import Groups
 from ..solvers.trace import Trace
 from .arguments import (
     Discrete,
+    Func,
     Gradient,
     Grouping,
     LinearSolver,
@@ -44,12 +45,15 @@ from .arguments import (
     uncompiled,
 )
 from .dynamics.adapt import check_independent_samples, wrap
+from .dynamics.driven import Driven
 from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
 from .engine.dense import DenseQuery
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
+from .inputs import own_stops, under_signal, with_kinks
+from .signals.signal import Signal
 
 P = TypeVar("P", SharedProblem, SampleProblem)
 
@@ -58,7 +62,7 @@ P = TypeVar("P", SharedProblem, SampleProblem)
 # needs steps per sample. A test holds the three alike.
 @overload
 def solve(
-    func: Callable[[Tensor, State], Any] | Dynamics,
+    func: Func[State],
     y0: State,
     t: Tensor,
     *,
@@ -84,12 +88,13 @@ def solve(
     compile: bool = False,
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
+    signal: Signal | None = None,
 ) -> Solution[State, Status, int, float]: ...
 
 
 @overload
 def solve(
-    func: Callable[[Tensor, State], Any] | Dynamics,
+    func: Func[State],
     y0: State,
     t: Tensor,
     *,
@@ -115,13 +120,14 @@ def solve(
     compile: bool = False,
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
+    signal: Signal | None = None,
 ) -> Solution[State, Tensor, Tensor, Tensor]: ...
 
 
 @uncompiled
 @named_arguments
 def solve(
-    func: Callable[[Tensor, State], Any] | Dynamics,
+    func: Func[State],
     y0: State,
     t: Tensor,
     *,
@@ -147,6 +153,7 @@ def solve(
     compile: bool = False,
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
+    signal: Signal | None = None,
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
@@ -167,7 +174,8 @@ def solve(
     controller: step size control.
     dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.
-    step_at, jump_at: times to hit; at jump_at func is discontinuous.
+    step_at, jump_at: times to hit, [n], or per sample [B, n] with each its own; at jump_at func is
+        discontinuous.
     norm: "rms", "max", "blocks" (the largest RMS of the blocks of a [K, …] state, or of a pytree's leaves),
         or a callable of the state's structure that returns a 0-d tensor ([B] per sample).
     params: what gradients are wanted for; None: a Module's parameters, or for another callable the leaves
@@ -178,7 +186,7 @@ def solve(
     trace: one row an attempt.
     save: y at "times", at all accepted "steps", or at the "end" only.
     compact: per sample, func sees only the samples still under way; it must hold no data of its own for each
-        sample.
+        sample (those of a signal are the ones it sees).
     sync_every: attempts that are queued on the device before the host looks once; the steps are the same.
     compile: the solve and its way back are native programs, kept for later processes (docs/cache.md); where
         that cannot be, programs of `torch.compile`, an attempt each, or sync_every attempts. func must be a
@@ -189,6 +197,9 @@ def solve(
         entries. None: the dynamics' own `jacobian`, or func is differentiated, in forward mode where it can.
     linear_solver: of kvaerno3 and kvaerno5: "lu" factors a matrix of n × n numbers a sample; "gmres" makes
         none, and takes products of df/dy by func's forward mode: for states of many numbers.
+    signal: an input: func(t, y, u), and jac(t, y, u), are given u(t), […, U], in y0's dtype; per sample
+        [B, …, U] at each sample's time. Steps end on the signal's times. Its values are parameters of the
+        solve, and get their gradient.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
@@ -262,11 +273,15 @@ def _built(
     def count() -> None:
         stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(options.stepping)
 
-    plain, make_dynamics, autocast = wrap(request.func, request.layout, z0, start, options.params, count)
+    func: Any = request.func
+    jac = options.jac
+    if options.signal is not None:
+        func, jac, settings = under_signal(request, options.signal, settings)
+    plain, make_dynamics, autocast = wrap(func, request.layout, z0, start, options.params, count)
     if needs_jacobian(options):
         clocks = settings.clocks if isinstance(settings, SampleSettings) else ONE
         free = options.linear_solver == "gmres"
-        jacobian = jacobian_of(request.func, plain, options.jac, request.layout, z0, clocks, free=free)
+        jacobian = jacobian_of(func, plain, jac, request.layout, z0, clocks, free=free)
         settings = dataclasses.replace(settings, jacobian=jacobian)
     wish = Wish(
         every_step=options.save == "steps",
@@ -277,7 +292,7 @@ def _built(
     return kind(
         *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
         speed=Speed(options.sync_every, options.compile),
-        func=request.func,
+        func=plain if isinstance(func, Driven) else func,
         named=options.params is not None,
     )
 
@@ -292,13 +307,16 @@ def _with_one_clock(request: Request) -> SharedProblem:
     grid = None
     if options.dt is not None:
         grid = functools.partial(uniform_grid, dt=options.dt, most=options.max_steps)
+    steps, jumps = request.stops, request.jumps
+    if options.signal is not None:
+        steps, jumps = with_kinks(request, options.signal, times)
     settings = Settings(
         *(request.tableau, request.tolerance, norm_of(options.norm, request.layout), options.controller),
         dt0=options.dt0,
         grid=grid,
         max_steps=options.max_steps,
-        step_at=request.stops,
-        jump_at=request.jumps,
+        step_at=steps,
+        jump_at=jumps,
         coupling=coupling_of(options),
     )
     events = None
@@ -326,7 +344,10 @@ def _with_many_clocks(request: Request) -> SampleProblem:
 def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSettings:
     options, device, batch = request.options, times.device, len(times)
     norms = functools.partial(norm_of, options.norm, request.layout)
-    stops = sorted({*request.stops, *request.jumps})
+
+    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
     dt0, together = options.dt0, None
     if dt0 is not None:
         check_constant(dt0, "dt0")
@@ -342,14 +363,15 @@ def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSet
         if dt0 is not None and bool((Groups(ids, n, dt0 > 0).largest(dt0) != dt0).any()):  # host read
             raise ArgumentError(f"dt0={options.dt0!r} must be the same for all samples of a group.")
 
-    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
-
+    every = sorted({*request.stops, *request.jumps})
+    stops, jumps = sent(every, torch.float64), sent([t in request.jumps for t in every], torch.bool)
+    if options.own_stops:
+        stops, jumps = own_stops(request, times, together)
     return SampleSettings(
         *(clocks, request.tableau, request.tolerance, norms(clocks), options.controller, dt0, options.dt),
         max_steps=options.max_steps,
-        stops=sent(stops, torch.float64),
-        jumps=sent([t in request.jumps for t in stops], torch.bool),
+        stops=stops,
+        jumps=jumps,
         compact=options.compact,
         together=together,
         coupling=coupling_of(options),

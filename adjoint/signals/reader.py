@@ -1,0 +1,140 @@
+"""A signal at given times: the pieces that the times lie in, their weights, and the transpose.
+
+Every kind is a sum of rows of one table, u(t) = Σ_e Σ_p w_ep(t) table[i + e, p], i the interval of t: p = 0
+is the value at a time and p = 1 the slope there, e = 0 the interval's start and 1 its end. So dL/dtable of a
+cotangent ū is w_ep ū, added to these rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .knots import hermite, hermite_slopes
+
+
+class Place(NamedTuple):
+    """Where k times lie: rows [k] of the table for e = 0, and weights [k, E, P]; E = 1 where e = 0 is all."""
+
+    rows: Tensor
+    weights: Tensor
+
+
+class Reader:
+    """One signal, to be asked often. Outside its times the nearest sample's value holds.
+
+    knots: [P, …, T, U], from `knots`; with axes between P and T the first is of the samples.
+    times: [T] or [B, T], float64; shorter ones repeat their last.
+    held: constant from a time to the next.
+    order: 1 for the derivative.
+    dtype: of what it gives.
+    """
+
+    def __init__(self, knots: Tensor, times: Tensor, dtype: torch.dtype, *, held: bool, order: int = 0):
+        parts, *lead, length, width = knots.shape
+        self.own = bool(lead) or times.dim() == 2
+        if times.dim() == 2 and not lead:
+            knots, lead = knots[:, None].expand(-1, len(times), -1, -1), [len(times)]
+        self.samples, self.length = (lead[0] if self.own else 1), length
+        self.tail = torch.Size([*lead[1:], width])
+        table = knots.movedim((0, -2), (2, 1)) if self.own else knots.movedim(-2, 0)
+        self.table = table.reshape(self.samples * length, parts, math.prod(self.tail)).to(dtype)
+        self.held, self.order, self.times = held, order, times
+        self.last = (times < times[..., -1:]).sum(-1, keepdim=True)  # of the times that count
+        self.present: Tensor | None = None
+        self._here: tuple[Tensor, Tensor, Tensor | None] = self._of(None)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a gradient may flow to the samples."""
+        return self.table.requires_grad
+
+    def tell(self, present: Tensor | None) -> None:
+        """Which samples the next times are of, where some have left the batch; None: all."""
+        if present is not self.present:
+            self.present, self._here = present, self._of(present)
+
+    def _of(self, present: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Times and last ones, and where each sample's rows begin, of those present."""
+        times, last = self.times, self.last
+        if not self.own:
+            return times, last, None
+        who = torch.arange(self.samples, dtype=torch.int64, device=times.device)
+        if present is not None:
+            who = present
+            if times.dim() == 2:
+                times, last = times.index_select(0, who), last.index_select(0, who)
+        return times, last, who[:, None] * self.length
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """u at a time for all, 0-d → […, U], or at one of each sample's, [b, 1, …] → [b, …, U]."""
+        return self.shaped(self.value(self.place(t)), t)
+
+    def shaped(self, value: Tensor, t: Tensor) -> Tensor:
+        """Rows [k, W] as func wants them."""
+        if t.dim() == 0 and not self.own:
+            return value.view(self.tail)
+        return value.view(-1, *self.tail)
+
+    def place(self, t: Tensor) -> Place:
+        """Of times as func gets them."""
+        if not self.own:
+            return self.places(t.reshape(1, -1))
+        n = len(self._here[2]) if self._here[2] is not None else 0
+        return self.places(t.reshape(-1, 1).expand(n, 1))
+
+    def places(self, t: Tensor) -> Place:
+        """Of times [n, m], with a row for each sample present, or one where there is one signal for all."""
+        times, last, offset = self._here
+        # A time of func's may be rounded: it is looked up among times that are rounded alike.
+        fixed, seen = t.detach(), times.to(t.dtype)
+        if seen.dim() == 1:
+            i = torch.searchsorted(seen, fixed.contiguous(), right=True) - 1
+        else:
+            i = torch.searchsorted(seen.contiguous(), fixed.contiguous(), right=True) - 1
+        i = torch.minimum(i, last if self.held else (last - 1).clamp(min=0)).clamp(min=0)
+        rows = (i if offset is None else i + offset).reshape(-1)
+        weights = self._weights(t, i, times)
+        return Place(rows, weights.to(self.table.dtype))
+
+    def _weights(self, t: Tensor, i: Tensor, times: Tensor) -> Tensor:
+        """[k, E, P]."""
+        if self.held:
+            one = torch.zeros_like(t) if self.order else torch.ones_like(t)
+            return one.reshape(-1, 1, 1)
+        begin, end = (_taken(times, j) for j in (i, i + 1))
+        h = torch.where(end > begin, end - begin, 1.0)
+        share = ((t.to(h.dtype) - begin) / h).clamp(0, 1)
+        pieces: tuple[Tensor, ...] = (-1.0 / h, 1.0 / h) if self.order else (1.0 - share, share)
+        if self.table.shape[1] == 2:
+            pieces = (hermite_slopes if self.order else hermite)(share, h)
+        return torch.stack(pieces, -1).reshape(-1, 2, self.table.shape[1])
+
+    def value(self, place: Place, table: Tensor | None = None) -> Tensor:
+        """[k, W] by the weights; table: another than its own."""
+        table, (rows, weights) = self.table if table is None else table, place
+        total: Tensor | None = None
+        for e in range(weights.shape[1]):
+            term = (table.index_select(0, rows + e if e else rows) * weights[:, e, :, None]).sum(1)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def transposed(self, place: Place, bar: Tensor) -> Tensor:
+        """dL/dtable as a sparse tensor of the rows that count, some of them twice. bar: of what func got."""
+        rows, weights = place
+        ends = [rows + e if e else rows for e in range(weights.shape[1])]
+        values = weights.movedim(1, 0)[..., None] * bar.reshape(1, len(rows), 1, -1)
+        return torch.sparse_coo_tensor(
+            torch.cat(ends)[None],
+            values.reshape(-1, *self.table.shape[1:]),
+            self.table.shape,
+            check_invariants=False,
+        )
+
+
+def _taken(times: Tensor, i: Tensor) -> Tensor:
+    return times[i] if times.dim() == 1 else times.gather(1, i)
