@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from adamode import AdamodeWarning, ArgumentError, SecondDerivativeError
+from adamode import AdamodeWarning, ArgumentError, ArgumentTypeError, SecondDerivativeError
 
 from .cases import CELLS, GRADIENTS, OPTIONS, STEPPINGS, Case
 from .check import Outcome
@@ -109,6 +109,13 @@ REFUSALS = (
         "one clock answers all samples at the same times; ask `sol(q)` and pick",
         stepping="shared",
         options=("asked per sample",),
+    ),
+    Refusal(
+        ArgumentTypeError,
+        "its VJP has no place for an input",
+        "a function or a module of (t, y, u); a block over a `Driven` field",
+        states=("Dynamics",),
+        options=("signal",),
     ),
     Refusal(
         SecondDerivativeError,
