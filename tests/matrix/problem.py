@@ -93,7 +93,11 @@ def integral(t0: Tensor, t: Tensor, q: Tensor, kick: Kick, before: Kick = 0.0) -
     def after(t: Tensor) -> Tensor:
         return torch.where(t >= JUMP, t - JUMP, 0.0)
 
-    return (1 + before) * (t - t0) - q / 3 * (torch.cos(3 * t) - torch.cos(3 * t0)) + kick * (after(t) - after(t0))
+    return (
+        (1 + before) * (t - t0)
+        - q / 3 * (torch.cos(3 * t) - torch.cos(3 * t0))
+        + kick * (after(t) - after(t0))
+    )
 
 
 class Field(nn.Module):
@@ -168,6 +172,11 @@ class Closed:
     t0: Tensor
     before: Kick = 0.0
 
+    def wide(self, t: Tensor) -> Tensor:
+        """Times [n] or [n, B] as they broadcast against numbers of clocks."""
+        own = max(self.t0.dim(), self.before.dim() if isinstance(self.before, Tensor) else 0)
+        return t[:, None] if t.dim() < 1 + own else t
+
     def of(self, clock: int) -> tuple[Kick, Kick]:
         """What is more after the jump, and everywhere, of one clock."""
         both = (self.kick, self.before)
@@ -176,13 +185,13 @@ class Closed:
 
     def at(self, t: Tensor) -> list[Tensor]:
         """The leaves at [n] or [n, B] times (n times, of all clocks or of each)."""
-        t = t[:, None] if t.dim() < 1 + self.t0.dim() else t
+        t = self.wide(t)
         exponent = self.p * integral(self.t0, t, self.q, self.kick, self.before)
         return [y / (y + (1 - y) * torch.exp(-self.state.spread(exponent, y, 1))) for y in self.leaves]
 
     def slope(self, t: Tensor) -> list[Tensor]:
         """y' there."""
-        t = t[:, None] if t.dim() < 1 + self.t0.dim() else t
+        t = self.wide(t)
         rate = self.p * kappa(t, self.q, self.kick, self.before)
         return [
             self.state.spread(rate, y, 1) * v * (1 - v) for y, v in zip(self.leaves, self.at(t), strict=True)
@@ -195,12 +204,13 @@ class Closed:
         t0 = self.t0 if self.t0.dim() == 0 else self.t0[clock]
         target = torch.logit(level) - torch.logit(y0)
         kick, before = self.of(clock)
+        both = [float(x.detach()) if isinstance(x, Tensor) else x for x in (kick, before)]
 
         def gap(t: float) -> float:
             """In floats: sixty bisections of tensors cost more than the solve."""
             q, begin = self.q.item(), t0.item()
-            smooth = (1 + float(before)) * (t - begin) - q / 3 * (math.cos(3 * t) - math.cos(3 * begin))
-            kicked = float(kick) * (max(t - JUMP, 0.0) - max(begin - JUMP, 0.0))
+            smooth = (1 + both[1]) * (t - begin) - q / 3 * (math.cos(3 * t) - math.cos(3 * begin))
+            kicked = both[0] * (max(t - JUMP, 0.0) - max(begin - JUMP, 0.0))
             return target.item() - self.p.item() * (smooth + kicked)
 
         low, high = t0.item(), end

@@ -147,7 +147,7 @@ REFUSALS = (
         "solved with a look at each step",
         stepping="shared",
         gradients=(*OF_ONE_STATE, "None"),
-        options=("dt", "jump_at", "watched", "terminal"),
+        options=("dt", "jump_at", "signal", "watched", "terminal"),
         along=("sync_every",),
     ),
     Refusal(
@@ -180,6 +180,7 @@ REFUSALS = (
             "trace",
             "step_at",
             "jump_at",
+            "signal",
             "dt",
         ),
         along=("sync_every",),
