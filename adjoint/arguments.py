@@ -89,6 +89,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
+        _check_kind("signal", self.signal, (Signal, type(None)), "an adamode.Signal(times, values), or None")
         if not isinstance(self.method, str) or self.method not in EVERY:
             get_method(self.method, implicit=True)  # says why
         self._check_implicit()
@@ -108,7 +109,6 @@ class Options:
             if not isinstance(event, Event):
                 raise ArgumentTypeError(f"events holds {event!r}; give adamode.Event(fn, …) objects.")
         object.__setattr__(self, "events", tuple(events))
-        _check_kind("signal", self.signal, (Signal, type(None)), "an adamode.Signal(times, values), or None")
         if self.dt is not None:
             check_positive(self.dt, "dt")
         check_positive(self.max_steps, "max_steps", integer=True)

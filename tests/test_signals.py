@@ -21,8 +21,8 @@ CHOICES = {
     "Discrete": adamode.Discrete(),
     "Discrete, states": adamode.Discrete(keep="state"),
     "Discrete, checkpoints": adamode.Discrete(checkpoints=4),
-    "Interpolating": adamode.Interpolating(rtol=1e-9, atol=1e-9),
-    "Backsolve": adamode.Backsolve(rtol=1e-9, atol=1e-9),
+    "Interpolating": adamode.Interpolating(),
+    "Backsolve": adamode.Backsolve(),
     "Reversible": adamode.Reversible(),
 }
 NAN = math.nan
@@ -84,8 +84,9 @@ def test_a_signal_is_scipys_interpolant_with_gaps_and_fewer_samples(kind):
 def test_ends_hold_and_a_channel_of_nothing_is_0():
     values = f64([NAN, NAN], [1.0, NAN], [3.0, NAN], [NAN, NAN])
     for kind in KINDS:
-        found = Signal(f64(0, 1, 2, 3), values, kind)(f64(-1, 0, 0.5, 2.5, 4))
-        torch.testing.assert_close(found, f64([1, 0], [1, 0], [1, 0], [3, 0], [3, 0]), rtol=0, atol=1e-12)
+        found = Signal(f64(0, 1, 2, 3), values, kind)(f64(-1, 0, 1, 2, 3, 4))
+        known = f64([1, 0], [1, 0], [1, 0], [3, 0], [3, 0], [3, 0])
+        torch.testing.assert_close(found, known, rtol=0, atol=1e-12)
 
 
 def test_shapes_are_those_of_a_solutions_answers():
@@ -153,8 +154,9 @@ def test_a_driven_linear_system_is_its_closed_solution(kind, backwards):
     def known(b, times, end):
         return closed(kind, times[: counts[b]], values[b, : counts[b], 0], y0[b].item(), t[0].item(), end)
 
+    given = {"rtol": 1e-10, "atol": 1e-11, "method": "dop853", "gradient": None}
     for stepping in ("shared", "per_sample", torch.tensor([0, 1, 0])):
-        sol = solve(f, y0, t, signal=Signal(own, values, kind), stepping=stepping, rtol=1e-11, atol=1e-12)
+        sol = solve(f, y0, t, signal=Signal(own, values, kind), stepping=stepping, **given)
         for i, end in enumerate(t.tolist()[1:], 1):
             for b in range(3):
                 assert abs(sol.y[i, b, 0].item() - known(b, own[b], end)) < 1e-9
@@ -233,7 +235,7 @@ def test_every_gradient_choice_gives_the_values_theirs(kind, backwards, stepping
     continuous = isinstance(choice, (adamode.Interpolating, adamode.Backsolve))
     given = {"stepping": stepping, "compact": stepping == "per_sample", "backwards": backwards}
     if continuous:
-        given |= {"rtol": 1e-9, "atol": 1e-9}
+        given |= {"rtol": 1e-8, "atol": 1e-8}
     reference = adamode.Direct(coupling=0.999) if name == "Reversible" else adamode.Direct()
     found = gradients(kind, values, gradient=choice, **given)
     known = gradients(kind, values, gradient=reference, **{**given, "compact": False})
@@ -246,7 +248,7 @@ def test_every_gradient_choice_gives_the_values_theirs(kind, backwards, stepping
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_to_values_is_that_of_differences(kind):
     values = waves(3, 4, 2).requires_grad_()
-    given = {"stepping": "per_sample", "rtol": 1e-11, "atol": 1e-12}
+    given = {"stepping": "per_sample", "dt": 0.1, "method": "rk4_classic"}  # of the very steps
     found = gradients(kind, values, **given)[0]
 
     def loss(v):
@@ -258,17 +260,17 @@ def test_the_gradient_to_values_is_that_of_differences(kind):
         h[place] = 1e-5
         with torch.no_grad():
             slope = (loss(values + h) - loss(values - h)) / 2e-5
-        assert abs(slope - found[place].item()) < 1e-7
+        assert abs(slope - found[place].item()) < 1e-9
 
 
-@pytest.mark.parametrize("method", ["radau5", "kvaerno3", "rodas5p"])
+@pytest.mark.parametrize("method", ["radau5", "rodas5p"])
 def test_implicit_steps_give_the_values_theirs(method):
     values = waves(3, 4, 2).requires_grad_()
-    given = {"stepping": "per_sample", "method": method, "rtol": 1e-6, "atol": 1e-6, "backwards": True}
+    given = {"stepping": "per_sample", "method": method, "rtol": 1e-3, "atol": 1e-3, "backwards": True}
     found = gradients("linear", values, compact=True, **given)
     known = gradients("linear", values, gradient=adamode.Direct(), **given)
     for f, k in zip(found, known, strict=True):
-        assert (f - k).abs().max() <= 1e-7 * k.abs().max()
+        assert (f - k).abs().max() <= 1e-8 * k.abs().max()
 
 
 def test_jac_gets_the_input_too():
@@ -325,7 +327,9 @@ def test_float32_states_see_the_right_side_of_a_jump():
     y0 = torch.zeros(1, 1, dtype=torch.float32)
     for stepping in ("shared", "per_sample"):
         for t in (f64(0.0, 1.0), f64(1.0, 0.0)):
-            sol = solve(lambda t, y, u: u, y0, t, signal=Signal(times, values, "hold"), stepping=stepping)
+            sol = solve(
+                lambda t, y, u: u.expand_as(y), y0, t, signal=Signal(times, values, "hold"), stepping=stepping
+            )
             assert sol.y.dtype == torch.float32
             assert abs(sol.y[-1].item()) < 1e-5  # 10 · 0.6 − 20 · 0.3, either way
 
@@ -350,9 +354,9 @@ def test_a_neural_cde_has_torchcdes_numbers(kind, stepping):
     def f(t, z, dx):
         return (torch.tanh(z @ w + b).view(-1, 3, 2) @ dx[..., None])[..., 0]
 
-    given = {"stepping": stepping, "rtol": 1e-9, "atol": 1e-10}
+    given = {"stepping": stepping, "rtol": 1e-8, "atol": 1e-9, "method": "dop853", "gradient": None}
     sol = solve(f, waves(2, 3), f64(0.0, 3.0), signal=Signal(TIMES, x, kind).derivative(), **given)
-    torch.testing.assert_close(sol.y[-1], torch.tensor(TORCHCDE[kind]), rtol=0, atol=2e-8)
+    torch.testing.assert_close(sol.y[-1], torch.tensor(TORCHCDE[kind]), rtol=0, atol=1e-6)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Reader:
         return Place(rows, weights.to(self.table.dtype))
 
     def _weights(self, t: Tensor, i: Tensor, times: Tensor) -> Tensor:
-        """[k, E, P]."""
+        """[k, E, P], of times in these intervals."""
         if self.held:
             one = torch.zeros_like(t) if self.order else torch.ones_like(t)
             return one.reshape(-1, 1, 1)

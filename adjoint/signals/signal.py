@@ -26,8 +26,8 @@ class Signal:
     times: [T], or [B, T] with each sample's own; strictly increasing, T ≥ 2; where a sample has fewer its
         last time is repeated, and the values there do not count.
     values: […, T, U]; with a batch its axis comes first. They may want a gradient. NaN is a missing value: it
-        is interpolated over in its channel, the nearest known value holds before the first and after the
-        last, and a channel that nothing is known of is 0.
+        is interpolated over in its channel; at times before the first known value and after the last these
+        stand; and a channel that nothing is known of is 0.
     kind: between the samples. "hold": the last sample's value; "linear"; "cubic": the natural cubic spline;
         "hermite": the cubic with backward differences as slopes, which knows nothing of later samples but
         the next.

@@ -22,7 +22,7 @@ def check_covers(signal: Signal, ends: Tensor, dtype: torch.dtype) -> None:
 
     ends: [2], or [B, 2] of each sample, float64.  dtype: that the times were given in.
     """
-    times, ends = signal.sample_times, ends.to(signal.sample_times.device)
+    times, ends = signal.sample_times, ends.to(signal.sample_times.device, non_blocking=True)
     if ends.dim() == 2 and times.dim() == 2 and len(ends) != len(times):
         return  # said by `check_batch`
     known, runs = torch.stack((times[..., 0], times[..., -1]), -1), ends.sort(-1).values
@@ -34,7 +34,7 @@ def check_covers(signal: Signal, ends: Tensor, dtype: torch.dtype) -> None:
         return
     b = int(wrong.reshape(-1).to(torch.int8).argmax())
     knows, asked, before = (
-        x.expand(*wrong.shape, *x.shape[wrong.dim() :]).reshape(wrong.numel(), -1)[b].tolist()
+        x.expand((*wrong.shape, *x.shape[wrong.dim() :])).reshape(wrong.numel(), -1)[b].tolist()
         for x in (known, runs, early)
     )
     whose = f" of sample {b}" if wrong.dim() else ""

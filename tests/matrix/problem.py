@@ -1,7 +1,8 @@
 """A problem whose solution, events and every derivative are known, on any state and either clock.
 
 y' = p κ(t) y (1 − y) in every entry, κ(t) = 1 + q sin 3t, and from `JUMP` on `KICK` more where it jumps, and
-more by a signal, of each sample, that jumps there as well: y(t) = y0 / (y0 + (1 − y0) e^(−pK)), K = ∫κ. It is nonlinear, so that samples that start apart go apart.
+more by a signal, of each sample, that jumps there as well: y(t) = y0 / (y0 + (1 − y0) e^(−pK)), K = ∫κ. It is
+nonlinear, so that samples that start apart go apart.
 """
 
 from __future__ import annotations
