@@ -266,11 +266,12 @@ def test_the_gradient_to_values_is_that_of_differences(kind):
 @pytest.mark.parametrize("method", ["radau5", "rodas5p"])
 def test_implicit_steps_give_the_values_theirs(method):
     values = waves(3, 4, 2).requires_grad_()
-    given = {"stepping": "per_sample", "method": method, "rtol": 1e-3, "atol": 1e-3, "backwards": True}
+    given = {"stepping": "per_sample", "method": method, "rtol": 1e-5, "atol": 1e-5, "backwards": True}
+    # radau5's iteration ends within a hundredth of the tolerance, by which its gradient may differ.
     found = gradients("linear", values, compact=True, **given)
     known = gradients("linear", values, gradient=adamode.Direct(), **given)
     for f, k in zip(found, known, strict=True):
-        assert (f - k).abs().max() <= 1e-8 * k.abs().max()
+        assert (f - k).abs().max() <= (1e-6 if method == "radau5" else 1e-10) * k.abs().max()
 
 
 def test_jac_gets_the_input_too():

@@ -8,7 +8,7 @@ cotangent ū is w_ep ū, added to these rows.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,16 @@ class Place(NamedTuple):
 
     rows: Tensor
     weights: Tensor
+
+
+class Here(NamedTuple):
+    """Of the samples present: times, lengths of their intervals (1 for one of no length), the number of the
+    last one, and where each sample's rows begin (None: one signal for all)."""
+
+    times: Tensor
+    lengths: Tensor
+    last: int | Tensor
+    offset: Tensor | None
 
 
 class Reader:
@@ -38,14 +48,20 @@ class Reader:
         self.own = bool(lead) or times.dim() == 2
         if times.dim() == 2 and not lead:
             knots, lead = knots[:, None].expand(-1, len(times), -1, -1), [len(times)]
-        self.samples, self.length = (lead[0] if self.own else 1), length
+        self.samples = lead[0] if self.own else 1
         self.tail = torch.Size([*lead[1:], width])
         table = knots.movedim((0, -2), (2, 1)) if self.own else knots.movedim(-2, 0)
         self.table = table.reshape(self.samples * length, parts, math.prod(self.tail)).to(dtype)
-        self.held, self.order, self.times = held, order, times
-        self.last = (times < times[..., -1:]).sum(-1, keepdim=True)  # of the times that count
-        self.present: Tensor | None = None
-        self._here: tuple[Tensor, Tensor, Tensor | None] = self._of(None)
+        self.held, self.order = held, order
+        steps = times.diff(dim=-1)
+        last: int | Tensor = length - (1 if held else 2)
+        if times.dim() == 2:
+            last = (times < times[:, -1:]).sum(-1, keepdim=True)  # of the times that count
+            last = last if held else (last - 1).clamp(min=0)
+        begin = torch.arange(self.samples, dtype=torch.int64, device=times.device)[:, None] * length
+        self._all = Here(times, torch.where(steps > 0, steps, 1.0), last, begin if self.own else None)
+        self._here, self.present = self._all, cast("Tensor | None", None)
+        self._rounded: dict[torch.dtype, Tensor] = {}  # times in func's dtype
 
     @property
     def wanted(self) -> bool:
@@ -54,20 +70,14 @@ class Reader:
 
     def tell(self, present: Tensor | None) -> None:
         """Which samples the next times are of, where some have left the batch; None: all."""
-        if present is not self.present:
-            self.present, self._here = present, self._of(present)
-
-    def _of(self, present: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Times and last ones, and where each sample's rows begin, of those present."""
-        times, last = self.times, self.last
-        if not self.own:
-            return times, last, None
-        who = torch.arange(self.samples, dtype=torch.int64, device=times.device)
-        if present is not None:
-            who = present
-            if times.dim() == 2:
-                times, last = times.index_select(0, who), last.index_select(0, who)
-        return times, last, who[:, None] * self.length
+        if present is self.present or not self.own:
+            return
+        times, lengths, last, offset = self._all
+        if present is not None and offset is not None:
+            offset = offset.index_select(0, present)
+            if isinstance(last, Tensor):
+                times, lengths, last = (x.index_select(0, present) for x in (times, lengths, last))
+        self._here, self.present, self._rounded = Here(times, lengths, last, offset), present, {}
 
     def __call__(self, t: Tensor) -> Tensor:
         """u at a time for all, 0-d → […, U], or at one of each sample's, [b, 1, …] → [b, …, U]."""
@@ -81,32 +91,29 @@ class Reader:
 
     def place(self, t: Tensor) -> Place:
         """Of times as func gets them."""
-        if not self.own:
+        offset = self._here.offset
+        if offset is None:
             return self.places(t.reshape(1, -1))
-        n = len(self._here[2]) if self._here[2] is not None else 0
-        return self.places(t.reshape(-1, 1).expand(n, 1))
+        return self.places(t.reshape(-1, 1).expand(len(offset), 1))
 
     def places(self, t: Tensor) -> Place:
         """Of times [n, m], with a row for each sample present, or one where there is one signal for all."""
-        times, last, offset = self._here
+        times, _, last, offset = self._here
         # A time of func's may be rounded: it is looked up among times that are rounded alike.
-        fixed, seen = t.detach(), times.to(t.dtype)
-        if seen.dim() == 1:
-            i = torch.searchsorted(seen, fixed.contiguous(), right=True) - 1
-        else:
-            i = torch.searchsorted(seen.contiguous(), fixed.contiguous(), right=True) - 1
-        i = torch.minimum(i, last if self.held else (last - 1).clamp(min=0)).clamp(min=0)
+        seen = self._rounded.get(t.dtype)
+        if seen is None:
+            seen = self._rounded[t.dtype] = times.to(t.dtype).contiguous()
+        i = torch.searchsorted(seen, t.detach().contiguous(), right=True) - 1
+        i = torch.minimum(i, last).clamp(min=0) if isinstance(last, Tensor) else i.clamp(0, last)
         rows = (i if offset is None else i + offset).reshape(-1)
-        weights = self._weights(t, i, times)
-        return Place(rows, weights.to(self.table.dtype))
+        return Place(rows, self._weights(t, i).to(self.table.dtype))
 
-    def _weights(self, t: Tensor, i: Tensor, times: Tensor) -> Tensor:
+    def _weights(self, t: Tensor, i: Tensor) -> Tensor:
         """[k, E, P], of times in these intervals."""
         if self.held:
             one = torch.zeros_like(t) if self.order else torch.ones_like(t)
             return one.reshape(-1, 1, 1)
-        begin, end = (_taken(times, j) for j in (i, i + 1))
-        h = torch.where(end > begin, end - begin, 1.0)
+        begin, h = _taken(self._here.times, i), _taken(self._here.lengths, i)
         share = ((t.to(h.dtype) - begin) / h).clamp(0, 1)
         pieces: tuple[Tensor, ...] = (-1.0 / h, 1.0 / h) if self.order else (1.0 - share, share)
         if self.table.shape[1] == 2:
@@ -116,12 +123,14 @@ class Reader:
     def value(self, place: Place, table: Tensor | None = None) -> Tensor:
         """[k, W] by the weights; table: another than its own."""
         table, (rows, weights) = self.table if table is None else table, place
-        total: Tensor | None = None
-        for e in range(weights.shape[1]):
-            term = (table.index_select(0, rows + e if e else rows) * weights[:, e, :, None]).sum(1)
-            total = term if total is None else total + term
-        assert total is not None
-        return total
+        if self.held and not self.order:
+            return table.view(len(table), -1).index_select(0, rows)
+        ends = [table.index_select(0, rows + e if e else rows) for e in range(weights.shape[1])]
+        if weights.shape[2] == 1:  # a line, in few operators
+            terms = [end[:, 0] * weights[:, e] for e, end in enumerate(ends)]
+        else:
+            terms = [(end * weights[:, e, :, None]).sum(1) for e, end in enumerate(ends)]
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
     def transposed(self, place: Place, bar: Tensor) -> Tensor:
         """dL/dtable as a sparse tensor of the rows that count, some of them twice. bar: of what func got."""
@@ -137,4 +146,4 @@ class Reader:
 
 
 def _taken(times: Tensor, i: Tensor) -> Tensor:
-    return times[i] if times.dim() == 1 else times.gather(1, i)
+    return times.take(i) if times.dim() == 1 else times.gather(1, i)
