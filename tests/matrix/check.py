@@ -114,7 +114,7 @@ class Check:
         values = values[..., None].requires_grad_()
         self.before = values[..., 0, 0]
         self.kick = self.kick + values[..., 1, 0] - self.before
-        times = torch.tensor([-0.1, JUMP, 0.4], dtype=torch.float64)
+        times = torch.tensor([-0.1, JUMP, 0.5], dtype=torch.float64)
         return Signal(times.expand(B, -1) if "compact" in self.case.options else times, values, "hold")
 
     # -- what is asked -------------------------------------------------------------------------------------
