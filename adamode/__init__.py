@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .adjoint.arguments import Backsolve, Direct, Discrete, Interpolating, Reversible
     from .adjoint.dynamics.protocol import Dynamics
     from .adjoint.sample import sample
+    from .adjoint.signals.signal import Signal
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
     from .models.density import LogDensity
@@ -77,6 +78,7 @@ _EXPORTS: dict[str, str] = {
     "Reversible": "adjoint.arguments",
     "SONODE": "models.dynamics",
     "SecondDerivativeError": "solvers.errors",
+    "Signal": "adjoint.signals.signal",
     "Solution": "solvers.solution",
     "SolverError": "solvers.errors",
     "Stats": "solvers.stats",
@@ -119,6 +121,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "Reversible",
     "SONODE",
     "SecondDerivativeError",
+    "Signal",
     "Solution",
     "SolverError",
     "Stats",

@@ -24,6 +24,7 @@ from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.march.events import Event
 from ..solvers.methods import EVERY, IMPLICIT, get_method
 from ..solvers.methods.tableau import Tableau
+from ..solvers.solution import State
 from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
 from ..solvers.step.field import HALF, Layout, layout_of
@@ -37,11 +38,13 @@ from .gradients import Discrete as Discrete
 from .gradients import Gradient as Gradient
 from .gradients import Interpolating as Interpolating
 from .gradients import Reversible as Reversible
+from .signals.signal import Signal
 
 LinearSolver = Literal["lu", "gmres"]
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Func = Callable[[Tensor, State], Any] | Callable[[Tensor, State, Tensor], Any] | Dynamics
 Times = Sequence[float] | Tensor | None
 Tolerances = float | Tensor | list[Any] | tuple[Any, ...]  # one number, or one a member
 Stepping = Literal["shared", "per_sample"]
@@ -85,9 +88,11 @@ class Options:
     jac: UserJacobian | None
     linear_solver: LinearSolver
     penalties: Sequence[Penalty] = ()
+    signal: Signal | None = None
 
     def __post_init__(self) -> None:
         check_choice("save", self.save, SAVES)
+        _check_kind("signal", self.signal, (Signal, type(None)), "an adamode.Signal(times, values), or None")
         if not isinstance(self.method, str) or self.method not in EVERY:
             get_method(self.method, implicit=True)  # says why
         self._check_implicit()
@@ -122,6 +127,20 @@ class Options:
         for name in self.penalties:
             check_choice("penalties", name, PENALTIES)
         object.__setattr__(self, "penalties", tuple(dict.fromkeys(self.penalties)))
+
+    @property
+    def own_stops(self) -> bool:
+        """Whether samples may have times to hit of their own."""
+        given = (self.step_at, self.jump_at)
+        return self.signal is not None or any(isinstance(x, Tensor) and x.dim() == 2 for x in given)
+
+    def _jumping(self) -> str:
+        """What says that f jumps at times; "" for nothing."""
+        if self.jump_at is not None and len(self.jump_at):
+            return "jump_at"
+        if self.signal is None or not self.signal.jumps:
+            return ""
+        return f"signal, {'the derivative of one ' * self.signal.order}of kind={self.signal.kind!r},"
 
     def _check_implicit(self) -> None:
         """What goes together with an implicit method, and with an explicit one."""
@@ -158,10 +177,11 @@ class Options:
                 f"gradient=Interpolating() whose reverse solve has method={reverse!r}: a Rosenbrock step is "
                 "no quadrature, and dL/dθ would lose its order. Give Interpolating(method='radau5')."
             )
-        if tableau.beyond and self.jump_at is not None and len(self.jump_at):
+        jumping = self._jumping()
+        if tableau.beyond and jumping:
             raise ArgumentError(
-                f"jump_at with method={self.method!r}: one of its stages lies past the end of the step, and "
-                "would see func on the other side of the jump. Choose kvaerno3."
+                f"{jumping} with method={self.method!r}: one of its stages lies past the end of the step, "
+                "and would see func on the other side of the jump. Choose kvaerno3."
             )
 
     def _check_pair(self) -> None:
@@ -187,9 +207,10 @@ class Options:
                 "stages that are slopes of func, and this method's are velocities. Use Reversible(), "
                 "which is exact and keeps no states, or Direct()."
             )
-        if self.jump_at is not None and len(self.jump_at):
+        jumping = self._jumping()
+        if jumping:
             raise ArgumentError(
-                f"jump_at with method={self.method!r}: its velocity is carried from step to step, also "
+                f"{jumping} with method={self.method!r}: its velocity is carried from step to step, also "
                 "across a jump of func, where it is another. Choose a Runge-Kutta method: midpoint or dopri5."
             )
 
@@ -220,7 +241,7 @@ class Options:
 class Request:
     """One solve: options, and the state packed."""
 
-    func: Callable[[Tensor, Any], Any] | Dynamics
+    func: Func[Any]
     layout: Layout
     z0: Tensor
     t: Tensor
@@ -314,6 +335,12 @@ def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:
             f"y0 of a Dynamics has dtype {layout.kind}; a VJP by hand is one of real numbers: give y0 in "
             "torch.float32 or float64 (a complex block as two), or func as a Module, which autograd "
             "differentiates."
+        )
+    if blocks and options.signal is not None:
+        raise ArgumentTypeError(
+            f"signal with func a {type(func).__name__}, a Dynamics: its VJP has no place for an input. Give "
+            "func(t, y, u) as a function or an nn.Module; a block takes its input by block.driven(signal), "
+            "over a Driven field."
         )
     if blocks and (not layout.single or z0.dim() < 2):
         raise ArgumentTypeError("y0 of a Dynamics must be one tensor [K, B, *S].")

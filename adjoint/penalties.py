@@ -26,9 +26,11 @@ from ..solvers.methods import EVERY
 from ..solvers.solution import Query, Solution
 from ..solvers.step.clocks import ONE, each, norm_of
 from ..solvers.step.field import Layout, layout_of, transformed
-from .arguments import Direct, Discrete, Options, clocks_differ, needs_jacobian
+from .arguments import Direct, Discrete, Options, Request, clocks_differ, needs_jacobian
+from .discrete.penalties import Part, StepPenalties
 from .dynamics.adapt import check_independent_samples, for_solve
 from .dynamics.protocol import Dynamics, check_blocks
+from .engine.problem import Problem
 
 INTEGRALS = ("kinetic", "jacobian")
 
@@ -264,9 +266,9 @@ class _FunctionBeside:
     def __init__(self, func: Callable[[Tensor, Any], Any], rates: _Rates):
         self.func, self.rates = func, rates
 
-    def __call__(self, t: Tensor, state: Any) -> Any:
-        """(f, integrands)."""
-        return self.rates.of(self.func, t, state[0])
+    def __call__(self, t: Tensor, state: Any, *u: Tensor) -> Any:
+        """(f, integrands). u: of a signal."""
+        return self.rates.of(lambda t, y: self.func(t, y, *u), t, state[0])
 
 
 class _ModuleBeside(nn.Module):
@@ -276,9 +278,9 @@ class _ModuleBeside(nn.Module):
         super().__init__()
         self.func, self.rates = func, rates
 
-    def forward(self, t: Tensor, state: Any) -> Any:
-        """(f, integrands)."""
-        return self.rates.of(self.func, t, state[0])
+    def forward(self, t: Tensor, state: Any, *u: Tensor) -> Any:
+        """(f, integrands). u: of a signal."""
+        return self.rates.of(lambda t, y: self.func(t, y, *u), t, state[0])
 
 
 def _of_blocks(func: Any, z0: Tensor, layout: Layout, options: Options) -> Beside:
@@ -341,3 +343,15 @@ class _WithEnergy(Dynamics):
     ) -> tuple[Tensor | None, ...]:
         """Those of F: the energy is in the cotangents."""
         return self.inner.parameter_gradients([own for own, _ in saved], deltas, weights)
+
+
+def with_penalties(request: Request, problem: Problem, part: Part | None) -> Problem:
+    """The problem with the penalties that are sums over its steps."""
+    options = request.options
+    if request.layout.paired:
+        raise ArgumentTypeError(
+            f"penalties={options.penalties!r} of a complex state: take its real and imaginary part as two."
+        )
+    walked = isinstance(options.gradient, Discrete) and torch.is_grad_enabled()
+    own = (options.penalties, request.tableau, problem.clocks, problem.z0)
+    return dataclasses.replace(problem, penalties=StepPenalties(*own, directions=walked, part=part))

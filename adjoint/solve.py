@@ -26,6 +26,7 @@ from ..solvers.step.groups import Groups
 from ..solvers.trace import Trace
 from .arguments import (
     Discrete,
+    Func,
     Gradient,
     Grouping,
     LinearSolver,
@@ -44,15 +45,18 @@ from .arguments import (
     read_request,
     uncompiled,
 )
-from .discrete.penalties import Part, StepPenalties
+from .discrete.penalties import Part
 from .dynamics.adapt import check_independent_samples, wrap
+from .dynamics.driven import Driven
 from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
 from .engine.dense import DenseQuery
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
-from .penalties import beside, check_together, integrals_in
+from .inputs import own_stops, under_signal, with_kinks
+from .penalties import beside, check_together, integrals_in, with_penalties
+from .signals.signal import Signal
 
 P = TypeVar("P", SharedProblem, SampleProblem)
 
@@ -61,7 +65,7 @@ P = TypeVar("P", SharedProblem, SampleProblem)
 # needs steps per sample. A test holds the three alike.
 @overload
 def solve(
-    func: Callable[[Tensor, State], Any] | Dynamics,
+    func: Func[State],
     y0: State,
     t: Tensor,
     *,
@@ -88,12 +92,13 @@ def solve(
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
     penalties: Sequence[Penalty] = (),
+    signal: Signal | None = None,
 ) -> Solution[State, Status, int, float]: ...
 
 
 @overload
 def solve(
-    func: Callable[[Tensor, State], Any] | Dynamics,
+    func: Func[State],
     y0: State,
     t: Tensor,
     *,
@@ -120,13 +125,14 @@ def solve(
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
     penalties: Sequence[Penalty] = (),
+    signal: Signal | None = None,
 ) -> Solution[State, Tensor, Tensor, Tensor]: ...
 
 
 @uncompiled
 @named_arguments
 def solve(
-    func: Callable[[Tensor, State], Any] | Dynamics,
+    func: Func[State],
     y0: State,
     t: Tensor,
     *,
@@ -153,6 +159,7 @@ def solve(
     jac: UserJacobian | None = None,
     linear_solver: LinearSolver = "lu",
     penalties: Sequence[Penalty] = (),
+    signal: Signal | None = None,
 ) -> Solution:
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
@@ -173,7 +180,8 @@ def solve(
     controller: step size control.
     dt0: first |dt| (default: Hairer's estimate; per sample also [B]).
     max_steps: limit on attempts.
-    step_at, jump_at: times to hit; at jump_at func is discontinuous.
+    step_at, jump_at: times to hit, [n], or per sample [B, n] with each its own; at jump_at func is
+        discontinuous.
     norm: "rms", "max", "blocks" (the largest RMS of the blocks of a [K, …] state, or of a pytree's leaves),
         or a callable of the state's structure that returns a 0-d tensor ([B] per sample).
     params: what gradients are wanted for; None: a Module's parameters, or for another callable the leaves
@@ -184,7 +192,7 @@ def solve(
     trace: one row an attempt.
     save: y at "times", at all accepted "steps", or at the "end" only.
     compact: per sample, func sees only the samples still under way; it must hold no data of its own for each
-        sample.
+        sample (those of a signal are the ones it sees).
     sync_every: attempts that are queued on the device before the host looks once; the steps are the same.
     compile: the solve and its way back are native programs, kept for later processes (docs/cache.md); where
         that cannot be, programs of `torch.compile`, an attempt each, or sync_every attempts. func must be a
@@ -199,6 +207,9 @@ def solve(
         |dt|; "jacobian", ∫ |εᵀ ∂f/∂y|² |dt| with a Gaussian ε drawn once; "error", Σ E_j |h_j| over accepted
         steps, E_j the RMS of the local error estimate; "stiffness", Σ of estimates of the largest
         |eigenvalue|.
+    signal: an input: func(t, y, u), and jac(t, y, u), are given u(t), […, U], in y0's dtype; per sample
+        [B, …, U] at each sample's time. Steps end on the signal's times. Its values are parameters of the
+        solve, and get their gradient.
 
     Raises ArgumentError or ArgumentTypeError for bad input, DynamicsError for what func returns, and
     with shared steps SolverError where the solve cannot go on. Per sample nothing is raised for a
@@ -223,7 +234,7 @@ def _solution(request: Request, part: Part | None = None) -> Solution:
         check_independent_samples(request.func)
     problem = make_problem(request)
     if options.penalties:
-        problem = _with_penalties(request, problem, part)
+        problem = with_penalties(request, problem, part)
     trace = problem.wish.trace
     try:
         answer = differentiate(problem, options.gradient)
@@ -244,18 +255,6 @@ def _solution(request: Request, part: Part | None = None) -> Solution:
     if problem.penalties is None:
         return Solution(*found)
     return Solution(*found, problem.penalties.told(answer.values[len(run.times) :], run.status))
-
-
-def _with_penalties(request: Request, problem: Problem, part: Part | None) -> Problem:
-    """The problem with the penalties that are sums over its steps."""
-    options = request.options
-    if request.layout.paired:
-        raise ArgumentTypeError(
-            f"penalties={options.penalties!r} of a complex state: take its real and imaginary part as two."
-        )
-    walked = isinstance(options.gradient, Discrete) and torch.is_grad_enabled()
-    own = (options.penalties, request.tableau, problem.clocks, problem.z0)
-    return dataclasses.replace(problem, penalties=StepPenalties(*own, directions=walked, part=part))
 
 
 def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Query, Query]:
@@ -295,11 +294,15 @@ def _built(
     def count() -> None:
         stats.nfe, stats.n_calls = stats.nfe + 1, stats.n_calls + clocks_differ(options.stepping)
 
-    plain, make_dynamics, autocast = wrap(request.func, request.layout, z0, start, options.params, count)
+    func: Any = request.func
+    jac = options.jac
+    if options.signal is not None:
+        func, jac, settings = under_signal(request, options.signal, settings)
+    plain, make_dynamics, autocast = wrap(func, request.layout, z0, start, options.params, count)
     if needs_jacobian(options):
         clocks = settings.clocks if isinstance(settings, SampleSettings) else ONE
         free = options.linear_solver == "gmres"
-        jacobian = jacobian_of(request.func, plain, options.jac, request.layout, z0, clocks, free=free)
+        jacobian = jacobian_of(func, plain, jac, request.layout, z0, clocks, free=free)
         settings = dataclasses.replace(settings, jacobian=jacobian)
     wish = Wish(
         every_step=options.save == "steps",
@@ -310,7 +313,7 @@ def _built(
     return kind(
         *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),
         speed=Speed(options.sync_every, options.compile),
-        func=request.func,
+        func=plain if isinstance(func, Driven) else func,
         named=options.params is not None,
     )
 
@@ -325,13 +328,16 @@ def _with_one_clock(request: Request) -> SharedProblem:
     grid = None
     if options.dt is not None:
         grid = functools.partial(uniform_grid, dt=options.dt, most=options.max_steps)
+    steps, jumps = request.stops, request.jumps
+    if options.signal is not None:
+        steps, jumps = with_kinks(request, options.signal, times)
     settings = Settings(
         *(request.tableau, request.tolerance, norm_of(options.norm, request.layout), options.controller),
         dt0=options.dt0,
         grid=grid,
         max_steps=options.max_steps,
-        step_at=request.stops,
-        jump_at=request.jumps,
+        step_at=steps,
+        jump_at=jumps,
         coupling=coupling_of(options),
     )
     events = None
@@ -359,7 +365,10 @@ def _with_many_clocks(request: Request) -> SampleProblem:
 def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSettings:
     options, device, batch = request.options, times.device, len(times)
     norms = functools.partial(norm_of, options.norm, request.layout)
-    stops = sorted({*request.stops, *request.jumps})
+
+    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
     dt0, together = options.dt0, None
     if dt0 is not None:
         check_constant(dt0, "dt0")
@@ -375,14 +384,15 @@ def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSet
         if dt0 is not None and bool((Groups(ids, n, dt0 > 0).largest(dt0) != dt0).any()):  # host read
             raise ArgumentError(f"dt0={options.dt0!r} must be the same for all samples of a group.")
 
-    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
-
+    every = sorted({*request.stops, *request.jumps})
+    stops, jumps = sent(every, torch.float64), sent([t in request.jumps for t in every], torch.bool)
+    if options.own_stops:
+        stops, jumps = own_stops(request, times, together)
     return SampleSettings(
         *(clocks, request.tableau, request.tolerance, norms(clocks), options.controller, dt0, options.dt),
         max_steps=options.max_steps,
-        stops=sent(stops, torch.float64),
-        jumps=sent([t in request.jumps for t in stops], torch.bool),
+        stops=stops,
+        jumps=jumps,
         compact=options.compact,
         together=together,
         coupling=coupling_of(options),

@@ -80,7 +80,10 @@ class SeriesModel(WithBlock):
         rows = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
         start = self.start(x[:, :n, :2] / self.unit)
         h0 = start.pop("h0")
-        block = self.block.driven(Signal(rows, x[:, :, :1].detach() / self.unit))
+        signal = Signal(rows, x[:, :, :1].detach() / self.unit)
+        if signal.seen is not None:
+            raise ArgumentError("x[:, :, 0], the input, is not all finite: fill in what is missing.")
+        block = self.block.driven(signal)
         path = block.path(
             h0,
             rows[n - 1 :],

@@ -391,5 +391,5 @@ def sample_solve(
 def _only_the_end(settings: SampleSettings, output: SampleOutput, watching: Watching) -> bool:
     """Whether nothing is wanted that the host must see to at each attempt."""
     inside = output.every_step or output.derivatives is not None or output.rows.shape[1] > 2
-    stops = len(settings.stops) or settings.fresh_first or settings.dt is not None
+    stops = settings.stops.shape[-1] or settings.fresh_first or settings.dt is not None
     return not (inside or stops or watching != Watching())

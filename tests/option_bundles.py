@@ -11,7 +11,7 @@ from problems import Net, Swing, Tree, f64
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from adamode import Backsolve, Direct, Discrete, Event, Interpolating, Reversible, Solution, solve
+from adamode import Backsolve, Direct, Discrete, Event, Interpolating, Reversible, Signal, Solution, solve
 
 STEPPINGS = ("shared", "per_sample")
 GRADIENTS = (
@@ -37,6 +37,27 @@ class Bundle:
     t: Tensor
     options: Callable[[bool], dict[str, Any]] = lambda per_sample: {}
     ask: Callable[[Solution], list[Any]] = lambda sol: []
+
+
+class Under(nn.Module):
+    """A network under an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, t: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        return self.net(t, y) + u
+
+
+def signal(per_sample: bool) -> Signal:
+    """An input with a gap, of all samples or of each at its own times."""
+    times = f64(0.0, 0.2, 0.35, 0.5)
+    if per_sample:
+        times = torch.stack((times, f64(0.0, 0.3, 0.5, 0.5)))
+    values = f64(0.3, -0.2, 0.5, 0.1).view(4, 1).expand(2, 4, 3).clone()
+    values[0, 1, 2] = torch.nan
+    return Signal(times, values, "cubic" if per_sample else "hold")
 
 
 def event(per_sample: bool, level: float, *, terminal: bool) -> Event:
@@ -107,6 +128,7 @@ BUNDLES = {
         dense,
     ),
     "a pytree": Bundle(Tree, TREE, T, lambda per_sample: {"rtol": (1e-2, 1e-3), "step_at": 0.3}),
+    "a signal": Bundle(Under, Y, T, lambda per_sample: {"signal": signal(per_sample), "compact": per_sample}),
     "a hand-written dynamics": Bundle(
         Swing,
         torch.stack((Y, 0.5 * Y)),
@@ -137,6 +159,13 @@ class Given:
     ask: Callable[[Solution], list[Any]]
 
 
+def moved(x: Any, there: Callable[[Any], Any]) -> Any:
+    """An option on a device."""
+    if isinstance(x, Signal):
+        return Signal(there(x.times), there(x.values).requires_grad_(), x.kind)
+    return there(x) if isinstance(x, Tensor) else x
+
+
 def given(name: str, stepping: str, there: Callable[[Any], Any], *, t_there: bool = True) -> Given:
     """A bundle's arguments.  there: moves to the device.  t_there: else the times stay on the host."""
     bundle, per_sample, t = BUNDLES[name], stepping == "per_sample", BUNDLES[name].t
@@ -148,7 +177,7 @@ def given(name: str, stepping: str, there: Callable[[Any], Any], *, t_there: boo
         there(bundle.func()),
         there(tree_map(lambda x: x.clone().requires_grad_(), bundle.y0)),
         there(t) if t_there else t,
-        {name: there(x) if isinstance(x, Tensor) else x for name, x in options.items()},
+        {name: moved(x, there) for name, x in options.items()},
         bundle.ask,
     )
 

@@ -141,6 +141,14 @@ def test_scale_shrinks_the_linear_fields_start():
 ONE = torch.zeros(2, dtype=torch.float64)
 
 
+def wanting(inputs):
+    return Driven(Linear(3)).with_signal(Signal(TIMES, torch.ones(4, inputs, requires_grad=True)))
+
+
+def deep():
+    return Driven(Linear(3)).with_signal(Signal(TIMES, torch.ones(2, 2, 4, 1)))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -159,7 +167,8 @@ ONE = torch.zeros(2, dtype=torch.float64)
         (lambda: Signal(torch.tensor([0.0, 0.0]), ONE[:, None]), ArgumentError, "increasing"),
         (lambda: Signal(TIMES, ONE[:, None]), ArgumentError, r"\[4, U\]"),
         (lambda: Signal(TIMES, torch.full((4, 1), torch.nan)), ArgumentError, "finite"),
-        (lambda: Signal(TIMES, torch.ones(4, 1, requires_grad=True)), ArgumentError, "detach"),
+        (lambda: wanting(1), ArgumentError, "detach"),
+        (lambda: deep(), ArgumentError, r"takes \[T, U\]"),
         (lambda: signal().at(ONE[0], 5), DynamicsError, "of 3 samples, the state of 5"),
     ],
 )  # fmt: skip

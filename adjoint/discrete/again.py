@@ -16,6 +16,7 @@ from ...solvers.step.implicit.choose import implicit_steps
 from ...solvers.step.implicit.esdirk import ImplicitSteps
 from ...solvers.step.implicit.newton import Measure
 from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
+from ..dynamics.adapt import tell
 from .tape import Attempt, Entry, First, Inside, Solved, State
 
 
@@ -31,6 +32,7 @@ class Again:
         end: f(t1, y1) is needed.
         """
         assert state is not None
+        tell(self.solved.dynamics, attempt.who.index)
         y = state[0]
         first = None if attempt.who.index is None else state[1]  # what it saves may be wanted as well
         tableau, result = attempt.tableau, self._taken(self.evaluate, attempt, y, first, end=end)
@@ -50,6 +52,7 @@ class Again:
             elif isinstance(entry, First):
                 first = None if one_clock else clocks.choose(entry.who.which, entry.value, first)
             else:
+                tell(self.solved.dynamics, entry.who.index)
                 result = self._taken(self._unsaved, entry, y, first)
                 first = clocks.choose(entry.who.which, result.stages.get(entry.tableau.n_stages - 1), first)
                 y = clocks.choose(entry.who.which, result.y1, y)

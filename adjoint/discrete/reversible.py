@@ -33,7 +33,7 @@ from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.clocks import Each, times_between
 from ...solvers.step.pairs import CoupledPair, LeapfrogPair, Pair, Undone, share
 from ...solvers.step.runge_kutta import StepResult, dense_stages
-from ..dynamics.adapt import LastEvaluation, ThetaSum
+from ..dynamics.adapt import LastEvaluation, ThetaSum, tell
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .rebuilt import Comparison, Limit
 from .tape import Attempt, Inside, Solved, Who
@@ -186,6 +186,7 @@ class ReversibleWalk:
                 self.watch(attempt.ends[0], self._adjoint(attempt.ends[0], whole, bars), whole[0])
             if attempt.who.which is not None:
                 moved = self._moved(moved, attempt.who)
+        tell(self.dynamics, None)
         bars = self._from_start(whole, bars, moved)
         off = self.comparison.judge()
         if off is not None:
@@ -195,6 +196,7 @@ class ReversibleWalk:
     def _step(self, n: int, attempt: Attempt, whole: State, bars: State) -> tuple[State, State]:
         """The pair at the start of an attempt, and its cotangents, of all samples."""
         (index, which), clocks, tableau = (attempt.who.index, attempt.who.which), self.clocks, attempt.tableau
+        tell(self.dynamics, index)
         y1, end = (clocks.take(x, index) for x in whole)
         self.comparison.at_end(n, self.tape.end_of(n), attempt, y1)
         times = attempt.stage_times(y1)

@@ -32,7 +32,7 @@ from ...solvers.methods.tableau import Numeric, weights
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import Each
 from ...solvers.step.runge_kutta import dense_strides, flat_rows, rows_like
-from ..dynamics.adapt import ThetaSum, stages_together
+from ..dynamics.adapt import ThetaSum, stages_together, tell
 from ..recording import Result, Rows, Seen
 from .again import Again
 from .implicit import StageSystems
@@ -294,6 +294,7 @@ class DiscreteWalk:
                 saved = entry.saved
                 back = self._step(entry, saved, (lam, held), inside)
             whole = self._moved(entry.who, whole, back)
+        tell(self.dynamics, None)
         return self.outputs.at_end(-1, whole[0]), self.theta.result()
 
     def _part(self, who: Who, whole: Back) -> Back:
@@ -331,6 +332,8 @@ class DiscreteWalk:
         if self.watch is not None and held is None:
             self.watch(attempt.ends[1], lam, None)
         tableau, numeric = attempt.tableau, attempt.numeric(lam)
+        if tableau.implicit:  # its Jacobian is evaluated
+            tell(self.dynamics, attempt.who.index)
         bars = self.bars.get(numeric)
         if bars is None or not bars.fits(lam):
             self.bars[numeric] = bars = BarBuffer(numeric, lam)

@@ -25,6 +25,8 @@ from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
 from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, transformed, widened
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
+from .driven import Driven, DrivenDynamics, DrivenFunction
+from .packed import PackedDynamics
 from .protocol import Dynamics, LeafDynamics, PerSolve
 
 Plain = Callable[[Tensor, Tensor], Tensor]
@@ -32,7 +34,7 @@ F = TypeVar("F", Dynamics, LeafDynamics)
 
 
 def wrap(
-    func: Callable[[Tensor, Any], Any] | Dynamics,
+    func: Callable[[Tensor, Any], Any] | Dynamics | Driven,
     layout: Layout,
     z0: Tensor,
     first_time: Tensor,
@@ -53,6 +55,7 @@ def wrap(
         checked = CheckedDynamics(func, autocast)
         in_solve = lambda: CheckedDynamics(for_solve(func), autocast, alone=transformed())  # noqa: E731
         return lambda t, z: checked.forward(t, z)[0], in_solve, autocast
+    driven, func = (func, func.func) if isinstance(func, Driven) else (None, func)
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
     by_hand: LeafDynamics | None = None
@@ -62,9 +65,8 @@ def wrap(
             count()
     packed = PackedFunction(func, layout, autocast, told is not None)
     named = None if params is None else check_params(params)
-    alone: Plain = packed
-    if transformed():
-        alone = lambda t, z: check_unfollowed(packed(t, z))  # noqa: E731
+    f, alone, apart = _functions(packed, driven)
+    kind = AutogradDynamics if driven is None else DrivenDynamics
 
     def missed(found: Captured) -> None:
         """Says that the adjoint would leave out gradients which autograd has.
@@ -88,11 +90,22 @@ def wrap(
             return PackedDynamics(for_solve(by_hand), layout)
         own = list(func.parameters()) if named is None and isinstance(func, nn.Module) else named
         if own is not None:
-            return AutogradDynamics(alone, own, autocast, missed)
+            return kind(alone, own, autocast, missed)
         count()
-        return AutogradDynamics(alone, discover_parameters(packed, first_time, z0), autocast)
+        return kind(alone, discover_parameters(apart, first_time, z0), autocast)
 
-    return packed, make_dynamics, autocast
+    return f, make_dynamics, autocast
+
+
+def _functions(packed: PackedFunction, driven: Driven | None) -> tuple[Any, Any, Plain]:
+    """f, the same where no transform is to follow it, and without a graph to a signal's samples."""
+    if driven is not None:
+        f = DrivenFunction(packed, driven.reader)
+        return f, DrivenFunction(packed, driven.reader, alone=transformed()), f.apart
+    alone: Any = packed
+    if transformed():
+        alone = lambda t, z: check_unfollowed(packed(t, z))  # noqa: E731
+    return packed, alone, packed
 
 
 def _missed_text(found: Captured, func: Any) -> str:
@@ -165,33 +178,6 @@ class CheckedDynamics(Dynamics):
         return checked_gradients(self.inner, returned, self.theta(), DynamicsError)
 
 
-class PackedDynamics(Dynamics):
-    """A `LeafDynamics` on the packed state."""
-
-    def __init__(self, inner: LeafDynamics, layout: Layout):
-        self.inner, self.layout = inner, layout
-
-    def theta(self) -> tuple[Tensor, ...]:
-        """The inner one's."""
-        return self.inner.theta()
-
-    def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
-        """The inner one's, dy packed."""
-        dy, saved = self.inner.forward(self.layout.time(t), self.layout.leaves(z))
-        return self.layout.joined(dy), saved
-
-    def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
-        """The inner one's, the cotangents packed."""
-        bars, deltas = self.inner.vjp(saved, self.layout.leaves(cotangent))
-        return self.layout.joined(bars), deltas
-
-    def parameter_gradients(
-        self, saved: list[Any], deltas: list[Any], weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        """The inner one's."""
-        return self.inner.parameter_gradients(saved, deltas, weights)
-
-
 def checked_gradients(
     dynamics: Dynamics, returned: Any, theta: Sequence[Tensor], error: type[AdamodeError]
 ) -> tuple[Tensor | None, ...]:
@@ -260,6 +246,13 @@ def _surroundings(func: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         yield from (("self." + name, value) for name, value in vars(owner).items())
 
 
+def tell(dynamics: Dynamics, index: Tensor | None) -> None:
+    """Says which samples the next evaluations are of (None: all) to a dynamics with something of each."""
+    present = getattr(dynamics, "present", None)
+    if present is not None:
+        present(index)
+
+
 # θ's gradients of so many stages are one call, if their states have so many entries at most: five steps at
 # once take 0.16 ms for 0.51 with states of 24 entries; with 6144 what waits leaves the cache (8.1 for 5.8).
 TOGETHER, WAITING = 48, 2**15
@@ -299,7 +292,12 @@ class ThetaSum:
     def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Adds what is a gradient of θ already, in the order of `theta`."""
         for i, gradient in enumerate(gradients):
-            if gradient is not None:
+            if gradient is not None and gradient.is_sparse:  # of some rows, some of them twice
+                total = self.totals[i]
+                if total is None:
+                    total = self.totals[i] = widened(torch.zeros_like(self.dynamics.theta()[i]))
+                total.index_add_(0, gradient._indices()[0], widened(gradient._values()))
+            elif gradient is not None:
                 total = self.totals[i]
                 # The first is not ours to write into: it may share memory with what f saved.
                 self.totals[i] = widened(gradient.clone()) if total is None else total.add_(gradient)
@@ -318,16 +316,19 @@ Complain = Callable[[NotRepeatableError], None]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of func: its value k at (time, z)."""
+    """One evaluation of func: its value k at (time, z); index: of which samples, None: all."""
 
     time: Tensor
     z: Tensor
     k: Tensor
+    index: Tensor | None = None
 
     def check(self, dynamics: Dynamics, stats: Stats, complain: Complain) -> None:
         """Evaluates func there once more; one host read. Rounding of another order of sums is allowed."""
         stats.nfe_recomputed += 1
+        tell(dynamics, self.index)
         again, _ = dynamics.forward(self.time, self.z)
+        tell(dynamics, None)
         refuse_unlike(float(distance(again, self.k)), self.k.dtype, complain)  # host read
 
 
@@ -341,7 +342,7 @@ def last_evaluation(step: Step | SampleStep) -> Evaluation:
         n, clocks, accepted = step.tableau.n_stages, step.clocks, step.accepted
         time = torch.where(accepted.view(step.times[0].shape), step.times[n - 1], step.times[0])
         z = clocks.choose(accepted, step.result.y1, step.y0)
-        return Evaluation(time, z, clocks.choose(accepted, stages.get(n - 1), step.first))
+        return Evaluation(time, z, clocks.choose(accepted, stages.get(n - 1), step.first), step.index)
     n = step.tableau.n_stages
     if len(step.saved) < n:  # a fixed grid's last step does not evaluate its end
         return Evaluation(step.times[0], step.y0, stages.get(0).clone())
@@ -365,8 +366,10 @@ class LastEvaluation:
         if not self.solved:
             self.kept = last_evaluation(step)
         elif self.kept is None:
-            first = step.first if isinstance(step, SampleStep) else step.result.stages.get(0)
-            self.kept = Evaluation(step.times[0], step.y0, first.clone())
+            first, index = step.result.stages.get(0), None
+            if isinstance(step, SampleStep):
+                first, index = step.first, step.index
+            self.kept = Evaluation(step.times[0], step.y0, first.clone(), index)
 
     def check(self, dynamics: Dynamics, stats: Stats, complain: Complain) -> None:
         """`Evaluation.check`, where a step was taken."""

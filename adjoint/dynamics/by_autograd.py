@@ -158,13 +158,19 @@ class AutogradDynamics(Dynamics):
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Graph]:
         """dz without its graph, and the graph."""
+        return self.evaluated(self.f, t, z)
+
+    def evaluated(
+        self, f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor, inputs: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, Graph]:
+        """`forward` by f, which leaves in inputs enter besides."""
         if self.missed is None:
-            dz, graph = recorded(self.f, t, z)
+            dz, graph = recorded(f, t, z)
             self._cut_if_overwritten(dz)
             return dz.detach(), graph
         missed, self.missed, since = self.missed, None, mark()
-        dz, graph = self.forward(t, z)
-        found = captured(graph.dz, graph.z, self.params, since)
+        dz, graph = self.evaluated(f, t, z, inputs)
+        found = captured(graph.dz, graph.z, (*self.params, *inputs), since)
         if found.leaves or found.foreign:
             missed(found)
         return dz, graph
@@ -207,7 +213,7 @@ class AutogradDynamics(Dynamics):
     ) -> tuple[Tensor | None, ...]:
         """The weighted sum over stages of what `vjp` found."""
         if self.late:
-            return self._weighted_call(saved, deltas, weights)
+            return self.weighted(saved, deltas, weights, self.params)
         factors = [None] * len(deltas) if weights is None else list(weights.unbind())
         totals: list[Tensor | None] = [None] * len(self.params)
         for i, own in enumerate(zip(*deltas, strict=True)):
@@ -222,19 +228,23 @@ class AutogradDynamics(Dynamics):
                 totals[i] = terms[0]
         return tuple(totals)
 
-    def _weighted_call(
-        self, saved: list[Graph], cotangents: list[Tensor], weights: Tensor | None
+    def weighted(
+        self,
+        saved: list[Graph],
+        cotangents: list[Tensor],
+        weights: Tensor | None,
+        inputs: tuple[Tensor, ...],
     ) -> tuple[Tensor | None, ...]:
-        """One `torch.autograd.grad` over all stages; weights [n, B], the batch is axis 0."""
+        """One `torch.autograd.grad` by the inputs over all stages; weights [n, B], the batch is axis 0."""
         outputs: list[GradientEdge] = []
         weighted: list[Tensor] = []
         for i, (graph, a) in enumerate(zip(saved, cotangents, strict=True)):
             if graph.dz is not None:
                 outputs.append(graph.dz)
                 weighted.append(a if weights is None else a * weights[i].view(-1, *[1] * (a.dim() - 1)))
-        if not outputs or not self.params:
-            return (None,) * len(self.params)
-        return torch.autograd.grad(outputs, self.params, weighted, retain_graph=True, allow_unused=True)
+        if not outputs or not inputs:
+            return (None,) * len(inputs)
+        return torch.autograd.grad(outputs, inputs, weighted, retain_graph=True, allow_unused=True)
 
 
 def discover_parameters(f: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor) -> list[Tensor]:

@@ -150,7 +150,10 @@ def record_for(
         solved = Solved(dynamics, clocks, *both)
         if isinstance(gradient, Reversible):
             limit = Limit(settings.norm, settings.tolerance, gradient.reconstruction_limit)
-            tableau, jumps = settings.tableau, isinstance(problem, SampleProblem) and len(settings.jumps) > 0
+            tableau, jumps = (
+                settings.tableau,
+                isinstance(problem, SampleProblem) and settings.jumps.shape[-1] > 0,
+            )
             pair = functools.partial(pair_of, tableau, settings.coupling, clocks)
             begun = (pair, problem.start, limit)
             return record_reversible(solved, tableau, *begun, jumps=jumps, watch=reverse.watch)

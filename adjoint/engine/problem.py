@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -201,8 +202,15 @@ class SharedProblem(Problem):
         return Run(values, slopes, times, [], [], [], last.t, outcome)
 
     def flow(self, *, start: bool = False) -> Flow:
-        """f, each call counted."""
+        """f, each call counted. start: just after a jump there."""
+        if start and self.times[0] in self.settings.jump_at:
+            return Flow(lambda time, z: self.evaluate(self._after(time), z))
         return Flow(self.evaluate)
+
+    def _after(self, time: Tensor) -> Tensor:
+        """A time at which f jumps, just after the jump, with the gradient that it has."""
+        way = torch.full_like(time, math.copysign(math.inf, self.times[-1] - self.times[0]))
+        return time + (torch.nextafter(time.detach(), way) - time.detach())
 
     def seen(self, run: Run, values: Tensor) -> Seen:
         """By the places in the steps."""

@@ -16,6 +16,7 @@ from ...solvers.step.field import transformed
 from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
 from ..continuous.stepping import ReverseWish
+from ..dynamics.driven import DrivenFunction
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from .problem import Problem, SampleProblem
@@ -110,7 +111,7 @@ def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
         (wish.dense, "dense=True is"),
         (wish.events is not None, "events are"),
         (wish.trace is not None, "trace=True is"),
-        (len(settings.stops), "step_at and jump_at are"),
+        (settings.stops.shape[-1], "step_at and jump_at are"),
         (settings.dt is not None, "a fixed step, dt=…, is"),
         (settings.together is not None and problem.speed.compile, "samples in groups are"),
         (norm_name(settings.norm) is None, "a norm of your own, or of a state of several leaves, is"),
@@ -124,6 +125,8 @@ def _not_queued_each(problem: Problem, gradient: Gradient | None) -> str:
 def _not_compiled(problem: Problem) -> str:
     """Why a solve cannot be compiled; "" where it can."""
     each = isinstance(problem, SampleProblem)
+    if isinstance(problem.func, DrivenFunction):
+        return "a program gives func no input, and func has a signal"
     if problem.autocast.enabled:
         return "torch.autocast is on, and its state is not part of a compiled program"
     layout = getattr(problem.plain, "layout", None)  # a Dynamics has none

@@ -121,7 +121,7 @@ def _eligible(problem: Problem, gradient: Gradient | None) -> bool:
         return False
     if isinstance(problem, SampleProblem):
         own = settings.compact or settings.together is not None or settings.dt0_open
-        return not own and not len(settings.stops)
+        return not own and not settings.stops.shape[-1]
     assert isinstance(problem, SharedProblem)
     stops = settings.jump_at or settings.perturb or (settings.step_at and not settings.fixed)
     return problem.observers == Observers() and not stops

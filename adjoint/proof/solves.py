@@ -67,6 +67,11 @@ class GradientProblem:
     ):
         if arguments.get("events"):
             raise ArgumentError("events=… cannot be checked here: a moved event changes what is returned.")
+        if arguments.get("signal") is not None:
+            raise ArgumentError(
+                "signal=… cannot be checked here: func is differentiated as func(t, y). Give one that asks "
+                "the signal, lambda t, y: func(t, y, signal(t)), and step_at=signal.times."
+            )
         layout = layout_of(y0)
         if any(leaf.numel() == 0 for leaf in pytree.tree_leaves(y0)):
             raise ArgumentError("y0 has a leaf without entries: there is no gradient to check.")

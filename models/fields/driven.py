@@ -1,4 +1,4 @@
-"""A field with an input signal: f(t, h) = g(t, [h, u(t)]), u given by samples."""
+"""A field with an input signal: f(t, h) = g(t, [h, u(t)])."""
 
 from __future__ import annotations
 
@@ -8,61 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...adjoint.signals.signal import Signal as Signal
 from ...solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..checks import check_sizes
 from .field import Field, Gradients, copied
-
-
-class Signal:
-    """u(t) from samples, linear between them. It is data: no gradient flows into it.
-
-    times: [T], strictly increasing, T ≥ 2.
-    values: [T, U] for all samples of a batch, or [B, T, U].
-    Its kinks lie at the times: name them in ``step_at`` and no step crosses one.
-    Raises ArgumentTypeError or ArgumentError for anything else.
-    """
-
-    def __init__(self, times: Tensor, values: Tensor):
-        for name, value in (("times", times), ("values", values)):
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                what = value.dtype if isinstance(value, Tensor) else type(value).__name__
-                raise ArgumentTypeError(f"Signal: {name} is {what}; give a tensor of floats.")
-        if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):  # host read
-            raise ArgumentError(
-                f"Signal: times, {tuple(times.shape)}, must be [T], strictly increasing, T ≥ 2."
-            )
-        if values.ndim not in (2, 3) or values.shape[-2] != len(times):
-            raise ArgumentError(
-                f"Signal: values have shape {tuple(values.shape)}; with {len(times)} times they must be "
-                f"[{len(times)}, U] or [B, {len(times)}, U]."
-            )
-        if values.requires_grad:
-            raise ArgumentError("Signal: values require grad, but no gradient flows there: values.detach().")
-        if not bool(values.isfinite().all()):  # host read
-            raise ArgumentError("Signal: values are not all finite.")
-        self.times, self.values = times, values
-
-    def at(self, t: Tensor, samples: int) -> Tensor:
-        """u(t), [samples, U]. t: 0-d, or [samples, 1] with a time for each.
-
-        Outside the times the nearest sample's value holds.
-        """
-        values = self.values
-        if values.ndim == 3 and len(values) != samples:
-            raise DynamicsError(f"the input signal is of {len(values)} samples, the state of {samples}.")
-        t = t.to(self.times.dtype)
-        # Contiguous, since searchsorted warns of a copy otherwise.
-        i = (torch.searchsorted(self.times, t.contiguous(), right=True) - 1).clamp(0, len(self.times) - 2)
-        share = ((t - self.times[i]) / (self.times[i + 1] - self.times[i])).clamp(0, 1)
-        if t.ndim == 0:
-            i = i.reshape(1)
-            left, right = values.index_select(-2, i), values.index_select(-2, i + 1)
-            u = torch.lerp(left, right, share.to(values.dtype)).squeeze(-2)
-            return u.expand(samples, -1) if values.ndim == 2 else u
-        if values.ndim == 2:
-            return torch.lerp(values[i[:, 0]], values[i[:, 0] + 1], share.to(values.dtype))
-        row = torch.arange(samples, dtype=torch.int64, device=values.device)
-        return torch.lerp(values[row, i[:, 0]], values[row, i[:, 0] + 1], share.to(values.dtype))
 
 
 class Driven(Field):
@@ -90,6 +39,16 @@ class Driven(Field):
 
     def with_signal(self, signal: Signal) -> Driven:
         """This field driven by ``signal``; the parameters are shared, not copied."""
+        if signal.values.requires_grad:
+            raise ArgumentError(
+                "the signal's values require grad, but none flows to a field's input: values.detach(), or "
+                "solve(func, …, signal=signal) with func(t, y, u)."
+            )
+        if signal.values.ndim > 3:
+            raise ArgumentError(
+                f"the signal's values have shape {tuple(signal.values.shape)}; a field takes [T, U] or "
+                "[B, T, U]."
+            )
         if signal.values.shape[-1] != self.inputs:
             raise ArgumentError(
                 f"the signal has {signal.values.shape[-1]} inputs; this field takes {self.inputs}."

@@ -115,6 +115,8 @@ class ClockedMarch:
             running = self.attempts()
         self.arrive()
         self._write_back()
+        if self.settings.present is not None:
+            self.settings.present(None)
         if self.dt_first is not None:
             stats.dt_first = self.dt_first
         stats.nfe, stats.n_calls = stats.nfe + self.whole_nfe, stats.n_calls + self.n_calls
@@ -274,7 +276,7 @@ class ClockedMarch:
         if isinstance(self.taker, ImplicitSteps):
             self.taker.measure = Measure(self.rules.clocks, self.rules.norm, self.tolerance)
         times_of = None
-        if jump is not None and len(self.settings.jumps):
+        if jump is not None and self.settings.jumps.shape[-1]:
             times_of = lambda clock, proposal: self._times_beside(clock, proposal, jump)  # noqa: E731
         made = (limits, self.tolerance, here, self._stages, times_of)
         tried, after = attempt(self.rules, self.field, *made)
@@ -381,6 +383,9 @@ class ClockedMarch:
         size = self.clocks.batch_size(self.y)
         for name in self.columns:
             setattr(self, name, getattr(self, name).index_select(0, keep))
+        self.settings = self.settings.of(keep)
+        if self.settings.present is not None:
+            self.settings.present(self.index)
         self.clock = Clock(*(part.index_select(0, keep) for part in self.clock))
         self.y = self.y.index_select(self.clocks.batch, keep)
         self.first = self.first.index_select(self.clocks.batch, keep)

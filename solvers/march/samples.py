@@ -45,14 +45,16 @@ def beside(time: Tensor, which: Tensor, side: Tensor) -> Tensor:
 class SampleSettings:
     """What decides the steps; norm gives one number a sample.
 
-    stops: [M] times every sample must end a step on (step_at and jump_at).
-    jumps: [M] bool, those at which f is discontinuous.
+    stops: [M] times every sample must end a step on (step_at and jump_at), or [b, M] each its own, in order,
+        ∞ where it has fewer.
+    jumps: like stops, bool: those at which f is discontinuous.
     dt0: first |dt|, [B] or None for Hairer's; dt0_open: NaN in it too.
     dt: a fixed |dt|, or None.
     fresh_first: evaluate every attempt's first stage anew (a quadrature wants it saved with the rest).
     together: which samples share their steps; None: each has its own.
     jacobian: of f, for an implicit method.
     coupling: of a reversible pair's steps (`step.pairs`); None: they are the method's own.
+    present: is told which samples are in the batch, when some have left it, and None when all are back.
     """
 
     clocks: Each
@@ -71,6 +73,7 @@ class SampleSettings:
     dt0_open: bool = False
     jacobian: Jacobian | None = None
     coupling: float | None = None
+    present: Callable[[Tensor | None], None] | None = None
 
     @property
     def fixed(self) -> bool:
@@ -89,18 +92,44 @@ class SampleSettings:
 
     def at_jump(self, t: Tensor) -> Tensor:
         """[b]: which of the times are discontinuities of f."""
-        return ((t[:, None] == self.stops) & self.jumps).any(1)
+        if self.stops.dim() == 1:
+            return ((t[:, None] == self.stops) & self.jumps).any(1)
+        stop, jump = self._row(torch.searchsorted(self.stops, t[:, None].contiguous()))
+        return (stop == t) & jump
 
     def next_stop(self, t: Tensor, end: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Each sample's next time to hit after t, and whether f jumps there; all [b]."""
-        if not len(self.stops):
+        if not self.stops.shape[-1]:
             return end, torch.zeros_like(t, dtype=torch.bool)
+        if self.stops.dim() == 2:
+            return self._next_own(t, end, direction)
         ahead = (self.stops - t[:, None]) * direction[:, None]
         far = (end - t) * direction
         ahead = torch.where((ahead > 0) & (ahead <= far[:, None]), ahead, math.inf)
         distance, which = ahead.min(1)
         found = torch.isfinite(distance)
         return torch.where(found, self.stops[which], end), found & self.jumps[which]
+
+    def _next_own(self, t: Tensor, end: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """`next_stop` of samples with times of their own."""
+        at = t[:, None].contiguous()
+        later, earlier = (torch.searchsorted(self.stops, at, right=right) for right in (True, False))
+        stop, jump = self._row(torch.where(direction[:, None] > 0, later, earlier - 1))
+        ahead = (stop - t) * direction
+        found = (ahead > 0) & (ahead <= (end - t) * direction)
+        return torch.where(found, stop, end), found & jump
+
+    def _row(self, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's time of that number (the nearest there is), and whether f jumps there."""
+        which = which.clamp(0, self.stops.shape[1] - 1)
+        return self.stops.gather(1, which)[:, 0], self.jumps.gather(1, which)[:, 0]
+
+    def of(self, keep: Tensor) -> SampleSettings:
+        """With the times to hit of the samples at these positions."""
+        if self.stops.dim() == 1:
+            return self
+        stops, jumps = self.stops.index_select(0, keep), self.jumps.index_select(0, keep)
+        return dataclasses.replace(self, stops=stops, jumps=jumps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -283,20 +283,20 @@ class Autocast:
 
 
 class PackedFunction:
-    """f(t, z) on the packed state from the user's func(t, y).
+    """f(t, z) on the packed state from the user's func(t, y), or func(t, y, u) under an input.
 
     cast: torchdiffeq's manners: results of another floating dtype are converted to the state's, and members
         of a tuple, or a single number, may have further axes of length 1.
     """
 
-    def __init__(self, func: Callable[[Tensor, Any], Any], layout: Layout, autocast: Autocast, cast: bool):
+    def __init__(self, func: Callable[..., Any], layout: Layout, autocast: Autocast, cast: bool):
         self.func, self.layout, self.autocast = func, layout, autocast
         self.manners, self.cast = cast, cast or autocast.enabled or layout.kind in HALF
 
-    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
-        """dz on the packed state."""
+    def __call__(self, t: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
+        """dz on the packed state; func is given the inputs behind it."""
         version = None if z.is_inference() else z._version
-        dz = self._evaluate(t, z)
+        dz = self._evaluate(t, z, *inputs)
         if version is not None and z._version != version:
             raise DynamicsError(
                 "func changed its y in place: the stages after it would begin from another state. Work on a "
@@ -304,11 +304,11 @@ class PackedFunction:
             )
         return dz
 
-    def _evaluate(self, t: Tensor, z: Tensor) -> Tensor:
+    def _evaluate(self, t: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
         if self.layout.direct and not self.autocast.enabled:
-            return self._checked(self.func(t, z), z)
+            return self._checked(self.func(t, z, *inputs), z)
         with self.autocast.inside():
-            dy = self.func(self.layout.time(t), self.layout.unpack(z))
+            dy = self.func(self.layout.time(t), self.layout.unpack(z), *inputs)
         if self.layout.single:
             return self.layout.inside(self._checked(dy, self.layout.leaves(z)[0]))
         return self._pack(dy, z)

@@ -32,6 +32,7 @@ OPTIONS = {
     "terminal": "`events=` of which one ends the solve",
     "jump_at": "`jump_at=`",
     "step_at": "`step_at=`",
+    "signal": "`signal=`, held and known on both sides of a jump",
     "dt": "`dt=`",
     "steps": '`save="steps"`',
     "end": '`save="end"`',

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from whole_solves import alone
 
-from adamode import AdamodeError, AdamodeWarning, Event, Solution, Status, solve
+from adamode import AdamodeError, AdamodeWarning, Event, Signal, Solution, Status, solve
 
 from .cases import GRADIENTS, Case, times_of
 from .problem import JUMP, KICK, STATES, B, Blocks, BlocksModule, Closed, Field
@@ -96,12 +96,26 @@ class Check:
         self.leaves = [leaf.requires_grad_() for leaf in leaves]
         self.level = torch.tensor(0.6 if case.backwards else 0.4, dtype=torch.float64, requires_grad=True)
         self.t = times_of(case).requires_grad_("t wants a gradient" in case.options)
+        self.kick, self.before = kick, 0.0
+        self.signal = self.make_signal() if "signal" in case.options else None
         # What has a gradient goes by name; a loss of what was found and one of what should be.
         self.inputs = {f"leaf {i} of y0": leaf for i, leaf in enumerate(self.leaves)}
         self.inputs |= {"p": self.func.p, "q": self.func.q}
         if self.t.requires_grad:
             self.inputs["t"] = self.t
+        if self.signal is not None:
+            self.inputs["the signal's values"] = self.signal.values
         self.found_loss = self.known_loss = torch.zeros((), dtype=torch.float64)
+
+    def make_signal(self) -> Signal:
+        """What is there before the jump and after it, of all samples or of each."""
+        values = torch.tensor([[0.1, 0.9, 0.3], [0.2, 0.4, 0.5], [-0.2, 0.7, 0.6]], dtype=torch.float64)
+        values = values if self.case.per_sample else values[0]
+        values = values[..., None].requires_grad_()
+        self.before = values[..., 0, 0]
+        self.kick = self.kick + values[..., 1, 0] - self.before
+        times = torch.tensor([-0.1, JUMP, 0.5], dtype=torch.float64)
+        return Signal(times.expand(B, -1) if "compact" in self.case.options else times, values, "hold")
 
     # -- what is asked -------------------------------------------------------------------------------------
 
@@ -115,6 +129,8 @@ class Check:
             asked["jump_at"] = [JUMP]
         if "step_at" in chosen:
             asked["step_at"] = [0.25]
+        if self.signal is not None:
+            asked["signal"] = self.signal
         if {"steps", "end"} & chosen:
             asked["save"] = "steps" if "steps" in chosen else "end"
         if "sync_every" in chosen:
@@ -198,7 +214,8 @@ class Check:
         t = self.t
         self.rows = t if t.dim() == 1 else t.t()  # [T] or [T, B]
         finite = [torch.where(leaf.isnan(), 0.5, leaf) for leaf in self.leaves]  # NaN · 0 is no zero
-        self.closed = Closed(self.state, finite, self.func.p, self.func.q, self.func.kick, self.rows[0])
+        of_func = (self.state, finite, self.func.p, self.func.q)
+        self.closed = Closed(*of_func, self.kick, self.rows[0], self.before)
         self.way = -1.0 if self.case.backwards else 1.0
         clocks = self.rows.detach().expand(len(self.clocks), -1).t() if t.dim() == 1 else self.rows.detach()
         self.starts, last = clocks[0], clocks[-1]
@@ -335,15 +352,17 @@ class Check:
             t0 = t0 if t0.dim() == 0 else t0[clock]
         if when is None:
             return own.detach().new_empty((0, *own.shape))
-        one = Closed(self.state, [own], self.func.p, self.func.q, self.func.kick, t0)
+        kick, before = self.closed.of(clock)
+        one = Closed(self.state, [own], self.func.p, self.func.q, kick, t0, before)
         return one.at(when.reshape(1))[0]
 
     # -- dense output --------------------------------------------------------------------------------------
 
     def queries(self, sol: Solution) -> None:
         """sol(q) and sol.derivative(q), of all at once or of each sample at its own times."""
-        last = 0.97 if any(self.stopped) or self.func.kick else 1.0
-        first = 0.03 if self.func.kick else 0.0  # at the jump there are two derivatives
+        kicked = bool(self.func.kick) or self.signal is not None
+        last = 0.97 if any(self.stopped) or kicked else 1.0
+        first = 0.03 if kicked else 0.0  # at the jump there are two derivatives
         fractions = torch.tensor([first, 0.37, 0.71, last], dtype=torch.float64)
         low = (self.starts * self.way).max() * self.way
         high = (self.ends * self.way).min() * self.way

@@ -1,7 +1,8 @@
 """A problem whose solution, events and every derivative are known, on any state and either clock.
 
-y' = p κ(t) y (1 − y) in every entry, κ(t) = 1 + q sin 3t, and from `JUMP` on `KICK` more where it jumps:
-y(t) = y0 / (y0 + (1 − y0) e^(−pK)), K = ∫κ. It is nonlinear, so that samples that start apart go apart.
+y' = p κ(t) y (1 − y) in every entry, κ(t) = 1 + q sin 3t, and from `JUMP` on `KICK` more where it jumps, and
+more by a signal, of each sample, that jumps there as well: y(t) = y0 / (y0 + (1 − y0) e^(−pK)), K = ∫κ. It is
+nonlinear, so that samples that start apart go apart.
 """
 
 from __future__ import annotations
@@ -79,18 +80,25 @@ STATES = {
 }
 
 
-def kappa(t: Tensor, q: Tensor, kick: float) -> Tensor:
+Kick = float | Tensor
+
+
+def kappa(t: Tensor, q: Tensor, kick: Kick, before: Kick = 0.0) -> Tensor:
     """κ, at the jump the value after it."""
-    return 1 + q * torch.sin(3 * t) + kick * (t >= JUMP).to(t.dtype)
+    return 1 + before + q * torch.sin(3 * t) + kick * (t >= JUMP).to(t.dtype)
 
 
-def integral(t0: Tensor, t: Tensor, q: Tensor, kick: float) -> Tensor:
+def integral(t0: Tensor, t: Tensor, q: Tensor, kick: Kick, before: Kick = 0.0) -> Tensor:
     """∫κ from t0 to t."""
 
     def after(t: Tensor) -> Tensor:
         return torch.where(t >= JUMP, t - JUMP, 0.0)
 
-    return t - t0 - q / 3 * (torch.cos(3 * t) - torch.cos(3 * t0)) + kick * (after(t) - after(t0))
+    return (
+        (1 + before) * (t - t0)
+        - q / 3 * (torch.cos(3 * t) - torch.cos(3 * t0))
+        + kick * (after(t) - after(t0))
+    )
 
 
 class Field(nn.Module):
@@ -102,8 +110,8 @@ class Field(nn.Module):
         self.q = nn.Parameter(torch.tensor(STRENGTH, dtype=torch.float64))
         self.kick = kick
 
-    def forward(self, t: Tensor, y: Any) -> Any:
-        rate = self.p * kappa(t, self.q, self.kick)
+    def forward(self, t: Tensor, y: Any, u: Tensor | None = None) -> Any:
+        rate = self.p * kappa(t, self.q, self.kick, 0.0 if u is None else u.reshape(t.shape))
 
         def slope(leaf: Tensor) -> Tensor:
             own = rate if t.dim() == 0 else rate.reshape(-1, *[1] * (leaf.dim() - 1))
@@ -152,25 +160,40 @@ class BlocksModule(Blocks, nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Closed:
-    """The closed solution, from leaves that want gradients. t0: one start a clock."""
+    """The closed solution, from leaves that want gradients. t0: one start a clock.
+
+    kick, before: what is more from the jump on, and what is everywhere, of all or of each clock.
+    """
 
     state: State
     leaves: list[Tensor]
     p: Tensor
     q: Tensor
-    kick: float
+    kick: Kick
     t0: Tensor
+    before: Kick = 0.0
+
+    def wide(self, t: Tensor) -> Tensor:
+        """Times [n] or [n, B] as they broadcast against numbers of clocks."""
+        own = max(self.t0.dim(), self.before.dim() if isinstance(self.before, Tensor) else 0)
+        return t[:, None] if t.dim() < 1 + own else t
+
+    def of(self, clock: int) -> tuple[Kick, Kick]:
+        """What is more after the jump, and everywhere, of one clock."""
+        both = (self.kick, self.before)
+        kick, before = (x[clock] if isinstance(x, Tensor) and x.dim() else x for x in both)
+        return kick, before
 
     def at(self, t: Tensor) -> list[Tensor]:
         """The leaves at [n] or [n, B] times (n times, of all clocks or of each)."""
-        t = t[:, None] if t.dim() < 1 + self.t0.dim() else t
-        exponent = self.p * integral(self.t0, t, self.q, self.kick)
+        t = self.wide(t)
+        exponent = self.p * integral(self.t0, t, self.q, self.kick, self.before)
         return [y / (y + (1 - y) * torch.exp(-self.state.spread(exponent, y, 1))) for y in self.leaves]
 
     def slope(self, t: Tensor) -> list[Tensor]:
         """y' there."""
-        t = t[:, None] if t.dim() < 1 + self.t0.dim() else t
-        rate = self.p * kappa(t, self.q, self.kick)
+        t = self.wide(t)
+        rate = self.p * kappa(t, self.q, self.kick, self.before)
         return [
             self.state.spread(rate, y, 1) * v * (1 - v) for y, v in zip(self.leaves, self.at(t), strict=True)
         ]
@@ -181,23 +204,25 @@ class Closed:
         y0 = first if first.dim() == 0 else first[clock]
         t0 = self.t0 if self.t0.dim() == 0 else self.t0[clock]
         target = torch.logit(level) - torch.logit(y0)
+        kick, before = self.of(clock)
+        both = [float(x.detach()) if isinstance(x, Tensor) else x for x in (kick, before)]
 
         def gap(t: float) -> float:
             """In floats: sixty bisections of tensors cost more than the solve."""
             q, begin = self.q.item(), t0.item()
-            smooth = t - begin - q / 3 * (math.cos(3 * t) - math.cos(3 * begin))
-            kicked = self.kick * (max(t - JUMP, 0.0) - max(begin - JUMP, 0.0))
+            smooth = (1 + both[1]) * (t - begin) - q / 3 * (math.cos(3 * t) - math.cos(3 * begin))
+            kicked = both[0] * (max(t - JUMP, 0.0) - max(begin - JUMP, 0.0))
             return target.item() - self.p.item() * (smooth + kicked)
 
         low, high = t0.item(), end
-        before = gap(low)
-        if before == 0 or not before * gap(high) <= 0:
+        ahead = gap(low)
+        if ahead == 0 or not ahead * gap(high) <= 0:
             return None
         for _ in range(60):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if gap(middle) * before > 0 else (low, middle)
+            low, high = (middle, high) if gap(middle) * ahead > 0 else (low, middle)
         when = torch.tensor(high, dtype=torch.float64)
         for _ in range(2):  # Newton's steps change nothing here but the derivatives: right to second order
-            residual = target - self.p * integral(t0, when, self.q, self.kick)
-            when = when + residual / (self.p * kappa(when, self.q, self.kick))
+            residual = target - self.p * integral(t0, when, self.q, kick, before)
+            when = when + residual / (self.p * kappa(when, self.q, kick, before))
         return when

@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from adamode import AdamodeWarning, ArgumentError, SecondDerivativeError
+from adamode import AdamodeWarning, ArgumentError, ArgumentTypeError, SecondDerivativeError
 
 from .cases import CELLS, GRADIENTS, OPTIONS, STEPPINGS, Case
 from .check import Outcome
@@ -111,6 +111,13 @@ REFUSALS = (
         options=("asked per sample",),
     ),
     Refusal(
+        ArgumentTypeError,
+        "its VJP has no place for an input",
+        "a function or a module of (t, y, u); a block over a `Driven` field",
+        states=("Dynamics",),
+        options=("signal",),
+    ),
+    Refusal(
         SecondDerivativeError,
         "is hand-derived and not itself differentiable",
         "`Direct()` has derivatives of every order",
@@ -140,7 +147,7 @@ REFUSALS = (
         "solved with a look at each step",
         stepping="shared",
         gradients=(*OF_ONE_STATE, "None"),
-        options=("dt", "jump_at", "watched", "terminal"),
+        options=("dt", "jump_at", "signal", "watched", "terminal"),
         along=("sync_every",),
     ),
     Refusal(
@@ -173,6 +180,7 @@ REFUSALS = (
             "trace",
             "step_at",
             "jump_at",
+            "signal",
             "dt",
         ),
         along=("sync_every",),

@@ -90,6 +90,19 @@ def pytree() -> Tensor:
     return q + p + leaf + moved_on[..., 0] + likelihood
 
 
+def driven(t: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """dy/dt under an input."""
+    return u - y
+
+
+def under_an_input() -> Tensor:
+    """Values, their derivative as an input, and a question."""
+    signal = adamode.Signal(t, torch.ones(len(t), 1), kind="cubic", mask=None)
+    sol = adamode.solve(driven, y0, t, signal=signal)
+    each = adamode.solve(driven, y0[:, None], t, stepping="per_sample", signal=signal.derivative())
+    return sol.y[-1] + each.y[-1, :, 0] + signal(t).sum() + signal.derivative(t).sum()
+
+
 def stiff() -> Tensor:
     """With ∂f/∂y of each sample, and without a matrix."""
     sol = adamode.solve(

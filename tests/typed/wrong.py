@@ -68,6 +68,8 @@ adamode.solve(decay, y0, t, controller=adamode.PI)  # wrong
 adamode.solve(decay, y0, t, events=[decay])  # wrong
 adamode.solve(decay, y0, t, max_steps=1e5)  # wrong
 adamode.solve(decay, y0, t, 1e-6)  # wrong
+adamode.solve(decay, y0, t, signal=y0)  # wrong
+adamode.Signal(t, y0, kind="held")  # wrong
 sol.stat  # wrong
 sol.y.no_such_method()  # wrong
 sol.stats.nfev  # wrong
