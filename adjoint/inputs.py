@@ -25,8 +25,8 @@ def under_signal(request: Request, signal: Signal, settings: Any) -> tuple[Drive
     z0, layout, jac = request.z0, request.layout, request.options.jac
     if isinstance(request.func, PerSolve):
         raise ArgumentError(
-            f"signal with a {type(request.func).__name__}: its field takes (t, x) alone. Let the field read the "
-            "input itself: lambda t, x: field(t, x, signal(t))."
+            f"signal with a {type(request.func).__name__}: its field takes (t, x) alone. Let the field read "
+            "the input itself: lambda t, x: field(t, x, signal(t))."
         )
     if signal.values.device != z0.device:
         raise ArgumentError(

@@ -395,3 +395,26 @@ class Noisy(nn.Module):
 def test_samples_that_depend_on_each_other_are_refused_as_without():
     with pytest.raises(adamode.ArgumentError, match=r"func\.norm"):
         asked(("kinetic",), func=Noisy(), stepping="per_sample")
+
+
+@pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+def test_a_solve_under_an_input_has_those_of_a_func_that_reads_it(stepping):
+    values = f64(0.3, -1.0, 0.8).view(3, 1).requires_grad_()
+    signal = adamode.Signal(f64(0.0, 0.4, 1.0), values, "cubic")
+    net, options = (
+        Net(),
+        {"penalties": ("kinetic", "jacobian", "error"), "stepping": stepping, "step_at": [0.4]},
+    )
+    inputs = [values, *net.parameters()]
+    found = []
+    for func, more in ((lambda t, y, u: net(t, y) * u, {"signal": signal}), (None, {})):
+        read = func or (lambda t, y: net(t, y) * (signal(t.reshape(())) if stepping == "shared" else u_at(t)))
+
+        def u_at(t):
+            return signal(t.reshape(-1)).reshape(-1, 1)
+
+        torch.manual_seed(3)
+        sol = solve(read, Y, f64(0.0, 1.0), gradient=Direct(), **options, **more)
+        told = torch.stack([sol.penalty(name).sum() for name in options["penalties"]])
+        found.append((told.detach(), *torch.autograd.grad(told.sum(), inputs)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)

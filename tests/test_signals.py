@@ -454,3 +454,15 @@ def test_compile_does_nothing_under_a_signal_and_says_so():
 
 def test_the_old_name_is_the_same_class():
     assert fields.Signal is adamode.Signal
+
+
+def test_a_log_density_reads_its_input_in_the_field():
+    signal, y0 = Signal(TIMES, waves(7, 1)), (waves(2, 1), torch.zeros(2))
+    field = lambda t, x: x * signal(t.reshape(-1)).reshape(-1, 1)  # noqa: E731
+    with pytest.raises(
+        adamode.ArgumentError, match=r"signal with a LogDensity: .* field\(t, x, signal\(t\)\)"
+    ):
+        solve(adamode.LogDensity(lambda t, x: x), y0, f64(0, 1), signal=signal)
+    sol = solve(adamode.LogDensity(field), y0, f64(0, 1), step_at=[0.3, 0.7], rtol=1e-10, atol=1e-12)
+    whole = torch.trapezoid(torch.cat((signal(f64(0.0, 0.3, 0.7, 1.0)).flatten(),)), f64(0.0, 0.3, 0.7, 1.0))
+    torch.testing.assert_close(sol.y[1][-1], whole.expand(2))
