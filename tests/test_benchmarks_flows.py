@@ -26,6 +26,7 @@ def test_ours_and_theirs_begin_alike():
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_few_steps_make_a_line_each(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(flows, "DRAWS", 2)
     assert flows.main(["--flows", "node", "adamnode+q", "--steps", "2", "--picture", str(tmp_path)]) == 0

@@ -83,7 +83,7 @@ def pytree() -> Tensor:
     density = adamode.LogDensity(decay, "hutchinson", probes=2, noise="gauss", generator=torch.Generator())
     normal = torch.distributions.Normal(torch.zeros(len(y0), 1, 1, dtype=y0.dtype), 1.0)
     momenta = torch.distributions.Independent(normal, 2)
-    flow = adamode.Flow(adamode.HBNODE(decay), auxiliary=lambda x: momenta)
+    flow = adamode.Flow(adamode.HBNODE(decay).to(y0), auxiliary=lambda x: momenta)
     likelihood: Tensor = flow.log_prob(y0[:, None], samples=3) + 1.0
     moved_on, _ = adamode.solve(density, (y0[:, None], y0), t).y
     leaf = adamode.solve(lambda t, y: {"x": -y["x"]}, {"x": y0}, t).y["x"]
