@@ -24,6 +24,7 @@ from ..solvers.checks import check_tolerance
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.methods import EVERY
 from ..solvers.solution import Query, Solution
+from ..solvers.status import Status
 from ..solvers.step.clocks import ONE, each, norm_of
 from ..solvers.step.field import Layout, layout_of, transformed
 from .arguments import Direct, Discrete, Options, Request, clocks_differ, needs_jacobian
@@ -141,7 +142,8 @@ class Beside:
         y, integrals = self.parts(sol.y)
         way = (t.detach()[..., -1] - t.detach()[..., 0]).sign()  # of time: ∫ … |dt|
         found = {
-            name: q[-1] * way.to(q, non_blocking=True) for name, q in zip(self.names, integrals, strict=True)
+            name: self._at_end(q, sol) * way.to(q, non_blocking=True)
+            for name, q in zip(self.names, integrals, strict=True)
         }
         found |= sol._penalties
         return dataclasses.replace(
@@ -151,6 +153,13 @@ class Beside:
             _derivative=self._first(sol._derivative),
             _penalties={name: found[name] for name in names},
         )
+
+    def _at_end(self, q: Tensor, sol: Solution) -> Tensor:
+        """An integral where each clock ended: with every step saved, samples have rows of their own."""
+        if self.options.save != "steps" or q.dim() == 1:
+            return q[-1]
+        last = q.gather(0, sol.stats.n_accepted.clamp(max=len(q) - 1)[None])[0]
+        return torch.where(sol.status == int(Status.SUCCESS), last, torch.nan)
 
     def _first(self, query: Query | None) -> Query | None:
         return None if query is None else lambda t, per_sample: self.parts(query(t, per_sample))[0]

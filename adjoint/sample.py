@@ -105,13 +105,13 @@ def _lost(field: Any, z0: Tensor, grid: Sequence[float], tableau: Tableau) -> Ex
         state_along(field, z0, grid, tableau, look)
     calls = tableau.n_stages - 1
     i, entry = where or (len(grid) - 2, None)
-    stats: Stats[int, float] = Stats(nfe=(i + 1) * calls, n_accepted=i, dt_first=abs(grid[1] - grid[0]))
+    dt = abs(grid[i + 1] - grid[i])
+    stats: Stats[int, float] = Stats((i + 1) * calls, i, dt_first=abs(grid[1] - grid[0]), dt_last=dt)
     said = "The state is not finite after this step"
     if not where:
         said = "The state is not finite at the end, and is where the steps are taken again (a random field)"
-    stats.dt_last = abs(grid[i + 1] - grid[i])
     error = solver_error(
-        *(grid[i], stats.dt_last, Status.NON_FINITE, stats),
+        *(grid[i], dt, Status.NON_FINITE, stats),
         f"{said}, step {i} of {len(grid) - 1}. A fixed step cannot be shortened: give a finer grid there, or "
         "solve adaptively (adamode.solve).",
     )

@@ -227,6 +227,36 @@ def test_a_pytree_keeps_its_structure(stepping):
     assert all(sol.penalty(name).requires_grad for name in ALL)
 
 
+@pytest.mark.parametrize("save", ["end", "steps"])
+def test_what_is_saved_changes_no_penalty(save):
+    t = torch.stack((T, T * 0.2))  # the second sample takes fewer steps
+    given = {"stepping": "per_sample", "t": t, "rtol": 1e-5}
+    found, wanted = asked(ALL, save=save, **given), asked(ALL, **given)
+    for name in ALL:
+        torch.testing.assert_close(found.penalty(name), wanted.penalty(name), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_the_dense_output_has_its_gradient_beside_penalties(stepping):
+    found = []
+    for names in (ALL, ()):
+        func, y0 = Net(), Y.clone().requires_grad_()
+        sol = asked(names, func=func, y0=y0, stepping=stepping, dense=True)
+        loss = sol(f64(0.2, 0.7)).square().sum() + sol.y[-1].sum()
+        found.append(torch.autograd.grad(loss, [y0, *func.parameters()]))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_dynamics_with_implicit_steps_has_kinetic_energy():
+    z0 = torch.stack((Y, 0.5 * Y))
+    given = {"func": Swing(), "y0": z0, "rtol": 1e-7, "atol": 1e-8, "gradient": None}
+    found, wanted = (
+        asked(("kinetic",), **given, **own).penalty("kinetic") for own in ({"method": "radau5"}, {})
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("method", ["kvaerno5", "rodas5p"])
 def test_implicit_steps_have_kinetic_energy(method):
     found = asked(("kinetic",), method=method, rtol=1e-7, atol=1e-8).penalty("kinetic")
