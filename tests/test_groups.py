@@ -53,7 +53,8 @@ def counts(sol):
 @pytest.mark.parametrize("backwards", [False, True])
 def test_one_group_is_a_shared_solve(method, norm, backwards):
     t = f64(0.0, 0.4, 1.1, 2.0)
-    how = {"method": method, "gradient": None, "rtol": 1e-6}
+    rough = {"rtol": 1e-3, "atol": 1e-5}  # order 2 would take thousands of steps
+    how = {"method": method, "gradient": None, **(rough if method == "adaptive_heun" else {"rtol": 1e-6})}
     t = t.flip(0) if backwards else t
     shared_norm = norm if isinstance(norm, str) else lambda y: y.abs().amax()
     shared = solve(Wave(), waves(), t, norm=shared_norm, **how)
@@ -117,7 +118,7 @@ def test_groups_of_one_are_steps_per_sample(gradient):
 @settings(max_examples=15, deadline=None)
 def test_a_mixture_is_each_group_alone(numbers, method, gradient, compact, save):
     stepping, t = groups(*numbers), f64(1.0, 0.2, -0.7)
-    how = {"method": method, "gradient": gradient, "save": save}
+    how = {"method": method, "gradient": gradient, "save": save, "rtol": 1e-3, "atol": 1e-5}
 
     def solved(rows):
         func, y0 = Wave(), waves(len(numbers))[rows].requires_grad_()

@@ -77,7 +77,7 @@ def tolerances(kind, y0, per_sample):
     return {"rtol": every, "atol": every}
 
 
-@settings(max_examples=100, phases=[Phase.explicit, Phase.generate])  # to shrink one takes minutes
+@settings(max_examples=60, phases=[Phase.explicit, Phase.generate])  # to shrink one takes minutes
 @given(
     method=st.sampled_from(["dopri5", "tsit5", "bosh3", "dop853", "dopri8", "adaptive_heun"]),
     stepping=st.sampled_from(["shared", "per_sample"]),

@@ -59,7 +59,7 @@ def compiled(stepping: str, gradient: str, seed: int = 0) -> list[Case]:
     return list(found)
 
 
-def implicit(stepping: str, gradient: str, seed: int = 0, n: int = 8) -> list[Case]:
+def implicit(stepping: str, gradient: str, seed: int = 0, n: int = 5) -> list[Case]:
     """Drawn cases by implicit steps that are not refused, half of them by the method that changes; adaptive:
     along a fixed grid order 5 is too coarse for the bounds. `sync_every` does nothing there, and says so."""
     found = dict[Case, None]()
