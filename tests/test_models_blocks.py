@@ -368,7 +368,7 @@ def test_the_six_blocks_are_public():
 def test_the_solver_keywords_have_one_type_and_one_default():
     typed, settings = typing.get_type_hints(SolverOptions), typing.get_type_hints(SolveSettings)
     assert {name: settings[name] for name in typed} == typed
-    assert settings.keys() - typed.keys() == {"dt0"}  # a training run's alone
+    assert settings.keys() - typed.keys() == {"dt0", "penalties"}  # a training run's alone
     for case in CASES.values():
         assert case.block().settings == SolveSettings()
         assert case.block(method="tsit5").settings == SolveSettings(method="tsit5")
