@@ -159,7 +159,7 @@ def _in_operators(
 def at_event(
     event: Event | None, layout: Layout, problem: Problem, fired: Fired, z: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`differentiable_event` of one that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
+    """The same of one that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
     clocks, valid = problem.clocks, fired.valid
     if not isinstance(clocks, Each) or valid is None:
         return differentiable_event(event, layout, problem, fired.t, z)

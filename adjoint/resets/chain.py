@@ -1,43 +1,41 @@
 """A solve with resets is a chain of solves: each piece ends where a reset is met, and the next begins there.
 
 The time and the state of an event have their gradients by the implicit function theorem
-(`engine.event_gradient`), a reset is the user's function under autograd, and a piece gives dL/dt at its start.
-By the chain rule these are the saltation rule, for every gradient choice, which is written nowhere. With g the
-event function, r the reset, f⁻ and f⁺ the dynamics before and after it,
+(`engine.event_gradient`), a reset is the user's function under autograd, and a piece gives dL/dt at its
+start. By the chain rule these are the saltation rule, for every gradient choice, which is written nowhere.
+With g the event function, r the reset, f⁻ and f⁺ the dynamics before and after it,
 
     dy⁺/dy⁻ = r_y + (f⁺ − r_y f⁻ − r_t) (∂g/∂y) / (∂g/∂t + ∂g/∂y f⁻).
 
 Source: M. A. Aizerman, F. R. Gantmacher, Determination of stability by linear approximation of a periodic
-solution of a system of differential equations with discontinuous right-hand sides, Quart. J. Mech. Appl. Math.
-11 (1958) 385–398.
+solution of a system of differential equations with discontinuous right-hand sides, Quart. J. Mech. Appl.
+Math. 11 (1958) 385–398.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_readable, moves
-from ...solvers.errors import ArgumentError, SolverError, solver_error
+from ...solvers.checks import moves
+from ...solvers.errors import SolverError, solver_error
 from ...solvers.march.event import Event, Impulse
 from ...solvers.march.events import Fired
 from ...solvers.solution import Solution
 from ...solvers.status import Status
-from ...solvers.step.field import follows, transformed
+from ...solvers.step.field import follows
 from ...solvers.trace import TraceRow
-from ..arguments import Direct, Options, Request
+from ..arguments import Options, Request, Save
 from ..dynamics.adapt import check_independent_samples
 from ..engine.dense import questions
 from ..engine.event_gradient import at_event
 from ..engine.problem import Problem
-from ..engine.time_move import moved_end, moved_once
 from .jump import Happened, Jumps
 from .lanes import Lanes, MakeProblem, Piece, Plan, Seen, lanes_of
-from .met import Meeting, Met, Read
-from .outputs import AtSteps, AtTimes, ChainQuery, ChainStats
+from .met import Meeting, Met, Read, impulse_times
+from .outputs import AtSteps, AtTimes, ChainQuery, ChainStats, events_of, trace_of
 from .threshold import Guard, Standing
 
 
@@ -47,24 +45,6 @@ def solve_with_resets(request: Request, make_problem: MakeProblem) -> Solution:
     with torch.set_grad_enabled(torch.is_grad_enabled() and request.options.gradient is not None):
         chain.run()
         return chain.solution()
-
-
-def impulse_times(impulse: Impulse, lanes: Lanes, like: Tensor, batch: int) -> Tensor:
-    """[B, n], float64 with the resolution of the solve's times; refuses NaN and other shapes."""
-    times = impulse.times
-    if isinstance(times, Tensor):
-        check_readable(times, "Impulse: times")
-    else:
-        times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
-    if times.dim() not in (1, 2) or (times.dim() == 2 and (not lanes.many or len(times) != batch)):
-        wanted = (
-            f"[n], or [B, n] with B={batch}" if lanes.many else "[n] (with stepping='per_sample' also [B, n])"
-        )
-        raise ArgumentError(f"Impulse: times has shape {tuple(times.shape)}; it must be {wanted}.")
-    if bool(times.isnan().any()):  # host read
-        raise ArgumentError("Impulse: times holds NaN; a time that is not to be met is math.inf.")
-    times = times.to(like.dtype).to(lanes.request.z0.device, torch.float64, non_blocking=True)
-    return times if times.dim() == 2 else times.expand(batch, -1)
 
 
 class Chain:
@@ -79,7 +59,7 @@ class Chain:
         self.lanes, self.request = lanes, request
         if lanes.many:
             check_independent_samples(request.func)
-        self.entries = options.events
+        self.entries = tuple(options.events)
         self.numbers = [
             i for i, event in enumerate(self.entries) if isinstance(event, Event)
         ]  # of the watched
@@ -108,7 +88,8 @@ class Chain:
         self.signs: Tensor | None = None
         self.pieces: list[tuple[Piece, Tensor]] = []
         self.happened: list[Happened] = []
-        self.closing = self.live & False
+        # Whom a reset met at the very end, when, and the states after it
+        self.closing = self.live & False, self.end, self.z
         self.outputs: AtTimes | AtSteps | None = None
 
     @staticmethod
@@ -118,7 +99,7 @@ class Chain:
             dataclasses.replace(event, reset=None, terminal=event.terminal or event.reset is not None)
             for event in options.watched
         ]
-        save = "steps" if options.save == "steps" else "times"
+        save: Save = "steps" if options.save == "steps" else "times"
         params = None if options.params is None else tuple(options.params)
         return dataclasses.replace(options, events=events, save=save, params=params)
 
@@ -126,17 +107,17 @@ class Chain:
 
     def run(self) -> None:
         """Piece after piece until no sample goes on."""
-        self._at_the_start()
+        shown = self._at_the_start()
         kind = AtSteps if self.request.options.save == "steps" else AtTimes
-        self.outputs = kind(self.lanes, self.wanted, self.direction, self.z)
+        self.outputs = kind(self.lanes, self.wanted, self.direction, shown)
         left = self.request.options.max_steps
         going = True
         while going:
             piece = self._piece(left)
             going, left = self._after(piece)
 
-    def _at_the_start(self) -> None:
-        """Impulses at the very start, before all else."""
+    def _at_the_start(self) -> Tensor:
+        """Impulses at the very start, before all else; the states to be shown there, [B, …]."""
         start = self.now.detach()
         masks = {i: times == start[:, None] for i, times in self.impulses.items()}
         flags = [mask.any(1) for mask in masks.values()]
@@ -145,11 +126,19 @@ class Chain:
         for (i, mask), which in zip(reversed(masks.items()), reversed(flags), strict=True):
             picked = self.impulses[i].gather(1, mask.to(torch.int8).argmax(1, keepdim=True))[:, 0]
             own = torch.where(which, picked, own)
-        if any(map(any, told)) and follows() and (moves(own) or moves(self.now)):
-            problem = self.lanes.make_problem(dataclasses.replace(self.request, options=self.options))
-            self.z = self._moved(problem, self.z, self.now, own)
+        moving = any(map(any, told)) and follows() and (moves(own) or moves(self.now))
+        if not moving:
+            self._reset_all(flags, told, own)
+            return self.z
+        problem = self.lanes.make_problem(dataclasses.replace(self.request, options=self.options))
+        start = self.now
+        self.z = self.lanes.moved(problem, self.z, start, own)
+        self._reset_all(flags, told, own)
+        return self.lanes.moved(problem, self.z, own, start)
+
+    def _reset_all(self, flags: list[Tensor], told: list[list[bool]], own: Tensor) -> None:
         self.now = own
-        for i, which, mask in zip(masks, flags, told, strict=True):
+        for i, which, mask in zip(self.impulses, flags, told, strict=True):
             if any(mask):
                 self._reset(i, which, mask, own)
 
@@ -160,16 +149,6 @@ class Chain:
         self.happened.append(one)
         self.z = after
         return one
-
-    def _moved(self, problem: Problem, z: Tensor, start: Tensor, t: Tensor) -> Tensor:
-        """States at `start` as those at t, [B] each and equal, which moves along the flow."""
-        lanes, flow = self.lanes, problem.flow(start=True)
-        state = lanes.back(z)
-        time = lanes.clock(start.detach() + (t - start))
-        slope = flow.f(lanes.clocks.time(time.detach(), state), state)
-        if transformed() or isinstance(self.options.gradient, Direct):
-            return lanes.front(moved_end(flow, state, slope, time))
-        return lanes.front(moved_once(flow, state, slope.detach(), time))
 
     def _piece(self, left: int) -> Piece:
         """The next piece of every sample."""
@@ -253,28 +232,19 @@ class Chain:
         """The states where the piece ended, with their gradients, and when, [B]; notes events that are not
         reset."""
         lanes, problem = self.lanes, piece.problem
-        last = (
-            (~piece.times.isnan()).sum(0) - 1
-            if isinstance(self.outputs, AtSteps)
-            else torch.full_like(self.used, len(piece.rows) - 1)
-        )
-        last = last.clamp(min=0)
-        rows = piece.rows
-        z = rows.gather(0, lanes.spread(last[None], rows).expand(1, *rows.shape[1:]))[0]
-        z, ended = lanes.choose(met.reached, z, piece.plan.z.detach()), piece.plan.stop
-        for one, mask in zip(met.watched, read.watched, strict=True):
-            if any(mask):
-                t, state = self._located(problem, one)
-                self.happened.append(Happened(self.numbers[one.event], one.valid, mask, t, state, state))
-        found = []
-        for one, mask in zip(met.enders, read.enders, strict=True):
-            if any(mask):
-                found.append((one, mask, *self._located(problem, one)))
-        for one, _, t, state in reversed(found):  # of several at one time the first is followed
-            ended, z = torch.where(one.valid, t, ended), lanes.choose(one.valid, state, z)
-        for one, mask, t, state in found:
+        z, ended = lanes.choose(met.reached, piece.last(), piece.plan.z.detach()), piece.plan.stop
+        located = [
+            (one, mask, *self._located(problem, one))
+            for one, mask in zip((*met.watched, *met.enders), (*read.watched, *read.enders), strict=True)
+            if any(mask)
+        ]
+        for one, mask, t, state in located:
             if not self.meeting.reset[one.event]:
-                self.happened.append(Happened(self.numbers[one.event], one.valid, mask, t, state, state))
+                entry = self.numbers[one.event]
+                self.happened.append(Happened(entry, one.valid, mask, t, state, state))
+        for one, _, t, state in reversed(located):  # of several at one time the first is followed
+            if self.options.watched[one.event].terminal:
+                ended, z = torch.where(one.valid, t, ended), lanes.choose(one.valid, state, z)
         self.z = z
         return ended
 
@@ -303,13 +273,21 @@ class Chain:
     def _show(self, problem: Problem, met: Met, changed: Tensor, ended: Tensor) -> None:
         """An output at the time of a reset is the state after it."""
         assert self.outputs is not None
-        here = self.outputs.at(met.ended, changed, self.z)
-        self.closing = changed & (met.ended == self.end.detach())
-        if isinstance(self.outputs, AtTimes) and follows() and (moves(self.wanted) or moves(ended)):
+        last = changed & (met.ended == self.end.detach())
+        closed, t, z = self.closing
+        self.closing = closed | last, torch.where(last, ended, t), self.lanes.choose(last, self.z, z)
+        where, moving = self.outputs, follows() and (moves(self.wanted) or moves(ended))
+        if isinstance(where, AtTimes):
+            here = where.at(met.ended, changed, self.z)
             own = self.wanted.gather(1, here.t().to(torch.int8).argmax(1, keepdim=True))[:, 0]
             own = torch.where(here.any(0), own, ended)
-            if bool(here.any()):  # host read
-                self.outputs.put(here, self._moved(problem, self.z, ended, own))
+            if moving and bool(here.any()):  # host read
+                where.put(here, self.lanes.moved(problem, self.z, ended, own))
+            return
+        shown = self.z
+        if moving and bool(last.any()):  # host read: the end is a time that was given
+            shown = self.lanes.moved(problem, self.z, ended, torch.where(last, self.end, ended))
+        where.at(met.ended, changed, shown)
 
     def _end(self, piece: Piece, met: Met) -> None:
         """How samples ended that do not go on."""
@@ -327,18 +305,7 @@ class Chain:
         return ChainStats([piece.problem.stats for piece, _ in self.pieces], live)
 
     def _trace(self) -> list[TraceRow]:
-        """All attempts; evaluations are counted on."""
-        rows: list[TraceRow] = []
-        before: Any = 0
-        for piece, _ in self.pieces:
-            trace, many = piece.problem.wish.trace, self.lanes.many
-            counts = before.tolist() if many and isinstance(before, Tensor) else before
-            for row in [] if trace is None else trace.rows():
-                more = counts[row.sample] if isinstance(counts, list) and row.sample is not None else counts
-                rows.append(dataclasses.replace(row, nfe=row.nfe + more))
-            own = piece.problem.stats.nfe
-            before = before + (torch.where(piece.plan.live, own, 0) if many else own)
-        return rows
+        return trace_of([piece for piece, _ in self.pieces], many=self.lanes.many)
 
     def solution(self) -> Solution:
         """All of it."""
@@ -353,35 +320,12 @@ class Chain:
         value, derivative = None, None
         if options.dense:
             end = self.end.detach() if lanes.many else self.pieces[-1][1]
-            ends, closing = (self.wanted[:, 0].detach(), end), (self.closing, self.z)
-            detached = options.gradient is None
-            query = ChainQuery(lanes, self.pieces, ends, closing, detached=detached)
+            ends, detached = (self.wanted[:, 0].detach(), end), options.gradient is None
+            query = ChainQuery(lanes, self.pieces, ends, self.closing, detached=detached)
             value, derivative = questions(query, layout, lanes.clocks, request.z0.shape)
-        t_events, y_events, y_after = self._events()
+        t_events, y_events, y_after = events_of(self.happened, len(self.entries), lanes, request.t, self.z)
         status = self.status if lanes.many else Status(int(self.status[0]))  # host read
         return Solution(
             *(t, layout.unpack(y), status, self._stats(), t_events, y_events),
-            self._trace() if options.trace else None,
-            *(value, derivative, y_after),
+            *(self._trace() if options.trace else None, value, derivative, y_after),
         )
-
-    def _events(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """For each entry of `events` when it happened, and the states before and after; a list over samples
-        with a clock each."""
-        found = []
-        for entry in range(len(self.entries)):
-            own = [one for one in self.happened if one.entry == entry]
-            found.append([self._of_sample(own, b) for b in range(len(self.live))])
-        if self.lanes.many:
-            return tuple([[x[k] for x in each] for each in found] for k in range(3))
-        return tuple([each[0][k] for each in found] for k in range(3))
-
-    def _of_sample(self, happened: list[Happened], b: int) -> tuple[Tensor, Any, Any]:
-        layout, t = self.lanes.layout, self.request.t
-        own = [one for one in happened if one.mask[b]]
-        if not own:
-            none = self.z.new_empty((0, *self.z.shape[1:]))
-            return t.new_empty((0,)), layout.unpack(none), layout.unpack(none)
-        times = torch.stack([one.t[b] for one in own]).to(t)
-        before, after = (torch.stack([getattr(one, name)[b] for one in own]) for name in ("before", "after"))
-        return times, layout.unpack(before), layout.unpack(after)

@@ -14,8 +14,12 @@ from .lanes import Lanes
 
 
 class Happened(NamedTuple):
-    """A reset, or an event without one, that happened to some samples, `which` [B]: when, [B] float64, and the
-    states before and after, [B, …]. entry: which of `events`. mask: which, known to the host."""
+    """A reset, or an event without one, that happened to some samples.
+
+    entry: which of `events`.
+    which: [B], to whom; mask: the same, known to the host.
+    t: [B], float64; before, after: the states, [B, …].
+    """
 
     entry: int
     which: Tensor
@@ -54,8 +58,8 @@ class Jumps:
         wrong = which & ~torch.isfinite(found.detach()).reshape(len(found), -1).all(1)
         if bool(wrong.any()):  # host read
             raise DynamicsError(
-                f"the reset of {self.name(entry)} returned NaN or infinity{self.whose(wrong, t)}, from a state "
-                "that was finite. Look for a division by zero or a root or logarithm that leaves its domain."
+                f"the reset of {self.name(entry)} returned NaN or infinity{self.whose(wrong, t)}, from a "
+                "state that was finite. Look for a division by zero, a root or a logarithm outside its domain."
             )
         return lanes.choose(which, found, z)
 

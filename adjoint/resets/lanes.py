@@ -1,7 +1,7 @@
 """A piece of a solve, from reset to reset, of all samples; with one clock there is one sample.
 
-All tensors of this room have the samples' axis in front: states are [B, …], times [B]. Each sample has a piece
-of its own; one that is done stays, with a start that is its end.
+All tensors of this room have the samples' axis in front: states are [B, …], times [B]. Each sample has a
+piece of its own; one that is done stays, with a start that is its end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ from ...solvers.checks import check_sample_times, check_times
 from ...solvers.march.event import Event
 from ...solvers.march.events import EventWatch, SampleEvents
 from ...solvers.step.clocks import ONE, Clocks, Each, each
-from ..arguments import Options, Request, check_groups, clocks_differ
+from ...solvers.step.field import transformed
+from ..arguments import Direct, Options, Request, check_groups, clocks_differ
 from ..dynamics.protocol import Dynamics
 from ..engine.differentiate import Answer, differentiate
 from ..engine.problem import Problem
+from ..engine.time_move import moved_end, moved_once
 
 MakeProblem = Callable[[Request], Problem]
 
@@ -50,8 +53,8 @@ class Plan:
 
 
 class Seen(NamedTuple):
-    """An event that fired: which; when, [B] float64; to which samples, [B]; the state there, as the engine has
-    it (rows of other samples: NaN)."""
+    """An event that fired: which; when, [B] float64; to which samples, [B]; the state there, as the engine
+    has it (rows of other samples: NaN)."""
 
     event: int
     t: Tensor
@@ -76,6 +79,16 @@ class Piece:
     rows: Tensor
     seen: list[Seen]
     status: Tensor
+
+    def last(self) -> Tensor:
+        """The last row of each sample, [B, …]."""
+        n = (
+            (~self.times.isnan()).sum(0)
+            if self.plan.options.save == "steps"
+            else torch.full_like(self.times[0], len(self.rows))
+        )
+        index = (n.long() - 1).clamp(min=0)[None].reshape(1, -1, *[1] * (self.rows.dim() - 2))
+        return self.rows.gather(0, index.expand(1, *self.rows.shape[1:]))[0]
 
 
 class Lanes(abc.ABC):
@@ -129,6 +142,15 @@ class Lanes(abc.ABC):
         state = self.back(z)
         return self.layout.time(self.clocks.time(self.clock(t), state)), self.layout.unpack(state)
 
+    def moved(self, problem: Problem, z: Tensor, start: Tensor, t: Tensor) -> Tensor:
+        """States at `start` as those at t, [B] each and equal in value, which move along the flow."""
+        flow, state = problem.flow(start=True), self.back(z)
+        time = self.clock(start.detach() + (t - start))
+        slope = flow.f(self.clocks.time(time.detach(), state), state)
+        if transformed() or isinstance(self.request.options.gradient, Direct):
+            return self.front(moved_end(flow, state, slope, time))
+        return self.front(moved_once(flow, state, slope.detach(), time))
+
     @abc.abstractmethod
     def watch(self, events: Sequence[Event], problem: Problem, signs: Tensor) -> Any:
         """Who watches events with signs at the start, as a `Wish` takes it."""
@@ -179,7 +201,7 @@ class OneLane(Lanes):
         """With each time once."""
         times: list[float] = plan.times[0].detach().tolist()  # host read
         place = [0]
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in itertools.pairwise(times):
             place.append(place[-1] + (after != before))
         first = [place.index(k) for k in range(place[-1] + 1)]
         index = [first[0], first[-1]] if self.every_step else first

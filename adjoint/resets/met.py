@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...solvers.march.event import Event
+from ...solvers.checks import check_readable
+from ...solvers.errors import ArgumentError
+from ...solvers.march.event import Event, Impulse
 from ...solvers.status import Status
 from .lanes import Lanes, Piece, Seen
 from .threshold import Guard
@@ -122,3 +124,21 @@ class Meeting:
         suspicious = self.guard.suspicious(resets)
         left = self.most - used
         return Met(enders, watched, due, ended, reached, stopped, over, going, used, left, resets, suspicious)
+
+
+def impulse_times(impulse: Impulse, lanes: Lanes, like: Tensor, batch: int) -> Tensor:
+    """[B, n], float64 with the resolution of the solve's times; refuses NaN and other shapes."""
+    times = impulse.times
+    if isinstance(times, Tensor):
+        check_readable(times, "Impulse: times")
+    else:
+        times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+    if times.dim() not in (1, 2) or (times.dim() == 2 and (not lanes.many or len(times) != batch)):
+        wanted = (
+            f"[n], or [B, n] with B={batch}" if lanes.many else "[n] (with stepping='per_sample' also [B, n])"
+        )
+        raise ArgumentError(f"Impulse: times has shape {tuple(times.shape)}; it must be {wanted}.")
+    if bool(times.isnan().any()):  # host read
+        raise ArgumentError("Impulse: times holds NaN; a time that is not to be met is math.inf.")
+    times = times.to(like.dtype).to(lanes.request.z0.device, torch.float64, non_blocking=True)
+    return times if times.dim() == 2 else times.expand(batch, -1)

@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import moves
 from ...solvers.errors import ArgumentError
 from ...solvers.stats import Stats
+from ...solvers.step.field import follows
+from ...solvers.trace import TraceRow
 from ..engine.dense import DenseQuery
+from .jump import Happened
 from .lanes import Lanes, Piece
 
 
@@ -67,27 +71,26 @@ class AtSteps:
         self.times.append(torch.where(live, piece.times[1:], math.nan))
         self.values.append(piece.rows[1:])
 
-    def at(self, t: Tensor, which: Tensor, z: Tensor) -> Tensor:
+    def at(self, t: Tensor, which: Tensor, z: Tensor) -> None:
         """z in the place of the last row, at t [B], of the samples in `which`."""
         again = which & (self.times[-1] == t)
         self.times[-1] = torch.where(again, math.nan, self.times[-1])
         self.times.append(torch.where(which, t, math.nan)[None])
         self.values.append(z[None])
-        return again[:0]
 
     def result(self) -> tuple[Tensor | None, Tensor]:
         """(times [n, B], [n, B, …]), each sample's rows in front, NaN after them."""
         times, values = torch.cat(self.times), torch.cat(self.values)
         missing = times.isnan()
         n = int((~missing).sum(0).amax())  # host read
-        order = missing.to(torch.int8).argsort(0, stable=True)[:n]
+        order = missing.to(torch.int8).argsort(stable=True, dim=0)[:n]
         times = times.gather(0, order)
         values = values.gather(0, self.lanes.spread(order, values).expand(-1, *values.shape[1:]))
         return times, self.lanes.choose(times.isnan(), torch.full_like(values, math.nan), values)
 
 
 class ChainStats(Stats[Any, Any]):
-    """The statistics of several pieces, added up when they are asked for: a backward pass fills its part then.
+    """The statistics of several pieces, added up when asked for: a backward pass fills its part then.
 
     live: [B] for each piece, whose of its counts count; None with one clock.
     """
@@ -130,7 +133,7 @@ class ChainQuery:
 
     pieces: each with when it ended, [B].
     ends: [B] each, of the whole solve.
-    closing: what resets at the end of the solve made of the last states, [B] and [B, …].
+    closing: whom resets met at the end of the solve [B], when [B], and the states after them [B, …].
     """
 
     def __init__(
@@ -138,11 +141,11 @@ class ChainQuery:
         lanes: Lanes,
         pieces: Sequence[tuple[Piece, Tensor]],
         ends: tuple[Tensor, Tensor],
-        closing: tuple[Tensor, Tensor],
+        closing: tuple[Tensor, Tensor, Tensor],
         *,
         detached: bool,
     ):
-        self.lanes, self.pieces, self.closing = lanes, pieces, closing
+        self.lanes, self.pieces, self.closing, self.detached = lanes, pieces, closing, detached
         self.start, self.end = ends
         self.queries = [DenseQuery(piece.problem, piece.answer, detached=detached) for piece, _ in pieces]
         self.like = pieces[0][0].plan.z
@@ -150,27 +153,35 @@ class ChainQuery:
 
     def value(self, t: Tensor) -> Tensor:
         """y at the times."""
-        which, z = self.closing
-        return self._over(t, lambda query, t: query.value(t), lambda t: z, which)
+        return self._over(t, lambda query, t: query.value(t), self._closing_value)
 
     def derivative(self, t: Tensor) -> Tensor:
         """y' at the times."""
-        which, z = self.closing
+        return self._over(t, lambda query, t: query.derivative(t), self._closing_slope)
 
-        def after(t: Tensor) -> Tensor:
-            state, problem = self.lanes.back(z), self.pieces[-1][0].problem
-            with torch.no_grad():
-                time = self.lanes.clocks.time(self.lanes.clock(t), state)
-                return self.lanes.front(problem.evaluate(time, state, self.lanes.clock(which)))
+    def _closing_value(self, t: Tensor) -> Tensor:
+        """States [n, B, …] at times t [n, B] that are the end."""
+        _, end, z = self.closing
+        if self.detached or not (follows() and (moves(t) or moves(end))):
+            return z[None]
+        problem = self.pieces[-1][0].problem
+        return torch.stack(
+            [self.lanes.moved(problem, z, end, end.detach() + (own - own.detach())) for own in t]
+        )
 
-        return self._over(t, lambda query, t: query.derivative(t), after, which)
+    def _closing_slope(self, t: Tensor) -> Tensor:
+        """Slopes there, [1, B, …]."""
+        which, end, z = self.closing
+        lanes, state, problem = self.lanes, self.lanes.back(z), self.pieces[-1][0].problem
+        with torch.no_grad():
+            time = lanes.clocks.time(lanes.clock(end), state)
+            return lanes.front(problem.evaluate(time, state, lanes.clock(which)))[None].detach()
 
     def _over(
         self,
         t: Tensor,
         ask: Callable[[DenseQuery, Tensor], Tensor],
         after: Callable[[Tensor], Tensor],
-        closed: Tensor,
     ) -> Tensor:
         """[n, *z] from the pieces in which the times lie."""
         lanes, like = self.lanes, self.like
@@ -192,9 +203,9 @@ class ChainQuery:
             value = lanes.rows(ask(query, own if lanes.many else own[:, 0]))
             value = lanes.choose(inside, value, found.index_select(0, index))
             found = found.index_copy(0, index, value)
-        last = closed & (times == self.end)
+        last = self.closing[0] & (times == self.end)
         if bool(last.any()):  # host read
-            found = lanes.choose(last, after(self.end)[None], found)
+            found = lanes.choose(last, after(asked), found)
         return lanes.states(found)
 
     def _check(self, t: Tensor) -> None:
@@ -207,3 +218,50 @@ class ChainQuery:
                 f"t={t[n, b].item()!r}{whose} lies outside the solve, which ran from {self.start[b].item()!r} to "
                 f"{self.end[b].item()!r}: a dense output is no extrapolation."
             )
+
+
+def trace_of(pieces: Sequence[Piece], *, many: bool) -> list[TraceRow]:
+    """All attempts; evaluations are counted on from piece to piece."""
+    rows: list[TraceRow] = []
+    before: Any = 0
+    for piece in pieces:
+        trace, counts = piece.problem.wish.trace, before
+        if isinstance(before, Tensor):
+            counts = before.tolist()  # host read
+        for row in [] if trace is None else trace.rows():
+            more = counts if row.sample is None or not isinstance(counts, list) else counts[row.sample]
+            rows.append(dataclasses.replace(row, nfe=row.nfe + more))
+        own = piece.problem.stats.nfe
+        before = before + (torch.where(piece.plan.live, own, 0) if many else own)
+    return rows
+
+
+def events_of(
+    happened: Sequence[Happened], n: int, lanes: Lanes, t: Tensor, z: Tensor
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """For each of n entries of `events` when it happened, and the states before and after; a list over samples
+    with a clock each.
+
+    t, z: like which the times are, and the states [B, …].
+    """
+    layout = lanes.layout
+
+    batch = len(z)
+
+    def of_entry(entry: int) -> list[list[Any]]:
+        own = [one for one in happened if one.entry == entry]
+        index = [k * batch + b for b in range(batch) for k, one in enumerate(own) if one.mask[b]]
+        counts = [sum(one.mask[b] for one in own) for b in range(batch)]
+        where = torch.tensor(index, dtype=torch.int64, device="cpu").to(z.device, non_blocking=True)
+
+        def split(rows: list[Tensor], like: Tensor) -> list[Tensor]:
+            flat = torch.cat(rows) if rows else like
+            return list(torch.split(flat.index_select(0, where), counts))
+
+        times = [x.to(t) for x in split([one.t for one in own], z.new_empty(batch, dtype=torch.float64))]
+        states = [split([getattr(one, name) for one in own], z) for name in ("before", "after")]
+        return [times, *([layout.unpack(x) for x in each] for each in states)]
+
+    found = [of_entry(entry) for entry in range(n)]
+    times, before, after = ([x[k] if lanes.many else x[k][0] for x in found] for k in range(3))
+    return times, before, after

@@ -3,8 +3,8 @@
 There the value is 0 to within rounding, and its sign says nothing. The sign is therefore that of its slope
 along the solution that begins there: an event whose reset brings the state back (a ball that bounces) is on
 the side from which it came, however short the way up to its next zero is, and one that goes through (a ball
-that enters water) is on the other side. Where the slope is 0 too, a little later decides, so that a ball which
-has come to rest on the floor under its weight is seen to fall through it; that is an error.
+that enters water) is on the other side. Where the slope is 0 too, a little later decides, so that a ball
+which has come to rest on the floor under its weight is seen to fall through it; that is an error.
 """
 
 from __future__ import annotations
@@ -73,36 +73,37 @@ class Standing:
         near = one.which & (value.abs() <= NEAR * (before.abs() + torch.finfo(z.dtype).eps * size))
         if not bool(near.any()):  # host read
             return None
-        rate = self._rate(t, z, (g_t, g_z), near)
+        rate, coming = self._rate(t, z, (g_t, g_z), near), self._coming(event, one, near)
+        flat = near & (rate == 0)
+        if bool(flat.any()):  # host read
+            rate = torch.where(flat, self._later(event, t, z, flat), rate)
         same = (one.before.detach() == one.after.detach()).reshape(len(z), -1).all(1)
-        doubtful = near & ((rate == 0) | same)
-        if bool(doubtful.any()):  # host read
-            rate = self._settled(event, one, z, rate, doubtful)
+        again = near & (rate * coming > 0) & (flat | same | (value * coming < 0))
+        if bool(again.any()):  # host read
+            self._refuse(one, again)
         return torch.where(near, torch.sign(rate), torch.nan)
 
-    def _settled(self, event: Event, one: Happened, z: Tensor, rate: Tensor, doubtful: Tensor) -> Tensor:
-        """The rates with those that are 0 a little later; ResetError for an event that goes on as it came,
-        from a slope of 0 or with its state unchanged."""
-        t, start = one.t.detach(), one.before.detach()
-        coming = self._rate(t, start, self._slopes(event, t, start)[1:], doubtful)
-        slope = self._slope(t, z, doubtful)
-        step = torch.finfo(z.dtype).eps ** 0.5 * torch.maximum(t.abs(), torch.ones_like(t)) * self.direction
-        later = z.detach() + self.lanes.spread(step.to(z.dtype), z) * slope
-        then = self._rate(t + step, later, self._slopes(event, t + step, later)[1:], doubtful)
-        going = torch.where(rate == 0, then, rate)
-        through = doubtful & (going * coming > 0)
-        if bool(through.any()):  # host read
-            name, whose = self.jumps.name(one.entry), self.jumps.whose(through, one.t)
-            b = int(through.to(torch.int8).argmax())
-            raise ResetError(
-                t[b].item(),
-                0.0,
-                Status.STEP_UNDERFLOW,
-                self.problem.stats,
-                f"{name} would fire again at once{whose}: its reset leaves it at its threshold, and the "
-                f"solution goes on through it. {WAY_OUT}",
-            )
-        return going
+    def _refuse(self, one: Happened, again: Tensor) -> None:
+        name, whose = self.jumps.name(one.entry), self.jumps.whose(again, one.t)
+        at = one.t[again][0].item()  # host read
+        raise ResetError(
+            *(at, 0.0, Status.STEP_UNDERFLOW, self.problem.stats),
+            f"{name} would fire again at once{whose}: its reset leaves it at its threshold, and the solution "
+            f"goes on through it. {WAY_OUT}",
+        )
+
+    def _coming(self, event: Event, one: Happened, whose: Tensor) -> Tensor:
+        """In which direction it fired, [B]: ±1, or a number of that sign."""
+        t, z = one.t.detach(), one.before.detach()
+        if event.direction:
+            return torch.full_like(t, event.direction)
+        return self._rate(t, z, self._slopes(event, t, z)[1:], whose)
+
+    def _later(self, event: Event, t: Tensor, z: Tensor, whose: Tensor) -> Tensor:
+        """dg/dt a little later, [B]."""
+        step = torch.finfo(z.dtype).eps ** 0.5 * t.abs().clamp(min=1.0) * self.direction
+        ahead = z.detach() + self.lanes.spread(step.to(z.dtype), z) * self._slope(t, z, whose)
+        return self._rate(t + step, ahead, self._slopes(event, t + step, ahead)[1:], whose)
 
     def _slopes(self, event: Event, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The event function, [B], and its slopes in t and in z, [B, …]; None where it has none."""
@@ -160,7 +161,7 @@ class Guard:
         self.last = torch.full((BURST, n, len(span)), torch.inf, dtype=torch.float64, device=span.device)
 
     def suspicious(self, t: Tensor) -> Tensor:
-        """[2, E, B]: which events that fire at t, [E, B] (NaN: not), were reset there before; or too often."""
+        """[2, E, B]: which events that fire at t [E, B] (NaN: not) were reset there before, or too often."""
         apart = (t - self.last[0]).abs()
         size = torch.maximum(t.abs(), self.last[0].abs())
         again = apart <= SPACING * torch.where(size.isinf(), 0.0, size)
@@ -181,9 +182,9 @@ class Guard:
         else:
             gap = (self.last[0, e, b] - t[e, b]).abs().item()
             said = (
-                f"{name} is reset without end{whose} (Zeno): {BURST + 1} resets within {SHORT:g} of the solve, "
-                f"the last two {gap:.2g} apart. End the solve before, let the reset go to a mode in which the "
-                "solution rests once it is slow enough (a member of the state that stops func), or make the "
-                "event terminal there."
+                f"{name} is reset without end{whose} (Zeno): {BURST + 1} resets within {SHORT:g} of the "
+                f"solve, the last two {gap:.2g} apart. End the solve before, let the reset go to a mode in "
+                "which the solution rests once it is slow enough (a member of the state that stops func), or "
+                "make the event terminal there."
             )
         raise ResetError(t[e, b].item(), 0.0, Status.STEP_UNDERFLOW, stats, said)

@@ -1,4 +1,4 @@
-"""What is said of events beforehand: a condition that is located in time, a change at times that are known."""
+"""What is said of events beforehand: a condition that is located in time, a change at known times."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Event:
             raise ArgumentTypeError(f"Event: reset={self.reset!r} must be callable as reset(t, y) → y.")
         if self.reset is not None and self.terminal:
             raise ArgumentError(
-                "Event: terminal=True with a reset: a terminal event ends the solve, and nothing goes on from "
-                "the state after it. Leave terminal out, or the reset (and change sol.y_events yourself)."
+                "Event: terminal=True with a reset: a terminal event ends the solve, and nothing goes on "
+                "from the state after it. Leave terminal out, or the reset."
             )
         if self.terminal is None:
             object.__setattr__(self, "terminal", self.reset is None)
