@@ -59,7 +59,7 @@ class Jumps:
         if bool(wrong.any()):  # host read
             raise DynamicsError(
                 f"the reset of {self.name(entry)} returned NaN or infinity{self.whose(wrong, t)}, from a "
-                "state that was finite. Look for a division by zero, a root or a logarithm outside its domain."
+                "state that was finite: a division by zero, or a root or logarithm outside its domain?"
             )
         return lanes.choose(which, found, z)
 

@@ -215,8 +215,8 @@ class ChainQuery:
             n, b = outside.nonzero()[0].tolist()
             whose = f" of sample {b}" if self.lanes.many else ""
             raise ArgumentError(
-                f"t={t[n, b].item()!r}{whose} lies outside the solve, which ran from {self.start[b].item()!r} to "
-                f"{self.end[b].item()!r}: a dense output is no extrapolation."
+                f"t={t[n, b].item()!r}{whose} lies outside the solve, which ran from "
+                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output is no extrapolation."
             )
 
 
@@ -239,8 +239,8 @@ def trace_of(pieces: Sequence[Piece], *, many: bool) -> list[TraceRow]:
 def events_of(
     happened: Sequence[Happened], n: int, lanes: Lanes, t: Tensor, z: Tensor
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """For each of n entries of `events` when it happened, and the states before and after; a list over samples
-    with a clock each.
+    """For each of n entries of `events` when it happened, and the states before and after; a list over
+    samples with a clock each.
 
     t, z: like which the times are, and the states [B, …].
     """
