@@ -50,13 +50,13 @@ def of_first(stepping, found):
 @pytest.mark.parametrize("direction", [0, -1])
 def test_fifteen_bounces_are_the_closed_form(stepping, direction):
     exact = impacts(f64(2.0)[0], 0.9, 15)
-    y0, t = batched(stepping, (2.0, 0.0), (1.0, 0.0)), torch.linspace(0, float(exact[-1]) + 0.1, 40).double()
+    y0, t = batched(stepping, (2.0, 0.0), (3.0, 0.0)), torch.linspace(0, float(exact[-1]) + 0.1, 40).double()
     ball = Event(height, direction=direction, reset=bounce(0.9))
     sol = solve(fall, y0, t, events=ball, stepping=stepping, **TIGHT)
     times, before = of_first(stepping, sol.t_events[0])[:15], of_first(stepping, sol.y_events[0])[:15]
     torch.testing.assert_close(times, exact, rtol=0, atol=1e-9)
-    speeds = -math.sqrt(2 * GRAVITY * 2.0) * 0.9 ** torch.arange(15)
-    torch.testing.assert_close(before[:, 1], speeds.double(), rtol=0, atol=1e-9)
+    speeds = -math.sqrt(2 * GRAVITY * 2.0) * 0.9 ** torch.arange(15).double()
+    torch.testing.assert_close(before[:, 1], speeds, rtol=0, atol=1e-9)
     after = of_first(stepping, sol.y_after[0])[:15]
     torch.testing.assert_close(after, torch.stack((before[:, 0], -0.9 * before[:, 1]), -1), rtol=0, atol=0)
     k = torch.searchsorted(exact, t) - 1  # the last impact before each output
@@ -172,10 +172,10 @@ def test_watched_and_terminal_events_resets_and_impulses_in_one_list(stepping):
     sol = solve(lambda t, y: torch.ones_like(y), y0, f64(0.0, 1.0, 3.0), events=events, stepping=stepping)
     pick = lambda found: found if stepping == "shared" else [x[0] for x in found]  # noqa: E731
     assert (sol.status if stepping == "shared" else sol.status[0]) == Status.EVENT
-    expected = [[0.95], [0.65, 1.45], [0.3], [2.0]]  # the dose jumps over 0.5, which is no crossing
+    expected = [[0.95, 1.75], [0.65, 1.45], [0.3], [2.0]]  # the dose jumps over 0.5, which is no crossing
     for found, exact in zip(pick(sol.t_events), expected, strict=True):
         torch.testing.assert_close(found, f64(*exact), rtol=0, atol=1e-12)
-    after = [[0.5], [0.2, 0.2], [0.65], [0.75]]
+    after = [[0.5, 0.5], [0.2, 0.2], [0.65], [0.75]]
     for found, exact in zip(pick(sol.y_after), after, strict=True):
         torch.testing.assert_close(found[:, 0], f64(*exact), rtol=0, atol=1e-12)
     y = sol.y.reshape(3)
@@ -185,10 +185,10 @@ def test_watched_and_terminal_events_resets_and_impulses_in_one_list(stepping):
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
 def test_two_resets_at_one_time_are_applied_in_the_order_of_the_list(stepping):
-    one = (lambda y: y[0]) if stepping == "shared" else (lambda y: y[:, 0])
+    half = (lambda t, y: t - 0.5) if stepping == "shared" else (lambda t, y: t[:, 0] - 0.5)
     events = [
-        Event(lambda t, y: one(y) - 1.0, reset=lambda t, y: y - 0.5),
-        Event(lambda t, y: one(y) - 1.0, reset=lambda t, y: 10 * y),
+        Event(half, reset=lambda t, y: y - 0.5),
+        Event(half, reset=lambda t, y: 10 * y),
         Impulse([0.5], lambda t, y: y + 1.0),
         Impulse([0.5, 0.5], lambda t, y: 2 * y),
     ]
@@ -263,7 +263,7 @@ METHODS = [
     {"method": "rodas5p"},
     {"method": "auto"},
     {"method": "dop853"},
-    {"method": "alf", "gradient": None},
+    {"method": "alf", "gradient": None, "dt": 0.01},
 ]
 
 
@@ -277,14 +277,13 @@ def test_every_kind_of_method_fires_again_and_again(stepping, options):
         lambda t, y: (y[:, 0] if many else y[0]) - 0.9, direction=1, reset=lambda t, y: 0 * y + 0.1
     )
     steps = torch.tensor([5, 5]) if stepping == "groups" else stepping
-    sol = solve(
-        lambda t, y: 1.5 - y / 0.8, y0, f64(0, 2.5), events=fire, stepping=steps, rtol=1e-8, atol=1e-10, **options
-    )
+    options = {"rtol": 1e-6, "atol": 1e-8, **options}
+    sol = solve(lambda t, y: 1.5 - y / 0.8, y0, f64(0.0, 2.5), events=fire, stepping=steps, **options)
     for b, start in enumerate((0.0, 0.3) if many else (0.0,)):
         first, period = (0.8 * math.log((1.2 - x) / 0.3) for x in (start, 0.1))
         exact = first + period * torch.arange(10).double()
         found = sol.t_events[0][b] if many else sol.t_events[0]
-        torch.testing.assert_close(found, exact[exact < 2.5], rtol=0, atol=2e-5)
+        torch.testing.assert_close(found, exact[exact < 2.5], rtol=0, atol=2e-4)
 
 
 def test_in_decreasing_time_a_reset_is_applied_as_it_is_met():
