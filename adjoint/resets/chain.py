@@ -184,16 +184,17 @@ class Chain:
         return torch.where(self.live, stop, self.now)
 
     def _told(self, error: SolverError) -> SolverError:
-        """An error of a piece as one of the whole solve."""
-        n = len(self.happened)
-        if self.pieces:
-            own, before = error.stats, [piece.problem.stats for piece, _ in self.pieces]
-            error.stats = ChainStats([*before, own], [None] * (len(before) + 1))
-            error.trace = None if error.trace is None else [*self._trace(), *error.trace]
-        if n and error.status == Status.MAX_STEPS:
-            error.detail += (
-                f" {n} resets and events came before, the last at t={self.happened[-1].t[0].item():.9g}."
-            )
+        """An error of the next piece as one of the whole solve."""
+        before = [piece.problem.stats for piece, _ in self.pieces]
+        error.stats = ChainStats([*before, error.stats], [None] * (len(before) + 1))
+        error.trace = None if error.trace is None else [*self._trace(), *error.trace]
+        return self._with_resets(error)
+
+    def _with_resets(self, error: SolverError) -> SolverError:
+        """Says how many resets there were, where the steps did not suffice."""
+        if self.happened and error.status == Status.MAX_STEPS:
+            n, t = len(self.happened), self.happened[-1].t[0].item()
+            error.detail += f" {n} resets and events came before, the last at t={t:.9g}."
         return error
 
     # After a piece
@@ -222,7 +223,9 @@ class Chain:
         self._end(piece, met)
         if not self.lanes.many and not read.going and self.status[0] == int(Status.MAX_STEPS):  # host read
             stats = self._stats()
-            raise self._told(solver_error(met.ended[0].item(), stats.dt_last, Status.MAX_STEPS, stats))
+            error = solver_error(met.ended[0].item(), stats.dt_last, Status.MAX_STEPS, stats)
+            error.trace = self._trace() if self.options.trace else None
+            raise self._with_resets(error)
         self.now = torch.where(met.reached, ended, self.now)
         self.now = torch.where(self.live, self.now, self.now.detach())
         self.z = self.lanes.choose(self.live, self.z, self.z.detach())
