@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -274,9 +277,7 @@ def test_every_kind_of_method_fires_again_and_again(stepping, options):
     """Integrate and fire, y' = 1.5 − y/0.8: back to 0.1 at 0.9."""
     many = stepping != "shared"
     y0 = f64(0.0, 0.3)[:, None] if many else f64(0.0)
-    fire = Event(
-        lambda t, y: (y[:, 0] if many else y[0]) - 0.9, direction=1, reset=lambda t, y: 0 * y + 0.1
-    )
+    fire = Event(lambda t, y: (y[:, 0] if many else y[0]) - 0.9, direction=1, reset=lambda t, y: 0 * y + 0.1)
     steps = torch.tensor([5, 5]) if stepping == "groups" else stepping
     options = {"rtol": 1e-6, "atol": 1e-8, **options}
     sol = solve(lambda t, y: 1.5 - y / 0.8, y0, f64(0.0, 2.5), events=fire, stepping=steps, **options)
@@ -333,7 +334,9 @@ def test_an_event_that_fires_again_at_once_is_an_error(stepping, direction, left
     }[left]
     y0 = batched(stepping, (90.0, 0.0), (2.0, 0.0))
     t = f64(0.0, 1.0) if stepping == "per_sample" else f64(0.0, 15.0)
-    with pytest.raises(ResetError, match=r"events\[0\].*fires? again at once.*at t=.*Let the reset") as caught:
+    with pytest.raises(
+        ResetError, match=r"events\[0\].*fires? again at once.*at t=.*Let the reset"
+    ) as caught:
         solve(fall, y0, t, events=Event(height, direction=direction, reset=reset), stepping=stepping)
     assert ("sample 1" in str(caught.value)) == (stepping == "per_sample")
 
@@ -420,3 +423,20 @@ def test_a_solve_whose_resets_never_fire_takes_the_steps_of_one_with_events_alon
     without = solve(fall, y0, t, events=Event(height))
     assert with_reset.stats.nfe == without.stats.nfe
     assert torch.equal(with_reset.y, without.y)
+
+
+def test_the_pages_examples_do_what_it_says():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "resets.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(blocks[0], names)
+    keeps = f64(0.9)[0].requires_grad_()
+    exact = impacts(f64(10.0)[0], keeps, len(names["sol"].t_events[0]), 9.8)
+    (slope,) = torch.autograd.grad(exact[-1], keeps)
+    torch.testing.assert_close(names["sol"].t_events[0].double(), exact.detach(), rtol=1e-5, atol=0)
+    assert names["slope"].item() == pytest.approx(slope.item(), rel=1e-4)
+    for block in blocks[1:]:
+        exec(block, names)
+    assert names["levels"].shape == (25, 1000)
+    assert names["threshold"].grad > 0
+    assert len(names["sol"].t_events[0]) == 5

@@ -178,11 +178,11 @@ class OneLane(Lanes):
         return t[None] if self.request.options.save == "times" else t[None, :: len(t) - 1]
 
     def front(self, z: Tensor) -> Tensor:
-        """[1, …]."""
+        """[1, …], of one sample."""
         return z[None]
 
     def rows(self, values: Tensor) -> Tensor:
-        """[n, 1, …]."""
+        """[n, 1, …], of one sample."""
         return values[:, None]
 
     def back(self, z: Tensor) -> Tensor:
@@ -253,11 +253,11 @@ class ManyLanes(Lanes):
         return t if self.request.options.save == "times" else t[:, :: t.shape[1] - 1]
 
     def front(self, z: Tensor) -> Tensor:
-        """[B, …]."""
+        """[B, …], whatever its batch axis was."""
         return z.movedim(self.clocks.batch, 0)
 
     def rows(self, values: Tensor) -> Tensor:
-        """[n, B, …]."""
+        """[n, B, …], whatever the batch axis was."""
         return values.movedim(self.clocks.batch + 1, 1)
 
     def back(self, z: Tensor) -> Tensor:
@@ -269,7 +269,7 @@ class ManyLanes(Lanes):
         return rows.movedim(1, self.clocks.batch + 1)
 
     def clock(self, number: Tensor) -> Tensor:
-        """Itself."""
+        """A clock is a sample."""
         return number
 
     def solve(self, plan: Plan) -> Piece:
