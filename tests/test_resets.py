@@ -1,4 +1,4 @@
-"""Resets and impulses: values, where they are shown, and what is refused. Gradients: test_resets_gradients."""
+"""Resets and impulses: values, where they are shown, what is refused. Gradients: test_resets_gradients."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def test_repeated_doses_of_a_thousand_samples_at_their_own_times_are_the_closed_
     drug = Impulse(times, lambda t, y: y + dose)
     sol = solve(
         *(lambda t, y: -rates * y, torch.ones(1000, dtype=torch.float64), t),
-        **{"events": [drug], "stepping": "per_sample", "gradient": None, "method": "dop853"},
+        events=[drug],
+        stepping="per_sample",
+        gradient=None,
+        method="dop853",
         **TIGHT,
     )
     exact = torch.exp(-rates * t[:, None])
@@ -369,8 +372,8 @@ WRONG = {
 def test_what_a_reset_returns_is_checked(stepping, what):
     reset, said = WRONG[what]
     y0 = batched(stepping, (90.0, 0.0), (2.0, 0.0)) if stepping == "per_sample" else f64(2.0, 0.0)
+    events = [Event(lambda t, y: y[..., 1] - 9.0, terminal=False), Event(height, reset=reset)]
     with pytest.raises(adamode.DynamicsError, match=r"events\[1\] \(Event\) " + said) as caught:
-        events = [Event(lambda t, y: y[..., 1] - 9.0, terminal=False), Event(height, reset=reset)]
         solve(fall, y0, f64(0.0, 1.0), events=events, stepping=stepping)
     if what == "NaN":
         assert ("sample 1" in str(caught.value)) == (stepping == "per_sample")
@@ -401,14 +404,15 @@ def test_bad_arguments_are_refused_at_the_door():
         run(Impulse([0.5], same), gradient=adamode.Reversible())
     with pytest.raises(adamode.ArgumentTypeError, match=r"Event\(fn, …\) and adamode.Impulse"):
         run(lambda t, y: y)
-    assert Event(height).terminal and not Event(height, reset=same).terminal
+    assert Event(height).terminal
+    assert not Event(height, reset=same).terminal
 
 
 def test_max_steps_is_a_limit_on_the_whole_solve():
     ball, t = Event(height, reset=bounce(0.9)), f64(0.0, 3.0)
     n = solve(fall, f64(2.0, 0.0), t, events=ball).stats.n_steps
     assert solve(fall, f64(2.0, 0.0), t, events=ball, max_steps=n).status == Status.SUCCESS
-    with pytest.raises(adamode.SolverError, match="MAX_STEPS.*resets") as caught:
+    with pytest.raises(adamode.SolverError, match=r"MAX_STEPS.*resets") as caught:
         solve(fall, f64(2.0, 0.0), t, events=ball, max_steps=n - 1, trace=True)
     assert caught.value.stats.n_steps == n - 1 == len(caught.value.trace)
     y0 = torch.stack((f64(2.0, 0.0), f64(200.0, 0.0)))

@@ -1,4 +1,4 @@
-"""Gradients through resets: time, threshold, reset and state, against closed forms, in every gradient choice."""
+"""Gradients through resets: time, threshold, reset, state; against closed forms, in every gradient choice."""
 
 from __future__ import annotations
 

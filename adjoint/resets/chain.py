@@ -311,7 +311,7 @@ class Chain:
         return trace_of([piece for piece, _ in self.pieces], many=self.lanes.many)
 
     def solution(self) -> Solution:
-        """All of it."""
+        """What `solve` returns."""
         request, options, lanes, layout = self.request, self.request.options, self.lanes, self.lanes.layout
         assert self.outputs is not None
         times, rows = self.outputs.result()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.checks import check_sample_times, check_times
+from ...solvers.errors import SolverError
 from ...solvers.march.event import Event
 from ...solvers.march.events import EventWatch, SampleEvents
 from ...solvers.step.clocks import ONE, Clocks, Each, each
@@ -142,6 +143,16 @@ class Lanes(abc.ABC):
         state = self.back(z)
         return self.layout.time(self.clocks.time(self.clock(t), state)), self.layout.unpack(state)
 
+    @staticmethod
+    def answer(problem: Problem, options: Options) -> Answer:
+        """The engine's; an error tells all attempts of the piece, where a trace was asked for."""
+        try:
+            return differentiate(problem, options.gradient)
+        except SolverError as error:
+            trace = problem.wish.trace
+            error.trace = None if trace is None else trace.rows()
+            raise
+
     def moved(self, problem: Problem, z: Tensor, start: Tensor, t: Tensor) -> Tensor:
         """States at `start` as those at t, [B] each and equal in value, which move along the flow."""
         flow, state = problem.flow(start=True), self.back(z)
@@ -206,7 +217,7 @@ class OneLane(Lanes):
         first = [place.index(k) for k in range(place[-1] + 1)]
         index = [first[0], first[-1]] if self.every_step else first
         problem = self.problem(plan, self._at(plan.times[0], index))
-        answer = differentiate(problem, plan.options.gradient)
+        answer = self.answer(problem, plan.options)
         run, device = answer.run, plan.z.device
         n, one = len(run.times), torch.ones(1, dtype=torch.bool, device=device)
 
@@ -277,7 +288,7 @@ class ManyLanes(Lanes):
         if isinstance(self.groups, Tensor):
             plan = dataclasses.replace(plan, options=self._regrouped(plan, self.groups))
         problem = self.problem(plan, plan.times)
-        answer = differentiate(problem, plan.options.gradient)
+        answer = self.answer(problem, plan.options)
         run = answer.run
         n = len(run.times)
         found = zip(run.fired, answer.values[n:], strict=True)

@@ -114,8 +114,7 @@ class Meeting:
                 resets[one.event] = torch.where(one.valid, one.t, math.nan)
             else:
                 stopped = stopped | one.valid
-        attempts = torch.as_tensor(stats.n_accepted + stats.n_rejected, dtype=torch.int64, device=live.device)
-        used = used + torch.where(live, attempts, 0)
+        used = used + torch.where(live, stats.n_steps, 0)  # with one clock a number
         over = live & (used > self.most)
         came = (piece.status == int(Status.SUCCESS)) | (piece.status == int(Status.EVENT))
         reached = live & came & ~over

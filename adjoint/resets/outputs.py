@@ -197,7 +197,7 @@ class ChainQuery:
             rows = [n for n, some in enumerate(inside.any(1).tolist()) if some]  # host read
             if not rows:
                 continue
-            index = torch.tensor(rows, dtype=torch.int64, device=times.device)
+            index = torch.tensor(rows, dtype=torch.int64, device="cpu").to(times.device, non_blocking=True)
             inside = inside.index_select(0, index)
             own = torch.where(inside, asked.index_select(0, index), start)
             value = lanes.rows(ask(query, own if lanes.many else own[:, 0]))

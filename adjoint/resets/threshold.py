@@ -127,7 +127,7 @@ class Standing:
             return found.detach(), g_t, g_z
 
     def _slope(self, t: Tensor, z: Tensor, whose: Tensor) -> Tensor:
-        """f, [B, …]."""
+        """f(t, z), [B, …]."""
         lanes = self.lanes
         with torch.no_grad():
             state = lanes.back(z.detach())
