@@ -18,6 +18,7 @@ from adamode.solvers.errors import ResetError
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 STEPPINGS = ("shared", "per_sample")
+GROUPS = pytest.param("groups", marks=pytest.mark.slow)
 GRAVITY = 9.81
 
 
@@ -50,7 +51,7 @@ def of_first(stepping, found):
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
-@pytest.mark.parametrize("direction", [0, -1])
+@pytest.mark.parametrize("direction", [0, pytest.param(-1, marks=pytest.mark.slow)])
 def test_fifteen_bounces_are_the_closed_form(stepping, direction):
     exact = impacts(f64(2.0)[0], 0.9, 15)
     y0, t = batched(stepping, (2.0, 0.0), (3.0, 0.0)), torch.linspace(0, float(exact[-1]) + 0.1, 40).double()
@@ -274,7 +275,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("stepping", [*STEPPINGS, "groups"])
+@pytest.mark.parametrize("stepping", [*STEPPINGS, GROUPS])
 @pytest.mark.parametrize("options", METHODS, ids=lambda x: x["method"])
 def test_every_kind_of_method_fires_again_and_again(stepping, options):
     """Integrate and fire, y' = 1.5 − y/0.8: back to 0.1 at 0.9."""
@@ -311,7 +312,7 @@ def test_an_event_that_goes_on_through_its_threshold_fires_once(stepping):
 
 
 @pytest.mark.parametrize("stepping", STEPPINGS)
-@pytest.mark.parametrize("direction", [0, -1])
+@pytest.mark.parametrize("direction", [0, pytest.param(-1, marks=pytest.mark.slow)])
 def test_a_ball_that_never_comes_to_rest_ends_in_an_error_that_says_so(stepping, direction):
     """With loose tolerances too, where a step is far longer than the last bounces."""
     y0 = batched(stepping, (90.0, 0.0), (2.0, 0.0))

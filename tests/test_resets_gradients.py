@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from problems import EVERY_GRADIENT, f64, worst
-from test_resets import STEPPINGS, dosed, impacts
+from test_resets import GROUPS, STEPPINGS, dosed, impacts
 from torch import nn
 
 from adamode import Direct, Discrete, Event, Impulse, SecondDerivativeError, solve
@@ -28,7 +28,15 @@ class Ball(nn.Module):
         return torch.stack((y[..., 0], -self.keeps * y[..., 1]), -1)
 
 
-@pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=repr)
+OFTEN = [  # Discrete's other forms are in the test of a neuron too
+    pytest.param(
+        x, marks=[pytest.mark.slow] if x in (Discrete(keep="state"), Discrete(checkpoints=2)) else []
+    )
+    for x in EVERY_GRADIENT
+]
+
+
+@pytest.mark.parametrize("gradient", OFTEN, ids=repr)
 @pytest.mark.parametrize("stepping", STEPPINGS)
 def test_fifteen_bounces_have_the_gradients_of_the_closed_form(stepping, gradient):
     ball, h = Ball(), f64(2.0)[0].requires_grad_()
@@ -87,7 +95,7 @@ class Neuron(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=repr)
-@pytest.mark.parametrize("stepping", [*STEPPINGS, "groups"])
+@pytest.mark.parametrize("stepping", [*STEPPINGS, GROUPS])
 def test_integrate_and_fire_learns_its_threshold(stepping, gradient):
     """Every derivative: state, start, output times, current, τ, threshold, reset; outputs and events."""
     neuron, one = Neuron(), stepping == "shared"
@@ -114,7 +122,7 @@ def test_integrate_and_fire_learns_its_threshold(stepping, gradient):
 @pytest.mark.parametrize("gradient", [Discrete(), Direct()], ids=repr)
 @pytest.mark.parametrize("stepping", STEPPINGS)
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("save", ["times", "end"])
+@pytest.mark.parametrize("save", ["times", pytest.param("end", marks=pytest.mark.slow)])
 def test_times_of_impulses_have_gradients_where_they_meet_the_start_an_output_and_the_end(
     stepping, gradient, backwards, save
 ):
