@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
         SecondDerivativeError,
         SolverError,
     )
-    from .solvers.march.events import Event
+    from .solvers.march.event import Event, Impulse
     from .solvers.solution import Solution
     from .solvers.stats import Stats
     from .solvers.status import Status
@@ -63,11 +63,12 @@ _EXPORTS: dict[str, str] = {
     "Discrete": "adjoint.arguments",
     "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
-    "Event": "solvers.march.events",
     "Flow": "models.flow",
+    "Event": "solvers.march.event",
     "GHBNODE": "models.dynamics",
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
+    "Impulse": "solvers.march.event",
     "Interpolating": "adjoint.arguments",
     "LogDensity": "models.density",
     "NODE": "models.dynamics",
@@ -111,6 +112,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "GHBNODE",
     "HBNODE",
     "I",
+    "Impulse",
     "Interpolating",
     "LogDensity",
     "NODE",

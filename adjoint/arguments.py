@@ -21,7 +21,7 @@ from ..solvers.checks import (
     check_tolerance,
 )
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from ..solvers.march.events import Event
+from ..solvers.march.event import Event, Impulse, resets
 from ..solvers.methods import EVERY, IMPLICIT, get_method
 from ..solvers.methods.tableau import Tableau
 from ..solvers.solution import State
@@ -75,7 +75,7 @@ class Options:
     max_steps: int
     step_at: Times
     jump_at: Times
-    events: Sequence[Event]
+    events: Sequence[Event | Impulse]
     dense: bool
     trace: bool
     norm: NormName | Callable[[Any], Tensor]
@@ -109,8 +109,16 @@ class Options:
         _check_kind("compile", self.compile, bool, "True or False")
         events = self.events if isinstance(self.events, (tuple, list)) else (self.events,)
         for event in events:
-            if not isinstance(event, Event):
-                raise ArgumentTypeError(f"events holds {event!r}; give adamode.Event(fn, …) objects.")
+            if not isinstance(event, (Event, Impulse)):
+                raise ArgumentTypeError(
+                    f"events holds {event!r}; give adamode.Event(fn, …) and adamode.Impulse(times, reset) "
+                    "objects."
+                )
+        if isinstance(self.gradient, Reversible) and any(map(resets, events)):
+            raise ArgumentError(
+                "gradient=Reversible() with a reset: a change of the state cannot be undone from the state "
+                "after it. Use Discrete(), or Discrete(checkpoints=…) where memory is short."
+            )
         object.__setattr__(self, "events", tuple(events))
         if self.dt is not None:
             check_positive(self.dt, "dt")
@@ -141,6 +149,11 @@ class Options:
         if self.signal is None or not self.signal.jumps:
             return ""
         return f"signal, {'the derivative of one ' * self.signal.order}of kind={self.signal.kind!r},"
+
+    @property
+    def watched(self) -> tuple[Event, ...]:
+        """The events that are looked for."""
+        return tuple(event for event in self.events if isinstance(event, Event))
 
     def _check_implicit(self) -> None:
         """What goes together with an implicit method, and with an explicit one."""

@@ -10,13 +10,14 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from ..solvers.checks import check_constant, check_positive, check_readable, check_sample_times, check_times
+from ..solvers.checks import check_constant, check_positive, check_sample_times, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
-from ..solvers.march.events import Event, EventWatch, SampleEvents
+from ..solvers.march.event import Event, Impulse, resets
+from ..solvers.march.events import EventWatch, SampleEvents
 from ..solvers.march.grid import uniform_grid
 from ..solvers.march.output import as_time
 from ..solvers.march.samples import SampleSettings, Together, ends_of
-from ..solvers.solution import Query, Solution, State
+from ..solvers.solution import Solution, State
 from ..solvers.solve import Settings, Wish
 from ..solvers.stats import Stats
 from ..solvers.status import Status
@@ -50,12 +51,13 @@ from .dynamics.adapt import check_independent_samples, wrap
 from .dynamics.driven import Driven
 from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
-from .engine.dense import DenseQuery
-from .engine.differentiate import Answer, differentiate
+from .engine.dense import DenseQuery, questions
+from .engine.differentiate import differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
 from .inputs import own_stops, under_signal, with_kinks
 from .penalties import beside, check_together, integrals_in, with_penalties
+from .resets.chain import solve_with_resets
 from .signals.signal import Signal
 
 P = TypeVar("P", SharedProblem, SampleProblem)
@@ -79,7 +81,7 @@ def solve(
     max_steps: int = 100_000,
     step_at: Times = None,
     jump_at: Times = None,
-    events: Sequence[Event] | Event = (),
+    events: Sequence[Event | Impulse] | Event | Impulse = (),
     dense: bool = False,
     trace: bool = False,
     norm: NormName | Callable[[Any], Tensor] = "rms",
@@ -112,7 +114,7 @@ def solve(
     max_steps: int = 100_000,
     step_at: Times = None,
     jump_at: Times = None,
-    events: Sequence[Event] | Event = (),
+    events: Sequence[Event | Impulse] | Event | Impulse = (),
     dense: bool = False,
     trace: bool = False,
     norm: NormName | Callable[[Any], Tensor] = "rms",
@@ -146,7 +148,7 @@ def solve(
     max_steps: int = 100_000,
     step_at: Times = None,
     jump_at: Times = None,
-    events: Sequence[Event] | Event = (),
+    events: Sequence[Event | Impulse] | Event | Impulse = (),
     dense: bool = False,
     trace: bool = False,
     norm: NormName | Callable[[Any], Tensor] = "rms",
@@ -187,7 +189,7 @@ def solve(
     params: what gradients are wanted for; None: a Module's parameters, or for another callable the leaves
         that its graph reaches.
     dt: a fixed |dt| instead of adaptive steps.
-    events: `Event`s to watch.
+    events: `Event`s to watch, and `Impulse`s; a reset of either changes the state, and the solve goes on.
     dense: sol(t) answers for any time.
     trace: one row an attempt.
     save: y at "times", at all accepted "steps", or at the "end" only.
@@ -217,14 +219,16 @@ def solve(
     """
     given = locals()
     options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
-    if not options.penalties:
-        return _solution(read_request(func, y0, t, options))
-    check_together(func, options)
-    if not integrals_in(options):
-        return _solution(read_request(func, y0, t, options))
-    whole = beside(func, y0, options)
-    sol = _solution(read_request(whole.func, whole.y0, t, whole.options), whole.part)
-    return whole.unwrapped(sol, t, options.penalties)
+    if options.penalties:
+        check_together(func, options)
+    if integrals_in(options):
+        whole = beside(func, y0, options)
+        sol = _solution(read_request(whole.func, whole.y0, t, whole.options), whole.part)
+        return whole.unwrapped(sol, t, options.penalties)
+    request = read_request(func, y0, t, options)
+    if any(map(resets, options.events)):
+        return solve_with_resets(request, make_problem)
+    return _solution(request)
 
 
 def _solution(request: Request, part: Part | None = None) -> Solution:
@@ -250,34 +254,14 @@ def _solution(request: Request, part: Part | None = None) -> Solution:
     with torch.set_grad_enabled(torch.is_grad_enabled() and options.gradient is not None):
         t_events, y_events = events_of(request, problem, answer) if options.events else ([], [])
     rows = None if trace is None else trace.rows()
-    value, derivative = _questions(request, problem, answer) if options.dense else (None, None)
+    value, derivative = None, None
+    if options.dense:
+        query = DenseQuery(problem, answer, detached=options.gradient is None)
+        value, derivative = questions(query, layout, problem.clocks, problem.z0.shape)
     found = (own_t, layout.unpack(y), run.status, problem.stats, t_events, y_events, rows, value, derivative)
     if problem.penalties is None:
         return Solution(*found)
-    return Solution(*found, problem.penalties.told(answer.values[len(run.times) :], run.status))
-
-
-def _questions(request: Request, problem: Problem, answer: Answer) -> tuple[Query, Query]:
-    """What answers sol(t) and sol.derivative(t)."""
-    layout, z0, clocks = request.layout, problem.z0, problem.clocks
-    query = DenseQuery(problem, answer, detached=request.options.gradient is None)
-
-    def ask(question: Callable[[Tensor], Tensor], t: Tensor, per_sample: bool) -> Any:
-        check_readable(t, "t")
-        front, rows = t.shape, t.reshape(-1)
-        if isinstance(clocks, Each):
-            batch, t = clocks.batch_size(z0), t.to(z0.device, non_blocking=True)
-            if per_sample and (t.dim() == 0 or t.shape[-1] != batch):
-                raise ArgumentError(
-                    f"t has shape {tuple(t.shape)}; per_sample=True needs t.shape[-1] == {batch}."
-                )
-            front = t.shape[:-1] if per_sample else t.shape
-            rows = t.reshape(-1, batch) if per_sample else t.reshape(-1, 1).expand(-1, batch)
-        elif per_sample:
-            raise ArgumentError("per_sample=True needs a solve with stepping='per_sample'.")
-        return layout.unpack(question(rows).reshape(*front, *z0.shape))
-
-    return functools.partial(ask, query.value), functools.partial(ask, query.derivative)
+    return Solution(*found, _penalties=problem.penalties.told(answer.values[len(run.times) :], run.status))
 
 
 def make_problem(request: Request) -> Problem:
@@ -342,7 +326,7 @@ def _with_one_clock(request: Request) -> SharedProblem:
     )
     events = None
     if options.events:
-        events = EventWatch(options.events, request.layout.unpack, times[0], z0.detach())
+        events = EventWatch(options.watched, request.layout.unpack, times[0], z0.detach())
     if options.save == "end":
         times, t = [times[0], times[-1]], torch.stack((t[0], t[-1]))
     return _built(SharedProblem, request, as_time(times[0], z0), t, times, settings, events)
@@ -357,7 +341,7 @@ def _with_many_clocks(request: Request) -> SampleProblem:
     t = t if t.dim() == 2 else t.expand(batch, -1)
     if options.save != "times":
         times, t = ends_of(times), ends_of(t)
-    events = functools.partial(SampleEvents, options.events, request.layout, clocks)
+    events = functools.partial(SampleEvents, options.watched, request.layout, clocks)
     settings, start = _sample_settings(request, clocks, times), clocks.time(times[:, 0], z0)
     return _built(SampleProblem, request, start, t, times, settings, events)
 

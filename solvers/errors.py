@@ -18,6 +18,7 @@ AdamodeError
     ├── TooManySteps
     ├── NonFiniteDynamics
     ├── NewtonDiverged
+    ├── ResetError                            resets that do not let the solve go on
     └── FaceSolverError      (AssertionError)
 AdamodeWarning               (UserWarning)
 
@@ -156,6 +157,13 @@ class NonFiniteDynamics(SolverError):
 
 class NewtonDiverged(SolverError):
     """The equations of an implicit step could not be solved, and shorter steps did not help."""
+
+
+class ResetError(SolverError):
+    """Resets that do not let the solve go on: an event that fires again at once, or without end."""
+
+    def __str__(self) -> str:
+        return str(self.detail)
 
 
 class FaceSolverError(SolverError, AssertionError):

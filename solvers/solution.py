@@ -31,7 +31,9 @@ class Solution(Generic[State, Ending, Count, Length]):
         solve before.
     status: a Status; per sample an int8 tensor [B] of its values.
     stats: what it cost; the backward pass fills its part when it has run.
-    t_events, y_events: one entry an event function: [n] and [n, *y0.shape] (per sample: lists over samples).
+    t_events, y_events: one entry an event function: [n] and [n, *y0.shape] (per sample: lists over samples);
+        where resets are among the events, one entry a member of `events`, the states before each reset.
+    y_after: of a solve with resets, as y_events: the states after each (y_events' where nothing is reset).
     trace: one row an attempt, where asked for.
     """
 
@@ -45,6 +47,7 @@ class Solution(Generic[State, Ending, Count, Length]):
     _value: Query | None = dataclasses.field(default=None, repr=False)
     _derivative: Query | None = dataclasses.field(default=None, repr=False)
     _penalties: Mapping[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
+    y_after: list[Any] = dataclasses.field(default_factory=list)
 
     def __call__(self, t: Tensor, per_sample: bool = False) -> State:
         """y at any t inside the solve, [*t.shape, *y0.shape]; needs ``dense=True``.

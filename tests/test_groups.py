@@ -99,7 +99,7 @@ def test_groups_of_one_are_steps_per_sample(gradient):
     for stepping in ("per_sample", torch.arange(6)):
         func, y0 = Wave(), waves().requires_grad_()
         t = f64(0.0, 0.3, 1.0).requires_grad_()
-        sol = solve(func, y0, t, stepping=stepping, gradient=gradient)
+        sol = solve(func, y0, t, stepping=stepping, gradient=gradient, rtol=1e-3, atol=1e-5)
         found.append((sol, *torch.autograd.grad(sol.y.square().sum(), (y0, t, func.scale))))
     (a, *ga), (b, *gb) = found
     # A root of a square may be an ulp beside the number, which some processors show.
@@ -248,7 +248,7 @@ def test_gradients_of_one_group_are_those_of_a_shared_solve(gradient, backwards)
     for stepping in ("shared", torch.zeros(6, dtype=LONG)):
         func, y0, t = Wave(), waves().requires_grad_(), f64(0.0, 0.3, 1.0)
         t = (t.flip(0) if backwards else t).requires_grad_()
-        sol = solve(func, y0, t, stepping=stepping, gradient=gradient, rtol=1e-6)
+        sol = solve(func, y0, t, stepping=stepping, gradient=gradient, rtol=1e-4)
         found.append(torch.autograd.grad(sol.y.square().sum(), (y0, t, func.scale)))
     assert worst(found[1], found[0]) <= 1e-12  # the reverse solves of the continuous adjoints share steps too
 

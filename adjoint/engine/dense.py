@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ...solvers.checks import has_tangent, moves
+from ...solvers.checks import check_readable, has_tangent, moves
 from ...solvers.errors import ArgumentError
-from ...solvers.step.field import follows
+from ...solvers.solution import Query
+from ...solvers.step.clocks import Clocks, Each
+from ...solvers.step.field import Layout, follows
 from .differentiate import Answer, Solve, Task
 from .problem import Problem
 from .time_move import moved_end, moved_once
 from .transformed import check_untransformed
+
+
+class Asked(Protocol):
+    """What answers: times [n] (a clock a sample: [n, B]) → [n, *z]. device: of the state."""
+
+    device: torch.device
+
+    def value(self, t: Tensor) -> Tensor:
+        """y at the times."""
+
+    def derivative(self, t: Tensor) -> Tensor:
+        """y' at the times."""
+
+
+def questions(query: Asked, layout: Layout, clocks: Clocks, shape: torch.Size) -> tuple[Query, Query]:
+    """What answers sol(t) and sol.derivative(t), of any shape. shape: of the state, packed."""
+
+    def ask(question: Callable[[Tensor], Tensor], t: Tensor, per_sample: bool) -> Any:
+        check_readable(t, "t")
+        front, rows = t.shape, t.reshape(-1)
+        if isinstance(clocks, Each):
+            batch, t = shape[clocks.batch], t.to(query.device, non_blocking=True)
+            if per_sample and (t.dim() == 0 or t.shape[-1] != batch):
+                raise ArgumentError(
+                    f"t has shape {tuple(t.shape)}; per_sample=True needs t.shape[-1] == {batch}."
+                )
+            front = t.shape[:-1] if per_sample else t.shape
+            rows = t.reshape(-1, batch) if per_sample else t.reshape(-1, 1).expand(-1, batch)
+        elif per_sample:
+            raise ArgumentError("per_sample=True needs a solve with stepping='per_sample'.")
+        return layout.unpack(question(rows).reshape(*front, *shape))
+
+    return functools.partial(ask, query.value), functools.partial(ask, query.derivative)
 
 
 class DenseQuery:
@@ -26,7 +63,7 @@ class DenseQuery:
 
     def __init__(self, problem: Problem, answer: Answer, *, detached: bool):
         self.problem, self.answer, self.detached = problem, answer, detached
-        self.output = problem.dense(answer.run, answer.start)
+        self.output, self.device = problem.dense(answer.run, answer.start), problem.z0.device
 
     def value(self, t: Tensor) -> Tensor:
         """y at the times."""

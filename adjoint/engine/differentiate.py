@@ -50,8 +50,7 @@ def record_discrete(
 ) -> Recording:
     """The recording of the discrete adjoint.
 
-    queue: how the forward solve makes its attempts.
-    watch: as of `DiscreteWalk`.
+    queue: how the forward solve makes its attempts.  watch: as of `DiscreteWalk`.
     """
     compiled = queue is not None and queue.owner is not None
     again = gradient.keep == "state" if queue is None else not queue.keep

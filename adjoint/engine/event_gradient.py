@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ...solvers.checks import moves
 from ...solvers.errors import DynamicsError
-from ...solvers.march.events import Event, Fired, event_value
+from ...solvers.march.event import Event
+from ...solvers.march.events import Fired, event_value
 from ...solvers.step.clocks import Each
 from ...solvers.step.field import Layout, follows, transformed
 from ..arguments import Request
@@ -78,7 +79,7 @@ def _no_slope(lost: Tensor, when: Tensor) -> str:
     )
 
 
-def _slopes(g: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def slopes_of(g: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """∂g/∂t and ∂g/∂z, None each where g does not depend on it."""
     if not g.requires_grad:
         return None, None
@@ -112,7 +113,7 @@ def differentiable_event(
         return when, z
     with torch.enable_grad():
         moving_t, moving_z = time.clone().requires_grad_(), z.detach().clone().requires_grad_()
-        g_t, g_z = _slopes(value(moving_t, moving_z), moving_t, moving_z)
+        g_t, g_z = slopes_of(value(moving_t, moving_z), moving_t, moving_z)
     if not residual.requires_grad:
         if g_t is not None and g_z is None:  # a function of time alone: nothing moves the event
             return when, z
@@ -155,10 +156,10 @@ def _in_operators(
     return when + shift, flow.follow(z, slope, when + shift)
 
 
-def _of_clocks(
+def at_event(
     event: Event | None, layout: Layout, problem: Problem, fired: Fired, z: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same of an event that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
+    """The same of one that fired; a clock a sample: (t* [B], z* [state]), meaningful where it did."""
     clocks, valid = problem.clocks, fired.valid
     if not isinstance(clocks, Each) or valid is None:
         return differentiable_event(event, layout, problem, fired.t, z)
@@ -172,7 +173,7 @@ def _of_clocks(
 def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[Any], list[Any]]:
     """For each event function the times [n] and states [n, *y0.shape] at which it fired (a clock a sample:
     a list of such over the samples)."""
-    layout, clocks, run, events = request.layout, problem.clocks, answer.run, request.options.events
+    layout, clocks, run, events = request.layout, problem.clocks, answer.run, request.options.watched
     detached = request.options.gradient is None
     many, axis = isinstance(clocks, Each), clocks.batch if isinstance(clocks, Each) else 0
     z0 = request.z0 if many else request.z0[None]
@@ -184,7 +185,7 @@ def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[
         if not samples:  # a terminal event came before
             continue
         event = None if detached else events[fired.event]
-        when, z = _of_clocks(event, layout, problem, fired, row)
+        when, z = at_event(event, layout, problem, fired, row)
         own, z = (when.to(request.t), z) if many else (when.to(request.t)[None], z[None])
         for b in samples:
             times, states = found[fired.event][b]

@@ -20,15 +20,16 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..errors import DynamicsError
 from ..methods.tableau import Tableau, hermite, theta_weights
 from ..step.clocks import ONE, Clocks, Each
 from ..step.field import Layout
+from .event import Event as Event
 from .output import NOWHERE, Place, Step, as_time
 from .samples import SampleStep, Written
 
@@ -36,26 +37,7 @@ HALVINGS = 53  # of θ in [0, 1]
 GRID = 2**HALVINGS  # points on a step at which an event may lie: θ is a multiple of 1/GRID
 PARTS = 8  # of a step: an event function is looked at between them
 LOOKS = [k / PARTS for k in range(1, PARTS)]  # their θ, without the step's ends
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """fn(t, y) → 0-d tensor (per-sample stepping: [B]); the event is where it loses its sign.
-
-    terminal: the solve (the sample) ends there.
-    direction: 1 fires on the way up only, −1 on the way down, 0 both ("up" in the direction in which time
-        runs).
-    """
-
-    fn: Callable[[Tensor, Any], Tensor]
-    terminal: bool = True
-    direction: Literal[-1, 0, 1] = 0
-
-    def __post_init__(self) -> None:
-        if not callable(self.fn):
-            raise ArgumentTypeError(f"Event: fn={self.fn!r} must be callable as fn(t, y).")
-        if self.direction not in (-1, 0, 1):
-            raise ArgumentError(f"Event: direction={self.direction!r} must be -1, 0 or 1.")
+TINY = 1e-300  # a value that is a sign and no more
 
 
 class Looks:
@@ -187,6 +169,8 @@ class Watch:
     """Watches the events of one solve.
 
     told: (t, z) of the solve → (t, y) as the event functions want them.
+    signs: [E, …], which sign each event function has at the start whatever its value there: ±1, or 0 for none
+        (NaN: that of its value).
     """
 
     def __init__(
@@ -196,10 +180,13 @@ class Watch:
         clocks: Clocks,
         t0: Any,
         z0: Tensor,
+        signs: Tensor | None = None,
     ):
         self.events, self.told, self.clocks = events, told, clocks
         self.looks = Looks(events, z0)
         self.before = self.evaluate(t0, z0)
+        if signs is not None:
+            self.before = torch.where(signs.isnan(), self.before, signs * TINY)
 
     def evaluate(self, t: Any, z: Tensor) -> Tensor:
         """All event functions at (t, z), [E, …], without a graph."""
@@ -230,8 +217,15 @@ class EventWatch(Watch):
     unpack: the packed state as the event functions want it.
     """
 
-    def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], Any], t0: float, z0: Tensor):
-        super().__init__(events, lambda t, z: (as_time(t, z), unpack(z)), ONE, t0, z0)
+    def __init__(
+        self,
+        events: Sequence[Event],
+        unpack: Callable[[Tensor], Any],
+        t0: float,
+        z0: Tensor,
+        signs: Tensor | None = None,
+    ):
+        super().__init__(events, lambda t, z: (as_time(t, z), unpack(z)), ONE, t0, z0, signs)
         self.values: Tensor | None = None  # of the last attempt
         self.fired: list[Fired] = []
         self.n_accepted = 0
@@ -297,11 +291,19 @@ class SampleEvents(Watch):
 
     clocks: Each
 
-    def __init__(self, events: Sequence[Event], layout: Layout, clocks: Each, t0: Tensor, z0: Tensor):
+    def __init__(
+        self,
+        events: Sequence[Event],
+        layout: Layout,
+        clocks: Each,
+        t0: Tensor,
+        z0: Tensor,
+        signs: Tensor | None = None,
+    ):
         self.whole = z0.detach()
         self.met: list[tuple[Tensor, Fired]] = []  # of which samples
         told = lambda t, z: (layout.time(clocks.time(t, z)), layout.unpack(z))  # noqa: E731
-        super().__init__(events, told, clocks, t0, z0)
+        super().__init__(events, told, clocks, t0, z0, signs)
 
     def numbers(self, events: Sequence[Event], t: Tensor, z: Tensor) -> list[Tensor]:
         """Each of these event functions there; says so where fn knows only the whole batch."""

@@ -53,7 +53,11 @@ def shared() -> tuple[int, str, list[float]]:
         atol=1e-8,
         gradient=adamode.Discrete(keep="state", checkpoints=4),
         controller=adamode.PI(safety=0.8),
-        events=[adamode.Event(lambda t, y: y[0] + 2.0, direction=-1)],
+        events=[
+            adamode.Event(lambda t, y: y[0] + 2.0, direction=-1),
+            adamode.Event(lambda t, y: y[0] - 2.0, reset=lambda t, y: 0.5 * y),
+            adamode.Impulse([0.5], lambda t, y: y + 1.0),
+        ],
         dense=True,
         trace=True,
         norm="max",

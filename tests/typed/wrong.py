@@ -48,6 +48,9 @@ adamode.PI(saftey=0.9)  # wrong
 adamode.I(safety="0.9")  # wrong
 adamode.Event(decay, direction=2)  # wrong
 adamode.Event(one_argument)  # wrong
+adamode.Event(decay, reset=one_argument)  # wrong
+adamode.Impulse([0.5])  # wrong
+adamode.Impulse("now", decay)  # wrong
 adamode.solve(decay, y0)  # wrong
 adamode.solve(one_argument, y0, t)  # wrong
 adamode.solve(decay, (y0, y0), t)  # wrong
