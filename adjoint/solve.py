@@ -221,7 +221,7 @@ def solve(
     options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
     if options.penalties:
         check_together(func, options)
-    if integrals_in(options):
+    if options.penalties and integrals_in(options):
         whole = beside(func, y0, options)
         sol = _solution(read_request(whole.func, whole.y0, t, whole.options), whole.part)
         return whole.unwrapped(sol, t, options.penalties)
