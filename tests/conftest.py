@@ -17,7 +17,7 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 import numpy as np
 import pytest
 import torch
-from devices import elsewhere, place  # noqa: F401  (fixtures)
+from devices import elsewhere, engine_is_known, place  # noqa: F401  (fixtures)
 from hypothesis import HealthCheck, settings
 
 # A script's background job ignores SIGINT, and so would every process that a test starts from it.

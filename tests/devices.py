@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from virtual_device import DEVICE, VirtualDevice, here, there
 
+from adamode.adjoint.dynamics import by_autograd
+
 Waits = collections.Counter[str]
 
 
@@ -126,13 +128,19 @@ def at(name: str) -> Iterator[Place]:
         yield {"cpu": Place, "cuda": Cuda}[name]()
 
 
+@pytest.fixture(scope="session")
+def engine_is_known() -> None:
+    """How torch's engine may be called is tried once in a process: its read is none of a solve's."""
+    by_autograd._engine()
+
+
 @pytest.fixture(params=["cpu", "virtual", CUDA])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, engine_is_known: None) -> Iterator[Place]:
     with at(request.param) as found:
         yield found
 
 
 @pytest.fixture(params=["virtual", CUDA])
-def elsewhere(request: pytest.FixtureRequest) -> Iterator[Place]:
+def elsewhere(request: pytest.FixtureRequest, engine_is_known: None) -> Iterator[Place]:
     with at(request.param) as found:
         yield found
