@@ -144,7 +144,8 @@ class Flow(nn.Module):
     def _drawn(self, n: int, *, differentiable: bool) -> Tensor:
         check_positive(n, "n", integer=True)
         if self.base is None:
-            x0 = torch.randn((n, *self._shape()), **self._kind())
+            dtype, device = self._kind()
+            x0 = torch.randn((n, *self._shape()), dtype=dtype, device=device)
         elif differentiable and not self.base.has_rsample:
             raise ArgumentError(f"base, a {type(self.base).__name__}, has no rsample: take flow.sample(n).")
         else:
@@ -215,10 +216,12 @@ class Flow(nn.Module):
             "torch.distributions.Independent(Normal(zeros, ones), zeros.dim())."
         )
 
-    def _kind(self) -> dict[str, Any]:
-        """Where and as what the standard normal is drawn: as the first parameter."""
+    def _kind(self) -> tuple[torch.dtype, torch.device]:
+        """Dtype and device of the standard normal: the first parameter's, else torch's defaults."""
         first = next(self.parameters(), None)
-        return {} if first is None else {"dtype": first.dtype, "device": first.device}
+        if first is None:
+            return torch.get_default_dtype(), torch.get_default_device()
+        return first.dtype, first.device
 
 
 class WholeDensity(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -141,7 +142,7 @@ def printed_h(dynamics: Any, form: str, t: Tensor, z: Tensor, a: Tensor) -> Tens
 
 
 def faults(model: str, cls: Any = None) -> list[str]:
-    """What is wrong with a model's class: values, each block of the VJP, each parameter, own numbers.
+    """What is wrong with a model's class: values, divergence, the VJP's blocks, parameters, own numbers.
 
     Two stages with weights by sample; a t for each sample; all variants. [] where nothing is.
     """
@@ -170,6 +171,10 @@ def faults(model: str, cls: Any = None) -> list[str]:
                 blocks = dynamics.jacobian(time, z).detach()
                 rows = torch.einsum("bij,bi->bj", blocks, a.movedim(1, 0).flatten(1))
                 found += ["jacobian"] * _apart(rows, expected.movedim(1, 0).flatten(1))
+            if i == 0:
+                flow = functools.partial(equation, model, options, dynamics, time)
+                trace = torch.einsum("kbdkbd->b", torch.autograd.functional.jacobian(flow, z))
+                found += ["divergence"] * _apart(dynamics.divergence(time, z).detach(), trace)
             if model == "adamnode":
                 for form in ("paper", "paper-rates"):
                     dynamics.adjoint_form = form

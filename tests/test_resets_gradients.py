@@ -8,7 +8,7 @@ from problems import EVERY_GRADIENT, f64, worst
 from test_resets import GROUPS, STEPPINGS, dosed, impacts
 from torch import nn
 
-from adamode import Direct, Discrete, Event, Impulse, SecondDerivativeError, solve
+from adamode import Direct, Discrete, Event, Impulse, Reversible, SecondDerivativeError, solve
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 NEAR = {"Discrete": 1e-8, "Direct": 1e-8, "Backsolve": 1e-6, "Interpolating": 1e-6}
@@ -33,6 +33,7 @@ OFTEN = [  # Discrete's other forms are in the test of a neuron too
         x, marks=[pytest.mark.slow] if x in (Discrete(keep="state"), Discrete(checkpoints=2)) else []
     )
     for x in EVERY_GRADIENT
+    if not isinstance(x, Reversible)  # refused
 ]
 
 
@@ -94,7 +95,7 @@ class Neuron(nn.Module):
         return torch.stack(shown), torch.stack(fired), torch.stack(crossed)
 
 
-@pytest.mark.parametrize("gradient", EVERY_GRADIENT, ids=repr)
+@pytest.mark.parametrize("gradient", [x for x in EVERY_GRADIENT if not isinstance(x, Reversible)], ids=repr)
 @pytest.mark.parametrize("stepping", [*STEPPINGS, GROUPS])
 def test_integrate_and_fire_learns_its_threshold(stepping, gradient):
     """Every derivative: state, start, output times, current, τ, threshold, reset; outputs and events."""

@@ -143,4 +143,5 @@ def _together(parts: list[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     rows, values = torch.cat([x._indices() for x in parts], 1), torch.cat([x._values() for x in parts])
-    return torch.sparse_coo_tensor(rows, values, parts[0].shape, check_invariants=False)
+    shape, dtype, device = parts[0].shape, values.dtype, values.device
+    return torch.sparse_coo_tensor(rows, values, shape, dtype=dtype, device=device, check_invariants=False)

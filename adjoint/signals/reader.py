@@ -141,6 +141,8 @@ class Reader:
             torch.cat(ends)[None],
             values.reshape(-1, *self.table.shape[1:]),
             self.table.shape,
+            dtype=values.dtype,
+            device=values.device,
             check_invariants=False,
         )
 

@@ -100,6 +100,7 @@ def _united(stops: Tensor, jump: Tensor, ids: Tensor, n: int) -> tuple[Tensor, T
     most = max(map(len, found))
     pad = [list(one.items()) + [(float("inf"), False)] * (most - len(one)) for one in found]
     table, kinds = ([[pair[k] for pair in row] for row in pad] for k in (0, 1))
-    both = (torch.tensor(table, dtype=torch.float64, device="cpu"), torch.tensor(kinds, device="cpu"))
-    every, jumps_of = (x.to(stops.device)[ids] for x in both)
+    times = torch.tensor(table, dtype=torch.float64, device="cpu")
+    marks = torch.tensor(kinds, dtype=torch.bool, device="cpu")
+    every, jumps_of = (x.to(stops.device)[ids] for x in (times, marks))
     return every, jumps_of
