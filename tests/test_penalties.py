@@ -431,20 +431,15 @@ def test_samples_that_depend_on_each_other_are_refused_as_without():
 def test_a_solve_under_an_input_has_those_of_a_func_that_reads_it(stepping):
     values = f64(0.3, -1.0, 0.8).view(3, 1).requires_grad_()
     signal = adamode.Signal(f64(0.0, 0.4, 1.0), values, "cubic")
-    net, options = (
-        Net(),
-        {"penalties": ("kinetic", "jacobian", "error"), "stepping": stepping, "step_at": [0.4]},
-    )
-    inputs = [values, *net.parameters()]
+    net, names = Net(), ("kinetic", "jacobian", "error")
+
+    def read(t, y):
+        return net(t, y) * (signal(t) if t.dim() == 0 else signal(t.flatten())[:, 0, None])
+
     found = []
-    for func, more in ((lambda t, y, u: net(t, y) * u, {"signal": signal}), (None, {})):
-        read = func or (lambda t, y: net(t, y) * (signal(t.reshape(())) if stepping == "shared" else u_at(t)))
-
-        def u_at(t):
-            return signal(t.reshape(-1)).reshape(-1, 1)
-
+    for func, more in ((lambda t, y, u: net(t, y) * u, {"signal": signal}), (read, {"step_at": [0.4]})):
         torch.manual_seed(3)
-        sol = solve(read, Y, f64(0.0, 1.0), gradient=Direct(), **options, **more)
-        told = torch.stack([sol.penalty(name).sum() for name in options["penalties"]])
-        found.append((told.detach(), *torch.autograd.grad(told.sum(), inputs)))
+        sol = solve(func, Y, f64(0.0, 1.0), gradient=Direct(), penalties=names, stepping=stepping, **more)
+        told = torch.stack([sol.penalty(name).sum() for name in names])
+        found.append((told.detach(), *torch.autograd.grad(told.sum(), [values, *net.parameters()])))
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
