@@ -16,7 +16,9 @@ from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE
 from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
+from .fields.field import Field
 from .fields.relaxing import Relaxing
+from .fields.scaled import scaled
 from .fields.total import Total
 from .model import (
     Beside,
@@ -116,7 +118,7 @@ class _Parts:
             head = PoolHead(channels, s["classes"], cells=s["cells"])
         start = self.start()
         field = Conv(self.seen, s["hidden"], out_channels=channels, activation=s["activation"])
-        return Model(encoder, start, self.block(field), head)
+        return Model(encoder, start, self.block(self.scaled(field)), head, state_unit=s["state_unit"])
 
     def points(self) -> nn.Module:
         s, channels = self.s, self.s["channels"]
@@ -129,7 +131,8 @@ class _Parts:
             )
         encoder = Beside(nn.Linear(s["features"], more)) if more else nn.Identity()
         head, start = FlatHead(channels, s["classes"]), self.start()
-        return Model(encoder, start, self.block(self.network(self.seen)), head)
+        field = self.scaled(self.network(self.seen))
+        return Model(encoder, start, self.block(field), head, state_unit=s["state_unit"])
 
     def trajectories(self) -> nn.Module:
         s, rates = self.s, tuple(self.s["rates"])
@@ -139,8 +142,9 @@ class _Parts:
                 f"channels={s['channels']}{f' less augment={self.pad}' if self.pad else ''} must be the "
                 f"{s['features']} features of a state."
             )
-        field = Relaxing(self.network(self.seen, time=False), rates + (1.0,) * self.pad)
-        return TrajectoryModel(self.start(), self.block(field), features=s["features"])
+        field = Relaxing(self.scaled(self.network(self.seen, time=False)), rates + (1.0,) * self.pad)
+        block, unit = self.block(field), s["state_unit"]
+        return TrajectoryModel(self.start(), block, features=s["features"], state_unit=unit)
 
     def without_encoder(self, what: str) -> None:
         """Refuses a start that needs one."""
@@ -157,7 +161,11 @@ class _Parts:
             network = self.network(self.seen + 1, time=False)
             shrunk(network.layers[-1], scale)
             inner = Total(inner, network)
-        return SeriesModel(start, self.block(Driven(inner)), unit=s["unit"])
+        return SeriesModel(start, self.block(Driven(self.scaled(inner))), state_unit=s["state_unit"])
+
+    def scaled(self, field: Field) -> Field:
+        """The field between the state's scales."""
+        return scaled(field, self.s["field_scale"], self.s["field_gain"])
 
     def network(self, features: int, *, time: bool = True) -> MLP:
         s = self.s

@@ -141,7 +141,8 @@ def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
     if isinstance(model, Block):
         fixed: nn.Module = FixedBlock(model, n)
     elif isinstance(model, Model) and isinstance(model.block, Block):
-        fixed = Model(model.encoder, model.start, FixedBlock(model.block, n), model.head)
+        parts = model.encoder, model.start, FixedBlock(model.block, n), model.head
+        fixed = Model(*parts, state_unit=model.state_unit)
     elif isinstance(model, Model) and isinstance(model.block, IdentityBlock):
         return model
     else:

@@ -22,7 +22,10 @@ def _tolerance(both: float) -> Settings:
     return {"rtol": both, "atol": both}
 
 
+# The block's state is what enters divided by state_unit; the field is field_gain · F(field_scale · state).
+_SCALES: Settings = {"state_unit": 1.0, "field_scale": 1.0, "field_gain": 1.0}
 _OFFICIAL: Settings = {
+    **_SCALES,
     "activation": "relu",
     "cells": None,
     "encoder": "deep",
@@ -49,6 +52,7 @@ _DIGITS: Settings = {
 _MNIST: Settings = {**_OFFICIAL, "image_channels": 1, "size": 28, **_tolerance(1e-4)}
 _CIFAR10: Settings = {**_OFFICIAL, "image_channels": 3, "size": 32, **_tolerance(1e-5)}
 _POINTS: Settings = {
+    **_SCALES,
     "channels": 2,
     "hidden": 32,
     "activation": "tanh",
@@ -60,6 +64,7 @@ _POINTS: Settings = {
     "classes": 2,
 }
 _SILVERBOX: Settings = {
+    **_SCALES,
     "channels": 1,
     "hidden": 0,  # a linear field, the authors'; above 0 a network of two such layers beside it
     "activation": "tanh",
@@ -67,7 +72,6 @@ _SILVERBOX: Settings = {
     "given": 8,  # rows that the encoder reads
     # Of the first weights of start and field: with torch's own a state can grow by 1e20 in 64 rows.
     "scale": 0.01,
-    "unit": 1.0,
     "block": "ode",
     **_tolerance(1e-5),  # the authors' 1e-7 is below what float32 resolves
 }
@@ -76,12 +80,13 @@ _SILVERBOX_NETWORK: Settings = {
     **_SILVERBOX,
     "channels": 2,
     "hidden": 16,
-    "unit": 10.0,  # 0.1 V of output is 1
+    "state_unit": 10.0,  # 0.1 V of output is 1
     **_tolerance(1e-3),  # half the evaluations of 1e-4 and the same errors
 }
 # Stiff on purpose. A and C are in units of the whole and of the whole time; B, in units of its largest value,
 # is built up in a thousandth of a second, 1e-8 of that time.
 _ROBERTSON: Settings = {
+    **_SCALES,
     "channels": 3,
     "hidden": 16,
     "activation": "tanh",
@@ -154,7 +159,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "hbnode": {"gamma": 0.2},
         "ghbnode": {"gamma": 0.2, **_OFFICIAL_SERIES_GHB},
         # f² must stay small against 1 in softplus(v), or every solution tends to one speed.
-        "adamnode": {**_OFFICIAL_ADAM, "channels": 3, "unit": 50.0, "alpha": 0.1, "beta": 0.5},
+        "adamnode": {**_OFFICIAL_ADAM, "channels": 3, "state_unit": 50.0, "alpha": 0.1, "beta": 0.5},
     },
     # With momentum an entry has two fast directions where B has one: there all rates are those of A and C.
     "robertson": {

@@ -62,13 +62,13 @@ class SeriesModel(WithBlock):
     """Known rows → start → block under the input → the first entry of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
-    unit: input and output that are 1 in the state.
+    state_unit: input and output that are 1 in the state.
     """
 
-    def __init__(self, start: SeriesStart, block: Block | IdentityBlock, *, unit: float = 1.0):
+    def __init__(self, start: SeriesStart, block: Block | IdentityBlock, *, state_unit: float = 1.0):
         super().__init__()
-        check_positive(unit, "unit")
-        self.start, self.block, self.unit = start, block, unit
+        check_positive(state_unit, "state_unit")
+        self.start, self.block, self.state_unit = start, block, state_unit
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [B, L − n, 1] of rows n … L−1, from x [B, L, 3].
@@ -78,9 +78,9 @@ class SeriesModel(WithBlock):
         """
         n = _known_rows(x)
         rows = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
-        start = self.start(x[:, :n, :2] / self.unit)
+        start = self.start(x[:, :n, :2] / self.state_unit)
         h0 = start.pop("h0")
-        signal = Signal(rows, x[:, :, :1].detach() / self.unit)
+        signal = Signal(rows, x[:, :, :1].detach() / self.state_unit)
         if signal.seen is not None:
             raise ArgumentError("x[:, :, 0], the input, is not all finite: fill in what is missing.")
         block = self.block.driven(signal)
@@ -93,7 +93,7 @@ class SeriesModel(WithBlock):
             **{name.removesuffix("0"): value for name, value in start.items()},
         )
         self.block.last_stats = block.last_stats
-        return self.unit * path["h"][1:, :, :1].transpose(0, 1)
+        return self.state_unit * path["h"][1:, :, :1].transpose(0, 1)
 
 
 def _known_rows(x: Tensor) -> int:

@@ -38,14 +38,18 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         "atol": config.atol,
         "method": config.method,
         "stepping": config.stepping,
+        "state_unit": config.state_unit,
+        "field_scale": config.field_scale,
+        "field_gain": config.field_gain,
         "gradient": _GRADIENTS[config.gradient](),
     }
     if compile:
         overrides["compile"] = True
     if config.sync_every > 1:
         overrides["sync_every"] = config.sync_every
-    if config.denominator:
-        overrides["denominator"] = config.denominator
+    for name in ("denominator", "alpha", "beta", "gamma"):
+        if getattr(config, name):  # else the model has none
+            overrides[name] = getattr(config, name)
     preset = models.defaults(config.model, model_task(config.dataset))
     for name in ("hidden", "channels"):
         # 0 leaves a width to match_parameters; else it is what was asked for, and refused if it can't be.

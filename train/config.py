@@ -83,7 +83,16 @@ RECIPES: dict[str, Recipe] = {
 }
 ANY_DATA = Recipe(epochs=50, batch_size=64, lr=1e-2, schedule="cosine", clip=1.0)
 # Settings whose default belongs to the model as it is registered for the task.
-_OF_THE_MODEL = ("rtol", "atol", "method", "stepping")
+_OF_THE_MODEL = ("rtol", "atol", "method", "stepping", "state_unit", "field_scale", "field_gain")
+# What only some models have, and what stands for having none.
+_OF_SOME: dict[str, Any] = {
+    "denominator": "",
+    "alpha": 0.0,
+    "beta": 0.0,
+    "gamma": 0.0,
+    "hidden": 0,
+    "channels": 0,
+}
 _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields are not optional
 
 
@@ -101,7 +110,11 @@ class TrainConfig:
     rtol, atol: of the solver, forwards and backwards; None takes what the model is registered with for the
         task, as for the next five.
     method, stepping: as in `adamode.solve`.
+    state_unit: what is 1 in the block's state, in the data's unit (Silverbox: 10 mV; others: what the encoder
+        gives).
+    field_scale, field_gain: s and g of the field g·F(s·h): see `adamode.models.fields.Scaled`.
     denominator: AdamNODE's D(v); "" for models without one.
+    alpha, beta, gamma: start values of AdamNODE's α and β and of the heavy balls' γ; 0 for models without.
     hidden: width of the field.
     channels: of the block's h; 0 where there is no such width, or it is matched.
     match_parameters: the width whose number of parameters is nearest to this; 0 leaves the widths alone.
@@ -150,7 +163,13 @@ class TrainConfig:
     compile: bool = False  # compiling takes longer than a short run
     sync_every: int = 1
     hand_on_dt: bool = False  # a batch's numbers would depend on the batch before
+    state_unit: float = _TO_FILL_IN
+    field_scale: float = _TO_FILL_IN
+    field_gain: float = _TO_FILL_IN
     denominator: str = _TO_FILL_IN
+    alpha: float = _TO_FILL_IN
+    beta: float = _TO_FILL_IN
+    gamma: float = _TO_FILL_IN
     hidden: int = _TO_FILL_IN
     channels: int = _TO_FILL_IN
     match_parameters: int = 0
@@ -196,7 +215,7 @@ class TrainConfig:
         for name in ("patience", "train_size", "val_size", "test_size", "window", "given"):
             _check_count(name, getattr(self, name), smallest=0)
         _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
-        for name in ("lr", "clip", "rtol", "atol"):
+        for name in ("lr", "clip", "rtol", "atol", "state_unit", "field_scale", "field_gain"):
             object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
         switches = ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt")
         for name in (*switches, "test_every_epoch"):
@@ -228,17 +247,19 @@ class TrainConfig:
         """Settings that the model is registered with; those it does not have can only be absent."""
         self._fill(preset, _OF_THE_MODEL)
         _check_count("match_parameters", self.match_parameters, smallest=0)
-        for name, absent in (("denominator", ""), ("hidden", 0), ("channels", 0)):
+        for name, absent in _OF_SOME.items():
             value, own = getattr(self, name), preset.get(name) or absent
             if value not in (None, absent) and own == absent:
                 raise ArgumentError(
                     f"{name}={value!r}: {self.model} on {self.dataset} has no {name}; leave it out."
                 )
             if value is None:
-                matched = self.match_parameters and name != "denominator"  # chosen by the registry
+                matched = self.match_parameters and absent == 0 and isinstance(absent, int)  # by the registry
                 object.__setattr__(self, name, absent if matched else own)
-            if name != "denominator":
+            if isinstance(absent, int):
                 _check_count(name, getattr(self, name), smallest=0)
+            elif isinstance(absent, float) and own != absent:
+                object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
 
     def _fill(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
         for name in names:

@@ -8,6 +8,7 @@ from .dense import MLP, Linear
 from .driven import Driven, Signal
 from .field import Field
 from .relaxing import Relaxing
+from .scaled import Scaled
 from .total import Total
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Field",
     "Linear",
     "Relaxing",
+    "Scaled",
     "Signal",
     "Total",
     "as_field",
