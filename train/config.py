@@ -16,7 +16,7 @@ from ..models import defaults
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
-from .data import DataOptions, check_dataset, model_task
+from .data import DataOptions, check_dataset, default_normalise, model_task
 from .regularise import weights_of
 
 if sys.version_info >= (3, 11):
@@ -140,8 +140,9 @@ class TrainConfig:
     tensorboard: write its event files too.
     data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.
     download: fetch what is missing there.
-    augment, normalise, train_size, val_size, test_size, window, given: as in
-        `adamode.train.data.DataOptions`; "" and 0 take the data set's own default.
+    normalise: of pixels, as in `adamode.train.data.DataOptions`; None takes the data set's own, "" where
+        it has none. (Runs made when every data set was standardised have "", and mean that.)
+    augment, train_size, val_size, test_size, window, given: as there; 0 takes the data set's own default.
     name: of the run's folder in output_dir; None is "<model>-<dataset>".
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.
@@ -189,7 +190,7 @@ class TrainConfig:
     data_dir: str = ""
     download: bool = False
     augment: bool = False
-    normalise: str = ""
+    normalise: str = _TO_FILL_IN
     train_size: int = 0
     val_size: int = 0
     test_size: int = 0
@@ -204,6 +205,11 @@ class TrainConfig:
                 object.__setattr__(self, name, os.fspath(value))
         check_dataset(self.dataset)
         self._fill_from_model(defaults(self.model, model_task(self.dataset)))
+        pixels = default_normalise(self.dataset)
+        if self.normalise is None:
+            object.__setattr__(self, "normalise", pixels)
+        elif self.normalise == "" and pixels:
+            object.__setattr__(self, "normalise", "standard")
         recipe = RECIPES.get(self.dataset, ANY_DATA)
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
         for name, known in CHOICES.items():

@@ -90,7 +90,7 @@ SETTINGS = (
     Setting("data_dir", str, "Folder of the data files.", "$ADAMODE_DATA"),
     Setting("download", bool, "Fetch data files that are missing into the folder."),
     Setting("augment", bool, "Random crops (and flips) of the training images."),
-    Setting("normalise", str, "standard: mean 0, variance 1; unit: to 0 … 1.", "standard"),
+    Setting("normalise", str, "Pixels; standard: mean 0, variance 1; unit: to 0 … 1.", "digits: standard"),
     Setting("train_size", int, "At most so many training images, balanced over the classes.", "all"),
     Setting("val_size", int, "At most so many validation images, where not as many as test images.", "all"),
     Setting("test_size", int, "At most so many validation and test images, in the same way.", "all"),
