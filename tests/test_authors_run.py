@@ -15,7 +15,7 @@ from adamode.train.reproducible import epoch_order
 from adamode.train.step import Objective, descend
 
 FILE = "mnist_authors_run.npz"
-# Measured: 8.3e-6 over AdamNODE's 32 steps (6.5e-5 over 64), 1.4e-3 over HBNODE's 64. Their gradients are
+# Measured: 8.3e-6 over AdamNODE's 32 steps (1.9e-4 over 64), 1.4e-3 over HBNODE's 64. Their gradients are
 # those of the continuous adjoint at a tolerance of 1e-4, for which HBNODE takes 23 to 27 evaluations; ours
 # are the discrete ones.
 EPOCHS = {"adamnode": 1, "hbnode": 2}
