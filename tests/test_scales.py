@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from adamode import ArgumentError, ArgumentTypeError, TrainConfig, models
+from adamode import ArgumentError, ArgumentTypeError, Direct, Discrete, TrainConfig, models
+from adamode.models.export import with_fixed_steps
 from adamode.models.fields import MLP, Conv, Linear, Scaled, Total
 from adamode.train.build import build_model
 from adamode.train.data import DataOptions, load_data
+from adamode.verify.zoo import Instance, Variant
 from benchmarks import scales, silverbox
 from benchmarks.silverbox import trials
 
@@ -175,3 +177,22 @@ def test_a_trial_ends_before_the_test_is_read(monkeypatch, tmp_path):
     monkeypatch.setattr(silverbox, "Trainer", Training)
     config = TrainConfig(dataset="silverbox-simulated", epochs=2, output_dir=str(tmp_path))
     assert silverbox.validation(config) == [5.0, 4.0]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["node", "adamnode"])
+def test_a_gradient_through_a_scaled_field_is_the_one_through_the_steps(name):
+    variant = Variant(name, "softplus" if name == "adamnode" else None)
+    _, problem = Instance(variant, field="scaled").problem(
+        rtol=1e-6, atol=1e-6, method="dopri5", stepping="shared"
+    )
+    found, expected = problem.gradient(Discrete()), problem.gradient(Direct())
+    for ours, value in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_model_with_fixed_steps_keeps_its_unit():
+    model = models.create("hbnode", "digits", state_unit=3.0, rtol=1e-8, atol=1e-9)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(with_fixed_steps(model, 40)(x), model(x), rtol=1e-3, atol=1e-5)

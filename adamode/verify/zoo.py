@@ -21,13 +21,13 @@ from ..models.dynamics import (
     SecondOrderODE,
 )
 from ..models.dynamics.ghbnode import SATURATIONS, Saturation
-from ..models.fields import MLP, AutogradField, Conv
+from ..models.fields import MLP, AutogradField, Conv, Scaled
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError
 
 MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
 ACTIVATIONS = SATURATIONS  # of GHBNODE
-FIELDS = ("mlp", "conv", "autograd", "affine")
+FIELDS = ("mlp", "conv", "autograd", "scaled", "affine")
 BLOCKS = {"node": 1, "anode": 1, "sonode": 2, "hbnode": 2, "ghbnode": 2, "adamnode": 3}
 BATCH, AUGMENTED = 2, 2  # the least in which a mistake in samples or channels shows
 _D = torch.float64
@@ -56,7 +56,8 @@ VARIANTS = (
 class Instance:
     """A variant over a field, and a start: what a seed decides.
 
-    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine" (f = W[h, t] + b,
+    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`), "scaled" (the MLP between two
+        scales) or "affine" (f = W[h, t] + b,
         for which there are closed solutions).
     least: of AdamODE's v0; solved backwards v falls, and the exact denominator ends where v + ε < 0.
     """
@@ -96,7 +97,8 @@ class Instance:
         inputs = 2 * dim if self.variant.model == "sonode" else dim
         if self.field == "conv":
             return Conv(inputs, 3, out_channels=dim, activation="tanh")
-        return MLP(inputs, () if self.field == "affine" else (12,), out_dim=dim)
+        field = MLP(inputs, () if self.field == "affine" else (12,), out_dim=dim)
+        return Scaled(field, scale=1.5, gain=0.6) if self.field == "scaled" else field
 
     def _dynamics(self, field: nn.Module) -> nn.Module:
         variant = self.variant
