@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adamode import TrainConfig, Trainer, models
+from adamode import SolverError, TrainConfig, Trainer, models
+from adamode.solvers.errors import TrainingError
 from adamode.train.position import EpochRecord
 
 SEED, TRIALS, EPOCHS = 100, 6, 10
@@ -78,32 +79,29 @@ def validation(config: TrainConfig) -> list[float]:
     raise AssertionError("a run is at least one epoch long")
 
 
-def search(chosen: Sequence[str], record: Path, *, n: int, epochs: int, dataset: str, **more: Any) -> None:
-    """Appends a line a trial to ``record``; what is there already is not made again."""
-    done = {(row["model"], row["trial"]) for row in _rows(record)}
+def search(chosen: Sequence[str], record: Path, *, n: int, epochs: int, dataset: str) -> None:
+    """Appends a line a trial to ``record``; one of as many epochs that is there already is not made again.
+
+    Raises: ArgumentError for an unknown model or data set. A trial that cannot be solved has lost.
+    """
+    done = {(row["model"], row["trial"], row["epochs"]) for row in _rows(record)}
     for trial in range(n):
         for model in chosen:
-            if (model, trial) in done:
+            if (model, trial, epochs) in done:
                 continue
-            settings = list(trials(model, n))[trial]
+            settings, failure = list(trials(model, n))[trial], ""
             with tempfile.TemporaryDirectory() as folder:
-                config = TrainConfig(
-                    model=model,
-                    dataset=dataset,
-                    epochs=epochs,
-                    seed=SEED,
-                    output_dir=folder,
-                    **settings,
-                    **more,
-                )
+                common = {"model": model, "dataset": dataset, "epochs": epochs, "seed": SEED}
+                config = TrainConfig.from_dict({**common, "output_dir": folder, **settings})
+                errors: list[float] = []
                 try:
-                    errors: Any = validation(config)
-                except Exception as error:  # a trial that cannot be solved is one that lost
-                    errors, settings = [], {**settings, "error": str(error)[:80]}
-            row = {"model": model, "trial": trial, "settings": settings, "val_rmse": errors}
+                    errors = validation(config)
+                except (TrainingError, SolverError) as error:
+                    failure = str(error)
+            row = {"model": model, "trial": trial, "epochs": epochs, "settings": settings}
             with open(record, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(model, trial, settings, f"{min(errors):.3f} mV" if errors else "failed", flush=True)
+                file.write(json.dumps({**row, "val_rmse": errors, "failure": failure}) + "\n")
+            print(model, trial, settings, f"{min(errors):.3f} mV" if errors else failure, flush=True)
 
 
 def best(record: Path) -> str:
