@@ -50,6 +50,17 @@ def restore_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
+@contextlib.contextmanager
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's generators of the CPU and the device are seeded inside, and what they were afterwards."""
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(others, device_type=device.type if others else "cuda"):
+        torch.default_generator.manual_seed(seed)
+        if others:
+            getattr(torch, device.type).manual_seed(seed)
+        yield
+
+
 # A prime above any number of epochs or ranks: no two pairs of a seed and one of them share random numbers.
 STRIDE = 1_000_003
 
