@@ -79,16 +79,18 @@ def draw_samples_beside(path: Path, data: DataSet, drawn: Tensor, title: str) ->
 
 
 def _limits(points: Tensor) -> tuple[Tensor, Tensor]:
+    """A square around the points with some room."""
     low, high = points.amin(0), points.amax(0)
-    room = 0.15 * (high - low)
-    return low - room, high + room
+    middle, half = (low + high) / 2, 0.6 * (high - low).max()
+    return middle - half, middle + half
 
 
 def _scatter(axis: Any, points: Tensor, limits: tuple[Tensor, Tensor], colour: str) -> None:
     """Points inside the limits; how many are not is said below."""
     low, high = limits
+    (left, bottom), (right, top) = low.tolist(), high.tolist()
     axis.scatter(*points.double().t().numpy(), s=1.5, color=colour, linewidths=0, rasterized=True)
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    axis.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     outside = int(((points < low) | (points > high)).any(1).sum())
     axis.set_xlabel(f"{len(points):,} points" + (f", {outside} outside" if outside else ""))
 

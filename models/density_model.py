@@ -48,7 +48,7 @@ class DensityModel(WithBlock):
         training mode it is one, of which the bound is the evidence bound.
     """
 
-    def __init__(self, flow: Flow, shape: tuple[int, ...], draws: int = 32):
+    def __init__(self, flow: Flow, shape: tuple[int, ...], draws: int = 16):
         super().__init__()
         check_positive(draws, "draws", integer=True)
         self.flow, self.shape, self.draws = flow, torch.Size(shape), draws

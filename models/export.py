@@ -141,8 +141,8 @@ def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
         )
     if isinstance(model, DensityModel):
         raise ArgumentError(
-            "a density is not exported: its likelihood and its samples are solves in opposite directions, with "
-            "draws. From Python: load_run(folder).model(x) and .sample(n); or `adamode predict --samples`."
+            "a density is not exported: its likelihood and its samples are solves in opposite directions. "
+            "From Python: load_run(folder).model(x) and .sample(n); or `adamode predict --samples`."
         )
     if isinstance(model, Block):
         fixed: nn.Module = FixedBlock(model, n)

@@ -99,7 +99,7 @@ _DENSITY: Settings = {
     "activation": "tanh",
     "momenta": "learned",
     "q_hidden": 32,
-    "draws": 32,
+    "draws": 16,
     "block": "ode",
     "t": (0.0, 1.0),
     **_tolerance(1e-4),
@@ -121,7 +121,8 @@ TASKS: dict[str, Settings] = {
 
 _OFFICIAL_ADAM: Settings = {"alpha": SIGMOID_5, "beta": 1 - SIGMOID_5, "denominator": "softplus", "eps": 1e-8}
 _OFFICIAL_SERIES_GHB: Settings = {"sigma": "hardtanh", "xi": LN2, "xi_learnable": False}
-_FLOWING_ADAM: Settings = {"denominator": "softplus"}  # the exact one is of a part of the space
+# The exact denominator is of a part of the space. A large B takes from the volume what f² then must restore.
+_FLOWING_ADAM: Settings = {"denominator": "softplus", "alpha": 0.0474, "beta": 0.9}
 _WIDE_POINTS: dict[str, Settings] = {
     "anode": {"channels": 3, "augment": 1, "hidden": 31},
     "sonode": {"hidden": 31},
@@ -179,8 +180,18 @@ _SIZES: dict[str, dict[str, Settings]] = {
     },
     "spiral": _WIDE_POINTS,
     "circles": _WIDE_POINTS,
-    "density": {"adamnode": _FLOWING_ADAM},
-    "density-8x8": {"adamnode": _FLOWING_ADAM},
+    "density": {
+        "node": {"hidden": 67},
+        "hbnode": {"hidden": 65},
+        "ghbnode": {"hidden": 65},
+        "adamnode": _FLOWING_ADAM,
+    },
+    "density-8x8": {
+        "node": {"hidden": 176},
+        "hbnode": {"hidden": 148},
+        "ghbnode": {"hidden": 148},
+        "adamnode": _FLOWING_ADAM,
+    },
 }
 # The settings of a model beside a task's settings and the keywords of its block.
 _OWN: dict[str, Settings] = {

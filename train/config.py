@@ -81,7 +81,7 @@ RECIPES: dict[str, Recipe] = {
     # One step an epoch: 155 s of processor time, .6 % of a species' range off on the test's starts.
     "robertson": Recipe(epochs=300, batch_size=8, lr=2e-2, schedule="cosine", clip=1.0, dtype="float64"),
 }
-_PLANE = Recipe(epochs=30, batch_size=256, lr=5e-3, schedule="cosine", clip=10.0)
+_PLANE = Recipe(epochs=30, batch_size=256, lr=1e-2, schedule="cosine", clip=10.0)
 _IMAGES_8X8 = Recipe(epochs=30, batch_size=64, lr=3e-3, schedule="cosine", clip=10.0)
 RECIPES |= {
     "moons": _PLANE,

@@ -39,7 +39,7 @@ def evaluate(
         int | None,
         typer.Option(
             help="Densities with momenta: draws of them a sample; 1 is the evidence bound.",
-            show_default="training's: 32",
+            show_default="training's: 16",
             min=1,
         ),
     ] = None,
@@ -72,7 +72,8 @@ def evaluate(
     measure = MEASURES[result.quality]
     typer.echo(
         f"{result.part:<9} {measure.in_full(result.value, result.unit)}, "
-        f"loss {result.loss:.4f}{measure.loss_unit} ({result.samples} samples; weights of epoch {result.epoch})\n"
+        f"loss {result.loss:.4f}{measure.loss_unit} "
+        f"({result.samples} samples; weights of epoch {result.epoch})\n"
         f"NFE       {result.nfe_forward:.1f} forward\n"
         f"efficacy  {told_efficacy(result.efficacy_forward, measure)} forward\n"
         f"model     {loaded.config.model}: {result.parameters:,} parameters"

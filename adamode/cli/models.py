@@ -49,10 +49,12 @@ def models(
     authors') and the parameters are compared with AdamNODE's.
     """
     check_output_file("--json", json_path)
-    from ..models import sizes
+    from ..models import defaults, sizes
     from ..models.registry import check_model
 
     check_model(model)
+    if model is not None and task is not None:
+        defaults(model, task)  # refused where the model is none for the task
     if explain:
         rows = _paths(task, model, match_parameters)
     else:
