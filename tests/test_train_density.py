@@ -21,6 +21,7 @@ from adamode.train.evaluation import evaluate, judge, load_data_of, load_run
 from adamode.train.listing import list_runs
 from adamode.train.objective import Objective, merit
 from adamode.train.samples import draw_samples
+from adamode.train.step import SamplesFailed
 
 D = torch.float64
 runner = CliRunner()
@@ -372,3 +373,18 @@ def test_samples_are_drawn_as_a_picture_after_each_epoch(few_points, tmp_path, m
     assert str(picture) in result.stdout
     assert "nats" in result.stdout
     assert sorted(path.name for path in picture.parent.iterdir()) == ["samples.png", "training.png"]
+
+
+def test_a_flow_that_cannot_be_drawn_from_has_no_picture_and_training_goes_on(tmp_path, monkeypatch):
+    def fails(self, n):
+        raise SamplesFailed("not today")
+
+    monkeypatch.setattr(DensityModel, "sample", fails)
+    place = ("--output-dir", tmp_path, "--name", "run", "--dataset", "digits-density", "--epochs", 1)
+    result = call("train", "--model", "node", *place, "--train-size", 32, "--test-size", 20, "--hidden", 4)
+    assert result.exit_code == 0, result.output
+    assert "no picture of samples after epoch 1: not today" in result.stdout
+    assert not (tmp_path / "run" / "plots" / "samples.png").exists()
+    result = call("predict", tmp_path / "run", "--samples", 2)
+    assert result.exit_code != 0
+    assert "not today" in result.stderr

@@ -52,12 +52,14 @@ def restore_rng_state(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators of the CPU and the device are seeded inside, and what they were afterwards."""
-    others = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(others, device_type=device.type if others else "cuda"):
+    """torch's generators of the CPU, and of a CUDA device, are seeded inside, and what they were
+    afterwards."""
+    others = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(others):
         torch.default_generator.manual_seed(seed)
         if others:
-            getattr(torch, device.type).manual_seed(seed)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
