@@ -55,7 +55,7 @@ class DensityModel(WithBlock):
 
     @property
     def block(self) -> Any:
-        """The flow's."""
+        """The block that the flow solves with."""
         return self.flow.block
 
     @property

@@ -65,15 +65,15 @@ class Accuracy(Measure):
     """The share of right answers."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """Cross-entropy of logits and labels."""
         return nn.functional.cross_entropy(output.float() if _half(output) else output, target)
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
-        """Right answers."""
+        """How many answers are right."""
         return (output.detach().argmax(1) == target).sum().double()
 
     def value(self, mean: float, per_unit: float) -> float:
-        """0 … 1."""
+        """The share of right answers, 0 … 1."""
         return mean
 
     def told(self, value: float, unit: str = "") -> str:
@@ -89,7 +89,7 @@ class RootMeanSquare(Measure):
     """The root of the mean squared error over all entries."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean squared error."""
+        """Mean squared error over all entries."""
         _check_shapes(output, target, "targets", "for values to be predicted")
         return nn.functional.mse_loss(output.to(target.dtype), target)
 
@@ -120,7 +120,7 @@ class Likelihood(Measure):
         return -(output + target).mean()
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
-        """Nats."""
+        """Nats, summed in float64."""
         return -(output.detach().double() + target.double()).sum()
 
     def value(self, mean: float, per_unit: float) -> float:

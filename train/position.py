@@ -70,7 +70,7 @@ class TrainResult:
 
     @property
     def value(self) -> float:
-        """The test's."""
+        """The value of that quality in the test."""
         value: float = getattr(self, f"test_{self.quality.name}")
         return value
 
