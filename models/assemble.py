@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import warnings
 from typing import Any
 
 from torch import nn
 
 from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import AdamodeWarning, ArgumentError
 from .block import SOLVER_KEYWORDS, Block, IdentityBlock, SolveSettings
 from .checks import check_sizes
 from .density_model import KINDS_OF_Q, DensityModel, NormalMomenta
@@ -162,7 +163,15 @@ class _Parts:
         widths = (s["hidden"], s["hidden"])
         block = self.block(MLP(joined * dim, widths, out_dim=dim, activation=s["activation"]))
         q = NormalMomenta(dim, momenta, s["q_hidden"]) if momenta and s["momenta"] == "learned" else None
-        return DensityModel(Flow(block, auxiliary=q), shape, s["draws"])
+        flow = Flow(block, auxiliary=q)
+        if s["compile"] and flow.density is not None:
+            warnings.warn(
+                "compile=True does nothing here: a density by a trace is solved without programs.",
+                AdamodeWarning,
+                stacklevel=4,
+            )
+            flow.block.settings = dataclasses.replace(flow.block.settings, compile=False)
+        return DensityModel(flow, shape, s["draws"])
 
     def without_encoder(self, what: str) -> None:
         """Refuses a start that needs one."""

@@ -10,7 +10,7 @@ from torch.distributions import Independent, SigmoidTransform, TransformedDistri
 from typer.testing import CliRunner
 
 import adamode
-from adamode import ArgumentError, TrainConfig, Trainer, models
+from adamode import AdamodeWarning, ArgumentError, TrainConfig, Trainer, models
 from adamode.cli.app import app
 from adamode.models.density_model import DensityModel, NormalMomenta
 from adamode.models.export import with_fixed_steps
@@ -388,3 +388,10 @@ def test_a_flow_that_cannot_be_drawn_from_has_no_picture_and_training_goes_on(tm
     result = call("predict", tmp_path / "run", "--samples", 2)
     assert result.exit_code != 0
     assert "not today" in result.stderr
+
+
+def test_a_density_by_a_trace_says_that_it_is_not_compiled():
+    with pytest.warns(AdamodeWarning, match="compile=True does nothing here: a density by a trace"):
+        model = models.create("node", "density", compile=True)
+    assert not model.block.settings.compile
+    assert models.create("hbnode", "density", compile=True).block.settings.compile

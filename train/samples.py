@@ -17,7 +17,7 @@ from ..solvers.errors import ArgumentError
 from .data import DATASETS, PLANE, SMALL_IMAGES, DataSet, Pixels, model_task
 from .evaluation import LoadedRun
 from .reproducible import drawing_from
-from .step import check_samples
+from .step import check_samples, solving_with
 from .write_aside import write_aside
 
 AT_ONCE = 4096  # rows of one solve
@@ -41,7 +41,7 @@ def draw_samples(model: Any, n: int, *, pixels: Pixels | None, seed: int = 0) ->
     check_positive(n, "samples", integer=True)
     place = next(model.parameters()).device
     parts = []
-    with drawing_from(seed, place):
+    with drawing_from(seed, place), solving_with(model, compile=False):  # one pass does not repay it
         for start in range(0, n, AT_ONCE):
             parts.append(model.sample(min(AT_ONCE, n - start)).cpu())
             check_samples(model)
