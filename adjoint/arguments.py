@@ -28,7 +28,7 @@ from ..solvers.solution import State
 from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
 from ..solvers.step.field import HALF, Layout, layout_of
-from ..solvers.step.runge_kutta import channels_last
+from ..solvers.step.memory import channels_last
 from .dynamics.jacobian import UserJacobian
 from .dynamics.protocol import Dynamics, check_blocks
 from .gradients import CHOICES, COUPLING

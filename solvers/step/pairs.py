@@ -28,7 +28,8 @@ from torch import Tensor
 from ..methods.tableau import Numeric, Tableau
 from .besides import Paired
 from .clocks import Clocks
-from .runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, StepResult, dense_strides
+from .memory import dense_strides
+from .runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, StepResult
 from .taker import YES, Taker
 
 # So many tolerances apart, y and z are no two solutions of one problem any more; Backsolve's limit. Where the

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import AdamodeWarning, DynamicsError
 from ..clocks import Clocks, Each
 from ..field import dual, leaf
+from ..memory import sent
 from .samples import Samples
 
 NEAR = 100.0  # in roots of eps: differences of f come nearer
@@ -99,7 +100,7 @@ class Jacobian:
         """Σ_i ⟨a_i, (∂f/∂z) v_i + s_i ∂f/∂t⟩ by f itself, 0-d, with a graph to z and to what f is made of."""
         if not self.forward_mode or dual():
             return self._contracted_by_vjps(t, z, cotangents, directions, in_time)
-        s = torch.tensor(in_time, dtype=t.dtype, device="cpu").to(t.device, non_blocking=True)
+        s = sent(in_time, t.device, t.dtype)
         along = s.reshape(-1, *[1] * t.dim()) * torch.ones_like(t)
 
         def derivative(ahead: Tensor, v: Tensor) -> Tensor:
