@@ -31,13 +31,7 @@ from ..solvers.step.field import HALF, Layout, layout_of
 from ..solvers.step.memory import channels_last
 from .dynamics.jacobian import UserJacobian
 from .dynamics.protocol import Dynamics, check_blocks
-from .gradients import CHOICES, COUPLING
-from .gradients import Backsolve as Backsolve
-from .gradients import Direct as Direct
-from .gradients import Discrete as Discrete
-from .gradients import Gradient as Gradient
-from .gradients import Interpolating as Interpolating
-from .gradients import Reversible as Reversible
+from .gradients import CHOICES, COUPLING, Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from .signals.signal import Signal
 
 LinearSolver = Literal["lu", "gmres"]

@@ -27,9 +27,7 @@ from ..solvers.step.groups import Groups
 from ..solvers.step.memory import sent
 from ..solvers.trace import Trace
 from .arguments import (
-    Discrete,
     Func,
-    Gradient,
     Grouping,
     LinearSolver,
     NormName,
@@ -56,6 +54,7 @@ from .engine.dense import DenseQuery, questions
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
+from .gradients import Discrete, Gradient
 from .inputs import own_stops, under_signal, with_kinks
 from .penalties import beside, check_together, integrals_in, with_penalties
 from .resets.chain import solve_with_resets

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..adjoint.arguments import Backsolve
+from ..adjoint.gradients import Backsolve
 from ..plotting import log_scale, name_panel
 from ..solvers.methods import get_method
 from ..train.metrics import efficacy

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..memory import MIB, metered, parameter_bytes, peak_of
 from ..plotting import gaps, legend_below, log_scale
 from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen

@@ -22,11 +22,12 @@ from ...solvers.march.events import EventWatch, SampleEvents
 from ...solvers.step.clocks import ONE, Clocks, Each, each
 from ...solvers.step.field import transformed
 from ...solvers.step.memory import sent
-from ..arguments import Direct, Options, Request, check_groups, clocks_differ
+from ..arguments import Options, Request, check_groups, clocks_differ
 from ..dynamics.protocol import Dynamics
 from ..engine.differentiate import Answer, differentiate
 from ..engine.problem import Problem
 from ..engine.time_move import moved_end, moved_once
+from ..gradients import Direct
 
 MakeProblem = Callable[[Request], Problem]
 

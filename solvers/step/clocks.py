@@ -310,8 +310,8 @@ def combine_errors(norms: Sequence[Tensor]) -> Tensor:
         return norms[0]
     n5, n3 = norms
     square = n5 * n5
-    denominator = torch.sqrt(square + 0.01 * n3 * n3)
-    return torch.where(denominator == 0, denominator, square / denominator)
+    both = square + 0.01 * n3 * n3
+    return square / torch.where(both == 0, 1.0, both).sqrt()  # 0 of nothing, and so is the gradient
 
 
 EASED = 0.5  # a ratio at which no controller shortens a step
