@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..solvers.errors import ArgumentError
 from ..solvers.march.samples import SampleSettings, Together, ends_of
+from ..solvers.step.clocks import sent
 from ..solvers.step.field import HALF
-from ..solvers.step.memory import sent
 from .arguments import Request
 from .dynamics.driven import Driven
 from .dynamics.jacobian import UserJacobian

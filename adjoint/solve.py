@@ -21,10 +21,9 @@ from ..solvers.solution import Solution, State
 from ..solvers.solve import Settings, Wish
 from ..solvers.stats import Stats
 from ..solvers.status import Status
-from ..solvers.step.clocks import ONE, Each, each, norm_of
+from ..solvers.step.clocks import ONE, Each, each, norm_of, sent
 from ..solvers.step.controller import PID
 from ..solvers.step.groups import Groups
-from ..solvers.step.memory import sent
 from ..solvers.trace import Trace
 from .arguments import (
     Func,

@@ -37,7 +37,7 @@ from .step.controller import PID, Pace
 from .step.implicit.choose import taker_of
 from .step.implicit.jacobian import Jacobian
 from .step.runge_kutta import Field
-from .step.taker import Taker, is_plain
+from .step.taker import Taker
 from .trace import Trace, stiffness_sentence
 
 
@@ -78,7 +78,7 @@ class Settings:
     @property
     def plain(self) -> bool:
         """Whether steps are those of `rk_step`."""
-        return is_plain(self.tableau, self.coupling)
+        return self.coupling is None and self.tableau.by_stages
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,8 +25,7 @@ from ...solvers.step.attempt import (
     settling,
 )
 from ...solvers.step.clocks import Tolerance
-from ...solvers.step.memory import with_strides
-from ...solvers.step.runge_kutta import Field, StageList
+from ...solvers.step.runge_kutta import Field, StageList, with_strides
 from ..discrete.compiled import added
 from ..dynamics.adapt import distance
 from ..dynamics.traced import Calls, Gradients

@@ -20,9 +20,8 @@ from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.errors import DynamicsError
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
-from ...solvers.step.clocks import ONE, Clocks, times_between
-from ...solvers.step.memory import regular, sent
-from ...solvers.step.runge_kutta import Field, StageList, rk_step
+from ...solvers.step.clocks import ONE, Clocks, sent, times_between
+from ...solvers.step.runge_kutta import Field, StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
 from .tape import Solved, Tape

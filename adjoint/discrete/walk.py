@@ -31,7 +31,7 @@ from ...solvers.march.output import as_time, by_step
 from ...solvers.methods.tableau import Numeric, weights
 from ...solvers.step.attempt import settled
 from ...solvers.step.clocks import Each
-from ...solvers.step.memory import dense_strides, flat_rows, rows_like
+from ...solvers.step.runge_kutta import dense_strides, flat_rows, rows_like
 from ..dynamics.adapt import ThetaSum, stages_together, tell
 from ..recording import Result, Rows, Seen
 from .again import Again

@@ -31,7 +31,7 @@ from ...solvers.device.whole import (
     room,
     solve_program,
 )
-from ...solvers.step.memory import dense_strides, rows_like, with_strides
+from ...solvers.step.runge_kutta import dense_strides, rows_like, with_strides
 from ..discrete.compiled import Way
 from ..discrete.whole import Trail, walk_program
 from ..dynamics.adapt import refuse_unlike

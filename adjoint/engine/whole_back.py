@@ -19,7 +19,7 @@ from ...solvers.device.whole import T0, T1, Form, form_key
 from ...solvers.solve import Settings
 from ...solvers.step.attempt import Rules
 from ...solvers.step.clocks import ONE, Tolerance
-from ...solvers.step.memory import regular, with_strides
+from ...solvers.step.runge_kutta import regular, with_strides
 from ..continuous.stepping import looser, reverse_settings
 from ..continuous.ways import patience
 from ..continuous.whole import Leg, Past, Told, leg_program

@@ -21,8 +21,7 @@ from ...solvers.solve import grid_of
 from ...solvers.step.attempt import SUCCESS
 from ...solvers.step.clocks import ONE, times_between
 from ...solvers.step.controller import PID
-from ...solvers.step.memory import rows_like, with_strides
-from ...solvers.step.runge_kutta import StageList, rk_step
+from ...solvers.step.runge_kutta import StageList, rk_step, rows_like, with_strides
 from ..dynamics.traced import Calls
 from .problem import SharedProblem, StrandedError, Told
 

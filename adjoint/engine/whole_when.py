@@ -13,7 +13,7 @@ from ...solvers.methods import get_method
 from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
 from ...solvers.step.field import transformed
-from ...solvers.step.memory import regular
+from ...solvers.step.runge_kutta import regular
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
 from ..gradients import Backsolve, Discrete, Gradient, Interpolating

@@ -19,9 +19,8 @@ from torch import Tensor
 from ...solvers.checks import check_sample_times, check_times
 from ...solvers.march.event import Event
 from ...solvers.march.events import EventWatch, SampleEvents
-from ...solvers.step.clocks import ONE, Clocks, Each, each
+from ...solvers.step.clocks import ONE, Clocks, Each, each, sent
 from ...solvers.step.field import transformed
-from ...solvers.step.memory import sent
 from ..arguments import Options, Request, check_groups, clocks_differ
 from ..dynamics.protocol import Dynamics
 from ..engine.differentiate import Answer, differentiate

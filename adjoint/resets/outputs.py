@@ -13,8 +13,8 @@ from torch import Tensor
 from ...solvers.checks import moves
 from ...solvers.errors import ArgumentError
 from ...solvers.stats import Stats
+from ...solvers.step.clocks import sent
 from ...solvers.step.field import follows
-from ...solvers.step.memory import sent
 from ...solvers.trace import TraceRow
 from ..engine.dense import DenseQuery
 from .jump import Happened

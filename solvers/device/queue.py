@@ -24,9 +24,9 @@ from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import RUNNING, SUCCESS, Rules
+from ..step.clocks import sent
 from ..step.field import CountedField
-from ..step.memory import regular, sent, with_strides
-from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, rk_step
+from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step, with_strides
 from .captured import several
 from .programs import (
     STATUS,

@@ -13,8 +13,7 @@ from torch import Tensor
 from ..errors import AdamodeWarning
 from ..methods.adams import FEWEST, MEAN_SLOPE, Adams, corrector_weights, predictor_weights
 from ..methods.tableau import Tableau
-from ..step.clocks import Tolerance, times_between
-from ..step.memory import sent
+from ..step.clocks import Tolerance, sent, times_between
 from ..step.runge_kutta import Evaluation, Field, Quadrature, StageList, StepResult, owned, rk_step
 from .output import Step, as_time, as_times
 

@@ -33,10 +33,11 @@ from ..step.attempt import (
     stage_times,
 )
 from ..step.controller import UNKNOWN
+from ..step.further import dense_stages
 from ..step.groups import Groups
 from ..step.implicit.esdirk import ImplicitSteps
 from ..step.implicit.newton import Measure
-from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 from .watching import Watching

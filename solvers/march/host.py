@@ -21,9 +21,8 @@ from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
-from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
+from ..step.clocks import ONE, Norm, Tolerance, error_ratio, sent, times_between
 from ..step.controller import PID, SLIVER, Pace, shortest_step
-from ..step.memory import sent
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from ..step.taker import YES, Taker
 from .output import Step, as_time, as_times

@@ -16,7 +16,7 @@ from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
 from ..step.implicit.choose import taker_of
 from ..step.implicit.jacobian import Jacobian
-from ..step.taker import Taker, is_plain
+from ..step.taker import Taker
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
 
@@ -83,7 +83,7 @@ class SampleSettings:
     @property
     def plain(self) -> bool:
         """Whether steps are those of `rk_step`."""
-        return is_plain(self.tableau, self.coupling)
+        return self.coupling is None and self.tableau.by_stages
 
     def taker(self) -> Taker | None:
         """What takes the steps where `rk_step` does not; None of a method that changes."""

@@ -245,6 +245,11 @@ def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number
     return [t1 if c == 1.0 else t0 + c * span for c in nodes]
 
 
+def sent(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Numbers (or rows of such) of the host's on a device, without waiting for it."""
+    return torch.tensor(numbers, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
+
 Norm = Callable[[Tensor], Tensor]
 
 

@@ -28,8 +28,7 @@ from torch import Tensor
 from ..methods.tableau import Numeric, Tableau
 from .besides import Paired
 from .clocks import Clocks
-from .memory import dense_strides
-from .runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, StepResult
+from .runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, StepResult, dense_strides
 from .taker import YES, Taker
 
 # So many tolerances apart, y and z are no two solutions of one problem any more; Backsolve's limit. Where the

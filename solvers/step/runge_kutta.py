@@ -25,9 +25,52 @@ from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
 from .besides import Paired, Solved
-from .memory import dense_strides, flat_rows, rows_like, sent
+from .clocks import sent
 
 FEW = 2**17  # numbers of a state whose looks are made together: eight such states are 4 MiB in float32
+
+
+def dense_strides(x: Tensor) -> tuple[int, ...]:
+    """x's strides where it fills its memory without gaps in some order of its axes, else those of a
+    contiguous tensor of its shape."""
+    if x.is_contiguous():
+        return x.stride()
+    expected = 1
+    for size, stride in sorted(zip(x.shape, x.stride(), strict=True), key=lambda pair: pair[::-1]):
+        if size == 1:
+            continue
+        if stride != expected:
+            return x.new_empty(x.shape, device="meta").stride()
+        expected *= size
+    return x.stride()
+
+
+def with_strides(x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """x, or a copy of it, with those strides."""
+    return x if x.stride() == strides else x.new_empty_strided(x.shape, strides).copy_(x)
+
+
+def regular(x: Tensor) -> Tensor:
+    """x, or a copy: without gaps in memory, and with a new tensor's strides along axes of size 1."""
+    strides, expected = [0] * x.dim(), 1
+    order = sorted(range(x.dim()), key=lambda d: (dense_strides(x)[d], x.shape[d], -d))
+    for d in order:
+        strides[d] = expected
+        expected *= x.shape[d]
+    if x.is_contiguous():
+        strides = list(x.new_empty(x.shape, device="meta").stride())
+    return with_strides(x, tuple(strides))
+
+
+def rows_like(n: int, x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """Uninitialised [n, *x.shape], each row in the given dense order."""
+    return x.new_empty_strided((n, *x.shape), (x.numel(), *strides))
+
+
+def flat_rows(rows: Tensor) -> Tensor:
+    """[n, *S] of `rows_like` as [n, S's size]: each row as it lies in memory."""
+    size = rows[0].numel() if len(rows) else 0
+    return rows.as_strided((len(rows), size), (size, 1))
 
 
 # A field returns the derivative and whatever its VJP wants kept; the solver only carries the latter.
@@ -347,14 +390,3 @@ def rk_step(
         stages.put(i, k)
         saved.append(kept)
     return StepResult(y_i, stages, saved)
-
-
-def dense_stages(
-    field: Field, y: Tensor, times: Sequence[Tensor], tableau: Tableau, result: StepResult
-) -> None:
-    """Evaluates the further stages that only the dense output needs (dop853's three, say)."""
-    first = tableau.n_stages
-    for i in range(first, first + len(tableau.c_dense)):
-        k, kept = field(times[i], result.stages.advance(y, i))
-        result.stages.put(i, k)
-        result.saved.append(kept)

@@ -14,11 +14,6 @@ from .runge_kutta import Evaluation, Field, Stages, StepResult
 YES = torch.ones((), dtype=torch.bool, device="cpu")  # of the one clock that the host looks at
 
 
-def is_plain(tableau: Tableau, coupling: float | None) -> bool:
-    """Whether steps are those of `rk_step`. coupling: of a reversible pair's (`step.pairs`), or None."""
-    return coupling is None and not (tableau.wants_jacobian or tableau.leapfrog)
-
-
 class Taker(abc.ABC):
     """The steps of one march. tableau: of their method."""
 

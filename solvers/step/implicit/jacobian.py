@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ...errors import AdamodeWarning, DynamicsError
-from ..clocks import Clocks, Each
+from ..clocks import Clocks, Each, sent
 from ..field import dual, leaf
-from ..memory import sent
 from .samples import Samples
 
 NEAR = 100.0  # in roots of eps: differences of f come nearer
