@@ -285,7 +285,7 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
         below.set_ylabel("MiB at the peak, tensors only")
         what = f"memory of one training step, a batch of {_size(settings, section)}"
         part.suptitle(f"{section.title}: {what}; the paper's is that of a GPU's process", fontsize=10)
-        legend_below(above, ncols=8, fontsize=7.5)
+        legend_below(above, ncols=4, fontsize=8)
 
 
 def _grouped(axis: Any, rows: Sequence[Row], columns: Mapping[str, str]) -> None:

@@ -104,7 +104,8 @@ def _maps(settings: Fig1Settings, groups: dict[str, list[Row]]) -> Iterator[tupl
             wins: Row = {name: count(adam, rows) for name, count in counts}
         else:
             wins = {name: {rival: count(rows, groups[rival]) for rival in RIVALS} for name, count in counts}
-        yield kind, {**numbers, **_summary(rows), **wins}
+        spent = {"nfe": statistics.median(row["nfe"] for row in rows)}
+        yield kind, {**numbers, **_summary(rows), **spent, **wins}
     for rival in RIVALS:
         quarters = [closer(adam, groups[rival], quarter) for quarter in range(4)]
         yield "quarters", {"rival": rival, "closer": quarters}
@@ -117,7 +118,6 @@ def _summary(rows: Sequence[Row]) -> Row:
         "median_distance": short(middle),
         "reached": sum(row[STAYS] is not None for row in rows),
         "failed": sum(row["status"] != "success" for row in rows),
-        "nfe": statistics.median(row["nfe"] for row in rows),
     }
 
 
