@@ -9,7 +9,7 @@ from ..machinery.figure import Outcome, Row
 from .checks import foretold_rate
 from .descent import FUNCTIONS
 from .settings import UNIT, Fig1Settings
-from .table import JUDGED, RIVALS, STAYS, WORDS, by_function, closer, faster, may_climb, of
+from .table import FLOOR, JUDGED, RIVALS, STAYS, WORDS, by_function, closer, faster, may_climb, of
 
 CHAOTIC = 0.01  # two good solvers further apart than this: the motion forgets its start
 
@@ -87,7 +87,9 @@ def _rates(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
         best = sorted(known, key=lambda e: e["median_distance"])[:1]
         most = max(entries, key=_won)
         numbers = {"comparisons": 2 * n * len(RIVALS), "n": n, "won": _won(most), "most": most}
+        there = sum(e["median_distance"] <= FLOOR for e in known)
         told = {"reached": WORDS.each("rates reached", reached, ", "), "best": WORDS.each("rates best", best)}
+        told |= {"there": f"{there} of {len(entries)} pairs" if there else ""}
         yield WORDS.say("rates", function=function, **numbers, **told)
 
 

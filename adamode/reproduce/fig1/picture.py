@@ -150,7 +150,7 @@ def _map(
         axis.text(i, j, word, ha="center", va="center", fontsize=8, color=colour)
     image = axis.imshow(grid, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
     axis.figure.colorbar(image, ax=axis, extend="both")
-    labels = [f"{rate:.2g}" if rate < 0.99 or rate >= 1 else f"{rate:.3g}" for rate in rates]
+    labels = [f"{rate:.2g}" if rate < 0.99 else f"{rate:.3g}" for rate in rates]
     axis.set_xticks(range(len(rates)), labels, rotation=45 if len(rates) > 6 else 0)
     axis.set_yticks(range(len(rates)), labels)
     axis.set(xlabel="A", ylabel="B (hatched: B > 4A)")

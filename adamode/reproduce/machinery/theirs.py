@@ -49,7 +49,7 @@ class _Counted(nn.Module):
         self.dynamics, self.calls = dynamics, 0
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """dz, like z."""
+        """The derivative dz of the state z at the time t."""
         self.calls += 1
         dynamics: Any = self.dynamics
         dz: Tensor = dynamics.forward(t, z)[0]
