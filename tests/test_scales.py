@@ -87,6 +87,7 @@ def test_a_scaled_fields_jacobian_is_autograds():
         (lambda: TrainConfig(field_gain="1"), ArgumentTypeError, "field_gain='1'"),
         (lambda: TrainConfig(model="node", alpha=0.5), ArgumentError, "node on digits has no alpha"),
         (lambda: TrainConfig(model="adamnode", gamma=0.5), ArgumentError, "adamnode on digits has no gamma"),
+        (lambda: TrainConfig(dataset="moons", field_gain=2.0), ArgumentError, "moons has no field_gain"),
         (lambda: TrainConfig(beta=-0.5), ArgumentError, "beta=-0.5"),
         (lambda: build_model(TrainConfig(alpha=1.5)), ArgumentError, "alpha=1.5"),
     ],

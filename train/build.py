@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .. import models
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Direct, Discrete, Interpolating, Reversible
 from .config import TrainConfig
 from .data import model_task
 
@@ -38,9 +38,6 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         "atol": config.atol,
         "method": config.method,
         "stepping": config.stepping,
-        "state_unit": config.state_unit,
-        "field_scale": config.field_scale,
-        "field_gain": config.field_gain,
         "gradient": _GRADIENTS[config.gradient](),
     }
     if compile:
@@ -51,6 +48,9 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         if getattr(config, name):  # else the model has none
             overrides[name] = getattr(config, name)
     preset = models.defaults(config.model, model_task(config.dataset))
+    for name in ("state_unit", "field_scale", "field_gain"):
+        if name in preset:
+            overrides[name] = getattr(config, name)
     for name in ("hidden", "channels"):
         # 0 leaves a width to match_parameters; else it is what was asked for, and refused if it can't be.
         if name in preset and (getattr(config, name) or not config.match_parameters):

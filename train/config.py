@@ -81,18 +81,22 @@ RECIPES: dict[str, Recipe] = {
     # One step an epoch: 155 s of processor time, .6 % of a species' range off on the test's starts.
     "robertson": Recipe(epochs=300, batch_size=8, lr=2e-2, schedule="cosine", clip=1.0, dtype="float64"),
 }
+_PLANE = Recipe(epochs=30, batch_size=256, lr=1e-2, schedule="cosine", clip=10.0)
+_IMAGES_8X8 = Recipe(epochs=30, batch_size=64, lr=3e-3, schedule="cosine", clip=10.0)
+RECIPES |= {
+    "moons": _PLANE,
+    "checkerboard": _PLANE,
+    "rings": _PLANE,
+    "digits-density": _IMAGES_8X8,
+    "mnist8-density": _IMAGES_8X8,
+}
 ANY_DATA = Recipe(epochs=50, batch_size=64, lr=1e-2, schedule="cosine", clip=1.0)
 # Settings whose default belongs to the model as it is registered for the task.
-_OF_THE_MODEL = ("rtol", "atol", "method", "stepping", "state_unit", "field_scale", "field_gain")
+_OF_THE_MODEL = ("rtol", "atol", "method", "stepping")
+_SCALES = ("state_unit", "field_scale", "field_gain")
 # What only some models have, and what stands for having none.
-_OF_SOME: dict[str, Any] = {
-    "denominator": "",
-    "alpha": 0.0,
-    "beta": 0.0,
-    "gamma": 0.0,
-    "hidden": 0,
-    "channels": 0,
-}
+_OF_SOME: dict[str, Any] = {"denominator": "", "hidden": 0, "channels": 0, **dict.fromkeys(_SCALES, 1.0)}
+_OF_SOME |= dict.fromkeys(("alpha", "beta", "gamma"), 0.0)
 _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields are not optional
 
 
@@ -112,7 +116,8 @@ class TrainConfig:
     method, stepping: as in `adamode.solve`.
     state_unit: what is 1 in the block's state, in the data's unit (Silverbox: 10 mV; others: what the encoder
         gives).
-    field_scale, field_gain: s and g of the field g·F(s·h): see `adamode.models.fields.Scaled`.
+    field_scale, field_gain: s and g of the field g·F(s·h): see `adamode.models.fields.Scaled`. Densities have
+        none of these three.
     denominator: AdamNODE's D(v); "" for models without one.
     alpha, beta, gamma: start values of AdamNODE's α and β and of the heavy balls' γ; 0 for models without.
     hidden: width of the field.
@@ -204,12 +209,12 @@ class TrainConfig:
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))
         check_dataset(self.dataset)
-        self._fill_from_model(defaults(self.model, model_task(self.dataset)))
-        pixels = default_normalise(self.dataset)
-        if self.normalise is None:
-            object.__setattr__(self, "normalise", pixels)
-        elif self.normalise == "" and pixels:
-            object.__setattr__(self, "normalise", "standard")
+        preset = defaults(self.model, model_task(self.dataset))
+        self._fill_from_model(preset)
+        if not self.normalise:  # "": of a run from before
+            pixels = default_normalise(self.dataset)
+            old = self.normalise == "" and pixels
+            object.__setattr__(self, "normalise", "standard" if old else pixels)
         recipe = RECIPES.get(self.dataset, ANY_DATA)
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
         for name, known in CHOICES.items():
@@ -221,7 +226,7 @@ class TrainConfig:
         for name in ("patience", "train_size", "val_size", "test_size", "window", "given"):
             _check_count(name, getattr(self, name), smallest=0)
         _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
-        for name in ("lr", "clip", "rtol", "atol", "state_unit", "field_scale", "field_gain"):
+        for name in ("lr", "clip", "rtol", "atol"):
             object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
         switches = ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt")
         for name in (*switches, "test_every_epoch"):
@@ -235,6 +240,11 @@ class TrainConfig:
         if weights_of(self.regularise) and self.block == "identity":
             raise ArgumentError(
                 f"regularise={self.regularise!r} with block='identity', which solves nothing: leave it out."
+            )
+        if self.amp != "off" and "draws" in preset:
+            raise ArgumentError(
+                f"amp={self.amp!r} with a density: a change of volume summed in bfloat16 is lost in its "
+                "rounding. Leave amp out."
             )
         self._check_texts()
 
@@ -255,7 +265,8 @@ class TrainConfig:
         _check_count("match_parameters", self.match_parameters, smallest=0)
         for name, absent in _OF_SOME.items():
             value, own = getattr(self, name), preset.get(name) or absent
-            if value not in (None, absent) and own == absent:
+            lacks = own == absent and not (name in _SCALES and name in preset)
+            if value not in (None, absent) and lacks:
                 raise ArgumentError(
                     f"{name}={value!r}: {self.model} on {self.dataset} has no {name}; leave it out."
                 )
@@ -264,7 +275,7 @@ class TrainConfig:
                 object.__setattr__(self, name, absent if matched else own)
             if isinstance(absent, int):
                 _check_count(name, getattr(self, name), smallest=0)
-            elif isinstance(absent, float) and own != absent:
+            elif isinstance(absent, float) and not lacks:
                 object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
 
     def _fill(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
