@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path, monkeypa
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr("adamode.train.write_aside.os.fsync", full)
+    monkeypatch.setattr("adamode.solvers.write_aside.os.fsync", full)
     with pytest.raises(TrainingError, match=r"checkpoint\.pt.*No space left.*--resume"):
         Trainer(config_for(tmp_path, checkpoint_every=7), build=build_standin, quiet=True).fit()
     monkeypatch.undo()

@@ -279,7 +279,7 @@ class TrainConfig:
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Writes all settings to a TOML file that `from_toml` reads back to an equal object."""
-        from .write_aside import write_aside
+        from ..solvers.write_aside import write_aside
 
         write_aside(path, self.toml())
 

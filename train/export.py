@@ -16,9 +16,9 @@ from ..models.block import Block
 from ..models.export import with_fixed_steps
 from ..models.model import Model
 from ..solvers.errors import AdamodeError, ArgumentError
+from ..solvers.write_aside import write_aside
 from .data import DataSet
 from .evaluation import LoadedRun
-from .write_aside import write_aside
 
 MOST_STEPS = 1024  # ten doublings: what needs more is stiff for some inputs
 SAMPLE = 256  # inputs that the steps are chosen on: all of the digits' validation part and a batch of images
