@@ -192,6 +192,10 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         "train_size": "all",
         "val_size": "all",
         "test_size": "all",
+        "split": "split, else seed 0",
+        "inputs": "u, u1 …",
+        "outputs": "y, y1 …",
+        "sizes": "the data's",
     }
     assert shown == expected | said
 

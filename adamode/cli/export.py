@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .evaluate import DataDir, Json, OutputDir, Run, Threads, Weights, find_run
+from .evaluate import DataDir, Json, OutputDir, OwnData, Run, Threads, Weights, find_run
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -27,6 +27,7 @@ def export(
     device: Annotated[str, typer.Option(help="Where the program will run: cpu, cuda …")] = "cpu",
     threads: Threads = 1,
     data_dir: DataDir = None,
+    own: OwnData = None,
     output_dir: OutputDir = Path("runs"),
     to_json: Json = None,
 ) -> None:
@@ -43,7 +44,7 @@ def export(
     torch.set_num_threads(threads)
     loaded = load_run(folder, weights=weights, device=device)
     with_fixed_steps(loaded.model, 1 if steps is None else steps)  # refused before the data are read
-    data = load_data_of(loaded, data_dir=data_dir)
+    data = load_data_of(loaded, data_dir=data_dir, path=own)
     done = export_run(loaded, data, folder / "model.pt2" if output is None else output, steps=steps)
     if to_json is not None:
         write_json(done.as_dict(), to_json)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .card import DataCard
+from .raw import Raw
 
 # The split is part of a data set and not of a run: every seed and model sees the same test images.
 SPLIT_SEED = 0
@@ -107,6 +108,7 @@ class DataSet:
     given: rows of a sequence whose measured output the input shows; targets begin after them.
     unit, per_unit: an RMSE in the targets' scale times per_unit is in this unit ("mV").
     dt: seconds between two rows of a sequence; a model's time runs in rows, 0 … L−1.
+    raw: how a file's numbers become inputs, and outputs a file's numbers.
     more_tests: further test sets by name, each to be reported beside ``test``.
     """
 
@@ -118,6 +120,7 @@ class DataSet:
     unit: str = ""
     per_unit: float = 1.0
     dt: float | None = None
+    raw: Raw | None = None
     more_tests: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
 
     @property
