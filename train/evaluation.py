@@ -146,8 +146,9 @@ def load_data_of(run: LoadedRun, *, data_dir: str | None = None, path: str | Non
     path: the same of one's own data.
     Raises: ArgumentError for a run on data that were given in Python, without a path, or on others.
     """
-    changes = {"data_dir": data_dir, "data": path}
-    config = dataclasses.replace(run.config, **{k: v for k, v in changes.items() if v is not None})
+    config = run.config
+    config = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
+    config = config if path is None else dataclasses.replace(config, data=path)
     data = load_data(config.dataset, config.data_options())
     refuse_other_sizes(config, data)
     return data

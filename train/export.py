@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.block import Block
-from ..models.export import with_fixed_steps
-from ..models.model import Model
+from ..models.export import FixedBlock, with_fixed_steps
 from ..solvers.errors import AdamodeError, ArgumentError
 from ..solvers.write_aside import write_aside
 from .data import DataSet
@@ -121,10 +120,10 @@ def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> St
     Raises: ArgumentError where 1024 steps are not enough, SolverError.
     """
     own = model(x)
-    block = model.block if isinstance(model, Model) else model
-    if not isinstance(block, Block):
+    settings = [part.settings for part in model.modules() if isinstance(part, Block)]
+    if not settings:
         return Steps(0, 0, 0.0, 0.0, True, len(x))
-    bound = block.settings.atol + block.settings.rtol * _largest(own)
+    bound = max(s.atol + s.rtol * _largest(own) for s in settings)
     if not math.isfinite(bound):
         raise ArgumentError("the run's model gives numbers that are not finite for its validation data.")
     before, n = None, 1 if steps is None else steps
@@ -135,8 +134,7 @@ def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> St
         # Two coarse solutions can be equally wrong: they say nothing below four steps.
         settled = before is not None and n > 4 and _largest(output - before) <= bound / 2
         if steps is not None or difference <= bound or settled:
-            solved: Any = fixed.block if isinstance(model, Model) else fixed
-            evaluations = solved.steps.evaluations
+            evaluations = sum(p.steps.evaluations for p in fixed.modules() if isinstance(p, FixedBlock))
             return Steps(n, evaluations, difference, bound, settled, len(x))
         if n >= MOST_STEPS:
             raise ArgumentError(

@@ -95,7 +95,8 @@ OWN: dict[str, Entry] = {
         "your own recording of inputs and outputs",
         "silverbox-network",
     ),
-    ARRAYS: Entry(load_own, _FROM_PATH, "your own arrays, for a model of your own"),
+    # No registered model takes these; a builder of one's own has some settings to start from.
+    ARRAYS: Entry(load_own, _FROM_PATH, "your own arrays, for a model of your own", "spiral"),
 }
 KNOWN = {**DATASETS, **OWN}
 

@@ -147,7 +147,7 @@ def _targets(y: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     names, labels = np.unique(y.reshape(-1), return_inverse=True)
     if len(names) < 2:
         raise DataError(
-            f"{where} has one class, {names[0]!r}; at least two are needed. Values must be floats."
+            f"{where} has one class, {names.tolist()[0]!r}; at least two are needed. Values must be floats."
         )
     if len(names) > max(2, MOST_SHARE * len(y)):
         raise DataError(

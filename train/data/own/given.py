@@ -53,6 +53,7 @@ def as_data_set(data: Any) -> DataSet:
             "torch data set of such pairs."
         )
     parts = [_part(part, name) for part, name in zip(data, NAMES, strict=True)]
+    train, val, test = parts
     samples = [part[0] for part in parts]
     x, y = samples[0]
     for (other_x, other_y), name in zip(samples[1:], NAMES[1:], strict=True):
@@ -79,7 +80,7 @@ def as_data_set(data: Any) -> DataSet:
         note="" if known else "the checksum is of first and last samples: the rest is read when needed",
         task="classification" if labelled else "regression",
     )
-    return DataSet(*parts, card)
+    return DataSet(train, val, test, card)
 
 
 def _part(part: Any, name: str) -> Examples:

@@ -99,11 +99,11 @@ def load_sequences(arrays: Arrays, card: DataCard, options: DataOptions) -> Data
     """Sequences x [N, L, U], y [N, L, Y]: of training and validation windows, of the test the whole."""
     whole = {part: [(arrays.x[i], arrays.y[i]) for i in rows] for part, rows in arrays.parts.items()}
     sizes = arrays.sizes()
-    names = tuple(
+    u, y = (
         tuple(f"{letter}{i + 1}" if n > 1 else letter for i in range(n))
         for letter, n in (("u", sizes["inputs"]), ("y", sizes["outputs"]))
     )
-    raw = Raw(*names, *_scalings(whole["train"], options))
+    raw = Raw(u, y, *_scalings(whole["train"], options))
     return _data_set(whole, raw, options, card, 1.0)
 
 
