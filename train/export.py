@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import json
 import math
 import os
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ from .evaluation import LoadedRun
 MOST_STEPS = 1024  # ten doublings: what needs more is stiff for some inputs
 SAMPLE = 256  # inputs that the steps are chosen on: all of the digits' validation part and a batch of images
 EXTRA = "adamode.json"
+Runs = Callable[[Tensor], Tensor]
 TOLD = ("model", "dataset", "method", "rtol", "atol", "dtype")
 
 
@@ -69,12 +73,18 @@ class Exported:
 
 
 def export_run(
-    run: LoadedRun, data: DataSet, path: str | os.PathLike[str], *, steps: int | None = None
+    run: LoadedRun,
+    data: DataSet,
+    path: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    onnx: bool = False,
 ) -> Exported:
     """Writes encoder → block → head of a run as a program of `torch.export`, for batches of any size.
 
     data: the run's; the first 256 inputs of its validation part choose the steps.
     steps: that many instead, however far from the adaptive solve.
+    onnx: write an ONNX file in place of torch's.
 
     The program is read back and compared before the file is written, aside and renamed. It computes in the
     run's dtype, without mixed precision.
@@ -95,8 +105,7 @@ def export_run(
             "input": ["batch", *x.shape[1:]],
             **dataclasses.asdict(chosen),
         }
-        program = traced(fixed, example, about)
-        again = torch.export.load(io.BytesIO(program)).module()
+        program, again = (as_onnx if onnx else as_program)(fixed, example, about)
         sizes = tuple(sorted({1, min(3, count), count} - {2}))
         pairs = [(again(x[:n]), fixed(x[:n]), run.model(x[:n])) for n in sizes]
     reloaded = max(_largest(got - eager) for got, eager, _ in pairs)
@@ -165,6 +174,54 @@ def traced(model: nn.Module, example: Tensor, about: dict[str, Any]) -> bytes:
             "Python: load_run(folder).model(x), see docs/train.md."
         ) from error
     return buffer.getvalue()
+
+
+def as_program(model: nn.Module, example: Tensor, about: dict[str, Any]) -> tuple[bytes, Runs]:
+    """A program's bytes, and the program read back from them. Raises: ArgumentError, as `traced`."""
+    program = traced(model, example, about)
+    return program, torch.export.load(io.BytesIO(program)).module()
+
+
+def as_onnx(model: nn.Module, example: Tensor, about: dict[str, Any]) -> tuple[bytes, Runs]:
+    """The bytes of an ONNX file, its first dimension of any size, and what onnxruntime makes of it.
+
+    about: kept among the file's metadata under "adamode.json".
+    Raises: ArgumentError where onnx, onnxscript or onnxruntime is not installed, or the model cannot be
+    written.
+    """
+    try:
+        # By name: a type checker need not know them. Torch's exporter needs the last.
+        onnx, onnxruntime, _ = (
+            importlib.import_module(name) for name in ("onnx", "onnxruntime", "onnxscript")
+        )
+    except ImportError as error:
+        raise ArgumentError(
+            f"ONNX needs the package {error.name!r}: pip install onnx onnxscript onnxruntime."
+        ) from error
+    batch = torch.export.Dim("batch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter, about itself
+            made: Any = torch.onnx.export(
+                model, (example.cpu(),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+            )
+            proto = made.model_proto
+        proto.metadata_props.add(key=EXTRA, value=json.dumps(about))
+        content = proto.SerializeToString()
+        onnx.checker.check_model(content)
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as with the tracer
+        reason = str(error).strip().splitlines() or [""]
+        raise ArgumentError(
+            f"this model cannot be written as ONNX ({type(error).__name__}: {reason[0]}); take torch's "
+            f"program."
+        ) from error
+    name = session.get_inputs()[0].name
+
+    def again(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
+
+    return content, again
 
 
 def _largest(x: Tensor) -> float:
