@@ -37,7 +37,7 @@ def nothing(*args):
 
 
 def flat(config):
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10) if config.sizes == "" else nn.Linear(4, 2))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
 def small(config):

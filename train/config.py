@@ -15,6 +15,7 @@ from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .checks import check_count, check_name, check_text, checked_positive
 from .data import OWN, DataOptions, DataSet, check_dataset
+from .data.own import ARRAYS
 from .own_settings import OwnSettings, fits, kind_of, preset, run_name, settled, told
 from .regularise import weights_of
 
@@ -285,7 +286,8 @@ class TrainConfig(OwnSettings):
         kind, sizes = kind_of(data)
         if kind not in OWN or (self.dataset, self.sizes) == (kind, told(sizes)):
             return self
-        if fits(self.model, self.dataset, sizes):
+        asked = kind == ARRAYS and "dataset" in self.given_settings
+        if data.name == self.dataset or asked or fits(self.model, self.dataset, sizes):
             return self
         settings = {name: value for name, value in self.to_dict().items() if name in self.given_settings}
         return TrainConfig(**{**settings, "dataset": kind, "sizes": told(sizes)})

@@ -91,6 +91,8 @@ def settled(dataset: str | None, own: OwnSettings, options: DataOptions) -> tupl
             raise ArgumentError(f"data={own.data!r} and dataset={dataset!r}: give one of the two.")
         if not own.data:
             return dataset or "digits", own.sizes
+    if dataset == ARRAYS and not own.data:  # given in Python, for a model that knows them
+        return ARRAYS, own.sizes
     if own.sizes and dataset is not None:
         kind, sizes = dataset, own.sizes
     elif own.data:
@@ -132,15 +134,19 @@ def fitted(found: Mapping[str, Any], dataset: str, sizes: Sizes) -> dict[str, An
 def run_name(model: str, dataset: str, own: OwnSettings) -> str:
     """The name of a run that was given none, without what no folder may be called."""
     parts = [model.rpartition(":")[2], Path(own.data).stem or dataset, own.field.rpartition(":")[2]]
-    plain = (re.sub(r"[^\w.+=-]+", "-", part) for part in parts if part)
-    return "-".join(plain).lstrip(".-+=") or dataset
+    return "-".join(plain_name(part) for part in parts if part).lstrip(".-+=") or dataset
+
+
+def plain_name(text: str) -> str:
+    """A text without what no folder may be called."""
+    return re.sub(r"[^\w.+=-]+", "-", text)
 
 
 def kind_of(data: DataSet) -> tuple[str, Sizes]:
     """(the kind, the sizes) of a data set made in Python; (its own name, {}) for another task."""
     if data.task not in ("classification", "regression"):
         return data.name, {}
-    x, y = data.train[0]
+    x, y = data.val[0]  # training's may be augmented, which needs an epoch
     labelled = data.task == "classification"
     numbers = data.classes if labelled else (y.shape[0] if y.ndim == 1 else 0)
     if data.given and x.ndim == 2 and y.ndim == 2 and x.shape[1] > y.shape[1] + 1:

@@ -67,25 +67,30 @@ def export(
     done = export_run(loaded, data, where, steps=steps, onnx=form == "onnx")
     if to_json is not None:
         write_json(done.as_dict(), to_json)
-    if quiet or to_json == "-":
-        return
+    if not quiet and to_json != "-":
+        typer.echo("\n".join(_lines(done, loaded.config, device)))
+
+
+def _lines(done: Any, config: Any, device: str) -> list[str]:
+    """What is told of an export. done: `adamode.train.export.Exported`."""
     chosen = done.chosen
-    typer.echo(
-        f"wrote     {done.path}: {loaded.config.model}, weights of epoch {done.epoch}, {done.bytes:,} bytes\n"
-        f"input     [batch, {', '.join(map(str, done.shape))}] of {loaded.config.dtype} on {device}"
-    )
+    lines = [
+        f"wrote     {done.path}: {config.model}, weights of epoch {done.epoch}, {done.bytes:,} bytes",
+        f"input     [batch, {', '.join(map(str, done.shape))}] of {config.dtype} on {device}",
+    ]
     if chosen.steps:
-        typer.echo(
-            f"steps     {chosen.steps} of {loaded.config.method}, {chosen.evaluations} evaluations of f\n"
+        lines += [
+            f"steps     {chosen.steps} of {config.method}, {chosen.evaluations} evaluations of f",
             f"adaptive  differs by {chosen.difference:.3g} at most on {chosen.samples} validation samples; "
             f"the tolerance allows {chosen.bound:.3g}"
-            f"{_why_more(chosen.difference, chosen.bound, chosen.converged)}"
-        )
+            f"{_why_more(chosen.difference, chosen.bound, chosen.converged)}",
+        ]
     sizes = ", ".join(map(str, done.batch_sizes))
-    typer.echo(
+    return [
+        *lines,
         f"reloaded  in batches of {sizes}: differs by {done.reloaded:.3g} at most from the same steps in "
-        f"eager mode, by {done.adaptive:.3g} from the run"
-    )
+        f"eager mode, by {done.adaptive:.3g} from the run",
+    ]
 
 
 def _save(loaded: Any, data: Any, folder: Path, output: Path | None, quiet: bool) -> None:
