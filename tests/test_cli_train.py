@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -201,7 +202,7 @@ def test_help_shows_the_defaults_that_the_configuration_has():
 
 
 def test_every_setting_of_the_configuration_is_an_option():
-    assert {setting.name for setting in SETTINGS} == set(TrainConfig.__dataclass_fields__)
+    assert {setting.name for setting in SETTINGS} == {field.name for field in dataclasses.fields(TrainConfig)}
     for setting in SETTINGS:
         value = getattr(TrainConfig(), setting.name)
         assert isinstance(value, setting.kind), setting.name

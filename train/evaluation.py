@@ -17,7 +17,7 @@ from ..solvers.errors import ArgumentError, CheckpointError, TrainingError, near
 from .build import build_model
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
-from .data import DataSet, load_data
+from .data import OWN, DataSet, load_data
 from .data.pictures import picture
 from .data.sequences import one_step_ahead
 from .data.splits import Examples, LabelledImages
@@ -261,7 +261,8 @@ def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = 
     channels, height, width = data.train.images.shape[1:]
     pixels = picture(path, channels, (width, height)).astype(np.float64)
     pixels = (255 - pixels if invert else pixels) / 255
-    largest = float(data.train.images.max())  # 16 in the small digits, 255 else
+    # 16 in the small digits, 255 else; the whitest of one's own may be grey.
+    largest = 255.0 if data.name in OWN else float(data.train.images.max())
     raw = torch.from_numpy(np.rint(pixels * largest).astype(np.uint8))[None]
     return data.train.transform(raw)
 

@@ -64,9 +64,7 @@ SETTINGS = (
     Setting("model", str, "Which model; package.module:builder makes your own.", "adamnode"),
     Setting("dataset", str, "Which data set (`adamode data`); digits need no download.", "digits"),
     Setting("data", str, "A folder of pictures by class, an .npz with x and y, a recording as .csv."),
-    Setting(
-        "split", str, "Of --data: a seed, or the column that says train, val, test.", "split, else seed 0"
-    ),
+    Setting("split", str, "Of your own data: a seed, or the column of the parts.", "split, else seed 0"),
     Setting("inputs", str, "Of a recording: the inputs' columns, with commas.", "u, u1 …"),
     Setting("outputs", str, "Of a recording: the outputs' columns, with commas.", "y, y1 …"),
     Setting("image_size", int, "Squeeze your own pictures to N×N.", "0"),
