@@ -24,7 +24,7 @@ from .data.splits import Examples, LabelledImages
 from .device import checked_device
 from .distributed import Ranks
 from .metrics import count_parameters, efficacy
-from .own import checked_module
+from .own import made_by
 from .own_settings import refuse_other_sizes
 from .reproducible import seed_everything
 from .runs import RunFolder
@@ -134,7 +134,7 @@ def untrained_run(
     """
     place = checked_device(config.device if device is None else device)
     seed_everything(config.seed)
-    made = build_model(config) if build is None else checked_module(build(config), f"build={build!r}")
+    made = build_model(config) if build is None else made_by(build, config, f"build={build!r}")
     model = made.to(place, getattr(torch, config.dtype))
     return LoadedRun(config, model.eval(), 0, place)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import os
@@ -84,7 +85,16 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def built(text: str, config: Any, argument: str = "model") -> nn.Module:
     """What a builder of one's own makes of a configuration. Raises: ArgumentError, also for no module."""
-    return checked_module(resolve(text, argument)(config), f"{argument}={text!r}")
+    return made_by(resolve(text, argument), config, f"{argument}={text!r}")
+
+
+def made_by(build: Callable[[Any], Any], config: Any, what: str) -> nn.Module:
+    """What a builder makes of a configuration that does not name it: it may build one of ours.
+
+    what: the builder, for the message. Raises: ArgumentError where it is no module.
+    """
+    plain = dataclasses.replace(config, build="") if config.build else config
+    return checked_module(build(plain), what)
 
 
 def checked_module(found: object, what: str) -> nn.Module:

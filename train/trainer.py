@@ -25,7 +25,7 @@ from .evaluation import evaluate
 from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
 from .metrics import count_parameters, peak_memory_mib
-from .own import checked_module, name_of
+from .own import made_by, name_of
 from .own_settings import refuse_other_data, refuse_other_sizes
 from .position import EpochRecord, Position, TrainResult
 from .regularise import weights_of
@@ -87,7 +87,7 @@ class Trainer:
             config = dataclasses.replace(config, build=name_of(build))
         self.config, self.quiet = config, quiet
         self.folder, self.position = RunFolder(config.folder), Position()
-        self._build, self._on_epoch = build or build_for_training, on_epoch
+        self._build, self._on_epoch = build, on_epoch
         self._dtype = getattr(torch, config.dtype)
 
     def fit(self, *, resume: bool = False) -> TrainResult:
@@ -127,7 +127,8 @@ class Trainer:
         """Model, optimiser and position: new, or those of a checkpoint's state."""
         seed_everything(self.config.seed)
         self.objective = Objective.of(data, weights_of(self.config.regularise))
-        made = checked_module(self._build(self.config), f"build={self.config.build!r}")
+        own, named = self._build, f"build={self.config.build!r}"
+        made = build_for_training(self.config) if own is None else made_by(own, self.config, named)
         self.model = made.to(self.device, self._dtype)
         refuse_batch_statistics(self.model.train(), self.ranks.world)
         self.ranks.share_weights(self.model)

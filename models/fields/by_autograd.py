@@ -119,7 +119,9 @@ class AutogradField(nn.Module):
     def _checked(self, f: Any, h: Tensor) -> Tensor:
         if not isinstance(f, Tensor):
             raise DynamicsError(f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h.")
-        like = (h.shape[0], self.channels_out or h.shape[1] // self.joined, *h.shape[2:])
+        like = tuple(h.shape)
+        if self.joined > 1 or self.channels_out is not None:
+            like = (h.shape[0], self.channels_out or h.shape[1] // self.joined, *h.shape[2:])
         if f.shape != like or f.dtype != h.dtype or f.device != h.device:
             seen, must = "h", "dh must have h's shape, dtype and device"
             if like != tuple(h.shape):
