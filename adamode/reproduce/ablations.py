@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..adjoint.arguments import Backsolve, Discrete
+from ..adjoint.gradients import Backsolve, Discrete
 from ..plotting import LOOKS, legend_below, name_panel
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig

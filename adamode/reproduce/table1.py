@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..memory import MIB, metered, parameter_bytes, peak_of
 from ..models import names
 from ..plotting import gaps, legend_below, log_scale

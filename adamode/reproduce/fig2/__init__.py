@@ -17,7 +17,7 @@ import dataclasses
 import math
 from typing import Any
 
-from ...adjoint.arguments import Backsolve
+from ...adjoint.gradients import Backsolve
 from ...plotting import log_scale, name_panel
 from ...train.metrics import efficacy
 from ...train.step import CANNOT_BE_SOLVED, EpochSums
