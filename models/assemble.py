@@ -20,6 +20,7 @@ from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
 from .fields.field import Field
+from .fields.own import OwnField
 from .fields.relaxing import Relaxing
 from .fields.scaled import scaled
 from .fields.total import Total
@@ -45,7 +46,10 @@ KINDS = {
     "encoder": ("pixel", "deep"),
     "momenta": KINDS_OF_Q,
 }
-COUNTS = ("channels", "hidden", "image_channels", "size", "features", "classes", "given", "q_hidden")
+COUNTS = (
+    *("channels", "hidden", "image_channels", "size", "features", "classes", "given"),
+    *("inputs", "outputs", "q_hidden"),
+)
 
 
 def block_keywords(cls: type[Block]) -> dict[str, Any]:
@@ -129,7 +133,9 @@ class _Parts:
         else:
             head = PoolHead(channels, s["classes"], cells=s["cells"])
         start = self.start()
-        field = Conv(self.seen, s["hidden"], out_channels=channels, activation=s["activation"])
+        field: Any = self.own(self.seen, channels)
+        if field is None:
+            field = Conv(self.seen, s["hidden"], out_channels=channels, activation=s["activation"])
         return Model(encoder, start, self.block(self.scaled(field)), head, state_unit=s["state_unit"])
 
     def points(self) -> nn.Module:
@@ -143,7 +149,7 @@ class _Parts:
             )
         encoder = Beside(nn.Linear(s["features"], more)) if more else nn.Identity()
         head, start = FlatHead(channels, s["classes"]), self.start()
-        field = self.scaled(self.network(self.seen))
+        field = self.scaled(self.own(self.seen, channels) or self.network(self.seen))
         return Model(encoder, start, self.block(field), head, state_unit=s["state_unit"])
 
     def trajectories(self) -> nn.Module:
@@ -154,7 +160,11 @@ class _Parts:
                 f"channels={s['channels']}{f' less augment={self.pad}' if self.pad else ''} must be the "
                 f"{s['features']} features of a state."
             )
-        field = Relaxing(self.scaled(self.network(self.seen, time=False)), rates + (1.0,) * self.pad)
+        own = self.own(self.seen, s["channels"])
+        if own is not None:
+            field: Field = self.scaled(own)
+        else:
+            field = Relaxing(self.scaled(self.network(self.seen, time=False)), rates + (1.0,) * self.pad)
         block, unit = self.block(field), s["state_unit"]
         return TrajectoryModel(self.start(), block, features=s["features"], state_unit=unit)
 
@@ -186,17 +196,29 @@ class _Parts:
 
     def series(self) -> nn.Module:
         s, scale = self.s, self.s["scale"]
-        start = SeriesStart(self.channels, self.others, s["start"], given=s["given"], scale=scale)
-        inner: Any = Linear(self.seen + 1, out_dim=s["channels"], scale=scale)
-        if s["hidden"]:  # beside the linear part, which large states do not saturate
-            network = self.network(self.seen + 1, time=False)
-            shrunk(network.layers[-1], scale)
-            inner = Total(inner, network)
-        return SeriesModel(start, self.block(Driven(self.scaled(inner))), state_unit=s["state_unit"])
+        sizes = {"inputs": s["inputs"], "outputs": s["outputs"]}
+        if self.channels < s["outputs"]:
+            raise ArgumentError(f"channels={s['channels']} are too few for outputs={s['outputs']}.")
+        start = SeriesStart(self.channels, self.others, s["start"], given=s["given"], scale=scale, **sizes)
+        seen = self.seen + s["inputs"]
+        inner: Any = self.own(seen, s["channels"])
+        if inner is None:
+            inner = Linear(seen, out_dim=s["channels"], scale=scale)
+            if s["hidden"]:  # beside the linear part, which large states do not saturate
+                network = self.network(seen, time=False)
+                shrunk(network.layers[-1], scale)
+                inner = Total(inner, network)
+        block = self.block(Driven(self.scaled(inner), inputs=s["inputs"]))
+        return SeriesModel(start, block, state_unit=s["state_unit"], **sizes)
 
     def scaled(self, field: Field) -> Field:
         """The field between the state's scales."""
         return scaled(field, self.s["field_scale"], self.s["field_gain"])
+
+    def own(self, channels_in: int, channels_out: int) -> OwnField | None:
+        """The user's field of this size; None where ours is to be taken."""
+        make = self.s.get("field")
+        return None if make is None else OwnField(make(channels_in, channels_out), channels_in, channels_out)
 
     def network(self, features: int, *, time: bool = True) -> MLP:
         s = self.s

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from adamode import ArgumentError, ArgumentTypeError, Direct, Discrete, TrainConfig, models
+from adamode import NODE, ArgumentError, ArgumentTypeError, Direct, Discrete, TrainConfig, models
 from adamode.models.export import with_fixed_steps
 from adamode.models.fields import MLP, Conv, Linear, Scaled, Total
+from adamode.models.fields.own import OwnField
 from adamode.train.build import build_model
 from adamode.train.data import DataOptions, load_data
 from adamode.verify.zoo import Instance, Variant
@@ -189,6 +190,27 @@ def test_a_gradient_through_a_scaled_field_is_the_one_through_the_steps(name):
     )
     found, expected = problem.gradient(Discrete()), problem.gradient(Direct())
     for ours, value in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, value, rtol=1e-9, atol=1e-12)
+
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.learnt, self.frozen = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).requires_grad_(False)
+
+    def forward(self, t, h):
+        return self.frozen(torch.tanh(self.learnt(h)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_field_of_ones_own_with_frozen_parameters_may_be_scaled():
+    own, h0 = Own().double(), torch.randn(3, 2)
+    found = []
+    for gradient in (Discrete(), Direct()):
+        field = Scaled(OwnField(own, 2, 2), scale=2.0, gain=0.5)
+        block = NODE(field, rtol=1e-6, atol=1e-6, gradient=gradient)
+        found.append(torch.autograd.grad(block(h0).square().sum(), list(own.learnt.parameters())))
+    for ours, value in zip(*found, strict=True):
         torch.testing.assert_close(ours, value, rtol=1e-9, atol=1e-12)
 
 

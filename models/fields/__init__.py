@@ -7,6 +7,7 @@ from .conv import Conv
 from .dense import MLP, Linear
 from .driven import Driven, Signal
 from .field import Field
+from .own import OwnField
 from .relaxing import Relaxing
 from .scaled import Scaled
 from .total import Total
@@ -18,6 +19,7 @@ __all__ = [
     "Driven",
     "Field",
     "Linear",
+    "OwnField",
     "Relaxing",
     "Scaled",
     "Signal",

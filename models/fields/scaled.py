@@ -33,6 +33,10 @@ class Scaled(Field):
         self.channels_in, self.channels_out = inner.channels_in, inner.channels_out
         self.channels_last, self.places = inner.channels_last, inner.places
 
+    def theta(self) -> tuple[Tensor, ...]:
+        """F's."""
+        return self.inner.theta()
+
     def for_solve(self) -> Any:
         """With F as in the solve."""
         return copied(self, inner=self.inner.for_solve())
