@@ -34,7 +34,7 @@ class Scaled(Field):
         self.channels_last, self.places = inner.channels_last, inner.places
 
     def theta(self) -> tuple[Tensor, ...]:
-        """F's."""
+        """The parameters of F."""
         return self.inner.theta()
 
     def for_solve(self) -> Any:
