@@ -2,7 +2,8 @@
 
 The sizes, rates, denominators and tolerances of "mnist", "cifar10" and "silverbox" are those of the code
 that the AdamNODE authors released, which takes the other five from H. Xia et al., Heavy ball neural ODEs,
-NeurIPS 2021.
+NeurIPS 2021. Those of NesterovNODE and GNesterovNODE are from the code that their authors released
+(github.com/minhtannguyen/NesterovNODE); MomentumNODE's are NesterovNODE's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .dynamics.ghbnode import XI
-from .dynamics.hbnode import GAMMA
+from .dynamics.momentumnode import GAMMA, SPAN
 
 Settings = dict[str, Any]
 
@@ -106,9 +107,19 @@ TASKS: dict[str, Settings] = {
 
 _OFFICIAL_ADAM: Settings = {"alpha": SIGMOID_5, "beta": 1 - SIGMOID_5, "denominator": "softplus", "eps": 1e-8}
 _OFFICIAL_SERIES_GHB: Settings = {"sigma": "hardtanh", "xi": LN2, "xi_learnable": False}
+# Models that are defined for t > 0 alone. Their authors solve from 1 to 2, and the Silverbox from 1 on.
+_TIMED = ("nesterovnode", "gnesterovnode", "momentumnode")
+
+
+def _timed(every: Settings, general: Settings | None = None) -> dict[str, Settings]:
+    """The settings of these models. general: of GNesterovNODE besides."""
+    return {name: {**every, **(general or {} if name == "gnesterovnode" else {})} for name in _TIMED}
+
+
 _WIDE_POINTS: dict[str, Settings] = {
     "anode": {"channels": 3, "augment": 1, "hidden": 31},
     "sonode": {"hidden": 31},
+    **_timed({"t": SPAN}),
 }
 _SIZES: dict[str, dict[str, Settings]] = {
     "digits": {
@@ -118,6 +129,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
         # steps are rejected for it: 110 evaluations a solve. With this 45 to 60, and learning goes
         # there anyway.
         "adamnode": {"alpha": 0.0474, "beta": 0.95},
+        **_timed({"t": (1.0, 3.0)}),
     },
     "mnist": {
         "node": {"channels": 1, "hidden": 92},
@@ -126,6 +138,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "hbnode": {"channels": 5, "hidden": 50},
         "ghbnode": {"channels": 6, "hidden": 45},
         "adamnode": {"channels": 5, "hidden": 50, **_OFFICIAL_ADAM},
+        **_timed({"channels": 5, "hidden": 50, "t": SPAN}, {"xi": XI}),
     },
     "cifar10": {
         "node": {"channels": 3, "hidden": 125},
@@ -141,11 +154,13 @@ _SIZES: dict[str, dict[str, Settings]] = {
             "denominator": "sigmoid",
             "eps": 1e-8,
         },
+        **_timed({"channels": 12, "hidden": 51, "t": SPAN}, {"xi": 1.5, "xi_learnable": False}),
     },
     "silverbox": {
         "anode": {"channels": 2, "augment": 1},
         "ghbnode": _OFFICIAL_SERIES_GHB,
         "adamnode": _OFFICIAL_ADAM,
+        **_timed({"shift": 1.0}, _OFFICIAL_SERIES_GHB),
     },
     "silverbox-network": {
         "anode": {"channels": 3, "augment": 1},
@@ -155,11 +170,13 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "ghbnode": {"gamma": 0.2, **_OFFICIAL_SERIES_GHB},
         # f² must stay small against 1 in softplus(v), or every solution tends to one speed.
         "adamnode": {**_OFFICIAL_ADAM, "channels": 3, "unit": 50.0, "alpha": 0.1, "beta": 0.5},
+        **_timed({"shift": 1.0}, _OFFICIAL_SERIES_GHB),
     },
     # With momentum an entry has two fast directions where B has one: there all rates are those of A and C.
     "robertson": {
         "anode": {"channels": 4, "augment": 1},
         **{name: {"rates": (1.0, 1.0, 1.0)} for name in ("sonode", "hbnode", "ghbnode", "adamnode")},
+        **_timed({"rates": (1.0, 1.0, 1.0), "shift": 1.0}),
     },
     "spiral": _WIDE_POINTS,
     "circles": _WIDE_POINTS,
@@ -169,6 +186,7 @@ _OWN: dict[str, Settings] = {
     "anode": {"augment": 1},
     "hbnode": {"gamma": GAMMA},
     "ghbnode": {"gamma": GAMMA, "xi": XI, "xi_learnable": True, "sigma": "tanh"},
+    "gnesterovnode": {"xi_learnable": True, "sigma": "tanh"},
 }
 
 

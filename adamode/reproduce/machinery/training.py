@@ -21,7 +21,6 @@ from typing import Any
 from torch import Tensor
 
 from ... import __version__
-from ...models import names
 from ...solvers.errors import CheckpointError, TrainingError
 from ...train.config import TrainConfig
 from ...train.data import load_data
@@ -37,6 +36,7 @@ from .figure import MODEL_NAMES as MODEL_NAMES
 from .work import Allowed, Work, computing, read_json, say
 
 DATA_NAMES = MACHINERY.table("data")
+PAPER_MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainingSettings:
 
     datasets: tuple[str, ...] = ("mnist", "cifar10")
     stand_in: str = ""
-    models: tuple[str, ...] = names()
+    models: tuple[str, ...] = PAPER_MODELS
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 10
     train_size: int = 0
