@@ -144,6 +144,6 @@ def check_after(func: Any, times: Sequence[float], name: str = "t") -> None:
     for i, time in enumerate(times):
         if not time > after:
             raise ArgumentError(
-                f"{name}[{i}]={time!r}: {type(func).__name__} is defined for t > {after:g} alone. Start and end "
-                f"later, say at {after + 1:g}, or give it another shift=…, which is added to t."
+                f"{name}[{i}]={time!r}: {type(func).__name__} is defined for t > {after:g} alone. Start and "
+                f"end later (say at {after + 1:g}), or give it another shift=…, which is added to t."
             )

@@ -58,7 +58,7 @@ class GeneralisedNesterovODE(FieldDynamics):
     @property
     def after(self) -> float:  # type: ignore[override]
         """F is defined for later times alone."""
-        return -self.shift
+        return 0.0 - self.shift  # not −0.0
 
     @property
     def xi(self) -> Tensor:

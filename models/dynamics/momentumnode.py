@@ -77,7 +77,7 @@ class MomentumODE(FieldDynamics):
     @property
     def after(self) -> float | None:  # type: ignore[override]
         """F is defined for later times alone."""
-        return None if self.damping == "constant" else -self.shift
+        return None if self.damping == "constant" else 0.0 - self.shift  # not −0.0
 
     @property
     def gamma(self) -> Tensor:
