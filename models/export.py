@@ -145,6 +145,6 @@ def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
     elif isinstance(model, Model) and isinstance(model.block, IdentityBlock):
         return model
     else:
-        raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model or one of the six blocks.")
+        raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model or one of the blocks.")
     fixed.training = model.training
     return fixed
