@@ -147,8 +147,8 @@ class Block(nn.Module):
     def __init__(self, dynamics: nn.Module, solver: SolverOptions, *, pad: int = 0):
         super().__init__()
         _refuse_unknown(type(self).__name__, solver, SOLVER_KEYWORDS)
-        given = solver.get("t", self.interval)
-        settings = SolveSettings(**{**solver, "t": given})
+        whole: SolverOptions = {"t": self.interval, **solver}
+        settings = SolveSettings(**whole)
         check_after(dynamics, settings.t)
         self.pad = pad
         self.dynamics = dynamics

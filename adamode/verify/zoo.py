@@ -23,6 +23,7 @@ from ..models.dynamics import (
     NeuralODE,
     SecondOrderODE,
 )
+from ..models.dynamics.ghbnode import Bounded
 from ..models.dynamics.momentumnode import DAMPINGS, DampingName
 from ..models.fields import MLP, AutogradField, Conv
 from ..models.saturations import SATURATIONS, SaturationName
@@ -121,10 +122,11 @@ class Instance:
         elif variant.model == "ghbnode":
             # Rates of hardtanh's case are small: see the start above.
             gamma, xi = (0.1, 0.4) if variant.activation == "hardtanh" else (0.3, 1.7)
-            made = GeneralisedHeavyBallODE(field, gamma=gamma, xi=xi, activation=variant.activation or "tanh")
+            bounded: Bounded = "hardtanh" if variant.activation == "hardtanh" else "tanh"
+            made = GeneralisedHeavyBallODE(field, gamma=gamma, xi=xi, activation=bounded)
         elif variant.model == "gnesterovnode":
-            xi = None if variant.activation == "identity" else 0.4
-            made = GeneralisedNesterovODE(field, xi=xi, activation=variant.activation or "tanh")
+            force = None if variant.activation == "identity" else 0.4
+            made = GeneralisedNesterovODE(field, xi=force, activation=variant.activation or "tanh")
         elif variant.model == "momentumnode":
             made = MomentumODE(field, damping=variant.damping or "learned", gamma=0.3, r=1.7)
         elif variant.model == "hbnode":
