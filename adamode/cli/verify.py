@@ -34,27 +34,29 @@ Suite = Annotated[
     ),
 ]
 SUITES = ("published", "stiff")
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
+        show_default="all",
+    ),
+]
+Activation = Annotated[
+    str | None,
+    typer.Option(
+        help="σ of GHBNODE (tanh or hardtanh) and of GNesterovNODE (identity, too).", show_default="all"
+    ),
+]
 
 
 @reports_errors
 def verify(
     suite: Suite = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
-            show_default="all",
-        ),
-    ] = None,
+    model: ModelName = None,
     denominator: Annotated[
         str | None, typer.Option(help="AdamNODE's: exact, softplus or sigmoid.", show_default="all")
     ] = None,
-    activation: Annotated[
-        str | None,
-        typer.Option(
-            help="σ of GHBNODE (tanh or hardtanh) and of GNesterovNODE (identity, too).", show_default="all"
-        ),
-    ] = None,
+    activation: Activation = None,
     form: Annotated[
         str | None,
         typer.Option(
