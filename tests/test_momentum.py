@@ -236,6 +236,13 @@ def test_a_time_that_is_not_after_the_pole_is_refused_by_name(name, stepping):
     adamode.solve(make(shift=0.1), z0, torch.tensor([0.0, 1.0], dtype=D), stepping=stepping)
     with pytest.raises(ArgumentError, match="is defined for t > 0"):
         adamode.sample(make(), z0, (1.0, 0.0), steps=4)
+    start = torch.tensor([0.0, 1.0], dtype=D)
+    with pytest.raises(ArgumentError, match=f"{word} is defined for t > 0"):
+        adamode.solve(make(), z0, start, stepping=stepping, penalties=("kinetic",))
+    with pytest.raises(ArgumentError, match=f"{word} is defined for t > 0"):
+        adamode.odeint(make(), z0, start)
+    with pytest.raises(ArgumentError, match=f"{word} is defined for t > 0"):
+        adamode.solve(make(), z0, start, events=adamode.Impulse(start[1:] / 2, lambda t, y: y))
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def check_after(func: Any, times: Sequence[float], name: str = "t") -> None:
         return
     for i, time in enumerate(times):
         if not time > after:
+            owner = type(getattr(func, "stands_for", func)).__name__
             raise ArgumentError(
-                f"{name}[{i}]={time!r}: {type(func).__name__} is defined for t > {after:g} alone. Start and "
+                f"{name}[{i}]={time!r}: {owner} is defined for t > {after:g} alone. Start and "
                 f"end later (say at {after + 1:g}), or give it another shift=…, which is added to t."
             )
