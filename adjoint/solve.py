@@ -305,7 +305,8 @@ def _built(
 def _with_one_clock(request: Request) -> SharedProblem:
     options, z0 = request.options, request.z0
     times, t = check_times(request.t), request.t.to(z0.device, non_blocking=True)  # its gradient finds back
-    check_after(request.func, times)
+    if getattr(request.func, "after", None) is not None:
+        check_after(request.func, times)
     if isinstance(options.dt0, Tensor):
         raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
     if options.dt0 is not None:

@@ -150,7 +150,9 @@ def blocks(field: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     heavy = adamode.GHBNODE(field, activation="hardtanh", stepping="per_sample")
     path = block.trajectory(torch.ones(3, 2), torch.tensor([0.0, 0.5]))
     family = adamode.MomentumNODE(field, damping="nesterov", shift=1.0, t=(0.0, 1.0))
-    nesterov = adamode.NesterovNODE(field)(adamode.GNesterovNODE(field, activation="identity", xi=None)(y0))
+    nesterov = adamode.NesterovNODE(field)(
+        adamode.GNesterovNODE(field, activation="identity", xi=None)(torch.ones(3, 2))
+    )
     damping: Tensor = family.damping_at(torch.ones(()))
     return heavy(block(torch.ones(3, 2))) + path["h"][-1] + block.alpha + heavy.xi + nesterov * damping
 
