@@ -24,7 +24,7 @@ from adamode import (
     MomentumNODE,
     NesterovNODE,
 )
-from adamode.adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
+from adamode.adjoint.gradients import Backsolve, Direct, Discrete, Interpolating
 from adamode.models.block import SolverOptions, SolveSettings
 from adamode.models.fields import MLP, Conv
 from adamode.solvers.errors import AdamodeError, ArgumentError, ArgumentTypeError, DynamicsError

@@ -24,11 +24,12 @@ from ...solvers.march.output import Step
 from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
 from ...solvers.trace import Trace, TraceRow
-from ..arguments import Direct, Discrete, Gradient, Options, Request, Reversible, check_names, read_request
+from ..arguments import Options, Request, check_names, read_request
 from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import named_blocks
 from ..engine.differentiate import record_for
 from ..engine.problem import SharedProblem
+from ..gradients import Direct, Discrete, Gradient, Reversible
 from ..solve import make_problem, solve
 
 
