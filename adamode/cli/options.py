@@ -97,7 +97,7 @@ SETTINGS = (
     Setting("denominator", str, "AdamNODE's D(v): exact, softplus or sigmoid.", "exact"),
     Setting("alpha", float, "AdamNODE's first α; 1 − α is the damping per unit of time.", "digits: 0.0474"),
     Setting("beta", float, "AdamNODE's first β; 1 − β is the rate at which v follows f².", "digits: 0.95"),
-    Setting("gamma", float, "HBNODE's and GHBNODE's first damping γ.", "hbnode: 0.0474"),
+    Setting("gamma", float, "First damping γ of HBNODE, GHBNODE, MomentumNODE.", "hbnode: 0.0474"),
     Setting("hidden", int, "Width of the field.", "digits: 16"),
     Setting("channels", int, "Channels of the block.", "digits: 8"),
     Setting("match_parameters", int, "Width with the number of parameters nearest to this; 0: as is.", "0"),
