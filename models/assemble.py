@@ -19,8 +19,10 @@ from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE, GNesterovNODE
 from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
+from .fields.field import Field
 from .fields.own import OwnField
 from .fields.relaxing import Relaxing
+from .fields.scaled import scaled
 from .fields.total import Total
 from .flow import Flow
 from .model import (
@@ -134,7 +136,7 @@ class _Parts:
         field: Any = self.own(self.seen, channels)
         if field is None:
             field = Conv(self.seen, s["hidden"], out_channels=channels, activation=s["activation"])
-        return Model(encoder, start, self.block(field), head)
+        return Model(encoder, start, self.block(self.scaled(field)), head, state_unit=s["state_unit"])
 
     def points(self) -> nn.Module:
         s, channels = self.s, self.s["channels"]
@@ -147,8 +149,8 @@ class _Parts:
             )
         encoder = Beside(nn.Linear(s["features"], more)) if more else nn.Identity()
         head, start = FlatHead(channels, s["classes"]), self.start()
-        field = self.own(self.seen, channels) or self.network(self.seen)
-        return Model(encoder, start, self.block(field), head)
+        field = self.scaled(self.own(self.seen, channels) or self.network(self.seen))
+        return Model(encoder, start, self.block(field), head, state_unit=s["state_unit"])
 
     def trajectories(self) -> nn.Module:
         s, rates = self.s, tuple(self.s["rates"])
@@ -158,10 +160,11 @@ class _Parts:
                 f"channels={s['channels']}{f' less augment={self.pad}' if self.pad else ''} must be the "
                 f"{s['features']} features of a state."
             )
-        field = self.own(self.seen, s["channels"]) or Relaxing(
-            self.network(self.seen, time=False), rates + (1.0,) * self.pad
-        )
-        return TrajectoryModel(self.start(), self.block(field), features=s["features"])
+        inner: Any = self.own(self.seen, s["channels"])
+        if inner is None:
+            inner = Relaxing(self.scaled(self.network(self.seen, time=False)), rates + (1.0,) * self.pad)
+        block, unit = self.block(inner), s["state_unit"]
+        return TrajectoryModel(self.start(), block, features=s["features"], state_unit=unit)
 
     def density(self) -> nn.Module:
         s, shape = self.s, tuple(self.s["shape"])
@@ -203,8 +206,12 @@ class _Parts:
                 network = self.network(seen, time=False)
                 shrunk(network.layers[-1], scale)
                 inner = Total(inner, network)
-        block = self.block(Driven(inner, inputs=s["inputs"]))
-        return SeriesModel(start, block, unit=s["unit"], **sizes)
+        block = self.block(Driven(self.scaled(inner), inputs=s["inputs"]))
+        return SeriesModel(start, block, state_unit=s["state_unit"], **sizes)
+
+    def scaled(self, field: Field) -> Field:
+        """The field between the state's scales."""
+        return scaled(field, self.s["field_scale"], self.s["field_gain"])
 
     def own(self, channels_in: int, channels_out: int) -> OwnField | None:
         """The user's field of this size; None where ours is to be taken."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError
 from .block import WithBlock
 from .checks import check_sizes
@@ -19,16 +20,31 @@ Start = dict[str, Tensor]
 
 
 class Model(WithBlock):
-    """encoder(x) = o, start(x, o) = (h0, …), block = h(T), head(h(T)) = output."""
+    """encoder(x) = o, start(x/u, o/u) = (h0, …), block = h(T), head(u h(T)) = output.
 
-    def __init__(self, encoder: nn.Module, start: nn.Module, block: nn.Module, head: nn.Module):
+    state_unit: u, what is 1 in the block's state.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        start: nn.Module,
+        block: nn.Module,
+        head: nn.Module,
+        *,
+        state_unit: float = 1.0,
+    ):
         super().__init__()
+        check_positive(state_unit, "state_unit")
         self.encoder, self.start, self.block, self.head = encoder, start, block, head
+        self.state_unit = state_unit
 
     def forward(self, x: Tensor) -> Tensor:
         """The head's output for a batch x, [B, C, H, W]."""
-        start: dict[str, Any] = self.start(x, self.encoder(x))
-        output: Tensor = self.head(self.block(**start))
+        o, u = self.encoder(x), self.state_unit
+        start: dict[str, Any] = self.start(x, o) if u == 1 else self.start(x / u, o / u)
+        end = self.block(**start)
+        output: Tensor = self.head(end if u == 1 else u * end)
         return output
 
 

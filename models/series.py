@@ -74,7 +74,7 @@ class SeriesModel(WithBlock):
     """Known rows → start → block under the inputs → the first entries of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
-    unit: input and output that are 1 in the state.
+    state_unit: input and output that are 1 in the state.
     inputs, outputs: U and Y, how many of each a row has.
     """
 
@@ -83,13 +83,13 @@ class SeriesModel(WithBlock):
         start: SeriesStart,
         block: Block | IdentityBlock,
         *,
-        unit: float = 1.0,
+        state_unit: float = 1.0,
         inputs: int = 1,
         outputs: int = 1,
     ):
         super().__init__()
-        check_positive(unit, "unit")
-        self.start, self.block, self.unit = start, block, unit
+        check_positive(state_unit, "state_unit")
+        self.start, self.block, self.state_unit = start, block, state_unit
         self.inputs, self.outputs = inputs, outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,9 +100,9 @@ class SeriesModel(WithBlock):
         """
         n, both = _known_rows(x, self.inputs + self.outputs + 1), self.inputs + self.outputs
         rows = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
-        start = self.start(x[:, :n, :both] / self.unit)
+        start = self.start(x[:, :n, :both] / self.state_unit)
         h0 = start.pop("h0")
-        signal = Signal(rows, x[:, :, : self.inputs].detach() / self.unit)
+        signal = Signal(rows, x[:, :, : self.inputs].detach() / self.state_unit)
         if signal.seen is not None:
             raise ArgumentError("x[:, :, :inputs], the inputs, are not all finite: fill in what is missing.")
         block = self.block.driven(signal)
@@ -115,7 +115,7 @@ class SeriesModel(WithBlock):
             **{name.removesuffix("0"): value for name, value in start.items()},
         )
         self.block.last_stats = block.last_stats
-        return self.unit * path["h"][1:, :, : self.outputs].transpose(0, 1)
+        return self.state_unit * path["h"][1:, :, : self.outputs].transpose(0, 1)
 
 
 def _known_rows(x: Tensor, width: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .block import Block, IdentityBlock, WithBlock
 from .checks import check_sizes
@@ -15,12 +16,16 @@ class TrajectoryModel(WithBlock):
 
     start: from (x, h0) to the block's starts, such as `ZeroStart` or `LearnedStart`.
     features: n, numbers of the state that are data.
+    state_unit: data that are 1 in the solver's state.
     """
 
-    def __init__(self, start: nn.Module, block: Block | IdentityBlock, *, features: int):
+    def __init__(
+        self, start: nn.Module, block: Block | IdentityBlock, *, features: int, state_unit: float = 1.0
+    ):
         super().__init__()
         check_sizes(features=features)
-        self.start, self.block, self.features = start, block, features
+        check_positive(state_unit, "state_unit")
+        self.start, self.block, self.features, self.state_unit = start, block, features, state_unit
 
     def forward(self, x: Tensor) -> Tensor:
         """States [B, L − 1, n] at the times of rows 1 … L−1, from x [B, L, 1 + n].
@@ -29,11 +34,11 @@ class TrajectoryModel(WithBlock):
         they hold in later rows is not read. Raises ArgumentError, ArgumentTypeError for anything else.
         """
         times = self._times(x)
-        first = x[:, 0, 1:]
+        first = x[:, 0, 1:] / self.state_unit
         start = self.start(first, first)
         others = {name.removesuffix("0"): value for name, value in start.items() if name != "h0"}
         path = self.block.path(start["h0"], times, **others)
-        return path["h"][1:, :, : self.features].transpose(0, 1)
+        return self.state_unit * path["h"][1:, :, : self.features].transpose(0, 1)
 
     def _times(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):

@@ -77,7 +77,12 @@ def test_settings_reach_the_model(tmp_path, monkeypatch):
         "atol": 1e-6,
         "method": "dopri5",
         "stepping": "shared",
+        "state_unit": 1.0,
+        "field_scale": 1.0,
+        "field_gain": 1.0,
         "denominator": "softplus",
+        "alpha": 0.0474,
+        "beta": 0.95,
         "hidden": 16,
         "channels": 8,
         "block": "identity",
@@ -180,7 +185,8 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         for option, default in re.findall(r"--([a-z-]+) <[^>]*> (?:(?!--).)*?\[default: \((.*?)\)\]", text)
     }
     recipe = ("epochs", "batch_size", "lr", "schedule", "clip", "rtol", "atol", "hidden", "channels")
-    recipe = (*recipe, "method", "dtype")
+    recipe = (*recipe, "method", "dtype", "state_unit", "field_scale", "field_gain", "alpha", "beta")
+    recipe = (*recipe, "normalise")
     expected = {
         k: f"digits: {v}" if k in recipe else str(v)
         for k, v in config.to_dict().items()
@@ -189,7 +195,7 @@ def test_help_shows_the_defaults_that_the_configuration_has():
     said = {
         "name": "MODEL-DATASET",
         "data_dir": "$ADAMODE_DATA",
-        "normalise": "standard",
+        "gamma": "hbnode: 0.0474",
         "train_size": "all",
         "val_size": "all",
         "test_size": "all",

@@ -112,7 +112,7 @@ def test_the_full_data_set_is_not_called_a_sample(mnist, monkeypatch):
 
 
 def test_standard_inputs_have_mean_zero_and_variance_one_over_training_only(tmp_path):
-    data = load("cifar10", write_npz(tmp_path, "cifar10", cifar_arrays()))
+    data = load("cifar10", write_npz(tmp_path, "cifar10", cifar_arrays()), normalise="standard")
     x = data.train.__getitems__(list(range(len(data.train))))[0].double()
     assert x.mean((0, 2, 3)).abs().max() < 1e-6  # float32 rounding of values of order 1
     assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-6
@@ -120,14 +120,15 @@ def test_standard_inputs_have_mean_zero_and_variance_one_over_training_only(tmp_
     assert val.mean((0, 2, 3)).abs().max() > 1e-5  # validation decided nothing
 
 
-def test_unit_inputs_are_the_bytes_over_255(mnist):
-    data = load("mnist", mnist, normalise="unit")
+def test_unit_inputs_are_the_bytes_over_255_and_the_default(mnist):
+    data = load("mnist", mnist)
+    assert "pixels in [0, 1]" in data.card.note
     assert torch.equal(data.test[3][0], data.test.images[3].float() / 255)
 
 
 def test_a_channel_without_contrast_stays_finite(tmp_path):
     arrays = {**cifar_arrays(), "x_train": np.full((60, 32, 32, 3), 7, np.uint8)}
-    data = load("cifar10", write_npz(tmp_path, "cifar10", arrays))
+    data = load("cifar10", write_npz(tmp_path, "cifar10", arrays), normalise="standard")
     assert torch.equal(data.train[0][0], torch.zeros(3, 32, 32))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from adamode import GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from adamode.adjoint.gradients import Backsolve, Direct, Discrete, Interpolating
-from adamode.models.fields import MLP, Driven, Linear, Relaxing, Signal, Total
+from adamode.models.fields import MLP, Driven, Linear, Relaxing, Scaled, Signal, Total
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -26,6 +26,10 @@ FIELDS = {
     "linear under a signal": lambda: Driven(Linear(N + U, out_dim=N)).with_signal(signal()),
     "linear under one signal for all": lambda: Driven(Linear(N + U, out_dim=N)).with_signal(signal(False)),
     "sum": lambda: Total(Linear(N), MLP(N, (4,)), MLP(N, (3,))),
+    "scaled": lambda: Scaled(Total(Linear(N), MLP(N, (4,))), scale=3.0, gain=0.7),
+    "scaled under a signal": lambda: Driven(
+        Scaled(MLP(N + U, (4,), out_dim=N), scale=0.2, gain=9.0)
+    ).with_signal(signal()),
     "relaxing": lambda: Relaxing(MLP(N, (4,), time=False), (1.0, 30.0)),
     "mlp under a signal": lambda: Driven(MLP(N + U, (4,), out_dim=N)).with_signal(signal()),
 }

@@ -124,7 +124,7 @@ def bad(**change):
 
 def test_a_unit_changes_scale_and_not_the_linear_models_solution():
     one, ten = (
-        models.create("hbnode", "silverbox", scale=0.3, unit=u, rtol=1e-10, atol=1e-10) for u in (1, 10)
+        models.create("hbnode", "silverbox", scale=0.3, state_unit=u, rtol=1e-10, atol=1e-10) for u in (1, 10)
     )
     for p in (one.block.field.inner.layer.bias, one.start.encoder.bias):
         p.data.zero_()  # a bias is in units of the state
@@ -134,8 +134,8 @@ def test_a_unit_changes_scale_and_not_the_linear_models_solution():
     ten.block.field.inner.layer.bias.data.fill_(0.1)
     one.block.field.inner.layer.bias.data.fill_(1.0)
     assert torch.allclose(one(x), ten(x), rtol=1e-7)
-    with pytest.raises(ArgumentError, match="unit"):
-        models.create("hbnode", "silverbox", unit=0.0)
+    with pytest.raises(ArgumentError, match="state_unit"):
+        models.create("hbnode", "silverbox", state_unit=0.0)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -52,8 +52,9 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         overrides["compile"] = True
     if config.sync_every > 1:
         overrides["sync_every"] = config.sync_every
-    if config.denominator:
-        overrides["denominator"] = config.denominator
+    for name in ("denominator", "alpha", "beta", "gamma"):
+        if getattr(config, name):  # else the model has none
+            overrides[name] = getattr(config, name)
     registered = preset(config.model, config.dataset, config.data_sizes)
     if config.dataset in OWN:
         if not config.data_sizes:
@@ -64,6 +65,9 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         overrides.update(fitted(models.defaults(config.model, task), config.dataset, config.data_sizes))
     if config.field:
         overrides["field"] = own_field(config.field)
+    for name in ("state_unit", "field_scale", "field_gain"):
+        if name in registered:
+            overrides[name] = getattr(config, name)
     for name in ("hidden", "channels"):
         # 0 leaves a width to match_parameters; else it is what was asked for, and refused if it can't be.
         if name in registered and (getattr(config, name) or not config.match_parameters):

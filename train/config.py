@@ -14,7 +14,7 @@ from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
 from .checks import check_count, check_name, check_text, checked_positive
-from .data import OWN, DataOptions, DataSet, check_dataset
+from .data import OWN, DataOptions, DataSet, check_dataset, default_normalise
 from .data.own import ARRAYS
 from .own_settings import OwnSettings, fits, kind_of, preset, run_name, settled, told
 from .regularise import weights_of
@@ -96,6 +96,10 @@ RECIPES |= {"own-images": RECIPES["digits"], "own-recording": _SILVERBOX}
 ANY_DATA = Recipe(epochs=50, batch_size=64, lr=1e-2, schedule="cosine", clip=1.0)
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping")
+_SCALES = ("state_unit", "field_scale", "field_gain")
+# What only some models have, and what stands for having none.
+_OF_SOME: dict[str, Any] = {"denominator": "", "hidden": 0, "channels": 0, **dict.fromkeys(_SCALES, 1.0)}
+_OF_SOME |= dict.fromkeys(("alpha", "beta", "gamma"), 0.0)
 _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields are not optional
 
 
@@ -114,7 +118,12 @@ class TrainConfig(OwnSettings):
     rtol, atol: of the solver, forwards and backwards; None takes what the model is registered with for the
         task, as for the next five.
     method, stepping: as in `adamode.solve`.
+    state_unit: what is 1 in the block's state, in the data's unit (Silverbox: 10 mV; others: what the encoder
+        gives).
+    field_scale, field_gain: s and g of the field g·F(s·h): see `adamode.models.fields.Scaled`. Densities have
+        none of these three.
     denominator: AdamNODE's D(v); "" for models without one.
+    alpha, beta, gamma: start values of AdamNODE's α and β and of the heavy balls' γ; 0 for models without.
     hidden: width of the field.
     channels: of the block's h; 0 where there is no such width, or it is matched.
     match_parameters: the width whose number of parameters is nearest to this; 0 leaves the widths alone.
@@ -140,8 +149,9 @@ class TrainConfig(OwnSettings):
     tensorboard: write its event files too.
     data_dir: folder of the data files; "" is the environment variable ADAMODE_DATA.
     download: fetch what is missing there.
-    augment, normalise, train_size, val_size, test_size, window, given: as in
-        `adamode.train.data.DataOptions`; "" and 0 take the data set's own default.
+    normalise: of pixels, as in `adamode.train.data.DataOptions`; None takes the data set's own, "" where
+        it has none. (Runs made when every data set was standardised have "", and mean that.)
+    augment, train_size, val_size, test_size, window, given: as there; 0 takes the data set's own default.
     name: of the run's folder in output_dir; None is "<model>-<dataset>".
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.
@@ -163,7 +173,13 @@ class TrainConfig(OwnSettings):
     compile: bool = False  # compiling takes longer than a short run
     sync_every: int = 1
     hand_on_dt: bool = False  # a batch's numbers would depend on the batch before
+    state_unit: float = _TO_FILL_IN
+    field_scale: float = _TO_FILL_IN
+    field_gain: float = _TO_FILL_IN
     denominator: str = _TO_FILL_IN
+    alpha: float = _TO_FILL_IN
+    beta: float = _TO_FILL_IN
+    gamma: float = _TO_FILL_IN
     hidden: int = _TO_FILL_IN
     channels: int = _TO_FILL_IN
     match_parameters: int = 0
@@ -183,7 +199,7 @@ class TrainConfig(OwnSettings):
     data_dir: str = ""
     download: bool = False
     augment: bool = False
-    normalise: str = ""
+    normalise: str = _TO_FILL_IN
     train_size: int = 0
     val_size: int = 0
     test_size: int = 0
@@ -208,6 +224,10 @@ class TrainConfig(OwnSettings):
         object.__setattr__(self, "sizes", sizes)
         model_preset = preset(self.model, self.dataset, self.data_sizes)
         self._fill_from_model(model_preset)
+        if not self.normalise:  # "": of a run from before
+            pixels = default_normalise(self.dataset)
+            old = self.normalise == "" and pixels
+            object.__setattr__(self, "normalise", "standard" if old else pixels)
         recipe = RECIPES.get(self.dataset, ANY_DATA)
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
         for name, known in CHOICES.items():
@@ -256,17 +276,20 @@ class TrainConfig(OwnSettings):
         """Settings that the model is registered with; those it does not have can only be absent."""
         self._fill(preset, _OF_THE_MODEL)
         check_count("match_parameters", self.match_parameters, smallest=0)
-        for name, absent in (("denominator", ""), ("hidden", 0), ("channels", 0)):
+        for name, absent in _OF_SOME.items():
             value, own = getattr(self, name), preset.get(name) or absent
-            if value not in (None, absent) and own == absent:
+            lacks = own == absent and not (name in _SCALES and name in preset)
+            if value not in (None, absent) and lacks:
                 raise ArgumentError(
                     f"{name}={value!r}: {self.model} on {self.dataset} has no {name}; leave it out."
                 )
             if value is None:
-                matched = self.match_parameters and name != "denominator"  # chosen by the registry
+                matched = self.match_parameters and absent == 0 and isinstance(absent, int)  # by the registry
                 object.__setattr__(self, name, absent if matched else own)
-            if name != "denominator":
+            if isinstance(absent, int):
                 check_count(name, getattr(self, name), smallest=0)
+            elif isinstance(absent, float) and not lacks:
+                object.__setattr__(self, name, checked_positive(name, getattr(self, name)))
 
     def _fill(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
         for name in names:

@@ -122,7 +122,7 @@ def plans(variant: Variant, seed: int, device: str, *, full: bool) -> Iterator[P
     yield Plan(Instance(variant, seed, device=device))
     if not full:
         return
-    for field in ("conv", "autograd"):
+    for field in ("conv", "autograd", "scaled"):
         yield Plan(Instance(variant, seed, field, device))
     for loose, large, tight, small in (
         ("bosh3", 1e-4, "tsit5", 1e-9),

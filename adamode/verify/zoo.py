@@ -25,7 +25,7 @@ from ..models.dynamics import (
 )
 from ..models.dynamics.ghbnode import Bounded
 from ..models.dynamics.momentumnode import DAMPINGS, DampingName
-from ..models.fields import MLP, AutogradField, Conv
+from ..models.fields import MLP, AutogradField, Conv, Scaled
 from ..models.saturations import SATURATIONS, SaturationName
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError
@@ -35,7 +35,7 @@ MODELS = (
     *("nesterovnode", "gnesterovnode", "momentumnode"),
 )
 ACTIVATIONS = SATURATIONS  # of GHBNODE, which has no identity, and of GNesterovNODE
-FIELDS = ("mlp", "conv", "autograd", "affine")
+FIELDS = ("mlp", "conv", "autograd", "scaled", "affine")
 BLOCKS = {"node": 1, "anode": 1, "adamnode": 3}  # of the others 2
 # Of the models that are defined for t > 0, later than the others by so much: where 3/t changes fast.
 LATER = {"nesterovnode": 0.6, "gnesterovnode": 0.6, "momentumnode": 0.6}
@@ -70,7 +70,8 @@ VARIANTS = (
 class Instance:
     """A variant over a field, and a start: what a seed decides.
 
-    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`) or "affine" (f = W[h, t] + b,
+    field: "mlp" (tanh), "conv", "autograd" (the MLP through `AutogradField`), "scaled" (the MLP between two
+        scales) or "affine" (f = W[h, t] + b,
         for which there are closed solutions).
     least: of AdamODE's v0; solved backwards v falls, and the exact denominator ends where v + ε < 0.
     """
@@ -111,7 +112,8 @@ class Instance:
         inputs = 2 * dim if self.variant.model == "sonode" else dim
         if self.field == "conv":
             return Conv(inputs, 3, out_channels=dim, activation="tanh")
-        return MLP(inputs, () if self.field == "affine" else (12,), out_dim=dim)
+        field = MLP(inputs, () if self.field == "affine" else (12,), out_dim=dim)
+        return Scaled(field, scale=1.5, gain=0.6) if self.field == "scaled" else field
 
     def _dynamics(self, field: nn.Module) -> nn.Module:
         variant = self.variant

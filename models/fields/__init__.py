@@ -9,6 +9,7 @@ from .driven import Driven, Signal
 from .field import Field
 from .own import OwnField
 from .relaxing import Relaxing
+from .scaled import Scaled
 from .total import Total
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Linear",
     "OwnField",
     "Relaxing",
+    "Scaled",
     "Signal",
     "Total",
     "as_field",

@@ -18,7 +18,7 @@ SHARES = (0.1, 0.2)  # validation, test
 
 
 def load_digits_data(options: DataOptions) -> DataSet:
-    """The digits: inputs [1, 8, 8] float32 with mean 0 and variance 1 over the training images."""
+    """The digits: inputs [1, 8, 8] float32."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -15,6 +15,7 @@ from .options import DataOptions
 from .splits import DataSet, LabelledImages, balanced_subset, stratified_split
 
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
+_PIXELS = {"unit": "in [0, 1]", "standard": "with mean 0 and variance 1 over the training images"}
 VALIDATION_SHARE = 0.1  # of the official training images, in each class
 
 
@@ -124,7 +125,9 @@ def build_images(
         part: (torch.from_numpy(arrays[f"x_{part}"][rows]), torch.from_numpy(arrays[f"y_{part}"][rows]))
         for part, rows in parts.items()
     }
-    transform = normalisation(tensors["train"][0], options.normalise or "standard", top)
+    kind = options.normalise or "standard"
+    transform = normalisation(tensors["train"][0], kind, top)
+    card = _with_note(card, f"pixels {_PIXELS[kind]} (normalise={kind!r})")
     if options.augment:
         card = _with_note(card, "training images augmented")
     sets = {

@@ -24,7 +24,7 @@ class DataOptions:
     download: fetch what is missing into data_dir (MNIST and CIFAR-10, by torchvision).
     augment: random crops (and flips) of the training images; False by default.
     normalise: "standard" (mean 0, variance 1 over the training images, per channel) or "unit" (to
-    [0, 1] and nothing else, as the paper's code does).
+    [0, 1] and nothing else, as the paper's code does: the default of MNIST and CIFAR-10).
     train_size: so many of the training images, as many of each class as of any other to within one.
     test_size: so many of the test images, in the same way, and of the validation images if those are more.
     val_size: so many of the validation images, where test_size should not decide.
