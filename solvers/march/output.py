@@ -13,6 +13,7 @@ from torch import Tensor
 from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks, times_between
 from ..step.field import around
+from ..step.kept import kept
 from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
 
 Hook = Callable[["Step"], "bool | None"]
@@ -56,6 +57,11 @@ class Step:
     has_saved: bool = True
     _dense: bool = False
     clocks: ClassVar[Clocks] = ONE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a step that is complete, what its dense output needs: func does not go into a file."""
+        gone = {"field": None, "times": [], "k0": None, "watched": None}
+        return {**vars(self), **gone, "y0": self.y0.detach(), "result": kept(self.result)}
 
     @property
     def dt(self) -> float:
