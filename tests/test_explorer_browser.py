@@ -1,4 +1,4 @@
-"""The explorer's page in a real browser, without a window: moved, clicked, its numbers against the trace's CSV.
+"""The explorer's page in a real browser, without a window: moved, clicked, its numbers against the CSV.
 Where chromium, its driver or selenium are missing the tests are skipped."""
 
 from __future__ import annotations

@@ -244,7 +244,8 @@ def test_the_way_back_is_that_of_the_gradient(gradient, tmp_path):
         rms = float(entries[block].square().mean().sqrt())
         assert way["norms"][f"a_{way['blocks'][block]}"][-1] == pytest.approx(rms, rel=1e-9)
     vjps = way["vjps"]
-    assert len(vjps["t"]) == sol.stats.nfe_backward == way["steps"]["nfe"][-1]
+    assert len(vjps["t"]) == sol.stats.nfe_backward
+    assert 0 <= len(vjps["t"]) - way["steps"]["nfe"][-1] <= 1  # the discrete one's last is after its steps
     assert all(0.0 <= t <= 1.0 for t in vjps["t"])
     # The first VJP is of the end's own cotangent, but for the step's weight in the discrete adjoint.
     if isinstance(gradient, adamode.Interpolating | adamode.Backsolve):

@@ -22,7 +22,10 @@ DRAWING = re.compile(r"<!-- walk: ([^>]*) -->\n\n```text\n(.*?)```", re.DOTALL)
 NODE = re.compile(r"(?P<tree>[│├└─ ]*)(?P<function>[\w.]+) +(?P<file>\S+\.py)(?:  +(?P<remark>\S.*))?")
 INDENT = 3  # characters of the tree a level
 # Everybody may know these: the door, and what comes out.
-FOR_ALL = {f"solvers/{name}" for name in ("errors", "status", "stats", "checks", "solution", "trace")}
+FOR_ALL = {
+    f"solvers/{name}"
+    for name in ("errors", "status", "stats", "checks", "solution", "trace", "attempts", "pages")
+}
 
 
 @functools.cache

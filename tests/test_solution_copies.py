@@ -50,7 +50,7 @@ KINDS = {
     "groups": {"stepping": torch.tensor([0, 0])},
     "a dict": {"f": lambda t, y: {"x": y["v"], "v": -y["x"]}, "y0": {"x": Y0, "v": Y0}},
     "complex": {"f": lambda t, y: 1j * y, "y0": torch.complex(Y0, Y0)},
-    "bfloat16": {"y0": Y0.bfloat16(), "rtol": 1e-2, "atol": 1e-2},
+    "bfloat16": {"y0": Y0.bfloat16(), "rtol": 5e-2, "atol": 5e-2},
     "a dynamics": {"f": HEAVY, "y0": BLOCKS},
     "a dynamics, per sample": {"f": HEAVY, "y0": BLOCKS, **PER},
     "an event": {"events": Event(lambda t, y: y[0, 0] - 0.7)},
@@ -100,7 +100,7 @@ def test_a_copy_has_the_numbers_and_the_dense_output(kind):
             found, own = getattr(again, ask)(asked), getattr(sol, ask)(asked)
             for a, b in zip(leaves(found), leaves(own), strict=True):
                 assert torch.equal(a, b.detach()), ask
-        assert again.trace == sol.trace
+        assert list(map(repr, again.trace)) == list(map(repr, sol.trace))  # NaN is not NaN
 
 
 def test_a_solution_is_written_to_a_file_with_torch():

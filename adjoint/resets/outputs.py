@@ -158,7 +158,7 @@ class ChainQuery:
     def __getstate__(self) -> dict[str, Any]:
         """Numbers alone, as `DenseQuery` has them."""
         own = pytree.tree_map_only(Tensor, Tensor.detach, dict(vars(self)))
-        return {**own, "last": None, "detached": True, "slope": self._closing_slope(self.end).detach()}
+        return {**own, "last": None, "detached": True, "slope": self._closing_slope(self.end, counted=False)}
 
     def value(self, t: Tensor) -> Tensor:
         """y at the times."""
@@ -178,15 +178,17 @@ class ChainQuery:
             [self.lanes.moved(problem, z, end, end.detach() + (own - own.detach())) for own in t]
         )
 
-    def _closing_slope(self, t: Tensor) -> Tensor:
-        """Slopes there, [1, B, …]."""
+    def _closing_slope(self, t: Tensor, *, counted: bool = True) -> Tensor:
+        """Slopes there, [1, B, …]. counted: among the solve's evaluations."""
         if self.slope is not None:
             return self.slope
         which, end, z = self.closing
         lanes, state, problem = self.lanes, self.lanes.back(z), self.last
         with torch.no_grad():
             time = lanes.clocks.time(lanes.clock(end), state)
-            return lanes.front(problem.evaluate(time, state, lanes.clock(which)))[None].detach()
+            if counted:
+                return lanes.front(problem.evaluate(time, state, lanes.clock(which)))[None].detach()
+            return lanes.front(problem.plain(time, state))[None].detach()
 
     def _over(
         self,

@@ -10,8 +10,9 @@ function vjpsOf(w, row) {
   for (let j = 0; j < s.t.length; j++) {
     const sign = Math.sign(s.dt[j]), first = (s.t[j] - from) * sign >= 0, before = (to - s.t[j]) * sign > 0;
     if (!first || !before) continue;
-    const begin = j ? s.nfe[j - 1] : w.begun;
-    for (let k = begin; k < s.nfe[j] && k < w.vjps.t.length; k++) found.push([j, k]);
+    // The discrete adjoint's very last one is that of the start's stage, after its last step.
+    const begin = j ? s.nfe[j - 1] : w.begun, end = j === s.t.length - 1 && w.failure === null ? Infinity : s.nfe[j];
+    for (let k = begin; k < end && k < w.vjps.t.length; k++) found.push([j, k]);
   }
   return found;
 }
