@@ -116,7 +116,8 @@ class Attempts(list[TraceRow]):
 
     def then(self, later: Sequence[TraceRow]) -> Attempts:
         """These, and those of a solve that went on."""
-        seen, request, kept = [None] * len(later), self.request, self.kept
+        request, kept = self.request, self.kept
+        seen: list[tuple[Look, int] | None] = [None] * len(later)
         if isinstance(later, Attempts):
             seen, request = later.seen, request or later.request
             kept = later.kept if self.request is None else kept

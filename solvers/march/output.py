@@ -60,7 +60,7 @@ class Step:
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a step that is complete, what its dense output needs: func does not go into a file."""
-        gone = {"field": None, "times": [], "k0": None, "watched": None}
+        gone: dict[str, Any] = {"field": None, "times": [], "k0": None, "watched": None}
         return {**vars(self), **gone, "y0": self.y0.detach(), "result": kept(self.result)}
 
     @property

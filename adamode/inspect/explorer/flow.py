@@ -81,7 +81,7 @@ def spectra(seen: Seen) -> tuple[list[int | None], list[list[list[float]]], str]
     starts = {(row.sample, row.t): i for i, row in reversed(list(enumerate(seen.rows)))}
     stride = max(1, math.ceil(len(starts) * width / MOST_GRADIENTS))
     found: dict[tuple[int | None, float], int] = {}
-    lists = []
+    lists: list[list[list[float]]] = []
     try:
         flow = Flow(seen)
         for key, i in sorted(starts.items(), key=lambda pair: pair[1])[::stride]:

@@ -94,5 +94,5 @@ def _plane(window: list[float]) -> tuple[torch.Tensor, Any, Any]:
 def _lines(x: Any, y: Any, values: Any, level: float) -> list[list[float]]:
     """The level's lines, each x1, y1, x2, y2 …, with three digits."""
     finite = np.where(np.isfinite(values), values, 1e300)
-    found = contour_generator(x=x, y=y, z=finite).lines(level)
+    found: Any = contour_generator(x=x, y=y, z=finite).lines(level)
     return [[float(f"{v:.4g}") for point in line for v in point if math.isfinite(v)] for line in found]

@@ -106,8 +106,8 @@ def page_data(
     attempts: of the solve; stats: its Stats, or None.
     ways: `back.way_of` or `back.way_back`, of each gradient shown.
     """
-    assert isinstance(attempts, Attempts) or attempts is None
     seen = seen_of(attempts)
+    assert isinstance(attempts, Attempts)
     request, rows = seen.request, seen.rows
     options = request.options
     names = list(dict.fromkeys(row.method for row in rows))
