@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from . import solvers as solvers
     from . import train as train
     from . import verify as verify
-    from .adjoint.arguments import Backsolve, Direct, Discrete, Interpolating, Reversible
     from .adjoint.dynamics.protocol import Dynamics
+    from .adjoint.gradients import Backsolve, Direct, Discrete, Interpolating, Reversible
     from .adjoint.sample import sample
     from .adjoint.signals.signal import Signal
     from .adjoint.solve import solve
@@ -60,9 +60,9 @@ _EXPORTS: dict[str, str] = {
     "AdamodeWarning": "solvers.errors",
     "ArgumentError": "solvers.errors",
     "ArgumentTypeError": "solvers.errors",
-    "Backsolve": "adjoint.arguments",
-    "Direct": "adjoint.arguments",
-    "Discrete": "adjoint.arguments",
+    "Backsolve": "adjoint.gradients",
+    "Direct": "adjoint.gradients",
+    "Discrete": "adjoint.gradients",
     "Dynamics": "adjoint.dynamics.protocol",
     "DynamicsError": "solvers.errors",
     "Flow": "models.flow",
@@ -71,14 +71,14 @@ _EXPORTS: dict[str, str] = {
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
     "Impulse": "solvers.march.event",
-    "Interpolating": "adjoint.arguments",
+    "Interpolating": "adjoint.gradients",
     "LogDensity": "models.density",
     "NODE": "models.dynamics",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.step.controller",
     "PID": "solvers.step.controller",
     "ReconstructionError": "solvers.errors",
-    "Reversible": "adjoint.arguments",
+    "Reversible": "adjoint.gradients",
     "SONODE": "models.dynamics",
     "SecondDerivativeError": "solvers.errors",
     "Signal": "adjoint.signals.signal",

@@ -28,16 +28,9 @@ from ..solvers.solution import State
 from ..solvers.step.clocks import Tolerance
 from ..solvers.step.controller import PID
 from ..solvers.step.field import HALF, Layout, layout_of
-from ..solvers.step.runge_kutta import channels_last
 from .dynamics.jacobian import UserJacobian
 from .dynamics.protocol import Dynamics, check_blocks
-from .gradients import CHOICES, COUPLING
-from .gradients import Backsolve as Backsolve
-from .gradients import Direct as Direct
-from .gradients import Discrete as Discrete
-from .gradients import Gradient as Gradient
-from .gradients import Interpolating as Interpolating
-from .gradients import Reversible as Reversible
+from .gradients import CHOICES, COUPLING, Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from .signals.signal import Signal
 
 LinearSolver = Literal["lu", "gmres"]
@@ -332,6 +325,11 @@ def named_arguments(function: Function) -> Function:
         return function(*args, **given)
 
     return cast("Function", call)
+
+
+def channels_last(z: Tensor) -> Tensor:
+    """[K, B, C, H, W] with each block's memory in the order [B, H, W, C], as convolutions like it best."""
+    return z.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 def read_request(func: Any, y0: Any, t: Tensor, options: Options) -> Request:

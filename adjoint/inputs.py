@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..solvers.errors import ArgumentError
 from ..solvers.march.samples import SampleSettings, Together, ends_of
+from ..solvers.step.clocks import sent
 from ..solvers.step.field import HALF
 from .arguments import Request
 from .dynamics.driven import Driven
@@ -56,13 +57,10 @@ def own_stops(request: Request, times: Tensor, together: Together | None) -> tup
     """Times to hit, [B, M], and at which of them f jumps."""
     options, device, signal = request.options, times.device, request.options.signal
 
-    def sent(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device="cpu").to(device, non_blocking=True)
-
     given = {"step_at": request.stops, "jump_at": request.jumps}
     own = [rows_of(getattr(options, name), len(times), name) for name in given]
     pairs = zip(own, given.values(), strict=True)
-    steps, jumps = ([sent(x) if rows is None else rows.to(device)] for rows, x in pairs)
+    steps, jumps = ([sent(x, device) if rows is None else rows.to(device)] for rows, x in pairs)
     if signal is not None:
         check_batch(signal, len(times))
         check_covers(signal, ends_of(times), request.t.dtype)

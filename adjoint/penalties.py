@@ -27,11 +27,12 @@ from ..solvers.solution import Query, Solution
 from ..solvers.status import Status
 from ..solvers.step.clocks import ONE, each, norm_of
 from ..solvers.step.field import Layout, layout_of, transformed
-from .arguments import Direct, Discrete, Options, Request, clocks_differ, needs_jacobian
+from .arguments import Options, Request, clocks_differ, needs_jacobian
 from .discrete.penalties import Part, StepPenalties
 from .dynamics.adapt import check_independent_samples, for_solve
 from .dynamics.protocol import Dynamics, check_blocks
 from .engine.problem import Problem
+from .gradients import Direct, Discrete
 
 INTEGRALS = ("kinetic", "jacobian")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.checks import check_constant, check_positive, check_sample_times, check_times
-from ..solvers.errors import ArgumentError, ArgumentTypeError, SolverError
+from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.march.event import Event, Impulse, resets
 from ..solvers.march.events import EventWatch, SampleEvents
 from ..solvers.march.grid import uniform_grid
@@ -21,14 +21,12 @@ from ..solvers.solution import Solution, State
 from ..solvers.solve import Settings, Wish
 from ..solvers.stats import Stats
 from ..solvers.status import Status
-from ..solvers.step.clocks import ONE, Each, each, norm_of
+from ..solvers.step.clocks import ONE, Each, each, norm_of, sent
 from ..solvers.step.controller import PID
 from ..solvers.step.groups import Groups
 from ..solvers.trace import Trace
 from .arguments import (
-    Discrete,
     Func,
-    Gradient,
     Grouping,
     LinearSolver,
     NormName,
@@ -52,9 +50,10 @@ from .dynamics.driven import Driven
 from .dynamics.jacobian import UserJacobian, jacobian_of
 from .dynamics.protocol import Dynamics
 from .engine.dense import DenseQuery, questions
-from .engine.differentiate import differentiate
+from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
 from .engine.problem import Problem, SampleProblem, SharedProblem, Speed
+from .gradients import Discrete, Gradient
 from .inputs import own_stops, under_signal, with_kinks
 from .penalties import beside, check_together, integrals_in, with_penalties
 from .resets.chain import solve_with_resets
@@ -227,24 +226,26 @@ def solve(
         return whole.unwrapped(sol, t, options.penalties)
     request = read_request(func, y0, t, options)
     if any(map(resets, options.events)):
-        return solve_with_resets(request, make_problem)
+        return solve_with_resets(request, make_problem, _told)
     return _solution(request)
 
 
 def _solution(request: Request, part: Part | None = None) -> Solution:
     """From a request to what is returned. part: of the packed state, what penalties count."""
-    options, t, layout = request.options, request.t, request.layout
+    options = request.options
     if clocks_differ(options.stepping):
         check_independent_samples(request.func)
     problem = make_problem(request)
     if options.penalties:
         problem = with_penalties(request, problem, part)
-    trace = problem.wish.trace
-    try:
+    with problem.traced():
         answer = differentiate(problem, options.gradient)
-    except SolverError as error:
-        error.trace = None if trace is None else trace.rows()  # a solve that failed is the one to study
-        raise
+    return _told(request, problem, answer)
+
+
+def _told(request: Request, problem: Problem, answer: Answer) -> Solution:
+    """What is returned of a problem that was solved."""
+    options, t, layout, trace = request.options, request.t, request.layout, problem.wish.trace
     run = answer.run
     y, own_t = answer.values[: len(run.times)], t if t.dim() == 1 else t.t()
     if options.save == "steps":
@@ -355,9 +356,6 @@ def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSet
     options, device, batch = request.options, times.device, len(times)
     norms = functools.partial(norm_of, options.norm, request.layout)
 
-    def sent(values: list[Any], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
-
     dt0, together = options.dt0, None
     if dt0 is not None:
         check_constant(dt0, "dt0")
@@ -374,7 +372,7 @@ def _sample_settings(request: Request, clocks: Each, times: Tensor) -> SampleSet
             raise ArgumentError(f"dt0={options.dt0!r} must be the same for all samples of a group.")
 
     every = sorted({*request.stops, *request.jumps})
-    stops, jumps = sent(every, torch.float64), sent([t in request.jumps for t in every], torch.bool)
+    stops, jumps = sent(every, device), sent([t in request.jumps for t in every], device, torch.bool)
     if options.own_stops:
         stops, jumps = own_stops(request, times, together)
     return SampleSettings(

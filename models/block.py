@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..adjoint.arguments import Discrete, Gradient, Penalty, Stepping
+from ..adjoint.arguments import Penalty, Stepping
+from ..adjoint.gradients import Discrete, Gradient
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
 from ..solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, DynamicsError, nearest

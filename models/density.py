@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.dynamics.adapt import check_independent_samples
-from ..adjoint.dynamics.protocol import Dynamics, LeafDynamics, PerSolve, Started
+from ..adjoint.dynamics.protocol import Dynamics, LeafDynamics, PerSolve, Started, Traced
 from ..solvers.checks import STATE_DTYPES, check_choice, check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 from ..solvers.step.field import transformed
@@ -17,7 +18,7 @@ from .block import Block
 from .fields.by_autograd import AutogradField, is_compiled
 from .fields.dense_trace import DenseTrace
 from .fields.field import Field, Gradients
-from .fields.trace import dense_trace, mixed_sample, value_and_trace
+from .fields.trace import dense_trace, directions, mixed_sample, value_and_trace
 
 Trace = Literal["exact", "hutchinson"]
 Noise = Literal["rademacher", "gauss"]
@@ -89,7 +90,10 @@ class LogDensity(nn.Module, PerSolve):
         density, by_layers = Density(self.field, probes), dense_trace(self.field, probes)
         # A plain function's parameters are looked for by the solve.
         func = density if isinstance(self.field, nn.Module) else density.forward
-        return Started(func, None if by_layers is None else DenseDensity(by_layers), spent)
+        if by_layers is not None:
+            return Started(func, DenseDensity(by_layers), spent)
+        lean = functools.partial(density, graph=False)
+        return Started(func, None, spent, Traced(lean, functools.partial(directions, probes=probes)))
 
     def _check_field(self, t: Tensor, x: Tensor) -> int:
         """Whether samples are mixed; how many evaluations that took."""
@@ -131,11 +135,11 @@ class Density(nn.Module):
         super().__init__()
         self.field, self.probes = field, probes
 
-    def forward(self, t: Tensor, y: Any) -> tuple[Tensor, Tensor]:
-        """Raises DynamicsError where the batch is not the one of the probes."""
+    def forward(self, t: Tensor, y: Any, *, graph: bool = True) -> tuple[Tensor, Tensor]:
+        """Raises DynamicsError where the batch is not the one of the probes. graph: of the trace too."""
         x, _ = y
         check_batch(x, self.probes)
-        return value_and_trace(self.field, t, x, self.probes)
+        return value_and_trace(self.field, t, x, self.probes, graph=graph)
 
 
 class DenseDensity(LeafDynamics):

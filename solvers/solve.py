@@ -16,7 +16,7 @@ from .device.clocked_queue import QueuedClocks
 from .device.queue import Queue, QueuedMarch
 from .errors import solver_error
 from .march.adams import AdamsStepper
-from .march.clocked import ClockedMarch, Watching
+from .march.clocked import ClockedMarch
 from .march.events import EventWatch, Fired, SampleEvents
 from .march.foreign import Foreign, foreign_march
 from .march.grid import Grid, grid_through
@@ -26,6 +26,7 @@ from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleS
 from .march.stiffness import stiffness
 from .march.switching import SwitchingClocks, SwitchingStepper, switch_of
 from .march.unheard import march_unheard
+from .march.watching import Watching
 from .methods.adams import Adams
 from .methods.tableau import Tableau
 from .stats import Stats
@@ -77,7 +78,7 @@ class Settings:
     @property
     def plain(self) -> bool:
         """Whether steps are those of `rk_step`."""
-        return self.coupling is None and not (self.tableau.wants_jacobian or self.tableau.leapfrog)
+        return self.coupling is None and self.tableau.by_stages
 
 
 @dataclasses.dataclass(frozen=True)

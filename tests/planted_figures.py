@@ -57,7 +57,12 @@ def planted(
         name=name,
         title="squares of numbers",
         says="Squares grow faster than what is squared.",
-        settings={"smoke": kind(), "sample": kind(points=20), "paper": kind(points=30)},
+        settings={
+            "smoke": kind(),
+            "sample": kind(points=20),
+            "full-small": kind(points=25),
+            "paper": kind(points=30),
+        },
         compute=compute,
         judge=judge,
         pictures={

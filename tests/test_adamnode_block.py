@@ -9,7 +9,7 @@ import pytest
 import torch
 from references import reference_solution
 
-from adamode.adjoint.arguments import Backsolve, Direct, Discrete
+from adamode.adjoint.gradients import Backsolve, Direct, Discrete
 from adamode.models import AdamNODE
 from adamode.models.fields import MLP, AutogradField, Conv
 from adamode.solvers.errors import AdamodeError, ArgumentError, ArgumentTypeError, DynamicsError

@@ -67,10 +67,10 @@ def test_every_way_finds_the_reference_gradient(name):
 def test_a_comparison_has_a_number_in_every_cell():
     case = cases.make("NODE", batch=2, dim=2, hidden=(4,), end=0.5)
     found = cost.compare(case, cases.reference(case), 1e-4, rounds=1)
-    assert len(found) == 11
+    assert len(found) == len(ways.ways(9))
     assert found[ways.DISCRETE].ratio == 1.0
     assert all(one.peak >= one.kept > 0 and not one.failed for one in found.values())
-    assert tables.cells({("NODE", 1e-4): found}, "NODE", [1e-4]).count("\n") == 13
+    assert tables.cells({("NODE", 1e-4): found}, "NODE", [1e-4]).count("\n") == 2 + len(found)
 
 
 def test_a_way_that_raises_is_a_cell_that_says_so(monkeypatch):

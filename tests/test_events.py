@@ -10,7 +10,8 @@ from problems import f64, relative
 
 from adamode import Direct, Event, Status, solve
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
-from adamode.solvers.march.events import GRID, Looks, numbered, where_lost
+from adamode.solvers.march.events import GRID, where_lost
+from adamode.solvers.march.looks import Looks, begins, numbered
 
 METHODS = ("dopri5", "bosh3", "dop853")
 STEPPINGS = ("shared", "per_sample")
@@ -370,7 +371,10 @@ def fired(values, direction):
     """In which part of a step the values at its looks fire."""
     table = f64(*values)[:, None]
     looks = Looks([Event(first(0), direction=direction)], f64(0.0))
-    return [part for part, one in enumerate(looks.fires(table)[:, 0].tolist()) if one]
+    found = [part for part, one in enumerate(looks.fires(table)[:, 0].tolist()) if one]
+    assert list(begins([float(value) for value in values], direction)) == found  # with one clock, on the host
+    assert not (found and bool(looks.calm(table)[0]))
+    return found
 
 
 NAN = math.nan
@@ -403,6 +407,10 @@ def test_what_fires_between_the_looks(values, both, up, down):
     assert fired(values, 1) == up
     assert fired(values, -1) == down
     assert numbered(f64(1.0, NAN, NAN, 2.0)).tolist() == [0, 0, 0, 3]
+
+
+def test_the_sign_that_is_lost_was_last_seen_at_a_number():
+    assert begins([1.0, NAN, NAN, -1.0, 1.0], 0) == {2: 0, 3: 3}
 
 
 def test_the_direct_gradient_sees_the_same_events():

@@ -24,6 +24,7 @@ from adamode import (
     Reversible,
     solve,
 )
+from adamode.adjoint.dynamics import twice
 from adamode.memory import peak_of
 from adamode.models.dynamics import NeuralODE
 from adamode.models.fields import MLP, Conv, Linear, Relaxing
@@ -460,6 +461,58 @@ def test_the_host_reads_no_more_than_without_a_density():
     assert reads(LogDensity(field), start(x)) <= plain
     assert reads(LogDensity(field, "hutchinson"), start(x)) <= plain
     assert reads(LogDensity(Plain(field)), start(x)) == plain + 1
+
+
+@pytest.mark.parametrize("stepping", ["shared", "per_sample"])
+@pytest.mark.parametrize("probes", [0, 2])
+@pytest.mark.parametrize("kind", ["module", "function", "linear"])
+def test_a_trace_whose_graph_is_made_anew_has_the_gradient_of_one_that_is_kept(
+    kind, probes, stepping, monkeypatch
+):
+    """Small states keep it; here the limit is lowered."""
+    x, net = points(5, 2), Plain(double(MLP(2, (4,), activation="sigmoid")))
+    if kind == "linear":
+        net = torch.nn.Linear(2, 2, dtype=D)
+    field = net if kind == "module" else lambda t, x: net(t, x) if kind == "function" else net(x)
+    e = torch.randn(max(probes, 1), *x.shape, generator=seeded(3), dtype=D)
+    density = LogDensity(field, "hutchinson", e) if probes else LogDensity(field)
+
+    def gradients(gradient):
+        own = x.clone().requires_grad_()
+        y, total = solve(density, start(own), TIMES, dt=0.25, gradient=gradient, stepping=stepping).y
+        loss = (y[-1] ** 2).sum() + (total[1:] * torch.arange(1.0, 6.0, dtype=D)).sum()
+        return torch.autograd.grad(loss, (own, *net.parameters()))
+
+    exact = gradients(Direct())
+    kept = gradients(Discrete())
+    calls = []
+    plain = twice.TwiceDynamics._packed
+    monkeypatch.setattr(twice.TwiceDynamics, "_packed", lambda *a: calls.append(1) or plain(*a))
+    monkeypatch.setattr(twice, "LARGE", 0)
+    anew = gradients(Discrete())
+    assert calls
+    for a, b, c in zip(exact, kept, anew, strict=True):
+        torch.testing.assert_close(c, a, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(c, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("keep", ["stages", "state"])
+def test_memory_with_a_field_of_the_users_own_is_at_most_three_tenths_more(keep):
+    field, x, t = Plain(MLP(784, (256, 256))), torch.randn(8, 784), torch.tensor([0.0, 1.0])
+    options = {"dt": 0.125, "gradient": adamode.Discrete(keep=keep)}
+
+    def without():
+        solve(field, x, t, **options).y[-1].square().sum().backward()
+
+    def with_density():
+        y, total = solve(LogDensity(field, "hutchinson"), start(x), t, **options).y
+        (y[-1].square().sum() + total[-1].sum()).backward()
+
+    peaks = []
+    for step in (without, with_density):
+        step()  # what is made once
+        peaks.append(peak_of(step, x.device))
+    assert peaks[1] <= 1.3 * peaks[0]
 
 
 @pytest.mark.parametrize("keep", ["stages", "state"])

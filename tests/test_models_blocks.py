@@ -14,7 +14,7 @@ from torch import nn
 
 import adamode
 from adamode import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
-from adamode.adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
+from adamode.adjoint.gradients import Backsolve, Direct, Discrete, Interpolating
 from adamode.models.block import SolverOptions, SolveSettings
 from adamode.models.fields import MLP, Conv
 from adamode.solvers.errors import AdamodeError, ArgumentError, ArgumentTypeError, DynamicsError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adamode import GHBNODE, HBNODE, NODE, SONODE, AdamNODE
-from adamode.adjoint.arguments import Backsolve, Direct, Discrete, Interpolating
+from adamode.adjoint.gradients import Backsolve, Direct, Discrete, Interpolating
 from adamode.models.fields import MLP, Driven, Linear, Relaxing, Signal, Total
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
 

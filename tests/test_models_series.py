@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adamode import models
-from adamode.adjoint.arguments import Backsolve, Direct, Interpolating
+from adamode.adjoint.gradients import Backsolve, Direct, Interpolating
 from adamode.models.series import SeriesStart
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
 

@@ -476,6 +476,8 @@ def test_every_verdict_is_said_in_words_beside_its_colour(page):
     assert len({(kind, word) for kind, word in cells}) == len(VERDICTS)
     assert len(cells) == 2 * 2 * 4  # in the summary and with their figure
     assert page.count("8 claims of the paper. Holds: 2, holds in part: 2, does not hold: 2,") == 1
+    said = "<li>8 (fig1, fig2) of training runs: of the optimiser steps that stand beside them"
+    assert page.count(said) == 1  # what kind of verdicts they are
 
 
 def test_every_picture_has_words_and_a_long_table_is_folded(page):

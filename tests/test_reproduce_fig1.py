@@ -33,7 +33,7 @@ from adamode.reproduce.fig1.descent import (
     settled_time,
     travel,
 )
-from adamode.reproduce.fig1.settings import CIFAR, HBNODE
+from adamode.reproduce.fig1.settings import CIFAR, HBNODE, UNIT
 from adamode.reproduce.fig1.table import closer, faster, judge, verdict
 from adamode.reproduce.machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Outcome
 from adamode.reproduce.machinery.work import Allowed, Work
@@ -157,6 +157,23 @@ def test_the_rate_at_which_adamode_comes_in_is_the_foretold_one():
     assert abs(found["measured"] - 0.38) > 0.02  # what B ≥ 4A/5 would give
 
 
+@BOTH
+def test_the_second_reading_is_solved_alike_by_a_stiff_method_and_an_explicit_one(function):
+    """s = .001 and α = β = .99 are rates of 10; with s = .01 they are those of half-time."""
+    settings = SETTINGS["sample"]
+    assert settings.unit_rate == 10.0
+    assert dataclasses.replace(settings, unit=0.01).unit_rate == 1.0
+    flow, start = settings.stiff_groups()[UNIT], settings.starts(function.name)[0]
+    assert (flow.c, flow.d, flow.rate_v) == (10.0, 10.0, 10.0)
+    found = [
+        travel(function, [Descent(flow, start)], times(0.5, 26), Precision(1e-7, 4_000, method))
+        for method in ("radau5", "dop853")
+    ]
+    assert [one.status for one in found] == [["success"]] * 2
+    assert (found[0].z[..., :2] - found[1].z[..., :2]).abs().max() < 1e-4
+    assert settings.how_stiff.method == "radau5"
+
+
 # Times, distances, costs
 
 
@@ -222,11 +239,12 @@ def test_counts_know_ties_and_failures():
     assert faster(planted(1e-3, None), planted(1e-3, None)) == 0
 
 
-def outcome(ours, gradient_flow, hbode, damped):
+def outcome(ours, gradient_flow, hbode, damped, unit=None):
     def rows(model, planted_rows):
         return [{"function": f, "model": model, **row} for f in FUNCTIONS for row in planted_rows]
 
     table = rows("adamode", ours) + rows("gradient-flow", gradient_flow) + rows("hbode", hbode)
+    table += rows(UNIT, ours if unit is None else unit)
     return Outcome(table, {"hbode-damped": rows("hbode-damped", damped)})
 
 
@@ -234,7 +252,13 @@ def test_verdicts_follow_the_counts():
     settings = SETTINGS["sample"]
     ours, better, worse = planted(1e-3, 5), planted(1e-4, 4), planted(1e-2, 6)
     claims = judge(settings, outcome(ours, worse, worse, better))
-    assert len(claims) == 8
+    assert len(claims) == 16
+    assert ["A = B = 10: α = β = 0.99, s = 0.001)." in claim.claim for claim in claims] == [False] * 8 + [
+        True
+    ] * 8
+    readings = judge(settings, outcome(worse, ours, ours, ours, unit=better))
+    assert {claim.verdict for claim in readings[:8]} == {FAILS}
+    assert {claim.verdict for claim in readings[8:]} == {HOLDS}  # each reading by its own rows
     by = {claim.claim: claim for claim in claims}
     against_flow = [by[name] for name in by if "gradient flow" in name]
     against_ball = [by[name] for name in by if "HBODE" in name]
@@ -259,7 +283,9 @@ def test_verdicts_follow_the_counts():
 
 # A run
 
-TINY = dataclasses.replace(SETTINGS["smoke"], end=0.3, outputs=31, tail_end=0.5, reference_tol=1e-7)
+TINY = dataclasses.replace(
+    SETTINGS["smoke"], end=0.3, outputs=31, rates=(0.5, 10.0), tail_end=0.5, reference_tol=1e-7
+)
 
 
 def test_a_run_is_made_drawn_and_gone_on_with(tmp_path, monkeypatch):
@@ -267,8 +293,16 @@ def test_a_run_is_made_drawn_and_gone_on_with(tmp_path, monkeypatch):
     work = Work(tmp_path / "fig1", tmp_path / "runs", "smoke", Allowed(say=lambda line: None))
     work.open("fig1", settings)
     made = compute(settings, work)
-    assert {row["model"] for row in made.rows} == {"gradient-flow", "hbode", "adamode"}
-    assert len(made.rows) == 2 * 2 * 3
+    assert {row["model"] for row in made.rows} == {"gradient-flow", "hbode", "adamode", UNIT}
+    assert len(made.rows) == 2 * 2 * 4
+    rates = [entry for entry in made.variants["rates"] if entry["function"] == "beale"]
+    assert [(e["rate_m"], e["rate_v"]) for e in rates] == [
+        (a, b) for a in settings.rates for b in settings.rates
+    ]
+    assert all(entry["nfe"] > 0 for entry in rates)
+    first = next(row for row in made.rows if row["model"] == UNIT)
+    assert first["nfe_loose"] > 0
+    assert any("A = B = 10." in text and "dopri5 needs" in text for text in made.findings)
     assert set(FIGURE.columns) <= set(made.rows[0])
     assert all(row["status"] == "success" and row["nfe"] > 0 for row in made.rows)
     assert {claim.verdict for claim in FIGURE.judge(settings, made)} == {UNTOLD}

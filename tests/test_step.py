@@ -19,7 +19,8 @@ from adamode.solvers.step.clocks import (
     maximum,
     rms,
 )
-from adamode.solvers.step.runge_kutta import StageBuffer, StageList, dense_stages, rk_step
+from adamode.solvers.step.further import dense_stages
+from adamode.solvers.step.runge_kutta import StageBuffer, StageList, rk_step
 
 Y0 = f64(0.4, -0.7, 0.6)
 METHOD_LIST = list(METHODS.values())

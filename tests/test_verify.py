@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import adamode
 from adamode import verify
-from adamode.adjoint.arguments import Backsolve, Discrete
 from adamode.adjoint.dynamics.protocol import Dynamics
+from adamode.adjoint.gradients import Backsolve, Discrete
 from adamode.adjoint.proof.solves import GradientProblem, gaps
 from adamode.cli.verify import verify as command
 from adamode.models.dynamics import AdamODE

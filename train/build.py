@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .. import models
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Direct, Discrete, Interpolating, Reversible
 from .config import TrainConfig
 from .data import model_task
 

@@ -245,7 +245,7 @@ def _settings(
 
 
 def _coupled(settings: Settings, coupling: float, *, adjoint: bool) -> Settings:
-    from ..adjoint.arguments import Reversible
+    from ..adjoint.gradients import Reversible
     from ..solvers.errors import ArgumentError
 
     if adjoint:

@@ -41,7 +41,8 @@ _Scale = Annotated[
     str,
     typer.Option(
         help="smoke: seconds to a few minutes, no data files, shows that it runs; sample: what a desk "
-        "computer can do; paper: the paper's sizes."
+        "computer can do; full-small: a night, all images of small sample files, three models, one seed; "
+        "paper: the paper's sizes."
     ),
 ]
 _OutputDir = Annotated[

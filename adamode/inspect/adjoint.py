@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.arguments import Backsolve, Discrete, Gradient, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
 from ..solvers.attempts import TraceRow
 from ..solvers.errors import ArgumentError, nearest

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..adjoint.arguments import Reversible
+from ..adjoint.gradients import Reversible
 from ..adjoint.solve import solve
 from ..solvers.attempts import TraceRow
 from ..solvers.errors import SolverError

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..adjoint.arguments import Backsolve, Discrete
+from ..adjoint.gradients import Backsolve, Discrete
 from ..plotting import LOOKS, legend_below, name_panel
 from ..solvers.errors import CheckpointError, SolverError, TrainingError
 from ..train.config import TrainConfig
@@ -74,6 +74,7 @@ class AblationSettings:
 SETTINGS = {
     "smoke": AblationSettings("digits", 0, 2, 64, 32, 32, stands_in=True),
     "sample": AblationSettings(),
+    "full-small": AblationSettings(epochs=10, train_size=4500, val_size=500, test_size=1000),
     "paper": AblationSettings(epochs=10, train_size=0, val_size=0, test_size=0),
 }
 

@@ -10,7 +10,8 @@ only roughly: a constant that is in all of the paper's numbers brings its ratios
 What is measured here: the most that lives at one moment during the forward and backward pass of one batch,
 above what lived before it, with the trained weights of the first seed (untrained ones where a run is not
 finished); on the CPU by the storages of all tensors (`adamode.memory.LiveStorage`), on CUDA by torch's
-allocator.
+allocator. Every way to the gradient goes through the same network, torchdiffeq's adjoint too, which is what
+the paper's claim is of.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from typing import Any
 
 import torch
 
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..memory import MIB, metered, parameter_bytes, peak_of
+from ..models import names
 from ..plotting import gaps, legend_below, log_scale
-from ..train.step import CANNOT_BE_SOLVED, solving_with, start_seen
+from ..train.step import CANNOT_BE_SOLVED, EpochSums, solving_with, start_seen
 from .machinery import training
 from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .machinery.section import Section, draw_sections, name_bars, sections
+from .machinery.theirs import CANNOT, absent, installed, their_step
 from .machinery.training import MODEL_NAMES, Again, Run
 from .machinery.work import Work
 
 WORDS = Words("table1")
 PAPER_MIB = {"node": 2469, "anode": 2485, "sonode": 2863, "hbnode": 2891, "ghbnode": 2889, "adamnode": 3531}
 OF_DATA = "cifar10"  # the data set of these numbers
-# In the order of the table: the paper's way first.
+THEIRS = "torchdiffeq"  # its `odeint_adjoint`, the paper's way
+JUDGED = (THEIRS, "backsolve")  # the continuous adjoint, theirs and ours
+# In the order of the table.
 ADJOINTS: Mapping[str, Gradient] = {
     "backsolve": Backsolve(),
     "interpolating": Interpolating(),
@@ -43,9 +48,11 @@ ADJOINTS: Mapping[str, Gradient] = {
     "reversible": Reversible(),
     "direct": Direct(),
 }
+COLUMNS = (THEIRS, *ADJOINTS)
 # Of the bars in the picture: name, colour, hatch.
 LOOKS = {
     "paper": ("the paper's", "#666666", ""),
+    THEIRS: ("torchdiffeq's adjoint", "#F0E442", "oo"),
     "backsolve": ("backsolve", "#0072B2", "///"),
     "interpolating": ("interpolating", "#56B4E9", "..."),
     "discrete_state": ("discrete, states kept", "#009E73", "xxx"),
@@ -59,11 +66,12 @@ LOOKS = {
 class Table1Settings(training.TrainingSettings):
     """The runs whose weights are taken.
 
-    batch_size: images of the step.  near: two ratios to NODE count as the same where they differ by no
-    more than this part of the paper's.
+    measured: the models, those that are not trained as they begin.  batch_size: images of the step.
+    near: two ratios to NODE count as the same where they differ by no more than this part of the paper's.
     """
 
     datasets: tuple[str, ...] = ("cifar10",)
+    measured: tuple[str, ...] = names()
     batch_size: int = 64
     near: float = 0.1
 
@@ -84,16 +92,38 @@ def compute(settings: Table1Settings, work: Work) -> Outcome:
             missing.append(WORDS.say("other seed", dataset=dataset, **seeds))
         if lack := [MODEL_NAMES[run.model] for run in chosen if not run.history]:
             missing.append(WORDS.say("untrained", dataset=dataset, models=", ".join(lack)))
-        mine = [_step(run, name, settings, work) for run in chosen for name in ADJOINTS]
+        mine = [_step(run, name, settings, work) for run in chosen for name in COLUMNS]
         ones += [{"dataset": dataset, "model": run.model, **_one(run, settings, work)} for run in chosen]
         rows += _rows(chosen, mine, finished, settings)
         steps += mine
-    raised = [
-        WORDS.say("raises", name=LOOKS[step["adjoint"]][0], **step) for step in steps if step["problem"]
-    ]
+    failed = [step for step in steps if step["problem"] and step["problem"] != absent()]
+    raised = [WORDS.say("raises", name=LOOKS[step["adjoint"]][0], **step) for step in failed]
+    missing += [absent()] if absent() else []
     why = [_why(d, [o for o in ones if o["dataset"] == d]) for d in training.data_sets(settings)]
-    findings = (*missing, WORDS.say("counted"), *raised, *why)
+    like = [
+        _like(dataset, [row for row in rows if row["dataset"] == dataset]) for dataset in _judged(settings)
+    ]
+    findings = (*missing, WORDS.say("counted"), *like, *raised, *why)
     return Outcome(rows, {"steps": steps, "evaluations": ones}, findings)
+
+
+def _judged(settings: Table1Settings) -> list[str]:
+    """The data sets that the paper's numbers are of, where none stands in for them."""
+    return [] if settings.stand_in else [name for name in training.data_sets(settings) if name == OF_DATA]
+
+
+def _like(dataset: str, rows: Sequence[Row]) -> str:
+    """How the paper's numbers go with those of torchdiffeq's adjoint: on a straight line or not."""
+    pairs = [(row[f"mib_{THEIRS}"], row["paper_mib"]) for row in rows if row[f"mib_{THEIRS}"] is not None]
+    if len(pairs) < 3:
+        return WORDS.say("unlike", dataset=dataset)
+    ours, paper = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    away = ours - ours.mean()
+    slope = float((away * paper).sum() / away.square().sum())
+    start = float(paper.mean()) - slope * float(ours.mean())
+    off = float((paper - start - slope * ours).abs().max())
+    numbers = {"slope": slope, "start": start, "off": off, "n": len(pairs)}
+    return WORDS.say("like", dataset=dataset, above=start > 0 < slope, **numbers)
 
 
 def _why(dataset: str, ones: Sequence[Row]) -> str:
@@ -108,11 +138,13 @@ def _of_one_seed(settings: Table1Settings, finished: Sequence[Run], dataset: str
     of_seed = [{run.model: run for run in finished if run.seed == seed} for seed in settings.seeds]
     found = max(of_seed, key=len)
     seed = settings.seeds[of_seed.index(found)]
-    for job in training.plan_runs(settings, work):
+    for job in training.plan_runs(
+        dataclasses.replace(settings, models=settings.measured, cifar10_models=()), work
+    ):
         config = job.config
         if (config.dataset, config.seed) == (dataset, seed) and config.model not in found:
             found[config.model] = training.untrained(config)
-    return [found[model] for model in settings.models]
+    return [found[model] for model in settings.measured]
 
 
 def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
@@ -120,21 +152,29 @@ def _one(run: Run, settings: Table1Settings, work: Work) -> dict[str, float]:
 
 
 def _step(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> Row:
-    name, gradient = run.piece("memory", adjoint), ADJOINTS[adjoint]
-    step = work.part(name, lambda: measured(run, gradient, settings, work))
-    return {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint, **step}
+    about = {"dataset": run.dataset, "model": run.model, "seed": run.seed, "adjoint": adjoint}
+    if adjoint == THEIRS and absent():  # not kept: it may be installed later
+        return {**about, **dict.fromkeys(_NUMBERS), "problem": absent()}
+    name = run.piece("memory", f"{THEIRS}-{installed()}" if adjoint == THEIRS else adjoint)
+    return {**about, **work.part(name, lambda: measured(run, adjoint, settings, work))}
 
 
-def measured(run: Run, gradient: Gradient, settings: Table1Settings, work: Work) -> Row:
+_NUMBERS = ("peak_mib", "with_parameters_mib", "nfe_forward", "nfe_backward")
+
+
+def measured(run: Run, adjoint: str, settings: Table1Settings, work: Work) -> Row:
     """Peak memory and NFE of one training step of the run's model, or the problem that it met."""
     again = Again(run, work)
     (x, y), own = next(again.batches(1, settings.batch_size)), parameter_bytes(again.model) / MIB
     held = {"batch_size": len(y), "parameters": run.final["parameters"], "parameters_mib": own}
+
+    def step() -> EpochSums:
+        return their_step(again, x, y) if adjoint == THEIRS else again.step(x, y, gradient=ADJOINTS[adjoint])
+
     try:
-        sums, peak = metered(lambda: again.step(x, y, gradient=gradient), again.device)
-    except CANNOT_BE_SOLVED as error:
-        numbers = ("peak_mib", "with_parameters_mib", "nfe_forward", "nfe_backward")
-        return {**held, **dict.fromkeys(numbers), "problem": f"{type(error).__name__}: {error}"}
+        sums, peak = metered(step, again.device)
+    except (*CANNOT_BE_SOLVED, *CANNOT) as error:
+        return {**held, **dict.fromkeys(_NUMBERS), "problem": f"{type(error).__name__}: {error}"}
     return {
         **held,
         "peak_mib": peak / MIB,
@@ -191,19 +231,19 @@ def _rows(
             "paper_mib": PAPER_MIB[model] if judged else None,
             "paper_relative": PAPER_MIB[model] / PAPER_MIB["node"] if judged else None,
             "batch_size": found[model, "backsolve"]["batch_size"],
-            **{f"mib_{name}": found[model, name]["peak_mib"] for name in ADJOINTS},
-            **{f"relative_{name}": relative(model, name) for name in ADJOINTS},
+            **{f"mib_{name}": found[model, name]["peak_mib"] for name in COLUMNS},
+            **{f"relative_{name}": relative(model, name) for name in COLUMNS},
         }
 
     return [row(run) for run in chosen]
 
 
 def judge(settings: Table1Settings, outcome: Outcome) -> list[Claim]:
-    """By backsolve, the paper's way, and by the exact derivative of the steps, the default of training."""
+    """By torchdiffeq's adjoint, which the paper's claim is of, and by ours of the same kind."""
     return [
         claim
         for section in sections(settings, outcome.rows)
-        for adjoint in ("backsolve", "discrete_stages")
+        for adjoint in JUDGED
         for claim in _claims(settings, section, adjoint)
     ]
 
@@ -222,6 +262,7 @@ def _claims(settings: Table1Settings, section: Section, adjoint: str) -> list[Cl
     lack = set(mib) != set(MODEL_NAMES)
     verdict = UNTOLD if lack else HOLDS if max(mib, key=mib.__getitem__) == "adamnode" else FAILS
     each = WORDS.each("mib", mib, ", ")
+    about["whose"] = WORDS.say("theirs" if adjoint == THEIRS else "ours")
     most = WORDS.claim("most", verdict, each=each, lack=judged and lack, **about)
     times, near, verdict = PAPER_MIB["adamnode"] / PAPER_MIB["node"], settings.near, UNTOLD
     ratio = next((row[f"relative_{adjoint}"] for row in section.rows if row["model"] == "adamnode"), None)
@@ -235,16 +276,16 @@ def draw(figure: Any, settings: Table1Settings, outcome: Outcome) -> None:
     """Bars relative to NODE, the paper's first; below them the MiB."""
     for part, section in draw_sections(figure, settings, outcome.rows, height=6.4):
         above, below = part.subplots(2, 1)
-        _grouped(above, section.rows, {"paper": "paper_relative", **{n: f"relative_{n}" for n in ADJOINTS}})
+        _grouped(above, section.rows, {"paper": "paper_relative", **{n: f"relative_{n}" for n in COLUMNS}})
         above.axhline(1.0, color="black", linewidth=0.8)
         above.set_ylabel("memory ÷ NODE's")
-        _grouped(below, section.rows, {name: f"mib_{name}" for name in ADJOINTS})
+        _grouped(below, section.rows, {name: f"mib_{name}" for name in COLUMNS})
         if section.rows:
             log_scale(below)
         below.set_ylabel("MiB at the peak, tensors only")
         what = f"memory of one training step, a batch of {_size(settings, section)}"
         part.suptitle(f"{section.title}: {what}; the paper's is that of a GPU's process", fontsize=10)
-        legend_below(above, ncols=7, fontsize=8)
+        legend_below(above, ncols=4, fontsize=8)
 
 
 def _grouped(axis: Any, rows: Sequence[Row], columns: Mapping[str, str]) -> None:

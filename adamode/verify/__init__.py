@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adjoint.arguments import Discrete
 from ..adjoint.dynamics.protocol import Dynamics
+from ..adjoint.gradients import Discrete
 from ..adjoint.proof.comparisons import BOUND_EXACT, Check
 from ..adjoint.proof.references import gradient_checks, vjp_case
 from ..adjoint.proof.slopes import Taylor, taylor

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
+from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.comparisons import BOUND_EXACT, Check, compare
 from ..adjoint.proof.references import References, gradient_checks
 from ..adjoint.proof.solves import GradientProblem

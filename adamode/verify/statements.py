@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adjoint.arguments import Discrete
+from ..adjoint.gradients import Discrete
 from .zoo import Instance, Variant
 
 

@@ -28,8 +28,8 @@ from ...solvers.status import Status
 from ...solvers.step.clocks import Clocks, Each, Norm, One, Tolerance, each
 from ...solvers.step.field import CountedField
 from ...solvers.trace import Trace
-from ..arguments import Backsolve, Interpolating
 from ..dynamics.protocol import Dynamics
+from ..gradients import Backsolve, Interpolating
 from ..recording import Recorder, Rows, Seen
 from .jacobian import reverse_jacobian
 

@@ -13,11 +13,11 @@ from ...solvers.march.foreign import Foreign, foreign_march
 from ...solvers.march.output import Step
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
-from ..arguments import Backsolve, Interpolating
 from ..discrete.tape import Thinning
 from ..dynamics.adapt import LastEvaluation, ThetaSum
 from ..dynamics.by_autograd import AutogradDynamics
 from ..dynamics.protocol import Dynamics
+from ..gradients import Backsolve, Interpolating
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .carrier import Interpolated, Rebuilt
 from .reverse import ReverseSolve

@@ -12,10 +12,11 @@ from ...solvers.errors import solver_error
 from ...solvers.march.output import as_time
 from ...solvers.status import Status
 from ...solvers.step.clocks import Each
+from ...solvers.step.further import dense_stages
 from ...solvers.step.implicit.choose import implicit_steps
 from ...solvers.step.implicit.esdirk import ImplicitSteps
 from ...solvers.step.implicit.newton import Measure
-from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, dense_stages, rk_step
+from ...solvers.step.runge_kutta import Field, StageBuffer, StepResult, rk_step
 from ..dynamics.adapt import tell
 from .tape import Attempt, Entry, First, Inside, Solved, State
 

@@ -20,7 +20,7 @@ from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.errors import DynamicsError
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
-from ...solvers.step.clocks import ONE, Clocks, times_between
+from ...solvers.step.clocks import ONE, Clocks, sent, times_between
 from ...solvers.step.runge_kutta import Field, StageList, regular, rk_step
 from ..dynamics.adapt import distance, refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls
@@ -245,10 +245,6 @@ class CompiledWalk:
         key = (name[0], way.key, *name[1:], signature(self.like))
         return self.programs.run(key, functools.partial(make, way), self.queue.owner, *arguments)
 
-    def _on_device(self, ends: Any) -> Tensor:
-        found = torch.tensor(ends, dtype=torch.float64, device="cpu")
-        return found.to(self.like.device, non_blocking=True)
-
     def _close(self, carry: Carry) -> Carry | None:
         """Through the very first stage; and whether func gives the same value there as it did."""
         first = self.tape.attempt(0)
@@ -284,7 +280,7 @@ class CompiledWalk:
         else:
             known = self.tape.states[n]
             stats.nfe_recomputed += self.m
-        found = self._run(("back",), single, way, self._on_device(step.ends), known, carry, inside)
+        found = self._run(("back",), single, way, sent(step.ends, self.like.device), known, carry, inside)
         stats.nfe_backward += 0 if found is None else self.m
         return cast("Carry | None", found)
 
@@ -300,7 +296,7 @@ class CompiledWalk:
         ys, ks = zip(*states, *[states[-1]] * (size - len(states)), strict=True)
         outputs = self._outputs_of(group)
         whole = Group(
-            self._on_device([step.ends for step in steps]), torch.stack(ys), torch.stack(ks), outputs
+            sent([step.ends for step in steps], self.like.device), torch.stack(ys), torch.stack(ks), outputs
         )
         way = dataclasses.replace(self.way, outputs=bool(outputs))
         last = [torch.tensor([len(group) - 1], dtype=torch.int64, device="cpu")] if in_graph else []

@@ -25,7 +25,7 @@ from ...solvers.march.samples import SampleRecorder, SampleStep
 from ...solvers.march.stiffness import stage_pair
 from ...solvers.methods.tableau import Tableau, padded
 from ...solvers.status import Status
-from ...solvers.step.clocks import Clocks, Each
+from ...solvers.step.clocks import Clocks, Each, combine_errors
 from ..recording import Recorder, Rows, Seen
 from .tape import Attempt, Inside, Solved
 from .walk import Back, Outputs, outputs_of, plus
@@ -61,13 +61,8 @@ class Error(Kind):
         self.rows = tuple(tuple(map(float, row)) for row in tableau.errors())
 
     def value(self, sums: Sequence[Tensor], length: Any, clocks: Clocks) -> Tensor:
-        """As `solvers.step.clocks.combine_errors` where there are two estimates."""
-        first, *other = [clocks.rms(x) for x in sums]
-        if other:
-            square = first * first
-            both = square + 0.01 * other[0] * other[0]
-            first = _over(square, torch.where(both == 0, 0.0, torch.where(both == 0, 1.0, both).sqrt()))
-        return first * (length * length)
+        """Of two estimates as of the step's error ratio."""
+        return combine_errors([clocks.rms(x) for x in sums]) * (length * length)
 
 
 class Stiffness(Kind):

@@ -31,8 +31,9 @@ from ...solvers.march.output import Step, as_time
 from ...solvers.march.samples import SampleStep, Written
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.clocks import Each, times_between
+from ...solvers.step.further import dense_stages
 from ...solvers.step.pairs import CoupledPair, LeapfrogPair, Pair, Undone, share
-from ...solvers.step.runge_kutta import StepResult, dense_stages
+from ...solvers.step.runge_kutta import StepResult
 from ..dynamics.adapt import LastEvaluation, ThetaSum, tell
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .rebuilt import Comparison, Limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .driven import Driven, DrivenDynamics, DrivenFunction
 from .packed import PackedDynamics
 from .protocol import Dynamics, LeafDynamics, PerSolve
+from .twice import TwiceDynamics
 
 Plain = Callable[[Tensor, Tensor], Tensor]
 F = TypeVar("F", Dynamics, LeafDynamics)
@@ -47,10 +49,10 @@ def wrap(
 
     first_time: the start as func wants it, for the evaluation that finds func's parameters.
     count: counts that evaluation.
-    told: takes the sentence about gradients that the adjoint would miss, in place of an error; results of
+    told: takes what is said of gradients that the adjoint would miss, in place of an error; results of
         another floating dtype are then converted (torchdiffeq's manners).
     """
-    autocast = Autocast(z0.device)
+    autocast, started = Autocast(z0.device), None
     if isinstance(func, Dynamics):
         checked = CheckedDynamics(func, autocast)
         in_solve = lambda: CheckedDynamics(for_solve(func), autocast, alone=transformed())  # noqa: E731
@@ -58,15 +60,18 @@ def wrap(
     driven, func = (func, func.func) if isinstance(func, Driven) else (None, func)
     if not callable(func):
         raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
-    by_hand: LeafDynamics | None = None
     if isinstance(func, PerSolve):
-        func, by_hand, spent = func.at_start(layout.time(first_time), layout.unpack(z0.detach()))
-        for _ in range(spent):
+        started = func.at_start(layout.time(first_time), layout.unpack(z0.detach()))
+        func = started.func
+        for _ in range(started.spent):
             count()
     packed = PackedFunction(func, layout, autocast, told is not None)
     named = None if params is None else check_params(params)
     f, alone, apart = _functions(packed, driven)
-    kind = AutogradDynamics if driven is None else DrivenDynamics
+    kind: Callable[..., Dynamics] = AutogradDynamics if driven is None else DrivenDynamics
+    if started is not None and started.traced is not None and not transformed():
+        lean = PackedFunction(started.traced.func, layout, autocast, told is not None)
+        kind = functools.partial(TwiceDynamics, lean=lean, layout=layout, traced=started.traced)
 
     def missed(found: Captured) -> None:
         """Says that the adjoint would leave out gradients which autograd has.
@@ -86,13 +91,14 @@ def wrap(
             warnings.warn(text, AdamodeWarning, stacklevel=2)
 
     def make_dynamics() -> Dynamics:
+        by_hand = None if started is None else started.by_hand
         if by_hand is not None and named is None and not autocast.enabled and not transformed():
             return PackedDynamics(for_solve(by_hand), layout)
         own = list(func.parameters()) if named is None and isinstance(func, nn.Module) else named
         if own is not None:
             return kind(alone, own, autocast, missed)
         count()
-        return kind(alone, discover_parameters(apart, first_time, z0), autocast)
+        return kind(alone, discover_parameters(apart, first_time, z0), autocast, None)
 
     return f, make_dynamics, autocast
 

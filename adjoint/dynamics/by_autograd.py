@@ -148,6 +148,9 @@ class AutogradDynamics(Dynamics):
         unique: dict[int, Tensor] = {id(p): p for p in params if p.requires_grad}
         self.params = tuple(unique.values())
 
+    def keep_many(self) -> None:
+        """Many evaluations are kept before their VJPs are asked for."""
+
     def weigh_late(self) -> None:
         """A cotangent's weights come with `parameter_gradients` only, one a sample."""
         self.late = True

@@ -7,7 +7,7 @@ What every adjoint needs of dz/dt = F(t, z; θ) is one product: given a cotangen
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -95,17 +95,30 @@ class LeafDynamics(abc.ABC):
         """The same as of a `Dynamics`."""
 
 
+class Traced(NamedTuple):
+    """Of a func on (x, ℓ), ℓ' = Σ_k w_k ⟨e_k, (∂x'/∂x)ᵀ e_k⟩ a row.
+
+    func: the same with no graph of ℓ'.
+    directions: x → each e_k, like x, and its w_k.
+    """
+
+    func: Callable[[Tensor, Any], Any]
+    directions: Callable[[Tensor], Iterator[tuple[Tensor, float]]]
+
+
 class Started(NamedTuple):
     """A func as it is in one solve.
 
     func: func(t, y), the same function at every evaluation of the solve and of its way back.
     by_hand: the same with its VJP by hand, where it has one.
     spent: how many evaluations its making took.
+    traced: the trace that is a part of it, where that is by autograd.
     """
 
     func: Callable[[Tensor, Any], Any]
     by_hand: LeafDynamics | None
     spent: int
+    traced: Traced | None = None
 
 
 class PerSolve(abc.ABC):

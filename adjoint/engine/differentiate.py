@@ -19,7 +19,6 @@ from ...solvers.march.output import as_time
 from ...solvers.step.field import Autocast, ValueField, follows, still_forwards, transformed
 from ...solvers.step.implicit.newton import Measure
 from ...solvers.step.pairs import pair_of
-from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..continuous.stepping import PerSample, Shared, Stepping, Watch, reverse_settings
 from ..continuous.ways import record_continuous
 from ..discrete.compiled import CompiledWalk
@@ -29,7 +28,9 @@ from ..discrete.reversible import record_reversible
 from ..discrete.tape import Solved, Tape
 from ..discrete.walk import ByPlace, DiscreteWalk, outputs_of
 from ..dynamics.adapt import Evaluation, LastEvaluation
+from ..dynamics.by_autograd import AutogradDynamics
 from ..dynamics.protocol import Dynamics
+from ..gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..recording import Recorder, Recording, Result, Rows, Seen
 from .problem import Problem, SampleProblem, SharedProblem, Speed, StrandedError
 from .speed import queue_for, reverse_queue
@@ -48,15 +49,14 @@ def record_discrete(
     watch: Watch | None = None,
     penalties: StepPenalties | None = None,
 ) -> Recording:
-    """The recording of the discrete adjoint.
-
-    queue: how the forward solve makes its attempts.  watch: as of `DiscreteWalk`.
-    """
+    """The recording of the discrete adjoint. queue: of the forward solve.  watch: as of `DiscreteWalk`."""
     compiled = queue is not None and queue.owner is not None
     again = gradient.keep == "state" if queue is None else not queue.keep
     again = again or gradient.checkpoints is not None
     last = LastEvaluation() if again and not compiled else None
     everyone = solved.clocks.everyone(solved.z0)
+    if not again and isinstance(solved.dynamics, AutogradDynamics):
+        solved.dynamics.keep_many()
     tape = Tape(everyone, stages=not again, checkpoints=gradient.checkpoints, last=last)
 
     def walk(seen: Seen, g: Rows, want_theta: bool) -> Result:

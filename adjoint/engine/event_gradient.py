@@ -192,11 +192,11 @@ def events_of(request: Request, problem: Problem, answer: Answer) -> tuple[list[
             times.append(own[b])
             states.append(z.select(axis, b))
 
-    def joined(rows: list[Tensor], like: Tensor) -> Tensor:
-        return torch.stack(rows) if rows else like.new_empty((0, *like.shape))
-
-    t_events = [[joined(times, request.t.new_empty(())) for times, _ in each] for each in found]
-    y_events = [[layout.unpack(joined(states, z0.select(axis, 0))) for _, states in each] for each in found]
+    no_times, no_states = request.t.new_empty(0), layout.unpack(z0.select(axis, 0)[None][:0].detach())
+    t_events = [[torch.stack(times) if times else no_times for times, _ in each] for each in found]
+    y_events = [
+        [layout.unpack(torch.stack(states)) if states else no_states for _, states in each] for each in found
+    ]
     if many:
         return t_events, y_events
     return [each[0] for each in t_events], [each[0] for each in y_events]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ...solvers.device import natives
 from ...solvers.device.programs import Row, clock_of
+from ...solvers.errors import SolverError
 from ...solvers.march.dense import DenseOutput, SampleDense
 from ...solvers.march.host import Outcome
 from ...solvers.march.output import as_time
@@ -78,6 +80,15 @@ class Problem(abc.ABC):
     named: bool = False
     reverse: ReverseWish = ReverseWish()  # noqa: RUF009  (frozen)
     penalties: StepPenalties | None = None
+
+    @contextlib.contextmanager
+    def traced(self) -> Iterator[None]:
+        """An error tells all attempts, where a trace was asked for: it is the solve to study."""
+        try:
+            yield
+        except SolverError as error:
+            error.trace = None if self.wish.trace is None else self.wish.trace.rows()
+            raise
 
     @property
     def by_programs(self) -> bool:

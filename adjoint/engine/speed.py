@@ -13,12 +13,12 @@ from ...solvers.march.samples import SampleNorm
 from ...solvers.solve import Observers
 from ...solvers.step.clocks import block_rms, maximum, rms
 from ...solvers.step.field import transformed
-from ..arguments import Direct, Discrete, Gradient, Interpolating
 from ..continuous.carrier import Augmented
 from ..continuous.stepping import ReverseWish
 from ..dynamics.driven import DrivenFunction
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
+from ..gradients import Direct, Discrete, Gradient, Interpolating
 from .problem import Problem, SampleProblem
 
 JUDGED_HERE = "the errors of complex numbers are judged by the host"

@@ -20,7 +20,7 @@ from ...solvers.checks import check_readable, followed, has_tangent
 from ...solvers.errors import ArgumentError, SecondDerivativeError
 from ...solvers.step.field import around
 from ...solvers.step.implicit.jacobian import Jacobian
-from ..arguments import Direct, Discrete, Gradient
+from ..gradients import Direct, Discrete, Gradient
 
 _WAY_OUT = (
     "use gradient=adamode.Discrete() or Direct() (adamode.odeint), which every transform but vmap can "

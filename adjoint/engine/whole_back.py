@@ -20,11 +20,11 @@ from ...solvers.solve import Settings
 from ...solvers.step.attempt import Rules
 from ...solvers.step.clocks import ONE, Tolerance
 from ...solvers.step.runge_kutta import regular, with_strides
-from ..arguments import Backsolve, Interpolating
 from ..continuous.stepping import looser, reverse_settings
 from ..continuous.ways import patience
 from ..continuous.whole import Leg, Past, Told, leg_program
 from ..dynamics.adapt import refuse_unlike
+from ..gradients import Backsolve, Interpolating
 from ..recording import Result
 from .problem import Problem
 from .whole import Arrived, Piece, WholeSolve

@@ -14,9 +14,9 @@ from ...solvers.solve import Observers
 from ...solvers.step.attempt import Rules
 from ...solvers.step.field import transformed
 from ...solvers.step.runge_kutta import regular
-from ..arguments import Backsolve, Discrete, Gradient, Interpolating
 from ..dynamics.protocol import Dynamics
 from ..dynamics.traced import Calls, DynamicsCalls, ModuleCalls
+from ..gradients import Backsolve, Discrete, Gradient, Interpolating
 from .plan import kept_by, make_plan
 from .problem import Problem, SampleProblem, SharedProblem
 from .speed import looked_at, norm_name, takes_one_tensor

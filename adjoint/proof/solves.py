@@ -21,9 +21,10 @@ from ...solvers.attempts import TraceRow
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ...solvers.methods import EVERY
 from ...solvers.step.field import Layout, layout_of
-from ..arguments import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible, clocks_differ
+from ..arguments import clocks_differ
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
+from ..gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..solve import solve
 from .comparisons import BOUND_EXACT, Quantity
 from .references import References, blocks_of, difference_references, in_double, theta_of

@@ -25,11 +25,12 @@ from ...solvers.march.output import Step
 from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
 from ...solvers.trace import Trace
-from ..arguments import Direct, Discrete, Gradient, Options, Request, Reversible, check_names, read_request
+from ..arguments import Options, Request, check_names, read_request
 from ..continuous.stepping import ReverseWish
 from ..dynamics.protocol import Dynamics, named_blocks
 from ..engine.differentiate import record_for
 from ..engine.problem import SharedProblem
+from ..gradients import Direct, Discrete, Gradient, Reversible
 from ..solve import blocks_of, make_problem, solve
 
 

@@ -15,6 +15,7 @@ Math. 11 (1958) 385–398.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,21 +31,48 @@ from ...solvers.step.field import follows
 from ..arguments import Options, Request, Save
 from ..dynamics.adapt import check_independent_samples
 from ..engine.dense import questions
+from ..engine.differentiate import Answer
 from ..engine.event_gradient import at_event
 from ..engine.problem import Problem
 from .jump import Happened, Jumps
-from .lanes import Lanes, MakeProblem, Piece, Plan, Seen, lanes_of
+from .lanes import Lanes, MakeProblem, Piece, Plan, Seen, Solved, lanes_of
 from .met import Meeting, Met, Read, impulse_times
 from .outputs import AtSteps, AtTimes, ChainQuery, ChainStats, events_of, trace_of
 from .threshold import Guard, Standing
 
+Told = Callable[[Request, Problem, Answer], Solution]
 
-def solve_with_resets(request: Request, make_problem: MakeProblem) -> Solution:
-    """`solve` where an event has a reset, or an impulse is among the events."""
-    chain = Chain(lanes_of(request, make_problem), request)
+
+def solve_with_resets(request: Request, make_problem: MakeProblem, told: Told) -> Solution:
+    """`solve` where an event has a reset, or an impulse is among the events.
+
+    told: what is returned of a solve without.
+    """
+    lanes = lanes_of(request, make_problem)
+    if lanes.many:
+        check_independent_samples(request.func)
+    first, options = None, of_pieces(request.options)
+    if len(options.events) == len(request.options.events):  # no impulses
+        plain = dataclasses.replace(request, options=options)
+        problem = make_problem(plain)
+        first = lanes.answered(problem, options)
+        if not any(request.options.events[fired.event].reset for fired in first.answer.run.fired):
+            solution = told(plain, *first)
+            return dataclasses.replace(solution, y_after=[*solution.y_events])
     with torch.set_grad_enabled(torch.is_grad_enabled() and request.options.gradient is not None):
-        chain.run()
+        chain = Chain(lanes, request)
+        chain.run(first)
         return chain.solution()
+
+
+def of_pieces(options: Options) -> Options:
+    """The options of a solve that ends at an event with a reset."""
+    events = [
+        dataclasses.replace(event, reset=None, terminal=event.terminal or event.reset is not None)
+        for event in options.watched
+    ]
+    params = None if options.params is None else tuple(options.params)
+    return dataclasses.replace(options, events=events, params=params)
 
 
 class Chain:
@@ -57,8 +85,6 @@ class Chain:
     def __init__(self, lanes: Lanes, request: Request):
         options = request.options
         self.lanes, self.request = lanes, request
-        if lanes.many:
-            check_independent_samples(request.func)
         self.entries = tuple(options.events)
         self.numbers = [
             i for i, event in enumerate(self.entries) if isinstance(event, Event)
@@ -75,7 +101,8 @@ class Chain:
         }
         self.jumps = Jumps(lanes, self.entries)
         self.guard = Guard(self.jumps, (end - start).abs(), len(self.numbers))
-        self.options = self._of_pieces(options)
+        save: Save = "steps" if options.save == "steps" else "times"
+        self.options = dataclasses.replace(of_pieces(options), save=save)
         watched = [self.entries[i] for i in self.numbers]
         self.meeting = Meeting(
             *(lanes, self.options.watched, [event.reset is not None for event in watched], self.impulses),
@@ -92,28 +119,17 @@ class Chain:
         self.closing = self.live & False, self.end, self.z
         self.outputs: AtTimes | AtSteps | None = None
 
-    @staticmethod
-    def _of_pieces(options: Options) -> Options:
-        """A piece ends at an event with a reset."""
-        events = [
-            dataclasses.replace(event, reset=None, terminal=event.terminal or event.reset is not None)
-            for event in options.watched
-        ]
-        save: Save = "steps" if options.save == "steps" else "times"
-        params = None if options.params is None else tuple(options.params)
-        return dataclasses.replace(options, events=events, save=save, params=params)
-
     # The loop
 
-    def run(self) -> None:
-        """Piece after piece until no sample goes on."""
+    def run(self, first: Solved | None) -> None:
+        """Piece after piece until no sample goes on. first: the first piece, where it was solved before."""
         shown = self._at_the_start()
         kind = AtSteps if self.request.options.save == "steps" else AtTimes
         self.outputs = kind(self.lanes, self.wanted, self.direction, shown)
         left = self.request.options.max_steps
         going = True
         while going:
-            piece = self._piece(left)
+            piece, first = self._piece(left, first), None
             going, left = self._after(piece)
 
     def _at_the_start(self) -> Tensor:
@@ -150,13 +166,13 @@ class Chain:
         self.z = after
         return one
 
-    def _piece(self, left: int) -> Piece:
+    def _piece(self, left: int, solved: Solved | None) -> Piece:
         """The next piece of every sample."""
         plan = Plan(
             self.z, self._times(), self.live, dataclasses.replace(self.options, max_steps=left), self.signs
         )
         try:
-            piece = self.lanes.solve(plan)
+            piece = self.lanes.solve(plan) if solved is None else self.lanes.solved(plan, solved)
         except SolverError as error:
             raise self._told(error) from None
         self.options = dataclasses.replace(self.options, dt0=None)  # the next begins elsewhere

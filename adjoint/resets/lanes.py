@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from ...solvers.checks import check_sample_times, check_times
-from ...solvers.errors import SolverError
 from ...solvers.march.event import Event
 from ...solvers.march.events import EventWatch, SampleEvents
-from ...solvers.step.clocks import ONE, Clocks, Each, each
+from ...solvers.step.clocks import ONE, Clocks, Each, each, sent
 from ...solvers.step.field import transformed
-from ..arguments import Direct, Options, Request, check_groups, clocks_differ
+from ..arguments import Options, Request, check_groups, clocks_differ
 from ..dynamics.protocol import Dynamics
 from ..engine.differentiate import Answer, differentiate
 from ..engine.problem import Problem
 from ..engine.time_move import moved_end, moved_once
+from ..gradients import Direct
 
 MakeProblem = Callable[[Request], Problem]
 
@@ -51,6 +51,13 @@ class Plan:
     def stop(self) -> Tensor:
         """When it ends if no event ends it, [B]."""
         return self.times[:, -1]
+
+
+class Solved(NamedTuple):
+    """A problem of the engine's and its answer."""
+
+    problem: Problem
+    answer: Answer
 
 
 class Seen(NamedTuple):
@@ -134,6 +141,10 @@ class Lanes(abc.ABC):
     def solve(self, plan: Plan) -> Piece:
         """Solves one piece."""
 
+    @abc.abstractmethod
+    def solved(self, plan: Plan, solved: Solved) -> Piece:
+        """The piece of a plan whose outputs are those of the whole solve."""
+
     def spread(self, v: Tensor, like: Tensor) -> Tensor:
         """[B] or [n, B] as it broadcasts against [B, …] or [n, B, …]."""
         return v.reshape(*v.shape, *[1] * (like.dim() - v.dim()))
@@ -148,14 +159,10 @@ class Lanes(abc.ABC):
         return self.layout.time(self.clocks.time(self.clock(t), state)), self.layout.unpack(state)
 
     @staticmethod
-    def answer(problem: Problem, options: Options) -> Answer:
-        """The engine's; an error tells all attempts of the piece, where a trace was asked for."""
-        try:
-            return differentiate(problem, options.gradient)
-        except SolverError as error:
-            trace = problem.wish.trace
-            error.trace = None if trace is None else trace.rows()
-            raise
+    def answered(problem: Problem, options: Options) -> Solved:
+        """By the engine."""
+        with problem.traced():
+            return Solved(problem, differentiate(problem, options.gradient))
 
     def moved(self, problem: Problem, z: Tensor, start: Tensor, t: Tensor) -> Tensor:
         """States at `start` as those at t, [B] each and equal in value, which move along the flow."""
@@ -221,24 +228,24 @@ class OneLane(Lanes):
         first = [place.index(k) for k in range(place[-1] + 1)]
         index = [first[0], first[-1]] if self.every_step else first
         problem = self.problem(plan, self._at(plan.times[0], index))
-        answer = self.answer(problem, plan.options)
-        run, device = answer.run, plan.z.device
+        piece = self.solved(plan, self.answered(problem, plan.options))
+        if self.every_step:
+            return piece
+        rows, own = self._at(piece.rows, place), self._at(piece.times, place)
+        return dataclasses.replace(piece, rows=rows, times=own)
+
+    def solved(self, plan: Plan, solved: Solved) -> Piece:
+        """With a row for each output."""
+        run, device = solved.answer.run, plan.z.device
         n, one = len(run.times), torch.ones(1, dtype=torch.bool, device=device)
-
-        def sent(t: list[float]) -> Tensor:
-            return torch.tensor(t, dtype=torch.float64, device="cpu").to(device, non_blocking=True)
-
-        rows, own = self.rows(answer.values[:n]), sent(run.times)
-        if not self.every_step:
-            rows, own = self._at(rows, place), self._at(own, place)
-        found = zip(run.fired, answer.values[n:], strict=True)
-        seen = [Seen(fired.event, sent([fired.t]), one, z) for fired, z in found]
+        values, events = solved.answer.values[:n], zip(run.fired, solved.answer.values[n:], strict=True)
+        seen = [Seen(fired.event, sent([fired.t], device), one, z) for fired, z in events]
         status = torch.full_like(one, int(run.status), dtype=torch.int8)
-        return Piece(plan, problem, answer, own[:, None], rows, seen, status)
+        times = sent(run.times, device)[:, None]
+        return Piece(plan, *solved, times, self.rows(values), seen, status)
 
     def _at(self, rows: Tensor, index: list[int]) -> Tensor:
-        where = torch.tensor(index, dtype=torch.int64, device="cpu")
-        return rows.index_select(0, where.to(rows.device, non_blocking=True))
+        return rows.index_select(0, sent(index, rows.device, torch.int64))
 
     def watch(self, events: Sequence[Event], problem: Problem, signs: Tensor) -> EventWatch:
         """Made where the piece begins."""
@@ -292,13 +299,16 @@ class ManyLanes(Lanes):
         if isinstance(self.groups, Tensor):
             plan = dataclasses.replace(plan, options=self._regrouped(plan, self.groups))
         problem = self.problem(plan, plan.times)
-        answer = self.answer(problem, plan.options)
-        run = answer.run
+        return self.solved(plan, self.answered(problem, plan.options))
+
+    def solved(self, plan: Plan, solved: Solved) -> Piece:
+        """With a row for each output."""
+        run, values = solved.answer.run, solved.answer.values
         n = len(run.times)
-        found = zip(run.fired, answer.values[n:], strict=True)
+        found = zip(run.fired, values[n:], strict=True)
         seen = [Seen(fired.event, fired.t, fired.valid, z) for fired, z in found]
         seen.reverse()  # the first event's row is the last
-        return Piece(plan, problem, answer, run.times, self.rows(answer.values[:n]), seen, run.status)
+        return Piece(plan, *solved, run.times, self.rows(values[:n]), seen, run.status)
 
     def _regrouped(self, plan: Plan, groups: Tensor) -> Options:
         """Samples of a group that begin and end a piece together share its steps."""

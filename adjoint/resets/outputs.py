@@ -15,6 +15,7 @@ from ...solvers.attempts import Attempts, TraceRow
 from ...solvers.checks import moves
 from ...solvers.errors import ArgumentError
 from ...solvers.stats import Stats
+from ...solvers.step.clocks import sent
 from ...solvers.step.field import follows
 from ..engine.dense import DenseQuery
 from .jump import Happened
@@ -209,7 +210,7 @@ class ChainQuery:
             rows = [n for n, some in enumerate(inside.any(1).tolist()) if some]  # host read
             if not rows:
                 continue
-            index = torch.tensor(rows, dtype=torch.int64, device="cpu").to(times.device, non_blocking=True)
+            index = sent(rows, times.device, torch.int64)
             inside = inside.index_select(0, index)
             own = torch.where(inside, asked.index_select(0, index), start)
             value = lanes.rows(ask(query, own if lanes.many else own[:, 0]))
@@ -266,7 +267,7 @@ def events_of(
         own = [one for one in happened if one.entry == entry]
         index = [k * batch + b for b in range(batch) for k, one in enumerate(own) if one.mask[b]]
         counts = [sum(one.mask[b] for one in own) for b in range(batch)]
-        where = torch.tensor(index, dtype=torch.int64, device="cpu").to(z.device, non_blocking=True)
+        where = sent(index, z.device, torch.int64)
 
         def split(rows: list[Tensor], like: Tensor) -> list[Tensor]:
             flat = torch.cat(rows) if rows else like

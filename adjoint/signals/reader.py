@@ -25,11 +25,11 @@ class Place(NamedTuple):
 
 class Here(NamedTuple):
     """Of the samples present: times, lengths of their intervals (1 for one of no length), the number of the
-    last one, and where each sample's rows begin (None: one signal for all)."""
+    last one (None: as the times have it), and where each sample's rows begin (None: one signal for all)."""
 
     times: Tensor
     lengths: Tensor
-    last: int | Tensor
+    last: Tensor | None
     offset: Tensor | None
 
 
@@ -54,14 +54,15 @@ class Reader:
         self.table = table.reshape(self.samples * length, parts, math.prod(self.tail)).to(dtype)
         self.held, self.order = held, order
         steps = times.diff(dim=-1)
-        last: int | Tensor = length - (1 if held else 2)
+        self.line = not held and order == 0 and parts == 1
+        last: Tensor | None = None
         if times.dim() == 2:
             last = (times < times[:, -1:]).sum(-1, keepdim=True)  # of the times that count
             last = last if held else (last - 1).clamp(min=0)
         begin = torch.arange(self.samples, dtype=torch.int64, device=times.device)[:, None] * length
         self._all = Here(times, torch.where(steps > 0, steps, 1.0), last, begin if self.own else None)
         self._here, self.present = self._all, cast("Tensor | None", None)
-        self._rounded: dict[torch.dtype, Tensor] = {}  # times in func's dtype
+        self._edges: dict[torch.dtype, Tensor] = {}  # between intervals, in func's dtype
 
     @property
     def wanted(self) -> bool:
@@ -77,10 +78,12 @@ class Reader:
             offset = offset.index_select(0, present)
             if isinstance(last, Tensor):
                 times, lengths, last = (x.index_select(0, present) for x in (times, lengths, last))
-        self._here, self.present, self._rounded = Here(times, lengths, last, offset), present, {}
+        self._here, self.present, self._edges = Here(times, lengths, last, offset), present, {}
 
     def __call__(self, t: Tensor) -> Tensor:
         """u at a time for all, 0-d → […, U], or at one of each sample's, [b, 1, …] → [b, …, U]."""
+        if self.line:
+            return self.shaped(self._on_line(self._as_rows(t)), t)
         return self.shaped(self.value(self.place(t)), t)
 
     def shaped(self, value: Tensor, t: Tensor) -> Tensor:
@@ -91,30 +94,52 @@ class Reader:
 
     def place(self, t: Tensor) -> Place:
         """Of times as func gets them."""
+        return self.places(self._as_rows(t))
+
+    def _as_rows(self, t: Tensor) -> Tensor:
         offset = self._here.offset
-        if offset is None:
-            return self.places(t.reshape(1, -1))
-        return self.places(t.reshape(-1, 1).expand(len(offset), 1))
+        return t.reshape(1, -1) if offset is None else t.reshape(-1, 1).expand(len(offset), 1)
 
     def places(self, t: Tensor) -> Place:
         """Of times [n, m], with a row for each sample present, or one where there is one signal for all."""
-        times, _, last, offset = self._here
+        i = self._interval(t)
+        return Place(self._rows(i), self._weights(t, i).to(self.table.dtype))
+
+    def _interval(self, t: Tensor) -> Tensor:
+        """Of each time, [n, m]; outside all the first or the last."""
         # A time of func's may be rounded: it is looked up among times that are rounded alike.
-        seen = self._rounded.get(t.dtype)
-        if seen is None:
-            seen = self._rounded[t.dtype] = times.to(t.dtype).contiguous()
-        i = torch.searchsorted(seen, t.detach().contiguous(), right=True) - 1
-        i = torch.minimum(i, last).clamp(min=0) if isinstance(last, Tensor) else i.clamp(0, last)
-        rows = (i if offset is None else i + offset).reshape(-1)
-        return Place(rows, self._weights(t, i).to(self.table.dtype))
+        edges = self._edges.get(t.dtype)
+        if edges is None:
+            times = self._here.times
+            inner = times[..., 1:] if self.held else times[..., 1:-1]
+            edges = self._edges[t.dtype] = inner.to(t.dtype).contiguous()
+        i, last = torch.searchsorted(edges, t.detach().contiguous(), right=True), self._here.last
+        return i if last is None else torch.minimum(i, last)
+
+    def _rows(self, i: Tensor) -> Tensor:
+        """Of the table, where intervals begin, [n · m]."""
+        offset = self._here.offset
+        return (i if offset is None else i + offset).view(-1)
+
+    def _share(self, t: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+        """How far into their intervals times lie, from 0 to 1, and the intervals' lengths."""
+        begin, h = _taken(self._here.times, i), _taken(self._here.lengths, i)
+        return ((t.to(h.dtype) - begin) / h).clamp(0, 1), h
+
+    def _on_line(self, t: Tensor) -> Tensor:
+        """As `value` of `places`, [k, W], of a signal that is linear between its times."""
+        i = self._interval(t)
+        share, rows, (width,) = self._share(t, i)[0].view(-1, 1), self._rows(i), self.table.shape[2:]
+        table, dtype = self.table.view(-1, width), self.table.dtype
+        begin, end = table.index_select(0, rows), table.index_select(0, rows + 1)
+        return begin * (1.0 - share).to(dtype) + end * share.to(dtype)
 
     def _weights(self, t: Tensor, i: Tensor) -> Tensor:
         """[k, E, P], of times in these intervals."""
         if self.held:
             one = torch.zeros_like(t) if self.order else torch.ones_like(t)
             return one.reshape(-1, 1, 1)
-        begin, h = _taken(self._here.times, i), _taken(self._here.lengths, i)
-        share = ((t.to(h.dtype) - begin) / h).clamp(0, 1)
+        share, h = self._share(t, i)
         pieces: tuple[Tensor, ...] = (-1.0 / h, 1.0 / h) if self.order else (1.0 - share, share)
         if self.table.shape[1] == 2:
             pieces = (hermite_slopes if self.order else hermite)(share, h)

@@ -104,19 +104,11 @@ class Signal:
 
     def knots(self) -> Tensor:
         """Values, and slopes, at all times, with a graph to the values."""
-        shape = (
-            *self.sample_times.shape[:-1],
-            *[1] * (self.values.dim() - 2 - (self.sample_times.dim() - 1)),
-        )
-        times = (
-            self.sample_times.view(*shape, -1, 1)
-            if self.sample_times.dim() == 2
-            else self.sample_times[:, None]
-        )
-        values = self.values
-        if self.sample_times.dim() == 2 and values.dim() == 2:
-            values, times = values.expand(len(self.sample_times), -1, -1), self.sample_times[..., None]
-        return knots(self.kind, times, values, self.seen)
+        times, values = self.sample_times, self.values
+        if times.dim() == 2:
+            values = values.expand(len(times), -1, -1) if values.dim() == 2 else values
+            times = times.view(len(times), *[1] * (values.dim() - 3), -1)
+        return knots(self.kind, times[..., None], values, self.seen)
 
     def at(self, t: Tensor, samples: int) -> Tensor:
         """u(t), [samples, U], for a field. t: 0-d, or [samples, 1] with a time for each."""

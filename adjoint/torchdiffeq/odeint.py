@@ -19,12 +19,13 @@ from ...solvers.solve import Settings
 from ...solvers.stats import Stats
 from ...solvers.step.clocks import norm_value
 from ...solvers.step.field import COMPLEX, layout_of
-from ..arguments import Backsolve, Direct, Tolerances, uncompiled
+from ..arguments import Tolerances, uncompiled
 from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
 from ..engine.transformed import refuse_gradient
+from ..gradients import Backsolve, Direct
 from .callbacks import observers
 from .manners import face, warn_instead, warn_once
 from .options import Call, own_options

@@ -16,10 +16,10 @@ from ...solvers.march.output import as_time
 from ...solvers.solve import Settings, Wish
 from ...solvers.status import Status
 from ...solvers.step.field import Layout
-from ..arguments import Gradient
 from ..engine.differentiate import differentiate
 from ..engine.event_gradient import differentiable_event
 from ..engine.problem import SharedProblem
+from ..gradients import Gradient
 from .awaited import MOST_STEPS, AwaitedEvent
 
 MOST_FIXED_STEPS = 20_000

@@ -15,6 +15,7 @@ from .ways import Way, steps_of, ways
 
 TOLERANCES = (1e-4, 1e-6, 1e-8)  # float64: the default, and two tighter
 WIDE = (1e-3, 1e-5)  # float32
+NOT_MEASURED = "not measured"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Cost:
     seconds: median of forward + backward.
     ratio: to the first way, the median of the rounds' ratios.
     kept, peak: bytes, after the forward pass and at most.
-    failed: what was raised.
+    failed: what was raised, or NOT_MEASURED.
     """
 
     error: float
@@ -53,6 +54,9 @@ def compare(case: Case, right: Gradients, tol: float, rounds: int) -> dict[str, 
     n = steps_of(case, tol)
     able, failed = [], {}
     for way in ways(n):
+        if tol < way.from_tol:
+            failed[way.name] = NOT_MEASURED
+            continue
         try:
             able.append((way, error(way.gradient(case, tol), right)))
         except (RuntimeError, AssertionError) as problem:

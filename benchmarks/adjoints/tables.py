@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from .cost import Costs
+from .cost import NOT_MEASURED, Costs
 from .growth import Batch, Growth, exponent, retaken
 from .guard import HARD, Outcome
 from .slopes import Line
@@ -39,7 +39,7 @@ def kib(value: float) -> str:
 
 def code(name: str) -> str:
     """Our calls as code, others' names as words."""
-    return f"`{name}`" if name.endswith(")") else name
+    return name if name.startswith("torchdiffeq") else f"`{name}`"
 
 
 def mean(values: Iterable[float]) -> float:
@@ -63,6 +63,9 @@ def summary(found: Costs, tolerances: Sequence[float]) -> str:
             own = [
                 (found[m, tol][name], found[m, tol][first]) for m in models if not found[m, tol][name].failed
             ]
+            if not own:
+                row += ["–"] * 3
+                continue
             row += [power(mean(a.error for a, _ in own)), f"{mean(a.ratio for a, _ in own):.2f}"]
             row.append(f"{mean(a.peak / b.peak for a, b in own):.2f}")
         rows.append(row)
@@ -79,9 +82,10 @@ def cells(found: Costs, model: str, tolerances: Sequence[float]) -> str:
         row = [code(name)]
         for tol in tolerances:
             one = found[model, tol][name]
-            row += (
-                ["error", "–", "–"] if one.failed else [power(one.error), f"{one.ratio:.2f}", kib(one.peak)]
-            )
+            if one.failed:
+                row += ["–" if one.failed == NOT_MEASURED else "error", "–", "–"]
+            else:
+                row += [power(one.error), f"{one.ratio:.2f}", kib(one.peak)]
         rows.append(row)
     head = [""]
     for tol in tolerances:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchdiffeq
@@ -20,10 +21,14 @@ Forward = Callable[[Case, Tensor, float], Tensor]  # (case, z0, tolerance) → z
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A name for the tables, and the forward solve that carries the gradient."""
+    """A name for the tables, and the forward solve that carries the gradient.
+
+    from_tol: no tolerance below this is measured, since the steps would be tens of thousands.
+    """
 
     name: str
     forward: Forward
+    from_tol: float = 0.0
 
     def gradient(self, case: Case, tol: float) -> Gradients:
         """dL/dz0 and dL/dθ: one forward and one backward pass."""
@@ -32,7 +37,7 @@ class Way:
         return list(torch.autograd.grad(loss, [z0, *case.dynamics.theta()]))
 
 
-def ours(gradient: adamode.adjoint.arguments.Gradient, **fixed: float) -> Forward:
+def ours(gradient: adamode.adjoint.arguments.Gradient, **fixed: Any) -> Forward:
     def forward(case: Case, z0: Tensor, tol: float) -> Tensor:
         tolerances = {} if "dt" in fixed else {"rtol": tol, "atol": tol}
         return adamode.solve(case.dynamics, z0, case.t, gradient=gradient, **tolerances, **fixed).y[-1]
@@ -91,6 +96,7 @@ def ways(n: int) -> list[Way]:
         Way(INTERPOLATING, ours(Interpolating())),
         Way(BACKSOLVE, ours(Backsolve())),
         Way("Reversible()", ours(Reversible())),
+        Way('Reversible(), method="alf"', ours(Reversible(), method="alf"), from_tol=1e-6),
         Way("Direct()", ours(Direct())),
         Way("torchdiffeq odeint", theirs_direct),
         Way("torchdiffeq odeint_adjoint", theirs_adjoint),

@@ -34,13 +34,14 @@ def dense_trace(field: Any, probes: Tensor | None = None) -> DenseTrace | None:
 
 
 def value_and_trace(
-    field: Function, t: Tensor, x: Tensor, probes: Tensor | None = None
+    field: Function, t: Tensor, x: Tensor, probes: Tensor | None = None, *, graph: bool = True
 ) -> tuple[Tensor, Tensor]:
     """(f(t, x), tr ∂f/∂x), like x and [B], differentiable under grad mode.
 
     field: f(t, x) → dx, of which row i depends on row i of x alone.
     x: [B, *S].
     probes: [K, B, *S] of Hutchinson's estimate; None: the exact trace, by as many VJPs as x has numbers.
+    graph: of the trace too, of a field that is differentiated by autograd.
     Raises DynamicsError where f is not like x.
     """
     by_layers = dense_trace(field, probes)
@@ -51,20 +52,22 @@ def value_and_trace(
         return _by_transform(field, t, x, probes)
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
-            return _by_autograd(field, t.clone(), x.clone(), probes)
-    return _by_autograd(field, t, x, probes)
+            return _by_autograd(field, t.clone(), x.clone(), probes, graph)
+    return _by_autograd(field, t, x, probes, graph)
 
 
-def _by_autograd(field: Function, t: Tensor, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+def _by_autograd(
+    field: Function, t: Tensor, x: Tensor, probes: Tensor | None, graph: bool
+) -> tuple[Tensor, Tensor]:
     outer = torch.is_grad_enabled()
     with torch.enable_grad():
         own = x if outer and x.requires_grad else leaf(x)
         f = checked(field(t, own), x)
         total = torch.zeros_like(f.flatten(1).sum(1) if f.dim() > 1 else f)
         if f.requires_grad:
-            for e, weight in _cotangents(x, probes):
+            for e, weight in directions(x, probes):
                 (bar,) = torch.autograd.grad(
-                    f, (own,), e, create_graph=outer, retain_graph=True, allow_unused=True
+                    f, (own,), e, create_graph=outer and graph, retain_graph=True, allow_unused=True
                 )
                 if bar is None:
                     break
@@ -77,7 +80,7 @@ def _by_autograd(field: Function, t: Tensor, x: Tensor, probes: Tensor | None) -
 def _by_transform(field: Function, t: Tensor, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same by torch.func, inside whose transforms autograd's own is not to be called."""
     f, pullback, *_ = torch.func.vjp(lambda own: checked(field(t, own), own), x)
-    terms = [_per_row(pullback(e)[0] * e) * weight for e, weight in _cotangents(x, probes)]
+    terms = [_per_row(pullback(e)[0] * e) * weight for e, weight in directions(x, probes)]
     return f, sum(terms[1:], terms[0])
 
 
@@ -85,7 +88,7 @@ def _per_row(product: Tensor) -> Tensor:
     return product.flatten(1).sum(1) if product.dim() > 1 else product
 
 
-def _cotangents(x: Tensor, probes: Tensor | None) -> Iterator[tuple[Tensor, float]]:
+def directions(x: Tensor, probes: Tensor | None) -> Iterator[tuple[Tensor, float]]:
     """Each e, like x, and its weight."""
     if probes is not None:
         yield from ((e, 1 / len(probes)) for e in probes)

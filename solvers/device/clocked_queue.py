@@ -8,8 +8,9 @@ import functools
 import torch
 from torch import Tensor
 
-from ..march.clocked import ClockedMarch, Watching
+from ..march.clocked import ClockedMarch
 from ..march.samples import SampleOutput, SampleSettings
+from ..march.watching import Watching
 from ..step.attempt import RUNNING, SUCCESS, Clock, Here, Limits, attempt
 from ..step.clocks import Tolerance
 from ..step.runge_kutta import Field, StageList

@@ -24,6 +24,7 @@ from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import RUNNING, SUCCESS, Rules
+from ..step.clocks import sent
 from ..step.field import CountedField
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StepResult, regular, rk_step, with_strides
 from .captured import several
@@ -125,7 +126,7 @@ class QueuedMarch:
         programs = self.programs
         compiled = dt0 is None and not self.queue.keep_first
         if programs is not None and compiled:
-            arguments = (self.owner, self._on_device([t0, end]), self.y, self.rtol, self.atol)
+            arguments = (self.owner, sent([t0, end], self.y.device), self.y, self.rtol, self.atol)
             make = functools.partial(begin_program, self.rules, self.queue.calls)
             if programs.has(key) and key in programs.notes:
                 self.recipe = programs.notes[key]
@@ -141,7 +142,7 @@ class QueuedMarch:
             dt0 = stepper.initial_step(t0, end) if dt0 is None else dt0
             self.k = with_strides(self.first[0], self.y.stride())
             dt0 = min(dt0, self.rules.controller.dt_max)
-            row = self._on_device(row_at(t0, dt0))
+            row = sent(row_at(t0, dt0), self.y.device)
             if programs is not None:
                 assert stepper.first_time is not None
                 self.recipe = programs.notes[key] = recipe_of(self.first[1], stepper.first_time, self.y)
@@ -171,9 +172,9 @@ class QueuedMarch:
         state = self._begin(t0, end, dt0)
         t, dt = t0, math.nan
         for stop in stops:
-            bounds = Bounds(self._on_device([stop.t, direction, least]), self.rtol, self.atol)
+            bounds = Bounds(sent([stop.t, direction, least], self.y.device), self.rtol, self.atol)
             if stop is not stops[0]:  # under way again, and nothing tried yet
-                under_way = self._on_device([float(RUNNING)] + [0.0] * (WIDTH + 2))
+                under_way = sent([float(RUNNING)] + [0.0] * (WIDTH + 2), self.y.device)
                 state = torch.cat((state[:STATUS], under_way))
             status = RUNNING
             while status == RUNNING:
@@ -193,9 +194,6 @@ class QueuedMarch:
             if status != SUCCESS:  # too short a step to try, or stuck after one that was
                 return Outcome(Status(status), t, abs(row.t1 - t) if row.tried else dt)
         return Outcome(Status.SUCCESS, t, dt)
-
-    def _on_device(self, numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float64, device="cpu").to(self.y.device, non_blocking=True)
 
     def _tell(self, row: Row, record: Record, on_accept: OnAccept, on_attempt: OnAttempt) -> bool | None:
         """Counts an attempt and hands it to those who listen."""
@@ -288,7 +286,7 @@ class QueuedMarch:
             state: tuple[Tensor, ...] = (row, self.y, self.k)
             if form.with_stages and in_graph:  # a loop's first state has the form of the others
                 state = (*state, self.y.new_zeros((form.n_stages, *self.y.shape)))
-            arguments = (self.owner, self._on_device([float(room)]), bounds, state)
+            arguments = (self.owner, sent([float(room)], self.y.device), bounds, state)
             if in_graph:
                 make = functools.partial(several_program, form, self.queue.calls, None)
                 found = programs.run(key, make, *arguments)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import AdamodeWarning
 from ..methods.adams import FEWEST, MEAN_SLOPE, Adams, corrector_weights, predictor_weights
 from ..methods.tableau import Tableau
-from ..step.clocks import Tolerance, times_between
+from ..step.clocks import Tolerance, sent, times_between
 from ..step.runge_kutta import Evaluation, Field, Quadrature, StageList, StepResult, owned, rk_step
 from .output import Step, as_time, as_times
 
@@ -118,8 +118,7 @@ class AdamsStepper:
         stages = StageList(self.mean_slope.numeric(self.y.dtype, self.y.device), dt)
         stages.put(0, past[0].evaluation[0])
         stages.put(1, slope)
-        row = torch.tensor(weights, dtype=self.y.dtype, device="cpu")
-        quadrature = Quadrature(row.to(self.y.device, non_blocking=True), saved)
+        quadrature = Quadrature(sent(weights, self.y.device, self.y.dtype), saved)
         y1 = torch.add(self.y, slope, alpha=dt)
         return StepResult(y1, stages, [past[0].evaluation[1], None], quadrature), past
 

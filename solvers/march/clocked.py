@@ -3,7 +3,8 @@
 All samples attempt their own step in one batched evaluation of f. A sample that has finished stays,
 with a step of length 0, or (compact) leaves the batch, so that f sees fewer and fewer. A sample that
 fails keeps its status; its row is overwritten by a healthy one's, so that no NaN stays in the batch.
-One host read per attempt: how many samples go on, how many outputs lie in the step, what needs care.
+One host read per attempt: how many samples go on, how many outputs lie in the step, what needs care, whether
+an event may fire (then a second).
 
 Source of the idea: M. Lienen, S. Günnemann, torchode: A parallel ODE solver for PyTorch, 2022.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,27 +33,14 @@ from ..step.attempt import (
     stage_times,
 )
 from ..step.controller import UNKNOWN
+from ..step.further import dense_stages
 from ..step.groups import Groups
 from ..step.implicit.esdirk import ImplicitSteps
 from ..step.implicit.newton import Measure
-from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, dense_stages, owned, rk_step
+from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned, rk_step
 from .events import Looked, SampleEvents
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
-
-
-@dataclasses.dataclass(frozen=True)
-class Watching:
-    """Who watches a solve: an adjoint's recorder, events (made when the start is known to be healthy).
-
-    on_attempt: sees each attempt, whose it is accepted, the |dt| proposed after it, and the evaluations of
-        each sample so far.
-    keep: keep every attempt, with stages of its own.
-    """
-
-    recorder: SampleRecorder | None = None
-    events: Callable[[Tensor, Tensor], SampleEvents] | None = None
-    on_attempt: Callable[[SampleStep, Tensor, Tensor, Tensor], None] | None = None
-    keep: bool = False
+from .watching import Watching
 
 
 class ClockedMarch:
@@ -102,6 +89,7 @@ class ClockedMarch:
         self.buffer: StageBuffer | None = None
         self.steps: list[SampleStep] = []
         self.events: SampleEvents | None = None
+        self.nobody = torch.zeros_like(self.index[:1], dtype=torch.bool)
         self.n_calls = 0  # batched calls that the field has not counted
         self.ids = self.index if settings.together is None else settings.together.ids
         self._regroup()
@@ -215,35 +203,36 @@ class ClockedMarch:
         stop, jump = self.settings.next_stop(self.clock.t, self.end, self.direction)
         step, after = self._try(stop, jump)
         self._count(step)
-        bad = step.tried & ~step.accepted & (~step.finite | step.unsolved)
-        jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
+        bad, jumped = self._with_care(step, jump)
         events, due = self.events, self.output.due(step)
         self.clock, self.y, self.first = after
-        counts, looked = due.rounds.new_empty(0), None
+        flags = [self.clock.running.sum(), bad.sum(), jumped.sum(), due.rounds, due.inside.sum()]
         if events is not None:
-            looked = events.look(step)
-            counts = looked.firing.sum(0).amax(1)
-            if not step.tableau.c_dense:  # else it is known only when the dense output has been looked at
-                self._mark(events.ends(looked), Status.EVENT)
-        flags = torch.stack((self.clock.running.sum(), bad.sum(), jumped.sum(), due.rounds, due.inside.sum()))
-        also = self._also()
-        read = torch.cat((flags, counts, also)).tolist()  # host read
-        running, *todo = read[: len(read) - len(also)]
-        self._told(read[len(read) - len(also) :], running)
-        if todo[0] and self.followed:
+            flags.append(events.look(step))
+        n, also = len(flags), self._also()
+        read = torch.cat((torch.stack(flags), also)).tolist()  # host read
+        running, *todo = read[:n]
+        self._told(read[n:], running)
+        if todo[0]:
             step = self._clean(step)
-        if any(todo[3:]) or self.watching.keep:
+        looked = events.suspected(step) if events is not None and any(todo[4:]) else None
+        if todo[3] or looked is not None or self.watching.keep:
             self._ensure_dense(step, due.inside, looked)
-        fired = todo[4:]
-        if any(fired) and step.tableau.c_dense:
-            running, fired, looked = self._look_closer(step)
-        if events is not None and looked is not None:
-            if any(fired):
-                until, met = events.locate(step, looked, fired)
-                step = dataclasses.replace(step, until=until, outputs=met)
-            events.advance(step.accepted, looked)
+        if looked is not None:
+            running, step = self._fire(step, looked)
+        if events is not None:
+            events.advance(step.accepted)
         self._finish(step, jumped if todo[1] else None, due, todo[2])
         return int(running)
+
+    def _with_care(self, step: SampleStep, jump: Tensor) -> tuple[Tensor, Tensor]:
+        """Whose attempt is to be cleaned, and who met a jump of f; [1] where that cannot be."""
+        bad = jumped = self.nobody
+        if self.followed:
+            bad = step.tried & ~step.accepted & (~step.finite | step.unsolved)
+        if self.settings.jumps.shape[-1]:
+            jumped = step.accepted & step.cut & jump & (step.t1 != self.end)
+        return bad, jumped
 
     def _also(self) -> Tensor:
         """Numbers to be read with those of an attempt, [k]."""
@@ -294,13 +283,19 @@ class ClockedMarch:
         times[0] = resting  # at which the first stage was evaluated
         return times
 
-    def _look_closer(self, step: SampleStep) -> tuple[int, list[int], Looked]:
-        """Whether events that may fire do; how many samples go on, and how often each fires. A host read."""
-        assert self.events is not None
-        looked = self.events.look(step, closer=True)
-        self._mark(self.events.ends(looked), Status.EVENT)
-        running, *fired = torch.cat((self.clock.running.sum()[None], looked.firing.sum(0).amax(1))).tolist()
-        return running, fired, looked
+    def _fire(self, step: SampleStep, looked: Looked) -> tuple[int, SampleStep]:
+        """Records events that may fire and do; how many samples go on. A host read."""
+        events = self.events
+        assert events is not None
+        if step.tableau.c_dense:
+            looked = events.firing(step, closer=True)
+        self._mark(events.ends(looked), Status.EVENT)
+        numbers = torch.cat((self.clock.running.sum()[None], looked.firing.sum(0).amax(1)))
+        running, *fired = numbers.tolist()  # host read
+        if any(fired):
+            until, met = events.locate(step, looked, fired)
+            step = dataclasses.replace(step, until=until, outputs=met)
+        return running, step
 
     def _finish(self, step: SampleStep, jumped: Tensor | None, due: Due, rounds: int) -> None:
         """What only some attempts need; the host knows by now which."""

@@ -17,58 +17,26 @@ Appl. 39 (2000) 43–54.
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import DynamicsError
-from ..methods.tableau import Tableau, hermite, theta_weights
+from ..methods.tableau import theta_weights
 from ..step.clocks import ONE, Clocks, Each
 from ..step.field import Layout
 from .event import Event as Event
-from .output import NOWHERE, Place, Step, as_time
+from .looks import LOOKS, PARTS, Looks, begins, look_places, look_table, numbered
+from .output import NOWHERE, Place, Step, as_time, as_times
 from .samples import SampleStep, Written
 
 HALVINGS = 53  # of θ in [0, 1]
 GRID = 2**HALVINGS  # points on a step at which an event may lie: θ is a multiple of 1/GRID
-PARTS = 8  # of a step: an event function is looked at between them
-LOOKS = [k / PARTS for k in range(1, PARTS)]  # their θ, without the step's ends
 TINY = 1e-300  # a value that is a sign and no more
-
-
-class Looks:
-    """Which events fire in which part of a step; the same for one clock and for a clock a sample.
-
-    Values are [PARTS + 1, E, …]: each event function at the ends of the parts, the step's ends included.
-    """
-
-    def __init__(self, events: Sequence[Event], like: Tensor):
-        def mask(sign: int) -> Tensor:
-            wanted = [event.direction * sign >= 0 for event in events]
-            made = torch.tensor(wanted, dtype=torch.bool, device="cpu")
-            return made.to(like.device, non_blocking=True)
-
-        self.rising, self.falling = mask(1), mask(-1)
-
-    def fires(self, values: Tensor) -> Tensor:
-        """[PARTS, E, …]: whether the sign that was last seen is lost within the part."""
-        before = values.gather(0, numbered(values))[:-1]
-        after = values[1:]
-        shape = (-1, *[1] * (values.dim() - 2))
-        rising = (before < 0) & (after >= 0) & self.rising.view(shape)
-        return rising | ((before > 0) & (after <= 0) & self.falling.view(shape))
-
-
-def numbered(values: Tensor) -> Tensor:
-    """For each look the last one up to it whose value is a number, [PARTS + 1, …]; 0 where there is none."""
-    index = torch.arange(len(values), dtype=torch.int64, device=values.device).view(
-        -1, *[1] * (values.dim() - 1)
-    )
-    return torch.where(values.isnan(), 0, index).cummax(0).values
 
 
 def signed(value: Tensor) -> Tensor:
@@ -137,24 +105,9 @@ class Looked(NamedTuple):
     firing: Tensor
 
 
-@functools.lru_cache(maxsize=256)
-def look_table(tableau: Tableau, dtype: torch.dtype, device: torch.device, closer: bool) -> Tensor:
-    """b_i(θ) at the looks inside a step, [PARTS − 1, n].
-
-    closer: of the dense output.  Else of what costs no evaluation: that too, or where it needs further stages
-        the cubic through y0, f0, y1, f1.
-    """
-    rows = tableau.interpolant
-    if tableau.c_dense and not closer:
-        rows = hermite(tableau.b, tableau.n_stages - 1)
-    found = [[sum(float(w) * theta ** (k + 1) for k, w in enumerate(row)) for row in rows] for theta in LOOKS]
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():  # as in `Tableau.numeric`
-        table = torch.tensor(found, dtype=torch.float64, device="cpu")
-        return table.to(device=device, dtype=dtype, non_blocking=True)
-
-
-def event_value(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
-    """An event function at (t, y), as it wants them: float64 of the shape of one number a clock."""
+def event_number(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
+    """An event function at (t, y), as it wants them: of the shape of one number a clock, of its own dtype,
+    unless that is bool."""
     value = event.fn(t, y)
     if not isinstance(value, Tensor) or (value.shape != shape if shape else value.numel() != 1):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -162,59 +115,55 @@ def event_value(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tens
         if shape:
             wanted = f"with per-sample stepping it must return one number a sample, shape {shape}"
         raise DynamicsError(f"an event's fn returned {found}; {wanted}.")
-    return signed(value if shape else value.reshape(()))
+    if value.dtype == torch.bool:
+        value = signed(value)
+    return value if value.shape == shape else value.reshape(())
+
+
+def event_value(event: Event, t: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
+    """The same in float64."""
+    return event_number(event, t, y, shape).double()
 
 
 class Watch:
     """Watches the events of one solve.
 
-    told: (t, z) of the solve → (t, y) as the event functions want them.
-    signs: [E, …], which sign each event function has at the start whatever its value there: ±1, or 0 for none
-        (NaN: that of its value).
+    told: (t, z), t as func wants it for a packed state → (t, y) as the event functions want them.
     """
 
     def __init__(
         self,
         events: Sequence[Event],
-        told: Callable[[Any, Tensor], tuple[Tensor, Any]],
+        told: Callable[[Tensor, Tensor], tuple[Tensor, Any]],
         clocks: Clocks,
-        t0: Any,
-        z0: Tensor,
-        signs: Tensor | None = None,
     ):
         self.events, self.told, self.clocks = events, told, clocks
-        self.looks = Looks(events, z0)
-        self.before = self.evaluate(t0, z0)
-        if signs is not None:
-            self.before = torch.where(signs.isnan(), self.before, signs * TINY)
 
-    def evaluate(self, t: Any, z: Tensor) -> Tensor:
-        """All event functions at (t, z), [E, …], without a graph."""
-        with torch.no_grad():
-            return torch.stack(self.numbers(self.events, t, z.detach()))
-
-    def numbers(self, events: Sequence[Event], t: Any, z: Tensor) -> list[Tensor]:
-        """Each of these event functions there."""
-        (t, y), shape = self.told(t, z), self.clocks.shape(z)
-        return [event_value(event, t, y, shape) for event in events]
+    def numbers(self, events: Sequence[Event], t: Tensor, z: Tensor) -> list[Tensor]:
+        """Each of these event functions at (t, z)."""
+        (t, y), shape = self.told(t, z.detach()), self.clocks.shape(z)
+        return [event_number(event, t, y, shape) for event in events]
 
     @torch.no_grad()
-    def seen(self, step: Step | SampleStep, *, closer: bool) -> Looked:
-        """What may fire in an attempt; what does, closer, on the dense output (whose stages are there)."""
+    def along(self, step: Step | SampleStep, times: Iterable[Tensor], *, closer: bool) -> list[Tensor]:
+        """All event functions at all looks at a step after its start, look by look: at what may fire; closer,
+        at what does, on the dense output (whose stages are there).
+
+        times: of the looks inside, then the step's end.
+        """
         table = look_table(step.tableau, step.y0.dtype, step.y0.device, closer)
-        length = step.length
-        inside = [
-            self.evaluate(step.t0 + theta * length, step.result.stages.at(step.y0, row))
-            for theta, row in zip(LOOKS, table.unbind(), strict=True)
-        ]
-        values = torch.stack([self.before, *inside, self.evaluate(step.t1, step.y1)])
-        return Looked(values, self.looks.fires(values))
+        inside, found = step.result.stages.looks(step.y0, table), []
+        for t in times:
+            found += self.numbers(self.events, t, next(inside, step.y1))
+        return found
 
 
 class EventWatch(Watch):
     """Watches the events of one solve with one clock.
 
     unpack: the packed state as the event functions want it.
+    signs: [E], which sign each event function has at the start whatever its value there: ±1, or 0 for none
+        (NaN: that of its value).
     """
 
     def __init__(
@@ -225,37 +174,54 @@ class EventWatch(Watch):
         z0: Tensor,
         signs: Tensor | None = None,
     ):
-        super().__init__(events, lambda t, z: (as_time(t, z), unpack(z)), ONE, t0, z0, signs)
-        self.values: Tensor | None = None  # of the last attempt
+        super().__init__(events, lambda t, z: (t, unpack(z)), ONE)
+        self.before = self.evaluate([t0], z0)
+        if signs is not None:
+            given: list[float] = signs.tolist()  # host read
+            pairs = zip(self.before, given, strict=True)
+            self.before = [value if math.isnan(sign) else sign * TINY for value, sign in pairs]
+        self.values: list[list[float]] = []  # of each event, [PARTS + 1], in the last accepted step
         self.fired: list[Fired] = []
         self.n_accepted = 0
 
+    def evaluate(self, times: Sequence[float], z: Tensor) -> list[float]:
+        """All event functions at some times with one state, time by time."""
+        with torch.no_grad():
+            asked = [self.numbers(self.events, t, z) for t in as_times(times, z)]
+            found: list[float] = torch.stack(list(itertools.chain(*asked))).tolist()  # host read
+        return found
+
     def look(self, step: Step, *, closer: bool = False) -> Tensor:
-        """What may fire in an attempt, [PARTS · E] of zeros and ones; what does, closer."""
+        """The values at the looks at an attempt, [PARTS · E] in float64; closer, on the dense output."""
         step.complete(closer=closer)
-        self.values, firing = self.seen(step, closer=closer)
-        return firing.double().reshape(-1)
+        times = as_times([*(step.t0 + theta * step.dt for theta in LOOKS), step.t1], step.y0)
+        return torch.stack(self.along(step, times, closer=closer)).double()
 
     def check(self, step: Step) -> float | None:
         """Records what fires in an accepted step; the time of the first terminal event, or None."""
-        flags = step.watched if step.watched is not None else self.look(step).tolist()  # host read
-        if any(flags) and step.tableau.c_dense:
-            flags = self.look(step, closer=True).tolist()  # host read
-        assert self.values is not None
-        self.before = self.values[-1]
-        end = self._record(step, flags, self.values) if any(flags) else None
+        watched = step.watched if step.watched is not None else self.look(step).tolist()  # host read
+        firing = self._firing(watched)
+        if any(firing) and step.tableau.c_dense:
+            firing = self._firing(self.look(step, closer=True).tolist())  # host read
+        self.before = [values[-1] for values in self.values]
+        end = self._record(step, firing) if any(firing) else None
         self.n_accepted += 1
         return end
 
-    def _record(self, step: Step, flags: list[float], values: Tensor) -> float | None:
+    def _firing(self, watched: list[float]) -> list[dict[int, int]]:
+        """As `looks.begins`, of each event, from the values at the looks."""
+        n = len(self.events)
+        self.values = [[start, *watched[e::n]] for e, start in enumerate(self.before)]
+        pairs = zip(self.values, self.events, strict=True)
+        return [begins(values, event.direction) for values, event in pairs]
+
+    def _record(self, step: Step, firing: list[dict[int, int]]) -> float | None:
         """All that fires up to the first terminal event; its time."""
-        n, rows, begins = len(self.events), values.tolist(), numbered(values).tolist()  # host read
         found: list[tuple[float, float, int]] = []
         for part in range(PARTS):
-            for e in range(n):
-                if flags[part * n + e]:
-                    begin = begins[part][e]
-                    found.append((*self._locate(e, step, (begin, part + 1), rows), e))
+            for e, parts in enumerate(firing):
+                if part in parts:
+                    found.append((*self._locate(e, step, (parts[part], part + 1)), e))
             if any(self.events[e].terminal for *_, e in found):
                 break
         found.sort()
@@ -266,18 +232,16 @@ class EventWatch(Watch):
                 self.fired.append(Fired(e, t, value, Place(self.n_accepted, theta)))
         return end
 
-    def _locate(
-        self, e: int, step: Step, looks: tuple[int, int], rows: list[list[float]]
-    ) -> tuple[float, float]:
+    def _locate(self, e: int, step: Step, looks: tuple[int, int]) -> tuple[float, float]:
         """θ and time at which a sign is lost between two looks, on the step's dense output."""
 
         def g(q: int) -> float:
             with torch.no_grad():
-                t = step.t0 + q / GRID * step.dt
-                return float(self.numbers([self.events[e]], t, step.at(q / GRID).detach())[0])  # host read
+                z = step.at(q / GRID)
+                return float(self.numbers([self.events[e]], as_time(step.t0 + q / GRID * step.dt, z), z)[0])
 
-        low, high = looks
-        q = where_lost(g, low * GRID // PARTS, high * GRID // PARTS, rows[low][e], rows[high][e])
+        (low, high), values = looks, self.values[e]
+        q = where_lost(g, low * GRID // PARTS, high * GRID // PARTS, values[low], values[high])
         return on_step(step.t0, step.t1, q)
 
 
@@ -300,10 +264,15 @@ class SampleEvents(Watch):
         z0: Tensor,
         signs: Tensor | None = None,
     ):
+        super().__init__(events, lambda t, z: (layout.time(t), layout.unpack(z)), clocks)
         self.whole = z0.detach()
+        self.looks = Looks(events, z0)
         self.met: list[tuple[Tensor, Fired]] = []  # of which samples
-        told = lambda t, z: (layout.time(clocks.time(t, z)), layout.unpack(z))  # noqa: E731
-        super().__init__(events, told, clocks, t0, z0, signs)
+        with torch.no_grad():
+            self.before = torch.stack(self.numbers(events, clocks.time(t0, z0), z0)).double()
+        if signs is not None:
+            self.before = torch.where(signs.isnan(), self.before, signs * TINY)
+        self.values = self.before[None]  # at the looks at the last steps
 
     def numbers(self, events: Sequence[Event], t: Tensor, z: Tensor) -> list[Tensor]:
         """Each of these event functions there; says so where fn knows only the whole batch."""
@@ -313,15 +282,36 @@ class SampleEvents(Watch):
             if z.shape == self.whole.shape or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise DynamicsError(
-                f"an event's fn failed with the {len(t)} samples still under way. compact=True takes "
-                "finished samples out of the batch, so fn must hold no data of its own for each sample; "
-                f"leave compact out, or put the data into the state. It said: {error}"
+                f"an event's fn failed with the {self.clocks.batch_size(z)} samples still under way. "
+                "compact=True takes finished samples out of the batch, so fn must hold no data of its own "
+                "for each sample; leave compact out, or put the data into the state. It said: "
+                f"{error}"
             ) from error
 
-    def look(self, step: SampleStep, *, closer: bool = False) -> Looked:
-        """What may fire in the steps that were accepted; what does, closer."""
-        values, firing = self.seen(step, closer=closer)
-        return Looked(values, firing & step.accepted)
+    @torch.no_grad()
+    def values_at(self, step: SampleStep, *, closer: bool) -> Tensor:
+        """The values at the looks at the steps, [PARTS + 1, E, b]; closer, on the dense output."""
+        within = step.t0 + look_places(step.t0.device) * step.length
+        times = [*within.to(step.y0.dtype).unbind(), step.t1]
+        asked = (self.clocks.time(t, step.y0) for t in times)
+        found = torch.stack([*self.before, *self.along(step, asked, closer=closer)])
+        return found.double().unflatten(0, (PARTS + 1, len(self.events)))
+
+    def look(self, step: SampleStep) -> Tensor:
+        """In how many of the steps that were accepted something may fire, 0-d."""
+        self.values = self.values_at(step, closer=False)
+        return (step.accepted & ~self.looks.calm(self.values)).sum()
+
+    def suspected(self, step: SampleStep) -> Looked | None:
+        """What fires in those steps; None where a dense output that costs evaluations is not worth them."""
+        looked = self.firing(step)
+        costly = bool(step.tableau.c_dense)
+        return None if costly and not bool(looked.firing.any()) else looked  # host read
+
+    def firing(self, step: SampleStep, *, closer: bool = False) -> Looked:
+        """What fires in the steps that were accepted; closer, on the dense output, whose stages are there."""
+        values = self.values_at(step, closer=True) if closer else self.values
+        return Looked(values, self.looks.fires(values) & step.accepted)
 
     def ends(self, looked: Looked) -> Tensor:
         """[b]: which samples meet a terminal event."""
@@ -358,7 +348,8 @@ class SampleEvents(Watch):
             middle = (low + high) // 2
             theta = middle.double() / GRID
             z = step.combine(step.y0, theta_weights(numeric, theta).to(step.y0.dtype))
-            held = torch.sign(self.numbers(event, t0 + theta * length, z)[0]) == sign
+            t = self.clocks.time(t0 + theta * length, z)
+            held = torch.sign(self.numbers(event, t, z)[0]) == sign
             low, high = torch.where(held, middle, low), torch.where(held, high, middle)
         theta = high.double() / GRID
         size = torch.maximum(step.t0.abs(), step.t1.abs())
@@ -374,9 +365,9 @@ class SampleEvents(Watch):
         self.met.append((step.index, Fired(e, torch.where(valid, t, math.nan), value, valid=valid)))
         return Written(place[None], valid[None], weights[:, None])
 
-    def advance(self, accepted: Tensor, looked: Looked) -> None:
+    def advance(self, accepted: Tensor) -> None:
         """The values at the steps' ends are the next steps' beginnings."""
-        self.before = torch.where(accepted, looked.values[-1], self.before)
+        self.before = torch.where(accepted, self.values[-1], self.before)
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch."""

@@ -21,7 +21,7 @@ from ..methods.tableau import Tableau
 from ..stats import Stats
 from ..status import Status
 from ..step.attempt import Limits, Rules, first_step
-from ..step.clocks import ONE, Norm, Tolerance, error_ratio, times_between
+from ..step.clocks import ONE, Norm, Tolerance, error_ratio, sent, times_between
 from ..step.controller import PID, SLIVER, Pace, shortest_step
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from ..step.taker import YES, Taker
@@ -244,8 +244,7 @@ class RungeKuttaStepper:
         """|dt| to begin with (HNW II.4); one evaluation, one host read. before_jump: f jumps at the end."""
         assert self.first is not None
         assert self.judge is not None
-        numbers = torch.tensor([t0, end, self.direction], dtype=torch.float64, device="cpu")
-        start, last, direction = numbers.to(self.y.device, non_blocking=True).unbind()
+        start, last, direction = sent([t0, end, self.direction], self.y.device).unbind()
         here = (start, self.y, self.first[0])
         rules = Rules(self.tableau, self.numeric, self.judge.norm, PID(), ONE)
 

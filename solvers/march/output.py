@@ -13,8 +13,9 @@ from torch import Tensor
 from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks, times_between
 from ..step.field import around
+from ..step.further import dense_stages
 from ..step.kept import kept
-from ..step.runge_kutta import Evaluation, Field, StepResult, dense_stages
+from ..step.runge_kutta import Evaluation, Field, StepResult
 
 Hook = Callable[["Step"], "bool | None"]
 

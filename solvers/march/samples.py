@@ -84,7 +84,7 @@ class SampleSettings:
     @property
     def plain(self) -> bool:
         """Whether steps are those of `rk_step`."""
-        return self.coupling is None and not (self.tableau.wants_jacobian or self.tableau.leapfrog)
+        return self.coupling is None and self.tableau.by_stages
 
     def taker(self) -> Taker | None:
         """What takes the steps where `rk_step` does not; None of a method that changes."""
@@ -223,7 +223,7 @@ def ends_of(times: Tensor) -> Tensor:
 
 class Due(NamedTuple):
     """Which outputs lie in the samples' steps: the rows up to upto [b]; the most of one sample, still on the
-    device (rounds, 0-d); which samples have some before their step's end (inside [b])."""
+    device (rounds, 0-d); who has some before the step's end (inside [b], or [1] for all)."""
 
     upto: Tensor
     rounds: Tensor
@@ -267,12 +267,16 @@ class SampleOutput:
         self.times = times.t().clone()  # of the rows, [rows, B]
         if every_step:
             self.times[1:] = torch.where(times[:, -1:] == times[:, :1], times[:, -1:], float("nan")).t()
+        self.nowhere = torch.zeros_like(self.next[:1], dtype=torch.bool)
         self.n_rounds = 0
 
     def due(self, step: SampleStep) -> Due:
         """What is to be written of a step."""
         if self.every_step:
-            upto, inside = self.next + step.accepted, step.accepted & False
+            upto, inside = self.next + step.accepted, self.nowhere
+        elif self.rows.shape[1] == 2:  # only the end is wanted, and a step ends there
+            arrived = step.accepted & (step.t1 * self.row_sign[:, 0] == self.rows[:, 1])
+            upto, inside = self.next + arrived, self.nowhere
         else:
             upto = torch.where(step.accepted, self._reached(step.t1), self.next)
             inside = step.accepted & (self._reached(step.t1, right=False) > self.next)

@@ -205,6 +205,11 @@ class Tableau:
         return self.implicit or any(part.implicit for part in self.between)
 
     @property
+    def by_stages(self) -> bool:
+        """Whether steps are those of `step.runge_kutta.rk_step`."""
+        return not (self.wants_jacobian or self.leapfrog)
+
+    @property
     def adaptive(self) -> bool:
         """Whether there is an embedded solution to estimate the error with."""
         return self.b_hat is not None

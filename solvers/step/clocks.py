@@ -245,6 +245,11 @@ def times_between(t0: Number, t1: Number, nodes: Sequence[float]) -> list[Number
     return [t1 if c == 1.0 else t0 + c * span for c in nodes]
 
 
+def sent(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Numbers (or rows of such) of the host's on a device, without waiting for it."""
+    return torch.tensor(numbers, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
+
 Norm = Callable[[Tensor], Tensor]
 
 
@@ -310,8 +315,8 @@ def combine_errors(norms: Sequence[Tensor]) -> Tensor:
         return norms[0]
     n5, n3 = norms
     square = n5 * n5
-    denominator = torch.sqrt(square + 0.01 * n3 * n3)
-    return torch.where(denominator == 0, denominator, square / denominator)
+    both = square + 0.01 * n3 * n3
+    return square / torch.where(both == 0, 1.0, both).sqrt()  # 0 of nothing, and so is the gradient
 
 
 EASED = 0.5  # a ratio at which no controller shortens a step

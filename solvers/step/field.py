@@ -151,6 +151,8 @@ class Layout:
 
     def unpack(self, z: Tensor) -> Any:
         """The pytree again; z may have further axes in front."""
+        if self.direct:
+            return z
         leaves = self.leaves(z)
         if self.kind in HALF:
             leaves = [leaf.to(self.kind) for leaf in leaves]

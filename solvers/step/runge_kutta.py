@@ -17,7 +17,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,9 @@ from torch import Tensor
 
 from ..methods.tableau import Numeric, Tableau
 from .besides import Paired, Solved
+from .clocks import sent
+
+FEW = 2**17  # numbers of a state whose looks are made together: eight such states are 4 MiB in float32
 
 
 def dense_strides(x: Tensor) -> tuple[int, ...]:
@@ -68,11 +71,6 @@ def flat_rows(rows: Tensor) -> Tensor:
     """[n, *S] of `rows_like` as [n, S's size]: each row as it lies in memory."""
     size = rows[0].numel() if len(rows) else 0
     return rows.as_strided((len(rows), size), (size, 1))
-
-
-def channels_last(z: Tensor) -> Tensor:
-    """[K, B, C, H, W] with each block's memory in the order [B, H, W, C], as convolutions like it best."""
-    return z.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 # A field returns the derivative and whatever its VJP wants kept; the solver only carries the latter.
@@ -127,8 +125,8 @@ class Stages(abc.ABC):
         return [self.combine(y, weights) for weights in rows]
 
     @abc.abstractmethod
-    def at(self, y: Tensor, row: Tensor) -> Tensor:
-        """The same with weights on the device; those of stages that were not put are left out."""
+    def looks(self, y: Tensor, table: Tensor) -> Iterator[Tensor]:
+        """`combine` with each row of weights, on the device; a stage that was not put is left out."""
 
     @abc.abstractmethod
     def nought(self) -> Tensor:
@@ -170,6 +168,7 @@ class StageBuffer(Stages):
         self.columns = [self.flat[:i].t() for i in range(1, len(self.rows) + 1)]
         # Of a buffer that is used again: a weighted sum until y is added, flat and in the state's shape.
         self.sum: tuple[Tensor, Tensor] | None = None
+        self.seen: tuple[Tensor, Sequence[Tensor]] | None = None  # of the looks, flat and each in that shape
         self.count = 0
 
     def again(self, dt: float | Tensor) -> StageBuffer:
@@ -207,22 +206,30 @@ class StageBuffer(Stages):
 
     def combine(self, y: Tensor | None, weights: Sequence[float]) -> Tensor:
         """Dense output and its derivative; a stage that was not put has weight 0, and is not read."""
-        row = torch.tensor(weights[: self.count], dtype=self.k.dtype, device="cpu")
-        return self._weighted(y, row.to(self.k.device, non_blocking=True))
+        return self._weighted(y, sent(weights[: self.count], self.k.device, self.k.dtype))
 
     def several(self, y: Tensor, rows: Sequence[Sequence[float]]) -> list[Tensor]:
         """One product for all where it can be: y is the same for them."""
         if len(rows) < 2 or not isinstance(self.dt, float):
             return super().several(y, rows)
-        own = [row[: self.count] for row in rows]  # as in `combine`
-        table = torch.tensor(own, dtype=self.k.dtype, device="cpu").to(self.k.device, non_blocking=True)
+        table = sent([row[: self.count] for row in rows], self.k.device, self.k.dtype)  # as in `combine`
         product = torch.mm(table, self.flat[: table.shape[1]])
         product = product.as_strided((len(rows), *self.shape), (product.shape[1], *self.strides))
         return list(torch.add(y, product, alpha=self.dt).unbind())
 
-    def at(self, y: Tensor, row: Tensor) -> Tensor:
-        """Dense output at a look."""
-        return self._weighted(y, row[: self.count])
+    def looks(self, y: Tensor, table: Tensor) -> Iterator[Tensor]:
+        """One product for all of a small state's, in memory of its own; a large one's one after the other."""
+        table = table[:, : self.count]
+        if self.flat.shape[1] > FEW:
+            return (self._weighted(y, row) for row in table.unbind())
+        if self.seen is None:
+            memory = rows_like(len(table), y, self.strides)
+            self.seen = flat_rows(memory), memory.unbind()
+        product, rows = self.seen
+        torch.mm(table, self.flat[: self.count], out=product)
+        if isinstance(self.dt, float):
+            return (torch.add(y, row, alpha=self.dt) for row in rows)
+        return (torch.addcmul(y, row, self.dt) for row in rows)
 
     def nought(self) -> Tensor:
         """Zeros, NaN where a stage is not finite."""
@@ -272,10 +279,10 @@ class StageList(Stages):
         """Dense output and its derivative."""
         return self._weighted(y, [(j, w) for j, w in enumerate(weights) if w != 0])
 
-    def at(self, y: Tensor, row: Tensor) -> Tensor:
-        """Dense output at a look."""
-        k = torch.stack(self.rows[: len(row)])
-        return self._beyond(y, torch.tensordot(row[: len(k)], k, 1))
+    def looks(self, y: Tensor, table: Tensor) -> Iterator[Tensor]:
+        """Dense output at each look."""
+        k = torch.stack(self.rows[: table.shape[1]])
+        return (self._beyond(y, torch.tensordot(row[: len(k)], k, 1)) for row in table.unbind())
 
     def nought(self) -> Tensor:
         """Zeros, NaN where a stage is not finite."""
@@ -383,14 +390,3 @@ def rk_step(
         stages.put(i, k)
         saved.append(kept)
     return StepResult(y_i, stages, saved)
-
-
-def dense_stages(
-    field: Field, y: Tensor, times: Sequence[Tensor], tableau: Tableau, result: StepResult
-) -> None:
-    """Evaluates the further stages that only the dense output needs (dop853's three, say)."""
-    first = tableau.n_stages
-    for i in range(first, first + len(tableau.c_dense)):
-        k, kept = field(times[i], result.stages.advance(y, i))
-        result.stages.put(i, k)
-        result.saved.append(kept)

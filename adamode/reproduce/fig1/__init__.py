@@ -4,6 +4,8 @@ The paper states the two functions and the three equations, and no number: no st
 Taken here for what it leaves open are the values its released code starts training from, A = B = sigmoid(3)
 (CIFAR-10's; MNIST's are on the map), γ = sigmoid(−3), ε = 1e-8, m(0) = v(0) = 0; seven starts a function; and
 beside them what else these could have been. Eq. 2's sign is repaired: as printed it climbs.
+Eq. 6 has 1−α and 1−β for rates, as if a step of Adam took a unit of time. With t = k·s in Eq. 5 they are
+(1−α)/s and (1−β)/s, of any size: a second reading, judged beside the first, takes s = .001, α = β = .99.
 """
 
 from __future__ import annotations
@@ -15,23 +17,37 @@ from typing import Any
 
 import torch
 
-from ..machinery.figure import Outcome
+from ..machinery.figure import Outcome, Row
 from ..machinery.work import Work
 from .checks import largest_differences, smallest_curvature, tail_rates
-from .descent import FUNCTIONS, Descent, TestFunction, costs, escape_times, heavy_ball, settled_time, travel
+from .descent import (
+    FUNCTIONS,
+    Descent,
+    Flow,
+    Precision,
+    TestFunction,
+    costs,
+    escape_times,
+    heavy_ball,
+    settled_time,
+    travel,
+)
 from .findings import findings
 from .picture import PICTURES
-from .settings import SETTINGS, Fig1Settings
+from .settings import SETTINGS, UNIT, Fig1Settings
 from .table import RADII, WORDS, judge, outcome_of, row_of, short
 
 
 def compute(settings: Fig1Settings, work: Work) -> Outcome:
     """All descents of a function are one batch; then costs, the reference, Eq. 2 as printed, and the tail."""
     parts = {"": _distances, "-cost": _costs, "-reference": _reference, "-printed": _printed}
+    parts["-rates"] = _by_rates
     found: dict[str, Any] = {}
     for name, function in FUNCTIONS.items():
         for part, made in parts.items():
             found[name + part] = work.part(name + part, functools.partial(made, settings, function))
+        unit = functools.partial(_unit_costs, settings, function, found[f"{name}-rates"]["rows"][UNIT])
+        found[f"{name}-unit"] = work.part(f"{name}-unit", unit)
     found["tail"] = work.part("tail", lambda: _tail(settings))
     outcome = outcome_of(settings, found)
     return dataclasses.replace(outcome, findings=findings(settings, outcome))
@@ -39,11 +55,26 @@ def compute(settings: Fig1Settings, work: Work) -> Outcome:
 
 def _distances(s: Fig1Settings, function: TestFunction) -> dict[str, Any]:
     """Rows of each group, start by start; curves of the start that is drawn."""
-    groups, starts = s.groups(), s.starts(function.name)
+    return {
+        **_travelled(s, function, s.groups(), s.how, list(s.flows())),
+        "smallest_curvature": smallest_curvature(function),
+    }
+
+
+def _by_rates(s: Fig1Settings, function: TestFunction) -> dict[str, Any]:
+    """The same of the second reading, and of the map of A and B."""
+    return _travelled(s, function, s.stiff_groups(), s.how_stiff, [UNIT])
+
+
+def _travelled(
+    s: Fig1Settings, function: TestFunction, groups: dict[str, Flow], how: Precision, drawn: list[str]
+) -> dict[str, Any]:
+    """drawn: the first groups, of which there are curves."""
+    starts = s.starts(function.name)
     n = len(starts)
     times = torch.linspace(0.0, s.end, s.outputs, dtype=torch.float64)
     descents = [Descent(flow, start) for flow in groups.values() for start in starts]
-    travelled = travel(function, descents, times, s.how)
+    travelled = travel(function, descents, times, how)
 
     def curves(k: int) -> dict[str, list[float | None]]:
         x, y = travelled.z[:, k, :2].unbind(1)
@@ -52,9 +83,8 @@ def _distances(s: Fig1Settings, function: TestFunction) -> dict[str, Any]:
 
     return {
         "rows": {name: [row_of(travelled, n * i + k) for k in range(n)] for i, name in enumerate(groups)},
-        "curves": {name: curves(n * i) for i, name in enumerate(s.flows())},
+        "curves": {name: curves(n * i) for i, name in enumerate(drawn)},
         "t": [round(float(one), 9) for one in times],
-        "smallest_curvature": smallest_curvature(function),
     }
 
 
@@ -66,9 +96,29 @@ def _costs(s: Fig1Settings, function: TestFunction) -> dict[str, list[dict[str, 
     found = [_cost(way, way["t"][-1] == s.end) for way in ways]
     n = len(starts)
     for one, way in zip(found[::n], ways[::n], strict=True):
-        every = max(1, len(way["nfe"]) // 800)
-        one["way"] = {key: [short(v) for v in values[::every]] for key, values in way.items()}
+        one["way"] = _drawn(way)
     return {name: found[n * i : n * (i + 1)] for i, name in enumerate(flows)}
+
+
+def _unit_costs(s: Fig1Settings, function: TestFunction, rows: list[Row]) -> list[dict[str, Any]]:
+    """The same of the second reading, which is stiff once it is there: step by step to a little beyond the
+    time from which it stays near, and to the end, from the first start, a count alone."""
+    starts, flow = s.starts(function.name), s.stiff_groups()[UNIT]
+    descents = [Descent(flow, start) for start in starts]
+    near = max((row[f"stays_{RADII[-1]}"] or 0.0 for row in rows), default=0.0)
+    end = min(s.end, 1.05 * near or 1.0)
+    ways = costs(function, descents, end, s.how_unit)
+    found = [{**_cost(way, way["t"][-1] == end), "nfe_loose": None} for way in ways]
+    found[0]["way"] = _drawn(ways[0])
+    whole = travel(function, descents[:1], torch.tensor([0.0, s.end], dtype=torch.float64), s.how_unit)
+    found[0]["nfe_loose"] = whole.nfe[0] if whole.status == ["success"] else None
+    return found
+
+
+def _drawn(way: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    """A way with so many of its steps as can be seen."""
+    every = max(1, len(way["nfe"]) // 800)
+    return {key: [short(v) for v in values[::every]] for key, values in way.items()}
 
 
 def _cost(way: dict[str, list[float]], done: bool) -> dict[str, Any]:

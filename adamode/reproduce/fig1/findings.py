@@ -6,17 +6,49 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..machinery.figure import Outcome, Row
+from .checks import foretold_rate
 from .descent import FUNCTIONS
-from .settings import Fig1Settings
-from .table import JUDGED, RIVALS, WORDS, by_function, faster, may_climb, of
+from .settings import UNIT, Fig1Settings
+from .table import FLOOR, JUDGED, RIVALS, STAYS, WORDS, by_function, closer, faster, may_climb, of
 
 CHAOTIC = 0.01  # two good solvers further apart than this: the motion forgets its start
 
 
 def findings(settings: Fig1Settings, outcome: Outcome) -> tuple[str, ...]:
     """A sentence or two on each thing that decides the figure."""
-    each = (_gamma, _tail, _quarters, _rates, _eps, _cost, _printed, _reference)
+    each = (_unit, _gamma, _tail, _quarters, _rates, _eps, _cost, _printed, _reference)
     return tuple(text for one in each for text in one(settings, outcome))
+
+
+def _unit(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
+    """Of the second reading: who wins, from when on it stays near, what that costs."""
+    for function in FUNCTIONS:
+        rows = {model: of(outcome, function, model) for model in (UNIT, *RIVALS)}
+        first, n = rows[UNIT][0], len(rows[UNIT])
+
+        def both(model: str, rows: dict[str, list[Row]] = rows) -> int:
+            pairs = zip(rows[UNIT], rows[model], strict=True)
+            return sum(closer([a], [b]) and faster([a], [b]) for a, b in pairs)
+
+        wins = {"flow": both("gradient-flow"), "damped": both("hbode-damped")}
+        times = {
+            name: _times(rows[model])
+            for name, model in (
+                ("ours", UNIT),
+                ("theirs", "gradient-flow"),
+                ("damped_times", "hbode-damped"),
+            )
+        }
+        cost = {"near": first[f"nfe_stays_{JUDGED}"], "whole": first["nfe_loose"], "stiff": first["nfe"]}
+        yield WORDS.say("unit", function=function, settings=settings, n=n, **wins, **times, **cost)
+
+
+def _times(rows: Sequence[Row]) -> str:
+    """From when on they stay near."""
+    known = [row[STAYS] for row in rows if row[STAYS] is not None]
+    if not known:
+        return "–"
+    return WORDS.say("unit times", least=min(known), most=max(known), count=len(known), n=len(rows))
 
 
 def _gamma(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
@@ -29,7 +61,9 @@ def _tail(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
     if outcome.variants["tail"]:
         least, gamma = outcome.variants["smallest_curvature"], settings.fair_gamma
         each = WORDS.each("tail each", outcome.variants["tail"])
-        yield WORDS.say("tail", each=each, least=least, gamma=gamma, half=gamma / 2)
+        unit = settings.unit_rate
+        told = {"half": gamma / 2, "unit": unit, "fast": foretold_rate(unit, unit)}
+        yield WORDS.say("tail", each=each, least=least, gamma=gamma, **told)
 
 
 def _quarters(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
@@ -53,7 +87,9 @@ def _rates(settings: Fig1Settings, outcome: Outcome) -> Iterator[str]:
         best = sorted(known, key=lambda e: e["median_distance"])[:1]
         most = max(entries, key=_won)
         numbers = {"comparisons": 2 * n * len(RIVALS), "n": n, "won": _won(most), "most": most}
+        there = sum(e["median_distance"] <= FLOOR for e in known)
         told = {"reached": WORDS.each("rates reached", reached, ", "), "best": WORDS.each("rates best", best)}
+        told |= {"there": f"{there} of {len(entries)} pairs" if there else ""}
         yield WORDS.say("rates", function=function, **numbers, **told)
 
 

@@ -10,10 +10,16 @@ import torch
 from ...plotting import LOOKS, legend_below
 from ..machinery.figure import Outcome, Row
 from .descent import FUNCTIONS, TestFunction
-from .settings import Fig1Settings
+from .settings import UNIT, Fig1Settings
 from .table import by_function, may_climb
 
-_LOOK = {"gradient-flow": LOOKS[1], "hbode": LOOKS[3], "hbode-damped": LOOKS[2], "adamode": LOOKS[0]}
+_LOOK = {
+    "gradient-flow": LOOKS[1],
+    "hbode": LOOKS[3],
+    "hbode-damped": LOOKS[2],
+    "adamode": LOOKS[0],
+    UNIT: LOOKS[4],
+}
 ORDER = tuple(_LOOK)
 _TINY = 1e-12  # below it no distance means anything
 _DISTANCE = {"ylabel": "distance from the minimum", "yscale": "log"}
@@ -31,7 +37,7 @@ def draw_descents(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None
         start = ", ".join(f"{c:g}" for c in settings.starts(name)[0])
         above.set_title(f"{name.capitalize()}, from ({start})", fontsize=10)
         below.set(xlabel="t", **_DISTANCE)
-    legend_below(axes[1][0], ncols=4)
+    legend_below(axes[1][0], ncols=5, fontsize=8)
 
 
 def _contours(axis: Any, function: TestFunction) -> None:
@@ -80,23 +86,36 @@ def draw_cost(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None:
         right.set(xscale="log", xlabel="evaluations of ∇F so far", **_DISTANCE)
         for axis in (left, right):
             axis.set_title(name.capitalize(), fontsize=10)
-    legend_below(axes[0][0], ncols=4)
+    legend_below(axes[0][0], ncols=5, fontsize=8)
 
 
 def draw_sensitivity(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None:
-    """A row a function: wins over HBODE by γ; distance and wins by A and B; distance by ε."""
-    axes = figure.subplots(2, 3, width_ratios=(1, 1.25, 1))
-    maps = {kind: dict(by_function(outcome, kind)) for kind in ("gamma", "rates", "eps")}
-    for name, (left, middle, right) in zip(FUNCTIONS, axes, strict=True):
-        n = len(settings.starts(name))
-        _by_gamma(left, maps["gamma"][name], n, settings)
-        _by_rates(middle, maps["rates"][name], n, settings)
+    """A row a function: wins over HBODE by γ; distance by ε."""
+    axes = figure.subplots(2, 2)
+    maps = {kind: dict(by_function(outcome, kind)) for kind in ("gamma", "eps")}
+    for name, (left, right) in zip(FUNCTIONS, axes, strict=True):
+        _by_gamma(left, maps["gamma"][name], len(settings.starts(name)), settings)
         known = [e for e in maps["eps"][name] if e["median_distance"] is not None]
         right.plot([e["eps"] for e in known], [e["median_distance"] for e in known], **LOOKS[0])
         right.set(xscale="log", yscale="log", xlabel="ε", ylabel="median distance at T")
         left.set_title(f"{name.capitalize()}: AdamODE against HBODE", fontsize=9)
-        middle.set_title("median distance at T, log10;\nstarts closer than gradient flow", fontsize=9)
         right.set_title("AdamODE by ε", fontsize=9)
+
+
+def draw_rates(figure: Any, settings: Fig1Settings, outcome: Outcome) -> None:
+    """A row a function, by A and B: median distance and wins over gradient flow; median cost."""
+    axes = figure.subplots(2, 2)
+    for (name, entries), (left, right) in zip(by_function(outcome, "rates"), axes, strict=True):
+        far = [(e, _log10(e["median_distance"]), str(e["closer"]["gradient-flow"])) for e in entries]
+        _map(left, settings, far, (-4.5, 1.0))
+        left.set_title(
+            f"{name.capitalize()}: median distance at T, log10;\nstarts closer than gradient flow", fontsize=9
+        )
+        costly = [(e, _log10(e["nfe"]), f"{e['failed']}×" if e["failed"] else "") for e in entries]
+        _map(right, settings, costly, (2.5, 5.0))
+        right.set_title(
+            "evaluations of ∇F to T by radau5, median, log10;\n×: starts from which it gave up", fontsize=9
+        )
 
 
 def _by_gamma(axis: Any, entries: list[Row], n: int, settings: Fig1Settings) -> None:
@@ -108,31 +127,39 @@ def _by_gamma(axis: Any, entries: list[Row], n: int, settings: Fig1Settings) -> 
     axis.legend(loc="best")
 
 
-def _by_rates(axis: Any, entries: list[Row], n: int, settings: Fig1Settings) -> None:
+def _log10(value: float | None) -> float:
+    """NaN, which is drawn as a gap, where there is no number above 0."""
+    return math.log10(value) if value else math.nan
+
+
+def _map(
+    axis: Any, settings: Fig1Settings, cells: list[tuple[Row, float, str]], ends: tuple[float, float]
+) -> None:
+    """Values by A and B with a word in each: (entry, value, word). ends: of the colours."""
     from matplotlib.patches import Rectangle
 
-    rates, low, high = list(settings.rates), -4.5, 1.0
+    rates, (low, high) = list(settings.rates), ends
     grid = [[math.nan] * len(rates) for _ in rates]
-    for e in entries:
-        i, j, d = rates.index(e["rate_m"]), rates.index(e["rate_v"]), e["median_distance"]
-        grid[j][i] = math.nan if d is None else math.log10(d)
+    for e, value, word in cells:
+        i, j = rates.index(e["rate_m"]), rates.index(e["rate_v"])
+        grid[j][i] = value
         if may_climb(e):
             look: dict[str, Any] = {"hatch": "///", "edgecolor": "0.35", "linewidth": 0, "alpha": 0.6}
             axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, **look))
-        text = f"{e['closer']['gradient-flow']}{'×' if e['failed'] == n else ''}"
-        colour = "white" if grid[j][i] < (low + high) / 2 else "black"  # black on NaN
-        axis.text(i, j, text, ha="center", va="center", fontsize=8, color=colour)
+        colour = "white" if value < (low + high) / 2 else "black"  # black on NaN
+        axis.text(i, j, word, ha="center", va="center", fontsize=8, color=colour)
     image = axis.imshow(grid, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
     axis.figure.colorbar(image, ax=axis, extend="both")
     labels = [f"{rate:.2g}" if rate < 0.99 else f"{rate:.3g}" for rate in rates]
     axis.set_xticks(range(len(rates)), labels, rotation=45 if len(rates) > 6 else 0)
     axis.set_yticks(range(len(rates)), labels)
-    axis.set(xlabel="A = 1 − α", ylabel="B = 1 − β (hatched: B > 4A)")
+    axis.set(xlabel="A", ylabel="B (hatched: B > 4A)")
     axis.grid(False)
 
 
 PICTURES = {
     "fig1": (draw_descents, (9.0, 7.6)),
-    "fig1-sensitivity": (draw_sensitivity, (11.5, 7.0)),
+    "fig1-rates": (draw_rates, (11.5, 8.5)),
+    "fig1-sensitivity": (draw_sensitivity, (9.0, 7.0)),
     "fig1-cost": (draw_cost, (9.0, 7.0)),
 }

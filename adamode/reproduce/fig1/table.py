@@ -9,7 +9,7 @@ from typing import Any
 
 from ..machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .descent import FUNCTIONS, Travel, first_time, settled_time
-from .settings import Fig1Settings, group_of
+from .settings import READINGS, UNIT, Fig1Settings, group_of
 
 WORDS = Words("fig1")
 RADII = ("1e-1", "1e-2", "1e-3")
@@ -71,9 +71,10 @@ def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
     maps: dict[str, list[Row]] = {"gamma": [], "rates": [], "eps": [], "quarters": []}
     ways: dict[str, Row] = {}
     for name in FUNCTIONS:
-        groups, cost = found[name]["rows"], found[f"{name}-cost"]
+        groups = {**found[name]["rows"], **found[f"{name}-rates"]["rows"]}
+        cost = {**found[f"{name}-cost"], UNIT: found[f"{name}-unit"]}
         ways[name] = {model: rows[0]["way"] for model, rows in cost.items()}
-        for model in settings.flows():
+        for model in (*settings.flows(), UNIT):
             for start, row, spent in zip(settings.starts(name), groups[model], cost[model], strict=True):
                 of = {key: value for key, value in {**row, **spent}.items() if key != "way"}
                 table.append({"function": name, "start": list(start), "model": model, **of})
@@ -81,7 +82,10 @@ def outcome_of(settings: Fig1Settings, found: dict[str, Any]) -> Outcome:
             maps[kind].append({"function": name, **entry})
     more = {
         "hbode-damped": [row for row in table if row["model"] == "hbode-damped"],
-        "curves": {name: {**found[name]["curves"], "t": found[name]["t"]} for name in FUNCTIONS},
+        "curves": {
+            name: {**found[name]["curves"], **found[f"{name}-rates"]["curves"], "t": found[name]["t"]}
+            for name in FUNCTIONS
+        },
         "ways": ways,
         "tail": found["tail"],
         "smallest_curvature": {name: found[name]["smallest_curvature"] for name in FUNCTIONS},
@@ -94,13 +98,14 @@ def _maps(settings: Fig1Settings, groups: dict[str, list[Row]]) -> Iterator[tupl
     """A map's name and an entry of it: from how many starts of a function AdamODE wins, in each setting."""
     adam = groups["adamode"]
     counts: tuple[tuple[str, Callable[..., int]], ...] = (("closer", closer), ("faster", faster))
-    for kind, numbers, _ in settings.varied():
+    for kind, numbers, _ in (*settings.varied(), *settings.by_rates()):
         rows = groups[group_of(kind, numbers)]
         if kind == "gamma":  # HBODE's: its rows are the rival's
             wins: Row = {name: count(adam, rows) for name, count in counts}
         else:
             wins = {name: {rival: count(rows, groups[rival]) for rival in RIVALS} for name, count in counts}
-        yield kind, {**numbers, **_summary(rows), **wins}
+        spent = {"nfe": statistics.median(row["nfe"] for row in rows)}
+        yield kind, {**numbers, **_summary(rows), **spent, **wins}
     for rival in RIVALS:
         quarters = [closer(adam, groups[rival], quarter) for quarter in range(4)]
         yield "quarters", {"rival": rival, "closer": quarters}
@@ -137,25 +142,36 @@ def judge(settings: Fig1Settings, outcome: Outcome) -> list[Claim]:
     """The paper's sentence taken apart: closer and faster, on each function, than each rival.
 
     Against HBODE at two γ, all starts of both counted together, but for those from which neither arrives:
-    all of them is "holds", fewer than half "does not hold".
+    all of them is "holds", fewer than half "does not hold". With the rates of each reading.
     """
-    claims = []
-    for function in FUNCTIONS:
-        for kind in ("closer", "faster"):
-            for rival, models in (("gradient flow", RIVALS[:1]), ("HBODE", RIVALS[1:])):
-                counts = [_against(settings, outcome, function, model) for model in models]
-                n = sum(one["n"] - (one["undecided"] if kind == "faster" else 0) for one in counts)
-                won = verdict(sum(one[kind] for one in counts), n, counts[0]["n"] >= settings.enough_starts)
-                about = {"function": function, "rival": rival, "end": settings.end}
-                told = {"counts": WORDS.each(f"{kind} count", counts, ", ")}
-                told["evidence"] = WORDS.each(f"{kind} evidence", counts, " ")
-                claims.append(WORDS.claim(kind, won, **about, **told))
-    return claims
+    return [
+        _claim(settings, outcome, (mine, function, kind), rival)
+        for mine in READINGS
+        for function in FUNCTIONS
+        for kind in ("closer", "faster")
+        for rival in ("gradient flow", "HBODE")
+    ]
 
 
-def _against(settings: Fig1Settings, outcome: Outcome, function: str, model: str) -> Row:
-    """AdamODE against a model in numbers; at: the model's γ, where it has one."""
-    ours, theirs = of(outcome, function, "adamode"), of(outcome, function, model)
+def _claim(settings: Fig1Settings, outcome: Outcome, what: tuple[str, str, str], rival: str) -> Claim:
+    """what: which reading, on which function, closer or faster."""
+    mine, function, kind = what
+    models = RIVALS[:1] if rival == "gradient flow" else RIVALS[1:]
+    counts = [against(settings, outcome, function, model, mine) for model in models]
+    n = sum(one["n"] - (one["undecided"] if kind == "faster" else 0) for one in counts)
+    won = verdict(sum(one[kind] for one in counts), n, counts[0]["n"] >= settings.enough_starts)
+    about = {"function": function, "rival": rival, "end": settings.end}
+    told = {"counts": WORDS.each(f"{kind} count", counts, ", ")}
+    told["evidence"] = WORDS.each(f"{kind} evidence", counts, " ")
+    reading = WORDS.say(f"reading {mine}", settings=settings)
+    return WORDS.claim(kind, won, **about, **told, reading=reading)
+
+
+def against(
+    settings: Fig1Settings, outcome: Outcome, function: str, model: str, mine: str = "adamode"
+) -> Row:
+    """AdamODE, ``mine`` its rates, against a model in numbers; at: the model's γ, where it has one."""
+    ours, theirs = of(outcome, function, mine), of(outcome, function, model)
     columns = (f"t_{JUDGED}", *(f"stays_{r}" for r in RADII))
     return {
         "at": settings.name(model, " at ").partition("HBODE")[2],

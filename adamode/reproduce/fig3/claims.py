@@ -67,22 +67,22 @@ def likeness_verdict(inits: float | None, low: float | None, high: float | None)
 
 
 def _trained(settings: Fig3Settings, outcome: Outcome, other: str, told: bool) -> Claim:
-    """Of a model that has not learned the output nothing can be told by its norm; of AdamNODE it need not:
-    where the other's norm is what the data ask for, AdamNODE's would have to be absurdly small."""
+    """Of a model that has not learned the output nothing can be told by its norm, AdamNODE's as little as
+    another's: only where both have is there a verdict."""
     trained = outcome.variants["trained"]
     ratio, rms = _trained_ratio(trained, other), trained[other]["output_rms_mv"]
     errors = {model: _error(trained[model]["rmse_mv_after"]) for model in MODELS}
     rival, own = (errors[model] <= LEARNED * rms for model in (other, "adamnode"))
     ends = [curve[-1] for model in MODELS for curve in trained[model]["whole"]]
     known = {model: error if math.isfinite(error) else None for model, error in errors.items()}
-    learned = f"learned {'both' if own else 'alone'}" if rival else "learned not"
+    learned = "learned both" if rival and own else "learned alone" if rival else "learned not"
     largest = max((end for end in ends if end is not None), default=None)
     numbers = {"ratio": ratio, "power": SMALLER[other], "rms": rms, "largest": largest}
     counts = {"each": len(trained[other]["scales"]), "failed": ends.count(None), "all": len(ends)}
     about = {"other": other, "steps": settings.train_steps, "rows": settings.rows}
     words = {"learned": WORDS.say(learned, other=other), "errors": WORDS.each("error", known, ", ")}
     verdict = size_verdict(ratio, ratio, ratio, SMALLER[other])
-    return WORDS.claim("trained", verdict, told=told and rival, **numbers, **counts, **about, **words)
+    return WORDS.claim("trained", verdict, told=told and rival and own, **numbers, **counts, **about, **words)
 
 
 def _error(errors: list[float | None]) -> float:

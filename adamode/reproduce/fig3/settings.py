@@ -51,6 +51,7 @@ SETTINGS = {
         dataset="silverbox-simulated", draws=20, rows=16, tol=1e-5, train_inits=2, train_steps=2
     ),
     "sample": Fig3Settings(),
+    "full-small": Fig3Settings(),
     "paper": Fig3Settings(draws=5000, train_inits=10, train_steps=400),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...adjoint.arguments import Direct
+from ...adjoint.gradients import Direct
 from ...adjoint.solve import solve
 from ...models.fields.driven import Driven, Signal
 from .growth import Case, Draws, EachLinear, Growth, dynamics_of, input_signal, norms, starts

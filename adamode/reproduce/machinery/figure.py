@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SCALES = ("smoke", "sample", "paper")
+SCALES = ("smoke", "sample", "full-small", "paper")
 VERDICTS = ("holds", "holds in part", "does not hold", "cannot be told at this scale")
 HOLDS, IN_PART, FAILS, UNTOLD = VERDICTS
 Row = dict[str, Any]
@@ -72,7 +72,7 @@ class Figure:
     each of `SCALES`; its fields are plain values.  compute(settings, work) makes the outcome, piece by piece
     through `Work.part`, so that it can be gone on with.  judge(settings, outcome) says which claims hold.
     pictures: by file name without ".png"; the first is in the paper's layout.  columns: of the rows, those
-    that the page shows, with their headings.
+    that the page shows, with their headings.  kind: what its verdicts are about, a name in `KINDS`.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Figure:
     judge: Callable[[Any, Outcome], list[Claim]]
     pictures: Mapping[str, Picture]
     columns: Mapping[str, str]
+    kind: str = "training"
 
 
 _NOTHING = "\0"  # in the place of a gap that stays empty: the blank before it goes too
@@ -180,7 +181,17 @@ class Words:
         captions, columns = self._sections["captions"], self._sections["columns"]
         drawn = {name: Picture(draw, size, captions[name]) for name, (draw, size) in pictures.items()}
         about = self._sections["figure"]
-        return Figure(self.name, about["title"], about["says"], settings, compute, judge, drawn, columns)
+        return Figure(
+            name=self.name,
+            title=about["title"],
+            says=about["says"],
+            settings=settings,
+            compute=compute,
+            judge=judge,
+            pictures=drawn,
+            columns=columns,
+            kind=about["kind"],
+        )
 
     def _filled(self, text: str, values: Mapping[str, Any]) -> str:
         filled = self._gaps.vformat(text, (), values)
@@ -189,3 +200,4 @@ class Words:
 
 MACHINERY = Words("machinery")
 MODEL_NAMES: Mapping[str, str] = MACHINERY.table("models")
+KINDS: Mapping[str, str] = MACHINERY.table("kinds")  # of verdicts, for the top of the page

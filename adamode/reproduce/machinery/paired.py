@@ -74,6 +74,14 @@ def _per_cent(log: float) -> float:
     return math.inf if log > 700 else 100 * math.expm1(log)
 
 
+def widened(gain_in_per_cent: Interval, part: float) -> Interval:
+    """A gain whose two quantities may each be off by a ``part`` of them that no seed shows, such as one
+    attempted step of the solver, together: both ends move outwards by that factor."""
+    low, high = ((1 + end / 100) for end in (gain_in_per_cent.low, gain_in_per_cent.high))
+    least, most = 100 * (low / (1 + part) - 1), 100 * (high * (1 + part) - 1)
+    return dataclasses.replace(gain_in_per_cent, low=min(least, gain_in_per_cent.low), high=most)
+
+
 def verdict_best(leads: Mapping[str, Interval]) -> str:
     """Whether it leads all others; leads: by how much it is better than each of them.
 
@@ -97,9 +105,10 @@ def verdict_gain(lead: Interval, paper: float) -> str:
     return UNTOLD if lead.high >= paper else FAILS
 
 
-def verdict_alike(gain_in_per_cent: Interval, factor: float) -> str:
-    """Whether two are alike to within ``factor``: holds where the whole interval is, fails where none is."""
-    low, high = 100 * (1 / factor - 1), 100 * (factor - 1)
-    if gain_in_per_cent.low >= low and gain_in_per_cent.high <= high:
+def verdict_no_more(gain_in_per_cent: Interval, factor: float) -> str:
+    """Whether one is no more than the other, to within ``factor``: holds where the whole interval is, fails
+    where none of it is. Less holds too."""
+    most = 100 * (factor - 1)
+    if gain_in_per_cent.high <= most:
         return HOLDS
-    return FAILS if gain_in_per_cent.high < low or gain_in_per_cent.low > high else UNTOLD
+    return FAILS if gain_in_per_cent.low > most else UNTOLD

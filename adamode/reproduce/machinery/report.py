@@ -13,7 +13,7 @@ from ... import report as html
 from ...solvers.errors import CheckpointError
 from ...train.write_aside import write_aside
 from ..catalogue import ALL, FIGURES, load
-from .figure import FAILS, HOLDS, IN_PART, UNTOLD, VERDICTS, Claim, Figure, words_of
+from .figure import FAILS, HOLDS, IN_PART, KINDS, UNTOLD, VERDICTS, Claim, Figure, words_of
 from .result import Result, read_picture, read_result
 from .training import duration
 from .work import RESULT, say
@@ -63,8 +63,8 @@ def html_page(
     found: each figure, its result, its pictures as PNG.  left_out: names of results that do not belong.
     """
     claims = [(figure.name, claim) for figure, result, _ in found for claim in result.claims]
-    opening, verdicts = say(scale, version=__version__), counted(claim for _, claim in claims)
-    body = [html.paragraph(opening, "quiet"), html.paragraph(verdicts)]
+    opening, verdicts = say(scale, version=__version__), headline([one[:2] for one in found])
+    body = [html.paragraph(opening, "quiet"), html.paragraph(verdicts[0]), html.items(verdicts[1:])]
     if left_out:
         body.append(html.paragraph(say("left out", names=", ".join(left_out))))
     made = [figure.name for figure, _, _ in found]
@@ -94,6 +94,7 @@ def _figure(figure: Figure, result: Result, pictures: Sequence[bytes]) -> list[s
     if result.findings:
         body += [html.heading("Found out", 3), html.items(result.findings)]
     settings = [[(name, ""), (said(value), "text")] for name, value in result.settings.items()]
+    body += [html.table(*of, stacked=True) for of in _epoch_tables(result)]
     making = [html.items(made_told(result)), html.table(["setting", "value"], settings)]
     how = html.details("Settings, seeds, versions, machine", making)
     return [*body, _rows(figure, result.rows), html.formulas([result.command]), how]
@@ -109,7 +110,8 @@ def _rows(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def markdown(found: Sequence[tuple[Figure, Result]], opening: str) -> str:
     """The whole text. Pictures are looked for beside it, as <figure>/<file>. opening: its first paragraph."""
-    blocks = [f"# {TITLE}", opening, counted(claim for _, result in found for claim in result.claims)]
+    first, *kinds = headline(found)
+    blocks = [f"# {TITLE}", opening, first, *(["\n".join(f"- {line}" for line in kinds)] if kinds else [])]
     for figure, result in found:
         blocks += _as_markdown(figure, result)
     return "\n\n".join(blocks) + "\n"
@@ -119,6 +121,9 @@ def _as_markdown(figure: Figure, result: Result) -> list[str]:
     claims = [(c.claim, c.paper, c.ours, f"**{c.verdict}**", c.why) for c in result.claims]
     blocks = [f"## {figure.title}", f"The paper says: {figure.says}", _table((*CLAIM, "why"), claims)]
     blocks += [f"![{_in_cell(p['caption'])}]({figure.name}/{p['file']})" for p in result.pictures]
+    for head, cells, caption in _epoch_tables(result):
+        texts = [[text for text, _ in row] for row in cells]
+        blocks += [f"### {caption}", _table(head, texts)]
     if result.findings:
         blocks += ["### Found out", "\n".join(f"- {_line(finding)}" for finding in result.findings)]
     if len(result.rows) <= LONGEST:
@@ -140,13 +145,55 @@ def _line(text: str) -> str:
     return " ".join(str(text).split())
 
 
+def headline(found: Sequence[tuple[Figure, Result]]) -> list[str]:
+    """How many claims have each verdict: a sentence for all, then one for each kind of verdict."""
+    lines = [counted(claim for _, result in found for claim in result.claims)]
+    for kind, about in KINDS.items():
+        mine = [(figure.name, result.claims) for figure, result in found if figure.kind == kind]
+        claims = [claim for _, some in mine for claim in some]
+        if claims:
+            names = ", ".join(name for name, some in mine if some)
+            lines.append(f"{len(claims)} ({names}) {about}: {_each(claims)}.")
+    return lines
+
+
 def counted(claims: Iterable[Claim]) -> str:
     """How many claims have each verdict, as a sentence."""
-    verdicts = [claim.verdict for claim in claims]
-    if not verdicts:
+    known = list(claims)
+    if not known:
         return "No claim was judged."
-    each = ", ".join(f"{one}: {verdicts.count(one)}" for one in VERDICTS if one in verdicts)
-    return f"{len(verdicts)} claim{'s' * (len(verdicts) > 1)} of the paper. {each[0].upper()}{each[1:]}."
+    each = _each(known)
+    return f"{len(known)} claim{'s' * (len(known) > 1)} of the paper. {each[0].upper()}{each[1:]}."
+
+
+def _each(claims: Sequence[Claim]) -> str:
+    verdicts = [claim.verdict for claim in claims]
+    return ", ".join(f"{one}: {verdicts.count(one)}" for one in VERDICTS if one in verdicts)
+
+
+Cells = list[list[tuple[str, str]]]
+
+
+def _epoch_tables(result: Result) -> list[tuple[list[str], Cells, str]]:
+    """Verdicts after each epoch, of a figure that has them: head, rows and caption, a table a data set."""
+    tables = []
+    for section in result.variants.get("epochs", ()):
+        verdicts = section["verdicts"]
+        if not verdicts:
+            continue
+        steps = sorted({row["steps"] for row in verdicts})
+        head = ["claim", *(f"{n:,} steps" for n in steps)]
+        cells = {(row["claim"], row["steps"]): _epoch_cell(row) for row in verdicts}
+        claims = dict.fromkeys(row["claim"] for row in verdicts)
+        rows = [[(claim, "text claim"), *(cells[claim, n] for n in steps)] for claim in claims]
+        told = {"dataset": section["dataset"], "of": verdicts[0]["of"]}
+        tables.append((head, rows, say("by epoch", **told)))
+    return tables
+
+
+def _epoch_cell(row: Mapping[str, Any]) -> tuple[str, str]:
+    why = f" ({say('but ' + row['but'])})" if row["but"] else ""
+    return f"{row['ours']}: {row['verdict'].removesuffix(' at this scale')}{why}", _KINDS[row["verdict"]]
 
 
 def made_told(result: Result) -> list[str]:

@@ -20,6 +20,7 @@ from ...train.listing import list_runs
 from ...train.reproducible import git_state, processor, versions
 from ...train.write_aside import write_aside
 from ..catalogue import FIGURES, SHARED_RUNS
+from . import theirs
 from .figure import SCALES, Claim, Figure, Outcome, Picture
 from .training import TrainingSettings, data_sets
 from .work import RESULT, Allowed, Work, damaged, plain, read_field, read_json, say
@@ -28,6 +29,7 @@ _SPENT = "seconds.json"
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _KINDS: dict[str, Any] = {"str": str, "float": (int, float), "dict": dict, "list": list}  # of annotations
 _PACKAGES = ("python", "torch", "numpy", "scipy", "torchvision", "matplotlib")
+_COMPARED = "torchdiffeq"  # optional: a figure with training runs measures with it where it is installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,7 @@ def reproduce(
         **{**vars(outcome), "findings": list(outcome.findings)},
         pictures=pictures,
         version=__version__,
-        versions={name: installed[name] for name in _PACKAGES if name in installed},
+        versions={name: installed[name] for name in _PACKAGES if name in installed} | _compared(figure),
         machine=_machine(allowed),
         git=git_state(),
         seconds=_spent(work.folder),
@@ -99,6 +101,12 @@ def reproduce(
         raise ValueError(say("no json", figure=figure.name, error=error)) from error
     write_aside(work.folder / RESULT, text)
     return result
+
+
+def _compared(figure: Figure) -> dict[str, str]:
+    """The version of what a figure with training runs is compared with, where it is installed."""
+    version = theirs.installed() if FIGURES[figure.name].runs == SHARED_RUNS else ""
+    return {_COMPARED: version} if version else {}
 
 
 def _opened(
@@ -145,6 +153,7 @@ def finished(
         result.settings == plain(settings)
         and all(_is_whole(path.parent / picture["file"]) for picture in result.pictures)
         and result.runs == done
+        and result.versions.get(_COMPARED) == _compared(figure).get(_COMPARED)
         and not (trains and (others or result.machine.get("jobs") == 0))
     )
     return result if whole else None

@@ -9,7 +9,16 @@ from typing import Any
 
 from ...plotting import LOOKS
 from .figure import Row
-from .training import DATA_NAMES, MODEL_NAMES, Run, TrainingSettings, data_sets, training_runs
+from .training import (
+    DATA_NAMES,
+    MODEL_NAMES,
+    Run,
+    TrainingSettings,
+    data_sets,
+    paper_steps,
+    steps_of,
+    training_runs,
+)
 from .work import Work
 
 LOOK_OF: dict[str, dict[str, Any]] = dict(zip(MODEL_NAMES, LOOKS, strict=True))
@@ -25,6 +34,30 @@ class Section:
     dataset: str
     stands_for: tuple[str, ...]
     rows: list[Row]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those that are trained on it."""
+        return self.settings.models_on(self.dataset)
+
+    @property
+    def epochs(self) -> int:
+        """So many of which every row has the history."""
+        return min((len(row["history"]) for row in self.rows), default=0)
+
+    def at(self, epoch: int) -> Section:
+        """Itself as it was after so many epochs: what rows have of every epoch is that epoch's."""
+        rows = [{**row, **row["history"][epoch - 1]} for row in self.rows]
+        return dataclasses.replace(self, rows=rows)
+
+    def steps(self, epoch: int | None = None) -> int:
+        """Optimiser steps of a run, or of its first epochs."""
+        return steps_of(self.settings, self.dataset, epoch)
+
+    @property
+    def paper_steps(self) -> int:
+        """Those of the paper's, where several data sets are stood for, on the first."""
+        return paper_steps(self.stands_for[0])
 
     def by_seed(self, model: str, name: str) -> dict[int, float]:
         """A quantity of a model's rows by seed; rows that do not have it are left out."""
@@ -51,7 +84,7 @@ class Section:
 
         x, y: quantities of the rows' histories; x is averaged too.
         """
-        for model in self.settings.models:
+        for model in self.models:
             across, columns, look = self.means(model, x), self.by_epoch(model, y), LOOK_OF[model]
             if not columns:
                 continue
@@ -63,7 +96,7 @@ class Section:
 
     def bars(self, axis: Any, name: str) -> None:
         """The mean over each model's rows, one a seed, of a quantity, with whiskers to the ends."""
-        for place, model in enumerate(self.settings.models):
+        for place, model in enumerate(self.models):
             values = list(self.by_seed(model, name).values())
             if not values:
                 continue
@@ -72,7 +105,7 @@ class Section:
             look = {"color": LOOK_OF[model]["color"], "hatch": HATCH_OF[model], "edgecolor": "white"}
             # The whiskers' grey is seen on a black bar too.
             axis.bar(place, mean, yerr=ends, capsize=3, ecolor="#888888", **look)
-        name_bars(axis, self.settings.models, fontsize=8)
+        name_bars(axis, self.models, fontsize=8)
 
     @property
     def title(self) -> str:
@@ -82,7 +115,26 @@ class Section:
     @property
     def heading(self) -> str:
         """The title and the sizes."""
-        return f"{self.title}: {sizes_told(self.settings, self.rows)}"
+        return f"{self.title}: {self.sizes}"
+
+    @property
+    def sizes(self) -> str:
+        """To be printed in a picture: "1,000 training, 1,000 test images, 5 epochs, 160 of the paper's 18,750
+        steps, 3 seeds"."""
+        settings, images = self.settings, "all training and test images"
+        if settings.train_size and settings.test_size:
+            images = f"{settings.train_size:,} training, {settings.test_size:,} test images"
+        epochs = settings.epochs_on(self.dataset)
+        steps = f"{self.steps():,} of the paper's {self.paper_steps:,} steps"
+        return f"{images}, {epochs} epoch{'s' * (epochs > 1)}, {steps}, {self.seeds}"
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds the rows of the least complete model have: "2 of 3 seeds"."""
+        counts = {len({row["seed"] for row in self.rows if row["model"] == model}) for model in self.models}
+        wanted, least, most = len(self.settings.seeds), min(counts), max(counts)
+        some = "" if least == most == wanted else f"{least} of " if least == most else f"{least}–{most} of "
+        return f"{some}{wanted} seed{'s' if wanted != 1 else ''}"
 
     @property
     def about(self) -> dict[str, Any]:
@@ -91,7 +143,7 @@ class Section:
             "told": not self.settings.stand_in,
             "where": " and ".join(DATA_NAMES[name] for name in self.stands_for),
             "title": self.title,
-            "sizes": sizes_told(self.settings, self.rows),
+            "sizes": self.sizes,
         }
 
 
@@ -125,22 +177,6 @@ def rows_of_runs(
         for run in runs
     ]
     return rows, runs, missing
-
-
-def seeds_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
-    """How many seeds the rows of the least complete model have: "2 of 3 seeds"."""
-    counts = {len({row["seed"] for row in rows if row["model"] == model}) for model in settings.models}
-    wanted, least, most = len(settings.seeds), min(counts), max(counts)
-    some = "" if least == most == wanted else f"{least} of " if least == most else f"{least}–{most} of "
-    return f"{some}{wanted} seed{'s' if wanted != 1 else ''}"
-
-
-def sizes_told(settings: TrainingSettings, rows: Sequence[Row]) -> str:
-    """The sizes, to be printed in a picture: "1,000 training, 1,000 test images, 5 epochs, 3 seeds"."""
-    images = "all training and test images"
-    if settings.train_size and settings.test_size:
-        images = f"{settings.train_size:,} training, {settings.test_size:,} test images"
-    return f"{images}, {settings.epochs} epochs, {seeds_told(settings, rows)}"
 
 
 def title_of(dataset: str, stands_for: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 from ... import __version__
 from ...models import names
 from ...solvers.errors import CheckpointError, TrainingError
-from ...train.config import TrainConfig
+from ...train.config import RECIPES, TrainConfig
 from ...train.data import load_data
 from ...train.evaluation import load_data_of, load_run, untrained_run
 from ...train.metrics import count_parameters, efficacy
@@ -37,6 +37,7 @@ from .figure import MODEL_NAMES as MODEL_NAMES
 from .work import Allowed, Work, computing, read_json, say
 
 DATA_NAMES = MACHINERY.table("data")
+PAPER_EPOCHS, PAPER_IMAGES = 10, {"mnist": 60_000, "cifar10": 50_000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TrainingSettings:
 
     datasets: the paper's, "mnist" and "cifar10".  stand_in: a data set that is trained on in their place,
     to see the figure made without them; "" trains on them.  models, seeds: every combination.
+    cifar10_models, cifar10_epochs: of CIFAR-10, where they are others.
     epochs.  train_size, val_size, test_size: images; 0 is all that there are.  normalise: "unit" scales
     pixels to [0, 1], as the authors do.  checkpoint_every: optimiser steps.
     processes: each run in a process of its own; False makes one after another in this one, for runs that
@@ -55,14 +57,24 @@ class TrainingSettings:
     datasets: tuple[str, ...] = ("mnist", "cifar10")
     stand_in: str = ""
     models: tuple[str, ...] = names()
+    cifar10_models: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 10
+    cifar10_epochs: int = 0
     train_size: int = 0
     val_size: int = 0
     test_size: int = 0
     normalise: str = "unit"
     checkpoint_every: int = 5
     processes: bool = True
+
+    def models_on(self, dataset: str) -> tuple[str, ...]:
+        """The models that are trained on a data set."""
+        return (self.cifar10_models if dataset == "cifar10" else ()) or self.models
+
+    def epochs_on(self, dataset: str) -> int:
+        """How long they are trained on it."""
+        return (self.cifar10_epochs if dataset == "cifar10" else 0) or self.epochs
 
 
 # By scale: what a figure's settings begin with.
@@ -76,7 +88,23 @@ SIZES: Mapping[str, dict[str, Any]] = {
         "test_size": 32,
         "processes": False,
     },
-    "sample": {"epochs": 5, "train_size": 1000, "val_size": 100, "test_size": 1000},
+    # A step of CIFAR-10 takes four times MNIST's, and NODE's, the widest, another five times that.
+    "sample": {
+        "cifar10_models": tuple(name for name in names() if name != "node"),
+        "epochs": 5,
+        "cifar10_epochs": 2,
+        "train_size": 1000,
+        "val_size": 100,
+        "test_size": 1000,
+    },
+    # All of the 5,000 training images of a small sample file, a tenth of them for validation.
+    "full-small": {
+        "models": ("node", "hbnode", "adamnode"),
+        "seeds": (0,),
+        "train_size": 4500,
+        "val_size": 500,
+        "test_size": 1000,
+    },
     "paper": {},
 }
 
@@ -116,6 +144,19 @@ def data_sets(settings: TrainingSettings) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in settings.datasets}
 
 
+def paper_steps(dataset: str) -> int:
+    """Optimiser steps of the paper's training: 10 epochs of all training images in the recipe's batches."""
+    return PAPER_EPOCHS * -(-PAPER_IMAGES[dataset] // RECIPES[dataset].batch_size)
+
+
+def steps_of(settings: TrainingSettings, dataset: str, epochs: int | None = None) -> int:
+    """Optimiser steps of a run, or of its first ``epochs``; of all images there are those of the paper, less
+    the tenth that validates."""
+    images = settings.train_size or round(0.9 * PAPER_IMAGES[dataset])
+    each = -(-images // RECIPES[dataset].batch_size)
+    return each * (settings.epochs_on(dataset) if epochs is None else epochs)
+
+
 def run_options(settings: Any, allowed: Allowed) -> dict[str, Any]:
     """What `TrainConfig` takes for every run of a figure: the sizes of its settings, what is allowed."""
     sizes = ("epochs", "train_size", "val_size", "test_size", "normalise")
@@ -137,7 +178,8 @@ def plan_runs(settings: TrainingSettings, work: Work) -> list[Job]:
     jobs: list[Job] = []
     for seed in settings.seeds:
         for dataset in data_sets(settings):
-            jobs += plan({**base, "dataset": dataset}, {"model": list(settings.models), "seed": [seed]})
+            mine = {**base, "dataset": dataset, "epochs": settings.epochs_on(dataset)}
+            jobs += plan(mine, {"model": list(settings.models_on(dataset)), "seed": [seed]})
     for job in jobs:
         _refuse_another(job.config)
     return jobs

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...adjoint.arguments import STEPPINGS, Backsolve, Direct, Reversible, Stepping
+from ...adjoint.arguments import STEPPINGS, Stepping
+from ...adjoint.gradients import Backsolve, Direct, Reversible
 from ...adjoint.solve import solve
 from ...adjoint.torchdiffeq.odeint import odeint
 from ..models import CHOICES

@@ -17,7 +17,12 @@ from .values import END, INSIDE
 METHODS = ("kvaerno5", "radau5", "rodas5p", "auto")
 RTOLS = (1e-4, 1e-6, 1e-8)
 BY_NAME = {problem.name: problem for problem in PROBLEMS}
-LARGE = {"brusselator_1d_hw": (1e-4,)}  # 1000 numbers: by dense matrices, one tolerance is half a minute
+# The tolerances of problems that are not asked all of RTOLS.
+ASKED = {
+    "brusselator_1d_hw": (1e-4,),  # 1000 numbers: by dense matrices, one tolerance is half a minute
+    # At 1e-8 a rounding of y₂ at its largest, 2⁻⁵³ · 1.46e-10, is 162 tolerances, and y₂ = y₃ + y₄ keeps it.
+    "e5_hw": (1e-4, 1e-6),
+}
 
 
 def verify_stiff(
@@ -41,7 +46,7 @@ def verify_stiff(
     rows: list[StiffRow] = []
     for name in problems:
         say(name)
-        for rtol in [x for x in rtols if x in LARGE.get(name, rtols)]:
+        for rtol in [x for x in rtols if x in ASKED.get(name, rtols)]:
             rows += _rows(BY_NAME[name], methods, rtol)
     return StiffReport(tuple(rows))
 

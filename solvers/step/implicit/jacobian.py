@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import AdamodeWarning, DynamicsError
-from ..clocks import Clocks, Each
+from ..clocks import Clocks, Each, sent
 from ..field import dual, leaf
 from .samples import Samples
 
@@ -99,7 +99,7 @@ class Jacobian:
         """Σ_i ⟨a_i, (∂f/∂z) v_i + s_i ∂f/∂t⟩ by f itself, 0-d, with a graph to z and to what f is made of."""
         if not self.forward_mode or dual():
             return self._contracted_by_vjps(t, z, cotangents, directions, in_time)
-        s = torch.tensor(in_time, dtype=t.dtype, device="cpu").to(t.device, non_blocking=True)
+        s = sent(in_time, t.device, t.dtype)
         along = s.reshape(-1, *[1] * t.dim()) * torch.ones_like(t)
 
         def derivative(ahead: Tensor, v: Tensor) -> Tensor:
