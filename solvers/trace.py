@@ -16,6 +16,7 @@ from .march.stiffness import stiffness
 from .methods.stability import real_stability_limit
 from .stats import Stats
 from .step.clocks import Each
+from .step.field import transformed
 
 
 def stiffness_sentence(step: Step, changes: bool = False) -> str:
@@ -79,7 +80,7 @@ class Trace:
             known, measured = [], [step.tried, step.index, *told, nfe, *measured]
         numbers = torch.stack([x.double() for x in measured], -1)
         self._attempts.append((step.tableau.name, known, numbers))
-        if self.request is not None:
+        if self.request is not None and not transformed():  # what a transform wraps is dead after it
             self._looks.add(looked_at(step, n, self._entries(step)))
 
     def _entries(self, step: Step | SampleStep) -> Tensor | None:

@@ -304,3 +304,16 @@ def test_a_trace_keeps_a_bounded_number_of_vectors(tmp_path):
     data = data_of(sol.explore(tmp_path / "page.html"))
     assert data["columns"]["number"] == [*range(1, 751), *range(1851, 2601)]
     check(data, sol.trace)
+
+
+def test_a_solve_under_a_transform_has_a_trace_and_no_page(tmp_path):
+    kept = []
+
+    def end(y0):
+        kept.append(adamode.solve(wave, y0, f64(0.0, 1.0), trace=True))
+        return kept[0].y[-1]
+
+    torch.func.jvp(end, (f64(1.0),), (f64(1.0),))
+    assert kept[0].trace[0].accepted
+    with pytest.raises(ArgumentError, match=r"torch\.func"):
+        kept[0].explore(tmp_path / "page.html")

@@ -9,15 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...adjoint.arguments import (
-    Backsolve,
-    Direct,
-    Discrete,
-    Interpolating,
-    Request,
-    Reversible,
-    clocks_differ,
-)
+from ...adjoint.arguments import Request, clocks_differ
+from ...adjoint.gradients import Backsolve, Direct, Discrete, Interpolating, Reversible
 from ...adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
 from ...solvers.attempts import TraceRow
 from ...solvers.errors import ArgumentError

@@ -68,6 +68,11 @@ def seen_of(attempts: Any) -> Seen:
             "solution where it was solved."
         )
     chosen = _chosen(attempts)
+    if not chosen:
+        raise ArgumentError(
+            "this solve was made under a transform of torch.func: what its attempts were made of was not "
+            "kept. Explore the same solve outside it."
+        )
     looks = [attempts.seen[i] for i in chosen]
     rows = [attempts[i] for i in chosen]
     known = [look for look in looks if look is not None]
