@@ -27,8 +27,9 @@ class Flow:
         self.problem = make_problem(seen.request)
         self.clocks, self.z0 = self.problem.clocks, self.problem.z0.detach()
 
-    def state(self, y: Tensor) -> Tensor:
+    def state(self, entries: Floats) -> Tensor:
         """The engine's state with these entries, of every sample."""
+        y = torch.tensor(entries.tolist(), dtype=torch.float64, device="cpu")
         if not isinstance(self.clocks, Each):
             return y.to(self.z0).reshape(self.z0.shape)
         axis = self.clocks.batch
@@ -48,14 +49,13 @@ class Flow:
     def slope(self, t: float, y: Floats, sample: int | None) -> Floats:
         """f(t, y) of a sample, [n]."""
         with torch.no_grad():
-            dz = self.problem.plain(self.time(t), self.state(torch.from_numpy(y)))
-        found: Floats = self.entries(dz, sample).double().cpu().numpy()
-        return found
+            dz = self.problem.plain(self.time(t), self.state(y))
+        return np.array(self.entries(dz, sample).double().tolist())
 
     def eigenvalues(self, t: float, y: Floats, sample: int | None) -> list[complex]:
         """Of ∂f/∂y at (t, y), the largest first; [] where it is not finite."""
         with torch.enable_grad():
-            z = self.state(torch.from_numpy(y)).requires_grad_()
+            z = self.state(y).requires_grad_()
             dz = self.entries(self.problem.plain(self.time(t), z), sample)
             if not dz.requires_grad:
                 return [0j] * min(len(y), MOST_VALUES)
@@ -67,7 +67,7 @@ class Flow:
         jacobian = torch.stack([self.entries(zero if g is None else g, sample) for g in rows]).double()
         if not bool(torch.isfinite(jacobian).all()):
             return []
-        values = torch.linalg.eigvals(jacobian).tolist()
+        values = np.linalg.eigvals(np.array(jacobian.tolist())).tolist()
         return sorted(values, key=abs, reverse=True)[:MOST_VALUES]
 
 

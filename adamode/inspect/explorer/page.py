@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...adjoint.arguments import Request, coupling_of
+from ...adjoint.solve import blocks_of
 from ...solvers.attempts import Attempts
 from ...solvers.errors import ArgumentError, ArgumentTypeError, SolverError
 from ...solvers.methods import EVERY
@@ -115,6 +116,8 @@ def page_data(
     further = further_stages(seen)
     stages = seen.stages if further is None else np.concatenate((seen.stages, further), 1)
     first = _first_lengths(stats)
+    if blocks_of(request) > 1:  # the first block over the second
+        words = dataclasses.replace(words, plane=(0, len(seen.labels) // blocks_of(request)))
     return {
         "words": dataclasses.asdict(words),
         "method": options.method,

@@ -123,7 +123,7 @@ def _chosen(attempts: Attempts) -> list[int]:
 def _vectors(looks: Sequence[tuple[Look, int]]) -> list[Floats]:
     """Of each [2 + e + s, c]; one read of the device for all."""
     each = {id(look): look for look, _ in looks}
-    flat = torch.cat([look.vectors.reshape(-1) for look in each.values()]).cpu().numpy()
+    flat = np.array(torch.cat([look.vectors.reshape(-1) for look in each.values()]).tolist())
     found, begun = {}, 0
     for key, look in each.items():
         n = look.vectors.numel()

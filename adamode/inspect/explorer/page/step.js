@@ -79,9 +79,10 @@ function drawInside() {
   for (let s = 0; s < n; s++) points.push([stageTime(i, s), stagePoint(i, s, c), slope(i, s, c)]);
   const span = [C.t[i], C.t[i] + C.dt[i]].sort((p, q) => p - q), room = 0.12 * (span[1] - span[0]);
   const whole = close ? [] : wholeCurve(state.sample).map((p) => [C.t[p[0]] + p[1] * C.dt[p[0]], yAt(p, c)]);
-  const x = close ? [span[0] - room, span[1] + room] : rangeOf([...whole, ...points].map((p) => p[0]), false, 0.02);
+  const logx = !close && state.xaxis === "log";
+  const x = close ? [span[0] - room, span[1] + room] : rangeOf([...whole, ...points].map((p) => p[0]), logx, 0.02);
   const frame = new Frame(byId("p-inside"), {
-    x, y: rangeOf([...curve, ...points, ...whole].map((p) => p[1]), false, close ? 0.2 : 0.06) || [-1, 1],
+    x, logx, y: rangeOf([...curve, ...points, ...whole].map((p) => p[1]), false, close ? 0.2 : 0.06) || [-1, 1],
     xlabel: "t", ylabel: D.labels[c], label: `${D.labels[c]} inside the step, from ${fmt(y0(i, c))} to ${fmt(y1(i, c))}`,
   });
   frame.line(whole, "m thin");
