@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .train.listing import RunSummary
+from .train.objective import Measure, measure_of
 from .train.runs import RunFolder
 from .train.write_aside import write_aside
 
@@ -23,8 +24,6 @@ LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "marker": "v", "linestyle": (0, (5, 1))},
     {"color": "#000000", "marker": "x", "linestyle": (0, (1, 1))},
 )
-_LOSS = {"accuracy": "cross-entropy loss", "rmse": "mean squared error"}
-_TITLE = {"accuracy": "accuracy", "rmse": "root mean squared error"}
 _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,7 +36,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw_run(folder: RunFolder) -> Path:
-    """Draws loss, accuracy (or error), NFE and efficacy over the epochs of a run to plots/training.png.
+    """Draws loss, quality, NFE and efficacy over the epochs of a run to plots/training.png.
 
     Returns the picture's path. The efficacy of an epoch is validation accuracy ÷ NFE.
     """
@@ -51,14 +50,15 @@ def draw_run(folder: RunFolder) -> Path:
         def line(axis: Any, values: list[Any], label: str, colour: str) -> None:
             axis.plot(epochs, values, label=label, color=colour, marker=".", markersize=3)
 
-        quality = "accuracy" if "val_accuracy" in history[0] else "rmse"
-        for axis, quantity in zip(axes[:2], ("loss", quality), strict=True):
+        measure = kind_of(history)
+        for axis, quantity in zip(axes[:2], ("loss", measure.name), strict=True):
             line(axis, [row[f"train_{quantity}"] for row in history], "training", BLUE)
             line(axis, [row[f"val_{quantity}"] for row in history], "validation", ORANGE)
-        axes[0].set_yscale("log")
+        if measure.positive:
+            axes[0].set_yscale("log")
         if final is not None:
-            tested = final[f"test_{quality}"]
-            label = f"test {100 * tested:.1f} %" if quality == "accuracy" else f"test {tested:.4g}"
+            tested = final[f"test_{measure.name}"]
+            label = f"test {100 * tested:.1f} %" if measure.name == "accuracy" else f"test {tested:.4g}"
             axes[1].axhline(tested, color=GREEN, linestyle="--", label=label)
         for direction, colour in (("forward", BLUE), ("backward", PINK)):
             nfe = [row[f"nfe_{direction}"] for row in history]
@@ -66,7 +66,7 @@ def draw_run(folder: RunFolder) -> Path:
             ratio = [row.get(f"efficacy_{direction}") for row in history]
             if None not in ratio:
                 line(axes[3], ratio, direction, colour)
-        titles = (_LOSS[quality], _TITLE[quality], "evaluations of f a batch (NFE)", "efficacy")
+        titles = (measure.loss_title, measure.title, "evaluations of f a batch (NFE)", "efficacy")
         for axis, title in zip(axes, titles, strict=True):
             name_panel(axis, title)
             if axis.lines:
@@ -77,25 +77,32 @@ def draw_run(folder: RunFolder) -> Path:
     return path
 
 
+def kind_of(history: Sequence[dict[str, Any]]) -> Measure:
+    """How a run with a finished epoch is judged."""
+    measure = measure_of(history[0])
+    assert measure is not None  # every epoch has a validation
+    return measure
+
+
 def draw_runs(runs: Sequence[RunSummary], path: Path) -> Path:
-    """Draws several runs over each other: validation loss, accuracy (or error), NFE forward and backward.
+    """Draws several runs over each other: validation loss and quality, NFE forward and backward.
 
     Runs without a finished epoch are left out. Returns the picture's path.
     """
     begun = [run for run in runs if run.history]
 
     def draw(axes: Any) -> None:
-        kinds = {"accuracy" if "val_accuracy" in run.history[0] else "rmse" for run in begun}
+        kinds = {kind_of(run.history) for run in begun}
         for k, run in enumerate(begun):
             # A seventh run has the first one's marker again, in grey levels of its own.
             look = {**LOOKS[k % len(LOOKS)], "alpha": max(0.25, 1 - 0.3 * (k // len(LOOKS)))}
             epochs = [row["epoch"] for row in run.history]
-            quality = "accuracy" if "val_accuracy" in run.history[0] else "rmse"
-            names = ("val_loss", f"val_{quality}", "nfe_forward", "nfe_backward")
+            names = ("val_loss", f"val_{kind_of(run.history).name}", "nfe_forward", "nfe_backward")
             for axis, name in zip(axes, names, strict=True):
                 axis.plot(epochs, [row[name] for row in run.history], label=run.name, markersize=3, **look)
-        axes[0].set_yscale("log")
-        measure = _TITLE[kinds.pop()] if len(kinds) == 1 else "accuracy or error"
+        if all(kind.positive for kind in kinds):
+            axes[0].set_yscale("log")
+        measure = kinds.pop().title if len(kinds) == 1 else "quality"
         titles = ("validation loss", f"validation {measure}", "NFE forward", "NFE backward")
         for axis, title in zip(axes, titles, strict=True):
             name_panel(axis, title)

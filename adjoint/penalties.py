@@ -200,8 +200,9 @@ def beside(func: Any, y0: Any, options: Options) -> Beside:
     if "jacobian" in own:
         probe = [torch.randn_like(x.detach()) for x in pytree.tree_leaves(y0)]
     kind = _ModuleBeside if isinstance(func, nn.Module) else _FunctionBeside
+    seen = getattr(func, "penalised", None)
     return Beside(
-        kind(func, _Rates(own, layout, per_sample, probe)),
+        kind(func, _Rates(own, layout, per_sample, probe, seen)),
         (y0, q0),
         dataclasses.replace(
             options,
@@ -218,12 +219,17 @@ def beside(func: Any, y0: Any, options: Options) -> Beside:
 
 @dataclasses.dataclass(frozen=True)
 class _Rates:
-    """f and the integrands. probe: ε by leaf, where jacobian is asked for."""
+    """f and the integrands.
+
+    probe: ε by leaf, where jacobian is asked for.
+    seen: so many of f's leaves, the first ones, are penalised; None: all.
+    """
 
     names: tuple[str, ...]
     layout: Layout
     per_sample: bool
     probe: list[Tensor] | None
+    seen: int | None = None
 
     def of(self, func: Callable[[Tensor, Any], Any], t: Tensor, y: Any) -> tuple[Any, tuple[Tensor, ...]]:
         """(f, integrands), the latter 0-d or [B]."""
@@ -232,7 +238,7 @@ class _Rates:
             dy = func(t, y)
         else:
             dy, found["jacobian"] = self._with_jacobian(func, t, y)
-        found["kinetic"] = self._total(pytree.tree_leaves(dy), y)
+        found["kinetic"] = self._total(pytree.tree_leaves(dy)[: self.seen], y)
         return dy, tuple(found[name] for name in self.names)
 
     def _total(self, leaves: Sequence[Any], y: Any) -> Tensor:
@@ -256,7 +262,7 @@ class _Rates:
             found = self.layout.matched(dy) or []
             pairs = [
                 (k, e.to(k))
-                for k, e in zip(found, self.probe, strict=False)
+                for k, e in zip(found[: self.seen], self.probe, strict=False)
                 if isinstance(k, Tensor) and k.requires_grad and k.shape == e.shape
             ]
             rows: Sequence[Tensor | None] = ()

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Normal
 
 import adamode
+from adamode.models.density_model import NormalMomenta
 from adamode.models.fields import MLP
 
 WIDTHS, BATCH, RATE, TOLERANCE = (64, 64), 256, 3e-3, 1e-4
@@ -33,23 +34,6 @@ def checkerboard(n: int, generator: torch.Generator) -> Tensor:
     x = torch.rand((n, 2), generator=generator) * torch.tensor([8.0, 2.0])
     row = torch.randint(0, 2, (n,), generator=generator) * 2 + (x[:, 0] // 2) % 2
     return torch.stack((x[:, 0] - 4, x[:, 1] + 2 * row - 4), 1)
-
-
-class Encoder(nn.Module):
-    """q(m | x): independent normals whose means and scales are a network's."""
-
-    def __init__(self, momenta: int):
-        super().__init__()
-        self.momenta = momenta
-        self.net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 4 * momenta))
-        with torch.no_grad():
-            for p in self.net[-1].parameters():
-                p.mul_(0.0)  # standard normal at first
-
-    def forward(self, x: Tensor) -> Distribution:
-        """The distribution of [B] samples, each [momenta, 2]."""
-        mean, scale = self.net(x).view(len(x), 2, self.momenta, 2).unbind(1)
-        return Independent(Normal(mean, scale.exp()), 2)
 
 
 class Theirs(nn.Module):
@@ -93,7 +77,7 @@ def build(name: str, seed: int, end: float = 1.0) -> nn.Module:
         "ghbnode": adamode.GHBNODE,
         "adamnode": adamode.AdamNODE,
     }[kind]
-    auxiliary = Encoder(2 if kind == "adamnode" else 1) if name.endswith("+q") else None
+    auxiliary = NormalMomenta(2, 2 if kind == "adamnode" else 1) if name.endswith("+q") else None
     return adamode.Flow(make(field, **options), auxiliary=auxiliary)
 
 

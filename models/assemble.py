@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
+import warnings
 from typing import Any
 
 from torch import nn
 
 from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import AdamodeWarning, ArgumentError
 from .block import SOLVER_KEYWORDS, Block, IdentityBlock, SolveSettings
 from .checks import check_sizes
+from .density_model import KINDS_OF_Q, DensityModel, NormalMomenta
 from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE
 from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
 from .fields.relaxing import Relaxing
 from .fields.total import Total
+from .flow import Flow
 from .model import (
     Beside,
     ConvEncoder,
@@ -33,8 +37,13 @@ from .model import (
 from .series import SeriesModel, SeriesStart
 from .trajectory import TrajectoryModel
 
-KINDS = {"block": ("ode", "identity"), "start": ("encoder", "learned", "zeros"), "encoder": ("pixel", "deep")}
-COUNTS = ("channels", "hidden", "image_channels", "size", "features", "classes", "given")
+KINDS = {
+    "block": ("ode", "identity"),
+    "start": ("encoder", "learned", "zeros"),
+    "encoder": ("pixel", "deep"),
+    "momenta": KINDS_OF_Q,
+}
+COUNTS = ("channels", "hidden", "image_channels", "size", "features", "classes", "given", "q_hidden")
 
 
 def block_keywords(cls: type[Block]) -> dict[str, Any]:
@@ -50,12 +59,13 @@ def block_keywords(cls: type[Block]) -> dict[str, Any]:
 
 
 def build(cls: type[Block], settings: dict[str, Any]) -> nn.Module:
-    """The model for images, points or series, whichever the settings are of.
+    """The model for images, points, series or densities, whichever the settings are of.
 
     images: x [B, image_channels, size, size] → logits [B, classes].
     points: x [B, features] → logits [B, classes]; the block moves the points themselves.
     trajectories: x [B, L, 1 + features] → [B, L − 1, features], see `TrajectoryModel`.
     series: x [B, L, 3] → [B, L − n, 1], see `SeriesModel`.
+    densities: x [B, *shape] → log p(x) [B], see `DensityModel`.
     Raises ArgumentError, ArgumentTypeError for settings that do not fit together.
     """
     for name, known in KINDS.items():
@@ -70,6 +80,8 @@ def build(cls: type[Block], settings: dict[str, Any]) -> nn.Module:
         return parts.images()
     if "rates" in settings:
         return parts.trajectories()
+    if "draws" in settings:
+        return parts.density()
     return parts.points() if "features" in settings else parts.series()
 
 
@@ -141,6 +153,25 @@ class _Parts:
             )
         field = Relaxing(self.network(self.seen, time=False), rates + (1.0,) * self.pad)
         return TrajectoryModel(self.start(), self.block(field), features=s["features"])
+
+    def density(self) -> nn.Module:
+        s, shape = self.s, tuple(self.s["shape"])
+        if s["block"] == "identity":
+            raise ArgumentError("block='identity': a flow without its block learns nothing; take 'ode'.")
+        dim, momenta = math.prod(shape), len(self.others)
+        joined = 2 if self.cls is SONODE else 1
+        widths = (s["hidden"], s["hidden"])
+        block = self.block(MLP(joined * dim, widths, out_dim=dim, activation=s["activation"]))
+        q = NormalMomenta(dim, momenta, s["q_hidden"]) if momenta and s["momenta"] == "learned" else None
+        flow = Flow(block, auxiliary=q)
+        if s["compile"] and flow.density is not None:
+            warnings.warn(
+                "compile=True does nothing here: a density by a trace is solved without programs.",
+                AdamodeWarning,
+                stacklevel=4,
+            )
+            flow.block.settings = dataclasses.replace(flow.block.settings, compile=False)
+        return DensityModel(flow, shape, s["draws"])
 
     def without_encoder(self, what: str) -> None:
         """Refuses a start that needs one."""

@@ -46,9 +46,12 @@ class LogDensity(nn.Module, PerSolve):
     is counted), for a look whether it mixes samples.
     Raises ArgumentError or ArgumentTypeError for bad settings, a state that is no such tuple, probes that do
     not fit x, or a field that mixes samples (such as BatchNorm in training mode).
+    With penalties= 'kinetic' and 'jacobian' are of f alone, as for flows they are meant.
     Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Thm. 1; W. Grathwohl et
     al., FFJORD, ICLR 2019.
     """
+
+    penalised = 1  # of the parts (f, tr ∂f/∂x)
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from ..solvers.methods.tableau import Tableau
 from ..solvers.step.clocks import times_between
 from .block import Block, IdentityBlock, _with_part, padded, stacked
 from .checks import check_sizes
+from .density_model import DensityModel
 from .fields.by_autograd import AutogradField
 from .model import Model
 from .series import SeriesModel
@@ -131,12 +132,17 @@ def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
     """The model, or block, with n equal steps of its method; parameters are shared.
 
     One with the identity in its block's place has nothing to solve and is returned as it is.
-    Raises ArgumentError for a model of a time series, ArgumentTypeError for any other module.
+    Raises ArgumentError for a model of a time series or a density, ArgumentTypeError for any other module.
     """
     if isinstance(model, SeriesModel | TrajectoryModel):
         raise ArgumentError(
             "a model of a time series has no fixed graph: its times, or how many rows are known, are read "
             "from its input. From Python: load_run(folder).model(x), see docs/train.md."
+        )
+    if isinstance(model, DensityModel):
+        raise ArgumentError(
+            "a density is not exported: its likelihood and its samples are solves in opposite directions. "
+            "From Python: load_run(folder).model(x) and .sample(n); or `adamode predict --samples`."
         )
     if isinstance(model, Block):
         fixed: nn.Module = FixedBlock(model, n)

@@ -85,7 +85,12 @@ class Flow(nn.Module):
         if auxiliary is not None and len(self.blocks) == 1:
             raise ArgumentError("auxiliary is given, but the flow is on x alone: leave it out.")
         self.base, self.auxiliary = base, auxiliary
-        self.last_stats: LastSolve | None = None
+
+    @property
+    def last_stats(self) -> LastSolve | None:
+        """The cost of the last solve."""
+        spent: LastSolve | None = self.block.last_stats
+        return spent
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -152,7 +157,6 @@ class Flow(nn.Module):
             x0 = self.base.rsample((n,)) if differentiable else self.base.sample((n,))
         momenta = {name: torch.randn_like(x0) for name in self.blocks[1:]}
         found = self.block.path(x0, self._times(x0), **momenta)
-        self.last_stats = self.block.last_stats
         return found[self.blocks[0]][-1]
 
     def _carried(self, x: Tensor, momenta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -162,13 +166,13 @@ class Flow(nn.Module):
             y = x if momenta is None else torch.cat((x[:, None], momenta), 1)
             options = dataclasses.replace(self.block.settings, compile=False).arguments()
             found = solve(self.density, (y, y.new_zeros(len(y))), times, **options)
-            self.last_stats = LastSolve(found.stats, found.status)
+            told = {name: found.penalty(name) for name in self.block.settings.penalties}
+            self.block.last_stats = LastSolve(found.stats, found.status, told)
             start, total = (part[-1] for part in found.y)
             return (start if momenta is None else start.transpose(0, 1)), total
         assert momenta is not None  # a constant divergence is of more than x
         others = dict(zip(self.blocks[1:], momenta.unbind(1), strict=True))
         path = self.block.path(x, times, **others)
-        self.last_stats = self.block.last_stats
         start, end = self.block.settings.t
         rate = self.block.dynamics.divergence_rate().to(x.dtype)
         total = rate * (x[0].numel() * (start - end))

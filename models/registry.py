@@ -64,15 +64,28 @@ def check_model(model: str | None) -> None:
 
 
 def tasks(model: str | None = None) -> tuple[str, ...]:
-    """The tasks that there are settings for; each model has all of them."""
+    """The tasks that there are settings for, or that a model has: all but densities for ANODE."""
     check_model(model)
-    return tuple(TASKS)
+    return tuple(task for task in TASKS if model is None or _why_not(model, task) == "")
+
+
+def _why_not(model: str, task: str) -> str:
+    """Why a model is none for a task; "" where it is one."""
+    if "draws" not in TASKS[task] or BLOCKS[model] is not ANODE:
+        return ""
+    return (
+        f"{model} appends zeros to x, which have no density, so it is no model for task {task!r}: take node, "
+        "or a model with momenta, which are drawn (hbnode, ghbnode, adamnode, sonode)."
+    )
 
 
 def defaults(model: str, task: str) -> dict[str, Any]:
     """The settings of `create` by name, with the values they have where none are given."""
     check_choice("model", model, names())
     check_choice("task", task, tasks())
+    reason = _why_not(model, task)
+    if reason:
+        raise ArgumentError(f"model={reason}")
     found = {**block_keywords(BLOCKS[model]), **settings_of(model, task)}
     if "t" not in TASKS[task]:  # a sequence brings its own times
         del found["t"]
@@ -87,7 +100,8 @@ def create(
     model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".
     task: "digits", "mnist", "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits),
         "silverbox" (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1],
-        see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`).
+        see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`),
+        "density", "density-8x8" (x [B, 2], [B, 1, 8, 8] → log p(x) [B], see `DensityModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
@@ -132,7 +146,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     if name == "channels":
         return width(1 + settings.get("augment", 0), {})[1]
     found: list[tuple[int, dict[str, int]]] = []
-    for fewer in range(1 if {"channels", "augment"} & overrides.keys() else settings["channels"]):
+    for fewer in range(1 if {"channels", "augment"} & overrides.keys() else settings.get("channels", 1)):
         try:
             count, chosen = width(1, _with_fewer_channels(settings, fewer) if fewer else {})
         except ArgumentError:  # so few channels do not fit the task
@@ -172,6 +186,8 @@ def sizes(task: str | None = None, match_parameters: int | None = None) -> list[
     for each in tasks() if task is None else (task,):
         target = parameters("adamnode", each) if match_parameters is None else match_parameters
         for model in names():
+            if each not in tasks(model):
+                continue
             if match_parameters is None:
                 chosen = defaults(model, each)
                 name = "hidden" if chosen["hidden"] else "channels"

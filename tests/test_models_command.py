@@ -24,7 +24,7 @@ def rows(*arguments):
 def test_every_model_of_every_task_has_a_row():
     found = rows()
     assert [(row["task"], row["model"]) for row in found] == [
-        (task, model) for task in models.tasks() for model in models.names()
+        (task, model) for task in models.tasks() for model in models.names() if task in models.tasks(model)
     ]
     adam = {row["task"]: row["parameters"] for row in found if row["model"] == "adamnode"}
     assert adam["digits"] == 3_532

@@ -111,10 +111,11 @@ def test_every_registered_model_is_explained_as_it_is_built():
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)
     assert [(row["task"], row["model"]) for row in rows] == [
-        (task, model) for task in models.tasks() for model in models.names()
+        (task, model) for task in models.tasks() for model in models.names() if task in models.tasks(model)
     ]
     for row in rows:
-        built = models.create(row["model"], row["task"], start="learned").block.dynamics
+        start = {"start": "learned"} if "start" in models.defaults(row["model"], row["task"]) else {}
+        built = models.create(row["model"], row["task"], **start).block.dynamics
         assert row["dynamics"] == type(built).__name__
         assert row["vjp"] == "hand-written"
         assert row["channels_last"] is (row["task"] in ("digits", "mnist", "cifar10"))

@@ -101,8 +101,10 @@ INPUTS = {
 
 def test_the_six_models_have_settings_for_every_task():
     assert MODELS == ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
-    assert set(TASKS) == {*INPUTS, "silverbox", "silverbox-network", "robertson"}
+    densities = {"density", "density-8x8"}
+    assert set(TASKS) == {*INPUTS, "silverbox", "silverbox-network", "robertson", *densities}
     assert models.tasks("hbnode") == TASKS
+    assert set(models.tasks("anode")) == set(TASKS) - densities
 
 
 @pytest.mark.parametrize("task", INPUTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import warnings
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..solvers.checks import check_choice
+from ..models.density_model import DensityModel
+from ..solvers.checks import check_choice, check_positive
 from ..solvers.errors import ArgumentError, CheckpointError, DataError, TrainingError, nearest
 from .build import build_model
 from .checkpoint import load_checkpoint
@@ -24,12 +26,12 @@ from .data.splits import Examples, LabelledImages
 from .device import checked_device
 from .distributed import Ranks
 from .metrics import count_parameters, efficacy
-from .reproducible import seed_everything
+from .objective import Objective
+from .reproducible import drawing_from, seed_everything
 from .runs import RunFolder
 from .step import (
     CANNOT_BE_SOLVED,
     EpochSums,
-    Objective,
     SamplesFailed,
     agree,
     check_samples,
@@ -62,9 +64,9 @@ class LoadedRun:
 class Judgement:
     """What a pass over a part of the data said.
 
-    quality: "accuracy" (0 … 1) or "rmse" (in ``unit``), the kind of ``value``.
+    quality: "accuracy" (0 … 1), "rmse" (in ``unit``), "nats" or "bits_per_dim", the kind of ``value``.
     nfe_forward: mean over samples.
-    efficacy_forward: accuracy ÷ NFE; None for values, or where nothing is solved.
+    efficacy_forward: accuracy ÷ NFE; None without an accuracy, or where nothing is solved.
     """
 
     part: str
@@ -147,6 +149,8 @@ def evaluate(
 ) -> Iterator[EpochSums]:
     """Loss, score and forward NFE over a data set, after each batch; the last yield is the whole.
 
+    What a model draws follows from the batch's number and the rank: a pass repeats, and leaves the random
+    numbers of training alone.
     Raises: TrainingError, on every rank, where a batch cannot be solved or the loss is not finite.
     """
     model.eval()
@@ -157,7 +161,10 @@ def evaluate(
         if part is not None:
             x, y = on_device(part, ranks.device, dtype)
             try:
-                with mixed_precision(model, amp, x.device):
+                with (
+                    drawing_from(number * ranks.world + ranks.rank, x.device),
+                    mixed_precision(model, amp, x.device),
+                ):
                     output = model(x)
                 check_samples(model)
                 loss, score = read_values(objective.loss(output, y), objective.score(output, y))
@@ -179,14 +186,17 @@ def judge(
     *,
     batch_size: int | None = None,
     one_step: bool = False,
+    draws: int | None = None,
 ) -> Judgement:
-    """Loss, accuracy or error, NFE and efficacy of a run's model on a part of its data.
+    """Loss, accuracy, error or likelihood, NFE and efficacy of a run's model on a part of its data.
 
     part: "train", "val", "test", or the name of one of the data's further test sets.
     one_step: predict each row of a recording from the measured rows before it, `DataSet.given` of them,
     where else it is simulated from the first ones alone.
-    Raises: ArgumentError for an unknown part, or one_step where there are no sequences; TrainingError
-    where a batch cannot be solved.
+    draws: of the momenta a sample, where a density has some; None: as in training's validation. Of one the
+    loss is the evidence bound.
+    Raises: ArgumentError for an unknown part, one_step where there are no sequences, or draws where there
+    are no momenta; TrainingError where a batch cannot be solved.
     """
     parts = {"train": data.train, "val": data.val, "test": data.test, **data.more_tests}
     if part not in parts:
@@ -198,7 +208,7 @@ def judge(
             raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it away.")
         samples = one_step_ahead(samples, data.given)
     passes = evaluate(
-        run.model,
+        run.model if draws is None else _with_draws(run, draws),
         samples,
         objective,
         batch_size=run.config.batch_size if batch_size is None else batch_size,
@@ -221,6 +231,18 @@ def judge(
         parameters=count_parameters(run.model),
         epoch=run.epoch,
     )
+
+
+def _with_draws(run: LoadedRun, draws: int) -> nn.Module:
+    check_positive(draws, "draws", integer=True)
+    if not isinstance(run.model, DensityModel) or run.model.exact:
+        raise ArgumentError(
+            f"draws={draws}: {run.config.model} on {run.config.dataset} has no momenta to draw; leave it "
+            "away."
+        )
+    model = copy.copy(run.model)
+    model.draws = draws
+    return model
 
 
 def _without_augmentation(data: Any) -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..solvers.errors import ArgumentError, CheckpointError, nearest
 from .config import NOT_COMPARED, TrainConfig
+from .objective import merit
 from .runs import RunFolder
-from .step import merit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ..solvers.errors import ArgumentError
-from .step import EpochSums, Objective, told
+from .objective import Objective, measure_of
+from .step import EpochSums
 
 
 class ProgressBar:
@@ -42,8 +43,10 @@ class ProgressBar:
         """One optimiser step was made; ``sums`` are those of the epoch so far."""
         if self._quiet or not sums.samples:
             return
+        objective = self._objective
         self._bar.set_postfix_str(
-            f"loss {sums.mean('loss'):.3f}, {self._objective.told(self._objective.measure(sums))}, "
+            f"loss {sums.mean('loss'):.3f}{objective.kind.loss_unit}, "
+            f"{objective.told(objective.measure(sums))}, "
             f"nfe {sums.mean('nfe_forward'):.0f}/{sums.mean('nfe_backward'):.0f}",
             refresh=False,
         )
@@ -57,12 +60,14 @@ class ProgressBar:
 
 def epoch_line(row: dict[str, Any], epochs: int, unit: str = "") -> str:
     """One row of metrics.jsonl for people."""
-    quality = "accuracy" if "val_accuracy" in row else "rmse"
+    measure = measure_of(row)
+    assert measure is not None  # every epoch has a validation
+    train, val = (measure.told(row[f"{part}_{measure.name}"], unit) for part in ("train", "val"))
     skipped = f"  {row['skipped_batches']} batches skipped" if row.get("skipped_batches") else ""
     return (
         f"epoch {row['epoch']:>3}/{epochs}  "
-        f"train loss {row['train_loss']:.4f} {told(quality, row[f'train_{quality}'], unit)}  "
-        f"val loss {row['val_loss']:.4f} {told(quality, row[f'val_{quality}'], unit)}  "
+        f"train loss {row['train_loss']:.4f}{measure.loss_unit} {train}  "
+        f"val loss {row['val_loss']:.4f}{measure.loss_unit} {val}  "
         f"NFE {row['nfe_forward']:.1f} forward {row['nfe_backward']:.1f} backward  "
         f"{row['seconds']:.1f} s{skipped}"
     )

@@ -9,20 +9,25 @@ from typing import Any
 
 from torch import nn
 
+from .data import DataSet
 from .metrics import count_parameters, efficacy
+from .objective import MEASURES, Measure, Objective
 from .runs import RunFolder
-from .step import EpochSums, Objective
+from .step import EpochSums
 
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What ``on_epoch`` gets: the run's folder, the new row of metrics, all rows so far."""
+    """What ``on_epoch`` gets: the run's folder, the new row of metrics, all rows so far; the model as it is
+    now, which is not to be changed, and the data."""
 
     folder: RunFolder
     row: Row
     history: tuple[Row, ...]
+    model: nn.Module
+    data: DataSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +37,13 @@ class TrainResult:
     folder: where it is kept.
     history: its rows of metrics.
     test_loss: of the weights that were best in validation, which are those of ``best_epoch``.
-    test_accuracy, test_rmse: of the same weights, for classes and for values; the other is None.
+    test_accuracy, test_rmse, test_nats, test_bits_per_dim: of the same weights, for classes, for values,
+        for densities of points and of images; the others are None.
     nfe_forward: mean of the test pass.
     nfe_backward: mean of the last training epoch.
     efficacy_forward, efficacy_backward: test accuracy ÷ these; None where nothing is solved.
     parameters: trained ones.
-    more_tests: accuracy or error on the data set's further test sets.
+    more_tests: the quality on the data set's further test sets.
     trained: False if the run was finished already and was only read.
     """
 
@@ -46,6 +52,8 @@ class TrainResult:
     test_loss: float
     test_accuracy: float | None
     test_rmse: float | None
+    test_nats: float | None
+    test_bits_per_dim: float | None
     nfe_forward: float
     nfe_backward: float
     efficacy_forward: float | None
@@ -54,6 +62,17 @@ class TrainResult:
     best_epoch: int
     more_tests: dict[str, float]
     trained: bool
+
+    @property
+    def quality(self) -> Measure:
+        """The kind of quality that was tested."""
+        return next(m for m in MEASURES.values() if getattr(self, f"test_{m.name}") is not None)
+
+    @property
+    def value(self) -> float:
+        """The value of that quality in the test."""
+        value: float = getattr(self, f"test_{self.quality.name}")
+        return value
 
 
 @dataclasses.dataclass
@@ -65,7 +84,7 @@ class Position:
     dt: float | None = None  # with hand_on_dt: the next batch's first |dt|
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)  # of the epoch under way
     history: list[Row] = dataclasses.field(default_factory=list)
-    best: dict[str, Any] | None = None  # epoch, val_loss, val_accuracy or val_rmse, model (weights)
+    best: dict[str, Any] | None = None  # epoch, val_loss, the quality (val_accuracy …), model (weights)
     final: Row | None = None  # of a finished run
 
     def end_epoch(
@@ -75,7 +94,7 @@ class Position:
 
         test: sums of the test set, where it is measured after every epoch.
 
-        The best has the highest accuracy (or the lowest error), then the lowest loss. The epoch's
+        The best has the best quality (accuracy, error, likelihood), then the lowest loss. The epoch's
         efficacies are validation accuracy ÷ NFE of training, forward and backward.
         """
         self.epoch += 1
@@ -139,7 +158,7 @@ class Position:
     def result(self, folder: RunFolder, *, trained: bool) -> TrainResult:
         """The result of a finished run."""
         assert self.final is not None
-        values = {"test_accuracy": None, "test_rmse": None, **self.final}
+        values = {**{f"test_{name}": None for name in MEASURES}, **self.final}
         return TrainResult(folder.path, tuple(self.history), **values, trained=trained)
 
     def to_checkpoint(self) -> dict[str, Any]:

@@ -50,6 +50,19 @@ def restore_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
+@contextlib.contextmanager
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's generators of the CPU, and of a CUDA device, are seeded inside, and what they were
+    afterwards."""
+    others = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(others):
+        torch.default_generator.manual_seed(seed)
+        if others:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 # A prime above any number of epochs or ranks: no two pairs of a seed and one of them share random numbers.
 STRIDE = 1_000_003
 

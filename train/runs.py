@@ -25,11 +25,12 @@ from typing import Any
 from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, TrainingError
 from .checkpoint import load_checkpoint
 from .config import OPEN_ENDED, TABLES, TrainConfig, toml_line
+from .objective import MEASURES
 from .reproducible import git_state, versions
 from .write_aside import write_aside
 
 FINAL_KEYS = (
-    *("test_loss", "test_accuracy", "test_rmse", "more_tests"),
+    *("test_loss", *(f"test_{name}" for name in MEASURES), "more_tests"),
     *("efficacy_forward", "efficacy_backward", "parameters"),
 )
 

@@ -1,8 +1,5 @@
 """One batch: what is asked of the model, forward, backward, what it cost; and what is said when it fails.
 
-Whole-number targets are classes: cross-entropy and accuracy. Targets that are floats are values: mean
-squared error and its root.
-
 Forward NFE: evaluations of f in the forward solve of a batch, the first step's probe and rejected
 steps included. Backward NFE: evaluations of f's VJP. Both are counted by the engine, read from
 the model's statistics after each batch, and averaged over samples, so that a short last batch
@@ -23,10 +20,10 @@ from torch import Tensor, nn
 from ..models.block import SolveSettings
 from ..solvers.errors import AdamodeError, ArgumentError, ReconstructionError, SolverError, TrainingError
 from ..solvers.status import Status
-from .data import DataSet
 from .data.splits import Examples
 from .distributed import Ranks
-from .regularise import Weights, penalty_of
+from .objective import Objective
+from .regularise import penalty_of
 
 DECAY, DECAY_EVERY = 0.95, 1000  # the released code's, for CIFAR-10
 
@@ -41,7 +38,7 @@ CANNOT_BE_SOLVED = (SolverError, ReconstructionError)
 class EpochSums:
     """Sums over the samples seen so far in a pass; part of every checkpoint.
 
-    score: right answers, or squared errors.
+    score: right answers, squared errors, or nats.
     skipped: batches that could not be solved and were left out (``on_solver_error="skip"``).
     penalty: weighted penalties, of which the loss does not know.
     """
@@ -89,78 +86,8 @@ def last_stats(model: nn.Module) -> Any:
 
 def _sum(count: Any, n: int) -> float:
     if isinstance(count, Tensor) and count.ndim:
-        return float(count.double().sum())  # host read
+        return float(count.double().sum()) * (n / count.numel())  # host read; a sample may have several rows
     return float(count or 0) * n
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """``quality`` is "accuracy" (higher is better) or "rmse" (lower is better).
-
-    An error in the targets' scale times ``per_unit`` is in ``unit`` ("mV"), and reported so.
-    weights: of penalties that training adds to the loss.
-    """
-
-    quality: str
-    unit: str = ""
-    per_unit: float = 1.0
-    weights: Weights = ()
-
-    @classmethod
-    def of(cls, data: DataSet, weights: Weights = ()) -> Objective:
-        """The objective of a data set."""
-        if data.task == "classification":
-            return cls("accuracy", weights=weights)
-        return cls("rmse", data.unit, data.per_unit, weights)
-
-    def measure(self, sums: EpochSums) -> float:
-        """Accuracy, 0 … 1, or the root of the mean squared error in ``unit``, over a pass."""
-        mean = sums.score / sums.samples
-        return mean if self.quality == "accuracy" else self.per_unit * math.sqrt(mean)
-
-    def told(self, value: float) -> str:
-        """A measure for people."""
-        return told(self.quality, value, self.unit)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean over the batch, 0-d: cross-entropy, or mean squared error over all entries.
-
-        Raises: ArgumentError where output and target do not have the shapes for it.
-        """
-        if self.quality == "accuracy":
-            return nn.functional.cross_entropy(output.float() if _half(output) else output, target)
-        if output.shape != target.shape:
-            raise ArgumentError(
-                f"the model's output has shape {tuple(output.shape)}, the targets {tuple(target.shape)}; "
-                "for values to be predicted they must be equal."
-            )
-        return nn.functional.mse_loss(output.to(target.dtype), target)
-
-    def score(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sum over the batch, 0-d float64: right answers, or squared errors (each a mean over entries)."""
-        if self.quality == "accuracy":
-            return (output.detach().argmax(1) == target).sum().double()
-        error = (output.detach().double() - target.double()).reshape(len(target), -1)
-        return error.square().mean(1).sum()
-
-    def better(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
-        """Whether an epoch's validation beats the best so far: by quality, then by the lower loss."""
-        return merit(row) > merit(best)
-
-
-def merit(row: dict[str, Any]) -> tuple[float, float]:
-    """What an epoch's validation is worth, to be compared: its accuracy or error, then its loss."""
-    quality = row["val_accuracy"] if "val_accuracy" in row else -row["val_rmse"]
-    return quality, -row["val_loss"]
-
-
-def _half(output: Tensor) -> bool:
-    return output.dtype in (torch.bfloat16, torch.float16)
-
-
-def told(quality: str, value: float, unit: str = "") -> str:
-    """An accuracy or an error, for people."""
-    return f"acc {100 * value:5.1f} %" if quality == "accuracy" else f"rmse {value:.4g} {unit}".rstrip()
 
 
 def step_size(schedule: str, lr: float, step: int, steps: int) -> float:

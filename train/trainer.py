@@ -24,6 +24,7 @@ from .evaluation import evaluate
 from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
 from .metrics import count_parameters, peak_memory_mib
+from .objective import Objective
 from .position import EpochRecord, Position, TrainResult
 from .regularise import weights_of
 from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
@@ -32,7 +33,6 @@ from .step import (
     CANNOT_BE_SOLVED,
     LEARNS_NOTHING,
     EpochSums,
-    Objective,
     SamplesFailed,
     agree,
     choose_augmentation,
@@ -187,7 +187,7 @@ class Trainer:
                 bar.epoch(position.history[-1], config.epochs)
                 if writer is not None:
                     writer.epoch(position.history[-1])
-                self._hand_out()
+                self._hand_out(data)
             tested = copy.deepcopy(self.model)
             tested.load_state_dict(self._best_weights())
             with solving_with(tested, compile=False):  # one pass does not repay it
@@ -203,10 +203,10 @@ class Trainer:
         weights: dict[str, Any] = best["model"]
         return weights
 
-    def _hand_out(self) -> None:
+    def _hand_out(self, data: DataSet) -> None:
         if self._on_epoch is not None and self.ranks.rank == 0:
             history = tuple(self.position.history)
-            self._on_epoch(EpochRecord(self.folder, history[-1], history))
+            self._on_epoch(EpochRecord(self.folder, history[-1], history, self.model, data))
 
     def _train_epoch(self, data: Examples, stop: StopRequest, bar: ProgressBar) -> None:
         """The rest of the epoch under way, with a checkpoint every so many steps."""

@@ -9,7 +9,7 @@ import typer
 
 from .paths import check_output_file, write_json
 from .status import reports_errors
-from .train import measure, told_efficacy
+from .train import told_efficacy
 
 Run = Annotated[
     Path, typer.Argument(help="The folder of a run, or its name in OUTPUT_DIR.", show_default=False)
@@ -35,6 +35,14 @@ def evaluate(
             "--one-step", help="Recordings: each row from the measured rows before it, not a free run."
         ),
     ] = False,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="Densities with momenta: draws of them a sample; 1 is the evidence bound.",
+            show_default="training's: 16",
+            min=1,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Of the pass.", show_default="the run's", min=1)
     ] = None,
@@ -44,29 +52,30 @@ def evaluate(
     output_dir: OutputDir = Path("runs"),
     to_json: Json = None,
 ) -> None:
-    """Judge a trained model: loss, accuracy or error, NFE and efficacy on a part of its data."""
+    """Judge a trained model: loss, accuracy, error or likelihood, NFE and efficacy on a part of its data."""
     import torch
 
     from ..train.evaluation import judge, load_data_of, load_run
+    from ..train.objective import MEASURES
 
     check_output_file("--json", to_json)
     torch.set_num_threads(threads)
     folder = find_run(run, output_dir)
     loaded = load_run(folder, weights=weights, device=device)
     data = load_data_of(loaded, data_dir=data_dir)
-    result = judge(loaded, data, part, batch_size=batch_size, one_step=one_step)
+    result = judge(loaded, data, part, batch_size=batch_size, one_step=one_step, draws=draws)
     if to_json is not None:
-        write_json(
-            {"run": str(folder), "weights": weights, "one_step": one_step, **result.as_dict()}, to_json
-        )
+        asked = {"weights": weights, "one_step": one_step, "draws": draws}
+        write_json({"run": str(folder), **asked, **result.as_dict()}, to_json)
     if to_json == "-":
         return
-    of_values = result.quality == "rmse"
+    measure = MEASURES[result.quality]
     typer.echo(
-        f"{result.part:<9} {measure(result.value, of_values, result.unit)}, loss {result.loss:.4f} "
+        f"{result.part:<9} {measure.in_full(result.value, result.unit)}, "
+        f"loss {result.loss:.4f}{measure.loss_unit} "
         f"({result.samples} samples; weights of epoch {result.epoch})\n"
         f"NFE       {result.nfe_forward:.1f} forward\n"
-        f"efficacy  {told_efficacy(result.efficacy_forward, of_values)} forward\n"
+        f"efficacy  {told_efficacy(result.efficacy_forward, measure)} forward\n"
         f"model     {loaded.config.model}: {result.parameters:,} parameters"
     )
 

@@ -16,7 +16,8 @@ def models(
     task: Annotated[
         str | None,
         typer.Option(
-            help="digits, mnist, cifar10, silverbox, silverbox-network, robertson, spiral, circles.",
+            help="digits, mnist, cifar10, silverbox, silverbox-network, robertson, spiral, circles, density, "
+            "density-8x8.",
             show_default="all",
         ),
     ] = None,
@@ -48,10 +49,12 @@ def models(
     authors') and the parameters are compared with AdamNODE's.
     """
     check_output_file("--json", json_path)
-    from ..models import sizes
+    from ..models import defaults, sizes
     from ..models.registry import check_model
 
     check_model(model)
+    if model is not None and task is not None:
+        defaults(model, task)  # refused where the model is none for the task
     if explain:
         rows = _paths(task, model, match_parameters)
     else:
@@ -94,6 +97,8 @@ def _paths(task: str | None, model: str | None, match_parameters: int | None) ->
     rows = []
     for each in tasks() if task is None else (task,):
         for name in names() if model is None else (model,):
+            if each not in tasks(name):
+                continue
             with torch.device("meta"):
                 model_of: Any = create(name, each)
             told = explain(model_of.block.dynamics)
@@ -120,12 +125,12 @@ def _explained(rows: list[dict[str, Any]]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'task':<10} {'model':<9} {'width':<30} {'parameters':>10} {'target':>8} {'difference':>19}"]
+    lines = [f"{'task':<11} {'model':<9} {'width':<30} {'parameters':>10} {'target':>8} {'difference':>19}"]
     for row in rows:
         off = f"{row['difference']:+,} ({100 * row['relative_difference']:+.2f} %)"
         width = " ".join(f"{name} {value}" for name, value in row["width"].items())
         lines.append(
-            f"{row['task']:<10} {row['model']:<9} {width:<30} {row['parameters']:>10,} "
+            f"{row['task']:<11} {row['model']:<9} {width:<30} {row['parameters']:>10,} "
             f"{row['target']:>8,} {off:>19}"
         )
     return "\n".join(lines)

@@ -70,12 +70,16 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _line(run: Any) -> tuple[str, ...]:
+    from ..train.objective import measure_of
+
     last, final = run.history[-1] if run.history else {}, run.final or {}
 
     def measured(row: dict[str, Any], part: str) -> str:
-        if row.get(f"{part}_accuracy") is not None:
-            return f"{100 * row[f'{part}_accuracy']:.2f} %"
-        return "" if row.get(f"{part}_rmse") is None else f"rmse {row[f'{part}_rmse']:.4g}"
+        measure = measure_of(row, part)
+        if measure is None:
+            return ""
+        value = row[f"{part}_{measure.name}"]
+        return f"{100 * value:.2f} %" if measure.name == "accuracy" else measure.told(value)
 
     def pair(row: dict[str, Any], name: str, form: str) -> str:
         both = [row.get(f"{name}_{direction}") for direction in ("forward", "backward")]

@@ -29,10 +29,12 @@ def train(
 
     Several processes: torchrun --nproc-per-node N -m adamode train …
     """
+    from ..sample_pictures import SamplePictures
     from ..train import TrainConfig, Trainer, TrainResult
 
     chosen = TrainConfig(**settings) if config is None else TrainConfig.from_toml(config, **settings)
-    trainer = Trainer(chosen, quiet=quiet)
+    pictures = SamplePictures(quiet=quiet)
+    trainer = Trainer(chosen, quiet=quiet, on_epoch=pictures)
     result: TrainResult | None = None
     picture: Path | None = None
     try:
@@ -49,40 +51,33 @@ def train(
         typer.echo("This run is finished already; nothing was trained. Another --name makes a new one.")
     typer.echo(summary(result, trainer.objective.unit))
     typer.echo(f"picture   {picture}")
+    samples = pictures.of_the_best(trainer.model, result.best_epoch)
+    if samples is not None:
+        typer.echo(f"samples   {samples}")
 
 
 def summary(result: Any, unit: str = "") -> str:
     """The lines that end a run. result: `adamode.train.TrainResult`."""
     seconds = sum(row["seconds"] for row in result.history)
-    of_values = result.test_accuracy is None
+    measure = result.quality
     return "\n".join(
         (
-            f"test      {quality(result, unit)}, loss {result.test_loss:.4f} "
+            f"test      {measure.in_full(result.value, unit)}, "
+            f"loss {result.test_loss:.4f}{measure.loss_unit} "
             f"(weights of epoch {result.best_epoch}, the best in validation)",
-            *(f"          {name}: {measure(v, of_values, unit)}" for name, v in result.more_tests.items()),
+            *(f"          {name}: {measure.in_full(v, unit)}" for name, v in result.more_tests.items()),
             f"NFE       {result.nfe_forward:.1f} forward (test), {result.nfe_backward:.1f} backward "
             "(last epoch)",
-            f"efficacy  {told_efficacy(result.efficacy_forward, of_values)} forward, "
-            f"{told_efficacy(result.efficacy_backward, of_values)} backward (test accuracy ÷ NFE)",
+            f"efficacy  {told_efficacy(result.efficacy_forward, measure)} forward, "
+            f"{told_efficacy(result.efficacy_backward, measure)} backward (test accuracy ÷ NFE)",
             f"time      {seconds:.1f} s in {len(result.history)} epochs",
             f"run       {result.folder}",
         )
     )
 
 
-def quality(result: Any, unit: str = "") -> str:
-    """The test's accuracy or error for people."""
-    of_values = result.test_accuracy is None
-    return measure(result.test_rmse if of_values else result.test_accuracy, of_values, unit)
-
-
-def measure(value: float, of_values: bool, unit: str) -> str:
-    """An accuracy or an error for people."""
-    return f"rmse {value:.4g} {unit}".rstrip() if of_values else f"accuracy {100 * value:.2f} %"
-
-
-def told_efficacy(value: float | None, of_values: bool) -> str:
-    """An efficacy for people, or why there is none."""
+def told_efficacy(value: float | None, measure: Any) -> str:
+    """An efficacy for people, or why there is none. measure: the kind of quality."""
     if value is None:
-        return "none (values are predicted)" if of_values else "none (nothing is solved)"
+        return f"none ({measure.no_efficacy})"
     return f"{value:.4f}"

@@ -15,11 +15,16 @@ For the loop over epochs, ``data = load_data(name, options)`` is a `DataSet`:
   windows in training and validation, one long free run in the tests.
   Robertson's reaction has float64 trajectories: input [B, 51, 4], target [B, 50, 3]. Column 0 of the input is
   the time, the same for all samples; the others hold the state in row 0 and 0 after it.
+- ``data.task == "density"``: inputs float32, targets [B] float64: log|det ∂x/∂w| of the preparation of the
+  input x from the data w, 0 for points. What is learnt is log p(x), and log p(w) is that plus the target;
+  of images w is in levels of grey, with noise (``data.pixels``). Negative log-likelihood, in nats; ×
+  ``data.per_unit`` it is in ``data.unit``, of images bits/dim.
 - Where ``hasattr(data.train, "set_epoch")``, call ``data.train.set_epoch(seed, epoch)`` before each
-  epoch: it chooses the random numbers of the augmentation, per image, whatever the batches.
+  epoch: it chooses the random numbers of augmentation or noise, per image, whatever the batches.
 - ``data.card`` is printed before training; its ``sha256`` identifies the data.
 - ``model_task(name)`` is the task under which the models are registered: "silverbox-network" for
-  silverbox and silverbox-simulated, "silverbox", the authors' models, for silverbox-paper.
+  silverbox and silverbox-simulated, "silverbox", the authors' models, for silverbox-paper; "density" and
+  "density-8x8" for densities of points and of images.
 """
 
 from __future__ import annotations
@@ -29,12 +34,20 @@ from collections.abc import Callable
 
 from ...solvers.errors import ArgumentError, nearest
 from .card import DataCard
+from .checkerboard import load_checkerboard
 from .cifar10 import load_cifar10
 from .circles import load_circles
 from .digits import load_digits_data
+from .digits_density import PIXELS as DIGITS
+from .digits_density import load_digits_density
 from .duffing import load_silverbox_simulated
 from .mnist import load_mnist
+from .mnist8 import PIXELS as MNIST8
+from .mnist8 import load_mnist8_density
+from .moons import load_moons
 from .options import DataOptions
+from .pixels import Pixels
+from .rings import load_rings
 from .robertson import load_robertson
 from .silverbox import load_silverbox, load_silverbox_paper
 from .spiral import load_spiral
@@ -46,15 +59,19 @@ class Entry:
     """A data set of the registry: how it is loaded, the options it takes, what it is in one line.
 
     model_task: the task that models are registered under, where it is not the data set's name.
+    pixels: of a density of images, how whole numbers become inputs.
     """
 
     load: Callable[[DataOptions], DataSet]
     takes: tuple[str, ...]
     about: str
     model_task: str | None = None
+    pixels: Pixels | None = None
 
 
-_IMAGES = ("augment", "normalise", "train_size", "val_size", "test_size")
+_SIZES = ("train_size", "val_size", "test_size")
+_IMAGES = ("augment", "normalise", *_SIZES)
+PLANE, SMALL_IMAGES = "density", "density-8x8"  # tasks of the models
 
 DATASETS: dict[str, Entry] = {
     "digits": Entry(load_digits_data, _IMAGES, "8×8 handwritten digits that come with scikit-learn"),
@@ -78,6 +95,15 @@ DATASETS: dict[str, Entry] = {
     "robertson": Entry(load_robertson, (), "a stiff reaction from several starts, solved by radau5"),
     "spiral": Entry(load_spiral, (), "two spiral arms in the plane, generated"),
     "circles": Entry(load_circles, (), "a disc inside a ring, generated"),
+    "moons": Entry(load_moons, (), "a density: two half circles in the plane, generated", PLANE),
+    "checkerboard": Entry(load_checkerboard, (), "a density: even on dark squares, generated", PLANE),
+    "rings": Entry(load_rings, (), "a density: three rings around the origin, generated", PLANE),
+    "digits-density": Entry(
+        load_digits_density, _SIZES, "a density: the digits' images, dequantised", SMALL_IMAGES, DIGITS
+    ),
+    "mnist8-density": Entry(
+        load_mnist8_density, _SIZES, "a density: MNIST's images at 8×8, dequantised", SMALL_IMAGES, MNIST8
+    ),
 }
 
 
@@ -118,6 +144,7 @@ __all__ = [
     "DataSet",
     "Entry",
     "LabelledImages",
+    "Pixels",
     "Samples",
     "batches",
     "check_dataset",

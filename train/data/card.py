@@ -25,12 +25,12 @@ class DataCard:
 
     counts: samples of each split, in reading order.
     shape: of one input.
-    classes: number of labels, 0 in regression.
+    classes: number of labels, 0 where there are none.
     source: where the data came from.
     sha256: of the raw arrays as read or generated.
     note: what a reader of a figure must know (for instance that it is a sample of something larger).
     files: those that were read.
-    task: "classification" or "regression".
+    task: "classification", "regression" or "density".
     """
 
     name: str

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .card import DataCard
+from .pixels import Pixels
 
 # The split is part of a data set and not of a run: every seed and model sees the same test images.
 SPLIT_SEED = 0
@@ -102,12 +103,13 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
 class DataSet:
     """Three sets of (input, target), the card that says what they are, and how to judge on them.
 
-    task: "classification" (targets: labels, int64) or "regression" (targets: floats of the shape of
-    the model's output).
+    task: "classification" (targets: labels, int64), "regression" (targets: floats of the shape of
+    the model's output) or "density" (targets: what the preparation of the input adds to its log-density).
     given: rows of a sequence whose measured output the input shows; targets begin after them.
     unit, per_unit: an RMSE in the targets' scale times per_unit is in this unit ("mV").
     dt: seconds between two rows of a sequence; a model's time runs in rows, 0 … L−1.
     more_tests: further test sets by name, each to be reported beside ``test``.
+    pixels: of a density of images, how their whole numbers became inputs.
     """
 
     train: Examples
@@ -119,6 +121,7 @@ class DataSet:
     per_unit: float = 1.0
     dt: float | None = None
     more_tests: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
+    pixels: Pixels | None = None
 
     @property
     def name(self) -> str:
@@ -127,12 +130,12 @@ class DataSet:
 
     @property
     def task(self) -> str:
-        """Either "classification" or "regression"."""
+        """One of "classification", "regression" and "density"."""
         return self.card.task
 
     @property
     def classes(self) -> int:
-        """Number of labels; 0 in regression."""
+        """Number of labels; 0 where there are none."""
         return self.card.classes
 
 

@@ -27,9 +27,10 @@ from ...train.config import RECIPES, TrainConfig
 from ...train.data import load_data
 from ...train.evaluation import load_data_of, load_run, untrained_run
 from ...train.metrics import count_parameters, efficacy
+from ...train.objective import Objective
 from ...train.reproducible import epoch_order
 from ...train.runs import RunFolder
-from ...train.step import EpochSums, Objective, descend, on_device, solving_with
+from ...train.step import EpochSums, descend, on_device, solving_with
 from ...train.sweep import Ended, Job, plan, run_sweep
 from ...train.trainer import Trainer
 from .figure import MACHINERY

@@ -1,0 +1,226 @@
+"""How a task is judged: its loss, the score that is summed over a pass, and how both are told.
+
+Whole-number targets are classes: cross-entropy and accuracy. Targets that are floats are values: mean
+squared error and its root. Of a density the model's output is log p(x), and the target what the
+preparation of x adds to it: the negative log-likelihood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..solvers.errors import ArgumentError
+from .data import DataSet
+from .regularise import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure(ABC):
+    """A kind of quality.
+
+    name: as in ``val_<name>`` of the metrics.
+    title, loss_title: of pictures.
+    sign: 1 where more is better, −1 where less is.
+    no_efficacy: why there may be none.
+    loss_unit: said after a loss.
+    positive: whether a loss is never negative.
+    """
+
+    name: str
+    title: str
+    loss_title: str
+    no_efficacy: str
+    sign: int = -1
+    loss_unit: str = ""
+    positive: bool = True
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean over the batch, 0-d. Raises: ArgumentError where the two shapes do not fit."""
+
+    @abstractmethod
+    def score(self, output: Tensor, target: Tensor) -> Tensor:
+        """Sum over the batch, 0-d float64, of what `value` takes the mean of."""
+
+    @abstractmethod
+    def value(self, mean: float, per_unit: float) -> float:
+        """The quality, from the mean of the scores. per_unit: of the data set."""
+
+    @abstractmethod
+    def told(self, value: float, unit: str = "") -> str:
+        """The quality for people, in few letters."""
+
+    @abstractmethod
+    def in_full(self, value: float, unit: str = "") -> str:
+        """The same in a report."""
+
+
+class Accuracy(Measure):
+    """The share of right answers."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of logits and labels."""
+        return nn.functional.cross_entropy(output.float() if _half(output) else output, target)
+
+    def score(self, output: Tensor, target: Tensor) -> Tensor:
+        """How many answers are right."""
+        return (output.detach().argmax(1) == target).sum().double()
+
+    def value(self, mean: float, per_unit: float) -> float:
+        """The share of right answers, 0 … 1."""
+        return mean
+
+    def told(self, value: float, unit: str = "") -> str:
+        """In per cent."""
+        return f"acc {100 * value:5.1f} %"
+
+    def in_full(self, value: float, unit: str = "") -> str:
+        """In per cent."""
+        return f"accuracy {100 * value:.2f} %"
+
+
+class RootMeanSquare(Measure):
+    """The root of the mean squared error over all entries."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error over all entries."""
+        _check_shapes(output, target, "targets", "for values to be predicted")
+        return nn.functional.mse_loss(output.to(target.dtype), target)
+
+    def score(self, output: Tensor, target: Tensor) -> Tensor:
+        """Squared errors, each a mean over a sample's entries."""
+        error = (output.detach().double() - target.double()).reshape(len(target), -1)
+        return error.square().mean(1).sum()
+
+    def value(self, mean: float, per_unit: float) -> float:
+        """In the data set's unit."""
+        return per_unit * math.sqrt(mean)
+
+    def told(self, value: float, unit: str = "") -> str:
+        """With its unit."""
+        return f"rmse {value:.4g} {unit}".rstrip()
+
+    def in_full(self, value: float, unit: str = "") -> str:
+        """With its unit."""
+        return self.told(value, unit)
+
+
+class Likelihood(Measure):
+    """−log p of the data as they were before their preparation, or of a bound on it, in ``unit``."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Nats: −(log p(x) + what the preparation adds)."""
+        _check_shapes(output, target, "logarithms of the preparation's volumes", "for a density to be learnt")
+        return -(output + target).mean()
+
+    def score(self, output: Tensor, target: Tensor) -> Tensor:
+        """Nats, summed in float64."""
+        return -(output.detach().double() + target.double()).sum()
+
+    def value(self, mean: float, per_unit: float) -> float:
+        """In the data set's unit."""
+        return per_unit * mean
+
+    def told(self, value: float, unit: str = "") -> str:
+        """With its unit."""
+        return f"{value:.3f} {self.title}"
+
+    def in_full(self, value: float, unit: str = "") -> str:
+        """With its unit."""
+        return f"{value:.4f} {self.title}"
+
+
+_OF_DENSITIES: dict[str, Any] = {
+    "loss_title": "−log p, nats",
+    "no_efficacy": "a density is learnt",
+    "loss_unit": " nats",
+    "positive": False,
+}
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Accuracy("accuracy", "accuracy", "cross-entropy loss", "nothing is solved", sign=1),
+        RootMeanSquare("rmse", "root mean squared error", "mean squared error", "values are predicted"),
+        Likelihood("nats", "nats", **_OF_DENSITIES),
+        Likelihood("bits_per_dim", "bits/dim", **_OF_DENSITIES),
+    )
+}
+
+
+def measure_of(row: dict[str, Any], part: str = "val") -> Measure | None:
+    """The kind of quality that a row of metrics has of a part; None where it has none."""
+    return next((m for m in MEASURES.values() if row.get(f"{part}_{m.name}") is not None), None)
+
+
+def merit(row: dict[str, Any]) -> tuple[float, float]:
+    """What an epoch's validation is worth, to be compared: its quality, then its loss."""
+    measure = measure_of(row)
+    assert measure is not None  # every epoch has a validation
+    return measure.sign * row[f"val_{measure.name}"], -row["val_loss"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What training aims at, and what is told of a pass.
+
+    quality: the name of a measure: "accuracy", "rmse", "nats" or "bits_per_dim".
+    unit, per_unit: an error in the targets' scale times ``per_unit`` is in ``unit`` ("mV"), and reported so.
+    weights: of penalties that training adds to the loss.
+    """
+
+    quality: str
+    unit: str = ""
+    per_unit: float = 1.0
+    weights: Weights = ()
+
+    @classmethod
+    def of(cls, data: DataSet, weights: Weights = ()) -> Objective:
+        """The objective of a data set."""
+        if data.task == "density":
+            return cls("nats" if data.pixels is None else "bits_per_dim", data.unit, data.per_unit, weights)
+        if data.task == "classification":
+            return cls("accuracy", weights=weights)
+        return cls("rmse", data.unit, data.per_unit, weights)
+
+    @property
+    def kind(self) -> Measure:
+        """How it is judged."""
+        return MEASURES[self.quality]
+
+    def measure(self, sums: Any) -> float:
+        """The quality over a pass. sums: its `EpochSums`."""
+        return self.kind.value(sums.score / sums.samples, self.per_unit)
+
+    def told(self, value: float) -> str:
+        """A measure for people."""
+        return self.kind.told(value, self.unit)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean over the batch, 0-d. Raises: ArgumentError where output and target do not fit together."""
+        return self.kind.loss(output, target)
+
+    def score(self, output: Tensor, target: Tensor) -> Tensor:
+        """Sum over the batch, 0-d float64, of right answers, squared errors, or nats."""
+        return self.kind.score(output, target)
+
+    def better(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
+        """Whether an epoch's validation beats the best so far: by quality, then by the lower loss."""
+        return merit(row) > merit(best)
+
+
+def _half(output: Tensor) -> bool:
+    return output.dtype in (torch.bfloat16, torch.float16)
+
+
+def _check_shapes(output: Tensor, target: Tensor, what: str, aim: str) -> None:
+    if output.shape != target.shape:
+        raise ArgumentError(
+            f"the model's output has shape {tuple(output.shape)}, the {what} {tuple(target.shape)}; "
+            f"{aim} they must be equal."
+        )
