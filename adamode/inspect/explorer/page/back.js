@@ -29,7 +29,7 @@ function drawBack() {
   const w = way(), row = state.row, logx = state.xaxis === "log" && w.t.some((t) => t > 0);
   const x = rangeOf(logx ? w.t.filter((t) => t > 0) : w.t, logx, 0.02) || [0, 1];
   byId("back-facts").innerHTML = `${esc(w.gradient)}: ${esc(w.status)}; ${esc(w.loss)}; ${w.vjps.t.length + w.vjps.left_out} VJPs` +
-    (w.difference === null ? "" : `; ‖dL/dz(t₀)‖ is off the discrete adjoint’s by ${fmt(w.difference, 3)} of it`) + ".";
+    (w.difference === null || w.gradient === "discrete" ? "" : `; ‖dL/dz(t₀)‖ is off the discrete adjoint’s by ${fmt(w.difference, 3)} of it`) + ".";
   byId("back-failure").hidden = w.failure === null;
   byId("back-failure").textContent = w.failure || "";
   byId("way-label").hidden = WAYS.length < 2;

@@ -132,7 +132,7 @@ function drawNewton() {
   if (!n) return;
   const i = state.i, systems = n.systems[i], place = byId("p-newton"), m = method(i);
   place.hidden = !systems.some((s) => s.length);
-  const renewed = n.renewed[i] === null ? "An explicit step: nothing is solved." : n.renewed[i] ? "∂f/∂y was evaluated for this step." : "∂f/∂y was that of an earlier step.";
+  const renewed = n.renewed[i] === null ? "An explicit step: nothing is solved." : n.renewed[i] ? "∂f/∂y was evaluated for this attempt." : "∂f/∂y was that of an earlier attempt.";
   if (place.hidden) {
     byId("t-newton").innerHTML = `${renewed}${m.rosenbrock ? " A Rosenbrock step solves linear systems: there is no iteration." : ""}`;
     return;
