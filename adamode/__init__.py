@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .models.density import LogDensity
     from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
     from .models.flow import Flow
+    from .models.loading import load
     from .solvers.errors import (
         AdamodeError,
         AdamodeWarning,
@@ -88,6 +89,7 @@ _EXPORTS: dict[str, str] = {
     "Status": "solvers.status",
     "TrainConfig": "train.config",
     "Trainer": "train.trainer",
+    "load": "models.loading",
     "odeint": "adjoint.torchdiffeq.odeint",
     "odeint_adjoint": "adjoint.torchdiffeq.odeint",
     "odeint_event": "adjoint.torchdiffeq.odeint",
@@ -132,6 +134,7 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "Status",
     "TrainConfig",
     "Trainer",
+    "load",
     "odeint",
     "odeint_adjoint",
     "odeint_event",

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .solvers.write_aside import write_aside
 from .train.listing import RunSummary
 from .train.objective import Measure, measure_of
 from .train.runs import RunFolder
-from .train.write_aside import write_aside
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .loading import card, load
 from .model import Model
 from .registry import Size, create, defaults, matched, names, parameters, sizes, tasks
 from .series import SeriesModel
@@ -17,8 +18,10 @@ __all__ = [
     "Model",
     "SeriesModel",
     "Size",
+    "card",
     "create",
     "defaults",
+    "load",
     "matched",
     "names",
     "parameters",

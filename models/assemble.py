@@ -19,6 +19,7 @@ from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE
 from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
+from .fields.own import OwnField
 from .fields.relaxing import Relaxing
 from .fields.total import Total
 from .flow import Flow
@@ -43,7 +44,10 @@ KINDS = {
     "encoder": ("pixel", "deep"),
     "momenta": KINDS_OF_Q,
 }
-COUNTS = ("channels", "hidden", "image_channels", "size", "features", "classes", "given", "q_hidden")
+COUNTS = (
+    *("channels", "hidden", "image_channels", "size", "features", "classes", "given"),
+    *("inputs", "outputs", "q_hidden"),
+)
 
 
 def block_keywords(cls: type[Block]) -> dict[str, Any]:
@@ -127,7 +131,9 @@ class _Parts:
         else:
             head = PoolHead(channels, s["classes"], cells=s["cells"])
         start = self.start()
-        field = Conv(self.seen, s["hidden"], out_channels=channels, activation=s["activation"])
+        field: Any = self.own(self.seen, channels)
+        if field is None:
+            field = Conv(self.seen, s["hidden"], out_channels=channels, activation=s["activation"])
         return Model(encoder, start, self.block(field), head)
 
     def points(self) -> nn.Module:
@@ -141,7 +147,8 @@ class _Parts:
             )
         encoder = Beside(nn.Linear(s["features"], more)) if more else nn.Identity()
         head, start = FlatHead(channels, s["classes"]), self.start()
-        return Model(encoder, start, self.block(self.network(self.seen)), head)
+        field = self.own(self.seen, channels) or self.network(self.seen)
+        return Model(encoder, start, self.block(field), head)
 
     def trajectories(self) -> nn.Module:
         s, rates = self.s, tuple(self.s["rates"])
@@ -151,7 +158,9 @@ class _Parts:
                 f"channels={s['channels']}{f' less augment={self.pad}' if self.pad else ''} must be the "
                 f"{s['features']} features of a state."
             )
-        field = Relaxing(self.network(self.seen, time=False), rates + (1.0,) * self.pad)
+        field = self.own(self.seen, s["channels"]) or Relaxing(
+            self.network(self.seen, time=False), rates + (1.0,) * self.pad
+        )
         return TrajectoryModel(self.start(), self.block(field), features=s["features"])
 
     def density(self) -> nn.Module:
@@ -182,13 +191,25 @@ class _Parts:
 
     def series(self) -> nn.Module:
         s, scale = self.s, self.s["scale"]
-        start = SeriesStart(self.channels, self.others, s["start"], given=s["given"], scale=scale)
-        inner: Any = Linear(self.seen + 1, out_dim=s["channels"], scale=scale)
-        if s["hidden"]:  # beside the linear part, which large states do not saturate
-            network = self.network(self.seen + 1, time=False)
-            shrunk(network.layers[-1], scale)
-            inner = Total(inner, network)
-        return SeriesModel(start, self.block(Driven(inner)), unit=s["unit"])
+        sizes = {"inputs": s["inputs"], "outputs": s["outputs"]}
+        if self.channels < s["outputs"]:
+            raise ArgumentError(f"channels={s['channels']} are too few for outputs={s['outputs']}.")
+        start = SeriesStart(self.channels, self.others, s["start"], given=s["given"], scale=scale, **sizes)
+        seen = self.seen + s["inputs"]
+        inner: Any = self.own(seen, s["channels"])
+        if inner is None:
+            inner = Linear(seen, out_dim=s["channels"], scale=scale)
+            if s["hidden"]:  # beside the linear part, which large states do not saturate
+                network = self.network(seen, time=False)
+                shrunk(network.layers[-1], scale)
+                inner = Total(inner, network)
+        block = self.block(Driven(inner, inputs=s["inputs"]))
+        return SeriesModel(start, block, unit=s["unit"], **sizes)
+
+    def own(self, channels_in: int, channels_out: int) -> OwnField | None:
+        """The user's field of this size; None where ours is to be taken."""
+        make = self.s.get("field")
+        return None if make is None else OwnField(make(channels_in, channels_out), channels_in, channels_out)
 
     def network(self, features: int, *, time: bool = True) -> MLP:
         s = self.s

@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import inspect
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
 
@@ -30,6 +32,7 @@ from .explain import explain
 from .fields.by_autograd import AutogradField
 from .fields.driven import Driven, Signal
 from .fields.field import Field
+from .saving import save
 
 MAX_STEPS = 100_000  # attempts, as in `adamode.solve`
 Network = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -250,6 +253,10 @@ class Block(nn.Module):
                 f"{found[1]}; a field f(t, {state}) on this h0 takes {joined * c} and returns {c}."
             )
 
+    def save(self, folder: str | os.PathLike[str], card: Mapping[str, Any] | None = None) -> Path:
+        """Writes the block into a folder, for `adamode.load`; see `models.saving.save`."""
+        return save(self, folder, card)
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy has solved nothing yet.
         return {**self.__dict__, "last_stats": None}
@@ -303,6 +310,10 @@ class WithBlock(nn.Module):
         """The cost of the block's last solve."""
         spent: LastSolve | None = self.block.last_stats
         return spent
+
+    def save(self, folder: str | os.PathLike[str], card: Mapping[str, Any] | None = None) -> Path:
+        """Writes the model into a folder, for `adamode.load`; see `models.saving.save`."""
+        return save(self, folder, card)
 
 
 class IdentityBlock(nn.Module):

@@ -29,7 +29,7 @@ class NormalMomenta(nn.Module):
     def __init__(self, dim: int, momenta: int, width: int = 64):
         super().__init__()
         check_sizes(dim=dim, momenta=momenta, width=width)
-        self.dim, self.momenta = dim, momenta
+        self.dim, self.momenta, self.width = dim, momenta, width
         self.net = nn.Sequential(nn.Linear(dim, width), nn.Tanh(), nn.Linear(width, 2 * momenta * dim))
         for p in self.net[-1].parameters():
             nn.init.zeros_(p)

@@ -6,6 +6,7 @@ method with N equal steps has one, and it does not grow with N: the steps are a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +16,10 @@ from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.methods import get_method
 from ..solvers.methods.tableau import Tableau
 from ..solvers.step.clocks import times_between
-from .block import Block, IdentityBlock, _with_part, padded, stacked
+from .block import Block, _with_part, padded, stacked
 from .checks import check_sizes
 from .density_model import DensityModel
 from .fields.by_autograd import AutogradField
-from .model import Model
 from .series import SeriesModel
 from .trajectory import TrajectoryModel
 
@@ -97,9 +97,9 @@ class FixedBlock(nn.Module):
     def __init__(self, block: Block, n: int):
         super().__init__()
         self.pad, settings = block.pad, block.settings
-        dynamics = block.dynamics
-        if isinstance(block.field, AutogradField):
-            dynamics = _with_part(dynamics, field=_Plain(block.field))
+        dynamics: Any = _replaced(
+            block.dynamics, lambda part: _Plain(part) if isinstance(part, AutogradField) else None
+        )
         self.others = dynamics.blocks[1:]
         t0, t1 = settings.t
         tableau = get_method(settings.method, implicit=True)
@@ -110,9 +110,11 @@ class FixedBlock(nn.Module):
                 "from Python: load_run(folder).model(x), see docs/train.md."
             )
         self.steps = FixedSteps(dynamics, tableau, t0, t1, n)
+        self.training = block.training
 
-    def forward(self, h0: Tensor, **start: Tensor | None) -> Tensor:
+    def forward(self, h0: Tensor, *others: Tensor | None, **start: Tensor | None) -> Tensor:
         """h(T), [B, C, …], from h0 and the other starts (``m0``, ``v0``), zeros where not given."""
+        start.update((f"{name}0", value) for name, value in zip(self.others, others, strict=False))
         z0 = stacked(padded(h0, self.pad), [start.get(f"{name}0") for name in self.others])
         return self.steps(z0)[0]
 
@@ -129,28 +131,33 @@ class _Plain(nn.Module):
 
 
 def with_fixed_steps(model: nn.Module, n: int) -> nn.Module:
-    """The model, or block, with n equal steps of its method; parameters are shared.
+    """The model, or block, with n equal steps of its method in each of its blocks; parameters are shared.
 
-    One with the identity in its block's place has nothing to solve and is returned as it is.
-    Raises ArgumentError for a model of a time series or a density, ArgumentTypeError for any other module.
+    One without a block, or with the identity in its place, has nothing to solve and is returned as it is.
+    Raises ArgumentError for a model of a time series or a density, ArgumentTypeError for what is no module.
     """
-    if isinstance(model, SeriesModel | TrajectoryModel):
+    check_sizes(steps=n)
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"model is a {type(model).__name__}; give a module.")
+    if any(isinstance(part, SeriesModel | TrajectoryModel) for part in model.modules()):
         raise ArgumentError(
             "a model of a time series has no fixed graph: its times, or how many rows are known, are read "
             "from its input. From Python: load_run(folder).model(x), see docs/train.md."
         )
-    if isinstance(model, DensityModel):
+    if any(isinstance(part, DensityModel) for part in model.modules()):
         raise ArgumentError(
             "a density is not exported: its likelihood and its samples are solves in opposite directions. "
             "From Python: load_run(folder).model(x) and .sample(n); or `adamode predict --samples`."
         )
-    if isinstance(model, Block):
-        fixed: nn.Module = FixedBlock(model, n)
-    elif isinstance(model, Model) and isinstance(model.block, Block):
-        fixed = Model(model.encoder, model.start, FixedBlock(model.block, n), model.head)
-    elif isinstance(model, Model) and isinstance(model.block, IdentityBlock):
-        return model
-    else:
-        raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model or one of the six blocks.")
-    fixed.training = model.training
-    return fixed
+    return _replaced(model, lambda part: FixedBlock(part, n) if isinstance(part, Block) else None)
+
+
+def _replaced(module: nn.Module, swap: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    """The module with what ``swap`` gives in the place of its parts; where it gives None they are shared."""
+    own = swap(module)
+    if own is not None:
+        return own
+    parts = {name: _replaced(part, swap) for name, part in module.named_children()}
+    changed = {name: part for name, part in parts.items() if part is not module.get_submodule(name)}
+    other: nn.Module = _with_part(module, **changed) if changed else module
+    return other

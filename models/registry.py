@@ -18,6 +18,7 @@ from .checks import check_sizes
 from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
 from .presets import TASKS, settings_of
 
+OwnMaker = Callable[[int, int], Any]
 BLOCKS: dict[str, type[Block]] = {
     "node": NODE,
     "anode": ANODE,
@@ -93,7 +94,12 @@ def defaults(model: str, task: str) -> dict[str, Any]:
 
 
 def create(
-    model: str, task: str = "digits", *, match_parameters: int | None = None, **overrides: Any
+    model: str,
+    task: str = "digits",
+    *,
+    match_parameters: int | None = None,
+    field: OwnMaker | None = None,
+    **overrides: Any,
 ) -> nn.Module:
     """Encoder → block → head as the command line trains it; weights from torch's global generator.
 
@@ -103,15 +109,22 @@ def create(
         see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`),
         "density", "density-8x8" (x [B, 2], [B, 1, 8, 8] → log p(x) [B], see `DensityModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
+    field: of one's own in the place of ours, called with the channels that it sees and gives; it returns a
+        module f(t, h), or a function without parameters.
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
     Raises ArgumentError for an unknown model, task or setting, with the nearest names, and for sizes
     that do not fit together.
     """
     settings = _settings(model, task, overrides)
+    if match_parameters is not None and field is not None:
+        raise ArgumentError(
+            f"match_parameters={match_parameters} chooses the width of our field, and field=… is your own: "
+            "leave one of the two out."
+        )
     if match_parameters is not None:
         settings.update(matched(model, task, match_parameters, **overrides))
-    return build(BLOCKS[model], settings)
+    return build(BLOCKS[model], settings if field is None else {**settings, "field": field})
 
 
 def parameters(model: str, task: str, **overrides: Any) -> int:

@@ -13,7 +13,7 @@ from .fields.driven import Signal
 
 
 class SeriesStart(nn.Module):
-    """The state at the last known row: h0's first entry is the output there, the rest is w.
+    """The state at the last known row: h0's first entries are the outputs there, the rest is w.
 
     dim: entries of h0.
     others: the state's other starts: (), ("m0",), ("v0",) or ("m0", "v0"). v0 = m0² where there are both, as
@@ -24,23 +24,35 @@ class SeriesStart(nn.Module):
         "encoder"  one linear layer on the last ``given`` known rows of input and output, with zeros
                    in place of rows that are not known
     scale: of the first w, or of the encoder's first weights, against torch's own.
+    inputs, outputs: how many of each a row has.
     """
 
-    def __init__(self, dim: int, others: tuple[str, ...], kind: str, *, given: int = 1, scale: float = 1.0):
+    def __init__(
+        self,
+        dim: int,
+        others: tuple[str, ...],
+        kind: str,
+        *,
+        given: int = 1,
+        scale: float = 1.0,
+        inputs: int = 1,
+        outputs: int = 1,
+    ):
         super().__init__()
         self.dim, self.kind, self.given = dim, kind, given
+        self.inputs, self.outputs = inputs, outputs
         self.squared = "v0" if others == ("m0", "v0") else None
         self.drawn = tuple(name for name in others if name != self.squared)
-        size = dim - 1 + dim * len(self.drawn)
+        size = dim - outputs + dim * len(self.drawn)
         if kind == "learned" and size:
             self.w = nn.Parameter(scale * torch.randn(size))
         elif kind == "encoder" and size:
-            self.encoder = shrunk(nn.Linear(2 * given, size), scale)
+            self.encoder = shrunk(nn.Linear((inputs + outputs) * given, size), scale)
         self.size = size
 
     def forward(self, known: Tensor) -> dict[str, Tensor]:
-        """{"h0", …}, each [B, dim], from the known rows [B, n, 2] of input and output."""
-        y = known[:, -1, 1:]
+        """{"h0", …}, each [B, dim], from the known rows [B, n, U + Y] of inputs and outputs."""
+        y = known[:, -1, self.inputs :]
         w = self._w(known)
         parts = torch.cat((y, w), dim=1).split(self.dim, dim=1)
         start = dict(zip(("h0", *self.drawn), parts, strict=True))
@@ -59,30 +71,40 @@ class SeriesStart(nn.Module):
 
 
 class SeriesModel(WithBlock):
-    """Known rows → start → block under the input → the first entry of h at every later row.
+    """Known rows → start → block under the inputs → the first entries of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
     unit: input and output that are 1 in the state.
+    inputs, outputs: U and Y, how many of each a row has.
     """
 
-    def __init__(self, start: SeriesStart, block: Block | IdentityBlock, *, unit: float = 1.0):
+    def __init__(
+        self,
+        start: SeriesStart,
+        block: Block | IdentityBlock,
+        *,
+        unit: float = 1.0,
+        inputs: int = 1,
+        outputs: int = 1,
+    ):
         super().__init__()
         check_positive(unit, "unit")
         self.start, self.block, self.unit = start, block, unit
+        self.inputs, self.outputs = inputs, outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs [B, L − n, 1] of rows n … L−1, from x [B, L, 3].
+        """Outputs [B, L − n, Y] of rows n … L−1, from x [B, L, U + Y + 1].
 
-        Columns of x: the input; the output in the first n rows and 0 after them; 1 in those rows and
+        Columns of x: the inputs; the outputs in the first n rows and 0 after them; 1 in those rows and
         0 after them, with one n ≥ 1 for all samples.  Raises ArgumentError for anything else.
         """
-        n = _known_rows(x)
+        n, both = _known_rows(x, self.inputs + self.outputs + 1), self.inputs + self.outputs
         rows = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
-        start = self.start(x[:, :n, :2] / self.unit)
+        start = self.start(x[:, :n, :both] / self.unit)
         h0 = start.pop("h0")
-        signal = Signal(rows, x[:, :, :1].detach() / self.unit)
+        signal = Signal(rows, x[:, :, : self.inputs].detach() / self.unit)
         if signal.seen is not None:
-            raise ArgumentError("x[:, :, 0], the input, is not all finite: fill in what is missing.")
+            raise ArgumentError("x[:, :, :inputs], the inputs, are not all finite: fill in what is missing.")
         block = self.block.driven(signal)
         path = block.path(
             h0,
@@ -93,22 +115,23 @@ class SeriesModel(WithBlock):
             **{name.removesuffix("0"): value for name, value in start.items()},
         )
         self.block.last_stats = block.last_stats
-        return self.unit * path["h"][1:, :, :1].transpose(0, 1)
+        return self.unit * path["h"][1:, :, : self.outputs].transpose(0, 1)
 
 
-def _known_rows(x: Tensor) -> int:
+def _known_rows(x: Tensor, width: int) -> int:
     if not isinstance(x, Tensor):
-        raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor [B, L, 3].")
-    if x.ndim != 3 or x.shape[2] != 3 or x.shape[0] < 1:
+        raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor [B, L, {width}].")
+    if x.ndim != 3 or x.shape[2] != width or x.shape[0] < 1:
         raise ArgumentError(
-            f"x has shape {tuple(x.shape)}; it must be [B, L, 3]: input, output where known, 1 where known."
+            f"x has shape {tuple(x.shape)}; it must be [B, L, {width}]: inputs, outputs where "
+            "known, 1 where known."
         )
-    n = int((x[0, :, 2] == 1).sum())  # host read
-    mask = torch.zeros_like(x[0, :, 2])
+    n = int((x[0, :, -1] == 1).sum())  # host read
+    mask = torch.zeros_like(x[0, :, -1])
     mask[:n] = 1
-    if not 1 <= n < x.shape[1] or not torch.equal(x[:, :, 2], mask.expand(len(x), -1)):  # host read
+    if not 1 <= n < x.shape[1] or not torch.equal(x[:, :, -1], mask.expand(len(x), -1)):  # host read
         raise ArgumentError(
-            f"x[:, :, 2] must be 1 in the first n rows and 0 after them, with the same n in "
+            f"x[:, :, {width - 1}] must be 1 in the first n rows and 0 after them, with the same n in "
             f"1 … {x.shape[1] - 1} for every sample; it is 1 in {n} rows of the first."
         )
     return n

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from standin import build_standin
 
-import adamode.train.write_aside as module
+import adamode.solvers.write_aside as module
 from adamode.train import TrainConfig, Trainer
 
 SETTINGS = {"epochs": 3, "batch_size": 64, "lr": 0.01, "checkpoint_every": 7, "name": "run"}

@@ -216,8 +216,10 @@ def test_the_identity_has_no_steps():
 def test_series_and_other_modules_are_refused():
     with pytest.raises(ArgumentError, match="time series has no fixed graph"):
         with_fixed_steps(create("node", "silverbox"), 2)
-    with pytest.raises(ArgumentTypeError, match="a Linear"):
-        with_fixed_steps(nn.Linear(2, 2), 2)
+    with pytest.raises(ArgumentTypeError, match="a str"):
+        with_fixed_steps("adamnode", 2)
+    plain_module = nn.Linear(2, 2)
+    assert with_fixed_steps(plain_module, 2) is plain_module  # nothing in it is solved
     for steps, error in ((0, ArgumentError), (True, ArgumentTypeError), (2.0, ArgumentTypeError)):
         with pytest.raises(error, match="steps="):
             with_fixed_steps(create("node", "circles"), steps)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -192,12 +193,16 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         "train_size": "all",
         "val_size": "all",
         "test_size": "all",
+        "split": "split, else seed 0",
+        "inputs": "u, u1 …",
+        "outputs": "y, y1 …",
+        "sizes": "the data's",
     }
     assert shown == expected | said
 
 
 def test_every_setting_of_the_configuration_is_an_option():
-    assert {setting.name for setting in SETTINGS} == set(TrainConfig.__dataclass_fields__)
+    assert {setting.name for setting in SETTINGS} == {field.name for field in dataclasses.fields(TrainConfig)}
     for setting in SETTINGS:
         value = getattr(TrainConfig(), setting.name)
         assert isinstance(value, setting.kind), setting.name

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
-from adamode.train.data import DATASETS, DataOptions, batches, load_data, model_task
+from adamode.train.data import DATASETS, OWN, DataOptions, batches, load_data, model_task
 from adamode.train.data.options import SPECIAL
 from adamode.train.data.splits import Samples
 
@@ -47,10 +47,11 @@ def test_an_option_that_a_data_set_does_not_have_is_refused_and_not_ignored(name
 
 
 def test_every_option_that_the_registry_names_exists_and_every_data_set_has_a_line():
-    for entry in DATASETS.values():
+    entries = [*DATASETS.values(), *OWN.values()]
+    for entry in entries:
         assert set(entry.takes) <= set(SPECIAL)
         assert entry.about
-    assert {name for entry in DATASETS.values() for name in entry.takes} == set(SPECIAL)
+    assert {name for entry in entries for name in entry.takes} == set(SPECIAL)
 
 
 def test_the_papers_silverbox_has_the_authors_models_and_the_benchmarks_has_ours():

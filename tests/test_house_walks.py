@@ -24,7 +24,10 @@ INDENT = 3  # characters of the tree a level
 # Everybody may know these: the door, and what comes out.
 FOR_ALL = {
     f"solvers/{name}"
-    for name in ("errors", "status", "stats", "checks", "solution", "trace", "attempts", "pages")
+    for name in (
+        *("errors", "status", "stats", "checks", "solution", "trace", "attempts", "pages"),
+        "write_aside",
+    )
 }
 
 

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
+from adamode.models.provenance import git_state
 from adamode.reproduce.machinery import work as reproduce_work
 from adamode.reproduce.machinery.work import IDENTITY, Allowed, Work
 from adamode.solvers.errors import CheckpointError
-from adamode.train.reproducible import git_state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from adamode.solvers.errors import CheckpointError, TrainingError
+from adamode.solvers.write_aside import write_aside
 from adamode.train.checkpoint import KEYS, load_checkpoint, save_checkpoint
 from adamode.train.reproducible import (
     epoch_order,
@@ -10,7 +11,6 @@ from adamode.train.reproducible import (
     seed_everything,
     versions,
 )
-from adamode.train.write_aside import write_aside
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, state, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adamode.train.write_aside.os.fsync", full)
+    monkeypatch.setattr("adamode.solvers.write_aside.os.fsync", full)
     with pytest.raises(TrainingError, match=r"c\.pt.*No space left"):
         save_checkpoint(path, state | {"epoch": 4})
     assert path.read_bytes() == before

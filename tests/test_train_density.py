@@ -318,12 +318,12 @@ def test_predict_writes_samples(finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give pictures, or --samples N"),
+        ([], "give files, or --samples N"),
         (["a.png", "--samples", "3"], "one of the two"),
         (["--samples", "3", "--output", "a.txt"], "must end in .npz or .csv"),
         (["--samples", "3", "--output", "no/such/a.csv"], "folder that exists"),
-        (["a.png", "--output", "a.csv"], "is of --samples"),
-        (["a.png"], "has no pictures"),
+        (["a.png", "--output", "a.csv"], "is a density"),
+        (["a.png"], "is a density"),
     ],
 )
 def test_predict_refuses_what_means_nothing(finished, arguments, words):

@@ -10,12 +10,13 @@ import torch
 from standin import Explodes, StandIn, build_standin
 
 from adamode import ArgumentError, TrainConfig, Trainer
+from adamode.models.provenance import git_state
 from adamode.solvers.errors import NonFiniteDynamics, TrainingError
 from adamode.solvers.status import Status
 from adamode.train.build import build_model
 from adamode.train.checkpoint import BEST_KEYS, load_checkpoint
 from adamode.train.data import load_data
-from adamode.train.reproducible import deterministic, git_state
+from adamode.train.reproducible import deterministic
 from adamode.train.step import Objective, descend, norms_of_state, step_size
 
 ACCURACY = Objective("accuracy")
@@ -100,7 +101,7 @@ def test_the_best_weights_have_a_file_of_their_own(tmp_path):
 def test_the_saved_toml_trains_the_same_run_again_and_names_packages_and_commit(tmp_path):
     fit(tmp_path)
     path = tmp_path / "run" / "config.toml"
-    assert TrainConfig.from_toml(path) == config_for(tmp_path)
+    assert TrainConfig.from_toml(path) == config_for(tmp_path, build="standin:build_standin")
     text = path.read_text()
     assert f'"torch" = "{torch.__version__.split("+")[0]}' in text
     assert '"pytest" = "' in text
@@ -296,7 +297,7 @@ def test_a_nan_loss_of_a_model_without_a_block_says_nothing_of_a_state(tmp_path)
 
 
 def test_a_read_only_folder_leaves_the_last_good_checkpoint_and_says_so(tmp_path, monkeypatch):
-    import adamode.train.write_aside as module
+    import adamode.solvers.write_aside as module
 
     opened = []
 

@@ -125,9 +125,27 @@ def test_a_nan_gradient_of_a_finite_loss_never_reaches_the_weights(tmp_path):
         def forward(self, x):
             return super().forward(x) + (self.layer.weight.sum() * 0).sqrt()
 
-    with pytest.raises(TrainingError, match=r"batch 0 .*norm of its gradient nan"):
+    with pytest.raises(TrainingError, match=r"first batch.*norm of its gradient nan"):
         Trainer(config_for(tmp_path), build=lambda config: RootAtZero(), quiet=True).fit()
+    assert list(tmp_path.iterdir()) == []
+
+    class RootLater(StandIn):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += self.training
+            logits = super().forward(x)
+            return logits + (self.layer.weight.sum() * 0).sqrt() if self.calls == 4 else logits
+
+    with pytest.raises(TrainingError, match=r"batch 3 .*norm of its gradient nan"):
+        Trainer(config_for(tmp_path), build=lambda config: RootLater(), quiet=True).fit()
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_an_infinite_loss_of_the_untrained_model_is_found_before_anything_is_written(tmp_path):
+    with pytest.raises(TrainingError, match=r"first batch: the loss is nan.*Nothing was written"):
+        Trainer(config_for(tmp_path), build=lambda config: Explodes(0), quiet=True).fit()
+    assert list(tmp_path.iterdir()) == []
 
 
 class CannotBeSolved(StandIn):
@@ -192,7 +210,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path, monkeypa
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr("adamode.train.write_aside.os.fsync", full)
+    monkeypatch.setattr("adamode.solvers.write_aside.os.fsync", full)
     with pytest.raises(TrainingError, match=r"checkpoint\.pt.*No space left.*--resume"):
         Trainer(config_for(tmp_path, checkpoint_every=7), build=build_standin, quiet=True).fit()
     monkeypatch.undo()

@@ -8,8 +8,11 @@ from torch import nn
 
 from .. import models
 from ..adjoint.gradients import Backsolve, Direct, Discrete, Interpolating, Reversible
+from ..solvers.errors import ArgumentError
 from .config import TrainConfig
-from .data import model_task
+from .data import OWN, model_task
+from .own import built, is_own, own_field
+from .own_settings import fitted, preset
 
 _GRADIENTS = {
     "discrete": Discrete,
@@ -33,6 +36,10 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
 
     Raises: ArgumentError for an unknown model, with the nearest names.
     """
+    if config.build or is_own(config.model):
+        named = {"build": config.build} if config.build else {"model": config.model}
+        ((argument, text),) = named.items()
+        return built(text, config, argument)
     overrides: dict[str, Any] = {
         "rtol": config.rtol,
         "atol": config.atol,
@@ -40,19 +47,29 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         "stepping": config.stepping,
         "gradient": _GRADIENTS[config.gradient](),
     }
+    task = model_task(config.dataset)
     if compile:
         overrides["compile"] = True
     if config.sync_every > 1:
         overrides["sync_every"] = config.sync_every
     if config.denominator:
         overrides["denominator"] = config.denominator
-    preset = models.defaults(config.model, model_task(config.dataset))
+    registered = preset(config.model, config.dataset, config.data_sizes)
+    if config.dataset in OWN:
+        if not config.data_sizes:
+            raise ArgumentError(
+                f"model={config.model!r} is for images, points or recordings, and data of the kind "
+                f"{config.dataset!r} are none of these: give a builder of your own, --model module:function."
+            )
+        overrides.update(fitted(models.defaults(config.model, task), config.dataset, config.data_sizes))
+    if config.field:
+        overrides["field"] = own_field(config.field)
     for name in ("hidden", "channels"):
         # 0 leaves a width to match_parameters; else it is what was asked for, and refused if it can't be.
-        if name in preset and (getattr(config, name) or not config.match_parameters):
+        if name in registered and (getattr(config, name) or not config.match_parameters):
             overrides[name] = getattr(config, name)
     if config.match_parameters:
         overrides["match_parameters"] = config.match_parameters
     if config.block == "identity":
         overrides["block"] = "identity"
-    return models.create(config.model, task=model_task(config.dataset), **overrides)
+    return models.create(config.model, task=task, **overrides)

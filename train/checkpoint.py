@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..solvers.errors import CheckpointError, TrainingError
-from .write_aside import write_aside
+from ..solvers.write_aside import write_aside
 
 FORMAT = "adamode-checkpoint-3"
 KEYS = frozenset(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ..models import defaults
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from ..solvers.methods import get_method
-from .data import DataOptions, check_dataset, model_task
+from .checks import check_count, check_name, check_text, checked_positive
+from .data import OWN, DataOptions, DataSet, check_dataset
+from .data.own import ARRAYS
+from .own_settings import OwnSettings, fits, kind_of, preset, run_name, settled, told
 from .regularise import weights_of
 
 if sys.version_info >= (3, 11):
@@ -42,6 +42,8 @@ NOT_COMPARED = frozenset(
         "name",
         "output_dir",
         "data_dir",
+        "data",  # compared by its checksum
+        "build",  # a function may have moved; weights that do not fit are refused
         "download",
         "threads",
         "device",
@@ -90,6 +92,7 @@ RECIPES |= {
     "digits-density": _IMAGES_8X8,
     "mnist8-density": _IMAGES_8X8,
 }
+RECIPES |= {"own-images": RECIPES["digits"], "own-recording": _SILVERBOX}
 ANY_DATA = Recipe(epochs=50, batch_size=64, lr=1e-2, schedule="cosine", clip=1.0)
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping")
@@ -97,10 +100,11 @@ _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields 
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OwnSettings):
     """Settings of a training run. Values that are None are filled in when the object is made.
 
-    model, dataset: names in the registries.
+    model, dataset: names in the registries; a model "package.module:function" is made by that builder.
+    data, split, inputs, outputs, image_size, sizes, field, build: see `OwnSettings`.
     block: "ode", or "identity" to train the same model without the block (a control).
     epochs: None takes the data set's recipe, as for the next four.
     batch_size: samples of one optimiser step, over all processes.
@@ -144,7 +148,7 @@ class TrainConfig:
     """
 
     model: str = "adamnode"
-    dataset: str = "digits"
+    dataset: str = _TO_FILL_IN
     block: str = "ode"
     epochs: int = _TO_FILL_IN
     batch_size: int = _TO_FILL_IN
@@ -188,13 +192,22 @@ class TrainConfig:
     name: str = _TO_FILL_IN
     output_dir: str = "runs"
 
+    given_settings: ClassVar[frozenset[str]] = frozenset()  # of an object: those that were not left out
+
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))
-        check_dataset(self.dataset)
-        preset = defaults(self.model, model_task(self.dataset))
-        self._fill_from_model(preset)
+        given = frozenset(name for name, value in self.to_dict().items() if value is not None)
+        object.__setattr__(self, "given_settings", given)
+        if self.dataset is not None:
+            check_dataset(self.dataset)
+        check_count("image_size", self.image_size, smallest=0)
+        dataset, sizes = settled(self.dataset, self, self.data_options())
+        object.__setattr__(self, "dataset", dataset)
+        object.__setattr__(self, "sizes", sizes)
+        model_preset = preset(self.model, self.dataset, self.data_sizes)
+        self._fill_from_model(model_preset)
         recipe = RECIPES.get(self.dataset, ANY_DATA)
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
         for name, known in CHOICES.items():
@@ -202,12 +215,12 @@ class TrainConfig:
                 check_choice(name, getattr(self, name), known)
         get_method(self.method, implicit=True)
         for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every", "sync_every"):
-            _check_count(name, getattr(self, name), smallest=1)
+            check_count(name, getattr(self, name), smallest=1)
         for name in ("patience", "train_size", "val_size", "test_size", "window", "given"):
-            _check_count(name, getattr(self, name), smallest=0)
-        _check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
+            check_count(name, getattr(self, name), smallest=0)
+        check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
         for name in ("lr", "clip", "rtol", "atol"):
-            object.__setattr__(self, name, _checked_positive(name, getattr(self, name)))
+            object.__setattr__(self, name, checked_positive(name, getattr(self, name)))
         switches = ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt")
         for name in (*switches, "test_every_epoch"):
             if not isinstance(getattr(self, name), bool):
@@ -221,7 +234,7 @@ class TrainConfig:
             raise ArgumentError(
                 f"regularise={self.regularise!r} with block='identity', which solves nothing: leave it out."
             )
-        if self.amp != "off" and "draws" in preset:
+        if self.amp != "off" and "draws" in model_preset:
             raise ArgumentError(
                 f"amp={self.amp!r} with a density: a change of volume summed in bfloat16 is lost in its "
                 "rounding. Leave amp out."
@@ -229,20 +242,20 @@ class TrainConfig:
         self._check_texts()
 
     def _check_texts(self) -> None:
-        _check_text("device", self.device)
-        _check_text("output_dir", self.output_dir)
+        check_text("device", self.device)
+        check_text("output_dir", self.output_dir)
         if not isinstance(self.data_dir, str):
             raise ArgumentTypeError(f"data_dir={self.data_dir!r} must be the path of a folder.")
         self.data_options()
         if self.name is None:
             control = "-identity" if self.block == "identity" else ""
-            object.__setattr__(self, "name", f"{self.model}-{self.dataset}{control}")
-        _check_name(self.name)
+            object.__setattr__(self, "name", run_name(self.model, self.dataset, self) + control)
+        check_name(self.name)
 
     def _fill_from_model(self, preset: Mapping[str, Any]) -> None:
         """Settings that the model is registered with; those it does not have can only be absent."""
         self._fill(preset, _OF_THE_MODEL)
-        _check_count("match_parameters", self.match_parameters, smallest=0)
+        check_count("match_parameters", self.match_parameters, smallest=0)
         for name, absent in (("denominator", ""), ("hidden", 0), ("channels", 0)):
             value, own = getattr(self, name), preset.get(name) or absent
             if value not in (None, absent) and own == absent:
@@ -253,7 +266,7 @@ class TrainConfig:
                 matched = self.match_parameters and name != "denominator"  # chosen by the registry
                 object.__setattr__(self, name, absent if matched else own)
             if name != "denominator":
-                _check_count(name, getattr(self, name), smallest=0)
+                check_count(name, getattr(self, name), smallest=0)
 
     def _fill(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
         for name in names:
@@ -277,7 +290,22 @@ class TrainConfig:
             test_size=self.test_size or None,
             window=self.window or None,
             given=self.given or None,
+            **self.own_options(),
         )
+
+    def for_data(self, data: DataSet) -> TrainConfig:
+        """These settings for data that are given in Python; what was left out is filled in for their kind.
+
+        The same settings where the data set's own models are of the data's sizes.
+        """
+        kind, sizes = kind_of(data)
+        if kind not in OWN or (self.dataset, self.sizes) == (kind, told(sizes)):
+            return self
+        asked = kind == ARRAYS and "dataset" in self.given_settings
+        if data.name == self.dataset or asked or fits(self.model, self.dataset, sizes):
+            return self
+        settings = {name: value for name, value in self.to_dict().items() if name in self.given_settings}
+        return TrainConfig(**{**settings, "dataset": kind, "sizes": told(sizes)})
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values; ``TrainConfig(**config.to_dict())`` is equal to config."""
@@ -294,7 +322,7 @@ class TrainConfig:
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Writes all settings to a TOML file that `from_toml` reads back to an equal object."""
-        from .write_aside import write_aside
+        from ..solvers.write_aside import write_aside
 
         write_aside(path, self.toml())
 
@@ -336,35 +364,3 @@ def toml_line(name: str, value: Any) -> str:
     """``name = value`` for a text, number or truth value."""
     # JSON's texts and numbers are valid TOML; ensure_ascii would write surrogate pairs.
     return f"{name} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007F")
-
-
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; a text is needed.")
-    if not value.strip():
-        raise ArgumentError(f"{name}={value!r} is empty; give a name.")
-
-
-def _check_count(name: str, value: Any, *, smallest: int, largest: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; a whole number is needed.")
-    if value < smallest or (largest is not None and value > largest):
-        rule = f"at least {smallest}" + ("" if largest is None else f" and at most {largest}")
-        raise ArgumentError(f"{name}={value} must be {rule}.")
-
-
-def _checked_positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; a number is needed.")
-    if not (math.isfinite(value) and value > 0):
-        raise ArgumentError(f"{name}={value} must be finite and above 0, for instance 1e-3.")
-    return float(value)
-
-
-def _check_name(name: Any) -> None:
-    _check_text("name", name)
-    if not re.fullmatch(r"[\w][\w.+=-]*", name):
-        raise ArgumentError(
-            f"name={name!r} must be a folder's name of letters, digits and . _ - + = that starts "
-            "with a letter or digit; choose the folder above it with output_dir."
-        )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,20 @@ from torch import Tensor, nn
 
 from ..models.density_model import DensityModel
 from ..solvers.checks import check_choice, check_positive
-from ..solvers.errors import ArgumentError, CheckpointError, DataError, TrainingError, nearest
+from ..solvers.errors import ArgumentError, CheckpointError, TrainingError, nearest
 from .build import build_model
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
-from .data import DataSet, load_data
+from .data import OWN, DataSet, load_data
+from .data.pictures import picture
 from .data.sequences import one_step_ahead
 from .data.splits import Examples, LabelledImages
 from .device import checked_device
 from .distributed import Ranks
 from .metrics import count_parameters, efficacy
 from .objective import Objective
+from .own import made_by
+from .own_settings import refuse_other_sizes
 from .reproducible import drawing_from, seed_everything
 from .runs import RunFolder
 from .step import (
@@ -43,6 +45,7 @@ from .step import (
 )
 
 WEIGHTS = ("best", "last")
+Builder = Callable[[TrainConfig], nn.Module]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +91,16 @@ class Judgement:
 
 
 def load_run(
-    folder: str | os.PathLike[str], *, weights: str = "best", device: str | None = None
+    folder: str | os.PathLike[str],
+    *,
+    weights: str = "best",
+    device: str | None = None,
+    build: Builder | None = None,
 ) -> LoadedRun:
     """The model of the run in ``folder``, with the weights that were best in validation, or the last.
 
     device: None is the run's.
+    build: made the run's model, where the name in its settings cannot be imported.
     Raises: CheckpointError where there is no run or no such weights, ArgumentError for other values.
     """
     check_choice("weights", weights, WEIGHTS)
@@ -109,7 +117,7 @@ def load_run(
             f"{str(folder)!r} has not finished an epoch, so no weights are the best yet: take weights='last'."
         )
     config = TrainConfig.from_dict(state["config"])
-    fresh, best = untrained_run(config, device=device), weights == "best"
+    fresh, best = untrained_run(config, device=device, build=build), weights == "best"
     try:
         fresh.model.load_state_dict(state["best"]["model"] if best else state["model"])
     except RuntimeError as error:
@@ -119,21 +127,33 @@ def load_run(
     return dataclasses.replace(fresh, epoch=state["best"]["epoch"] if best else state["epoch"])
 
 
-def untrained_run(config: TrainConfig, *, device: str | None = None) -> LoadedRun:
+def untrained_run(
+    config: TrainConfig, *, device: str | None = None, build: Builder | None = None
+) -> LoadedRun:
     """The model that a run of ``config`` begins with; draws from the global random numbers its seed gives.
 
     device: None is the configuration's.
     """
     place = checked_device(config.device if device is None else device)
     seed_everything(config.seed)
-    model = build_model(config).to(place, getattr(torch, config.dtype))
+    made = build_model(config) if build is None else made_by(build, config, f"build={build!r}")
+    model = made.to(place, getattr(torch, config.dtype))
     return LoadedRun(config, model.eval(), 0, place)
 
 
-def load_data_of(run: LoadedRun, *, data_dir: str | None = None) -> DataSet:
-    """The data set that a run was trained on; data_dir: where its files are now, if elsewhere."""
-    config = run.config if data_dir is None else dataclasses.replace(run.config, data_dir=data_dir)
-    return load_data(config.dataset, config.data_options())
+def load_data_of(run: LoadedRun, *, data_dir: str | None = None, path: str | None = None) -> DataSet:
+    """The data set that a run was trained on.
+
+    data_dir: where its files are now, if elsewhere.
+    path: the same of one's own data.
+    Raises: ArgumentError for a run on data that were given in Python, without a path, or on others.
+    """
+    config = run.config
+    config = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
+    config = config if path is None else dataclasses.replace(config, data=path)
+    data = load_data(config.dataset, config.data_options())
+    refuse_other_sizes(config, data)
+    return data
 
 
 @torch.no_grad()
@@ -258,31 +278,13 @@ def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = 
     on light paper, where the data have light ink on dark.  Transparent pixels are taken as black.
     Raises: ArgumentError if the data are no pictures, DataError for a file that is none.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not isinstance(data.train, LabelledImages):
         raise ArgumentError(f"{data.name} has no pictures: inputs of shape {data.card.shape} cannot be read.")
     channels, height, width = data.train.images.shape[1:]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                picture: Image.Image = opened
-                if "A" in picture.getbands() or "transparency" in picture.info:
-                    rgba = picture.convert("RGBA")
-                    picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-                picture = picture.convert("L" if channels == 1 else "RGB")
-                small = picture.resize((width, height), Image.Resampling.BOX)
-    except (
-        *(OSError, UnidentifiedImageError, SyntaxError, ValueError),
-        *(Image.DecompressionBombWarning, Image.DecompressionBombError),
-    ) as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read as a picture ({error}); give a PNG, JPEG or the like."
-        ) from error
-    pixels = np.asarray(small, dtype=np.float64).reshape(height, width, channels).transpose(2, 0, 1)
+    pixels = picture(path, channels, (width, height)).astype(np.float64)
     pixels = (255 - pixels if invert else pixels) / 255
-    largest = float(data.train.images.max())  # 16 in the small digits, 255 else
+    # 16 in the small digits, 255 else; the whitest of one's own may be grey.
+    largest = 255.0 if data.name in OWN else float(data.train.images.max())
     raw = torch.from_numpy(np.rint(pixels * largest).astype(np.uint8))[None]
     return data.train.transform(raw)
 

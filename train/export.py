@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import json
 import math
 import os
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..models.block import Block
-from ..models.export import with_fixed_steps
-from ..models.model import Model
+from ..models.export import FixedBlock, with_fixed_steps
 from ..solvers.errors import AdamodeError, ArgumentError
+from ..solvers.write_aside import write_aside
 from .data import DataSet
 from .evaluation import LoadedRun
-from .write_aside import write_aside
 
 MOST_STEPS = 1024  # ten doublings: what needs more is stiff for some inputs
 SAMPLE = 256  # inputs that the steps are chosen on: all of the digits' validation part and a batch of images
 EXTRA = "adamode.json"
+Runs = Callable[[Tensor], Tensor]
 TOLD = ("model", "dataset", "method", "rtol", "atol", "dtype")
 
 
@@ -70,12 +73,18 @@ class Exported:
 
 
 def export_run(
-    run: LoadedRun, data: DataSet, path: str | os.PathLike[str], *, steps: int | None = None
+    run: LoadedRun,
+    data: DataSet,
+    path: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    onnx: bool = False,
 ) -> Exported:
     """Writes encoder → block → head of a run as a program of `torch.export`, for batches of any size.
 
     data: the run's; the first 256 inputs of its validation part choose the steps.
     steps: that many instead, however far from the adaptive solve.
+    onnx: write an ONNX file in place of torch's.
 
     The program is read back and compared before the file is written, aside and renamed. It computes in the
     run's dtype, without mixed precision.
@@ -96,8 +105,7 @@ def export_run(
             "input": ["batch", *x.shape[1:]],
             **dataclasses.asdict(chosen),
         }
-        program = traced(fixed, example, about)
-        again = torch.export.load(io.BytesIO(program)).module()
+        program, again = (as_onnx if onnx else as_program)(fixed, example, about)
         sizes = tuple(sorted({1, min(3, count), count} - {2}))
         pairs = [(again(x[:n]), fixed(x[:n]), run.model(x[:n])) for n in sizes]
     reloaded = max(_largest(got - eager) for got, eager, _ in pairs)
@@ -121,10 +129,10 @@ def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> St
     Raises: ArgumentError where 1024 steps are not enough, SolverError.
     """
     own = model(x)
-    block = model.block if isinstance(model, Model) else model
-    if not isinstance(block, Block):
+    settings = [part.settings for part in model.modules() if isinstance(part, Block)]
+    if not settings:
         return Steps(0, 0, 0.0, 0.0, True, len(x))
-    bound = block.settings.atol + block.settings.rtol * _largest(own)
+    bound = max(s.atol + s.rtol * _largest(own) for s in settings)
     if not math.isfinite(bound):
         raise ArgumentError("the run's model gives numbers that are not finite for its validation data.")
     before, n = None, 1 if steps is None else steps
@@ -135,8 +143,7 @@ def choose_steps(model: nn.Module, x: Tensor, *, steps: int | None = None) -> St
         # Two coarse solutions can be equally wrong: they say nothing below four steps.
         settled = before is not None and n > 4 and _largest(output - before) <= bound / 2
         if steps is not None or difference <= bound or settled:
-            solved: Any = fixed.block if isinstance(model, Model) else fixed
-            evaluations = solved.steps.evaluations
+            evaluations = sum(p.steps.evaluations for p in fixed.modules() if isinstance(p, FixedBlock))
             return Steps(n, evaluations, difference, bound, settled, len(x))
         if n >= MOST_STEPS:
             raise ArgumentError(
@@ -167,6 +174,54 @@ def traced(model: nn.Module, example: Tensor, about: dict[str, Any]) -> bytes:
             "Python: load_run(folder).model(x), see docs/train.md."
         ) from error
     return buffer.getvalue()
+
+
+def as_program(model: nn.Module, example: Tensor, about: dict[str, Any]) -> tuple[bytes, Runs]:
+    """A program's bytes, and the program read back from them. Raises: ArgumentError, as `traced`."""
+    program = traced(model, example, about)
+    return program, torch.export.load(io.BytesIO(program)).module()
+
+
+def as_onnx(model: nn.Module, example: Tensor, about: dict[str, Any]) -> tuple[bytes, Runs]:
+    """The bytes of an ONNX file, its first dimension of any size, and what onnxruntime makes of it.
+
+    about: kept among the file's metadata under "adamode.json".
+    Raises: ArgumentError where onnx, onnxscript or onnxruntime is not installed, or the model cannot be
+    written.
+    """
+    try:
+        # By name: a type checker need not know them. Torch's exporter needs the last.
+        onnx, onnxruntime, _ = (
+            importlib.import_module(name) for name in ("onnx", "onnxruntime", "onnxscript")
+        )
+    except ImportError as error:
+        raise ArgumentError(
+            f"ONNX needs the package {error.name!r}: pip install onnx onnxscript onnxruntime."
+        ) from error
+    batch = torch.export.Dim("batch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter, about itself
+            made: Any = torch.onnx.export(
+                model, (example.cpu(),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+            )
+            proto = made.model_proto
+        proto.metadata_props.add(key=EXTRA, value=json.dumps(about))
+        content = proto.SerializeToString()
+        onnx.checker.check_model(content)
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as with the tracer
+        reason = str(error).strip().splitlines() or [""]
+        raise ArgumentError(
+            f"this model cannot be written as ONNX ({type(error).__name__}: {reason[0]}); take torch's "
+            f"program."
+        ) from error
+    name = session.get_inputs()[0].name
+
+    def again(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
+
+    return content, again
 
 
 def _largest(x: Tensor) -> float:

@@ -22,12 +22,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..models.provenance import git_state
 from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, TrainingError
+from ..solvers.write_aside import write_aside
 from .checkpoint import load_checkpoint
 from .config import OPEN_ENDED, TABLES, TrainConfig, toml_line
 from .objective import MEASURES
-from .reproducible import git_state, versions
-from .write_aside import write_aside
+from .reproducible import versions
 
 FINAL_KEYS = (
     *("test_loss", *(f"test_{name}" for name in MEASURES), "more_tests"),

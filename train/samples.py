@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ..models.density_model import DensityModel
 from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError
+from ..solvers.write_aside import write_aside
 from .data import DATASETS, PLANE, SMALL_IMAGES, DataSet, Pixels, model_task
 from .evaluation import LoadedRun
 from .reproducible import drawing_from
 from .step import check_samples, solving_with
-from .write_aside import write_aside
 
 AT_ONCE = 4096  # rows of one solve
 SUFFIXES = (".npz", ".csv")

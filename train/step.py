@@ -277,6 +277,18 @@ def _listed(blocks: dict[str, Tensor]) -> str:
     return ", ".join(f"‖{name}‖ = {value.double().norm().item():.4g}" for name, value in blocks.items())
 
 
+def not_finite(sums: EpochSums, norm: float, model: nn.Module, x: Tensor | None) -> str:
+    """What is to be said of a step whose loss, or the norm of its gradient, is not finite; "" where both are.
+
+    x: the batch, for the norms of the block's state.
+    """
+    if math.isfinite(sums.loss) and math.isfinite(norm):
+        return ""
+    told = f"the loss is {sums.loss / sums.samples:.6g} and the norm of its gradient {norm:.6g}"
+    state = "" if x is None else norms_of_state(model, x)
+    return f"{told}. {state}".rstrip(". ")
+
+
 def agree(sums: EpochSums, failure: str, ranks: Ranks) -> str:
     """Adds up a batch's sums over the ranks, in place; returns what went wrong on any of them, or ""."""
     if ranks.world == 1:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..solvers.errors import ArgumentError
 from .config import TrainConfig
+from .own_settings import plain_name, run_name
 from .runs import RunFolder
 
 LOGS = "sweep-logs"  # in the folder of the runs; it holds no config.json, so it is taken for no run
@@ -78,8 +79,8 @@ def _name(config: TrainConfig, base: Mapping[str, Any], chosen: Mapping[str, Any
     """For instance adamnode-digits-seed=1-lr=0.01."""
     control = "-identity" if config.block == "identity" else ""
     stem = [str(base["name"])] if base.get("name") else []
-    stem.append(f"{config.model}-{config.dataset}{control}")
-    rest = [f"{k}={v}" for k, v in chosen.items() if k not in ("model", "dataset", "block")]
+    stem.append(run_name(config.model, config.dataset, config) + control)
+    rest = [plain_name(f"{k}={v}") for k, v in chosen.items() if k not in ("model", "dataset", "block")]
     return "-".join([*stem, *rest])
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -17,6 +17,7 @@ from .build import build_for_training
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import DataSet, load_data
+from .data.own.given import as_data_set
 from .data.splits import Examples
 from .device import checked_device
 from .distributed import Ranks, own_device, refuse_batch_statistics, restarted
@@ -25,6 +26,8 @@ from .interrupt import Interrupted, StopRequest
 from .logs import BoardWriter, ProgressBar, board, say
 from .metrics import count_parameters, peak_memory_mib
 from .objective import Objective
+from .own import made_by, name_of
+from .own_settings import refuse_other_data, refuse_other_sizes
 from .position import EpochRecord, Position, TrainResult
 from .regularise import weights_of
 from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
@@ -38,7 +41,7 @@ from .step import (
     choose_augmentation,
     descend,
     handed_on,
-    norms_of_state,
+    not_finite,
     on_device,
     parts_of_batches,
     solving_with,
@@ -49,7 +52,12 @@ from .step import (
 class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
-    build: makes the model from the configuration (default: `adamode.models.create`'s).
+    build: makes the model from the configuration (default: `adamode.models.create`'s); the run's settings
+    keep
+        its name, "module:function", by which commands find it again.
+    data: in place of the configuration's: a `DataSet`, or (train, val, test), each tensors (inputs, targets)
+    or a
+        torch data set of such pairs. ``config`` is then the one for them, `TrainConfig.for_data`.
     on_epoch: called with an `EpochRecord` after each epoch, on rank 0.
     quiet: no bar, no lines.
     After `fit`, ``model`` holds the weights that were tested. Started by torchrun, the processes train
@@ -67,10 +75,16 @@ class Trainer:
         self,
         config: TrainConfig,
         *,
-        build: Callable[[TrainConfig], nn.Module] = build_for_training,
+        build: Callable[[TrainConfig], nn.Module] | None = None,
+        data: DataSet | Sequence[Any] | None = None,
         on_epoch: Callable[[EpochRecord], None] | None = None,
         quiet: bool = False,
     ):
+        self._given = None if data is None else as_data_set(data)
+        if self._given is not None:
+            config = config.for_data(self._given)
+        if build is not None:
+            config = dataclasses.replace(config, build=name_of(build))
         self.config, self.quiet = config, quiet
         self.folder, self.position = RunFolder(config.folder), Position()
         self._build, self._on_epoch = build, on_epoch
@@ -100,7 +114,8 @@ class Trainer:
         state = self.ranks.first(lambda: self.folder.open(self.config, resume=resume))
         if self.config.tensorboard:
             board()
-        data = load_data(self.config.dataset, self.config.data_options())
+        data = self._given or load_data(self.config.dataset, self.config.data_options())
+        refuse_other_sizes(self.config, data)
         self._set_up(data, state)
         trained = self.position.final is None
         if trained:
@@ -112,7 +127,9 @@ class Trainer:
         """Model, optimiser and position: new, or those of a checkpoint's state."""
         seed_everything(self.config.seed)
         self.objective = Objective.of(data, weights_of(self.config.regularise))
-        self.model = self._build(self.config).to(self.device, self._dtype)
+        own, named = self._build, f"build={self.config.build!r}"
+        made = build_for_training(self.config) if own is None else made_by(own, self.config, named)
+        self.model = made.to(self.device, self._dtype)
         refuse_batch_statistics(self.model.train(), self.ranks.world)
         self.ranks.share_weights(self.model)
         if not count_parameters(self.model):
@@ -126,7 +143,7 @@ class Trainer:
             self._rehearse(data)
             self.ranks.first(lambda: self.folder.create(self.config))
             return
-        self._refuse_other_data(state["data"], data)
+        refuse_other_data(state["data"], data, self.folder.checkpoint, given=self._given is not None)
         self._restore(state)
         if not self.position.over(self.config.epochs, self.config.patience):
             self.position.final = None  # a finished run may be made longer
@@ -146,18 +163,21 @@ class Trainer:
         before, model = rng_state(), copy.deepcopy(self.model).train()
         first = torch.arange(min(self._n, self.config.batch_size))
         part = next(parts_of_batches(data.train, first, self.config.batch_size, self.ranks))
-        failure = ""
+        failure, cause = "", None
         try:
             if part is not None:
+                x, y = on_device(part, self.device, self._dtype)
                 with solving_with(model, compile=False):  # the copy's programs would go with it
-                    self._descend(model, *on_device(part, self.device, self._dtype), total=len(first))
+                    sums = self._descend(model, x, y, total=len(first))
+                norm = nn.utils.clip_grad_norm_(model.parameters(), self.config.clip).item()  # host read
+                failure = not_finite(sums, norm, model, x)
         except (*CANNOT_BE_SOLVED, SamplesFailed) as error:
             failure, cause = str(error), error
         told = agree(EpochSums(), failure, self.ranks)
         if told:
             raise TrainingError(
-                f"the untrained model cannot be solved on the first batch: {told} Nothing was written."
-            ) from (cause if failure else None)
+                f"the untrained model fails on the first batch: {told.rstrip('.')}. Nothing was written."
+            ) from cause
         restore_rng_state(before)
 
     def _run(self, data: DataSet) -> None:
@@ -257,10 +277,9 @@ class Trainer:
         dt = handed_on(self.model, part is not None, self.ranks) if config.hand_on_dt else None
         self.ranks.add_gradients(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()  # host read
-        if not (math.isfinite(sums.loss) and math.isfinite(norm)):
-            told = f"the loss is {sums.loss / sums.samples:.6g} and the norm of its gradient {norm:.6g}"
-            state = "" if part is None else norms_of_state(self.model, part[0])
-            self._fail(f"{told}. {state}".rstrip(". "), None)
+        told = not_finite(sums, norm, self.model, None if part is None else part[0])
+        if told:
+            self._fail(told, None)
         done = position.epoch * self.steps + position.batch
         lr = step_size(config.schedule, config.lr, done, config.epochs * self.steps)
         for group in self.optimizer.param_groups:
@@ -336,18 +355,6 @@ class Trainer:
             "rng": {**first, "others": others},
             **self.position.to_checkpoint(),
         }
-
-    def _refuse_other_data(self, sha256: str, data: DataSet) -> None:
-        """The same name, but other files behind it: a run of two data sets would be neither's.
-
-        Generated sets follow from the settings, up to the rounding of the machine's own exp and cos.
-        """
-        if data.card.files and sha256 != data.card.sha256:
-            raise CheckpointError(
-                f"checkpoint {str(self.folder.checkpoint)!r} was made with other data: its {data.name} had "
-                f"sha256 {sha256[:16]}…, that of {data.card.source} is {data.card.sha256[:16]}…. Give the "
-                "--data-dir of the first part, or train again under another --name."
-            )
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:

@@ -17,6 +17,10 @@ def data(
         str | None,
         typer.Option("--data-dir", envvar="ADAMODE_DATA", help="Folder that holds the files."),
     ] = None,
+    own: Annotated[
+        str | None,
+        typer.Option("--data", help="Your own data: a folder of pictures by class, an .npz, a recording."),
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Let torchvision fetch NAME into the folder if it is missing.")
     ] = False,
@@ -34,12 +38,22 @@ def data(
     """
     from ..solvers.errors import ArgumentError, MissingDataError
     from ..train.data import DATASETS, DataOptions, check_dataset, load_data
+    from ..train.data.own import load_own
 
     check_output_file("--json", json_path)
     if name is not None:
         check_dataset(name)
     if download and name is None:
         raise ArgumentError("--download fetches one data set: say which, for instance adamode data mnist.")
+    if own is not None:
+        if name is not None:
+            raise ArgumentError(f"{name!r} and --data {own!r}: give one of the two.")
+        card = load_own(DataOptions(path=own)).card
+        if json_path is not None:
+            write_json({"data": [card.as_dict()]}, json_path, indent=1, ensure_ascii=False)
+        if json_path != "-" and not quiet:
+            typer.echo(str(card))
+        return
     cards: list[dict[str, Any]] = []
     for known in DATASETS if name is None else (name,):
         entry: dict[str, Any] = {"name": known, "about": DATASETS[known].about, "available": True}

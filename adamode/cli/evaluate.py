@@ -21,6 +21,10 @@ Threads = Annotated[int, typer.Option(help="CPU threads of torch.", min=1)]
 DataDir = Annotated[
     str | None, typer.Option(help="Folder of the data files.", show_default="the run's, or $ADAMODE_DATA")
 ]
+OwnData = Annotated[
+    str | None,
+    typer.Option("--data", help="Your own data's folder or file, if elsewhere.", show_default="the run's"),
+]
 Json = Annotated[str | None, typer.Option("--json", help="Write the result as JSON: a file, or - .")]
 
 
@@ -49,6 +53,7 @@ def evaluate(
     device: Device = None,
     threads: Threads = 1,
     data_dir: DataDir = None,
+    own: OwnData = None,
     output_dir: OutputDir = Path("runs"),
     to_json: Json = None,
 ) -> None:
@@ -62,7 +67,7 @@ def evaluate(
     torch.set_num_threads(threads)
     folder = find_run(run, output_dir)
     loaded = load_run(folder, weights=weights, device=device)
-    data = load_data_of(loaded, data_dir=data_dir)
+    data = load_data_of(loaded, data_dir=data_dir, path=own)
     result = judge(loaded, data, part, batch_size=batch_size, one_step=one_step, draws=draws)
     if to_json is not None:
         asked = {"weights": weights, "one_step": one_step, "draws": draws}

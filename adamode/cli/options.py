@@ -31,10 +31,11 @@ class Setting:
         """A keyword of a command, None (False for a switch) where it is not given."""
         kind: Any = bool
         value: bool | None = False
+        panel = PANEL_OF.get(self.name, OTHERS)
         if self.kind is bool:
-            option = typer.Option(self.flag, help=self.help)
+            option = typer.Option(self.flag, help=self.help, rich_help_panel=panel)
         else:
-            option = typer.Option(help=self.help, show_default=self.default or False)
+            option = typer.Option(help=self.help, show_default=self.default or False, rich_help_panel=panel)
             kind, value = self.kind | None, None
         annotation = Annotated[kind, option]
         return inspect.Parameter(
@@ -42,9 +43,34 @@ class Setting:
         )
 
 
+# Of the help: each group of settings under its own heading.
+OTHERS = "Run"
+PANELS = {
+    "Model": ("model", "block", "denominator", "hidden", "channels", "match_parameters"),
+    "Your own": ("data", "split", "inputs", "outputs", "image_size", "sizes", "field", "build"),
+    "Data": (
+        *("dataset", "data_dir", "download", "augment", "normalise", "train_size", "val_size", "test_size"),
+        *("window", "given"),
+    ),
+    "Training": (
+        *("epochs", "batch_size", "lr", "schedule", "clip", "regularise", "patience", "accumulate", "amp"),
+        *("dtype", "seed", "deterministic", "test_every_epoch", "on_solver_error"),
+    ),
+    "Solver": ("rtol", "atol", "method", "stepping", "gradient", "compile", "sync_every", "hand_on_dt"),
+}
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+
 SETTINGS = (
-    Setting("model", str, "Which model.", "adamnode"),
+    Setting("model", str, "Which model; package.module:builder makes your own.", "adamnode"),
     Setting("dataset", str, "Which data set (`adamode data`); digits need no download.", "digits"),
+    Setting("data", str, "A folder of pictures by class, an .npz with x and y, a recording as .csv."),
+    Setting("split", str, "Of your own data: a seed, or the column of the parts.", "split, else seed 0"),
+    Setting("inputs", str, "Of a recording: the inputs' columns, with commas.", "u, u1 …"),
+    Setting("outputs", str, "Of a recording: the outputs' columns, with commas.", "y, y1 …"),
+    Setting("image_size", int, "Squeeze your own pictures to N×N.", "0"),
+    Setting("sizes", str, "Sizes of the data, as a run's settings have them.", "the data's"),
+    Setting("field", str, "Your own field f(t, h) in any model: package.module:function."),
+    Setting("build", str, "Your own builder, as --model package.module:function."),
     Setting("block", str, "ode, or identity: the same model without it, as a control.", "ode"),
     Setting("epochs", int, "Passes over the training set.", "digits: 20"),
     Setting("batch_size", int, "Samples of one optimiser step, over all processes.", "digits: 32"),

@@ -29,6 +29,6 @@ def write_json(content: object, where: str, *, indent: int = 2, **form: Any) -> 
     if where == "-":
         typer.echo(text)
         return
-    from ..train.write_aside import write_aside
+    from ..solvers.write_aside import write_aside
 
     write_aside(where, text + "\n")

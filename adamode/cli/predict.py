@@ -7,102 +7,122 @@ from typing import Annotated, Any
 
 import typer
 
-from .evaluate import DataDir, Device, Json, OutputDir, Run, Threads, Weights, find_run
+from .evaluate import DataDir, Device, Json, OutputDir, OwnData, Run, Threads, Weights, find_run
 from .paths import check_output_file, write_json
 from .status import reports_errors
+
+ROWS = 10  # of a file that are shown; --json and --output have all
 
 
 @reports_errors
 def predict(
     run: Run,
-    pictures: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures: PNG, JPEG …", show_default=False)
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Pictures (PNG, JPEG …), .npz with x, recordings as .csv or .mat.", show_default=False
+        ),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(help="Of a density: write so many draws, in the data's own units.", min=1),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="The draws' file, .npz or .csv.", show_default="RUN/samples.npz")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.", min=0)] = 0,
     invert: Annotated[
         bool, typer.Option("--invert", help="Dark ink on light paper (the digits are light on dark).")
     ] = False,
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write all answers, or the draws, to a .npz or .csv.", show_default="draws: RUN/samples.npz"
+        ),
+    ] = None,
     weights: Weights = "best",
     device: Device = None,
     threads: Threads = 1,
     data_dir: DataDir = None,
+    own: OwnData = None,
     output_dir: OutputDir = Path("runs"),
     to_json: Json = None,
 ) -> None:
-    """Ask a trained model what is on a picture, or a learnt density for samples (--samples N).
+    """Ask a trained model about pictures, arrays or recordings, or a learnt density for samples (--samples).
 
-    A picture is cut down to the size that the model knows.
+    A picture is cut down to the size that the model knows; arrays are as they were for training.
+
+    A recording needs its outputs in the first rows only; what follows is simulated from its inputs.
     """
     import torch
 
     from ..solvers.errors import ArgumentError
 
+    if bool(files) == (samples is not None):
+        raise ArgumentError("give files, or --samples N of a run that learnt a density: one of the two.")
     check_output_file("--json", to_json)
-    if bool(pictures) == (samples is not None):
-        raise ArgumentError("give pictures, or --samples N of a run that learnt a density: one of the two.")
-    if output is not None and samples is None:
-        raise ArgumentError(f"--output {str(output)!r} is of --samples; what is on pictures goes to --json.")
+    check_output_file("--output", None if output is None else str(output))
     torch.set_num_threads(threads)
     folder = find_run(run, output_dir)
     if samples is None:
-        found: Any = _ask(folder, pictures or [], invert, top, to_json == "-", (weights, device, data_dir))
+        of_run = {"weights": weights, "device": device, "data_dir": data_dir, "own": own}
+        lines, found = _ask(folder, files or [], invert, top, output, of_run)
     else:
         where = folder / "samples.npz" if output is None else output
-        found = _draw(folder, samples, where, seed, (weights, device))
-        if to_json != "-":
-            typer.echo(
-                f"wrote     {found['output']}: {samples} samples of shape {tuple(found['shape'])}, "
-                f"weights of epoch {found['epoch']}, seed {seed}"
-            )
+        lines, found = _draw(folder, samples, where, seed, {"weights": weights, "device": device})
     if to_json is not None:
         write_json(found, to_json)
+    for line in lines if to_json != "-" else []:
+        typer.echo(line)
 
 
 def _ask(
-    folder: Path,
-    pictures: list[Path],
-    invert: bool,
-    top: int,
-    silent: bool,
-    of_run: tuple[str, str | None, str | None],
-) -> list[dict[str, Any]]:
-    """The answers for pictures, which are told unless silent."""
-    from ..train.evaluation import load_data_of, load_run, probabilities, read_picture
+    folder: Path, files: list[Path], invert: bool, top: int, output: Path | None, of_run: dict[str, Any]
+) -> tuple[list[str], Any]:
+    """The answers for files, which are written to ``output``: as lines, and for JSON."""
+    from ..train.evaluation import load_data_of, load_run
+    from ..train.prediction import predict_file, write_predictions
 
-    weights, device, data_dir = of_run
-    loaded = load_run(folder, weights=weights, device=device)
-    data = load_data_of(loaded, data_dir=data_dir)
-    inputs = [read_picture(path, data, invert=invert) for path in pictures]  # refused before any answer
-    answers = []
-    for path, x in zip(pictures, inputs, strict=True):
-        p = probabilities(loaded, x)
-        best = sorted(range(len(p)), key=lambda k: -p[k])
-        answers.append({"picture": str(path), "class": best[0], "probabilities": p})
-        if not silent:
-            listed = ", ".join(f"{k} ({100 * p[k]:.1f} %)" for k in best[:top])
-            typer.echo(f"{path}: {listed}")
-    return answers
+    loaded = load_run(folder, weights=of_run["weights"], device=of_run["device"])
+    data = load_data_of(loaded, data_dir=of_run["data_dir"], path=of_run["own"])
+    answers = [predict_file(loaded, data, path, invert=invert) for path in files]  # all, before any is told
+    if output is not None:
+        write_predictions(output, answers)
+    lines = [line for answer in answers for line in _lines(answer, top)]
+    wrote = [] if output is None else [f"wrote     {output}"]
+    return lines + wrote, [told for answer in answers for told in answer.as_dicts()]
 
 
 def _draw(
-    folder: Path, samples: int, output: Path, seed: int, of_run: tuple[str, str | None]
-) -> dict[str, Any]:
-    """Writes samples of a run's density; what was written."""
+    folder: Path, samples: int, output: Path, seed: int, of_run: dict[str, Any]
+) -> tuple[list[str], Any]:
+    """Writes samples of a run's density: what was written, as lines and for JSON."""
     from ..train.evaluation import load_run
     from ..train.samples import check_suffix, samples_of_run, write_samples
 
     check_suffix(output)
-    check_output_file("--output", str(output))
-    weights, device = of_run
-    loaded = load_run(folder, weights=weights, device=device)
+    loaded = load_run(folder, **of_run)
     drawn = samples_of_run(loaded, samples, seed=seed)
     write_samples(output, drawn)
-    return {"output": str(output), "shape": list(drawn.shape[1:]), "seed": seed, "epoch": loaded.epoch}
+    shape = list(drawn.shape[1:])
+    told = f"wrote     {output}: {samples} samples of shape {tuple(shape)}, weights of epoch {loaded.epoch}, "
+    found = {"output": str(output), "shape": shape, "seed": seed, "epoch": loaded.epoch}
+    return [f"{told}seed {seed}"], found
+
+
+def _lines(answer: Any, top: int) -> list[str]:
+    """What is shown of a file's answers. answer: `adamode.train.prediction.Prediction`."""
+    if answer.given:
+        rows = answer.values.shape[1]
+        rmse = "" if answer.rmse is None else f"; rmse {answer.rmse:.4g}"
+        return [f"{name}: {rows:,} rows after {answer.given} given ones{rmse}" for name in answer.names]
+    lines = []
+    for i, name in enumerate(answer.names[:ROWS]):
+        if answer.values is not None:
+            flat = answer.values[i].reshape(-1)
+            told = ", ".join(f"{v:.6g}" for v in flat[:top]) + (" …" if len(flat) > top else "")
+        else:
+            p = answer.probabilities[i].tolist()
+            best = sorted(range(len(p)), key=lambda k: -p[k])[:top]
+            told = ", ".join(f"{answer.labels[k] if answer.labels else k} ({100 * p[k]:.1f} %)" for k in best)
+        lines.append(f"{name}: {told}")
+    more = len(answer.names) - ROWS
+    return [*lines, f"… and {more:,} more (--json and --output have all)"] if more > 0 else lines

@@ -187,7 +187,7 @@ def _write(report: Any, json_path: str | None, html_path: str | None, settings: 
     if html_path is not None:
         import torch
 
-        from ..train.write_aside import write_aside
+        from ..solvers.write_aside import write_aside
         from ..verify.page import html_page
 
         write_aside(html_path, html_page(report, f"adamode verify: {settings}, torch {torch.__version__}."))

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..plotting import save_figure
-from ..train.write_aside import write_aside
+from ..solvers.write_aside import write_aside
 from .adjoint import AdjointStudy
 from .adjoint_picture import draw_adjoint
 from .adjoint_tables import steps_csv, study_json, trajectory_csv

@@ -7,6 +7,7 @@ from .conv import Conv
 from .dense import MLP, Linear
 from .driven import Driven, Signal
 from .field import Field
+from .own import OwnField
 from .relaxing import Relaxing
 from .total import Total
 
@@ -17,6 +18,7 @@ __all__ = [
     "Driven",
     "Field",
     "Linear",
+    "OwnField",
     "Relaxing",
     "Signal",
     "Total",

@@ -26,6 +26,7 @@ class AutogradField(nn.Module):
     params: the leaf tensors that a function depends on (a module's parameters are known); None: those that
         its graph reaches, looked up by `discover`.
     joined: how many blocks h joins in dim 1 (2 in the second-order model); f has the channels of one.
+    channels_out: of f, where h joins what is no block, such as an input.
     The graph of each evaluation is in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     Inside a compiled program there are no graphs: there `torch.func.vjp` makes the VJP of a module.
@@ -37,9 +38,10 @@ class AutogradField(nn.Module):
         params: tuple[Tensor, ...] | None = None,
         *,
         joined: int = 1,
+        channels_out: int | None = None,
     ):
         super().__init__()
-        self.func, self.joined = func, joined
+        self.func, self.joined, self.channels_out = func, joined, channels_out
         self.open = params is None and not isinstance(func, nn.Module)
         self.params = tuple(params or ())
 
@@ -117,11 +119,13 @@ class AutogradField(nn.Module):
     def _checked(self, f: Any, h: Tensor) -> Tensor:
         if not isinstance(f, Tensor):
             raise DynamicsError(f"field(t, h) returned a {type(f).__name__}; it must return a tensor like h.")
-        like = (h.shape[0], h.shape[1] // self.joined, *h.shape[2:]) if self.joined > 1 else h.shape
+        like = tuple(h.shape)
+        if self.joined > 1 or self.channels_out is not None:
+            like = (h.shape[0], self.channels_out or h.shape[1] // self.joined, *h.shape[2:])
         if f.shape != like or f.dtype != h.dtype or f.device != h.device:
             seen, must = "h", "dh must have h's shape, dtype and device"
-            if self.joined > 1:
-                seen, must = "[h, v]", f"it must return {like}, like h alone"
+            if like != tuple(h.shape):
+                seen, must = "[h, v]" if self.joined > 1 else "[h, …]", f"it must return {like}, like h alone"
             raise DynamicsError(
                 f"field(t, {seen}) returned {tuple(f.shape)} of {f.dtype} on {f.device} for {seen} "
                 f"{tuple(h.shape)} of {h.dtype} on {h.device}; {must}."

@@ -166,3 +166,12 @@ def failing() -> float | None:
 def settings(epochs: int) -> adamode.Trainer:
     """A run of training."""
     return adamode.Trainer(adamode.TrainConfig(epochs=epochs, dataset="circles", rtol=1e-3))
+
+
+def ones_own(x: Tensor, y: Tensor) -> adamode.Trainer:
+    """Training on data made in Python, and a model written and read."""
+    block = adamode.NODE(lambda t, h: -h)
+    block.save("folder", {"seed": 0})
+    again: nn.Module = adamode.load("folder", field=lambda t, h: -h)
+    config = adamode.TrainConfig(data="table.npz", split="7", field="mine:Net")
+    return adamode.Trainer(config, data=((x, y), (x, y), (x, y)), build=lambda settings: again)

@@ -108,3 +108,5 @@ adamode.TrainConfig(epoch=3)  # wrong
 adamode.TrainConfig(epochs="3")  # wrong
 adamode.Trainer(adamode.TrainConfig()).no_such_method()  # wrong
 adamode.SolverError(0.0, 0.1, adamode.Status.MAX_STEPS).time  # wrong
+adamode.load(3)  # wrong
+adamode.TrainConfig(data=3)  # wrong

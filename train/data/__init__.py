@@ -46,6 +46,7 @@ from .mnist8 import PIXELS as MNIST8
 from .mnist8 import load_mnist8_density
 from .moons import load_moons
 from .options import DataOptions
+from .own import ARRAYS, IMAGES, POINTS, RECORDING, load_own
 from .pixels import Pixels
 from .rings import load_rings
 from .robertson import load_robertson
@@ -107,16 +108,35 @@ DATASETS: dict[str, Entry] = {
 }
 
 
+# One's own data, by what they are; where they lie is an option.
+_FROM_PATH = ("path", "split", "normalise")
+OWN: dict[str, Entry] = {
+    IMAGES: Entry(
+        load_own, (*_FROM_PATH, *_IMAGES, "image_size"), "your own images with their classes", "digits"
+    ),
+    POINTS: Entry(load_own, _FROM_PATH, "your own points, with classes or values", "spiral"),
+    RECORDING: Entry(
+        load_own,
+        (*_FROM_PATH, "inputs", "outputs", "window", "given"),
+        "your own recording of inputs and outputs",
+        "silverbox-network",
+    ),
+    # No registered model takes these; a builder of one's own has some settings to start from.
+    ARRAYS: Entry(load_own, _FROM_PATH, "your own arrays, for a model of your own", "spiral"),
+}
+KNOWN = {**DATASETS, **OWN}
+
+
 def check_dataset(name: object) -> None:
-    """Raises ArgumentError, with the nearest names, unless ``name`` is a data set."""
-    if not isinstance(name, str) or name not in DATASETS:
+    """Raises ArgumentError, with the nearest names, unless ``name`` is a data set, or a kind of one's own."""
+    if not isinstance(name, str) or name not in KNOWN:
         raise ArgumentError(f"dataset={name!r} is not a known data set: {nearest(str(name), DATASETS)}")
 
 
 def model_task(name: str) -> str:
     """The task under which models for the data set ``name`` are registered."""
     check_dataset(name)
-    return DATASETS[name].model_task or name
+    return KNOWN[name].model_task or name
 
 
 def load_data(name: str, options: DataOptions | None = None) -> DataSet:
@@ -127,10 +147,10 @@ def load_data(name: str, options: DataOptions | None = None) -> DataSet:
     """
     check_dataset(name)
     options = DataOptions() if options is None else options
-    entry = DATASETS[name]
+    entry = KNOWN[name]
     for option in options.asked():
         if option not in entry.takes:
-            those = ", ".join(known for known, other in DATASETS.items() if option in other.takes)
+            those = ", ".join(known for known, other in KNOWN.items() if option in other.takes)
             raise ArgumentError(
                 f"{option}={getattr(options, option)!r} is no option of data set {name!r}, but of {those}."
             )
@@ -139,6 +159,7 @@ def load_data(name: str, options: DataOptions | None = None) -> DataSet:
 
 __all__ = [
     "DATASETS",
+    "OWN",
     "DataCard",
     "DataOptions",
     "DataSet",

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+MOST_LABELS = 12  # that are printed
+
 
 @dataclasses.dataclass(frozen=True)
 class FileRecord:
@@ -31,6 +33,7 @@ class DataCard:
     note: what a reader of a figure must know (for instance that it is a sample of something larger).
     files: those that were read.
     task: "classification", "regression" or "density".
+    labels: names of the classes in their order, where they have names.
     """
 
     name: str
@@ -42,6 +45,7 @@ class DataCard:
     note: str = ""
     files: tuple[FileRecord, ...] = ()
     task: str = "classification"
+    labels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(f"{split} {n}" for split, n in self.counts.items())
@@ -55,6 +59,9 @@ class DataCard:
             f"source    {self.source}; sha256 {self.sha256[:16]}…",
         ]
         lines += [f"file      {f.name}, {f.size:,} bytes, sha256 {f.sha256[:16]}…" for f in self.files]
+        if self.labels:
+            more = " …" if len(self.labels) > MOST_LABELS else ""
+            lines.append(f"classes   {', '.join(self.labels[:MOST_LABELS])}{more}")
         return "\n".join([*lines, f"note      {self.note}"] if self.note else lines)
 
     def as_dict(self) -> dict[str, Any]:

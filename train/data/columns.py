@@ -27,6 +27,24 @@ def read_csv(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
     Other columns, and blank lines at the end, are passed over. Rows are counted from 1 after the header.
     Raises: DataError, see `read_columns`.
     """
+    return tuple(_column(path, rows, index, name) for name, rows, index in _found(path, names))
+
+
+def read_known(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """As `read_csv`, but a cell may be blank: NaN."""
+    return tuple(_column(path, rows, index, name, blank=True) for name, rows, index in _found(path, names))
+
+
+def read_texts(path: Path, names: Sequence[str]) -> tuple[list[str], ...]:
+    """Columns of a comma-separated file as texts. Raises: DataError, see `read_columns`."""
+    return tuple(
+        [row[index].strip() if index < len(row) else "" for row in rows[1:]]
+        for _, rows, index in _found(path, names)
+    )
+
+
+def _found(path: Path, names: Sequence[str]) -> list[tuple[str, list[list[str]], int]]:
+    """Each name with the file's rows, the header first, and its place in them."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
@@ -46,18 +64,21 @@ def read_csv(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:
         rows.pop()
     if len(rows) == 1:
         raise DataError(f"{str(path)!r} has a header and no rows.")
-    return tuple(_column(path, rows, header.index(name), name) for name in names)
+    return [(name, rows, header.index(name)) for name in names]
 
 
-def _column(path: Path, rows: list[list[str]], index: int, name: str) -> np.ndarray:
+def _column(path: Path, rows: list[list[str]], index: int, name: str, *, blank: bool = False) -> np.ndarray:
     values = np.empty(len(rows) - 1)
     for number, row in enumerate(rows[1:]):
+        if blank and (index >= len(row) or not row[index].strip()):
+            values[number] = np.nan
+            continue
         try:
             values[number] = float(row[index])
         except (ValueError, IndexError):
             text = repr(row[index][:40]) if index < len(row) else "missing: the row ends before it"
             raise DataError(_at(path, number, name, f"is {text}")) from None
-    return _checked_finite(path, name, values)
+    return values if blank else _checked_finite(path, name, values)
 
 
 def read_mat(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:

@@ -17,7 +17,7 @@ from ...adjoint.solve import solve
 from .card import DataCard, checksum
 from .options import DataOptions
 from .sequences import Recording, sequence_data_set, sequences, windows
-from .silverbox import GIVEN, RATE, SCALE, WINDOW
+from .silverbox import GIVEN, RATE, SCALE, WINDOW, in_volts
 from .splits import SPLIT_SEED, DataSet
 
 MASS, DAMPING, STIFFNESS, CUBIC = 5.37e-6, 2.25e-4, 0.990, 3.92  # of volts and seconds
@@ -95,4 +95,4 @@ def load_silverbox_simulated(options: DataOptions) -> DataSet:
         ),
         task="regression",
     )
-    return sequence_data_set(card, parts, given, 1 / RATE)
+    return sequence_data_set(card, parts, given, 1 / RATE, in_volts((0.0, 0.0)))

@@ -28,8 +28,8 @@ _DAMAGED = (
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def read_npz(path: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
-    """The arrays called ``keys`` of a `.npz` file. Nothing in it is unpickled.
+def read_npz(path: Path, keys: tuple[str, ...] | None = KEYS) -> dict[str, np.ndarray]:
+    """The arrays called ``keys`` of a `.npz` file, all of them where None. Nothing in it is unpickled.
 
     Raises: DataError for a file that is no archive, is truncated or damaged (naming the entry), lacks
     a key (listing those it has) or holds Python objects.
@@ -41,11 +41,11 @@ def read_npz(path: Path, keys: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
             if start != b"PK":
                 raise DataError(
                     f"{str(path)!r} is no .npz archive: it begins with {start!r} and not with b'PK'. A file "
-                    f"as numpy.savez writes it, with {', '.join(keys)}, is needed."
+                    f"as numpy.savez writes it{', with ' + ', '.join(keys) if keys else ''}, is needed."
                 )
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                return _read_entries(path, archive, keys)
+                return _read_entries(path, archive, tuple(archive.files) if keys is None else keys)
     except DataError:
         raise
     except _DAMAGED as error:

@@ -10,7 +10,10 @@ from ...solvers.errors import ArgumentError, ArgumentTypeError
 
 NORMALISATIONS = ("standard", "unit")
 # Options that mean something for some data sets only; the registry says for which.
-SPECIAL = ("augment", "normalise", "train_size", "val_size", "test_size", "window", "given")
+SPECIAL = (
+    *("augment", "normalise", "train_size", "val_size", "test_size", "window", "given"),
+    *("path", "split", "inputs", "outputs", "image_size"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,10 @@ class DataOptions:
     val_size: so many of the validation images, where test_size should not decide.
     window, given: of the Silverbox sequences, in samples: simulated ones of a training window, and
     measured outputs shown before them.
+    path: of one's own data, a folder or a file.
+    split: of one's own data: a whole number as a seed, or the column that says the parts.
+    inputs, outputs: columns of one's own recording, several with commas.
+    image_size: pixels a side that one's own pictures are squeezed to.
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.
     """
@@ -40,6 +47,11 @@ class DataOptions:
     test_size: int | None = None
     window: int | None = None
     given: int | None = None
+    path: str | None = None
+    split: str | None = None
+    inputs: str | None = None
+    outputs: str | None = None
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.data_dir is not None:
@@ -52,7 +64,10 @@ class DataOptions:
                 raise _wrong_type(name, value, "True or False")
         if self.normalise is not None:
             check_choice("normalise", self.normalise, NORMALISATIONS)
-        for name in ("train_size", "val_size", "test_size", "window", "given"):
+        for name in ("path", "split", "inputs", "outputs"):
+            if not isinstance(getattr(self, name), str | None):
+                raise _wrong_type(name, getattr(self, name), "a text")
+        for name in ("train_size", "val_size", "test_size", "window", "given", "image_size"):
             value = getattr(self, name)
             if value is None:
                 continue

@@ -9,12 +9,13 @@ import torch
 
 from ...solvers.errors import ArgumentError
 from .card import DataCard
+from .raw import Raw
 from .splits import DataSet, Examples, Samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """Input u and output y, float64 [N] each, one value every dt seconds."""
+    """Input u and output y, float64 [N] each (or [N, U] and [N, Y]), one row every dt seconds."""
 
     u: np.ndarray
     y: np.ndarray
@@ -32,15 +33,20 @@ class Recording:
 
 
 def sequences(parts: list[Recording], given: int) -> Samples:
-    """Recordings of one length L as inputs [B, L, 3] and targets [B, L − given, 1], float32.
+    """Recordings of one length L as inputs [B, L, U + Y + 1] and targets [B, L − given, Y], float32.
 
     Input columns: u; y in the first ``given`` rows and 0 after; 1 in those rows and 0 after.
     """
-    u, y = (torch.from_numpy(np.stack([getattr(p, name) for p in parts])) for name in ("u", "y"))
-    shown = torch.zeros_like(y)
+    u, y = (torch.from_numpy(np.stack([_two(getattr(p, name)) for p in parts])) for name in ("u", "y"))
+    shown = torch.zeros_like(y[:, :, :1])
     shown[:, :given] = 1
-    inputs = torch.stack((u, torch.where(shown > 0, y, 0.0), shown), dim=-1)
-    return Samples(inputs.float(), y[:, given:, None].float())
+    inputs = torch.cat((u, torch.where(shown > 0, y, 0.0), shown), dim=-1)
+    return Samples(inputs.float(), y[:, given:].float())
+
+
+def _two(values: np.ndarray) -> np.ndarray:
+    """[N] as [N, 1]."""
+    return values[:, None] if values.ndim == 1 else values
 
 
 def windows(parts: list[Recording], window: int, given: int) -> list[Recording]:
@@ -64,9 +70,12 @@ def windows(parts: list[Recording], window: int, given: int) -> list[Recording]:
 def recordings_of(samples: Examples, given: int) -> list[Recording]:
     """The recordings that `sequences` was given, to float32's precision; dt is one row."""
     assert isinstance(samples, Samples)  # what `sequences` makes
-    u = samples.inputs[:, :, 0].double().numpy()
-    shown = samples.inputs[:, :given, 1].double().numpy()
-    y = np.concatenate((shown, samples.targets[:, :, 0].double().numpy()), axis=1)
+    inputs = samples.inputs.shape[2] - samples.targets.shape[2] - 1
+    u = samples.inputs[:, :, :inputs].double().numpy()
+    shown = samples.inputs[:, :given, inputs:-1].double().numpy()
+    y = np.concatenate((shown, samples.targets.double().numpy()), axis=1)
+    if inputs == y.shape[2] == 1:
+        u, y = u[:, :, 0], y[:, :, 0]
     return [Recording(a, b, 1.0) for a, b in zip(u, y, strict=True)]
 
 
@@ -92,9 +101,13 @@ def one_step(parts: list[Recording], order: int) -> tuple[np.ndarray, np.ndarray
     return np.concatenate(rows), np.concatenate(targets)
 
 
-def sequence_data_set(card: DataCard, parts: dict[str, Samples], given: int, dt: float) -> DataSet:
+def sequence_data_set(
+    card: DataCard, parts: dict[str, Samples], given: int, dt: float, raw: Raw | None = None
+) -> DataSet:
     """A data set of sequences in units of 10 mV. parts: "train", "validation", "test" and more tests."""
     card = dataclasses.replace(card, counts={name: len(part) for name, part in parts.items()})
     train, val, test, *_ = parts.values()
     more = dict(list(parts.items())[3:])
-    return DataSet(train, val, test, card, given=given, unit="mV", per_unit=10.0, dt=dt, more_tests=more)
+    return DataSet(
+        train, val, test, card, given=given, unit="mV", per_unit=10.0, dt=dt, raw=raw, more_tests=more
+    )

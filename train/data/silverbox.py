@@ -15,6 +15,7 @@ from .card import DataCard, checksum, file_record
 from .columns import read_columns
 from .files import data_folder, find_file, not_found
 from .options import DataOptions
+from .raw import Raw, Scaling
 from .sequences import Recording, sequence_data_set, sequences, windows
 from .splits import DataSet
 
@@ -86,7 +87,7 @@ def load_silverbox(options: DataOptions) -> DataSet:
         f"{1e3 * offset[1]:.3f} mV removed (of the training samples), ×100"
     )
     card = _card("silverbox", raw, path, (given + window, 3), note)
-    return sequence_data_set(card, parts, given, 1 / RATE)
+    return sequence_data_set(card, parts, given, 1 / RATE, in_volts(offset))
 
 
 def load_silverbox_paper(options: DataOptions) -> DataSet:
@@ -112,7 +113,13 @@ def load_silverbox_paper(options: DataOptions) -> DataSet:
         "recording), ×100"
     )
     card = _card("silverbox-paper", raw, path, (1000, 3), note)
-    return sequence_data_set(card, parts, given, 1 / RATE)
+    return sequence_data_set(card, parts, given, 1 / RATE, in_volts(offset))
+
+
+def in_volts(offset: tuple[float, float]) -> Raw:
+    """A file of the Silverbox's columns, in volts, as the models see it."""
+    u, y = (Scaling((mean,), (SCALE,)) for mean in offset)
+    return Raw(("V1",), ("V2",), u, y)
 
 
 def _card(name: str, raw: Recording, path: Path, shape: tuple[int, ...], note: str) -> DataCard:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .card import DataCard
 from .pixels import Pixels
+from .raw import Raw
 
 # The split is part of a data set and not of a run: every seed and model sees the same test images.
 SPLIT_SEED = 0
@@ -108,6 +109,7 @@ class DataSet:
     given: rows of a sequence whose measured output the input shows; targets begin after them.
     unit, per_unit: an RMSE in the targets' scale times per_unit is in this unit ("mV").
     dt: seconds between two rows of a sequence; a model's time runs in rows, 0 … L−1.
+    raw: how a file's numbers become inputs, and outputs a file's numbers.
     more_tests: further test sets by name, each to be reported beside ``test``.
     pixels: of a density of images, how their whole numbers became inputs.
     """
@@ -120,6 +122,7 @@ class DataSet:
     unit: str = ""
     per_unit: float = 1.0
     dt: float | None = None
+    raw: Raw | None = None
     more_tests: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
     pixels: Pixels | None = None
 

@@ -26,7 +26,7 @@ from ...solvers.solution import Solution, status_words
 from ...solvers.stats import Stats
 from ...solvers.step.clocks import Tolerance
 from ...solvers.step.implicit.newton import FRACTION
-from ...train.write_aside import write_aside
+from ...solvers.write_aside import write_aside
 from ..tables import plain
 from .back import columns_of, way_back
 from .flow import further_stages, spectra

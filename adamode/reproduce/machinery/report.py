@@ -11,7 +11,7 @@ from typing import Any
 from ... import __version__
 from ... import report as html
 from ...solvers.errors import CheckpointError
-from ...train.write_aside import write_aside
+from ...solvers.write_aside import write_aside
 from ..catalogue import ALL, FIGURES, load
 from .figure import FAILS, HOLDS, IN_PART, KINDS, UNTOLD, VERDICTS, Claim, Figure, words_of
 from .result import Result, read_picture, read_result

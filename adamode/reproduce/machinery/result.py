@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from ... import __version__
+from ...models.provenance import git_state
 from ...plotting import save_figure
 from ...solvers.errors import ArgumentError, CheckpointError, MissingDataError, nearest
+from ...solvers.write_aside import write_aside
 from ...train.listing import list_runs
-from ...train.reproducible import git_state, processor, versions
-from ...train.write_aside import write_aside
+from ...train.reproducible import processor, versions
 from ..catalogue import FIGURES, SHARED_RUNS
 from . import theirs
 from .figure import SCALES, Claim, Figure, Outcome, Picture

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ... import __version__
+from ...models.provenance import git_state
 from ...solvers.errors import ArgumentError, CheckpointError
-from ...train.reproducible import git_state
-from ...train.write_aside import write_aside
+from ...solvers.write_aside import write_aside
 from .figure import MACHINERY
 
 say = MACHINERY.say
