@@ -22,7 +22,17 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .adjoint.solve import solve
     from .adjoint.torchdiffeq.odeint import odeint, odeint_adjoint, odeint_event
     from .models.density import LogDensity
-    from .models.dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+    from .models.dynamics import (
+        ANODE,
+        GHBNODE,
+        HBNODE,
+        NODE,
+        SONODE,
+        AdamNODE,
+        GNesterovNODE,
+        MomentumNODE,
+        NesterovNODE,
+    )
     from .models.flow import Flow
     from .models.loading import load
     from .solvers.errors import (
@@ -69,12 +79,15 @@ _EXPORTS: dict[str, str] = {
     "Flow": "models.flow",
     "Event": "solvers.march.event",
     "GHBNODE": "models.dynamics",
+    "GNesterovNODE": "models.dynamics",
     "HBNODE": "models.dynamics",
     "I": "solvers.step.controller",
     "Impulse": "solvers.march.event",
     "Interpolating": "adjoint.gradients",
     "LogDensity": "models.density",
+    "MomentumNODE": "models.dynamics",
     "NODE": "models.dynamics",
+    "NesterovNODE": "models.dynamics",
     "NotRepeatableError": "solvers.errors",
     "PI": "solvers.step.controller",
     "PID": "solvers.step.controller",
@@ -114,12 +127,15 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "Event",
     "Flow",
     "GHBNODE",
+    "GNesterovNODE",
     "HBNODE",
     "I",
     "Impulse",
     "Interpolating",
     "LogDensity",
+    "MomentumNODE",
     "NODE",
+    "NesterovNODE",
     "NotRepeatableError",
     "PI",
     "PID",

@@ -334,6 +334,7 @@ class _WithEnergy(Dynamics):
     def __init__(self, inner: Dynamics):
         self.inner = inner
         self.channels_last = getattr(inner, "channels_last", False)
+        self.after, self.stands_for = getattr(inner, "after", None), inner
 
     def theta(self) -> tuple[Tensor, ...]:
         """What F depends on."""

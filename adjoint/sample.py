@@ -22,7 +22,7 @@ from ..solvers.status import Status
 from ..solvers.step.field import Layout, layout_of
 from .arguments import uncompiled
 from .dynamics.adapt import Plain, wrap
-from .dynamics.protocol import Dynamics, check_blocks
+from .dynamics.protocol import Dynamics, check_after, check_blocks
 
 Seen = Callable[[int, float, Any, int], object]
 
@@ -158,6 +158,7 @@ def sample(
         if layout.kind is not None or not layout.single or z0.dim() < 2:
             raise ArgumentTypeError("y0 of a Dynamics must be one real tensor [K, B, *S].")
         check_blocks(field, z0, "y0")
+        check_after(field, grid)
     plain, _, autocast = wrap(field, layout, z0, as_time(grid[0], z0), (), lambda: None)
     seen = None if callback is None else _Told(callback, layout, tableau.n_stages - 1)
     with _without_derivatives(), autocast.outside():

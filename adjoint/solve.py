@@ -48,7 +48,7 @@ from .discrete.penalties import Part
 from .dynamics.adapt import check_independent_samples, wrap
 from .dynamics.driven import Driven
 from .dynamics.jacobian import UserJacobian, jacobian_of
-from .dynamics.protocol import Dynamics
+from .dynamics.protocol import Dynamics, check_after
 from .engine.dense import DenseQuery, questions
 from .engine.differentiate import Answer, differentiate
 from .engine.event_gradient import events_of
@@ -311,6 +311,8 @@ def _built(
 def _with_one_clock(request: Request) -> SharedProblem:
     options, z0 = request.options, request.z0
     times, t = check_times(request.t), request.t.to(z0.device, non_blocking=True)  # its gradient finds back
+    if getattr(request.func, "after", None) is not None:
+        check_after(request.func, times)
     if isinstance(options.dt0, Tensor):
         raise ArgumentTypeError("dt0 is a tensor: with shared stepping give one number.")
     if options.dt0 is not None:
@@ -343,6 +345,8 @@ def _with_many_clocks(request: Request) -> SampleProblem:
     clocks = each(1 if isinstance(request.func, Dynamics) else 0, z0.dim())
     batch = clocks.batch_size(z0)
     times = check_sample_times(request.t, z0, batch)
+    if getattr(request.func, "after", None) is not None:
+        check_after(request.func, request.t.detach().flatten().tolist())  # host read
     t = request.t.to(z0.device, non_blocking=True)  # its gradient finds its way back
     t = t if t.dim() == 2 else t.expand(batch, -1)
     if options.save != "times":

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .dynamics import (
+    ANODE,
+    GHBNODE,
+    HBNODE,
+    NODE,
+    SONODE,
+    AdamNODE,
+    GNesterovNODE,
+    MomentumNODE,
+    NesterovNODE,
+)
 from .loading import card, load
 from .model import Model
 from .registry import Size, create, defaults, matched, names, parameters, sizes, tasks
@@ -15,7 +25,10 @@ __all__ = [
     "NODE",
     "SONODE",
     "AdamNODE",
+    "GNesterovNODE",
     "Model",
+    "MomentumNODE",
+    "NesterovNODE",
     "SeriesModel",
     "Size",
     "card",

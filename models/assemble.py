@@ -15,7 +15,7 @@ from ..solvers.errors import AdamodeWarning, ArgumentError
 from .block import SOLVER_KEYWORDS, Block, IdentityBlock, SolveSettings
 from .checks import check_sizes
 from .density_model import KINDS_OF_Q, DensityModel, NormalMomenta
-from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE
+from .dynamics import ANODE, GHBNODE, SONODE, AdamNODE, GNesterovNODE
 from .fields.conv import Conv
 from .fields.dense import MLP, Linear, shrunk
 from .fields.driven import Driven
@@ -53,10 +53,10 @@ COUNTS = (
 def block_keywords(cls: type[Block]) -> dict[str, Any]:
     """The keywords that a block takes from settings of the same name, with the block's defaults.
 
-    Not among them: a GHBNODE's activation (the setting sigma; the setting activation is the field's)
-    and an ANODE's augment.
+    Not among them: σ, the activation of GHBNODE and GNesterovNODE (the setting sigma; the setting activation
+    is the field's), and an ANODE's augment.
     """
-    solver = SolveSettings()
+    solver = SolveSettings(t=cls.interval)
     found = {**(cls.__init__.__kwdefaults__ or {}), **{n: getattr(solver, n) for n in SOLVER_KEYWORDS}}
     found.pop("activation", None)
     return found
@@ -223,10 +223,10 @@ class _Parts:
         keywords = {name: s[name] for name in block_keywords(cls) if name in s}
         if cls is ANODE:
             keywords["augment"] = self.pad
-        if cls is GHBNODE:
+        if cls in (GHBNODE, GNesterovNODE):
             keywords["activation"] = s["sigma"]
         block = cls(field, **keywords)
-        if cls is GHBNODE and not s["xi_learnable"]:
+        if cls in (GHBNODE, GNesterovNODE) and not s["xi_learnable"] and s["xi"] is not None:
             block.dynamics.raw_xi.requires_grad_(False)
         return block
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..adjoint.arguments import Penalty, Stepping
+from ..adjoint.dynamics.protocol import check_after
 from ..adjoint.gradients import Discrete, Gradient
 from ..adjoint.solve import solve
 from ..solvers.checks import check_positive
@@ -134,6 +135,7 @@ class Block(nn.Module):
     """
 
     dynamics: Any  # an nn.Module and a Dynamics; which one, and so its attributes, the class says
+    interval: tuple[float, float] = (0.0, 1.0)  # t where none is given
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """The object, not yet initialised; refuses unknown settings (copying passes none)."""
@@ -149,7 +151,9 @@ class Block(nn.Module):
     def __init__(self, dynamics: nn.Module, solver: SolverOptions, *, pad: int = 0):
         super().__init__()
         _refuse_unknown(type(self).__name__, solver, SOLVER_KEYWORDS)
-        settings = SolveSettings(**solver)
+        whole: SolverOptions = {"t": self.interval, **solver}
+        settings = SolveSettings(**whole)
+        check_after(dynamics, settings.t)
         self.pad = pad
         self.dynamics = dynamics
         reason = explain(dynamics).not_compiled if settings.compile else ""

@@ -45,8 +45,9 @@ class Bounds(NamedTuple):
 class Flow(nn.Module):
     """The density that a solve from t0 to t1 makes of a base density: x(t0) ~ base, x(t1) is data.
 
-    block_or_dynamics: a block (`NODE`, `SONODE`, `HBNODE`, `GHBNODE`, `AdamNODE`), whose settings say how it
-        is solved; a dynamics of these, a `LogDensity`, or a field f(t, x), with the keywords of a block.
+    block_or_dynamics: a block (`NODE`, `SONODE`, `HBNODE`, `GHBNODE`, `AdamNODE`, `NesterovNODE`,
+        `GNesterovNODE`, `MomentumNODE`), whose settings say how it is solved; a dynamics of these, a
+        `LogDensity`, or a field f(t, x), with the keywords of a block.
     base: a `torch.distributions` distribution of x(t0), its event_shape one sample's shape; None: standard
         normal.
     auxiliary: q(m | x) for a state with further blocks: x [B, *S] ↦ a distribution with batch_shape [B] and
@@ -56,8 +57,9 @@ class Flow(nn.Module):
     On x alone (a neural ODE, the continuous normalising flow) `log_prob` is log p(x), with the trace exact,
     or as a `LogDensity` says. With further blocks m (momenta, velocities) the flow is of (x, m), m(t0)
     standard normal, and its density is exact; that of x alone is an integral over m, and `log_prob` a lower
-    bound on its logarithm, by draws of m(t1) from q. Heavy balls and AdamNODE need no trace: their
-    divergence is constant. With stepping="per_sample" a sample whose solve fails is NaN.
+    bound on its logarithm, by draws of m(t1) from q. Blocks with momenta need no trace: their divergence
+    depends on no state, and its integral is known. With stepping="per_sample" a sample whose solve fails is
+    NaN.
     Raises ArgumentError or ArgumentTypeError for a block with padding (ANODE), an AdamNODE whose denominator
     is "exact" (its state is not the whole space), and a base or auxiliary that does not fit.
     Source: R. T. Q. Chen et al., NeurIPS 2018, Sec. 4; C.-W. Huang, L. Dinh, A. Courville, Augmented
@@ -170,12 +172,10 @@ class Flow(nn.Module):
             self.block.last_stats = LastSolve(found.stats, found.status, told)
             start, total = (part[-1] for part in found.y)
             return (start if momenta is None else start.transpose(0, 1)), total
-        assert momenta is not None  # a constant divergence is of more than x
+        assert momenta is not None  # a divergence that needs no trace is of more than x
         others = dict(zip(self.blocks[1:], momenta.unbind(1), strict=True))
         path = self.block.path(x, times, **others)
-        start, end = self.block.settings.t
-        rate = self.block.dynamics.divergence_rate().to(x.dtype)
-        total = rate * (x[0].numel() * (start - end))
+        total = self.block.dynamics.divergence_integral(*times).to(x.dtype) * x[0].numel()
         return torch.stack([path[name][-1] for name in self.blocks]), total.expand(len(x))
 
     def _times(self, x: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ def _read(given: Any, solver: SolverOptions) -> tuple[Any, nn.Module | None]:
         if given.pad:
             raise ArgumentError(
                 f"the {type(given).__name__} appends {given.pad} channels of zeros, which have no density: "
-                "take a NODE, or a block with momenta (HBNODE, GHBNODE, AdamNODE), which are drawn."
+                "take a NODE, or a block with momenta (HBNODE, NesterovNODE, AdamNODE, …), which are drawn."
             )
         block, density = given, None
     elif isinstance(given, LogDensity):
@@ -282,8 +282,9 @@ def _density_of(block: Block) -> nn.Module | None:
     dynamics = block.dynamics
     if isinstance(dynamics, NeuralODE):
         return LogDensity(dynamics.field)
-    rate = getattr(dynamics, "divergence_rate", None)
-    return WholeDensity(dynamics) if rate is None or rate() is None else None
+    find = getattr(dynamics, "divergence_integral", None)
+    ends = torch.tensor(block.settings.t, dtype=torch.float64, device="cpu")
+    return WholeDensity(dynamics) if find is None or find(*ends) is None else None
 
 
 def _checked(x: Any) -> Tensor:

@@ -2,7 +2,8 @@
 
 The sizes, rates, denominators and tolerances of "mnist", "cifar10" and "silverbox" are those of the code
 that the AdamNODE authors released, which takes the other five from H. Xia et al., Heavy ball neural ODEs,
-NeurIPS 2021.
+NeurIPS 2021. Those of NesterovNODE and GNesterovNODE are from the code that their authors released
+(github.com/minhtannguyen/NesterovNODE); MomentumNODE's are NesterovNODE's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .dynamics.ghbnode import XI
-from .dynamics.hbnode import GAMMA
+from .dynamics.momentumnode import GAMMA, SPAN
 
 Settings = dict[str, Any]
 
@@ -125,9 +126,19 @@ _OFFICIAL_ADAM: Settings = {"alpha": SIGMOID_5, "beta": 1 - SIGMOID_5, "denomina
 _OFFICIAL_SERIES_GHB: Settings = {"sigma": "hardtanh", "xi": LN2, "xi_learnable": False}
 # The exact denominator is of a part of the space. A large B takes from the volume what f² then must restore.
 _FLOWING_ADAM: Settings = {"denominator": "softplus", "alpha": 0.0474, "beta": 0.9}
+# Models that are defined for t > 0 alone. Their authors solve from 1 to 2, and the Silverbox from 1 on.
+_TIMED = ("nesterovnode", "gnesterovnode", "momentumnode")
+
+
+def _timed(every: Settings, general: Settings | None = None) -> dict[str, Settings]:
+    """The settings of these models. general: of GNesterovNODE besides."""
+    return {name: {**every, **(general or {} if name == "gnesterovnode" else {})} for name in _TIMED}
+
+
 _WIDE_POINTS: dict[str, Settings] = {
     "anode": {"channels": 3, "augment": 1, "hidden": 31},
     "sonode": {"hidden": 31},
+    **_timed({"t": SPAN}),
 }
 _SIZES: dict[str, dict[str, Settings]] = {
     "digits": {
@@ -137,6 +148,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
         # steps are rejected for it: 110 evaluations a solve. With this 45 to 60, and learning goes
         # there anyway.
         "adamnode": {"alpha": 0.0474, "beta": 0.95},
+        **_timed({"t": (1.0, 3.0)}),
     },
     "mnist": {
         "node": {"channels": 1, "hidden": 92},
@@ -145,6 +157,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "hbnode": {"channels": 5, "hidden": 50},
         "ghbnode": {"channels": 6, "hidden": 45},
         "adamnode": {"channels": 5, "hidden": 50, **_OFFICIAL_ADAM},
+        **_timed({"channels": 5, "hidden": 50, "t": SPAN}, {"xi": XI}),
     },
     "cifar10": {
         "node": {"channels": 3, "hidden": 125},
@@ -160,6 +173,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
             "denominator": "sigmoid",
             "eps": 1e-8,
         },
+        **_timed({"channels": 12, "hidden": 51, "t": SPAN}, {"xi": 1.5, "xi_learnable": False}),
     },
     "silverbox": {
         # h'' = w h grows by exp(√|w| T) where w has the wrong sign. Over the T = 1,000 rows of the one
@@ -168,6 +182,7 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "anode": {"channels": 2, "augment": 1},
         "ghbnode": _OFFICIAL_SERIES_GHB,
         "adamnode": _OFFICIAL_ADAM,
+        **_timed({"shift": 1.0, "scale": 1e-6}, {**_OFFICIAL_SERIES_GHB, "scale": 0.01}),
     },
     "silverbox-network": {
         "anode": {"channels": 3, "augment": 1},
@@ -177,11 +192,13 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "ghbnode": {"gamma": 0.2, **_OFFICIAL_SERIES_GHB},
         # f² must stay small against 1 in softplus(v), or every solution tends to one speed.
         "adamnode": {**_OFFICIAL_ADAM, "channels": 3, "unit": 50.0, "alpha": 0.1, "beta": 0.5},
+        **_timed({"shift": 1.0}, _OFFICIAL_SERIES_GHB),
     },
     # With momentum an entry has two fast directions where B has one: there all rates are those of A and C.
     "robertson": {
         "anode": {"channels": 4, "augment": 1},
         **{name: {"rates": (1.0, 1.0, 1.0)} for name in ("sonode", "hbnode", "ghbnode", "adamnode")},
+        **_timed({"rates": (1.0, 1.0, 1.0), "shift": 1.0}),
     },
     "spiral": _WIDE_POINTS,
     "circles": _WIDE_POINTS,
@@ -189,12 +206,14 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "node": {"hidden": 67},
         "hbnode": {"hidden": 65},
         "ghbnode": {"hidden": 65},
+        **_timed({"hidden": 65, "t": SPAN}),
         "adamnode": _FLOWING_ADAM,
     },
     "density-8x8": {
         "node": {"hidden": 176},
         "hbnode": {"hidden": 148},
         "ghbnode": {"hidden": 148},
+        **_timed({"hidden": 148, "t": SPAN}),
         "adamnode": _FLOWING_ADAM,
     },
 }
@@ -203,6 +222,7 @@ _OWN: dict[str, Settings] = {
     "anode": {"augment": 1},
     "hbnode": {"gamma": GAMMA},
     "ghbnode": {"gamma": GAMMA, "xi": XI, "xi_learnable": True, "sigma": "tanh"},
+    "gnesterovnode": {"xi_learnable": True, "sigma": "tanh"},
 }
 
 

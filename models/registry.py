@@ -15,7 +15,17 @@ from ..solvers.errors import ArgumentError, nearest
 from .assemble import block_keywords, build
 from .block import Block
 from .checks import check_sizes
-from .dynamics import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from .dynamics import (
+    ANODE,
+    GHBNODE,
+    HBNODE,
+    NODE,
+    SONODE,
+    AdamNODE,
+    GNesterovNODE,
+    MomentumNODE,
+    NesterovNODE,
+)
 from .presets import TASKS, settings_of
 
 OwnMaker = Callable[[int, int], Any]
@@ -26,6 +36,9 @@ BLOCKS: dict[str, type[Block]] = {
     "hbnode": HBNODE,
     "ghbnode": GHBNODE,
     "adamnode": AdamNODE,
+    "nesterovnode": NesterovNODE,
+    "gnesterovnode": GNesterovNODE,
+    "momentumnode": MomentumNODE,
 }
 
 # A choice, and no optimum: on the digits AdamNODE with 3 channels and 8 hidden ones and one with 8 and 4, of
@@ -103,7 +116,8 @@ def create(
 ) -> nn.Module:
     """Encoder → block → head as the command line trains it; weights from torch's global generator.
 
-    model: "node", "anode", "sonode", "hbnode", "ghbnode" or "adamnode".
+    model: "node", "anode", "sonode", "hbnode", "ghbnode", "adamnode", "nesterovnode", "gnesterovnode" or
+        "momentumnode".
     task: "digits", "mnist", "cifar10" (x [B, C, H, W] → logits), "spiral", "circles" (x [B, 2] → logits),
         "silverbox" (the authors' linear field) and "silverbox-network" (x [B, L, 3] → outputs [B, L − n, 1],
         see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`),

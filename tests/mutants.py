@@ -1,4 +1,4 @@
-"""Every mutant of the six dynamics' files, one sign, factor, constant or name wrong in each.
+"""Every mutant of the nine dynamics' files, one sign, factor, constant or name wrong in each.
 
     python tests/mutants.py [--model NAME] [--with tests|verify|both] [--list]
 
@@ -22,7 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
+MODELS = (
+    *("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode"),
+    *("nesterovnode", "gnesterovnode", "momentumnode"),
+)
 FOLDERS = ("adamode", "adjoint", "models", "solvers", "train", "tests")
 # Names of one kind: taking another of its group is a mistake that someone makes.
 SWAPS = (("a_h", "a_m", "a_v"), ("h", "m", "v"), ("h_bar", "m_bar", "v_bar"), ("a", "b"), ("gamma", "xi"))

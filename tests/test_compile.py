@@ -132,9 +132,10 @@ def test_every_method(method, every):
 
 @pytest.mark.slow
 @pytest.mark.inductor
-@pytest.mark.parametrize("name", ["node", "anode", "sonode", "hbnode", "ghbnode", "adamnode"])
-def test_the_six_models(name):
-    model = adamode.models.create(name, task="spiral").double()
+@pytest.mark.parametrize("name", adamode.models.names())
+def test_the_nine_models(name):
+    more = {"shift": 1.0} if "shift" in adamode.models.defaults(name, "spiral") else {}
+    model = adamode.models.create(name, task="spiral", **more).double()
     found = (getattr(m, "dynamics", None) for m in model.modules())
     dynamics = next(x for x in found if isinstance(x, nn.Module))
     z0 = 0.3 + torch.rand(len(dynamics.blocks), 3, dynamics.field.channels_out, dtype=torch.float64)

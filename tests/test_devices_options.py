@@ -40,7 +40,20 @@ def test_every_option_gives_the_cpus_numbers(elsewhere, name, gradient, stepping
 
 
 @pytest.mark.parametrize("gradient", [Discrete(), adamode.Backsolve(), Direct()], ids=repr)
-@pytest.mark.parametrize("kind", ["NODE", "ANODE", "SONODE", "HBNODE", "GHBNODE", "AdamNODE"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "NODE",
+        "ANODE",
+        "SONODE",
+        "HBNODE",
+        "GHBNODE",
+        "AdamNODE",
+        "NesterovNODE",
+        "GNesterovNODE",
+        "MomentumNODE",
+    ],
+)
 def test_a_models_block_gives_the_cpus_numbers(elsewhere, kind, gradient):
     h0, found = f64(0.3, -0.2, 0.5, 0.1).view(2, 2), []
     for there in (lambda x: x, elsewhere.there):

@@ -88,10 +88,20 @@ def test_a_likelihood_integrates_to_one(dtype):
         assert flow.sample(2).dtype is dtype
 
 
+MOMENTA = ("hbnode", "ghbnode", "adamnode", "sonode", "nesterovnode", "gnesterovnode", "momentumnode")
+
+
 def momentum_blocks(kind):
     field = linear()
     if kind == "hbnode":
         return adamode.HBNODE(field, gamma=0.7, **TIGHT)
+    later = {"shift": 0.4, "t": (0.0, 1.0)}
+    if kind == "nesterovnode":
+        return adamode.NesterovNODE(field, **later, **TIGHT)
+    if kind == "momentumnode":
+        return adamode.MomentumNODE(field, gamma=0.3, r=2.0, **later, **TIGHT)
+    if kind == "gnesterovnode":
+        return adamode.GNesterovNODE(field, **later, **TIGHT)
     if kind == "sonode":
         wide = Linear(4, out_dim=2).double()
         with torch.no_grad():
@@ -114,7 +124,7 @@ def whole(block):
     return end
 
 
-@pytest.mark.parametrize("kind", ["hbnode", "ghbnode", "adamnode", "sonode"])
+@pytest.mark.parametrize("kind", MOMENTA)
 def test_the_joint_density_is_that_of_the_whole_maps_determinant(kind):
     torch.manual_seed(3)
     block = momentum_blocks(kind).double()
@@ -176,7 +186,7 @@ class _AsBlock(torch.distributions.transforms.ReshapeTransform):
         super().__init__(torch.Size((2,)), torch.Size((1, 2)))
 
 
-@pytest.mark.parametrize("kind", ["hbnode", "ghbnode", "adamnode", "sonode"])
+@pytest.mark.parametrize("kind", MOMENTA)
 def test_gradients_reach_every_parameter(kind):
     torch.manual_seed(0)
     block = momentum_blocks(kind).double()

@@ -387,7 +387,20 @@ def test_torchdiffeqs_face_has_tangents(solver):
 
 
 @pytest.mark.parametrize("kind", ["by hand", "by autograd"])
-@pytest.mark.parametrize("name", ["NODE", "ANODE", "SONODE", "HBNODE", "GHBNODE", "AdamNODE"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NODE",
+        "ANODE",
+        "SONODE",
+        "HBNODE",
+        "GHBNODE",
+        "AdamNODE",
+        "NesterovNODE",
+        "GNesterovNODE",
+        "MomentumNODE",
+    ],
+)
 def test_the_models_have_tangents(name, kind):
     width = {"ANODE": 5, "SONODE": 6}.get(name, 3)
     out = 3 if name == "SONODE" else width

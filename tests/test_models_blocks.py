@@ -1,4 +1,4 @@
-"""The six blocks as modules: equations, gradients, starts, copies, any field, and what they refuse."""
+"""The nine blocks as modules: equations, gradients, starts, copies, any field, and what they refuse."""
 
 import copy
 import dataclasses
@@ -13,7 +13,17 @@ from references import reference_solution
 from torch import nn
 
 import adamode
-from adamode import ANODE, GHBNODE, HBNODE, NODE, SONODE, AdamNODE
+from adamode import (
+    ANODE,
+    GHBNODE,
+    HBNODE,
+    NODE,
+    SONODE,
+    AdamNODE,
+    GNesterovNODE,
+    MomentumNODE,
+    NesterovNODE,
+)
 from adamode.adjoint.gradients import Backsolve, Direct, Discrete, Interpolating
 from adamode.models.block import SolverOptions, SolveSettings
 from adamode.models.fields import MLP, Conv
@@ -22,7 +32,7 @@ from adamode.solvers.errors import AdamodeError, ArgumentError, ArgumentTypeErro
 pytestmark = pytest.mark.usefixtures("float64")
 FINE = {"rtol": 1e-9, "atol": 1e-9}
 C = 3
-GAMMA, XI, ALPHA, BETA, EPS = 0.3, 0.8, 0.3, 0.6, 1e-3
+GAMMA, XI, ALPHA, BETA, EPS, R = 0.3, 0.8, 0.3, 0.6, 1e-3, 2.0
 
 
 class Case:
@@ -68,6 +78,21 @@ def adamnode(f, t, h, m, v):
     return -m / (v + EPS).sqrt(), (1 - ALPHA) * (-f(t, h) - m), (1 - BETA) * (f(t, h) ** 2 - v)
 
 
+def nesterovnode(f, t, h, m):
+    return -m, f(t, h) - 3 / (t + 1) * m
+
+
+def gnesterovnode(f, t, h, m):
+    k = (t + 1) ** -1.5 * torch.exp((t + 1) / 2)
+    slope = (1 - torch.tanh(k) ** 2) * k * (0.5 - 1.5 / (t + 1))
+    return slope / torch.tanh(k) * h - torch.tanh(k) * torch.tanh(m), torch.tanh(f(t, h)) - m + XI * h
+
+
+def momentumnode(f, t, h, m):
+    return -m, f(t, h) - (GAMMA + R / (t + 1)) * m
+
+
+FROM_0 = {"shift": 1.0, "t": (0.0, 1.0)}
 CASES = {
     "node": Case(NODE, (), node),
     "anode": Case(ANODE, (), node, pad=2, augment=2),
@@ -75,6 +100,9 @@ CASES = {
     "hbnode": Case(HBNODE, ("m0",), hbnode, gamma=GAMMA),
     "ghbnode": Case(GHBNODE, ("m0",), ghbnode, gamma=GAMMA, xi=XI),
     "adamnode": Case(AdamNODE, ("m0", "v0"), adamnode, alpha=ALPHA, beta=BETA, eps=EPS),
+    "nesterovnode": Case(NesterovNODE, ("m0",), nesterovnode, **FROM_0),
+    "gnesterovnode": Case(GNesterovNODE, ("m0",), gnesterovnode, xi=XI, **FROM_0),
+    "momentumnode": Case(MomentumNODE, ("m0",), momentumnode, gamma=GAMMA, r=R, **FROM_0),
 }
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -273,12 +301,14 @@ def test_a_compiled_field_gives_the_same_values_and_gradients(case, kind):
     closest(found, gradients(case.block(field), values, weight), 1e-9)
 
 
-@pytest.mark.parametrize("cls", [NODE, SONODE, HBNODE, GHBNODE, AdamNODE, ANODE])
-def test_every_block_takes_learnable_and_freezes_its_own_numbers(cls):
-    case = next(c for c in CASES.values() if c.cls is cls)
+OWN = {"HBNODE": 1, "GHBNODE": 2, "AdamNODE": 2, "GNesterovNODE": 1, "MomentumNODE": 2}
+
+
+@every_block
+def test_every_block_takes_learnable_and_freezes_its_own_numbers(case):
     block = case.block(learnable=False)
     own = [p for name, p in block.named_parameters() if ".raw_" in name]
-    assert len(own) == {"HBNODE": 1, "GHBNODE": 2, "AdamNODE": 2}.get(cls.__name__, 0)
+    assert len(own) == OWN.get(case.cls.__name__, 0)
     assert not any(p.requires_grad for p in own)
     assert all(p.requires_grad for p in block.field.parameters())
 
@@ -289,6 +319,7 @@ def test_every_block_takes_learnable_and_freezes_its_own_numbers(cls):
         (HBNODE(MLP(2), gamma=0.37), "gamma", 0.37),
         (GHBNODE(MLP(2), gamma=0.37), "gamma", 0.37),
         (GHBNODE(MLP(2), xi=1.5), "xi", 1.5),
+        (GNesterovNODE(MLP(2), xi=0.7), "xi", 0.7),
         (AdamNODE(MLP(2), beta=0.9), "beta", 0.9),
         (HBNODE(MLP(2)), "gamma", 1 / (1 + math.exp(3))),
         (GHBNODE(MLP(2)), "xi", math.log(1 + math.exp(2))),
@@ -359,7 +390,7 @@ def test_a_block_refuses_bad_input_and_names_it(call, error, text):
         call()
 
 
-def test_the_six_blocks_are_public():
+def test_the_nine_blocks_are_public():
     for case in CASES.values():
         assert getattr(adamode, case.cls.__name__) is case.cls
         assert case.cls.__name__ in adamode.__all__

@@ -48,7 +48,7 @@ def test_the_table_says_what_the_json_says(tmp_path):
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     written = json.loads(path.read_text())
-    assert len(lines) == 1 + len(written) == 7
+    assert len(lines) == 1 + len(written) == 10
     for line, row in zip(lines[1:], written, strict=True):
         assert line.split()[:2] == ["mnist", row["model"]]
         assert f"{row['parameters']:,}" in line

@@ -99,8 +99,9 @@ INPUTS = {
 }
 
 
-def test_the_six_models_have_settings_for_every_task():
-    assert MODELS == ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
+def test_the_nine_models_have_settings_for_every_task():
+    six = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
+    assert (*six, "nesterovnode", "gnesterovnode", "momentumnode") == MODELS
     densities = {"density", "density-8x8"}
     assert set(TASKS) == {*INPUTS, "silverbox", "silverbox-network", "robertson", *densities}
     assert models.tasks("hbnode") == TASKS
@@ -123,10 +124,10 @@ def test_every_model_of_a_task_gives_logits_and_every_parameter_learns(name, tas
 
 
 # The authors' models have 85,235 … 86,179 and 171,635 … 173,611; HBNODE's training log on MNIST prints
-# 85,930.
+# 85,930. NesterovNODE and GNesterovNODE have its width, without γ, and with ξ on MNIST.
 AUTHORS = {
-    "mnist": (85_316, 85_462, 86_179, 85_930, 85_235, 85_829),
-    "cifar10": (173_611, 172_452, 171_635, 172_916, 172_916, 173_069),
+    "mnist": (85_316, 85_462, 86_179, 85_930, 85_235, 85_829, 85_929, 85_930, 85_931),
+    "cifar10": (173_611, 172_452, 171_635, 172_916, 172_916, 173_069, 172_915, 172_915, 172_917),
 }
 
 
@@ -218,7 +219,7 @@ def test_node_starts_from_the_image_and_anode_pads_it_with_zeros():
     assert model.block(x).shape == (2, 13, 32, 32)
 
 
-@pytest.mark.parametrize(("name", "other"), [("sonode", "v0"), ("hbnode", "m0"), ("ghbnode", "m0")])
+@pytest.mark.parametrize(("name", "other"), [("sonode", "v0"), ("hbnode", "m0"), ("gnesterovnode", "m0")])
 def test_encoder_starts_cut_x_and_o_in_two(name, other):
     x = torch.rand(2, 3, 32, 32)
     model = models.create(name, "cifar10")

@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_autograd_through_a_plain_loop(method, stepping)
 @pytest.mark.parametrize("stepping", STEPPINGS)
 @pytest.mark.parametrize("method", FOUR)
 @pytest.mark.parametrize("model", MODELS)
-def test_the_same_of_the_six_models_over_a_thousand_steps(model, method, stepping):
+def test_the_same_of_the_models_over_a_thousand_steps(model, method, stepping):
     drawn = draw(model, MODELS[model][0])
     f, y0 = drawn.dynamics, drawn.z0.clone().requires_grad_()
     field = lambda t, y: f.forward(t, y)[0]  # noqa: E731

@@ -26,7 +26,7 @@ from adamode.train.step import SamplesFailed
 D = torch.float64
 runner = CliRunner()
 SMALL = {"train_size": 64, "test_size": 20, "hidden": 6, "epochs": 2, "batch_size": 32, "rtol": 1e-3}
-MOMENTA = ("sonode", "hbnode", "ghbnode", "adamnode")
+MOMENTA = ("sonode", "hbnode", "ghbnode", "adamnode", "nesterovnode", "gnesterovnode", "momentumnode")
 
 
 def call(*arguments):

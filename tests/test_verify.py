@@ -241,14 +241,16 @@ def test_verify_models_meets_every_bound_with_room(whole):
             assert worst[gradient, reference] < 2e-8, (gradient, reference)
     assert {row.model for row in whole.rows} == set(verify.MODELS)
     assert {row.denominator for row in whole.rows} == {None, "exact", "softplus", "sigmoid"}
-    assert {row.activation for row in whole.rows} == {None, "tanh", "hardtanh"}
+    assert {row.activation for row in whole.rows} == {None, "identity", "tanh", "hardtanh"}
+    assert {row.damping for row in whole.rows} == {None, "constant", "nesterov", "learned"}
     assert {row.stepping for row in whole.rows} == {"shared", "per_sample"}
-    # Every block and parameter of every variant meets every reference; GHBNODE with tanh has no closed form.
+    # Every block and parameter of every variant meets every reference; a bounded speed has no closed form.
+    open_forms = {"ghbnode, tanh", "gnesterovnode, tanh", "gnesterovnode, hardtanh"}
     cases = {row.case[0] for row in whole.rows}
     for case in cases:
         rows = [row for row in whole.rows if row.case[0] == case and row.form == "exact"]
         references = {"autograd", "forward", "newton", "finite-differences", "fine-solve"}
-        references |= set() if case == "ghbnode, tanh" else {"analytic"}
+        references |= set() if case in open_forms else {"analytic"}
         assert {row.reference for row in rows if row.quantity == "all"} == {"forward"}
         for quantity in {row.quantity for row in rows if "layers.1" not in row.quantity} - {"all"}:
             assert {row.reference for row in rows if row.quantity == quantity} == references, (case, quantity)

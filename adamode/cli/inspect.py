@@ -27,7 +27,8 @@ _Problem = Annotated[
     str,
     typer.Argument(
         help="A name from --list, or your own: module:name or file.py:name. With --adjoint also a model "
-        "(node, anode, sonode, hbnode, ghbnode, adamnode) or your own adamode.Dynamics."
+        "(node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode) or your "
+        "own adamode.Dynamics."
     ),
 ]
 _Method = Annotated[

@@ -23,7 +23,10 @@ def models(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="node, anode, sonode, hbnode, ghbnode, adamnode.", show_default="all"),
+        typer.Option(
+            help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
+            show_default="all",
+        ),
     ] = None,
     match_parameters: Annotated[
         int | None,
@@ -125,12 +128,12 @@ def _explained(rows: list[dict[str, Any]]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'task':<11} {'model':<9} {'width':<30} {'parameters':>10} {'target':>8} {'difference':>19}"]
+    lines = [f"{'task':<11} {'model':<13} {'width':<30} {'parameters':>10} {'target':>8} {'difference':>19}"]
     for row in rows:
         off = f"{row['difference']:+,} ({100 * row['relative_difference']:+.2f} %)"
         width = " ".join(f"{name} {value}" for name, value in row["width"].items())
         lines.append(
-            f"{row['task']:<11} {row['model']:<9} {width:<30} {row['parameters']:>10,} "
+            f"{row['task']:<11} {row['model']:<13} {width:<30} {row['parameters']:>10,} "
             f"{row['target']:>8,} {off:>19}"
         )
     return "\n".join(lines)

@@ -34,21 +34,29 @@ Suite = Annotated[
     ),
 ]
 SUITES = ("published", "stiff")
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
+        show_default="all",
+    ),
+]
+Activation = Annotated[
+    str | None,
+    typer.Option(
+        help="σ of GHBNODE (tanh or hardtanh) and of GNesterovNODE (identity, too).", show_default="all"
+    ),
+]
 
 
 @reports_errors
 def verify(
     suite: Suite = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="node, anode, sonode, hbnode, ghbnode or adamnode.", show_default="all"),
-    ] = None,
+    model: ModelName = None,
     denominator: Annotated[
         str | None, typer.Option(help="AdamNODE's: exact, softplus or sigmoid.", show_default="all")
     ] = None,
-    activation: Annotated[
-        str | None, typer.Option(help="GHBNODE's: tanh or hardtanh.", show_default="both")
-    ] = None,
+    activation: Activation = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -71,7 +79,7 @@ def verify(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
 ) -> None:
-    """Check the hand-derived gradients of the six models, or with --suite the solvers.
+    """Check the hand-derived gradients of the nine models, or with --suite the solvers.
 
     For each block a_h, a_m, a_v and each parameter, in float64 and both stepping modes: the relative
     error against autograd and central differences through the same steps, against a solve at a

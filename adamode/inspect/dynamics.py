@@ -18,7 +18,10 @@ from ..models.dynamics import (
     AdamODE,
     AugmentedNODE,
     GeneralisedHeavyBallODE,
+    GeneralisedNesterovODE,
     HeavyBallODE,
+    MomentumODE,
+    NesterovODE,
     NeuralODE,
     SecondOrderODE,
 )
@@ -117,6 +120,19 @@ _MODELS: dict[str, tuple[_Make, str]] = {
     "adamnode": (
         lambda seed, d: AdamODE(_square(seed), alpha=0.3, beta=0.4, eps=1e-3, denominator=d),
         "h' = −m·D(v),  m' = A(−f(t, h) − m),  v' = B(f(t, h)² − v),  A = 0.7,  B = 0.6,  ε = 1e-3",
+    ),
+    "nesterovnode": (
+        lambda seed, _: NesterovODE(_square(seed), shift=1.0),
+        "h' = −m,  m' = f(t, h) − (3/τ) m,  τ = t + 1",
+    ),
+    "gnesterovnode": (
+        lambda seed, _: GeneralisedNesterovODE(_square(seed), xi=0.5, shift=1.0),
+        "h' = (κ'/κ) h − κ tanh(m),  m' = tanh(f(t, h)) − m + ξ h,  κ = tanh(τ^(−3/2) e^(τ/2)),  τ = t + 1,  "
+        "ξ = 0.5",
+    ),
+    "momentumnode": (
+        lambda seed, _: MomentumODE(_square(seed), gamma=0.4, r=2.0, shift=1.0),
+        "h' = −m,  m' = f(t, h) − (γ + r/τ) m,  γ = 0.4,  r = 2,  τ = t + 1",
     ),
 }
 MODELS = tuple(_MODELS)

@@ -24,14 +24,13 @@ import torch
 
 from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..memory import MIB, metered, parameter_bytes, peak_of
-from ..models import names
 from ..plotting import gaps, legend_below, log_scale
 from ..train.step import CANNOT_BE_SOLVED, EpochSums, solving_with, start_seen
 from .machinery import training
 from .machinery.figure import FAILS, HOLDS, IN_PART, UNTOLD, Claim, Outcome, Row, Words
 from .machinery.section import Section, draw_sections, name_bars, sections
 from .machinery.theirs import CANNOT, absent, installed, their_step
-from .machinery.training import MODEL_NAMES, Again, Run
+from .machinery.training import MODEL_NAMES, PAPER_MODELS, Again, Run
 from .machinery.work import Work
 
 WORDS = Words("table1")
@@ -71,7 +70,7 @@ class Table1Settings(training.TrainingSettings):
     """
 
     datasets: tuple[str, ...] = ("cifar10",)
-    measured: tuple[str, ...] = names()
+    measured: tuple[str, ...] = PAPER_MODELS
     batch_size: int = 64
     near: float = 0.1
 

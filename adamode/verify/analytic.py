@@ -7,11 +7,16 @@ AdamODE is never linear. At W_h = 0 its m and v are convolutions with e^{−At},
 integral of both. The derivative in W_h at W_h = 0 is that of f along the undisturbed h(t). All
 integrals are over smooth functions: Chebyshev's nodes give them to rounding.
 
-GHBNODE with tanh has no closed solution.
+Under a damping γ(t) = γ + r/t the equations are linear with coefficients that depend on time. At W_h = 0
+(μ m)' = μ f with μ = e^{γt} t^r, and h is an integral of m. The same holds for GNesterovNODE with the
+identity and no ξ: there γ = 1, r = 0, and x = h/κ in the place of h.
+
+GHBNODE with tanh and GNesterovNODE with σ have no closed solution.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -20,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .zoo import Instance
+from ..models.dynamics import GeneralisedNesterovODE
+from .zoo import LATER, Instance
 
 NODES = 48  # of each integral; 1e-15 for a smooth integrand over one unit of time
 
@@ -29,20 +35,26 @@ Values = Callable[[Tensor, Tensor], Tensor]
 
 def has_closed_solution(instance: Instance) -> bool:
     """Whether `closed_solution` knows this model."""
-    return instance.variant.activation != "tanh"
+    variant = instance.variant
+    return variant.activation != "tanh" and (variant.model, variant.activation) != (
+        "gnesterovnode",
+        "hardtanh",
+    )
 
 
 def closed_solution(instance: Instance, dynamics: Any) -> Values:
     """(z0, t) → [T, K, B, D], differentiable in z0 and in the dynamics' parameters.
 
-    For AdamODE it sets W_h to zero: build the problem's references after this call.
+    For AdamODE, and a damping that depends on time, it sets W_h to zero: build the problem's references
+    after this call.
     """
-    layer = dynamics.field.layers[0]
-    if instance.variant.model == "adamnode":
-        with torch.no_grad():
-            layer.weight[:, :-1] = 0
-        return lambda z0, t: _adam(dynamics, layer, z0, t)
-    return lambda z0, t: _linear(instance.variant.model, dynamics, layer, z0, t)
+    layer, model = dynamics.field.layers[0], instance.variant.model
+    if model not in ("adamnode", *LATER):
+        return lambda z0, t: _linear(model, dynamics, layer, z0, t)
+    with torch.no_grad():
+        layer.weight[:, :-1] = 0
+    interval = _adam_interval if model == "adamnode" else _momentum_interval
+    return lambda z0, t: _by_intervals(functools.partial(interval, dynamics, layer), z0, t)
 
 
 def _linear(model: str, dynamics: Any, layer: Any, z0: Tensor, t: Tensor) -> Tensor:
@@ -75,19 +87,18 @@ def _linear(model: str, dynamics: Any, layer: Any, z0: Tensor, t: Tensor) -> Ten
     return torch.stack([end[:, : k * dim].reshape(batch, k, dim).transpose(0, 1) for end in ends])
 
 
-def _adam(dynamics: Any, layer: Any, z0: Tensor, t: Tensor) -> Tensor:
-    """m and v by convolution, h = h0 − ∫ m D(v); one interval after another."""
-    a, b = 1 - dynamics.alpha, 1 - dynamics.beta
+def _by_intervals(interval: Callable[[Tensor, float, float], Tensor], z0: Tensor, t: Tensor) -> Tensor:
+    """One interval after another."""
     values, z = [z0], z0
     for start, end in itertools.pairwise(t.tolist()):
-        z = _adam_interval(dynamics, layer, a, b, z, start, end)
+        z = interval(z, start, end)
         values.append(z)
     return torch.stack(values)
 
 
-def _adam_interval(
-    dynamics: Any, layer: Any, a: Tensor, b: Tensor, z: Tensor, start: float, end: float
-) -> Tensor:
+def _adam_interval(dynamics: Any, layer: Any, z: Tensor, start: float, end: float) -> Tensor:
+    """m and v by convolution, h = h0 − ∫ m D(v)."""
+    a, b = 1 - dynamics.alpha, 1 - dynamics.beta
     s, integral = _chebyshev(start, end, z)
     s3 = s[:, None, None]
     free = s3 * layer.weight[:, -1] + layer.bias  # f without W_h, [n, 1, D]
@@ -104,6 +115,31 @@ def _adam_interval(
         undisturbed = moments(free.expand(-1, z.shape[1], -1))[0]
     h, m, v = moments(undisturbed @ layer.weight[:, :-1].T + free)
     return torch.stack((h[-1], m[-1], v[-1]))  # the last node is the end
+
+
+def _momentum_interval(dynamics: Any, layer: Any, z: Tensor, start: float, end: float) -> Tensor:
+    """m = (μ(start) m0 + ∫ μ f)/μ, h = κ (h0/κ(start) − ∫ m)."""
+    s, integral = _chebyshev(start, end, z)
+    s3 = s[:, None, None]
+    free = s3 * layer.weight[:, -1] + layer.bias
+    if isinstance(dynamics, GeneralisedNesterovODE):  # the identity, no ξ
+        gain, kappa = torch.exp(s3 - start), s3**-1.5 * torch.exp(s3 / 2)
+    else:
+        kappa, gain = torch.ones_like(s3), torch.ones_like(s3)
+        if "raw_gamma" in dynamics.scalars:
+            gain = gain * torch.exp(torch.sigmoid(dynamics.raw_gamma) * (s3 - start))
+        if dynamics.damping != "constant":
+            r = torch.log1p(torch.exp(dynamics.raw_r)) if "raw_r" in dynamics.scalars else 3.0
+            gain = gain * (s3 / start) ** r
+
+    def moments(f: Tensor) -> tuple[Tensor, Tensor]:
+        m = (z[1] + torch.einsum("ij,jbd->ibd", integral, gain * f)) / gain
+        return kappa * (z[0] / kappa[0] - torch.einsum("ij,jbd->ibd", integral, m)), m
+
+    with torch.no_grad():
+        undisturbed = moments(free.expand(-1, z.shape[1], -1))[0]
+    h, m = moments(undisturbed @ layer.weight[:, :-1].T + free)
+    return torch.stack((h[-1], m[-1]))
 
 
 def _denominator(dynamics: Any, v: Tensor) -> Tensor:

@@ -78,4 +78,33 @@ DERIVATIONS = {
             "raw_beta": "dL/dθ_β = β(1−β) ∫ a_v·(f² − v) dt",
         },
     ),
+    "nesterovnode": Derivation(
+        ("h' = −m", "m' = −(3/t)m + f(t, h)"),
+        {"a_h": "a_h' = −f_hᵀ[a_m]", "a_m": "a_m' = a_h + (3/t)a_m"},
+        {"field": "dL/dθ = ∫ f_θᵀ[a_m] dt"},
+    ),
+    "gnesterovnode": Derivation(
+        (
+            "h' = ρ(t)h − κ(t)σ(m)",
+            "m' = −m + σ(f(t, h)) + ξh",
+            "κ = σ(t^(−3/2) e^(t/2)), ρ = κ'/κ",
+        ),
+        {
+            "a_h": "a_h' = −f_hᵀ[σ'(f)⊙a_m] − ρa_h − ξa_m",
+            "a_m": "a_m' = κσ'(m)⊙a_h + a_m",
+        },
+        {
+            "field": "dL/dθ = ∫ f_θᵀ[σ'(f)⊙a_m] dt",
+            "raw_xi": "dL/dθ_ξ = sigmoid(θ_ξ) ∫ a_m·h dt",
+        },
+    ),
+    "momentumnode": Derivation(
+        ("h' = −m", "m' = −γ(t)m + f(t, h)", "γ(t) = γ, 3/t or γ + r/t"),
+        {"a_h": "a_h' = −f_hᵀ[a_m]", "a_m": "a_m' = a_h + γ(t)a_m"},
+        {
+            "field": "dL/dθ = ∫ f_θᵀ[a_m] dt",
+            "raw_gamma": "dL/dθ_γ = γ(1−γ) ∫ −a_m·m dt",
+            "raw_r": "dL/dθ_r = sigmoid(θ_r) ∫ −a_m·m/t dt",
+        },
+    ),
 }

@@ -1,4 +1,4 @@
-"""`verify_models`: the six models, each against its references, by variant, gradient and stepping mode."""
+"""`verify_models`: the nine models, each against its references, by variant, gradient and stepping mode."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def verify_models(
 ) -> ModelReport:
     """Checks the models' hand-derived gradients, in float64 and both stepping modes.
 
-    models, denominators (AdamNODE's), activations (GHBNODE's): None for all.
+    models, denominators (AdamNODE's), activations (GHBNODE's, GNesterovNODE's): None for all.
     forms: of AdamODE's VJP; those that are not "exact" are measured and not judged.
     full: every adaptive method, other fields, decreasing times and three seeds besides.
     seeds_printed: problems over which the printed forms' errors are summed up.
@@ -276,7 +276,8 @@ def _rows(
     plan: Plan, method: str, stepping: str, gradient: str, form: str, checks: Sequence[Check]
 ) -> list[ModelRow]:
     v = plan.instance.variant
-    what = v.model, v.denominator, v.activation, plan.instance.field, method, gradient, stepping, form
+    choices = v.model, v.denominator, v.activation, v.damping
+    what = *choices, plan.instance.field, method, gradient, stepping, form
     return [ModelRow(*what, **vars(check), ok=check.ok) for check in checks]
 
 

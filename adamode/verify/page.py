@@ -13,7 +13,8 @@ REFERENCES = (
     "the block or parameter.",
     "fine solve: autograd through a solve with DOP853 at a tolerance of 1e-12.",
     "analytic: the closed solution of the same model over an affine field (matrix exponential; for AdamODE, "
-    "which is never linear, convolutions at W_h = 0; GHBNODE with tanh has none).",
+    "which is never linear, and for a damping that depends on time, integrals at W_h = 0; GHBNODE with tanh "
+    "and GNesterovNODE with σ have none).",
 )
 GRADIENTS = (
     "discrete: the exact derivative of the steps, with kept stages, stages computed again, and checkpoints.",

@@ -14,7 +14,7 @@ from .statements import Statement
 class ModelRow:
     """One comparison: what it was made for, and its result.
 
-    denominator, activation: None for models that have none.
+    denominator, activation, damping: None for models that have none.
     form: of AdamODE's VJP.
     index, found, expected: where the error is largest, and both numbers; index () along a random direction.
     """
@@ -22,6 +22,7 @@ class ModelRow:
     model: str
     denominator: str | None
     activation: str | None
+    damping: str | None
     field: str
     method: str
     gradient: str
@@ -47,7 +48,8 @@ class ModelRow:
     @property
     def case(self) -> tuple[str, ...]:
         """What rows of one table have in common."""
-        variant = ", ".join(x for x in (self.model, self.denominator, self.activation) if x)
+        choices = self.model, self.denominator, self.activation, self.damping
+        variant = ", ".join(x for x in choices if x)
         return variant, self.field, self.method, self.gradient, self.stepping
 
     def failure(self) -> str:

@@ -16,39 +16,53 @@ from ..models.dynamics import (
     AdamODE,
     AugmentedNODE,
     GeneralisedHeavyBallODE,
+    GeneralisedNesterovODE,
     HeavyBallODE,
+    MomentumODE,
+    NesterovODE,
     NeuralODE,
     SecondOrderODE,
 )
-from ..models.dynamics.ghbnode import SATURATIONS, Saturation
+from ..models.dynamics.ghbnode import Bounded
+from ..models.dynamics.momentumnode import DAMPINGS, DampingName
 from ..models.fields import MLP, AutogradField, Conv
+from ..models.saturations import SATURATIONS, SaturationName
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError
 
-MODELS = ("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode")
-ACTIVATIONS = SATURATIONS  # of GHBNODE
+MODELS = (
+    *("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode"),
+    *("nesterovnode", "gnesterovnode", "momentumnode"),
+)
+ACTIVATIONS = SATURATIONS  # of GHBNODE, which has no identity, and of GNesterovNODE
 FIELDS = ("mlp", "conv", "autograd", "affine")
-BLOCKS = {"node": 1, "anode": 1, "sonode": 2, "hbnode": 2, "ghbnode": 2, "adamnode": 3}
+BLOCKS = {"node": 1, "anode": 1, "adamnode": 3}  # of the others 2
+# Of the models that are defined for t > 0, later than the others by so much: where 3/t changes fast.
+LATER = {"nesterovnode": 0.6, "gnesterovnode": 0.6, "momentumnode": 0.6}
 BATCH, AUGMENTED = 2, 2  # the least in which a mistake in samples or channels shows
 _D = torch.float64
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A model with the choice it has: AdamNODE's denominator, GHBNODE's activation."""
+    """A model with the choice it has: AdamNODE's denominator, an activation σ, MomentumNODE's damping."""
 
     model: str
     denominator: DenominatorName | None = None
-    activation: Saturation | None = None
+    activation: SaturationName | None = None
+    damping: DampingName | None = None
 
     def __str__(self) -> str:
-        return ", ".join(x for x in (self.model, self.denominator, self.activation) if x)
+        return ", ".join(x for x in (self.model, self.denominator, self.activation, self.damping) if x)
 
 
 VARIANTS = (
     *(Variant(model) for model in MODELS[:4]),
-    *(Variant("ghbnode", activation=activation) for activation in ACTIVATIONS),
+    *(Variant("ghbnode", activation=activation) for activation in ACTIVATIONS[1:]),
     *(Variant("adamnode", denominator) for denominator in DENOMINATORS),
+    Variant("nesterovnode"),
+    *(Variant("gnesterovnode", activation=activation) for activation in ACTIVATIONS),
+    *(Variant("momentumnode", damping=damping) for damping in DAMPINGS),
 )
 
 
@@ -72,7 +86,7 @@ class Instance:
         generator = torch.Generator().manual_seed(self.seed)
         field = _random(self._field(), generator)
         dynamics = self._dynamics(AutogradField(field) if self.field == "autograd" else field)
-        blocks, shape = BLOCKS[self.variant.model], self._shape()
+        blocks, shape = BLOCKS.get(self.variant.model, 2), self._shape()
         h0 = torch.randn(BATCH, *shape, generator=generator, dtype=_D)
         rest = torch.randn(blocks - 1, BATCH, *shape, generator=generator, dtype=_D)
         if self.variant.model == "anode":
@@ -84,7 +98,8 @@ class Instance:
         if self.variant.activation == "hardtanh":
             z0[1] *= 0.3  # where σ(−m) = −m …
             if self.field != "affine":
-                z0[1, :, 0] = 15.0  # … and where it is clipped: f and γm cannot bring m down to 5 in time
+                # … and where it is clipped: f and γm (m of GNesterovNODE) cannot bring m down to 5 in time
+                z0[1, :, 0] = 40.0 if self.variant.model == "gnesterovnode" else 15.0
         return dynamics.to(self.device), z0.to(self.device)
 
     def _shape(self) -> tuple[int, ...]:
@@ -107,17 +122,28 @@ class Instance:
         elif variant.model == "ghbnode":
             # Rates of hardtanh's case are small: see the start above.
             gamma, xi = (0.1, 0.4) if variant.activation == "hardtanh" else (0.3, 1.7)
-            made = GeneralisedHeavyBallODE(field, gamma=gamma, xi=xi, activation=variant.activation or "tanh")
+            bounded: Bounded = "hardtanh" if variant.activation == "hardtanh" else "tanh"
+            made = GeneralisedHeavyBallODE(field, gamma=gamma, xi=xi, activation=bounded)
+        elif variant.model == "gnesterovnode":
+            force = None if variant.activation == "identity" else 0.4
+            made = GeneralisedNesterovODE(field, xi=force, activation=variant.activation or "tanh")
+        elif variant.model == "momentumnode":
+            made = MomentumODE(field, damping=variant.damping or "learned", gamma=0.3, r=1.7)
         elif variant.model == "hbnode":
             made = HeavyBallODE(field, gamma=0.3)
         else:
-            made = {"node": NeuralODE, "anode": AugmentedNODE, "sonode": SecondOrderODE}[variant.model](field)
+            plain = {"node": NeuralODE, "anode": AugmentedNODE, "sonode": SecondOrderODE}
+            made = {**plain, "nesterovnode": NesterovODE}[variant.model](field)
         return made.double()
 
     def problem(self, **arguments: Any) -> tuple[Any, GradientProblem]:
-        """The dynamics, and its solve from 0 to 1 with an output between; arguments: `solve`'s."""
+        """The dynamics, and its solve from 0 to 1 with an output between; arguments: `solve`'s.
+
+        The times are those of models that are defined everywhere; see `LATER`.
+        """
         dynamics, z0 = self.build()
-        times = arguments.pop("t", (0.0, 0.37, 1.0))
+        later = LATER.get(self.variant.model, 0.0)
+        times = [x + later for x in arguments.pop("t", (0.0, 0.37, 1.0))]
         t = torch.tensor(times, dtype=_D, device=self.device)
         return dynamics, GradientProblem(dynamics, z0, t, arguments, seed=self.seed)
 
@@ -156,6 +182,6 @@ def chosen_variants(
     if not found:
         raise ArgumentError(
             f"model={models}, denominator={denominators}, activation={activations} leave nothing to check: "
-            "adamnode has the denominators, ghbnode the activations."
+            "adamnode has the denominators, ghbnode and gnesterovnode the activations."
         )
     return found

@@ -7,7 +7,7 @@ What every adjoint needs of dz/dt = F(t, z; θ) is one product: given a cotangen
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -22,6 +22,8 @@ class Dynamics(abc.ABC):
     off; `gradient=Direct()` calls `forward` with autograd on and differentiates dz. A class that has
     the four methods without deriving from this one passes for it (`isinstance`).
     """
+
+    after: float | None = None  # F is defined for later times alone; None: for all
 
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
@@ -145,3 +147,17 @@ def check_blocks(dynamics: Dynamics, z: Tensor, name: str) -> None:
             f"{name} has shape {tuple(z.shape)}: {len(z)} blocks along dim 0, but {type(dynamics).__name__} "
             f"has {len(blocks)}: {', '.join(blocks)}."
         )
+
+
+def check_after(func: Any, times: Sequence[float], name: str = "t") -> None:
+    """Raises ArgumentError where a dynamics that is defined for t > ``after`` alone is solved elsewhere."""
+    after = getattr(func, "after", None) if isinstance(func, Dynamics) else None
+    if after is None:
+        return
+    for i, time in enumerate(times):
+        if not time > after:
+            owner = type(getattr(func, "stands_for", func)).__name__
+            raise ArgumentError(
+                f"{name}[{i}]={time!r}: {owner} is defined for t > {after:g} alone. Start and "
+                f"end later (say at {after + 1:g}), or give it another shift=…, which is added to t."
+            )

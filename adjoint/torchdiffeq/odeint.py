@@ -22,6 +22,7 @@ from ...solvers.step.field import COMPLEX, layout_of
 from ..arguments import Tolerances, uncompiled
 from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
+from ..dynamics.protocol import check_after
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
 from ..engine.transformed import refuse_gradient
@@ -63,7 +64,9 @@ def _check_call(func: Func, y0: Any, t: Any) -> Call:
     if isinstance(t, Tensor) and t.dim() == 1 and t.numel() == 1 and t.dtype.is_floating_point:
         check_readable(t, "t")
         return Call(func, layout, z0, t, t.detach().double().tolist())  # the start alone
-    return Call(func, layout, z0, t, check_times(t))
+    times = check_times(t)
+    check_after(func, times)
+    return Call(func, layout, z0, t, times)
 
 
 @overload

@@ -5,7 +5,10 @@ from __future__ import annotations
 from .adamnode import AdamNODE, AdamODE
 from .anode import ANODE, AugmentedNODE
 from .ghbnode import GHBNODE, GeneralisedHeavyBallODE
+from .gnesterovnode import GeneralisedNesterovODE, GNesterovNODE
 from .hbnode import HBNODE, HeavyBallODE
+from .momentumnode import MomentumNODE, MomentumODE
+from .nesterovnode import NesterovNODE, NesterovODE
 from .node import NODE, NeuralODE
 from .sonode import SONODE, SecondOrderODE
 
@@ -18,8 +21,14 @@ __all__ = [
     "AdamNODE",
     "AdamODE",
     "AugmentedNODE",
+    "GNesterovNODE",
     "GeneralisedHeavyBallODE",
+    "GeneralisedNesterovODE",
     "HeavyBallODE",
+    "MomentumNODE",
+    "MomentumODE",
+    "NesterovNODE",
+    "NesterovODE",
     "NeuralODE",
     "SecondOrderODE",
 ]

@@ -99,11 +99,11 @@ class AdamODE(FieldDynamics):
             "'sigmoid'"
         )
 
-    def divergence_rate(self) -> Tensor:
+    def divergence_rate(self, t: Tensor) -> Tensor:
         """The rate −(A + B): ∂h'/∂h = 0, ∂m'/∂m = −A, ∂v'/∂v = −B, whichever the denominator."""
         return -Sigmoid.value(self.raw_alpha) - Sigmoid.value(self.raw_beta)
 
-    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+    def _slopes(self, t: Tensor, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         (_, m, v), kind = z.unbind(0), get_denominator(self.denominator)
         a, b = Sigmoid.value(self.raw_alpha), Sigmoid.value(self.raw_beta)
         d = kind.value(v, self.eps)

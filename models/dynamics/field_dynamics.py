@@ -71,12 +71,12 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
     def _jacobian(self, find: Linearised, t: Tensor, z: Tensor) -> Tensor:
         joined = z[0] if self.joined == 1 else torch.cat(z.unbind(), 1)
         f, slopes = find(t, joined)
-        rows = self._slopes(z, f.to(z.dtype), slopes.to(z.dtype))
+        rows = self._slopes(t, z, f.to(z.dtype), slopes.to(z.dtype))
         return torch.cat([torch.cat([block_of(x, z) for x in row], 2) for row in rows], 1)
 
     @abc.abstractmethod
-    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
-        """∂F_i/∂z_j as rows of blocks; slopes: of the field, [B, D, joined D]."""
+    def _slopes(self, t: Tensor, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        """∂F_i/∂z_j as rows of blocks; slopes: of the field, [B, D, joined D]. t: 0-d or [B, 1]."""
 
     def divergence(self, t: Tensor, z: Tensor) -> Tensor:
         """The divergence tr ∂F/∂z of each sample's whole state, [B], differentiable under grad mode.
@@ -84,14 +84,21 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
         Closed where it is so (`divergence_rate`), else a trace of the field, exact.
         z: [K, B, *S]; t: as of `forward`.
         """
-        rate = self.divergence_rate()
+        rate = self.divergence_rate(t)
         if rate is None:
             return self._divergence(t, z)
-        return (rate.to(z.dtype) * z[0, 0].numel()).expand(z.shape[1])
+        return (rate.to(z.dtype) * z[0, 0].numel()).reshape(-1).expand(z.shape[1])
 
-    def divergence_rate(self) -> Tensor | None:
-        """The divergence for each entry of a block, where it depends on no state; None where it does."""
+    def divergence_rate(self, t: Tensor) -> Tensor | None:
+        """The divergence for each entry of a block, 0-d or of t's shape, where it depends on no state; None
+        where it does."""
         return None
+
+    def divergence_integral(self, start: Tensor, end: Tensor) -> Tensor | None:
+        """The integral of `divergence_rate` over the time from start to end, each 0-d; None where it depends
+        on the state."""
+        rate = self.divergence_rate(start)  # the same at all times; a class where it is not says its own
+        return None if rate is None else rate * (end - start)
 
     def _divergence(self, t: Tensor, z: Tensor) -> Tensor:
         raise NotImplementedError

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ...solvers.checks import check_choice
 from ..block import Network, SolverOptions
-from ..fields.field import Gradients, get_activation
+from ..fields.field import Gradients
+from ..saturations import get_saturation
 from .field_dynamics import (
     FieldDynamics,
     Sigmoid,
@@ -23,11 +23,10 @@ from .field_dynamics import (
     raw_parameter,
     total,
 )
-from .hbnode import GAMMA, HeavyBall
+from .hbnode import HeavyBall
+from .momentumnode import GAMMA
 
-Saturation = Literal["tanh", "hardtanh"]
-SATURATIONS = get_args(Saturation)
-BOUND = 5.0  # of hardtanh, as the authors' code has it
+Bounded = Literal["tanh", "hardtanh"]
 XI = 2.1269280110429727  # softplus(2), where the authors start ξ
 
 
@@ -43,11 +42,10 @@ class GeneralisedHeavyBallODE(FieldDynamics):
     blocks, scalars = ("h", "m"), ("raw_gamma", "raw_xi")
 
     def __init__(
-        self, field: Any, *, gamma: float, xi: float, activation: Saturation = "tanh", learnable: bool = True
+        self, field: Any, *, gamma: float, xi: float, activation: Bounded = "tanh", learnable: bool = True
     ):
-        check_choice("activation", activation, SATURATIONS)
         super().__init__(field)
-        self.activation = activation
+        self.activation = get_saturation(activation, get_args(Bounded)).name
         self.raw_gamma = raw_parameter(Sigmoid.inverse("gamma", gamma), learnable=learnable)
         self.raw_xi = raw_parameter(Softplus.inverse("xi", xi), learnable=learnable)
 
@@ -62,40 +60,34 @@ class GeneralisedHeavyBallODE(FieldDynamics):
         return Softplus.value(self.raw_xi)
 
     def _make(self) -> Any:
-        """The two scalars as numbers: (γ, ξ)."""
-        return self.gamma, self.xi
+        """The two scalars as numbers, and the kind of σ: (γ, ξ, σ)."""
+        return self.gamma, self.xi, get_saturation(self.activation)
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
         h, m = z.unbind(0)
         f, acts = self.field.forward(t, h)
-        gamma, xi = self._made or self._make()
-        s = m.neg()
-        s = s.tanh_() if self.activation == "tanh" else s.clamp_(-BOUND, BOUND)
+        gamma, xi, sigma = self._made or self._make()
+        s = sigma.value(m.neg())
         dm = torch.addcmul(fitted(f, z), m, gamma, value=-1).addcmul_(h, xi)
         return torch.stack((s, dm)), (acts, h, m, s, gamma, xi)
 
-    def _down(self, a_h: Tensor, m: Tensor, s: Tensor) -> Tensor:
-        """The product a_h σ'(−m)."""
-        if self.activation == "tanh":
-            return get_activation("tanh").backward(a_h, s)
-        return a_h * (m.abs() < BOUND)
-
     def vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
         """(z̄, (the field's deltas, a_m)), with one VJP of the field."""
-        (acts, _, m, s, gamma, xi), (a_h, a_m) = saved, cotangent.unbind(0)
+        (acts, _, _, s, gamma, xi), (a_h, a_m) = saved, cotangent.unbind(0)
         from_f, deltas = self.field.vjp(acts, a_m)
         h_bar = torch.addcmul(from_f, a_m, xi)  # ∂m'/∂h = f_h + ξ
-        m_bar = self._down(a_h, m, s).addcmul_(a_m, gamma).neg_()  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
+        sigma = get_saturation(self.activation)
+        m_bar = sigma.back(a_h, s).addcmul_(a_m, gamma).neg_()  # ∂h'/∂m = −σ'(−m), ∂m'/∂m = −γ
         return torch.stack((h_bar, m_bar)), (deltas, a_m)
 
-    def divergence_rate(self) -> Tensor:
+    def divergence_rate(self, t: Tensor) -> Tensor:
         """The rate −γ: ∂h'/∂h = 0 (σ is of m alone, and ξh enters m'), ∂m'/∂m = −γ."""
         return -self.gamma
 
-    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
-        m = z[1]
-        fall = self._down(torch.ones_like(m), m, m.tanh()).neg()  # −σ'(−m)
+    def _slopes(self, t: Tensor, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+        sigma, m = get_saturation(self.activation), z[1]
+        fall = sigma.back(torch.ones_like(m), sigma.value(m)).neg()  # −σ'(−m)
         return (0.0, fall), (slopes + block_of(self.xi, z), -self.gamma)
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
@@ -134,7 +126,7 @@ class GHBNODE(HeavyBall):
         *,
         gamma: float = GAMMA,
         xi: float = XI,
-        activation: Saturation = "tanh",
+        activation: Bounded = "tanh",
         learnable: bool = True,
         **solver: Unpack[SolverOptions],
     ):

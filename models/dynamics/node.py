@@ -34,7 +34,7 @@ class NeuralODE(FieldDynamics):
     def _divergence(self, t: Tensor, z: Tensor) -> Tensor:
         return value_and_trace(self._plain_field, t, z[0])[1]
 
-    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+    def _slopes(self, t: Tensor, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         return ((slopes,),)
 
 

@@ -42,7 +42,7 @@ class SecondOrderODE(FieldDynamics):
         h, v = z.unbind(0)  # ∂h'/∂h = 0, ∂v'/∂v = f_v
         return value_and_trace(lambda t, v: self._plain_field(t, torch.cat((h, v), dim=1)), t, v)[1]
 
-    def _slopes(self, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
+    def _slopes(self, t: Tensor, z: Tensor, f: Tensor, slopes: Tensor) -> Slopes:
         return (0.0, 1.0), (slopes,)
 
 

@@ -145,11 +145,16 @@ def samples() -> Tensor:
 
 
 def blocks(field: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The six blocks are modules."""
+    """The blocks are modules."""
     block = adamode.AdamNODE(field, denominator="softplus", adjoint_form="exact", t=(0.0, 0.5))
     heavy = adamode.GHBNODE(field, activation="hardtanh", stepping="per_sample")
     path = block.trajectory(torch.ones(3, 2), torch.tensor([0.0, 0.5]))
-    return heavy(block(torch.ones(3, 2))) + path["h"][-1] + block.alpha + heavy.xi
+    family = adamode.MomentumNODE(field, damping="nesterov", shift=1.0, t=(0.0, 1.0))
+    nesterov = adamode.NesterovNODE(field)(
+        adamode.GNesterovNODE(field, activation="identity", xi=None)(torch.ones(3, 2))
+    )
+    damping: Tensor = family.damping_at(torch.ones(()))
+    return heavy(block(torch.ones(3, 2))) + path["h"][-1] + block.alpha + heavy.xi + nesterov * damping
 
 
 def failing() -> float | None:

@@ -99,6 +99,10 @@ adamode.NODE(net, stepping="per_sampel")  # wrong
 adamode.ANODE(net)  # wrong
 adamode.SONODE(net, t=3)  # wrong
 adamode.GHBNODE(net, activation="relu")  # wrong
+adamode.GHBNODE(net, activation="identity")  # wrong
+adamode.MomentumNODE(net, damping="nesterof")  # wrong
+adamode.GNesterovNODE(net, xi="1")  # wrong
+adamode.NesterovNODE(net, gamma=0.1)  # wrong
 adamode.AdamNODE(net, denominator="sqrt")  # wrong
 adamode.AdamNODE(net, adjoint_form="papre")  # wrong
 block.gamma.no_such_method()  # wrong
