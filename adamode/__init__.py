@@ -62,6 +62,8 @@ _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if os.path.isfile(os.path.join(_root, "setup.cfg")) and os.path.isdir(os.path.join(_root, "solvers")):
     __path__.append(_root)
 
+from .solvers import pages as _pages  # noqa: E402  (found by what stands above)
+
 _EXPORTS: dict[str, str] = {
     "ANODE": "models.dynamics",
     "AdamNODE": "models.dynamics",
@@ -155,6 +157,13 @@ __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "sample",
     "solve",
 ]
+
+
+def _page_writer() -> Any:
+    return importlib.import_module(".inspect.explorer.page", __name__).explore
+
+
+_pages.set_writer(_page_writer)  # for `Solution.explore`: what lies below knows nothing of pages
 
 if not TYPE_CHECKING:  # seen by a type checker it would make every name an Any
 

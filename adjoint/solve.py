@@ -265,6 +265,11 @@ def _told(request: Request, problem: Problem, answer: Answer) -> Solution:
     return Solution(*found, _penalties=problem.penalties.told(answer.values[len(run.times) :], run.status))
 
 
+def blocks_of(request: Request) -> int:
+    """How many blocks the state has along its first axis."""
+    return len(request.z0) if isinstance(request.func, Dynamics) else 1
+
+
 def make_problem(request: Request) -> Problem:
     """The engine's problem, for the stepping that was asked for."""
     return _with_many_clocks(request) if clocks_differ(request.options.stepping) else _with_one_clock(request)
@@ -293,7 +298,7 @@ def _built(
         every_step=options.save == "steps",
         dense=options.dense,
         events=events if options.events else None,
-        trace=Trace(stats) if options.trace else None,
+        trace=Trace(stats, request, blocks_of(request)) if options.trace else None,
     )
     return kind(
         *(plain, make_dynamics, z0, t, times, settings, autocast, stats, wish),

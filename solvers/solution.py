@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Generic
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from typing_extensions import TypeVar
 
+from . import pages
+from .attempts import Attempts, TraceRow
 from .errors import ArgumentError, ArgumentTypeError
 from .stats import Count, Length, Stats
 from .status import Status
-from .trace import TraceRow
 
 State = TypeVar("State", default=Any)  # y0's type: a tensor or a pytree of such
 Ending = TypeVar("Ending", bound="Status | Tensor", default=Any)
@@ -21,7 +26,7 @@ Ending = TypeVar("Ending", bound="Status | Tensor", default=Any)
 Query = Callable[[Tensor, bool], Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Solution(Generic[State, Ending, Count, Length]):
     """The solution of an initial value problem.
 
@@ -79,6 +84,48 @@ class Solution(Generic[State, Ending, Count, Length]):
             f"penalty {name!r}: this solve was given {given}; solve with penalties=({name!r},)."
         )
 
+    def explore(self, path: str | os.PathLike[str], *, cotangent: Tensor | None = None) -> Path:
+        """Writes one HTML file, for any browser and without a network, in which one moves over the attempts:
+        stages, error, controller, dense output, stability, Newton's corrections. Returns its path.
+
+        path: of the file; one that is there is replaced.
+        cotangent: [T, *y0.shape], ∂L/∂y at every t: the page shows the way back too.
+        Needs ``trace=True``. Raises ArgumentError for a solution without a trace, or one from a file.
+        """
+        return pages.writer()(self, path, cotangent)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, and what goes into a file: numbers, a dense output among them, without graph and func."""
+        return {name: pytree.tree_map_only(Tensor, Tensor.detach, x) for name, x in vars(self).items()}
+
+    def __copy__(self) -> Solution[State, Ending, Count, Length]:
+        return dataclasses.replace(self)
+
+    def __repr__(self) -> str:
+        return f"Solution({', '.join(f'{name}: {said}' for name, said in self._told())})"
+
+    def _repr_html_(self) -> str:
+        """A small table, in notebooks."""
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{name}</th>"
+            f"<td style='text-align:left'>{html.escape(said)}</td></tr>"
+            for name, said in self._told()
+        )
+        hint = "<code>sol.explore(&quot;solve.html&quot;)</code> draws every attempt."
+        return f"<table>{cells}</table>{'' if self.trace is None else hint}"
+
+    def _told(self) -> list[tuple[str, str]]:
+        """What it is, in a few words each; without a read of the device, but of per-sample statuses."""
+        told = [("status", status_words(self.status)), ("y", _shapes(self.y)), ("t", _shapes(self.t))]
+        told.append(("stats", str(self.stats)))
+        if self.trace is not None:
+            told.append(("trace", repr(self.trace) if isinstance(self.trace, Attempts) else "a list"))
+        if self.t_events:
+            told.append(("events", str(len(self.t_events))))
+        if self._value is not None:
+            told.append(("dense", "sol(t) answers"))
+        return told
+
     @staticmethod
     def _ask(query: Query | None, t: Tensor, per_sample: bool) -> Any:
         if query is None:
@@ -86,3 +133,20 @@ class Solution(Generic[State, Ending, Count, Length]):
         if not isinstance(t, Tensor) or not t.dtype.is_floating_point:
             raise ArgumentTypeError(f"t={t!r} must be a floating-point tensor of times.")
         return query(t, per_sample)
+
+
+def status_words(status: Any) -> str:
+    """A status by name; of samples how many ended how."""
+    if not isinstance(status, Tensor):
+        return str(status.name)
+    found = status.flatten().tolist()  # host read
+    counts = {one.name: found.count(int(one)) for one in Status if int(one) in found}
+    return ", ".join(f"{name} × {n}" for name, n in counts.items())
+
+
+def _shapes(tree: Any) -> str:
+    """The shapes and the dtype of a pytree of tensors."""
+    leaves = pytree.tree_leaves(tree)
+    words = [f"{list(x.shape)}" for x in leaves[:4]] + ["…"] * (len(leaves) > 4)
+    kinds = dict.fromkeys(str(x.dtype).removeprefix("torch.") for x in leaves)
+    return f"{' '.join(words)} {'/'.join(kinds)}"

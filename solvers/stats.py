@@ -16,7 +16,7 @@ _ZERO: Any = 0  # where a count of either type begins
 _NOT_YET: Any = math.nan
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Stats(Generic[Count, Length]):
     """What a solve cost; in per-sample stepping the counts and dt are tensors, one entry a sample.
 
@@ -53,3 +53,27 @@ class Stats(Generic[Count, Length]):
     def n_steps(self) -> Count:
         """Attempts: accepted and rejected."""
         return self.n_accepted + self.n_rejected  # type: ignore[operator, return-value]  # of one type
+
+    def __repr__(self) -> str:
+        """What is known and not 0; of many samples the least and the largest number."""
+        told = []
+        for name in Stats.__dataclass_fields__:
+            value = getattr(self, name)
+            numbers = value.flatten().tolist() if isinstance(value, Tensor) else [value]  # host read
+            known = [x for x in numbers if not math.isnan(x)]
+            if any(known) or name in ("nfe", "n_accepted", "n_rejected"):
+                told.append(f"{name}={_short(value, numbers, known)}")
+        return f"Stats({', '.join(told)})"
+
+
+def _short(value: Any, numbers: list[float], known: list[float]) -> str:
+    """A number with three digits; several samples' in brackets, or their range."""
+    words = [str(x) if isinstance(x, int) else f"{x:.3g}" for x in numbers]
+    if not isinstance(value, Tensor):
+        return words[0]
+    if len(words) <= 6:
+        return f"[{', '.join(words)}]"
+    least, most = (words[numbers.index(x)] for x in (min(known), max(known)))
+    if least == most:
+        return f"{least} ({len(words)} samples)"
+    return f"{least} … {most} ({len(words)} samples)"

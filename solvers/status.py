@@ -16,6 +16,12 @@ class Status(enum.IntEnum):
     EVENT = 4
     NEWTON = 5
 
+    def __str__(self) -> str:
+        return self.name  # an IntEnum's is its number
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
 
 REMEDY: dict[Status, str] = {
     Status.RUNNING: "The solve has not ended.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from typing import Any
@@ -10,40 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .attempts import ENTRIES, OF_SAMPLE, SAMPLES, Attempts, Look, Looks, TraceRow, kept_entries, looked_at
 from .march.output import Step
 from .march.samples import SampleStep
 from .march.stiffness import stiffness
 from .methods.stability import real_stability_limit
 from .stats import Stats
-
-
-@dataclasses.dataclass(frozen=True)
-class TraceRow:
-    """One attempt.
-
-    t: its start; dt: signed length; error_ratio: ≤ 1 is accepted (NaN with fixed steps); factor: the
-    length the controller proposed next over |dt|; nfe: evaluations of func so far; y_norm: RMS of the
-    state at its start; stage_norms: RMS of each k_i; stiffness: dt·|λ| (a bound of it, of an implicit step),
-    NaN where the method cannot tell; method: that took the step; sample: which sample, in per-sample
-    stepping; newton: rejected, since the equations of an implicit step were not solved.
-    """
-
-    t: float
-    dt: float
-    error_ratio: float
-    accepted: bool
-    factor: float
-    nfe: int
-    y_norm: float
-    stage_norms: tuple[float, ...]
-    stiffness: float
-    method: str
-    sample: int | None = None
-    newton: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row's fields by name."""
-        return dataclasses.asdict(self)
+from .step.clocks import Each
+from .step.field import transformed
 
 
 def stiffness_sentence(step: Step, changes: bool = False) -> str:
@@ -84,11 +57,15 @@ class Trace:
     when asked for.
 
     stats: counts the evaluations of a solve with one clock.
+    request: what is solved, as the engine has it; None: rows alone are kept.
+    blocks: of the state, along its first axis.
     """
 
-    def __init__(self, stats: Stats):
-        self.stats = stats
+    def __init__(self, stats: Stats, request: Any = None, blocks: int = 1):
+        self.stats, self.request, self.blocks = stats, request, blocks
         self._attempts: list[tuple[str, list[Any], Tensor]] = []  # what the host knows, and what is measured
+        self._looks = Looks()
+        self._kept: tuple[list[int] | None, Tensor | None] | None = None  # positions, and on the device
 
     @torch.no_grad()
     def attempt(self, step: Step | SampleStep, accepted: Any, dt_next: Any, nfe: Any = None) -> None:
@@ -103,21 +80,36 @@ class Trace:
             known, measured = [], [step.tried, step.index, *told, nfe, *measured]
         numbers = torch.stack([x.double() for x in measured], -1)
         self._attempts.append((step.tableau.name, known, numbers))
+        if self.request is not None and not transformed():  # what a transform wraps is dead after it
+            self._looks.add(looked_at(step, n, self._entries(step)))
 
-    def rows(self) -> list[TraceRow]:
+    def _entries(self, step: Step | SampleStep) -> Tensor | None:
+        """Which entries of a clock's state are kept; None: all."""
+        if self._kept is None:
+            clocks, y0 = step.clocks, step.y0
+            many = isinstance(clocks, Each)
+            n = y0.numel() // max(1, y0.shape[clocks.batch]) if isinstance(clocks, Each) else y0.numel()
+            kept, index = kept_entries(n, self.blocks, OF_SAMPLE if many else ENTRIES), None
+            if kept is not None:
+                index = torch.tensor(kept, dtype=torch.int64, device="cpu").to(y0.device, non_blocking=True)
+            self._kept = kept, index
+        return self._kept[1]
+
+    def rows(self) -> Attempts:
         """All attempts in order."""
         if not self._attempts:
-            return []
-        found = []
+            return Attempts(request=self.request)
+        found, seen = [], list[tuple[Look, int] | None]()
         flat = iter(
             torch.cat([x.reshape(-1) for _, _, x in self._attempts]).tolist()
         )  # host read, one for all
-        for method, known, measured in self._attempts:
-            width = measured.shape[-1]
-            for _ in range(measured.numel() // width):
+        for i, (method, known, measured) in enumerate(self._attempts):
+            width, look = measured.shape[-1], self._looks.get(i)
+            for at in range(measured.numel() // width):
                 numbers = (*known, *itertools.islice(flat, width))
                 tried, b, t, dt, ratio, accepted, dt_next, newton, nfe, stiff, y_norm, *norms = numbers
                 if tried:
                     told = (t, dt, ratio, bool(accepted), dt_next / abs(dt), int(nfe), y_norm, tuple(norms))
                     found.append(TraceRow(*told, stiff, method, None if b is None else int(b), bool(newton)))
-        return found
+                    seen.append(None if look is None or at >= SAMPLES else (look, at))
+        return Attempts(found, seen, self.request, None if self._kept is None else self._kept[0])

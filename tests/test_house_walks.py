@@ -23,7 +23,11 @@ NODE = re.compile(r"(?P<tree>[│├└─ ]*)(?P<function>[\w.]+) +(?P<file>\S+
 INDENT = 3  # characters of the tree a level
 # Everybody may know these: the door, and what comes out.
 FOR_ALL = {
-    f"solvers/{name}" for name in ("errors", "status", "stats", "checks", "solution", "trace", "write_aside")
+    f"solvers/{name}"
+    for name in (
+        *("errors", "status", "stats", "checks", "solution", "trace", "attempts", "pages"),
+        "write_aside",
+    )
 }
 
 

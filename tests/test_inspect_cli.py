@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -83,6 +84,8 @@ def test_a_blow_up_without_a_reference_says_so(tmp_path):
         (["lorenz", "--threads", "0"], "--threads=0"),
         (["lorenz", "--device", "nonsense"], "--device='nonsense'"),
         (["lorenz", "--max-steps", "0"], "max_steps"),
+        (["lorenz", "--method", "dopri5,tsit5", "--page", "x.html"], "give one method with --page"),
+        (["lorenz", "--page", "not/there/x.html"], "--page='not/there/x.html' must be a file"),
     ],
 )
 def test_a_wrong_call_says_what_is_wrong_writes_nothing_and_ends_with_2(arguments, says, tmp_path):
@@ -139,6 +142,32 @@ def test_quiet_prints_the_summary_only(tmp_path):
     assert lines[0].startswith("method")
     assert lines[-1] == f"written   {tmp_path / 'detest-a1'}"
     assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ways"),
+    [
+        (["detest-a1", "--no-work-precision"], 0),
+        (["node", "--adjoint", "--gradient", "discrete,backsolve"], 2),
+    ],
+)
+def test_a_page_is_written_of_one_method(arguments, ways, tmp_path):
+    page = tmp_path / "solve.html"
+    result = inspect(*arguments, "--quiet", "--page", str(page), folder=tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith(f"written   {page}\n")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)[1])
+    assert data["method"] == "dopri5"
+    assert len(data["ways"]) == ways
+
+
+def test_a_solve_that_fails_has_its_page(tmp_path):
+    page = tmp_path / "solve.html"
+    result = inspect(
+        "blow-up", "--no-work-precision", "--quiet", "--page", str(page), folder=tmp_path / "out"
+    )
+    assert result.exit_code == 1
+    assert "STEP_UNDERFLOW at t=1.57" in page.read_text(encoding="utf-8")
 
 
 def test_a_progress_bar_goes_to_stderr(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .inspect_adjoint import AdjointOptions, Output, check_adjoint, inspect_adjoint
+from .inspect_adjoint import AdjointOptions, Output, check_adjoint, check_page, inspect_adjoint
 from .status import reports_errors
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _Method = Annotated[
     str | None,
     typer.Option(
         help="One or several, with commas; see docs/methods.md. With --adjoint one.",
-        show_default="dopri5,tsit5,dop853; with --adjoint dopri5",
+        show_default="dopri5,tsit5,dop853; with --adjoint or --page dopri5",
     ),
 ]
 _Dt = Annotated[
@@ -72,6 +72,15 @@ _Denominator = Annotated[
     str | None,
     typer.Option(help="With --adjoint adamnode: exact, softplus or sigmoid.", show_default="exact"),
 ]
+_Page = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write one HTML file too, for any browser: every attempt, its stages, error, controller, "
+        "stability; with --adjoint the way back. Of one method.",
+        show_default="none",
+    ),
+]
 
 
 @reports_errors
@@ -101,6 +110,7 @@ def inspect(
     gradient: _Gradient = None,
     seed: _Seed = None,
     denominator: _Denominator = None,
+    page: _Page = None,
 ) -> None:
     """Solve a known problem and look at every step.
 
@@ -109,6 +119,8 @@ def inspect(
 
     With --adjoint: adjoint.png, and for each gradient as CSV and JSON norms of dL/dz(t), how far
     the rebuilt state is off, and the steps in both directions.
+
+    With --page: one HTML file in which one moves over the attempts (docs/study/explorer.md).
 
     A solve that fails is drawn as far as it came; the exit status is then 1.
     """
@@ -123,19 +135,22 @@ def inspect(
         check_adjoint(method, progress)
     else:
         chosen.refuse(problem)
-    methods = _methods(method or ("dopri5" if adjoint else "dopri5,tsit5,dop853"), implicit=not adjoint)
+    several = "dopri5" if adjoint or page is not None else "dopri5,tsit5,dop853"
+    methods = _methods(method or several, implicit=not adjoint)
+    if page is not None:
+        check_page(page, methods)
     settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
     if coupling is not None:
         settings = _coupled(settings, coupling, adjoint=adjoint)
     shown = 0 if quiet else rows
     if adjoint:
         start = _numbers(y0), t_start, t_end
-        output = Output(output_dir, shown, quiet)
+        output = Output(output_dir, shown, quiet, page)
         failed = inspect_adjoint(problem, start, methods, settings, chosen, output)
     else:
         found = find_problem(problem, _numbers(y0), t_end, t_start)
         watch = _watch(found, (sys.stderr.isatty() if progress is None else progress) and not quiet)
-        output = Output(output_dir / found.name, shown, quiet)
+        output = Output(output_dir / found.name, shown, quiet, page)
         failed = _inspect(found, methods, settings, output, watch, work_precision=work_precision)
     if failed:
         raise typer.Exit(1)
@@ -181,6 +196,10 @@ def _inspect(
     elif work_precision:
         output.say("no work–precision picture: nothing to measure against, or no solve reached the end.\n")
     written += write_page(output.folder, studies, reference, rungs)
+    if output.page is not None:
+        from ..inspect.explorer.studies import write_study
+
+        written.append(write_study(output.page, studies[0]))
     failures = [f"{one.method}: {one.failure}" for one in studies if one.failure is not None]
     return output.end(output.folder, written, failures)
 

@@ -42,11 +42,13 @@ class Output:
     folder: of the problem, or the folder of all problems' folders.
     rows: attempts to print of each solve.
     quiet: whether the summary alone is printed.
+    page: the HTML file that was asked for.
     """
 
     folder: Path
     rows: int
     quiet: bool
+    page: Path | None = None
 
     def say(self, text: str) -> None:
         """Prints unless quiet."""
@@ -55,7 +57,7 @@ class Output:
 
     def end(self, folder: Path, written: list[Path], failures: list[str]) -> bool:
         """Prints what was written (quiet: the folder alone) and what failed; whether anything did."""
-        for path in [folder] if self.quiet else written:
+        for path in [folder, *filter(None, [self.page])] if self.quiet else written:
             typer.echo(f"written   {path}")
         for text in failures:
             typer.echo(f"error: {text}", err=True)
@@ -70,6 +72,18 @@ def check_adjoint(method: str | None, progress: bool | None) -> None:
         raise ArgumentError(f"--method={method!r}: with --adjoint give one method.")
     if progress:
         raise ArgumentError("--progress: a walk back has no bar; leave it out with --adjoint.")
+
+
+def check_page(page: Path, methods: list[str]) -> None:
+    """Raises ArgumentError where a page cannot be written, before anything is solved."""
+    from ..solvers.errors import ArgumentError
+
+    if len(methods) > 1:
+        raise ArgumentError(
+            f"--method={','.join(methods)!r}: a page shows one solve, give one method with --page."
+        )
+    if page.is_dir() or not page.parent.is_dir():
+        raise ArgumentError(f"--page={str(page)!r} must be a file in a folder that is there.")
 
 
 def inspect_adjoint(
@@ -111,6 +125,10 @@ def inspect_adjoint(
         return True
     typer.echo(f"{adjoint_summary(studies)}\n")
     written.append(write_adjoint_picture(folder, studies))
+    if output.page is not None:
+        from ..inspect.explorer.studies import write_adjoints
+
+        written.append(write_adjoints(output.page, studies))
     failed = [one for one in studies if one.way.failure is not None]
     texts = [(one.gradient, one.failure_text.removeprefix(f"{one.gradient}: ")) for one in failed]
     return output.end(folder, written, [f"{gradient}: {text}" for gradient, text in texts])

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..adjoint.gradients import Backsolve, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
+from ..solvers.attempts import TraceRow
 from ..solvers.errors import ArgumentError, nearest
 from ..solvers.methods import get_method
-from ..solvers.trace import TraceRow
 from .dynamics import AdjointProblem
 from .study import Settings
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..plotting import BLUE, GREEN, LOOKS, ORANGE, PINK
-from ..solvers.trace import TraceRow
+from ..solvers.attempts import TraceRow
 from .adjoint import AdjointStudy
 from .adjoint_tables import norms_by_column
 

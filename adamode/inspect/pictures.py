@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..plotting import BLUE, GREEN, LOOKS, ORANGE, PINK
-from ..solvers.trace import TraceRow
+from ..solvers.attempts import TraceRow
 from .precision import Rung
 from .reference import Reference
 from .study import Study

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..adjoint.gradients import Reversible
 from ..adjoint.solve import solve
+from ..solvers.attempts import TraceRow
 from ..solvers.errors import SolverError
 from ..solvers.methods import get_method
 from ..solvers.methods.stability import real_stability_limit
 from ..solvers.methods.tableau import Tableau
 from ..solvers.solution import Solution
-from ..solvers.trace import TraceRow
 from .problem import Field, Problem
 from .reference import Reference
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ..solvers.trace import TraceRow
+from ..solvers.attempts import TraceRow
 from .precision import Rung
 from .problem import Problem
 from .reference import Reference

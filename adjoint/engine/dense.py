@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import dataclasses
 from typing import Any, Protocol
 
 import torch
@@ -32,11 +31,24 @@ class Asked(Protocol):
         """y' at the times."""
 
 
-def questions(query: Asked, layout: Layout, clocks: Clocks, shape: torch.Size) -> tuple[Query, Query]:
-    """What answers sol(t) and sol.derivative(t), of any shape. shape: of the state, packed."""
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What answers sol(t), or sol.derivative(t), of times of any shape.
 
-    def ask(question: Callable[[Tensor], Tensor], t: Tensor, per_sample: bool) -> Any:
+    slope: the derivative is asked for.
+    shape: of the state, packed.
+    """
+
+    query: Asked
+    slope: bool
+    layout: Layout
+    clocks: Clocks
+    shape: torch.Size
+
+    def __call__(self, t: Tensor, per_sample: bool) -> Any:
+        """[*t.shape, *y0.shape], in y0's structure."""
         check_readable(t, "t")
+        query, clocks, shape = self.query, self.clocks, self.shape
         front, rows = t.shape, t.reshape(-1)
         if isinstance(clocks, Each):
             batch, t = shape[clocks.batch], t.to(query.device, non_blocking=True)
@@ -48,9 +60,30 @@ def questions(query: Asked, layout: Layout, clocks: Clocks, shape: torch.Size) -
             rows = t.reshape(-1, batch) if per_sample else t.reshape(-1, 1).expand(-1, batch)
         elif per_sample:
             raise ArgumentError("per_sample=True needs a solve with stepping='per_sample'.")
-        return layout.unpack(question(rows).reshape(*front, *shape))
+        found = query.derivative(rows) if self.slope else query.value(rows)
+        return self.layout.unpack(found.reshape(*front, *shape))
 
-    return functools.partial(ask, query.value), functools.partial(ask, query.derivative)
+
+def questions(query: Asked, layout: Layout, clocks: Clocks, shape: torch.Size) -> tuple[Query, Query]:
+    """What answers sol(t) and sol.derivative(t). shape: of the state, packed."""
+    return Question(query, False, layout, clocks, shape), Question(query, True, layout, clocks, shape)
+
+
+class KeptQuery:
+    """y(t) and y'(t) of a solve that was copied or came from a file: numbers alone, without a gradient."""
+
+    def __init__(self, output: Any, device: torch.device):
+        self.output, self.device = output, device
+
+    def value(self, t: Tensor) -> Tensor:
+        """y at the times."""
+        found: Tensor = self.output.evaluate(self.output.read(t))
+        return found
+
+    def derivative(self, t: Tensor) -> Tensor:
+        """y' at the times."""
+        found: Tensor = self.output.evaluate(self.output.read(t), derivative=True)
+        return found
 
 
 class DenseQuery:
@@ -64,6 +97,10 @@ class DenseQuery:
     def __init__(self, problem: Problem, answer: Answer, *, detached: bool):
         self.problem, self.answer, self.detached = problem, answer, detached
         self.output, self.device = problem.dense(answer.run, answer.start), problem.z0.device
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The steps' numbers: neither func nor what an adjoint keeps goes into a file."""
+        return KeptQuery, (self.output, self.device)
 
     def value(self, t: Tensor) -> Tensor:
         """y at the times."""

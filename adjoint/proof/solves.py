@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ...solvers.attempts import TraceRow
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ...solvers.methods import EVERY
 from ...solvers.step.field import Layout, layout_of
-from ...solvers.trace import TraceRow
 from ..arguments import clocks_differ
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics

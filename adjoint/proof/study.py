@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...solvers.attempts import TraceRow
 from ...solvers.checks import check_times
 from ...solvers.errors import (
     AdamodeError,
@@ -23,14 +24,24 @@ from ...solvers.march.dense import DenseOutput
 from ...solvers.march.output import Step
 from ...solvers.solve import Observers, Wish
 from ...solvers.stats import Stats
-from ...solvers.trace import Trace, TraceRow
+from ...solvers.trace import Trace
 from ..arguments import Options, Request, check_names, read_request
 from ..continuous.stepping import ReverseWish
-from ..dynamics.protocol import named_blocks
+from ..dynamics.protocol import Dynamics, named_blocks
 from ..engine.differentiate import record_for
 from ..engine.problem import SharedProblem
 from ..gradients import Direct, Discrete, Gradient, Reversible
-from ..solve import make_problem, solve
+from ..solve import blocks_of, make_problem, solve
+
+
+@dataclasses.dataclass(frozen=True)
+class Vjp:
+    """One product (∂f/∂z)ᵀ a at time t: RMS of the cotangent a and of the product, by block where there are
+    blocks."""
+
+    t: float
+    cotangent: tuple[float, ...]
+    product: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +56,7 @@ class AdjointTrajectory:
     forward, backward: every attempt of the solve and of the walk back, in their own order of time; nfe
         counts evaluations of func in the one, of its VJP in the other. Of the discrete adjoint backward is
         the accepted steps with dt turned round.
+    vjps: every VJP of func in the order in which they were made, those of a walk given up among them.
     given_up: a first walk back that backsolve gave up, to start again from stored states, or None.
     failure: why the walk ended early or cannot be trusted, or None.
     """
@@ -55,8 +67,9 @@ class AdjointTrajectory:
     rebuilt: Tensor | None
     blocks: tuple[str, ...]
     stats: Stats
-    forward: tuple[TraceRow, ...] = ()
+    forward: Sequence[TraceRow] = ()
     backward: tuple[TraceRow, ...] = ()
+    vjps: tuple[Vjp, ...] = ()
     given_up: AdjointTrajectory | None = None
     failure: AdamodeError | None = None
 
@@ -93,8 +106,8 @@ class _WalkBack:
     A walk that comes back to the end of time has been given up and begins anew.
     """
 
-    def __init__(self, end: float, stats: Stats):
-        self.end, self.stats = end, stats
+    def __init__(self, end: float, stats: Stats, listening: _Listening):
+        self.end, self.stats, self.listening = end, stats, listening
         self.seen: list[_Seen] = []
         self.given_up: list[_Seen] = []
         self.trace, self.counts, self.begun = Trace(Stats()), list[int](), 0
@@ -103,6 +116,7 @@ class _WalkBack:
         """Sees the adjoint, and the state solved backwards."""
         if self.seen and time == self.end:
             self.given_up, self.seen, self.begun = self.seen, [], len(self.counts)
+        self.listening.counted(self.stats.nfe_backward)
         rebuilt = None if z is None else z.clone()
         self.seen.append(_Seen(time, a.clone(), rebuilt, self.stats.nfe_backward))
 
@@ -133,6 +147,48 @@ class _WalkBack:
         ]
 
 
+class _Listening:
+    """Hears every VJP of a dynamics: at which time, of what, and what came out."""
+
+    def __init__(self, dynamics: Dynamics, blocks: int):
+        self.blocks = blocks
+        self.times: dict[int, tuple[Tensor, Any]] = {}  # with what was saved, so that no number comes twice
+        self.heard: list[tuple[Tensor, Tensor]] = []
+        self.forward, self.vjp = dynamics.forward, dynamics.vjp
+        # The engine looks at the class of a dynamics: a wrapper would be another.
+        for name, method in (("forward", self._forward), ("vjp", self._vjp)):
+            setattr(dynamics, name, method)
+
+    def _forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
+        dz, saved = self.forward(t, z)
+        if saved is not None:
+            self.times[id(saved)] = t.detach(), saved
+        return dz, saved
+
+    def _vjp(self, saved: Any, cotangent: Tensor) -> tuple[Tensor, Any]:
+        z_bar, deltas = self.vjp(saved, cotangent)
+        t, _ = self.times.get(id(saved), (cotangent.new_full((), math.nan), None))
+        sizes = torch.cat([self._sizes(cotangent), self._sizes(z_bar)])
+        self.heard.append((t.double(), sizes))
+        return z_bar, deltas
+
+    def _sizes(self, x: Tensor) -> Tensor:
+        return _rms(x.detach().reshape(self.blocks, -1))
+
+    def counted(self, n: int) -> None:
+        """So many belong to the walk: the discrete adjoint makes another one to show what it holds back."""
+        del self.heard[n:]
+
+    def told(self) -> tuple[Vjp, ...]:
+        """All of them; one read of the device."""
+        if not self.heard:
+            return ()
+        times = torch.stack([t.reshape(()) for t, _ in self.heard]).tolist()  # host read
+        sizes = torch.stack([sizes for _, sizes in self.heard]).tolist()  # host read
+        k = self.blocks
+        return tuple(Vjp(t, tuple(row[:k]), tuple(row[k:])) for t, row in zip(times, sizes, strict=True))
+
+
 def adjoint_trajectory(
     func: Any,
     y0: Tensor,
@@ -159,7 +215,10 @@ def adjoint_trajectory(
     problem = make_problem(request)
     assert isinstance(problem, SharedProblem)
     dynamics = problem.make_dynamics()
-    walk, trace = _WalkBack(times[-1], problem.stats), Trace(problem.stats)
+    blocks = named_blocks(func)
+    listening = _Listening(dynamics, max(1, len(blocks)))
+    walk = _WalkBack(times[-1], problem.stats, listening)
+    trace = Trace(problem.stats, request, blocks_of(request))
     reverse = ReverseWish(observers=walk.observers(), trace=walk.trace, watch=walk.watch)
     problem = dataclasses.replace(problem, reverse=reverse)
     recording = record_for(problem, dynamics, gradient)
@@ -178,7 +237,7 @@ def adjoint_trajectory(
                 raise
             failure = error
         dense = DenseOutput(run.steps, times[0], times[-1])
-        forward = tuple(trace.rows())
+        forward = trace.rows()
 
         def trajectory(seen: list[_Seen], attempts: list[TraceRow], **more: Any) -> AdjointTrajectory:
             rebuilt = [at.rebuilt for at in seen if at.rebuilt is not None]
@@ -187,10 +246,11 @@ def adjoint_trajectory(
                 torch.stack([at.a for at in seen]),
                 torch.stack([dense.value(at.time) for at in seen]),
                 torch.stack(rebuilt) if rebuilt else None,
-                named_blocks(func),
+                blocks,
                 problem.stats,
                 forward,
                 tuple(attempts),
+                listening.told(),
                 **more,
             )
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...solvers.attempts import Attempts
 from ...solvers.checks import moves
 from ...solvers.errors import SolverError, solver_error
 from ...solvers.march.event import Event, Impulse
@@ -27,7 +28,6 @@ from ...solvers.march.events import Fired
 from ...solvers.solution import Solution
 from ...solvers.status import Status
 from ...solvers.step.field import follows
-from ...solvers.trace import TraceRow
 from ..arguments import Options, Request, Save
 from ..dynamics.adapt import check_independent_samples
 from ..engine.dense import questions
@@ -203,7 +203,7 @@ class Chain:
         """An error of the next piece as one of the whole solve."""
         before = [piece.problem.stats for piece, _ in self.pieces]
         error.stats = ChainStats([*before, error.stats], [None] * (len(before) + 1))
-        error.trace = None if error.trace is None else [*self._trace(), *error.trace]
+        error.trace = None if error.trace is None else self._trace().then(error.trace)
         return self._with_resets(error)
 
     def _with_resets(self, error: SolverError) -> SolverError:
@@ -323,7 +323,7 @@ class Chain:
         live = [piece.plan.live if self.lanes.many else None for piece, _ in self.pieces]
         return ChainStats([piece.problem.stats for piece, _ in self.pieces], live)
 
-    def _trace(self) -> list[TraceRow]:
+    def _trace(self) -> Attempts:
         return trace_of([piece for piece, _ in self.pieces], many=self.lanes.many)
 
     def solution(self) -> Solution:

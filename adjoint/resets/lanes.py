@@ -109,6 +109,10 @@ class Lanes(abc.ABC):
         self.request, self.make_problem = request, make_problem
         self.layout, self.every_step = request.layout, request.options.save == "steps"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """How samples lie: what solves pieces does not go into a file."""
+        return {name: x for name, x in vars(self).items() if name not in ("request", "make_problem")}
+
     @abc.abstractmethod
     def wanted(self) -> Tensor:
         """The times that were asked for, [B, T] in float64 on the state's device, checked."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from ...solvers.attempts import Attempts, TraceRow
 from ...solvers.checks import moves
 from ...solvers.errors import ArgumentError
 from ...solvers.stats import Stats
 from ...solvers.step.clocks import sent
 from ...solvers.step.field import follows
-from ...solvers.trace import TraceRow
 from ..engine.dense import DenseQuery
 from .jump import Happened
 from .lanes import Lanes, Piece
@@ -146,11 +147,19 @@ class ChainQuery:
         *,
         detached: bool,
     ):
-        self.lanes, self.pieces, self.closing, self.detached = lanes, pieces, closing, detached
+        self.lanes, self.closing, self.detached = lanes, closing, detached
         self.start, self.end = ends
+        self.last = pieces[-1][0].problem
+        self.spans = [(piece.plan.times[:, 0].detach(), end, piece.plan.live) for piece, end in pieces]
         self.queries = [DenseQuery(piece.problem, piece.answer, detached=detached) for piece, _ in pieces]
         self.like = pieces[0][0].plan.z
         self.device = self.like.device
+        self.slope: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Numbers alone, as `DenseQuery` has them."""
+        own = pytree.tree_map_only(Tensor, Tensor.detach, dict(vars(self)))
+        return {**own, "last": None, "detached": True, "slope": self._closing_slope(self.end, counted=False)}
 
     def value(self, t: Tensor) -> Tensor:
         """y at the times."""
@@ -165,18 +174,22 @@ class ChainQuery:
         _, end, z = self.closing
         if self.detached or not (follows() and (moves(t) or moves(end))):
             return z[None]
-        problem = self.pieces[-1][0].problem
+        problem = self.last
         return torch.stack(
             [self.lanes.moved(problem, z, end, end.detach() + (own - own.detach())) for own in t]
         )
 
-    def _closing_slope(self, t: Tensor) -> Tensor:
-        """Slopes there, [1, B, …]."""
+    def _closing_slope(self, t: Tensor, *, counted: bool = True) -> Tensor:
+        """Slopes there, [1, B, …]. counted: among the solve's evaluations."""
+        if self.slope is not None:
+            return self.slope
         which, end, z = self.closing
-        lanes, state, problem = self.lanes, self.lanes.back(z), self.pieces[-1][0].problem
+        lanes, state, problem = self.lanes, self.lanes.back(z), self.last
         with torch.no_grad():
             time = lanes.clocks.time(lanes.clock(end), state)
-            return lanes.front(problem.evaluate(time, state, lanes.clock(which)))[None].detach()
+            if counted:
+                return lanes.front(problem.evaluate(time, state, lanes.clock(which)))[None].detach()
+            return lanes.front(problem.plain(time, state))[None].detach()
 
     def _over(
         self,
@@ -191,10 +204,9 @@ class ChainQuery:
         times = asked.detach()  # [n, B]
         self._check(times)
         found = torch.full((len(times), *like.shape), math.nan, dtype=like.dtype, device=like.device)
-        for (piece, end), query in zip(self.pieces, self.queries, strict=True):
-            start = piece.plan.times[:, 0].detach()
+        for (start, end, live), query in zip(self.spans, self.queries, strict=True):
             direction = torch.where(end < start, -1.0, 1.0)
-            inside = ((times - start) * direction >= 0) & ((times - end) * direction <= 0) & piece.plan.live
+            inside = ((times - start) * direction >= 0) & ((times - end) * direction <= 0) & live
             rows = [n for n, some in enumerate(inside.any(1).tolist()) if some]  # host read
             if not rows:
                 continue
@@ -221,20 +233,22 @@ class ChainQuery:
             )
 
 
-def trace_of(pieces: Sequence[Piece], *, many: bool) -> list[TraceRow]:
+def trace_of(pieces: Sequence[Piece], *, many: bool) -> Attempts:
     """All attempts; evaluations are counted on from piece to piece."""
-    rows: list[TraceRow] = []
+    rows, seen, own = list[TraceRow](), list[Any](), Attempts()
     before: Any = 0
     for piece in pieces:
         trace, counts = piece.problem.wish.trace, before
         if isinstance(before, Tensor):
             counts = before.tolist()  # host read
-        for row in [] if trace is None else trace.rows():
+        own = Attempts() if trace is None else trace.rows()
+        seen += own.seen
+        for row in own:
             more = counts if row.sample is None or not isinstance(counts, list) else counts[row.sample]
             rows.append(dataclasses.replace(row, nfe=row.nfe + more))
-        own = piece.problem.stats.nfe
-        before = before + (torch.where(piece.plan.live, own, 0) if many else own)
-    return rows
+        spent = piece.problem.stats.nfe
+        before = before + (torch.where(piece.plan.live, spent, 0) if many else spent)
+    return Attempts(rows, seen, own.request, own.kept)
 
 
 def events_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,10 @@ class DenseOutput:
         self.like = steps[0].y0
         self.sign = 1.0 if end >= start else -1.0
         self._ends = [self.sign * step.t1 for step in steps]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without a graph."""
+        return {**vars(self), "like": self.like.detach()}
 
     def _step(self, t: float) -> int:
         """The index of the step that t lies in; raises ArgumentError outside the solve."""
@@ -83,6 +88,10 @@ class SampleDense:
     ):
         self.steps, self.y0, self.slope0, self.clocks = steps, y0, slope0, clocks
         self.start, self.end = ends
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without a graph."""
+        return {name: x.detach() if isinstance(x, Tensor) else x for name, x in vars(self).items()}
 
     @staticmethod
     def read(t: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks, times_between
 from ..step.field import around
 from ..step.further import dense_stages
+from ..step.kept import kept
 from ..step.runge_kutta import Evaluation, Field, StepResult
 
 Hook = Callable[["Step"], "bool | None"]
@@ -57,6 +58,11 @@ class Step:
     has_saved: bool = True
     _dense: bool = False
     clocks: ClassVar[Clocks] = ONE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a step that is complete, what its dense output needs: func does not go into a file."""
+        gone: dict[str, Any] = {"field": None, "times": [], "k0": None, "watched": None}
+        return {**vars(self), **gone, "y0": self.y0.detach(), "result": kept(self.result)}
 
     @property
     def dt(self) -> float:

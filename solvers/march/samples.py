@@ -16,6 +16,7 @@ from ..step.clocks import Each, Tolerance
 from ..step.controller import PID
 from ..step.implicit.choose import taker_of
 from ..step.implicit.jacobian import Jacobian
+from ..step.kept import kept
 from ..step.taker import Taker
 
 SampleNorm = Callable[[Tensor], Tensor]  # state → [b]
@@ -158,6 +159,11 @@ class SampleStep(Attempt):
     tableau: Tableau
     outputs: list[Written] = dataclasses.field(default_factory=list)
     until: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the dense output needs, as `Step` has it."""
+        alone = {name: x.detach() for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return {**vars(self), **alone, "times": [], "outputs": [], "result": kept(self.result)}
 
     @property
     def length(self) -> Tensor:

@@ -19,6 +19,7 @@ class Solved:
     errors: the error estimates, where they are not the stages' alone.
     found: of a Rosenbrock method, what its systems were solved to.
     fastest: a bound of |λ| of the Jacobian it was solved with; None where there is no matrix.
+    corrections: of each system Newton's corrections: sizes in tolerances, and which clocks were under way.
     """
 
     failed: Tensor
@@ -28,6 +29,7 @@ class Solved:
     errors: tuple[Tensor, ...] | None = None
     found: Sequence[Tensor] | None = None
     fastest: Callable[[], Tensor] | None = None
+    corrections: Sequence[tuple[tuple[Tensor, Tensor], ...]] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,6 +105,7 @@ class ImplicitSteps(Taker):
         scale, worst = self.measure.tolerance.scale(y.detach()), torch.zeros_like(span, dtype=y.dtype)
         stages.put(0, first[0])
         saved, points, alive, y_i = [first[1]], [y], True, y
+        sizes = list[tuple[tuple[Tensor, Tensor], ...]]()
         calls = renewed.to(torch.int64) * self.jacobian.calls_f
         for i in range(1, self.tableau.n_stages):
             base, length = stages.advance(y, i), stages.dt * stages.numeric.diagonal[i]
@@ -116,6 +117,7 @@ class ImplicitSteps(Taker):
                 found = self.newton.solve(self.measure, scale, k, correct, ~failed)
                 correct_at = functools.partial(self._fully, field, times[i], ends, rate, seen)
                 k, alive, failed = found.x, found.alive, failed | found.failed
+                sizes.append(found.sizes)
                 worst, calls = torch.maximum(worst, found.theta), calls + found.calls
                 if self.stubborn and bool((found.failed & ~before).any()):  # host read
                     guess = self._predicted(stages, i).detach()
@@ -131,7 +133,7 @@ class ImplicitSteps(Taker):
             saved.append(kept)
             points.append(y_i)
         self.slow = (worst > KEEP) | failed
-        solved = Solved(failed, renewed, calls, points, fastest=self._fastest(scale))
+        solved = Solved(failed, renewed, calls, points, fastest=self._fastest(scale), corrections=sizes)
         return StepResult(y_i, stages, saved, solved=solved)
 
     def repeated(

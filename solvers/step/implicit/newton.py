@@ -69,6 +69,7 @@ class Found:
     theta: the largest θ seen.
     calls: evaluations of f.
     alive: whether some clock took part and did not fail.
+    sizes: of each correction its size in tolerances, and which clocks were under way.
     """
 
     x: Tensor
@@ -76,6 +77,7 @@ class Found:
     theta: Tensor
     calls: Tensor
     alive: bool
+    sizes: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class Newton:
@@ -107,9 +109,11 @@ class Newton:
         calls, worst = torch.zeros_like(active, dtype=torch.int64), torch.zeros_like(eta)
         before: Any = None
         alive, m = True, 0
+        sizes = list[tuple[Tensor, Tensor]]()
         while True:
             made = correct(x)
             size = measure.size(made, scale)
+            sizes.append((size.detach(), going))
             calls, known = calls + going * made.calls, torch.isfinite(size)
             # A value of f that is no number ends it, and is seen in the stage; else the matrix is to blame.
             broken = ~known & clocks.all(torch.isfinite(made.residual))
@@ -130,7 +134,7 @@ class Newton:
             if not on:
                 break
         self.eta = torch.where(failed, math.nan, eta)
-        return Found(x, failed, worst, calls, alive)
+        return Found(x, failed, worst, calls, alive, tuple(sizes))
 
     def select(self, keep: Tensor) -> None:
         """Samples leave the batch; keep holds the positions of those that stay."""

@@ -143,7 +143,8 @@ class CoupledSteps(ImplicitSteps):
         with torch.no_grad():
             errors = tuple(real.solve(error) for error in stages.errors())
         fastest = self._fastest(scale)
-        solved = Solved(failed, renewed, calls, [y, *points], errors, fastest=fastest)
+        points = [y, *points]
+        solved = Solved(failed, renewed, calls, points, errors, fastest=fastest, corrections=(found.sizes,))
         return StepResult(points[-1], stages, saved, solved=solved)
 
     def repeated(
