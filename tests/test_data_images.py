@@ -257,7 +257,7 @@ def test_nothing_is_downloaded_unasked_and_then_only_what_is_missing(tmp_path, m
             asked.append((root, download))
             write_idx_files(tmp_path / "new" / "MNIST" / "raw", mnist_arrays(), packed=True)
 
-    monkeypatch.setattr("adamode.train.data.mnist.datasets.MNIST", Fetched)
+    monkeypatch.setattr("torchvision.datasets.MNIST", Fetched)
     with pytest.raises(MissingDataError):
         load("mnist", tmp_path / "new")
     load("mnist", mnist, download=True)
@@ -270,8 +270,8 @@ def test_a_download_that_fails_is_a_data_error(tmp_path, monkeypatch):
     def refuse(root, **settings):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
 
-    monkeypatch.setattr("adamode.train.data.mnist.datasets.MNIST", refuse)
-    monkeypatch.setattr("adamode.train.data.cifar10.datasets.CIFAR10", refuse)
+    monkeypatch.setattr("torchvision.datasets.MNIST", refuse)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", refuse)
     for name in ("mnist", "cifar10"):
         with pytest.raises(DataError, match="Error downloading"):
             load(name, tmp_path, download=True)

@@ -9,12 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from torchvision import datasets
-from torchvision.transforms import v2
 
 from .card import FileRecord, file_record
 from .files import data_folder, find_file, not_found, unreadable
-from .images import ImageKind, build_official, check_official
+from .images import Crop, ImageKind, build_official, check_official
 from .npz import read_npz
 from .options import DataOptions
 from .splits import DataSet
@@ -24,7 +22,7 @@ KIND = ImageKind(
     full={"train": 50_000, "test": 10_000},
     shape=(3, 32, 32),
     source="CIFAR-10 (Krizhevsky 2009)",
-    augment=v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]),
+    augment=Crop(32, padding=4, mirrored=True),
 )
 BATCHES = "cifar-10-batches-py"
 REMEDY = (
@@ -57,6 +55,8 @@ def load_cifar10(options: DataOptions) -> DataSet:
 
 def _read_batches(folder: Path, download: bool) -> tuple[dict[str, np.ndarray], tuple[FileRecord, ...]]:
     """torchvision's layout. Its batches are pickles: torchvision opens them only if their MD5 is right."""
+    from torchvision import datasets
+
     arrays: dict[str, np.ndarray] = {}
     try:
         for part in ("train", "test"):

@@ -7,10 +7,9 @@ E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine L
 from __future__ import annotations
 
 import numpy as np
-from torchvision.transforms import v2
 
 from .card import DataCard, checksum
-from .images import build_images
+from .images import Crop, build_images
 from .options import DataOptions
 from .splits import DataSet, stratified_split
 
@@ -35,4 +34,4 @@ def load_digits_data(options: DataOptions) -> DataSet:
         sha256=checksum(images, labels),
         note="stratified split by a fixed seed; all three parts share their 13 writers",
     )
-    return build_images(arrays, parts, card, options, v2.RandomCrop(8, padding=1), top=16.0)
+    return build_images(arrays, parts, card, options, Crop(8, padding=1), top=16.0)

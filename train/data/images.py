@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ...solvers.errors import ArgumentError, DataError
 from .card import DataCard, FileRecord, checksum
 from .options import DataOptions
 from .splits import DataSet, LabelledImages, balanced_subset, stratified_split
 
+if TYPE_CHECKING:  # torchvision takes longer to import than torch, and what is refused needs none of it
+    from torchvision.transforms import v2
+
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 _PIXELS = {"unit": "in [0, 1]", "standard": "with mean 0 and variance 1 over the training images"}
 VALIDATION_SHARE = 0.1  # of the official training images, in each class
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """Augmentation: random crops of size × size from the image with ``padding`` pixels around it, perhaps
+    mirrored."""
+
+    size: int
+    padding: int
+    mirrored: bool = False
+
+    def transform(self) -> v2.Transform:
+        """As torchvision does it."""
+        from torchvision.transforms import v2
+
+        crop = v2.RandomCrop(self.size, padding=self.padding)
+        return v2.Compose([crop, v2.RandomHorizontalFlip()]) if self.mirrored else crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +47,7 @@ class ImageKind:
     full: dict[str, int]
     shape: tuple[int, int, int]
     source: str
-    augment: v2.Transform
+    augment: Crop
     classes: int = 10
 
 
@@ -110,7 +130,7 @@ def build_images(
     parts: dict[str, np.ndarray],
     card: DataCard,
     options: DataOptions,
-    augment: v2.Transform,
+    augment: Crop,
     top: float,
 ) -> DataSet:
     """The three parts of a data set of images.
@@ -130,8 +150,9 @@ def build_images(
     card = _with_note(card, f"pixels {_PIXELS[kind]} (normalise={kind!r})")
     if options.augment:
         card = _with_note(card, "training images augmented")
+    crop = augment.transform() if options.augment else None
     sets = {
-        part: LabelledImages(x, y, transform, augment if options.augment and part == "train" else None)
+        part: LabelledImages(x, y, transform, crop if part == "train" else None)
         for part, (x, y) in tensors.items()
     }
     names = {"train": "train", "val": "validation", "test": "test"}
@@ -161,6 +182,8 @@ def normalisation(train: Tensor, kind: str, top: float) -> v2.Transform:
 
     kind: "standard" (mean 0, variance 1 over ``train``, per channel) or "unit" (to [0, 1]).
     """
+    from torchvision.transforms import v2
+
     if kind == "unit":
         mean, std = [0.0] * train.shape[1], [top] * train.shape[1]
     else:

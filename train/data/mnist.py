@@ -9,14 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from torchvision import datasets
-from torchvision.transforms import v2
 
 from ...solvers.errors import MissingDataError
 from .card import FileRecord, file_record
 from .files import data_folder, find_file, not_found, unreadable
 from .idx import read_idx
-from .images import ImageKind, build_official, check_official
+from .images import Crop, ImageKind, build_official, check_official
 from .npz import read_npz
 from .options import DataOptions
 from .splits import DataSet
@@ -26,7 +24,7 @@ KIND = ImageKind(
     full={"train": 60_000, "test": 10_000},
     shape=(1, 28, 28),
     source="MNIST (LeCun, Bottou, Bengio, Haffner 1998)",
-    augment=v2.RandomCrop(28, padding=2),
+    augment=Crop(28, padding=2),
 )
 IDX = {
     "x_train": ("train-images-idx3-ubyte", 3),
@@ -87,6 +85,8 @@ def _read_idx_files(
 
 def _download(folder: Path) -> None:
     """Fetches what is missing, in torchvision's layout; torchvision compares the files' checksums."""
+    from torchvision import datasets
+
     try:
         datasets.MNIST(str(folder), download=True)
     except (RuntimeError, OSError) as error:

@@ -6,12 +6,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms import v2
 
 from ....solvers.errors import DataError
 from ..card import DataCard
-from ..images import build_images
+from ..images import Crop, build_images
 from ..options import DataOptions
 from ..pictures import picture, picture_size
 from ..splits import DataSet
@@ -50,7 +48,7 @@ def load_folder(options: DataOptions) -> DataSet:
         labels=tuple(classes),
     )
     arrays = {f"{axis}_{part}": rows for part in parts for axis, rows in (("x", images), ("y", labels))}
-    augment = v2.RandomCrop(size, padding=max(1, size // 8))
+    augment = Crop(size, padding=max(1, size // 8))
     return build_images(arrays, parts, card, options, augment, top=255.0)
 
 
@@ -81,6 +79,8 @@ def _pictures(path: Path) -> Found:
 
 
 def _of_classes(path: Path, part: str | None) -> Found:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
     found: Found = []
     for name in _folders(path):
         files = sorted(p for p in (path / name).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
 from ....solvers.errors import ArgumentError, DataError, MissingDataError
 from ..card import DataCard, checksum, file_record
-from ..images import build_images
+from ..images import Crop, build_images
 from ..options import DataOptions
 from ..raw import Raw, Scaling
 from ..splits import DataSet, Samples
@@ -106,7 +105,7 @@ def _load_arrays(path: Path, options: DataOptions) -> DataSet:
         rows = {
             f"{axis}_{part}": a for part in arrays.parts for axis, a in (("x", arrays.x), ("y", arrays.y))
         }
-        augment = v2.RandomCrop(arrays.x.shape[2], padding=max(1, arrays.x.shape[2] // 8))
+        augment = Crop(arrays.x.shape[2], padding=max(1, arrays.x.shape[2] // 8))
         return build_images(rows, arrays.parts, card, options, augment, top=255.0)
     _refuse(options, "data that are no labelled images of whole numbers 0 … 255", _OF_IMAGES)
     return _scaled(arrays, card, options)
