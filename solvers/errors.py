@@ -30,7 +30,7 @@ Attributes live in ``args``, and texts are built in ``__str__``: an error surviv
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from .status import REMEDY, Status
@@ -189,3 +189,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}Known: {', '.join(known)}."
+
+
+def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
+    """Raises ArgumentError, with the nearest names, unless value is one of the known."""
+    if value not in known:
+        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")

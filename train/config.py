@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from ..solvers.methods import get_method
-from .checks import check_count, check_name, check_text, checked_positive
-from .data import OWN, DataOptions, DataSet, check_dataset, default_normalise
-from .data.own import ARRAYS
+from .checks import POSITIVE, check_count, check_name, check_settings, check_text, checked_positive
+from .data import OWN, DataOptions, DataSet, default_normalise
+from .known import ARRAYS
 from .own_settings import OwnSettings, fits, kind_of, preset, run_name, settled, told
 from .regularise import weights_of
 
@@ -26,16 +24,6 @@ else:
 
 # Schedules whose first steps do not depend on how many there will be: such a run can be made longer.
 OPEN_ENDED = frozenset({"constant", "decay"})
-CHOICES: dict[str, tuple[str, ...]] = {
-    "block": ("ode", "identity"),
-    "schedule": ("cosine", "constant", "decay"),
-    "stepping": ("shared", "per_sample"),
-    "gradient": ("discrete", "interpolating", "backsolve", "direct", "reversible"),
-    "denominator": ("exact", "softplus", "sigmoid"),
-    "amp": ("off", "bf16"),
-    "dtype": ("float32", "float64"),
-    "on_solver_error": ("stop", "skip"),
-}
 # Where the run is kept and how fast it goes, not what it computes.
 NOT_COMPARED = frozenset(
     {
@@ -216,9 +204,7 @@ class TrainConfig(OwnSettings):
                 object.__setattr__(self, name, os.fspath(value))
         given = frozenset(name for name, value in self.to_dict().items() if value is not None)
         object.__setattr__(self, "given_settings", given)
-        if self.dataset is not None:
-            check_dataset(self.dataset)
-        check_count("image_size", self.image_size, smallest=0)
+        check_settings(self.to_dict())
         dataset, sizes = settled(self.dataset, self, self.data_options())
         object.__setattr__(self, "dataset", dataset)
         object.__setattr__(self, "sizes", sizes)
@@ -230,16 +216,7 @@ class TrainConfig(OwnSettings):
             object.__setattr__(self, "normalise", "standard" if old else pixels)
         recipe = RECIPES.get(self.dataset, ANY_DATA)
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
-        for name, known in CHOICES.items():
-            if name != "denominator" or self.denominator:
-                check_choice(name, getattr(self, name), known)
-        get_method(self.method, implicit=True)
-        for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every", "sync_every"):
-            check_count(name, getattr(self, name), smallest=1)
-        for name in ("patience", "train_size", "val_size", "test_size", "window", "given"):
-            check_count(name, getattr(self, name), smallest=0)
-        check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
-        for name in ("lr", "clip", "rtol", "atol"):
+        for name in POSITIVE:
             object.__setattr__(self, name, checked_positive(name, getattr(self, name)))
         switches = ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt")
         for name in (*switches, "test_every_epoch"):

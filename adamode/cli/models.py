@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..models.known import MODELS, TASKS, check_model, check_task
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -16,15 +17,14 @@ def models(
     task: Annotated[
         str | None,
         typer.Option(
-            help="digits, mnist, cifar10, silverbox, silverbox-network, robertson, spiral, circles, density, "
-            "density-8x8.",
+            help=f"{', '.join(TASKS)}.",
             show_default="all",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
+            help=f"{', '.join(MODELS)}.",
             show_default="all",
         ),
     ] = None,
@@ -52,10 +52,10 @@ def models(
     authors') and the parameters are compared with AdamNODE's.
     """
     check_output_file("--json", json_path)
-    from ..models import defaults, sizes
-    from ..models.registry import check_model
-
     check_model(model)
+    check_task(task)
+    from ..models import defaults, sizes
+
     if model is not None and task is not None:
         defaults(model, task)  # refused where the model is none for the task
     if explain:
@@ -87,7 +87,6 @@ def _paths(task: str | None, model: str | None, match_parameters: int | None) ->
 
     from ..models import create, names, tasks
     from ..models.explain import explain
-    from ..solvers.checks import check_choice
     from ..solvers.errors import ArgumentError
 
     if match_parameters is not None:
@@ -95,8 +94,6 @@ def _paths(task: str | None, model: str | None, match_parameters: int | None) ->
             f"--match-parameters {match_parameters}: --explain looks at types, which no width changes; leave "
             "one of the two out."
         )
-    if task is not None:
-        check_choice("task", task, tasks())
     rows = []
     for each in tasks() if task is None else (task,):
         for name in names() if model is None else (model,):

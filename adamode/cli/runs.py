@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..text import aligned
+from ..train.known import find_runs
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -30,10 +31,11 @@ def runs(
     no_picture: Annotated[bool, typer.Option("--no-picture", help="Draw nothing.")] = False,
 ) -> None:
     """List runs and compare them: where they differ in settings, their results, a picture."""
-    from ..train.listing import differing_settings, list_runs
-
     check_output_file("--json", to_json)
     check_output_file("--picture", None if picture is None else str(picture))
+    find_runs(output_dir, names or ())
+    from ..train.listing import differing_settings, list_runs
+
     found = list_runs(output_dir, names or ())
     drawn = None
     if not no_picture and (picture is not None or sum(bool(run.history) for run in found) > 1):

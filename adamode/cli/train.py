@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.checks import check_settings
 from .options import with_settings
 from .status import reports_errors
 
@@ -29,6 +30,7 @@ def train(
 
     Several processes: torchrun --nproc-per-node N -m adamode train …
     """
+    check_settings(settings)  # what is misspelt is said before torch is imported
     from ..sample_pictures import SamplePictures
     from ..train import TrainConfig, Trainer, TrainResult
 

@@ -17,8 +17,9 @@ from ..adjoint.proof.comparisons import BOUND_EXACT, Check
 from ..adjoint.proof.references import gradient_checks, vjp_case
 from ..adjoint.proof.slopes import Taylor, taylor
 from ..adjoint.proof.solves import GAP_TOLERANCES, Gap, GradientProblem, bound_of, gaps, gradient_taylor
+from ..known import GRADIENTS
 from ..solvers.errors import ArgumentError
-from .models import GRADIENTS, STEPPINGS, VerificationError, verify_models
+from .models import STEPPINGS, VerificationError, verify_models
 from .report import Report
 from .rows import ModelReport, ModelRow, PrintedError
 from .statements import Statement
