@@ -16,6 +16,8 @@ TASKS = (
 )
 DenominatorName = Literal["exact", "softplus", "sigmoid"]
 DENOMINATORS: tuple[DenominatorName, ...] = get_args(DenominatorName)
+DampingName = Literal["constant", "nesterov", "learned"]
+DAMPINGS: tuple[DampingName, ...] = get_args(DampingName)
 SaturationName = Literal["identity", "tanh", "hardtanh"]
 SATURATIONS: tuple[SaturationName, ...] = get_args(SaturationName)
 

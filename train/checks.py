@@ -29,7 +29,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if "model" in given and not is_own(given["model"]):
         check_model(given["model"])
     for name, known in CHOICES.items():
-        if given.get(name, known[0]) or name != "denominator":  # "" is of a model without
+        if given.get(name, known[0]) or name not in ("denominator", "damping"):  # "" is of a model without
             check_choice(name, given.get(name, known[0]), known)
     if "method" in given:
         get_method(given["method"], implicit=True)
@@ -64,6 +64,15 @@ def checked_positive(name: str, value: Any) -> float:
         raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; a number is needed.")
     if not (math.isfinite(value) and value > 0):
         raise ArgumentError(f"{name}={value} must be finite and above 0, for instance 1e-3.")
+    return float(value)
+
+
+def checked_finite(name: str, value: Any) -> float:
+    """The value as a float; ArgumentTypeError or ArgumentError unless it is a number and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentTypeError(f"{name}={value!r} is {type(value).__name__}; a number is needed.")
+    if not math.isfinite(value):
+        raise ArgumentError(f"{name}={value} must be finite.")
     return float(value)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..models.known import DENOMINATORS
+from ..models.known import DAMPINGS, DENOMINATORS
 from ..solvers.errors import ArgumentError, CheckpointError, check_choice, nearest
 
 DATASETS = (
@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "stepping": ("shared", "per_sample"),
     "gradient": ("discrete", "interpolating", "backsolve", "direct", "reversible"),
     "denominator": DENOMINATORS,
+    "damping": DAMPINGS,
     "amp": ("off", "bf16"),
     "dtype": ("float32", "float64"),
     "on_solver_error": ("stop", "skip"),

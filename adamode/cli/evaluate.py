@@ -79,10 +79,10 @@ def evaluate(
     measure = MEASURES[result.quality]
     typer.echo(
         f"{result.part:<9} {measure.in_full(result.value, result.unit)}, "
-        f"loss {result.loss:.4f}{measure.loss_unit} "
-        f"({result.samples} samples; weights of epoch {result.epoch})\n"
+        f"loss {result.loss:.4f}{measure.loss_unit}\n"
+        f"          ({result.samples} samples; weights of epoch {result.epoch})\n"
         f"NFE       {result.nfe_forward:.1f} forward\n"
-        f"efficacy  {told_efficacy(result.efficacy_forward, measure)} forward\n"
+        f"efficacy  {told_efficacy(measure, (result.efficacy_forward, 'forward'))}\n"
         f"model     {loaded.config.model}: {result.parameters:,} parameters"
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..models.known import MODELS, TASKS, check_model, check_task
+from ..train.text import aligned, wrapped
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -121,16 +122,13 @@ def _explained(rows: list[dict[str, Any]]) -> str:
             f"  state     {layout}",
             f"  compile   {'does nothing: ' + row['not_compiled'] if row['not_compiled'] else programs}",
         ]
-    return "\n".join(lines)
+    return "\n".join(wrapped(line, " " * 12) for line in lines)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'task':<11} {'model':<13} {'width':<30} {'parameters':>10} {'target':>8} {'difference':>19}"]
+    table = [("task", "model", "width", "parameters", "target", "difference")]
     for row in rows:
-        off = f"{row['difference']:+,} ({100 * row['relative_difference']:+.2f} %)"
         width = " ".join(f"{name} {value}" for name, value in row["width"].items())
-        lines.append(
-            f"{row['task']:<11} {row['model']:<13} {width:<30} {row['parameters']:>10,} "
-            f"{row['target']:>8,} {off:>19}"
-        )
-    return "\n".join(lines)
+        off = f"{row['difference']:+,} ({100 * row['relative_difference']:+.2f} %)"
+        table.append((row["task"], row["model"], width, f"{row['parameters']:,}", f"{row['target']:,}", off))
+    return "\n".join(aligned(table, right=(3, 4, 5)))

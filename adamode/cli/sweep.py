@@ -9,7 +9,10 @@ import typer
 
 from ..models.known import MODELS
 from ..train.checks import check_settings
-from .options import SETTINGS, with_settings
+from ..train.known import SETTINGS
+from .options import SETTINGS as OPTIONS
+from .options import with_settings
+from .runs import results
 from .status import reports_errors
 
 
@@ -63,6 +66,11 @@ def sweep(
     typer.echo(
         f"{len(planned)} runs: {len(planned) - len(left)} finished before, {len(ended) - len(failed)} now"
     )
+    begun = [job for job in planned if job.config.folder.joinpath(SETTINGS).is_file()]
+    if begun:
+        place = begun[0].config.output_dir
+        typer.echo(results(place, [job.config.name for job in begun]))
+        typer.echo(f"runs      {place}; the same again, and a picture: adamode runs --output-dir {place}")
     for e in failed:
         typer.echo(f"{e.job.config.name} ended with status {e.status}: {e.said} ({e.job.log})", err=True)
     if failed:
@@ -78,7 +86,7 @@ def _axes(models: str | None, seeds: str | None, vary: list[str]) -> dict[str, l
         axes["model"] = list(MODELS) if models == "all" else _split("models", models)
     if seeds is not None:
         axes["seed"] = _seeds(seeds)
-    kinds = {setting.name: setting.kind for setting in SETTINGS}
+    kinds = {setting.name: setting.kind for setting in OPTIONS}
     for axis in vary:
         name, equals, values = axis.partition("=")
         name = name.strip().lstrip("-").replace("-", "_")
