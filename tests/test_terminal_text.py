@@ -186,9 +186,8 @@ def test_a_wide_terminal_gets_wide_tables(monkeypatch):
 
 
 def row(measure, **more):
-    quality = {
-        f"{part}_{measure}": 12.3456 if measure != "accuracy" else 0.98765 for part in ("train", "val")
-    }
+    value = 0.98765 if measure == "accuracy" else 12.3456
+    quality = {f"{part}_{measure}": value for part in ("train", "val")}
     counts = {"nfe_forward": 123.4, "nfe_backward": 118.6, "seconds": 1234.56}
     return {"epoch": 100, "train_loss": 1.23456, "val_loss": 1.34567, **quality, **counts, **more}
 
@@ -197,8 +196,9 @@ def row(measure, **more):
 def test_an_epochs_line_fits_80_columns(measure):
     line = epoch_line(row(measure), 100, "mV" if measure == "rmse" else "")
     assert len(line) <= 80
-    assert line.startswith("epoch 100/100  train 1.2346")
-    assert "NFE 123/119" in line
+    told = {"accuracy": "1.235, 98.8 %", "rmse": "1.235, 12.35 mV", "nats": "12.346 nats"}
+    assert line.startswith(f"epoch 100/100  train {told.get(measure, '12.346 bits/dim')}  val 1")
+    assert line.endswith("NFE 123/119  1235 s")
     skipped = epoch_line(row(measure, skipped_batches=1), 100).splitlines()
     assert skipped[1].strip() == "1 batch skipped"
 
