@@ -107,7 +107,7 @@ def step_size(schedule: str, lr: float, step: int, steps: int) -> float:
     one of the AdamNODE authors' released code.
     """
     if schedule == "constant":
-        return lr
+        return float(lr)
     if schedule == "decay":
         return lr * DECAY ** (step // DECAY_EVERY)
     return lr / 2 * (1 + math.cos(math.pi * step / steps))
