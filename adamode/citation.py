@@ -99,8 +99,16 @@ KNOWN: Mapping[str, tuple[str, ...]] = {name: keys for kind in KINDS.values() fo
 
 # LaTeX's letters in references.bib, for the form that is read.
 _SIGNS = {
-    **{r"{\o}": "ø", r"{\ae}": "æ", r"{\"a}": "ä", r"{\"o}": "ö", r"{\"u}": "ü", r"{\"U}": "Ü"},
-    **{r"{\`e}": "è", r"{\`o}": "ò", r"\&": "&", "--": "–"},
+    r"{\ae}": "æ",
+    r"{\o}": "ø",
+    r"{\`e}": "è",
+    r"{\`o}": "ò",
+    r"{\"a}": "ä",
+    r"{\"o}": "ö",
+    r"{\"u}": "ü",
+    r"{\"U}": "Ü",
+    r"\&": "&",
+    "--": "–",
 }
 _WIDTH = 79
 
@@ -187,8 +195,8 @@ def keys_of(name: str) -> tuple[str, ...]:
         close = difflib.get_close_matches(name, KNOWN, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise ArgumentError(
-            f"{name!r} is neither a method, gradient, model, data set or part of adamode, nor the folder of a "
-            f"run: {hint}`adamode cite --list` prints all names."
+            f"{name!r} is neither a method, gradient, model, data set or part of adamode, nor the folder of "
+            f"a run: {hint}`adamode cite --list` prints all names."
         )
     return KNOWN[name]
 
