@@ -110,7 +110,6 @@ _SIGNS = {
     r"\&": "&",
     "--": "–",
 }
-_WIDTH = 79
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,11 +241,17 @@ def as_bibtex(names: Iterable[str]) -> str:
     return "\n\n".join(entries)
 
 
+def filled(text: str, indent: int) -> str:
+    """Lines of a terminal's width, the later ones indented; words stay whole."""
+    wrapper = textwrap.TextWrapper(79, subsequent_indent=" " * indent)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return wrapper.fill(text)
+
+
 def as_text(names: Iterable[str]) -> str:
     """The same to be read: a paragraph a publication."""
     paragraphs = []
     for key, asked in behind(names).items():
         told = f"{', '.join(asked)}: " if asked else ""
-        indent = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
-        paragraphs.append(textwrap.fill(told + references()[key].text(), _WIDTH, **indent))
+        paragraphs.append(filled(told + references()[key].text(), 4))
     return "\n".join(paragraphs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -28,16 +27,14 @@ def cite(
 
     A run is cited by its settings: its model, data set, method and gradient.
     """
-    from ..citation import KINDS, KNOWN, as_bibtex, as_text, names_in_run
+    from ..citation import KINDS, KNOWN, as_bibtex, as_text, filled, names_in_run
     from ..solvers.errors import ArgumentError
 
     if form not in ("bibtex", "text"):
         raise ArgumentError(f"--format {form!r} must be bibtex or text.")
     if listed:
         for kind, known in KINDS.items():
-            told = f"{kind + ':':<11}{', '.join(known)}"
-            indent = {"subsequent_indent": " " * 11, "break_on_hyphens": False}
-            typer.echo(textwrap.fill(told, 79, **indent))
+            typer.echo(filled(f"{kind + ':':<11}{', '.join(known)}", 11))
         return
     wanted: list[str] = []
     for name in names or ():
