@@ -323,6 +323,7 @@ def test_predict_writes_samples(finished, tmp_path):
         (["--samples", "3", "--output", "a.txt"], "must end in .npz or .csv"),
         (["--samples", "3", "--output", "no/such/a.csv"], "folder that exists"),
         (["a.png", "--output", "a.csv"], "is a density"),
+        (["a.png", "--output", "a.txt"], "must end in .npz or .csv"),  # before anything is read
         (["a.png"], "is a density"),
     ],
 )

@@ -22,6 +22,7 @@ from .data.own.arrays import as_images, check_finite
 from .data.raw import Raw
 from .data.splits import LabelledImages
 from .evaluation import LoadedRun, read_picture
+from .samples import check_suffix
 from .step import check_samples, mixed_precision
 
 ARRAYS, RECORDINGS = (".npz",), (".csv", ".mat")
@@ -216,6 +217,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: list[Prediction
 
     Raises: ArgumentError for another ending, or answers of different shapes; OSError.
     """
+    check_suffix(path)
     path = Path(path)
     names = [name for p in predictions for name in p.names]
     tables = [p.probabilities if p.values is None else p.values for p in predictions]
@@ -231,8 +233,6 @@ def write_predictions(path: str | os.PathLike[str], predictions: list[Prediction
         np.savez(buffer, input=np.asarray(names), **more)
         write_aside(path, buffer.getvalue())
         return
-    if path.suffix.lower() != ".csv":
-        raise ArgumentError(f"--output {str(path)!r} must end in .npz or .csv.")
     write_aside(path, _as_csv(names, table, predictions[0]))
 
 

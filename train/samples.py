@@ -72,7 +72,7 @@ def write_samples(path: str | os.PathLike[str], samples: Tensor) -> None:
     """
     check_suffix(path)
     values = samples.numpy()
-    if Path(path).suffix == ".npz":
+    if Path(path).suffix.lower() == ".npz":
         buffer = io.BytesIO()
         np.savez(buffer, samples=values)
         write_aside(path, buffer.getvalue())
@@ -86,6 +86,6 @@ def write_samples(path: str | os.PathLike[str], samples: Tensor) -> None:
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raises ArgumentError unless the file ends in .npz or .csv."""
-    if Path(path).suffix not in SUFFIXES:
+    """Raises ArgumentError unless the file of draws or answers ends in .npz or .csv."""
+    if Path(path).suffix.lower() not in SUFFIXES:
         raise ArgumentError(f"output={os.fspath(path)!r} must end in {' or '.join(SUFFIXES)}.")
