@@ -58,7 +58,7 @@ def _written_out(t: Any, steps: int | None) -> Tensor:
     try:
         return torch.tensor([float(x) for x in t], dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(f"t={t!r} holds what is no number: {error}.") from error
+        raise ArgumentTypeError(f"t={t!r} holds an entry that is not a number: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ class _Told:
         if before is not None and z._version != before:
             raise DynamicsError(
                 f"callback changed y in place after step {i}: the steps after it would begin from another "
-                "state. Work on a copy (y.clone()); what is to steer the samples belongs into the field."
+                "state. Work on a copy (y.clone()); put what steers the samples into the field."
             )
 
 

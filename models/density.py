@@ -78,9 +78,9 @@ class LogDensity(nn.Module, PerSolve):
         be of another function."""
         if self.trace == "hutchinson" and not isinstance(self.probes, Tensor):
             raise ArgumentError(
-                "LogDensity(trace='hutchinson') was called outside adamode's solve, and its probes are those "
-                "of a solve: func = density.at_start(t, (x, l)).func draws them once, and func(t, (x, l)) is "
-                "then the same function at every call."
+                "LogDensity(trace='hutchinson') was called outside adamode's solve, and its probes are drawn "
+                "once a solve: func = density.at_start(t, (x, l)).func draws them once, and func(t, (x, l)) "
+                "is then the same function at every call."
             )
         x = check_pair(y)
         return Density(self.field, self._probes(x))(t, y)
@@ -108,7 +108,7 @@ class LogDensity(nn.Module, PerSolve):
         if row is not None:
             raise ArgumentError(
                 f"field mixes samples, {MIXED[0]}: sample {row} of x changes other samples' rows of f(t, x) "
-                "too. Let row i of f(t, x) depend on row i of x alone."
+                "too. Let row i of f(t, x) depend only on row i of x."
             )
         return 1
 

@@ -216,7 +216,7 @@ class Flow(nn.Module):
         if isinstance(field, Field) and field.channels_out is not None and not field.places:
             return (field.channels_out,)
         raise ArgumentError(
-            "the shape of a sample is unknown: of this field only calls tell it. Give a base, such as "
+            "the shape of a sample is unknown: only calls of this field show it. Give a base, such as "
             "torch.distributions.Independent(Normal(zeros, ones), zeros.dim())."
         )
 
@@ -273,7 +273,7 @@ def _read(given: Any, solver: SolverOptions) -> tuple[Any, nn.Module | None]:
         block = Block(NeuralODE(density.field), solver)
     domain = getattr(block.dynamics, "domain", "")
     if domain:
-        raise ArgumentError(f"a flow is of the whole space, and {domain}.")
+        raise ArgumentError(f"a flow must cover the whole space, but {domain}.")
     return block, density
 
 

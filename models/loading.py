@@ -155,7 +155,7 @@ def _weights(place: Path, sha256: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(raw)
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{str(path)!r} is no safetensors file ({error}).") from error
+        raise CheckpointError(f"{str(path)!r} is not a safetensors file ({error}).") from error
 
 
 def _fill(made: nn.Module, tensors: dict[str, Tensor], place: Path) -> None:

@@ -161,7 +161,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     name = "hidden" if settings["hidden"] else "channels"
     if name in overrides:
         raise ArgumentError(
-            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
+            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one out."
         )
 
     def width(least: int, fewer: dict[str, int]) -> tuple[int, dict[str, int]]:

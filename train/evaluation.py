@@ -225,7 +225,7 @@ def judge(
     samples = _without_augmentation(parts[part])
     if one_step:
         if not data.given:
-            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it away.")
+            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it out.")
         samples = one_step_ahead(samples, data.given)
     passes = evaluate(
         run.model if draws is None else _with_draws(run, draws),

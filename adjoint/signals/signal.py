@@ -88,7 +88,7 @@ class Signal:
         """
         if self.order:
             raise ArgumentError(
-                "Signal: this is a derivative already, and u'' is not there: keep the signal itself."
+                "Signal: this is a derivative already, and u'' is not available: keep the signal itself."
             )
         if t is not None:
             return self._asked(t, per_sample, 1)
@@ -114,7 +114,7 @@ class Signal:
         """u(t), [samples, U], for a field. t: 0-d, or [samples, 1] with a time for each."""
         reader = self._kept()
         if reader.own and reader.samples != samples:
-            raise DynamicsError(f"the input signal is of {reader.samples} samples, the state of {samples}.")
+            raise DynamicsError(f"the input signal has {reader.samples} samples, the state {samples}.")
         u = reader(t)
         return u.expand(samples, -1) if not reader.own and t.dim() == 0 else u
 
@@ -206,12 +206,10 @@ def _seen(times: Tensor, values: Tensor, mask: Tensor | None) -> Tensor | None:
     if bad:
         index = tuple(infinite.nonzero()[0].tolist())
         raise ArgumentError(
-            f"Signal: values are not all finite: entry {index} is infinite; NaN is what a missing one is."
+            f"Signal: values are not all finite: entry {index} is infinite; a missing value is NaN."
         )
     if not anything:
-        raise ArgumentError(
-            "Signal: values are not finite at all: each is missing, and there is nothing to interpolate."
-        )
+        raise ArgumentError("Signal: all values are missing (NaN), so there is nothing to interpolate.")
     return None if everything else seen
 
 
