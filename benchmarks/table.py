@@ -26,12 +26,16 @@ Z95 = 1.959964  # of the normal distribution, two sides
 
 
 class Finished(NamedTuple):
-    """One finished run: its settings, its last line of metrics, the last epoch's, its seconds of training."""
+    """One finished run: its settings, its epochs' lines of metrics, and the last line of all."""
 
     config: dict[str, Any]
+    epochs: list[dict[str, Any]]
     end: dict[str, Any]
-    last: dict[str, Any]
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Of training."""
+        return sum(row["seconds"] for row in self.epochs)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -41,14 +45,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def finished(folders: Sequence[Path]) -> dict[str, list[Finished]]:
-    """The finished runs below the folders, by model, in the order of models and of seeds."""
+def finished(folders: Sequence[Path], dataset: str = "") -> dict[str, list[Finished]]:
+    """The finished runs below the folders, by model, in the order of models and of seeds.
+
+    dataset: "" is every one.
+    """
     found: dict[str, list[Finished]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("*/metrics.jsonl")):
         rows, config = read_rows(path), json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-        if rows and rows[-1].get("final"):
-            run = Finished(config, rows[-1], rows[-2], sum(row["seconds"] for row in rows[:-1]))
-            found.setdefault(config["model"], []).append(run)
+        if rows and rows[-1].get("final") and dataset in ("", config["dataset"]):
+            found.setdefault(config["model"], []).append(Finished(config, rows[:-1], rows[-1]))
     in_order = (name for name in models.names() if name in found)
     return {model: sorted(found[model], key=lambda run: int(run.config["seed"])) for model in in_order}
 
@@ -60,12 +66,13 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def table(folders: Sequence[Path], images: int = DIGITS_TESTED) -> str:
+def table(folders: Sequence[Path], images: int = DIGITS_TESTED, dataset: str = "") -> str:
     """Markdown: the finished runs in the folders, by model.
 
     images: how many there are in the test, for Wilson's interval.
+    dataset: the only one whose runs are read; "" is for folders that hold one alone.
     """
-    found = finished(folders)
+    found = finished(folders, dataset)
     if not found:
         return "no finished run"
     of_values = all("test_rmse" in run.end for runs in found.values() for run in runs)
@@ -85,20 +92,22 @@ def _values(found: dict[str, list[Finished]]) -> str:
 
 def _classes(found: dict[str, list[Finished]], images: int) -> str:
     lines = [
-        "| model | parameters | accuracy, % | interval of seeds | of images | NFE | efficacy | s |",
-        "|---" * 8 + "|",
+        "| model | parameters | training loss | accuracy, % | of seeds | of images | NFE | efficacy | s |",
+        "|---" * 9 + "|",
     ]
     for model, runs in found.items():
         accuracy = [100 * run.end["test_accuracy"] for run in runs]
         seeds = interval(accuracy)
         low, high = wilson(seeds.mean / 100, images)
-        nfe = [statistics.mean(run.last[f"nfe_{way}"] for run in runs) for way in WAYS]
+        nfe = [statistics.mean(run.epochs[-1][f"nfe_{way}"] for run in runs) for way in WAYS]
+        loss = [statistics.mean(run.epochs[at]["train_loss"] for run in runs) for at in (0, -1)]
         gain = [statistics.mean(run.end[f"efficacy_{way}"] for run in runs) for way in WAYS]
         cells = [
             model,
-            str(runs[0].end["parameters"]),
+            f"{runs[0].end['parameters']:,}",
+            " → ".join(f"{value:.2f}" for value in loss),
             f"{seeds.mean:.1f} ({', '.join(f'{value:.1f}' for value in accuracy)})",
-            f"{seeds.low:.1f} – {seeds.high:.1f}",
+            f"{seeds.low:.1f} – {seeds.high:.1f}" if seeds.n > 1 else "one seed",
             f"{100 * low:.1f} – {100 * high:.1f}",
             " / ".join(f"{value:.1f}" for value in nfe),
             " / ".join(f"{value:.4f}".lstrip("0") for value in gain),
@@ -131,10 +140,11 @@ def _spread(values: Sequence[float]) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="of the runs of one data set")
+    parser.add_argument("folders", type=Path, nargs="+", help="of runs")
+    parser.add_argument("--dataset", default="", help="whose runs alone are read, where there are others")
     parser.add_argument("--images", type=int, default=DIGITS_TESTED, help="in the test (the digits': 359)")
     asked = parser.parse_args()
-    print(table(asked.folders, asked.images))
+    print(table(asked.folders, asked.images, asked.dataset))
 
 
 if __name__ == "__main__":

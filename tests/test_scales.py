@@ -192,14 +192,14 @@ def test_wilsons_interval_is_the_one_of_the_quadratic():
             assert abs(share - end) == pytest.approx(table.Z95 * (end * (1 - end) / n) ** 0.5, abs=1e-9)
 
 
-def a_run(folder, model, seed, accuracy, *, finished=True):
-    place = folder / f"{model}-{seed}"
+def a_run(folder, model, seed, accuracy, *, dataset="digits", finished=True):
+    place = folder / f"{model}-{dataset}-{seed}"
     place.mkdir(parents=True)
-    (place / "config.json").write_text(json.dumps({"model": model, "seed": seed}))
-    epoch = {"seconds": 2.0, "nfe_forward": 26.0, "nfe_backward": 24.0}
+    (place / "config.json").write_text(json.dumps({"model": model, "seed": seed, "dataset": dataset}))
+    epoch = {"seconds": 2.0, "nfe_forward": 26.0, "nfe_backward": 24.0, "train_loss": 1.0}
     end = {"final": True, "test_accuracy": accuracy, "parameters": 10}
     end |= {"efficacy_forward": accuracy / 26, "efficacy_backward": accuracy / 24}
-    rows = [epoch, epoch, *([end] if finished else [])]
+    rows = [epoch, {**epoch, "train_loss": 0.5}, *([end] if finished else [])]
     (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -207,8 +207,12 @@ def test_a_table_has_the_finished_runs_by_model_and_seed_and_says_who_leads(tmp_
     for seed, (node, adamnode) in enumerate([(0.9, 0.8), (0.7, 0.8), (0.8, 0.8)]):
         a_run(tmp_path / "a", "node", seed, node)
         a_run(tmp_path / "b", "adamnode", seed, adamnode, finished=seed < 2)
-    told = table.table([tmp_path / "a", tmp_path / "b"], images=100)
-    assert "| node | 10 | 80.0 (90.0, 70.0, 80.0) | 55.2 – 104.8 | 71.1 – 86.7 | 26.0 / 24.0 |" in told
+    a_run(tmp_path / "a", "node", 0, 0.1, dataset="circles")
+    told = table.table([tmp_path / "a", tmp_path / "b"], images=100, dataset="digits")
+    assert (
+        "| node | 10 | 1.00 → 0.50 | 80.0 (90.0, 70.0, 80.0) | 55.2 – 104.8 | 71.1 – 86.7 | 26.0 / 24.0 |"
+        in told
+    )
     assert "test_accuracy is highest, of 2 seeds: node 1, adamnode 1" in told  # the third seed has one model
 
 
