@@ -62,7 +62,7 @@ def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
 
 
 def card(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What was told of a saved model: its parameters, versions, commit; data, seed, evaluations where known.
+    """The card of a saved model: its parameters, versions, commit; data, seed, evaluations where known.
 
     Raises: CheckpointError for a folder that holds no such model.
     """

@@ -61,7 +61,7 @@ class Entry:
 
     model_task: the task that models are registered under, where it is not the data set's name.
     pixels: of a density of images, how whole numbers become inputs.
-    normalise: of `DataOptions`, where none is asked for; "" where it is no option.
+    normalise: of `DataOptions`, where none is asked for; "" where it is not an option.
     """
 
     load: Callable[[DataOptions], DataSet]
