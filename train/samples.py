@@ -58,7 +58,7 @@ def samples_of_run(run: LoadedRun, n: int, *, seed: int = 0) -> Tensor:
     if not isinstance(run.model, DensityModel):
         others = ", ".join(name for name in DATASETS if model_task(name) in (PLANE, SMALL_IMAGES))
         raise ArgumentError(
-            f"samples={n}: a {run.config.model} on {dataset} answers and draws nothing; train a density, on "
+            f"samples={n}: a {run.config.model} on {dataset} gives answers, not samples; train a density, on "
             f"one of {others}."
         )
     return draw_samples(run.model, n, pixels=DATASETS[dataset].pixels, seed=seed)
