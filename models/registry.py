@@ -112,7 +112,7 @@ def create(
         see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`),
         "density", "density-8x8" (x [B, 2], [B, 1, 8, 8] → log p(x) [B], see `DensityModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
-    field: of one's own in the place of ours, called with the channels that it sees and gives; it returns a
+    field: your own in the place of ours, called with the channels that it takes and gives; it returns a
         module f(t, h), or a function without parameters.
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
@@ -140,9 +140,9 @@ def parameters(model: str, task: str, **overrides: Any) -> int:
 def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, int]:
     """The width, {setting: value}, with the number of parameters nearest to target.
 
-    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered
-    channels alone (their head) leave no room for 8 hidden ones, there are fewer channels too, as many as
-    do; channels or width among the overrides are left as they are.
+    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered channels
+    (by their head) leave no room for 8 hidden ones, there are fewer channels too, as many as leave that room;
+    channels or width among the overrides are left as they are.
     Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
     """
     check_sizes(match_parameters=target)
@@ -150,7 +150,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     name = "hidden" if settings["hidden"] else "channels"
     if name in overrides:
         raise ArgumentError(
-            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
+            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one out."
         )
 
     def width(least: int, fewer: dict[str, int]) -> tuple[int, dict[str, int]]:

@@ -65,17 +65,17 @@ def check_readable(x: Tensor, argument: str) -> None:
     """ArgumentError, or ArgumentTypeError, where the host could read no numbers of x."""
     if wrapped(x) and batched(x):
         raise ArgumentTypeError(
-            f"{argument} is batched by vmap, but a solve decides its steps by its tensors' values: leave it "
-            "away and give the whole batch as y0 (each sample's own steps and times: "
+            f"{argument} is batched by vmap, but a solve decides its steps by its tensors' values: leave "
+            "vmap out and give the whole batch as y0 (each sample's own steps and times: "
             "solve(stepping='per_sample')); for a Jacobian, torch.func.jacrev or torch.func.jacfwd with "
             "gradient=adamode.Direct()."
         )
     if traced():
         raise ArgumentError(
             f"{argument} is traced (torch.func.linearize, make_fx, torch.export), but a solve decides its "
-            "steps by its tensors' values, so no one graph is right for others: trace func alone, or export "
-            "a model with a fixed number of steps (adamode export); in linearize's place torch.func.jvp, and "
-            "torch.func.vmap over its tangents."
+            "steps by its tensors' values, so one graph is not right for other values: trace only func, or "
+            "export a model with a fixed number of steps (adamode export); in linearize's place "
+            "torch.func.jvp, and torch.func.vmap over its tangents."
         )
     if x.device.type == "meta":
         raise ArgumentError(
@@ -142,15 +142,15 @@ def _check_finite(times: list[float], argument: str) -> None:
 def check_constant(x: Any, argument: str) -> None:
     """ArgumentError for what decides steps and carries a tangent: it would be lost without a word."""
     if isinstance(x, Tensor) and has_tangent(x):
-        raise ArgumentError(f"{argument} carries a tangent, and none is defined for it: {argument}.detach().")
+        raise ArgumentError(f"{argument} carries a tangent, but has no derivative here: {argument}.detach().")
 
 
 def check_unfollowed(k: Tensor) -> Tensor:
     """What func returned where nothing is to follow it; ArgumentError where something does."""
     if has_tangent(k) or (around() and followed(k)):
         raise ArgumentError(
-            "func returned what a transform of torch.func, or forward-mode AD, follows, and its first value "
-            "showed nothing of it: a tensor with a tangent comes in at later times alone. Use "
+            "func returned a value that a transform of torch.func, or forward-mode AD, follows, but its "
+            "first value carried no tangent: a tensor with a tangent enters only at later times. Use "
             "gradient=adamode.Direct(), which follows every evaluation (or None, for no derivative)."
         )
     return k

@@ -22,7 +22,7 @@ from adamode.verify.models import CHOICES
 
 COMMANDS = (
     *("train", "evaluate", "predict", "export", "runs", "sweep", "models", "data", "verify", "inspect"),
-    *("reproduce", "cache"),
+    *("reproduce", "cache", "cite"),
 )
 PRINTED = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
 REFUSED = [
@@ -53,6 +53,8 @@ REFUSED = [
     ["export", "nobody", "--format", "nobody"],
     ["runs"],
     ["runs", "--output-dir", ".", "nobody"],
+    ["cite", "nobody"],
+    ["cite", "--format", "nobody"],
     ["nobody"],
 ]
 CALLS = """

@@ -65,7 +65,7 @@ class LoadedRun:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What a pass over a part of the data said.
+    """The results of a pass over a part of the data.
 
     quality: "accuracy" (0 … 1), "rmse" (in ``unit``), "nats" or "bits_per_dim", the kind of ``value``.
     nfe_forward: mean over samples.
@@ -206,9 +206,9 @@ def judge(
 
     part: "train", "val", "test", or the name of one of the data's further test sets.
     one_step: predict each row of a recording from the measured rows before it, `DataSet.given` of them,
-    where else it is simulated from the first ones alone.
-    draws: of the momenta a sample, where a density has some; None: as in training's validation. Of one the
-    loss is the evidence bound.
+    instead of simulating it from the first ones only.
+    draws: of the momenta a sample, where a density has some; None: as in training's validation. With one draw
+    the loss is the evidence bound.
     Raises: ArgumentError for an unknown part, one_step where there are no sequences, or draws where there
     are no momenta; TrainingError where a batch cannot be solved.
     """
@@ -219,7 +219,7 @@ def judge(
     samples = _without_augmentation(parts[part])
     if one_step:
         if not data.given:
-            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it away.")
+            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it out.")
         samples = one_step_ahead(samples, data.given)
     passes = evaluate(
         run.model if draws is None else _with_draws(run, draws),

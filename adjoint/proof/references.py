@@ -158,8 +158,8 @@ def in_double(func: Any, y0: Any) -> tuple[Any, Any]:
     if dtype == torch.float32 and isinstance(func, nn.Module):
         return copy.deepcopy(func).double(), pytree.tree_map(lambda x: x.double(), y0)
     raise ArgumentError(
-        f"the start has dtype {dtype}; a check needs torch.float64, or rounding is all it sees: convert "
-        "the start and what func holds."
+        f"the start has dtype {dtype}; a check needs torch.float64, since float32 shows only rounding: "
+        "convert the start and what func holds."
     )
 
 

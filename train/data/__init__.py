@@ -62,7 +62,7 @@ class Entry:
 
     model_task: the task that models are registered under, where it is not the data set's name.
     pixels: of a density of images, how whole numbers become inputs.
-    normalise: of `DataOptions`, where none is asked for; "" where it is no option.
+    normalise: of `DataOptions`, where none is asked for; "" where it is not an option.
     """
 
     load: Callable[[DataOptions], DataSet]
@@ -158,7 +158,8 @@ def load_data(name: str, options: DataOptions | None = None) -> DataSet:
         if option not in entry.takes:
             those = ", ".join(known for known, other in KNOWN.items() if option in other.takes)
             raise ArgumentError(
-                f"{option}={getattr(options, option)!r} is no option of data set {name!r}, but of {those}."
+                f"{option}={getattr(options, option)!r} is not an option of data set {name!r}, but of "
+                f"{those}."
             )
     if options.normalise is None and entry.normalise:
         options = dataclasses.replace(options, normalise=entry.normalise)
