@@ -113,6 +113,8 @@ class Trainer:
         # Processes that torchrun started anew find the run that they had begun.
         resume = resume or (restarted() and self.folder.checkpoint.exists())
         state = self.ranks.first(lambda: self.folder.open(self.config, resume=resume))
+        several = "" if self.ranks.world == 1 else f"; {self.ranks.world} processes"
+        say(f"run       {self.folder.path}{several}", quiet=self.quiet)
         if self.config.tensorboard:
             board()
         data = self._given or load_data(self.config.dataset, self.config.data_options())
@@ -390,11 +392,9 @@ class Trainer:
     def _announce(self, data: DataSet) -> None:
         config = self.config
         block = "" if config.block == "ode" else f", block replaced by the {config.block}"
-        several = "" if self.ranks.world == 1 else f"; {self.ranks.world} processes"
         text = (
             f"{data.card}\n"
             f"model     {config.model}: {count_parameters(self.model):,} parameters{block}; "
-            f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}\n"
-            f"run       {self.folder.path}{several}"
+            f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}"
         )
         say(wrapped(text, " " * 10), quiet=self.quiet)

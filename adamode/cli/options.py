@@ -127,7 +127,7 @@ SETTINGS = (
     Setting("gamma", float, "First damping γ of HBNODE, GHBNODE, MomentumNODE.", "hbnode: 0.0474"),
     Setting("xi", float, "First ξ > 0 of GHBNODE and GNesterovNODE, which pulls to 0.", "ghbnode: 2.13"),
     Setting("damping", str, "MomentumNODE's: constant γ, nesterov 3/τ, learned γ + r/τ.", "learned"),
-    Setting("shift", float, "τ = t + shift of a damping that depends on time.", "digits: 0.0"),
+    Setting("shift", float, "τ = t + shift of a damping that depends on time.", "0.0"),
     Setting("hidden", int, "Width of the field.", "digits: 16"),
     Setting("channels", int, "Channels of the block.", "digits: 8"),
     Setting("match_parameters", int, "Width with the number of parameters nearest to this; 0: as is.", "0"),
