@@ -26,20 +26,15 @@ from .dynamics import (
     MomentumNODE,
     NesterovNODE,
 )
+from .known import check_model as check_model
 from .presets import TASKS, settings_of
 
 OwnMaker = Callable[[int, int], Any]
-BLOCKS: dict[str, type[Block]] = {
-    "node": NODE,
-    "anode": ANODE,
-    "sonode": SONODE,
-    "hbnode": HBNODE,
-    "ghbnode": GHBNODE,
-    "adamnode": AdamNODE,
-    "nesterovnode": NesterovNODE,
-    "gnesterovnode": GNesterovNODE,
-    "momentumnode": MomentumNODE,
-}
+_CLASSES: tuple[type[Block], ...] = (
+    *(NODE, ANODE, SONODE, HBNODE, GHBNODE, AdamNODE),
+    *(NesterovNODE, GNesterovNODE, MomentumNODE),
+)
+BLOCKS = {kind.__name__.lower(): kind for kind in _CLASSES}
 
 # A choice, and no optimum: on the digits AdamNODE with 3 channels and 8 hidden ones and one with 8 and 4, of
 # about as many parameters, learn alike (8 epochs, seeds 0, 1, 2: 91.9 and 92.1 %).
@@ -69,12 +64,6 @@ class Size:
 def names() -> tuple[str, ...]:
     """The models that `create` knows."""
     return tuple(BLOCKS)
-
-
-def check_model(model: str | None) -> None:
-    """Raises ArgumentError, with the nearest names, for a model that is not known; None is any."""
-    if model is not None:
-        check_choice("model", model, names())
 
 
 def tasks(model: str | None = None) -> tuple[str, ...]:

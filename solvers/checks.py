@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .errors import ArgumentError, ArgumentTypeError, nearest
+from .errors import ArgumentError, ArgumentTypeError
+from .errors import check_choice as check_choice
 from .step.field import HALF, Layout, around, forwards, transformed
 
 _functorch = torch._C._functorch
@@ -85,12 +86,6 @@ def check_readable(x: Tensor, argument: str) -> None:
 
 
 STATE_DTYPES = (torch.float32, torch.float64)
-
-
-def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
-    """Raises ArgumentError, with the nearest names, unless value is one of the known."""
-    if value not in known:
-        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
 
 
 def all_finite(x: Tensor) -> bool:

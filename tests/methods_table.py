@@ -11,31 +11,11 @@ from pathlib import Path
 import torch
 from fixed_steps import dense_error, slope, step_error
 
+from adamode import citation
 from adamode.solvers.methods import IMPLICIT, METHODS
 from adamode.solvers.methods.stability import stability_function
 from adamode.solvers.methods.tableau import Tableau
 from adamode.solvers.step.implicit.rosenbrock import coupling_of
-
-CITATIONS = {
-    "euler": ("Euler", 1768),
-    "midpoint": ("Runge", 1895),
-    "heun2": ("Heun", 1900),
-    "heun3": ("Heun", 1900),
-    "rk4": ("Kutta", 1901),
-    "rk4_classic": ("Kutta", 1901),
-    "adaptive_heun": ("Heun", 1900),
-    "fehlberg2": ("Fehlberg", 1969),
-    "bosh3": ("Bogacki, Shampine", 1989),
-    "dopri5": ("Dormand, Prince", 1980),
-    "tsit5": ("Tsitouras", 2011),
-    "dopri8": ("Prince, Dormand", 1981),
-    "dop853": ("Hairer, Nørsett, Wanner", 1993),
-    "kvaerno3": ("Kværnø", 2004),
-    "kvaerno5": ("Kværnø", 2004),
-    "radau5": ("Hairer, Wanner", 1996),
-    "rodas3": ("Sandu, Verwer, Blom, Spee, Carmichael, Potra", 1997),
-    "rodas5p": ("Steinebach", 2023),
-}
 
 HEAD = """# The methods
 
@@ -106,9 +86,13 @@ def observed_dense_order(tableau: Tableau) -> float:
     return slope(lambda n: dense_error(tableau, n), steps(tableau)) - 1
 
 
+def source(tableau: Tableau) -> str:
+    """Who published it, and when."""
+    return citation.references()[citation.METHODS[tableau.name][0]].short()
+
+
 def _row(tableau: Tableau) -> str:
     embedded = [str(p) for p in (tableau.order_hat, tableau.order_hat_2) if p is not None]
-    authors, year = CITATIONS[tableau.name]
     cells = (
         f"`{tableau.name}`",
         str(tableau.order),
@@ -119,7 +103,7 @@ def _row(tableau: Tableau) -> str:
         str(tableau.dense_order),
         f"{observed_order(tableau):.2f}",
         f"{observed_dense_order(tableau):.2f}",
-        f"{authors} {year}",
+        source(tableau),
     )
     return "| " + " | ".join(cells) + " |"
 
@@ -128,7 +112,6 @@ KINDS = {"radau5": "collocation", "kvaerno3": "ESDIRK", "kvaerno5": "ESDIRK"}
 
 
 def _implicit_row(tableau: Tableau) -> str:
-    authors, year = CITATIONS[tableau.name]
     left = stability_function(tableau, torch.tensor([-10.0, -1000.0], dtype=torch.float64)).tolist()
     systems = len(tableau.c) - 1  # the first stage is f(t0, y0), there from the step before
     if tableau.gamma:
@@ -147,7 +130,7 @@ def _implicit_row(tableau: Tableau) -> str:
         f"{max(float(c) for c in tableau.c):.3g}",
         *(f"{r:.2g}".replace("-", "−") for r in left),
         str(tableau.dense_order),
-        f"{authors} {year}",
+        source(tableau),
     )
     return "| " + " | ".join(cells) + " |"
 

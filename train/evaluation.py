@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.density_model import DensityModel
-from ..solvers.checks import check_choice, check_positive
+from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, CheckpointError, TrainingError, nearest
 from .build import build_model
 from .checkpoint import load_checkpoint
@@ -25,6 +25,7 @@ from .data.sequences import one_step_ahead
 from .data.splits import Examples, LabelledImages
 from .device import checked_device
 from .distributed import Ranks
+from .known import check_run
 from .metrics import count_parameters, efficacy
 from .objective import Objective
 from .own import made_by
@@ -44,7 +45,6 @@ from .step import (
     solve_counts,
 )
 
-WEIGHTS = ("best", "last")
 Builder = Callable[[TrainConfig], nn.Module]
 
 
@@ -103,14 +103,8 @@ def load_run(
     build: made the run's model, where the name in its settings cannot be imported.
     Raises: CheckpointError where there is no run or no such weights, ArgumentError for other values.
     """
-    check_choice("weights", weights, WEIGHTS)
+    check_run(folder, weights)
     run = RunFolder(Path(folder))
-    if not run.checkpoint.exists():
-        what = "holds a run without a checkpoint yet" if run.config.exists() else "is not the folder of a run"
-        raise CheckpointError(
-            f"{str(folder)!r} {what}; give a folder that `adamode train` made, such as runs/adamnode-digits "
-            "(`adamode runs` lists them)."
-        )
     state = load_checkpoint(run.checkpoint)
     if weights == "best" and state["best"] is None:
         raise CheckpointError(

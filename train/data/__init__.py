@@ -32,7 +32,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ...solvers.errors import ArgumentError, nearest
+from ...solvers.errors import ArgumentError
+from ..known import ARRAYS, IMAGES, POINTS, RECORDING, check_dataset
 from .card import DataCard
 from .checkerboard import load_checkerboard
 from .cifar10 import load_cifar10
@@ -46,7 +47,7 @@ from .mnist8 import PIXELS as MNIST8
 from .mnist8 import load_mnist8_density
 from .moons import load_moons
 from .options import DataOptions
-from .own import ARRAYS, IMAGES, POINTS, RECORDING, load_own
+from .own import load_own
 from .pixels import Pixels
 from .rings import load_rings
 from .robertson import load_robertson
@@ -130,12 +131,6 @@ OWN: dict[str, Entry] = {
     ARRAYS: Entry(load_own, _FROM_PATH, "your own arrays, for a model of your own", "spiral"),
 }
 KNOWN = {**DATASETS, **OWN}
-
-
-def check_dataset(name: object) -> None:
-    """Raises ArgumentError, with the nearest names, unless ``name`` is a data set, or a kind of one's own."""
-    if not isinstance(name, str) or name not in KNOWN:
-        raise ArgumentError(f"dataset={name!r} is not a known data set: {nearest(str(name), DATASETS)}")
 
 
 def model_task(name: str) -> str:
