@@ -509,7 +509,7 @@ def test_after_few_of_the_paper_s_steps_the_verdicts_are_those_of_each_epoch_and
     claims = {claim.claim: claim for claim in fig2.FIGURE.judge(settings, outcome)}
     assert {claim.verdict for claim in claims.values()} == {UNTOLD}
     name = "MNIST: AdamNODE's efficacy is 20 % above HBNODE's, forward, our solver"
-    assert claims[name].why.startswith("At 96 of 18,750 steps it does not hold. The paper's claim is of")
+    assert claims[name].why.startswith("At 96 of 18,750 steps it does not hold. The paper's claim is for")
     assert claims[name].ours == "-20 % [-20, -20] (3 seeds) after 96 steps"
     (part,) = section.sections(settings, outcome.rows)
     rows = fig2.by_epoch(part)
