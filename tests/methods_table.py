@@ -23,14 +23,14 @@ HEAD = """# The methods
 
 `method=` takes one of these names. Every adaptive one can also run with a fixed step.
 
-- **order**: that of the solution that is propagated; **embedded**: that of the solution the error is
-  estimated with (`dop853` has two). Both hold by all conditions on rooted trees, in exact fractions
-  (`tests/test_order_conditions.py`), and the next order's do not.
-- **evaluations**: of f in one attempt. The last is f(t1, y1), evaluated by every adaptive method; where
-  it is the next step's first it comes free (**FSAL** yes), so an accepted step costs one fewer.
+- **order**: the order of the solution that is propagated; **embedded**: the order of the solution that the
+  error estimate uses (`dop853` has two). All conditions on rooted trees hold for both, in exact fractions
+  (`tests/test_order_conditions.py`), and those of the next order do not.
+- **evaluations**: of f in one attempt. The last is f(t1, y1), evaluated by every adaptive method; where it is
+  also the first of the next step (**FSAL** yes), an accepted step costs one evaluation less.
 - **for output**: further evaluations in a step that has an output or an event inside.
-- **dense order**: that of the interpolant inside a step. One below the order is enough: its error
-  O(hᵖ) inside a step is as small as the solution's own, summed over steps.
+- **dense order**: the order of the interpolant inside a step. One below the method's order is enough: its
+  error O(hᵖ) inside a step is as small as the solution's own, summed over steps.
 - **observed**: the slope from n to 2n steps on a nonlinear, non-autonomous system with a closed
   solution, for the solution and (less one, since it is a local error) for the interpolant.
 
@@ -45,24 +45,24 @@ through both ends would be far less accurate than the steps.
 ## Implicit
 
 For [stiff problems](stiff.md), in `adamode.solve`, the models and `adamode train`. All are L-stable:
-|R(z)| ≤ 1 wherever Re z ≤ 0, and R(z) → 0 as z → −∞, with R(hλ) what a step makes of y' = λy
+|R(z)| ≤ 1 wherever Re z ≤ 0, and R(z) → 0 as z → −∞, where a step multiplies y by R(hλ) for y' = λy
 ([what that does to gradients](stiff.md#fast-modes-and-gradients)).
 
 - **order**, **embedded**, **dense order**: as above; all conditions on rooted trees hold, to the digits that
   the coefficients are published with, and the slopes are observed (`tests/test_implicit.py`).
-- **systems**: linear or nonlinear ones in a step, of n equations for a state (or a sample) of n numbers.
+- **systems**: linear or nonlinear systems in a step, of n equations for a state (or a sample) of n numbers.
   Those of `radau5` are coupled: one correction solves one real and one complex system of n.
-- **evaluations**: of f, beside those for ∂f/∂y: of an attempt where that is linear, else of one correction by
-  Newton's iteration, whose number is known afterwards only (`sol.stats.nfe`).
-- **largest node**: where f is evaluated last, in steps.
+- **evaluations**: of f, without those for ∂f/∂y, in an attempt where the systems are linear, else in one
+  correction by Newton's iteration. The number of corrections is known only afterwards (`sol.stats.nfe`).
+- **largest node**: the latest time at which f is evaluated, in steps.
 - **R(−10)**, **R(−1000)**: how much of a fast mode a step leaves.
 
 """
 
 TAIL = """
-The dense output of each takes stages that are there, and no further evaluation; of `rodas3` and `kvaerno3` it
-is the cubic through both ends. A step of `rodas5p` evaluates ∂f/∂y and ∂f/∂t once besides, and counts as ten,
-one of `rodas3` as five.
+The dense output uses the stages of the step and no further evaluation; for `rodas3` and `kvaerno3` it is the
+cubic through both ends. A step of `rodas5p` also evaluates ∂f/∂y and ∂f/∂t once and counts as ten, one of
+`rodas3` as five.
 
 `auto` takes steps of `dopri5` and of `radau5`, with the numbers of both
 ([changing methods](stiff.md#changing-methods)).
