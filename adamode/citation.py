@@ -186,8 +186,15 @@ def read(text: str) -> list[Reference]:
     return found
 
 
+def known_as(name: str) -> str | None:
+    """A name as it stands in `KNOWN`, given in any case and with either dash: AdamNODE, per-sample."""
+    lower = name.lower()
+    spelt = (lower, lower.replace("-", "_"), lower.replace("_", "-"))
+    return next((one for one in spelt if one in KNOWN), None)
+
+
 def keys_of(name: str) -> tuple[str, ...]:
-    """The publications behind a name. Raises ArgumentError for one that is not known."""
+    """The publications behind a name of `KNOWN`, or behind adamode. Raises ArgumentError for another."""
     if name == ITSELF:
         return (ITSELF,)
     if name not in KNOWN:
@@ -216,7 +223,7 @@ def names_in_run(folder: Path) -> list[str]:
     given: list[Any] = [content.get(name) for name in ("model", "dataset", "method", "gradient", "stepping")]
     penalties = content.get("regularise") or ""
     given += [part.partition("=")[0].strip() for part in str(penalties).split(",")]
-    return [name for name in given if name in KNOWN]
+    return [name for name in given if isinstance(name, str) and name in KNOWN]
 
 
 def behind(names: Iterable[str]) -> dict[str, list[str]]:
@@ -225,7 +232,7 @@ def behind(names: Iterable[str]) -> dict[str, list[str]]:
     Raises ArgumentError for a name that is not known.
     """
     found: dict[str, list[str]] = {ITSELF: []}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(known_as(name) or name for name in names):
         for key in keys_of(name):
             found.setdefault(key, []).append(name)
     found[ITSELF] = [name for name in found[ITSELF] if name != ITSELF]

@@ -120,6 +120,16 @@ def test_a_run_is_cited_by_its_settings(tmp_path, monkeypatch):
     assert "config.json" in refused.stderr
 
 
+def test_a_name_is_known_in_any_case_and_with_either_dash(tmp_path, monkeypatch):
+    assert citation.as_bibtex(["AdamNODE", "per-sample"]) == citation.as_bibtex(["adamnode", "per_sample"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "config.json").write_text('{"method": "bosh3", "model": ["node"]}', "utf-8")
+    assert "Alpaydin" in cite("Digits").stdout
+    assert "Alpaydin" not in cite("./digits").stdout
+    assert "Bogacki" in cite("./digits").stdout
+
+
 def test_a_misspelt_name_or_form_is_refused_with_the_nearest():
     refused = cite("dopri6")
     assert refused.exit_code == 2

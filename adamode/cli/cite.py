@@ -27,7 +27,7 @@ def cite(
 
     A run is cited by its settings: its model, data set, method and gradient.
     """
-    from ..citation import KINDS, KNOWN, as_bibtex, as_text, filled, names_in_run
+    from ..citation import KINDS, as_bibtex, as_text, filled, known_as, names_in_run
     from ..solvers.errors import ArgumentError
 
     if form not in ("bibtex", "text"):
@@ -39,8 +39,8 @@ def cite(
     wanted: list[str] = []
     for name in names or ():
         folder = Path(name) if Path(name).is_dir() else output_dir / name
-        # A folder may have a method's name; what has a path in it, or settings, is a folder.
-        if name in KNOWN or not folder.is_dir():
+        # A folder may have a method's name: ./digits is the folder, digits the data.
+        if known_as(name) is not None or not folder.is_dir():
             wanted.append(name)
         else:
             wanted += names_in_run(folder)
