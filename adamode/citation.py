@@ -10,14 +10,15 @@ import difflib
 import functools
 import json
 import re
-import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .solvers.errors import ArgumentError, CheckpointError
+from .train.text import wrapped
 
 ITSELF = "adamode"
+WIDTH = 79  # of the form that is read, which goes into files
 _DOPRI5 = ("dormand1980", "shampine1986")
 _ADAMS = ("bashforth1883", "moulton1926", "hairer1993")
 _DIGITS = ("alpaydin1998", "pedregosa2011")
@@ -248,17 +249,10 @@ def as_bibtex(names: Iterable[str]) -> str:
     return "\n\n".join(entries)
 
 
-def filled(text: str, indent: int) -> str:
-    """Lines of a terminal's width, the later ones indented; words stay whole."""
-    wrapper = textwrap.TextWrapper(79, subsequent_indent=" " * indent)
-    wrapper.break_long_words = wrapper.break_on_hyphens = False
-    return wrapper.fill(text)
-
-
 def as_text(names: Iterable[str]) -> str:
     """The same to be read: a paragraph a publication."""
     paragraphs = []
     for key, asked in behind(names).items():
         told = f"{', '.join(asked)}: " if asked else ""
-        paragraphs.append(filled(told + references()[key].text(), 4))
+        paragraphs.append(wrapped(told + references()[key].text(), "    ", WIDTH))
     return "\n".join(paragraphs)

@@ -27,14 +27,14 @@ def cite(
 
     A run is cited by its settings: its model, data set, method and gradient.
     """
-    from ..citation import KINDS, as_bibtex, as_text, filled, known_as, names_in_run
-    from ..solvers.errors import ArgumentError
+    from ..citation import KINDS, as_bibtex, as_text, known_as, names_in_run
+    from ..solvers.errors import check_choice
+    from ..train.text import wrapped
 
-    if form not in ("bibtex", "text"):
-        raise ArgumentError(f"--format {form!r} must be bibtex or text.")
+    check_choice("--format", form, ("bibtex", "text"))
     if listed:
         for kind, known in KINDS.items():
-            typer.echo(filled(f"{kind + ':':<11}{', '.join(known)}", 11))
+            typer.echo(wrapped(f"{kind + ':':<11}{', '.join(known)}", " " * 11))
         return
     wanted: list[str] = []
     for name in names or ():
