@@ -163,6 +163,15 @@ class Block(nn.Module):
         self.settings = settings
         self.last_stats: LastSolve | None = None
 
+    def extra_repr(self) -> str:
+        """Of the repr: the interval, the method, the tolerances, and what else is not as it is by default."""
+        always, plain = ("t", "method", "rtol", "atol"), SolveSettings()
+        return ", ".join(
+            f"{name}={value!r}"
+            for name, value in vars(self.settings).items()
+            if name in always or value != getattr(plain, name)
+        )
+
     @property
     def field(self) -> nn.Module:
         """The network f(t, h)."""

@@ -221,3 +221,12 @@ def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
     """Raises ArgumentError, with the nearest names, unless value is one of the known."""
     if value not in known:
         raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
+
+
+def first_line(said: object, most: int = 190) -> str:
+    """What an error, or another text, says in its first line, cut between words where it is longer."""
+    line = next((" ".join(line.split()) for line in str(said).splitlines() if line.strip()), "")
+    if len(line) <= most:
+        return line or "no reason given"
+    whole = line[: most - 1].rpartition(" ")[0].rstrip(" ,;:")
+    return f"{whole} …" if whole else f"{line[: most - 1]}…"  # of one word its beginning

@@ -56,6 +56,8 @@ REFUSED = [
     ["cite", "--format", "nobody"],
     ["runs"],
     ["runs", "--output-dir", ".", "nobody"],
+    ["cite", "nobody"],
+    ["cite", "--format", "nobody"],
     ["nobody"],
 ]
 CALLS = """

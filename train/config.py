@@ -75,7 +75,7 @@ _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(OwnSettings):
     """Settings of a training run. Values that are None are filled in when the object is made, and filled in
-    anew by `dataclasses.replace`, which keeps those that were given.
+    anew by `dataclasses.replace`, which keeps those that were given. Its repr shows these; `toml` has all.
 
     model, dataset: names in the registries; a model "package.module:function" is made by that builder.
     data, split, inputs, outputs, image_size, sizes, field, build: see `OwnSettings`.
@@ -229,6 +229,14 @@ class TrainConfig(OwnSettings):
                 "rounding. Leave amp out."
             )
         self._check_texts()
+
+    def __repr__(self) -> str:
+        told = [
+            f"{field.name}={plain(getattr(self, field.name))!r}"
+            for field in dataclasses.fields(self)
+            if field.name in self.given_settings and getattr(self, field.name) != field.default
+        ]
+        return f"TrainConfig({', '.join(told)})"
 
     def _as_given(self, name: str, value: float) -> float:
         """The value, marked where it was filled in."""

@@ -76,18 +76,23 @@ def watched() -> bool:
 
 
 def epoch_line(row: dict[str, Any], epochs: int, unit: str = "") -> str:
-    """One row of metrics.jsonl for people, in 80 columns: loss and quality, NFE forward/backward, seconds."""
+    """One row of metrics.jsonl for people, in 80 columns: loss and quality, NFE forward/backward, seconds.
+
+    A density's loss and quality are one number in two units: its quality alone is told.
+    """
     measure = measure_of(row)
     assert measure is not None  # every epoch has a validation
-    train, val = (
-        f"{part} {row[f'{part}_loss']:.4f} {measure.told(row[f'{part}_{measure.name}'], unit)}"
-        for part in ("train", "val")
-    )
-    n = row.get("skipped_batches")
+    parts = []
+    for part in ("train", "val"):
+        quality = measure.told(row[f"{part}_{measure.name}"], unit).removeprefix("acc").removeprefix("rmse")
+        loss = "" if measure.loss_unit else f"{row[f'{part}_loss']:.4g}, "
+        parts.append(f"{part} {loss}{quality.strip()}")
+    n, seconds = row.get("skipped_batches"), row["seconds"]
     skipped = f"\n{'':12}{n} {'batch' if n == 1 else 'batches'} skipped" if n else ""
     return (
-        f"epoch {row['epoch']:>2}/{epochs}  {train}  {val}  "
-        f"NFE {row['nfe_forward']:.0f}/{row['nfe_backward']:.0f}  {row['seconds']:.1f} s{skipped}"
+        f"epoch {row['epoch']:>2}/{epochs}  {'  '.join(parts)}  "
+        f"NFE {row['nfe_forward']:.0f}/{row['nfe_backward']:.0f}  "
+        f"{seconds:.{0 if seconds >= 100 else 1}f} s{skipped}"
     )
 
 

@@ -26,12 +26,19 @@ def aligned(table: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> l
     ]
 
 
-def within(table: Sequence[Sequence[str]], width: int | None = None, *, spanning: int = 0) -> list[str]:
+def within(
+    table: Sequence[Sequence[str]],
+    width: int | None = None,
+    *,
+    spanning: int = 0,
+    right: Collection[int] = (),
+) -> list[str]:
     """The same, in blocks with an empty line between where the table is wider than width.
 
     Each block has the table's first column, and as many of the others as fit, in their order.
     width: in columns; None is the terminal's.
     spanning: so many rows at the top in which an empty cell goes on with what stands left of it.
+    right: as in `aligned`.
     """
     width = columns() if width is None else width
     rows = [list(row) for row in table]
@@ -46,7 +53,10 @@ def within(table: Sequence[Sequence[str]], width: int | None = None, *, spanning
             used, size = first, max(len(row[i]) for row in rows)
         blocks[-1].append(i)
         used += 2 + size
-    told = ["\n".join(aligned([[row[i] for i in block] for row in rows])) for block in blocks]
+    told = []
+    for block in blocks:
+        ends = {place for place, i in enumerate(block) if i in right}
+        told.append("\n".join(aligned([[row[i] for i in block] for row in rows], right=ends)))
     return "\n\n".join(told).split("\n")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..train.known import check_dataset
+from ..train.text import wrapped
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -54,7 +55,7 @@ def data(
         if json_path is not None:
             write_json({"data": [card.as_dict()]}, json_path, indent=1, ensure_ascii=False)
         if json_path != "-" and not quiet:
-            typer.echo(str(card))
+            typer.echo(wrapped(str(card), " " * 10))
         return
     cards: list[dict[str, Any]] = []
     for known in DATASETS if name is None else (name,):
@@ -70,6 +71,7 @@ def data(
             text = f"data      {known}: not here ({DATASETS[known].about})\nmissing   {error}"
         cards.append(entry)
         if json_path != "-" and not quiet:
+            text = wrapped(text, " " * 10)
             typer.echo(text if name is not None else f"{text}\n")
     if json_path is not None:
         write_json({"data": cards}, json_path, indent=1, ensure_ascii=False, allow_nan=False)

@@ -14,6 +14,7 @@ import typer
 
 from ..known import check_problem
 from ..models.known import MODELS
+from ..train.text import wrapped
 from .inspect_adjoint import AdjointOptions, Output, check_adjoint, check_page, inspect_adjoint
 from .status import reports_errors
 
@@ -177,7 +178,7 @@ def _inspect(
     from ..inspect.study import output_times, study
     from ..inspect.tables import attempts_table, ladder_table, summary_table
 
-    output.say(f"{problem.name}: {problem.equation}\n{problem.source}\n")
+    output.say(wrapped(f"{problem.name}: {problem.equation}\n{problem.source}", "  ") + "\n")
 
     def studied(method: str) -> Any:
         return watch(method, lambda f: study(problem, method, settings, f))

@@ -10,6 +10,7 @@ import typer
 
 from ..known import check_walks_back
 from ..models.known import DENOMINATORS, MODELS
+from ..train.text import wrapped
 
 if TYPE_CHECKING:
     from ..inspect.adjoint import AdjointStudy
@@ -121,7 +122,9 @@ def inspect_adjoint(
     wanted = Wanted(y0, t_start, t_end, seed, options.denominator, settings.dtype, settings.device)
     problem = find_adjoint_problem(name, wanted)
     folder = output.folder / problem.name
-    output.say(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n")
+    output.say(
+        wrapped(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n", "  ")
+    )
     studies: list[AdjointStudy] = []
     written: list[Path] = []
     try:

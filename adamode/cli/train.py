@@ -51,7 +51,7 @@ def train(
         return
     if not result.trained:
         typer.echo("This run is finished already; nothing was trained. Another --name makes a new one.")
-    typer.echo(summary(result, trainer.objective.unit, with_folder=quiet or not result.trained))
+    typer.echo(summary(result, trainer.objective.unit, with_folder=quiet))
     typer.echo(f"picture   {picture}")
     samples = pictures.of_the_best(trainer.model, result.best_epoch)
     if samples is not None:

@@ -128,12 +128,16 @@ def verify(
 
 
 def _verified(chosen: dict[str, Any], full: bool, seed: int, device: str, threads: int) -> Any:
+    import warnings
+
     import torch
 
     from ..train.device import checked_device
     from ..verify import verify_models
 
     torch.set_num_threads(threads)
+    # Of torch's own rules of forward mode, which it compiles when they are first asked for.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     return verify_models(**chosen, full=full, seed=seed, device=str(checked_device(device)))
 
 

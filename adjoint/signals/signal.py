@@ -53,6 +53,11 @@ class Signal:
         self.seen = _seen(self.sample_times, values.detach(), mask)
         self._reader: tuple[int | None, Reader] | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Signal(times: {list(self.times.shape)}, values: {list(self.values.shape)}, kind={self.kind!r})"
+        )
+
     @property
     def jumps(self) -> bool:
         """Whether u differs on the two sides of its samples' times."""

@@ -31,6 +31,7 @@ class AdamODE(FieldDynamics):
     """
 
     blocks, scalars = ("h", "m", "v"), ("raw_alpha", "raw_beta")
+    choices = ("denominator", "eps")
 
     def __init__(
         self,

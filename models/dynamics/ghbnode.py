@@ -40,6 +40,7 @@ class GeneralisedHeavyBallODE(FieldDynamics):
     """
 
     blocks, scalars = ("h", "m"), ("raw_gamma", "raw_xi")
+    choices = ("activation",)
 
     def __init__(
         self, field: Any, *, gamma: float, xi: float, activation: Bounded = "tanh", learnable: bool = True

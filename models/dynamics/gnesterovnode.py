@@ -39,6 +39,7 @@ class GeneralisedNesterovODE(FieldDynamics):
     """
 
     blocks = ("h", "m")
+    choices = ("activation", "shift")
 
     def __init__(
         self,

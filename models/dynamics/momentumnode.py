@@ -53,6 +53,7 @@ class MomentumODE(FieldDynamics):
     """
 
     blocks = ("h", "m")
+    choices = ("damping", "shift")
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import AdamodeWarning, DynamicsError
+from ...errors import AdamodeWarning, DynamicsError, first_line
 from ..clocks import Clocks, Each, sent
 from ..field import dual, leaf
 from .samples import Samples
@@ -186,7 +186,7 @@ class Jacobian:
         """From now on by VJPs, which is said once."""
         self.forward_mode = False
         warnings.warn(
-            f"func cannot be differentiated in forward mode ({first_line(error)}): "
+            f"func cannot be differentiated in forward mode ({first_line(error, 160)}): "
             "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
             AdamodeWarning,
             stacklevel=4,
@@ -292,8 +292,3 @@ def load_rules() -> None:
         warnings.simplefilter("ignore", FutureWarning)
         x = torch.ones((), dtype=torch.float32, device="cpu")
         torch.func.jvp(torch.exp, (x,), (x,))
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in short."""
-    return str(error).split("\n")[0][:160]
