@@ -87,7 +87,10 @@ class ReconstructionError(AdamodeError, RuntimeError):
 
 
 class NotRepeatableError(AdamodeError, RuntimeError):
-    """func gave another value when it was evaluated again. Attribute: ``off``, relative to its largest."""
+    """func gave another value when it was evaluated again.
+
+    off: by how much, relative to its largest entry.
+    """
 
     def __init__(self, off: float):
         super().__init__(off)
@@ -122,9 +125,11 @@ class TrainingError(AdamodeError, RuntimeError):
 class SolverError(AdamodeError, RuntimeError):
     """A solve that cannot go on.
 
-    Attributes: ``t`` and ``dt`` where it stopped, ``status`` (a Status), ``stats`` (a Stats or
-    None), ``detail`` (what else is known, a sentence or ""), ``trace`` (every attempt so far, where
-    ``solve`` was asked for a trace; else None).
+    t, dt: where it stopped, and the step that it tried there.
+    status: why, a `Status`.
+    stats: what it had cost, a `Stats` or None.
+    detail: what else is known, a sentence or "".
+    trace: every attempt so far, where ``solve`` was asked for a trace; else None.
     """
 
     trace: list[Any] | None = None

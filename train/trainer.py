@@ -52,12 +52,11 @@ from .step import (
 class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
+    config: the run's settings.
     build: makes the model from the configuration (default: `adamode.models.create`'s); the run's settings
-    keep
-        its name, "module:function", by which commands find it again.
+        keep its name, "module:function", by which commands find it again.
     data: in place of the configuration's: a `DataSet`, or (train, val, test), each tensors (inputs, targets)
-    or a
-        torch data set of such pairs. ``config`` is then the one for them, `TrainConfig.for_data`.
+        or a torch data set of such pairs. ``config`` is then the one for them, `TrainConfig.for_data`.
     on_epoch: called with an `EpochRecord` after each epoch, on rank 0.
     quiet: no bar, no lines.
     After `fit`, ``model`` holds the weights that were tested. Started by torchrun, the processes train

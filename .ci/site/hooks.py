@@ -30,6 +30,7 @@ STAGED = tempfile.TemporaryDirectory(prefix="adamode-site-")  # the package as i
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=(?:#[^)\s]*)?\))")
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+STYLE_LOAD = re.compile(r"(?:url\(|@import)\s*[\"']?(https?:[^\"')]*)")
 TO_MATHML = math_core.LatexToMathML()
 log = logging.getLogger("mkdocs.hooks.site")
 
@@ -131,7 +132,9 @@ def spelled(nav: Any, pages: list[str], taken: set[str]) -> Any:
     if isinstance(nav, dict):
         inner = {title: spelled(entry, pages, taken) for title, entry in nav.items()}
         return [
-            {title: found[0] if isinstance(nav[title], str) else found} for title, found in inner.items() if found
+            {title: found[0] if isinstance(nav[title], str) else found}
+            for title, found in inner.items()
+            if found
         ]
     if isinstance(nav, list):
         return [entry for part in nav for entry in spelled(part, pages, taken)]
@@ -191,11 +194,9 @@ def on_post_build(config: MkDocsConfig) -> None:
     for path, seen in pages.items():
         for fault in faults(path, seen, pages):
             log.warning("%s: %s", path.relative_to(site.resolve()), fault)
-    for style in site.rglob("*.css"):
-        for url in re.findall(
-            r"(?:url\(|@import)\s*[\"']?(https?:[^\"')]*)", style.read_text(encoding="utf-8")
-        ):
-            log.warning("%s: loads %s", style.relative_to(site), url)
+    for path in (*site.rglob("*.css"), *site.rglob("*.html")):  # styles, and those inside pages
+        for url in STYLE_LOAD.findall(path.read_text(encoding="utf-8")):
+            log.warning("%s: loads %s", path.relative_to(site), url)
 
 
 def faults(path: Path, seen: Seen, pages: dict[Path, Seen]) -> Iterator[str]:
