@@ -25,7 +25,7 @@ class Model(WithBlock):
     encoder, head: modules of one tensor.
     start: a module from (x, o) to a block's starts by name.
     block: from its starts to h(T).
-    state_unit: u, what is 1 in the block's state.
+    state_unit: u, the size that is 1 in the block's state.
     """
 
     def __init__(

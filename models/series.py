@@ -77,7 +77,7 @@ class SeriesModel(WithBlock):
 
     start: from the known rows [B, n, U + Y] to the block's starts by name.
     block: with a `Driven` field.
-    state_unit: input and output that are 1 in the state.
+    state_unit: the size of input and output that is 1 in the state.
     inputs, outputs: U and Y, how many of each a row has.
     """
 

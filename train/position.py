@@ -20,12 +20,12 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What ``on_epoch`` gets.
+    """The argument of ``on_epoch``.
 
     folder: the run's.
     row: the new row of metrics.
     history: all rows so far.
-    model: as it is now, which is not to be changed.
+    model: as it is now; it must not be changed.
     data: the run's.
     """
 

@@ -27,7 +27,7 @@ class House(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Files are named as they lie in the repository."""
-        public, staged = set(pkg.exports or ()), Path(str(pkg.filepath)).parent
+        public, staged = {str(name) for name in pkg.exports or ()}, Path(str(pkg.filepath)).parent
         for thing in walk(pkg):
             if isinstance(thing, griffe.Module):
                 beside = ROOT / Path(str(thing.filepath)).relative_to(staged)
@@ -58,7 +58,7 @@ class Docstring(griffe.Docstring):
         self.thing, self.public = thing, public
 
     @property
-    def parsed(self) -> list[griffe.DocstringSection]:  # type: ignore[override]
+    def parsed(self) -> list[griffe.DocstringSection]:
         """Its parts in their order: text, and tables of arguments or fields. Read late: a dataclass's
         arguments, and what a class inherits, are known only when all is loaded."""
         found: list[griffe.DocstringSection] = []

@@ -157,7 +157,7 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 def mathml(latex: str, page: Page, alone: bool) -> str:
     """One formula, in the text or on lines of its own."""
     try:
-        return TO_MATHML.convert_with_local_state(unescape(latex).strip(), displaystyle=alone)
+        return str(TO_MATHML.convert_with_local_state(unescape(latex).strip(), displaystyle=alone))
     except math_core.LatexError as error:
         log.warning("%s: %s in the formula %s", page.file.src_uri, error, latex)
         return latex

@@ -58,7 +58,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
     transform: makes images floats; it must treat a batch as it treats a single image (as normalisation does).
     augment: a random transform of one image that keeps its shape.
 
-    What ``augment`` draws depends on the two numbers of `set_epoch` and the image's index alone: not on the
+    The draws of ``augment`` depend only on the two numbers of `set_epoch` and the image's index: not on the
     order of the images, the batch size or the number of processes, and no global generator moves.
     """
 
