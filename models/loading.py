@@ -25,8 +25,9 @@ Own = Callable[..., Any]
 
 
 def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
-    """The model, or block, that ``save`` wrote into ``folder``, on the CPU, with its weights and dtypes.
+    """The model, or block, that ``save`` wrote into a folder, on the CPU, with its weights and dtypes.
 
+    folder: that one.
     own: the parts that are not this package's, by the name of the argument that they were given as, such as
         ``field=Net()``; their weights are read from the folder. An error says which are needed.
     The global random numbers do not move. `card` reads the model's card.
@@ -64,6 +65,7 @@ def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
 def card(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The card of a saved model: its parameters, versions, commit; data, seed, evaluations where known.
 
+    folder: that ``save`` wrote.
     Raises: CheckpointError for a folder that holds no such model.
     """
     told: dict[str, Any] = _read(Path(folder))["card"]

@@ -89,7 +89,8 @@ class ReconstructionError(AdamodeError, RuntimeError):
 class NotRepeatableError(AdamodeError, RuntimeError):
     """func gave another value when it was evaluated again.
 
-    Attributes: ``off``, relative to its largest; ``why`` that matters, a sentence, where no adjoint asked.
+    off: by how much, relative to its largest entry.
+    why: a sentence on why that matters, where no adjoint asked.
     """
 
     def __init__(self, off: float, why: str = ""):
@@ -145,9 +146,11 @@ def random_sentence(
 class SolverError(AdamodeError, RuntimeError):
     """A solve that cannot go on.
 
-    Attributes: ``t`` and ``dt`` where it stopped, ``status`` (a Status), ``stats`` (a Stats or
-    None), ``detail`` (what else is known, a sentence or ""), ``trace`` (every attempt so far, where
-    ``solve`` was asked for a trace; else None).
+    t, dt: where it stopped, and the step that it tried there.
+    status: why, a `Status`.
+    stats: what it had cost, a `Stats` or None.
+    detail: what else is known, a sentence or "".
+    trace: every attempt so far, where ``solve`` was asked for a trace; else None.
     """
 
     trace: list[Any] | None = None

@@ -53,6 +53,7 @@ from .text import wrapped
 class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
+    config: the run's settings.
     build: makes the model from the configuration (default: `adamode.models.create`'s). The run's settings
         keep its name, "module:function", by which commands find it again.
     data: in place of the configuration's: a `DataSet`, or (train, val, test), each tensors (inputs, targets)
