@@ -33,19 +33,17 @@ TRUE = torch.tensor([1.1, 0.4, 0.4, 0.1])  # α, β, γ, δ
 times = torch.linspace(0, 30, 61)
 
 
-def lotka_volterra(t: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
-    prey, predator = y.unbind(dim=-1)
-    alpha, beta, gamma, delta = parameters
-    eaten = prey * predator
-    return torch.stack((alpha * prey - beta * eaten, delta * eaten - gamma * predator), dim=-1)
-
-
 def solve(start: Tensor, t: Tensor, log_parameters: Tensor) -> Tensor:
-    """The populations [T, …, 2]. Logarithms keep what is positive positive."""
+    """The populations, [T, …, 2]. Logarithms keep what is positive positive."""
     parameters = log_parameters.exp()
-    return adamode.solve(
-        lambda t, y: lotka_volterra(t, y, parameters), start, t, params=(parameters,), rtol=1e-5, atol=1e-5
-    ).y
+
+    def lotka_volterra(t: Tensor, y: Tensor) -> Tensor:
+        prey, predator = y.unbind(dim=-1)
+        alpha, beta, gamma, delta = parameters
+        eaten = prey * predator
+        return torch.stack((alpha * prey - beta * eaten, delta * eaten - gamma * predator), dim=-1)
+
+    return adamode.solve(lotka_volterra, start, t, params=[parameters], rtol=1e-5, atol=1e-5).y
 
 
 with torch.no_grad():
@@ -92,8 +90,8 @@ print("an error of more than 50 %:", bool(misfit(stuck, counts).sqrt() > 0.5))
 # %% [markdown]
 # ## Multiple shooting
 #
-# A segment has 6 counts, and its last one is the first of the next segment. The 12 starts begin at the counts.
-# The loss is the misfit to all counts, with the gaps between the segments as a penalty.
+# A segment has 6 counts, and its last one is the first of the next segment. The 12 starts begin at the
+# counts. The loss is the misfit to all counts, with the gaps between the segments as a penalty.
 
 # %%
 segments = counts.unfold(0, 6, 5).permute(2, 0, 1)  # [6, 12, 2]
@@ -120,14 +118,11 @@ print(f"gaps:  {misfit(fitted[-1, :-1], fitted[0, 1:]).sqrt():.1%}")
 # gaps:  0.7%
 
 # %%
-figure, axes = plt.subplots(2, 1, figsize=(8, 5), sharex=True, layout="constrained")
-for species, (axis, name) in enumerate(zip(axes, ("hares", "lynxes"), strict=True)):
-    axis.plot(times, counts[:, species], ".", color="0.5", label="counts")
-    axis.plot(times, stuck[:, species], color="tab:red", label="shooting")
-    years = times.unfold(0, 6, 5).T
-    lines = axis.plot(years, fitted[:, :, species], color="tab:blue")
-    lines[0].set_label("multiple shooting")
-    axis.set(ylabel=name)
-axes[0].legend()
-axes[1].set(xlabel="year")
+figure, axis = plt.subplots(figsize=(8, 3.2), layout="constrained")
+axis.plot(times, counts[:, 0], ".", color="0.5", label="counts")
+axis.plot(times, stuck[:, 0], color="tab:red", label="shooting")
+lines = axis.plot(times.unfold(0, 6, 5).T, fitted[:, :, 0], color="tab:blue")
+lines[0].set_label("multiple shooting")
+axis.set(xlabel="year", ylabel="hares")
+axis.legend()
 figure.savefig("multiple_shooting.png")

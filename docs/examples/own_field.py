@@ -78,7 +78,7 @@ torch.manual_seed(1)
 adam, adam_head = adamode.AdamNODE(Field(), alpha=0.5, beta=0.9, rtol=1e-3, atol=1e-3), nn.Linear(2, 2)
 print(f"AdamNODE: {train(adam, adam_head, v0=torch.ones_like(points)):.1%} right")
 
-# Output:
+# Output (numbers to 5 %):
 # NODE:     90.5% right
 # AdamNODE: 100.0% right
 

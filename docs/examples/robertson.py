@@ -73,9 +73,9 @@ print(sol.stats.n_accepted, "steps; at the end", sol.y[-1].detach())
 # %% [markdown]
 # ## The gradient in the rates
 #
-# How much does the product at the end grow if a rate grows by one per cent? The derivative in the logarithm of
-# the rate says it. Each step is transposed by the implicit function theorem, and Newton's iteration itself is
-# not differentiated. Two further solves, with $k_1$ moved up and down, say the same.
+# How much does the product at the end grow if a rate grows by one per cent? The derivative in the logarithm
+# of the rate says it. Each step is transposed by the implicit function theorem, and Newton's iteration itself
+# is not differentiated. Two further solves, with $k_1$ moved up and down, say the same.
 
 # %%
 (slope,) = torch.autograd.grad(sol.y[-1, 2], log_rates)

@@ -28,8 +28,8 @@ torch.set_default_dtype(torch.float64)
 #
 # States are `[blocks, B, N]`, with one block here. Each sample is a row, so $W^\top a$ is `a @ self.W`. The
 # second result of `forward` is what `vjp` gets as its first argument. The second result of `vjp` is kept for
-# `parameter_gradients`, which adds up many stages at once: `weights` are the stages' weights, `[n]`, or
-# `[n, B]` where each sample has its own steps.
+# `parameter_gradients`, which adds up many stages at once: `weights` are the stages' weights, `[n]`, or `[n,
+# B]` where each sample has its own steps.
 
 
 # %%
