@@ -22,7 +22,7 @@ Start = dict[str, Tensor]
 class Model(WithBlock):
     """encoder(x) = o, start(x/u, o/u) = (h0, …), block = h(T), head(u h(T)) = output.
 
-    state_unit: u, what is 1 in the block's state.
+    state_unit: u, the size that is 1 in the block's state.
     """
 
     def __init__(

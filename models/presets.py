@@ -194,12 +194,12 @@ _SIZES: dict[str, dict[str, Settings]] = {
         "sonode": {"channels": 1},
         # With the usual 0.047 an untrained state is hardly damped, and learning does not begin.
         "hbnode": {"gamma": 0.2},
-        # The best of six trials of benchmarks/silverbox.py (docs/study/scales.md).
+        # The best of six trials of benchmarks/search.py (docs/study/scales.md).
         "ghbnode": {"gamma": 0.0213, "field_scale": 1.42, "field_gain": 1.18, **_OFFICIAL_SERIES_GHB},
         # h'' = −A h' + A·D·f: A is the damping (the circuit's is .067 a row), so f has the size of 1/A, and a
         # unit of 5 V keeps f² small against softplus(0): with 0.5 V, D varied with the signal and nothing
         # was learnt. F sees units of 56 mV and gives them, times 1.14/A. The numbers are the best of five
-        # trials of benchmarks/silverbox.py (docs/study/scales.md).
+        # trials of benchmarks/search.py (docs/study/scales.md).
         "adamnode": {
             **_OFFICIAL_ADAM,
             "alpha": 0.953,

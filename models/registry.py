@@ -26,20 +26,15 @@ from .dynamics import (
     MomentumNODE,
     NesterovNODE,
 )
+from .known import check_model as check_model
 from .presets import TASKS, settings_of
 
 OwnMaker = Callable[[int, int], Any]
-BLOCKS: dict[str, type[Block]] = {
-    "node": NODE,
-    "anode": ANODE,
-    "sonode": SONODE,
-    "hbnode": HBNODE,
-    "ghbnode": GHBNODE,
-    "adamnode": AdamNODE,
-    "nesterovnode": NesterovNODE,
-    "gnesterovnode": GNesterovNODE,
-    "momentumnode": MomentumNODE,
-}
+_CLASSES: tuple[type[Block], ...] = (
+    *(NODE, ANODE, SONODE, HBNODE, GHBNODE, AdamNODE),
+    *(NesterovNODE, GNesterovNODE, MomentumNODE),
+)
+BLOCKS = {kind.__name__.lower(): kind for kind in _CLASSES}
 
 # A choice, and no optimum: on the digits AdamNODE with 3 channels and 8 hidden ones and one with 8 and 4, of
 # about as many parameters, learn alike (8 epochs, seeds 0, 1, 2: 91.9 and 92.1 %).
@@ -69,12 +64,6 @@ class Size:
 def names() -> tuple[str, ...]:
     """The models that `create` knows."""
     return tuple(BLOCKS)
-
-
-def check_model(model: str | None) -> None:
-    """Raises ArgumentError, with the nearest names, for a model that is not known; None is any."""
-    if model is not None:
-        check_choice("model", model, names())
 
 
 def tasks(model: str | None = None) -> tuple[str, ...]:
@@ -123,7 +112,7 @@ def create(
         see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`),
         "density", "density-8x8" (x [B, 2], [B, 1, 8, 8] → log p(x) [B], see `DensityModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
-    field: of one's own in the place of ours, called with the channels that it sees and gives; it returns a
+    field: your own in the place of ours, called with the channels that it takes and gives; it returns a
         module f(t, h), or a function without parameters.
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
@@ -151,9 +140,9 @@ def parameters(model: str, task: str, **overrides: Any) -> int:
 def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, int]:
     """The width, {setting: value}, with the number of parameters nearest to target.
 
-    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered
-    channels alone (their head) leave no room for 8 hidden ones, there are fewer channels too, as many as
-    do; channels or width among the overrides are left as they are.
+    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered channels
+    (by their head) leave no room for 8 hidden ones, there are fewer channels too, as many as leave that room;
+    channels or width among the overrides are left as they are.
     Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
     """
     check_sizes(match_parameters=target)
@@ -161,7 +150,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     name = "hidden" if settings["hidden"] else "channels"
     if name in overrides:
         raise ArgumentError(
-            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
+            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one out."
         )
 
     def width(least: int, fewer: dict[str, int]) -> tuple[int, dict[str, int]]:

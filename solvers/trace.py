@@ -15,7 +15,7 @@ from .march.samples import SampleStep
 from .march.stiffness import stiffness
 from .methods.stability import real_stability_limit
 from .stats import Stats
-from .step.clocks import Each
+from .step.clocks import Each, sent
 from .step.field import transformed
 
 
@@ -91,7 +91,7 @@ class Trace:
             n = y0.numel() // max(1, y0.shape[clocks.batch]) if isinstance(clocks, Each) else y0.numel()
             kept, index = kept_entries(n, self.blocks, OF_SAMPLE if many else ENTRIES), None
             if kept is not None:
-                index = torch.tensor(kept, dtype=torch.int64, device="cpu").to(y0.device, non_blocking=True)
+                index = sent(kept, y0.device, torch.int64)
             self._kept = kept, index
         return self._kept[1]
 

@@ -13,13 +13,14 @@ HELPS = [
     (command, "--help")
     for command in (
         *("train", "evaluate", "predict", "export", "runs", "sweep"),
-        *("models", "data", "verify", "inspect", "reproduce", "cache"),
+        *("models", "data", "verify", "inspect", "reproduce", "cache", "cite"),
     )
 ]
 PRINTS = [
     ("inspect", "--list"),
     ("models", "--explain", "adamnode"),
     ("data",),
+    ("cite", "kvaerno5", "heun2", "--format", "text"),
     ("verify", "--help"),
     ("train", "--model", "nobody", "--name", "α"),
     ("runs", "--output-dir", "no-such-folder"),

@@ -448,7 +448,7 @@ def test_so_few_test_images_cannot_tell_a_small_lead_in_accuracy():
     few = dataclasses.replace(MNIST, test_size=1000)
     (claim,) = [c for c in fig2.FIGURE.judge(few, planted(GOOD)) if "test accuracy" in c.claim]
     assert claim.verdict == UNTOLD
-    assert claim.why.startswith("So few test images do not tell the paper's difference.")
+    assert claim.why.startswith("So few test images do not resolve the paper's difference.")
     assert "1,000 test images tell differences above 2.6 points." in claim.why
     hits = torch.distributions.Binomial(1000, torch.tensor(0.9)).sample((2, 20_000)) / 1000
     apart = (hits[0] - hits[1]).abs() <= fig2.resolution(0.9, 1000)

@@ -12,8 +12,8 @@ from adamode.models.fields.own import OwnField
 from adamode.train.build import build_model
 from adamode.train.data import DataOptions, load_data
 from adamode.verify.zoo import Instance, Variant
-from benchmarks import scales, silverbox
-from benchmarks.silverbox import trials
+from benchmarks import scales, search, table
+from benchmarks.search import SPACES, trials
 
 U = 5.0
 TASKS = {"digits": (2, 1, 8, 8), "spiral": (3, 2)}
@@ -132,15 +132,17 @@ def test_adamode_with_a_small_f_is_a_heavy_ball_and_with_a_large_one_is_not():
     assert (large[::5] - expected).abs().max() > 0.5
 
 
-def test_a_search_gives_all_models_as_many_trials_with_the_same_units_and_gains():
-    found = {model: list(trials(model, 4)) for model in models.names()}
+@pytest.mark.parametrize("dataset", ["silverbox", "digits"])
+def test_a_search_gives_all_models_as_many_trials_with_the_same_units_and_gains(dataset):
+    space = SPACES[dataset]
+    found = {model: list(trials(model, space, 4)) for model in models.names()}
     assert {len(own) for own in found.values()} == {4}
     assert all(own[0] == {} for own in found.values())
-    state = {model: models.defaults(model, "silverbox-network")["state_unit"] for model in found}
+    state = {model: models.defaults(model, space.task)["state_unit"] for model in found}
     for trial in range(1, 4):
         units = [state[m] / own[trial]["field_scale"] for m, own in found.items()]
         assert units == pytest.approx([units[0]] * len(units), rel=0.01)  # three digits are kept
-        assert TrainConfig(model="adamnode", dataset="silverbox", **found["adamnode"][trial])
+        assert TrainConfig(model="adamnode", dataset=dataset, **found["adamnode"][trial])
     assert "gamma" in found["hbnode"][1]
     assert "gamma" not in found["sonode"][1]
 
@@ -148,14 +150,15 @@ def test_a_search_gives_all_models_as_many_trials_with_the_same_units_and_gains(
 def test_a_search_goes_on_where_it_stopped_and_tells_the_best(tmp_path, monkeypatch):
     record, seen = tmp_path / "search.jsonl", []
 
-    def validation(config):
-        seen.append((config.model, config.field_gain))
+    def validation(config, judge):
+        seen.append((config.model, config.field_gain, judge))
         return [3.0, 2.0 + len(seen)]
 
-    monkeypatch.setattr(silverbox, "validation", validation)
-    silverbox.search(["node"], record, n=1, epochs=2, dataset="silverbox-simulated")
-    silverbox.search(["node", "hbnode"], record, n=2, epochs=2, dataset="silverbox-simulated")
+    monkeypatch.setattr(search, "validation", validation)
+    search.search(["node"], record, n=1, epochs=2, dataset="silverbox-simulated")
+    search.search(["node", "hbnode"], record, n=2, epochs=2, dataset="silverbox-simulated")
     assert len(seen) == 4
+    assert {judge for _, _, judge in seen} == {"val_rmse"}
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     assert [(row["model"], row["trial"]) for row in rows] == [
         ("node", 0),
@@ -163,22 +166,54 @@ def test_a_search_goes_on_where_it_stopped_and_tells_the_best(tmp_path, monkeypa
         ("node", 1),
         ("hbnode", 1),
     ]
-    assert "| node | 3.00 | 3.00 | 0 | registered |" in silverbox.best(record)
+    assert "| node | 3 | 3 | 0 | registered |" in search.best(record, "val_rmse")
 
 
-def test_a_trial_ends_before_the_test_is_read(monkeypatch, tmp_path):
+@pytest.mark.parametrize("judge", ["val_rmse", "val_loss"])
+def test_a_trial_ends_before_the_test_is_read(monkeypatch, tmp_path, judge):
     class Training:
         def __init__(self, config, *, on_epoch, quiet):
             self.config, self.on_epoch = config, on_epoch
 
         def fit(self):
             for i in range(self.config.epochs):
-                self.on_epoch(type("Record", (), {"row": {"val_rmse": 5.0 - i}}))
+                self.on_epoch(type("Record", (), {"row": {judge: 5.0 - i}}))
             raise AssertionError("the test would be read now")
 
-    monkeypatch.setattr(silverbox, "Trainer", Training)
+    monkeypatch.setattr(search, "Trainer", Training)
     config = TrainConfig(dataset="silverbox-simulated", epochs=2, output_dir=str(tmp_path))
-    assert silverbox.validation(config) == [5.0, 4.0]
+    assert search.validation(config, judge) == [5.0, 4.0]
+
+
+def test_wilsons_interval_is_the_one_of_the_quadratic():
+    # The ends are the shares p that lie 1.96 standard deviations of p from the share that was seen.
+    for share, n in ((0.97, 359), (0.5, 10), (0.05, 20)):
+        for end in table.wilson(share, n):
+            assert abs(share - end) == pytest.approx(table.Z95 * (end * (1 - end) / n) ** 0.5, abs=1e-9)
+
+
+def a_run(folder, model, seed, accuracy, *, dataset="digits", finished=True):
+    place = folder / f"{model}-{dataset}-{seed}"
+    place.mkdir(parents=True)
+    (place / "config.json").write_text(json.dumps({"model": model, "seed": seed, "dataset": dataset}))
+    epoch = {"seconds": 2.0, "nfe_forward": 26.0, "nfe_backward": 24.0, "train_loss": 1.0}
+    end = {"final": True, "test_accuracy": accuracy, "parameters": 10}
+    end |= {"efficacy_forward": accuracy / 26, "efficacy_backward": accuracy / 24}
+    rows = [epoch, {**epoch, "train_loss": 0.5}, *([end] if finished else [])]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_table_has_the_finished_runs_by_model_and_seed_and_says_who_leads(tmp_path):
+    for seed, (node, adamnode) in enumerate([(0.9, 0.8), (0.7, 0.8), (0.8, 0.8)]):
+        a_run(tmp_path / "a", "node", seed, node)
+        a_run(tmp_path / "b", "adamnode", seed, adamnode, finished=seed < 2)
+    a_run(tmp_path / "a", "node", 0, 0.1, dataset="circles")
+    told = table.table([tmp_path / "a", tmp_path / "b"], images=100, dataset="digits")
+    assert (
+        "| node | 10 | 1.00 → 0.50 | 80.0 (90.0, 70.0, 80.0) | 55.2 – 104.8 | 71.1 – 86.7 | 26.0 / 24.0 |"
+        in told
+    )
+    assert "test_accuracy is highest, of 2 seeds: node 1, adamnode 1" in told  # the third seed has one model
 
 
 @pytest.mark.usefixtures("float64")

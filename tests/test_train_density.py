@@ -115,7 +115,7 @@ def test_every_model_but_anode_is_a_density_and_every_parameter_learns(name, tas
     assert model.last_stats.nfe > 6
     assert model.sample(2).shape == x[:2].shape
     assert model.exact == (name == "node")
-    with pytest.raises(ArgumentError, match="one of samples"):
+    with pytest.raises(ArgumentError, match="for samples of"):
         model(x[..., :1])
 
 
@@ -139,7 +139,7 @@ def test_anode_has_no_density_and_the_error_says_what_has(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"denominator": "exact"}, "a flow is of the whole space"),
+        ({"denominator": "exact"}, "a flow must cover the whole space"),
         ({"block": "identity"}, "learns nothing"),
         ({"amp": "bf16"}, "leave amp out|Leave amp out"),
         ({"channels": 3}, "has no channels"),
@@ -323,6 +323,7 @@ def test_predict_writes_samples(finished, tmp_path):
         (["--samples", "3", "--output", "a.txt"], "must end in .npz or .csv"),
         (["--samples", "3", "--output", "no/such/a.csv"], "folder that exists"),
         (["a.png", "--output", "a.csv"], "is a density"),
+        (["a.png", "--output", "a.txt"], "must end in .npz or .csv"),  # before anything is read
         (["a.png"], "is a density"),
     ],
 )

@@ -15,13 +15,9 @@ from typing import Any
 from torch import nn
 
 from ..solvers.errors import ArgumentError, nearest
+from .known import is_own as is_own
 
 Maker = Callable[[int, int], Any]
-
-
-def is_own(text: object) -> bool:
-    """Whether a text names a function of one's own, and none of this package's models."""
-    return isinstance(text, str) and ":" in text
 
 
 def resolve(text: str, argument: str) -> Any:

@@ -20,8 +20,8 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What ``on_epoch`` gets: the run's folder, the new row of metrics, all rows so far; the model as it is
-    now, which is not to be changed, and the data."""
+    """The argument of ``on_epoch``: the run's folder, the new row of metrics, all rows so far; the model as
+    it is now, which must not be changed, and the data."""
 
     folder: RunFolder
     row: Row

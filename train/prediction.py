@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.errors import ArgumentError, DataError
-from ..solvers.write_aside import write_aside
+from ..solvers.write_aside import check_numbers_file, write_aside
 from .data import DataSet
 from .data.columns import read_columns, read_known
 from .data.npz import read_npz
@@ -216,6 +216,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: list[Prediction
 
     Raises: ArgumentError for another ending, or answers of different shapes; OSError.
     """
+    check_numbers_file(path)
     path = Path(path)
     names = [name for p in predictions for name in p.names]
     tables = [p.probabilities if p.values is None else p.values for p in predictions]
@@ -231,8 +232,6 @@ def write_predictions(path: str | os.PathLike[str], predictions: list[Prediction
         np.savez(buffer, input=np.asarray(names), **more)
         write_aside(path, buffer.getvalue())
         return
-    if path.suffix.lower() != ".csv":
-        raise ArgumentError(f"--output {str(path)!r} must end in .npz or .csv.")
     write_aside(path, _as_csv(names, table, predictions[0]))
 
 

@@ -47,6 +47,7 @@ from .step import (
     solving_with,
     step_size,
 )
+from .text import wrapped
 
 
 class Trainer:
@@ -396,4 +397,4 @@ class Trainer:
             f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}\n"
             f"run       {self.folder.path}{several}"
         )
-        say(text, quiet=self.quiet)
+        say(wrapped(text, " " * 10), quiet=self.quiet)

@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .cache import cache
+from .cite import cite
 from .data import data
 from .evaluate import evaluate
 from .export import export
@@ -28,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, evaluate, predict, export, runs, sweep, models, data, verify, inspect, reproduce):
+for command in (
+    *(train, evaluate, predict, export, runs, sweep),
+    *(models, data, verify, inspect, reproduce, cite),
+):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.known import check_dataset
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -37,14 +38,15 @@ def data(
     Without NAME, data sets that are not there are listed with what was looked for.
     """
     from ..solvers.errors import ArgumentError, MissingDataError
-    from ..train.data import DATASETS, DataOptions, check_dataset, load_data
-    from ..train.data.own import load_own
 
     check_output_file("--json", json_path)
     if name is not None:
         check_dataset(name)
     if download and name is None:
         raise ArgumentError("--download fetches one data set: say which, for instance adamode data mnist.")
+    from ..train.data import DATASETS, DataOptions, load_data
+    from ..train.data.own import load_own
+
     if own is not None:
         if name is not None:
             raise ArgumentError(f"{name!r} and --data {own!r}: give one of the two.")

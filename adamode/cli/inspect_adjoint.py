@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..known import check_walks_back
+from ..models.known import DENOMINATORS, MODELS
+
 if TYPE_CHECKING:
     from ..inspect.adjoint import AdjointStudy
     from ..inspect.study import Settings
@@ -21,9 +24,17 @@ class AdjointOptions:
     seed: int | None
     denominator: str | None
 
+    def check(self) -> None:
+        """Raises ArgumentError for an unknown name."""
+        from ..solvers.errors import check_choice
+
+        if self.gradient is not None:
+            check_walks_back(self.gradient)
+        if self.denominator is not None:
+            check_choice("denominator", self.denominator, DENOMINATORS)
+
     def refuse(self, problem: str) -> None:
         """Raises ArgumentError where one is given, or the problem is a model, without --adjoint."""
-        from ..inspect.dynamics import MODELS
         from ..solvers.errors import ArgumentError
 
         for name, value in dataclasses.asdict(self).items():

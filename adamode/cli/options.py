@@ -47,7 +47,17 @@ class Setting:
 OTHERS = "Run"
 PANELS = {
     "Model": ("model", "block", "denominator", "hidden", "channels", "match_parameters"),
-    "Scales and rates": ("state_unit", "field_scale", "field_gain", "alpha", "beta", "gamma"),
+    "Scales and rates": (
+        "state_unit",
+        "field_scale",
+        "field_gain",
+        "alpha",
+        "beta",
+        "gamma",
+        "xi",
+        "damping",
+        "shift",
+    ),
     "Your own": ("data", "split", "inputs", "outputs", "image_size", "sizes", "field", "build"),
     "Data": (
         *("dataset", "data_dir", "download", "augment", "normalise", "train_size", "val_size", "test_size"),
@@ -98,6 +108,9 @@ SETTINGS = (
     Setting("alpha", float, "AdamNODE's first α; 1 − α is the damping per unit of time.", "digits: 0.0474"),
     Setting("beta", float, "AdamNODE's first β; 1 − β is the rate at which v follows f².", "digits: 0.95"),
     Setting("gamma", float, "First damping γ of HBNODE, GHBNODE, MomentumNODE.", "hbnode: 0.0474"),
+    Setting("xi", float, "First ξ > 0 of GHBNODE and GNesterovNODE, which pulls to 0.", "ghbnode: 2.13"),
+    Setting("damping", str, "MomentumNODE's: constant γ, nesterov 3/τ, learned γ + r/τ.", "learned"),
+    Setting("shift", float, "τ = t + shift of a damping that depends on time.", "digits: 0.0"),
     Setting("hidden", int, "Width of the field.", "digits: 16"),
     Setting("channels", int, "Channels of the block.", "digits: 8"),
     Setting("match_parameters", int, "Width with the number of parameters nearest to this; 0: as is.", "0"),

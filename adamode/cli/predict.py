@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.known import check_run
 from .evaluate import DataDir, Device, Json, OutputDir, OwnData, Run, Threads, Weights, find_run
 from .paths import check_output_file, write_json
 from .status import reports_errors
@@ -52,16 +53,20 @@ def predict(
 
     A recording needs its outputs in the first rows only; what follows is simulated from its inputs.
     """
-    import torch
-
     from ..solvers.errors import ArgumentError
+    from ..solvers.write_aside import check_numbers_file
 
     if bool(files) == (samples is not None):
         raise ArgumentError("give files, or --samples N of a run that learnt a density: one of the two.")
     check_output_file("--json", to_json)
     check_output_file("--output", None if output is None else str(output))
-    torch.set_num_threads(threads)
+    if output is not None:
+        check_numbers_file(output)
     folder = find_run(run, output_dir)
+    check_run(folder, weights)
+    import torch
+
+    torch.set_num_threads(threads)
     if samples is None:
         of_run = {"weights": weights, "device": device, "data_dir": data_dir, "own": own}
         lines, found = _ask(folder, files or [], invert, top, output, of_run)
@@ -96,9 +101,8 @@ def _draw(
 ) -> tuple[list[str], Any]:
     """Writes samples of a run's density: what was written, as lines and for JSON."""
     from ..train.evaluation import load_run
-    from ..train.samples import check_suffix, samples_of_run, write_samples
+    from ..train.samples import samples_of_run, write_samples
 
-    check_suffix(output)
     loaded = load_run(folder, **of_run)
     drawn = samples_of_run(loaded, samples, seed=seed)
     write_samples(output, drawn)

@@ -13,6 +13,7 @@ from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpola
 from ..adjoint.proof.comparisons import BOUND_EXACT, Check, compare
 from ..adjoint.proof.references import References, gradient_checks
 from ..adjoint.proof.solves import GradientProblem
+from ..known import GRADIENTS
 from ..models.dynamics.adamnode import FORMS
 from ..solvers.checks import check_choice
 from ..solvers.errors import AdamodeError
@@ -30,7 +31,6 @@ CHOICES: dict[str, Gradient] = {
     "backsolve": Backsolve(),
     "reversible": Reversible(),
 }
-GRADIENTS = tuple(CHOICES)
 CONTINUOUS = ("interpolating", "backsolve")
 DISCRETE = tuple(name for name, choice in CHOICES.items() if isinstance(choice, Discrete))
 # Implicit methods are checked along two steps, of which one has an output inside, with equations solved to

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..train.text import failing_first
 from .statements import Statement
 
 
@@ -109,6 +110,10 @@ class ModelReport:
     def failures(self) -> tuple[ModelRow, ...]:
         """The rows that miss their bounds."""
         return tuple(row for row in self.rows if row.ok is False)
+
+    def __repr__(self) -> str:
+        judged = sum(row.ok is not None for row in self.rows)
+        return failing_first("ModelReport", judged, [row.failure() for row in self.failures])
 
     def as_dict(self) -> dict[str, Any]:
         """{"ok", "rows", "printed", "statements"}."""

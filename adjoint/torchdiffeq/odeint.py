@@ -114,7 +114,7 @@ def odeint(
     func: callable (t 0-d, y) → dy/dt.
     y0: tensor, or tuple of tensors.
     t: [T], strictly monotone.
-    method: None is "dopri5"; all of torchdiffeq 0.2.5's, and ours.
+    method: None is "dopri5"; all methods of torchdiffeq 0.2.5, and ours.
     options: as torchdiffeq's; see the migration table in the docs.
     event_fn: callable (t, y); the solve ends where it (any of its entries) changes sign. t is then (start,
         any time in the direction to go), and (event time, [y0, y there]) is returned.

@@ -53,12 +53,12 @@ class AdamODE(FieldDynamics):
 
     @property
     def alpha(self) -> Tensor:
-        """α, 0-d: what h's momentum keeps."""
+        """α, 0-d: the share that h's momentum keeps."""
         return Sigmoid.value(-self.raw_alpha)
 
     @property
     def beta(self) -> Tensor:
-        """β, 0-d: what the mean square keeps."""
+        """β, 0-d: the share that the mean square keeps."""
         return Sigmoid.value(-self.raw_beta)
 
     def _make(self) -> Any:

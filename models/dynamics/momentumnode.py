@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from ...solvers.errors import ArgumentError
 from ..block import Block, Network, SolverOptions
 from ..checks import number
 from ..fields.field import Gradients
+from ..known import DAMPINGS as DAMPINGS
+from ..known import DampingName as DampingName
 from .field_dynamics import (
     FieldDynamics,
     Sigmoid,
@@ -26,8 +28,6 @@ from .field_dynamics import (
     total,
 )
 
-DampingName = Literal["constant", "nesterov", "learned"]
-DAMPINGS = get_args(DampingName)
 GAMMA = 0.04742587317756678  # sigmoid(−3), where the authors of the heavy ball start γ
 NESTEROV = 3.0  # r of the limit of Nesterov's method
 SPAN = (1.0, 2.0)  # where the authors of NesterovNODE solve: 3/t has no value at t = 0

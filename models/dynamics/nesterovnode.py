@@ -27,7 +27,7 @@ class NesterovNODE(Momentum):
 
     field: f(t, h) → dh as in `NODE`.
     shift: of the time in 3/τ, so that an interval may start at 0.
-    learnable: taken as by the others; there is no number of its own here to freeze.
+    learnable: accepted as by the other blocks; NesterovNODE has no number to freeze.
     t: start and end, both above −shift; the default (1, 2) is the authors'.
     The rest is as in `NODE`.
     The authors' variables are those of `GNesterovNODE(activation="identity", xi=None)`; docs/models.md has

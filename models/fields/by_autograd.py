@@ -26,7 +26,7 @@ class AutogradField(nn.Module):
     params: the leaf tensors that a function depends on (a module's parameters are known); None: those that
         its graph reaches, looked up by `discover`.
     joined: how many blocks h joins in dim 1 (2 in the second-order model); f has the channels of one.
-    channels_out: of f, where h joins what is no block, such as an input.
+    channels_out: of f, where h joins something that is not a block, such as an input.
     The graph of each evaluation is in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     Inside a compiled program there are no graphs: there `torch.func.vjp` makes the VJP of a module.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..methods.tableau import Tableau, hermite
+from ..step.clocks import sent
 from .event import Event
 
 PARTS = 8  # of a step: an event function is looked at between them
@@ -39,8 +40,7 @@ class Looks:
 
         def mask(sign: int) -> Tensor:
             wanted = [event.direction * sign >= 0 for event in self.events]
-            made = torch.tensor(wanted, dtype=torch.bool, device="cpu")
-            return made.to(self.like.device, non_blocking=True)
+            return sent(wanted, self.like.device, torch.bool)
 
         return mask(1), mask(-1)
 

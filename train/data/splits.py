@@ -49,10 +49,10 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
     """Images [N, C, H, W] of any dtype with labels [N]; ``transform`` makes them floats.
 
-    ``transform`` must treat a batch as it treats a single image (as normalisation does).
-    ``augment`` is a random transform of one image that keeps its shape. What it draws depends on the
-    two numbers of `set_epoch` and the image's index alone: not on the order of the images, the batch
-    size or the number of processes, and no global generator moves.
+    ``transform`` must treat a batch as it treats a single image (as normalisation does). ``augment`` is a
+    random transform of one image that keeps its shape. Its draws depend only on the two numbers of
+    `set_epoch` and the image's index: not on the order of the images, the batch size or the number of
+    processes, and no global generator moves.
     """
 
     def __init__(

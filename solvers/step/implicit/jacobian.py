@@ -153,9 +153,9 @@ class Jacobian:
         if bool(off > NEAR * torch.finfo(z.dtype).eps ** 0.5 * size):  # host read
             raise DynamicsError(
                 f"{self.whose} is not the derivative of func that autograd finds at "
-                f"t={float(t.reshape(-1)[0]):.6g}: {float(off / size):.2g} of it is off. A Rosenbrock method "
-                "loses its order by that: correct it, let func be differentiated, or choose radau5 or "
-                "kvaerno5, whose iteration it only slows down."
+                f"t={float(t.reshape(-1)[0]):.6g}: it is off by {float(off / size):.2g} of its size. A "
+                "Rosenbrock method then loses its order: correct it, let func be differentiated, or choose "
+                "radau5 or kvaerno5, whose iteration it only slows down."
             )
 
     def _said(self, t: Tensor, z: Tensor, blocks: Tensor, a: Tensor, v: Tensor) -> Tensor | None:
@@ -280,7 +280,7 @@ class Jacobian:
         i = int(bad.to(torch.int8).argmax())
         time = float(t.reshape(-1)[i if t.numel() > 1 else 0])
         raise DynamicsError(
-            f"{self.whose} returned NaN for sample {i} at t={time:.6g}, where f itself is a number: give its "
+            f"{self.whose} returned NaN for sample {i} at t={time:.6g}, where f itself is finite: give its "
             "derivative there, or leave jac out and let f be differentiated."
         )
 

@@ -138,7 +138,7 @@ class Products(Jacobian):
                 raise
             self.f(t, z)  # an error of f's own comes out of this
             raise DynamicsError(
-                f"linear_solver='gmres' takes derivatives of func in forward mode, which cannot be had "
+                f"linear_solver='gmres' takes derivatives of func in forward mode, which failed "
                 f"({first_line(error)}): give its autograd functions a jvp, or choose linear_solver='lu'."
             ) from error
         return found.to(z.dtype)
