@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "docs" / "examples").glob("*.py"))
-PER_CENT = 0.1  # a number may differ by so much where its block says nothing else
-OUTPUT = re.compile(r"\n\n# Output(?: \(numbers to ([\d.]+) %\))?:\n((?:#(?: .*)?\n)+)\n*\Z")
+PER_CENT = 0.1  # a number may differ by so much
+OUTPUT = re.compile(r"\n\n# Output:\n((?:#(?: .*)?\n)+)\n*\Z")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(\.\d+)?(?:e([-+]?\d+))?(?!\w)")
 
 
@@ -25,14 +25,13 @@ class Cell(NamedTuple):
 
     line: of its first line of text, from 1.
     code: None where it is text.
-    output, per_cent: of its block; None where there is none.
+    output: what it says that it prints; None where it says nothing.
     """
 
     line: int
     text: str
     code: str | None
     output: str | None
-    per_cent: float
 
 
 def cells(program: str) -> list[Cell]:
@@ -44,12 +43,11 @@ def cells(program: str) -> list[Cell]:
         line = program[: head.end()].count("\n") + 1
         if head[1].strip() == "[markdown]":
             text = re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE)
-            found.append(Cell(line, text, None, None, PER_CENT))
+            found.append(Cell(line, text, None, None))
             continue
         block = OUTPUT.search(body)
-        output = re.sub(r"^# ?", "", block[2], flags=re.MULTILINE) if block else None
-        per_cent = float(block[1]) if block and block[1] else PER_CENT
-        found.append(Cell(line, body, body[: block.start()] if block else body, output, per_cent))
+        output = re.sub(r"^# ?", "", block[1], flags=re.MULTILINE) if block else None
+        found.append(Cell(line, body, body[: block.start()] if block else body, output))
     return found
 
 
@@ -64,28 +62,28 @@ def prints(program: str, name: str) -> Iterator[tuple[Cell, str]]:
             yield cell, stream.getvalue()
 
 
-def difference(expected: str, found: str, per_cent: float = PER_CENT) -> str | None:
+def difference(expected: str, found: str) -> str | None:
     """The first difference of two outputs, in words; None where there is none.
 
-    Numbers may differ by per_cent, and those that are printed with decimals by one in the last of these.
+    Numbers may differ by PER_CENT, and those that are printed with decimals by one in the last of these.
     Everything else must be equal, spaces apart.
     """
     lines = expected.rstrip().splitlines(), found.rstrip().splitlines()
     for one, other in zip(*lines, strict=False):
         words = [" ".join(NUMBER.sub("0", line).split()) for line in (one, other)]
         pairs = zip(NUMBER.finditer(one), NUMBER.finditer(other), strict=False)
-        if words[0] != words[1] or any(abs(float(a[0]) - float(b[0])) > slack(a, per_cent) for a, b in pairs):
+        if words[0] != words[1] or any(abs(float(a[0]) - float(b[0])) > slack(a) for a, b in pairs):
             return f"it says {one!r}, but prints {other!r}"
     if len(lines[0]) != len(lines[1]):
         return f"it says {len(lines[0])} lines, but prints {len(lines[1])}"
     return None
 
 
-def slack(number: re.Match[str], per_cent: float) -> float:
+def slack(number: re.Match[str]) -> float:
     """By how much what is printed may differ from a number."""
     decimals, exponent = number[1], int(number[2] or 0)
     last = 10.0 ** (exponent - len(decimals) + 1) if decimals else 0.0
-    return max(abs(float(number[0])) * per_cent / 100, last) * (1 + 1e-9)
+    return max(abs(float(number[0])) * PER_CENT / 100, last) * (1 + 1e-9)
 
 
 def faults(program: str, name: str) -> list[str]:
@@ -95,7 +93,7 @@ def faults(program: str, name: str) -> list[str]:
         if (cell.output is None) != (found == ""):
             words = "prints nothing" if cell.output else f"does not say that it prints {found!r}"
             told.append(f"{name}:{cell.line}: {words}")
-        elif cell.output and (fault := difference(cell.output, found, cell.per_cent)):
+        elif cell.output and (fault := difference(cell.output, found)):
             told.append(f"{name}:{cell.line}: {fault}")
     return told
 
@@ -103,11 +101,9 @@ def faults(program: str, name: str) -> list[str]:
 def rewritten(program: str, name: str) -> str:
     """The program with its blocks as it prints now."""
     for cell, found in reversed(list(prints(program, name))):
-        exact = cell.per_cent == PER_CENT
-        head = "# Output:" if exact else f"# Output (numbers to {cell.per_cent:g} %):"
-        block = "".join(f"# {line}".rstrip() + "\n" for line in (head[2:], *found.rstrip().splitlines()))
+        block = "\n".join(f"# {line}".rstrip() for line in ("Output:", *found.rstrip().splitlines()))
         code, space = str(cell.code).rstrip(), cell.text[len(cell.text.rstrip()) :]
-        body = code + (f"\n\n{block.rstrip()}" if found else "") + space
+        body = code + (f"\n\n{block}" if found else "") + space
         at = len("".join(program.splitlines(keepends=True)[: cell.line - 1]))
         program = program[:at] + body + program[at + len(cell.text) :]
     return program
