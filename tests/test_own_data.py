@@ -100,6 +100,36 @@ def test_a_folder_that_is_not_what_it_should_be_is_refused_by_path(tmp_path, spo
         own(folder)
 
 
+def test_classes_may_be_called_by_numbers(tmp_path):
+    for classes in (("0", "1"), ("0", "1", "2")):
+        data = own(pictures(tmp_path / str(len(classes)), classes=classes, count=4))
+        assert data.card.labels == classes
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "<u2"), ("tif", "<u2"), ("tif", ">u2")])
+def test_pictures_of_16_bits_keep_their_greys(tmp_path, ending, kind):
+    values = np.arange(36, dtype=np.uint8).reshape(6, 6) * 7
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray((values.astype(np.uint16) * 257).astype(kind)).save(
+                tmp_path / name / f"{i}.{ending}"
+            )
+    images = own(tmp_path).train.images
+    assert images.shape[1:] == (1, 6, 6)
+    assert torch.equal(images[0, 0], torch.from_numpy(values))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pictures_whose_white_is_not_known_are_refused(tmp_path, dtype):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(np.ones((6, 6), dtype)).save(tmp_path / name / f"{i}.tif")
+    with pytest.raises(DataError, match="whose white is not known"):
+        own(tmp_path)
+
+
 def test_one_class_or_parts_that_lack_are_refused(tmp_path):
     with pytest.raises(DataError, match="pictures of 1 classes"):
         own(pictures(tmp_path / "one", classes=("cats",)))
@@ -205,7 +235,10 @@ WITH_NAN = np.where(np.arange(120).reshape(40, 3) == 52, np.nan, X)
         ({"x": X, "y": np.stack([Y, Y], 1)}, "labels must be"),
         ({"x": X, "y": Y, "split": np.full(40, "train")}, "no sample 'val'"),
         ({"x": X, "y": Y, "split": np.full(40, "tain")}, "row 1 is 'tain'"),
-        ({"x": X, "y": Y, "split": np.zeros(3)}, "split has 3 rows"),
+        ({"x": X, "y": Y, "split": np.zeros(3)}, r"split has shape \(3,\); one value for each"),
+        ({"x": X, "y": Y, "split": np.arange(80).reshape(40, 2) % 3}, r"split has shape \(40, 2\)"),
+        ({"x": X, "y": X[:, :0]}, r"entry y has shape \(40, 0\)"),
+        ({"x_train": X[:1], "y_train": X[:1, 0], "x_test": X, "y_test": X[:, 0]}, "x_train has one sample"),
         ({"x": np.asarray([{}] * 40), "y": Y}, "Python objects"),
     ],
 )
@@ -289,6 +322,28 @@ def test_a_damaged_recording_is_refused_by_row_and_column(tmp_path, line, text, 
         own(path)
 
 
+def test_a_recording_of_two_columns_of_one_name_or_in_another_form_is_refused(tmp_path):
+    twice = recording(tmp_path / "r.csv", names="u,y,y", more=(np.zeros(400),))
+    with pytest.raises(DataError, match="line 1: 2 columns are called 'y'"):
+        own(twice)
+    with pytest.raises(DataError, match="2 columns are called 'y'"):
+        own(twice, inputs="u", outputs="y")
+    text = recording(tmp_path / "s.csv").read_text()
+    (tmp_path / "s.csv").write_text(text.replace(",", ";"))
+    with pytest.raises(ArgumentError, match="Columns are separated by commas"):
+        own(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match="is no UTF-8 text: byte 0 is 0xff"):
+        own(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_text("\n" + text)
+    with pytest.raises(DataError, match="or its first line is"):
+        own(tmp_path / "s.csv")
+    scipy = pytest.importorskip("scipy.io")
+    scipy.savemat(tmp_path / "m.mat", {"u": X[:, 0], "y": X[:, 1]})
+    with pytest.raises(ArgumentError, match="'u' is an input and an output"):
+        own(tmp_path / "m.mat", inputs="u", outputs="u")
+
+
 def test_an_uneven_clock_and_a_short_recording_are_refused(tmp_path):
     t = np.arange(400.0)
     t[100] += 0.4
@@ -306,6 +361,15 @@ def test_scalings_are_undone(tmp_path):
         scaling = Scaling.of(values, kind)
         assert np.allclose(scaling.undo(scaling.apply(values)), values, rtol=1e-14)
         assert np.abs(scaling.apply(values)[:, 1]).max() < 1e-15  # what does not vary is not blown up
+
+
+@pytest.mark.parametrize("kind", ["standard", "unit"])
+def test_numbers_of_any_size_are_scaled_alike(kind):
+    expected = Scaling.of(X, kind).apply(X)
+    for power in (-600, -60, 60, 600):  # the squares of 2^±600 are no float64 any more
+        values = X * 2.0**power
+        assert np.array_equal(Scaling.of(values, kind).apply(values), expected)
+    assert np.isfinite(Scaling.of(X * 1e-310, kind).factor).all()
 
 
 # Made in Python
