@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from adamode import ArgumentError, ArgumentTypeError, TrainConfig
 from adamode.solvers.errors import DataError, MissingDataError
@@ -14,6 +14,7 @@ from adamode.train.data import DataOptions, DataSet, load_data
 from adamode.train.data.own import load_own, look
 from adamode.train.data.own.given import as_data_set
 from adamode.train.data.raw import Scaling
+from adamode.train.own_settings import kind_of
 
 
 def own(path, **options):
@@ -396,10 +397,48 @@ def test_tensors_and_torch_data_sets_become_a_data_set():
     assert values.card.sha256 != data.card.sha256
 
 
+class Values(Listed):
+    def __getitem__(self, i):
+        return X[i].tolist(), float(X[i, 0])
+
+
+class Batches(Values):
+    def __getitems__(self, indices):
+        return torch.from_numpy(X[indices]), torch.from_numpy(X[indices, 0])
+
+
+@pytest.mark.parametrize(
+    "source", [Values(), Batches(), Subset(TensorDataset(torch.ones(9, 3), torch.ones(9)), [3])]
+)
+def test_a_number_a_sample_is_a_value_in_every_kind_of_data_set(source):
+    data = as_data_set((source,) * 3)
+    assert (data.train[0][1].shape, data.train.__getitems__([0])[1].shape) == ((1,), (1, 1))
+    assert kind_of(data) == ("own-points", {"features": 3, "classes": 1})
+
+
+def test_arrays_of_another_order_of_bytes_are_taken():
+    part = (X.astype(">f4"), Y.astype(">i8"))
+    inputs, labels = as_data_set((part,) * 3).train.__getitems__([3, 4])
+    assert torch.equal(inputs, torch.from_numpy(X[3:5].astype(np.float32)))
+    assert labels.tolist() == Y[3:5].tolist()
+
+
+class Uneven(Listed):
+    def __getitem__(self, i):
+        return X[i, : 1 + i], 1.0
+
+
+def test_samples_of_different_shapes_are_refused_by_number():
+    with pytest.raises(ArgumentError, match=r"sample 2 has shapes \(3,\).*sample 1 \(2,\)"):
+        as_data_set((Uneven(),) * 3).train.__getitems__([1, 2])
+
+
 @pytest.mark.parametrize(
     ("data", "error"),
     [
         (3, ArgumentTypeError),
+        (((X, np.full(40, "a")),) * 3, ArgumentTypeError),
+        (([({}, 1)] * 3,) * 3, ArgumentTypeError),
         ((1, 2, 3), ArgumentTypeError),
         (((torch.rand(3, 2), torch.zeros(3).long()),) * 2, ArgumentTypeError),
         (((torch.rand(3, 2), torch.zeros(2).long()),) * 3, ArgumentError),
