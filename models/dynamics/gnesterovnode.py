@@ -25,6 +25,7 @@ from .field_dynamics import (
 from .momentumnode import SPAN, Momentum, check_shift
 
 XI = 1.5  # of the authors' code for CIFAR-10
+AT_BOUND = 10.0  # log k from which on σ(k) and σ'(k) = 0 are the same numbers in every dtype
 
 
 class GeneralisedNesterovODE(FieldDynamics):
@@ -79,10 +80,13 @@ class GeneralisedNesterovODE(FieldDynamics):
     def _factor(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(κ, ρ) of t's shape."""
         sigma, tau = get_saturation(self.activation), t + self.shift
-        k = tau.pow(-1.5) * (0.5 * tau).exp()
+        power = 0.5 * tau - 1.5 * tau.log()
+        if sigma.bounded:  # κ is at its bound from far smaller k on, and k itself overflows at τ = 178
+            power = power.clamp(max=AT_BOUND)
+        k = power.exp()
         kappa = sigma.value(k)
-        slope = k * (0.5 - 1.5 / tau)  # k' = k (1/2 − 3/(2τ))
-        return kappa, sigma.back(slope, kappa) / kappa
+        # ρ = σ'(k) k'/κ, and k' = k (1/2 − 3/(2τ))
+        return kappa, sigma.back(k, kappa) / kappa * (0.5 - 1.5 / tau)
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
