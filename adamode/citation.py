@@ -10,14 +10,15 @@ import difflib
 import functools
 import json
 import re
-import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .solvers.errors import ArgumentError, CheckpointError
+from .train.text import wrapped
 
 ITSELF = "adamode"
+WIDTH = 79  # of the form that is read, which goes into files
 _DOPRI5 = ("dormand1980", "shampine1986")
 _ADAMS = ("bashforth1883", "moulton1926", "hairer1993")
 _DIGITS = ("alpaydin1998", "pedregosa2011")
@@ -186,8 +187,15 @@ def read(text: str) -> list[Reference]:
     return found
 
 
+def known_as(name: str) -> str | None:
+    """A name as it stands in `KNOWN`, given in any case and with either dash: AdamNODE, per-sample."""
+    lower = name.lower()
+    spelt = (lower, lower.replace("-", "_"), lower.replace("_", "-"))
+    return next((one for one in spelt if one in KNOWN), None)
+
+
 def keys_of(name: str) -> tuple[str, ...]:
-    """The publications behind a name. Raises ArgumentError for one that is not known."""
+    """The publications behind a name of `KNOWN`, or behind adamode. Raises ArgumentError for another."""
     if name == ITSELF:
         return (ITSELF,)
     if name not in KNOWN:
@@ -216,7 +224,7 @@ def names_in_run(folder: Path) -> list[str]:
     given: list[Any] = [content.get(name) for name in ("model", "dataset", "method", "gradient", "stepping")]
     penalties = content.get("regularise") or ""
     given += [part.partition("=")[0].strip() for part in str(penalties).split(",")]
-    return [name for name in given if name in KNOWN]
+    return [name for name in given if isinstance(name, str) and name in KNOWN]
 
 
 def behind(names: Iterable[str]) -> dict[str, list[str]]:
@@ -225,7 +233,7 @@ def behind(names: Iterable[str]) -> dict[str, list[str]]:
     Raises ArgumentError for a name that is not known.
     """
     found: dict[str, list[str]] = {ITSELF: []}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(known_as(name) or name for name in names):
         for key in keys_of(name):
             found.setdefault(key, []).append(name)
     found[ITSELF] = [name for name in found[ITSELF] if name != ITSELF]
@@ -241,17 +249,10 @@ def as_bibtex(names: Iterable[str]) -> str:
     return "\n\n".join(entries)
 
 
-def filled(text: str, indent: int) -> str:
-    """Lines of a terminal's width, the later ones indented; words stay whole."""
-    wrapper = textwrap.TextWrapper(79, subsequent_indent=" " * indent)
-    wrapper.break_long_words = wrapper.break_on_hyphens = False
-    return wrapper.fill(text)
-
-
 def as_text(names: Iterable[str]) -> str:
     """The same to be read: a paragraph a publication."""
     paragraphs = []
     for key, asked in behind(names).items():
         told = f"{', '.join(asked)}: " if asked else ""
-        paragraphs.append(filled(told + references()[key].text(), 4))
+        paragraphs.append(wrapped(told + references()[key].text(), "    ", WIDTH))
     return "\n".join(paragraphs)

@@ -101,6 +101,9 @@ SOLVER_KEYWORDS = tuple(SolverOptions.__annotations__)
 class LastSolve:
     """The cost of a block's last call: `status`, and every attribute of the solve's `Stats`.
 
+    stats, status: of the solve.
+    penalties: by name, what `take_penalties` hands over.
+
     The counts of the backward pass (nfe_backward, …) are there once it has run.
     """
 

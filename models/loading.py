@@ -20,13 +20,16 @@ from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, neare
 from . import block, density_model, dynamics, fields, flow, model, series, trajectory
 from .saving import CONFIG, FORMAT, TORCHS_OWN, WEIGHTS
 
+# What making parts from wrong numbers was seen to raise; torch's own are RuntimeErrors.
+_UNMADE = (AdamodeError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError)
 _ROOMS = (fields, dynamics, model, series, trajectory, block, flow, density_model)
 Own = Callable[..., Any]
 
 
 def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
-    """The model, or block, that ``save`` wrote into ``folder``, on the CPU, with its weights and dtypes.
+    """The model, or block, that ``save`` wrote into a folder, on the CPU, with its weights and dtypes.
 
+    folder: that one.
     own: the parts that are not this package's, by the name of the argument that they were given as, such as
         ``field=Net()``; their weights are read from the folder. An error says which are needed.
     The global random numbers do not move. `card` reads the model's card.
@@ -44,7 +47,7 @@ def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
             if maker.asked:
                 raise
             raise _damaged(place, str(error)) from error
-        except (AdamodeError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except _UNMADE as error:
             raise _damaged(place, str(error)) from error
     if not isinstance(made, nn.Module):
         raise _damaged(place, f"its module is {made!r}")
@@ -55,15 +58,15 @@ def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
                 f"{nearest(name, maker.used) if maker.used else 'all of its parts are known; leave it out.'}"
             )
     _fill(made, tensors, place)
-    frozen = set(content["frozen"])
     for name, p in made.named_parameters():
-        p.requires_grad_(name not in frozen)
+        p.requires_grad_(name not in content["frozen"])
     return made
 
 
 def card(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The card of a saved model: its parameters, versions, commit; data, seed, evaluations where known.
 
+    folder: that ``save`` wrote.
     Raises: CheckpointError for a folder that holds no such model.
     """
     told: dict[str, Any] = _read(Path(folder))["card"]
@@ -127,7 +130,7 @@ def _package() -> str:
 def _read(place: Path) -> dict[str, Any]:
     try:
         content = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"folder={str(place)!r} holds no saved model: {CONFIG} cannot be read ({error}). Give a folder "
             "that save(folder) wrote; that of a training run is read by `adamode evaluate`."
@@ -138,6 +141,9 @@ def _read(place: Path) -> dict[str, Any]:
             f"{str(place / CONFIG)!r} was not written by save(folder) of this version (format={FORMAT!r} "
             f"with {', '.join(sorted(keys))} is needed)."
         )
+    frozen = content["frozen"]
+    if not isinstance(frozen, list) or not all(isinstance(name, str) for name in frozen):
+        raise _damaged(place, f"frozen={frozen!r} must be a list of names")
     return content
 
 

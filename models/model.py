@@ -22,6 +22,9 @@ Start = dict[str, Tensor]
 class Model(WithBlock):
     """encoder(x) = o, start(x/u, o/u) = (h0, …), block = h(T), head(u h(T)) = output.
 
+    encoder, head: modules of one tensor.
+    start: a module from (x, o) to a block's starts by name.
+    block: from its starts to h(T).
     state_unit: u, the size that is 1 in the block's state.
     """
 

@@ -45,6 +45,8 @@ LEAST_HIDDEN = 8
 class Size:
     """One line of the table of models: how many parameters are learnt, and how far that is from a target.
 
+    model, task: by name.
+    parameters: how many numbers are learnt.
     target: the number asked for, or AdamNODE's where none was.
     width: the settings that decide it, such as {"hidden": 16}.
     """
@@ -67,7 +69,10 @@ def names() -> tuple[str, ...]:
 
 
 def tasks(model: str | None = None) -> tuple[str, ...]:
-    """The tasks that there are settings for, or that a model has: all but densities for ANODE."""
+    """The tasks that there are settings for, or that a model has: all but densities for ANODE.
+
+    model: by name; None for the tasks alone.
+    """
     check_model(model)
     return tuple(task for task in TASKS if model is None or _why_not(model, task) == "")
 
@@ -83,7 +88,10 @@ def _why_not(model: str, task: str) -> str:
 
 
 def defaults(model: str, task: str) -> dict[str, Any]:
-    """The settings of `create` by name, with the values they have where none are given."""
+    """The settings of `create` by name, with the values they have where none are given.
+
+    model, task: by name.
+    """
     check_choice("model", model, names())
     check_choice("task", task, tasks())
     reason = _why_not(model, task)
@@ -131,7 +139,11 @@ def create(
 
 
 def parameters(model: str, task: str, **overrides: Any) -> int:
-    """How many numbers the model learns; no weights are drawn and no memory is used for them."""
+    """How many numbers the model learns; no weights are drawn and no memory is used for them.
+
+    model, task: by name.
+    overrides: settings of `create`.
+    """
     with torch.device("meta"):
         built = create(model, task, **overrides)
     return sum(p.numel() for p in built.parameters() if p.requires_grad)
@@ -139,6 +151,10 @@ def parameters(model: str, task: str, **overrides: Any) -> int:
 
 def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, int]:
     """The width, {setting: value}, with the number of parameters nearest to target.
+
+    model, task: by name.
+    target: that number.
+    overrides: settings of `create`.
 
     The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered channels
     (by their head) leave no room for 8 hidden ones, there are fewer channels too, as many as leave that room;
@@ -195,7 +211,11 @@ def _nearest_width(count: Callable[[int], int], target: int, least: int) -> int:
 
 
 def sizes(task: str | None = None, match_parameters: int | None = None) -> list[Size]:
-    """The table of models by task, at their registered or their matched widths."""
+    """The table of models by task, at their registered or their matched widths.
+
+    task: None for all.
+    match_parameters: the number of parameters that each width is matched to; None leaves the widths alone.
+    """
     if task is not None:
         check_choice("task", task, tasks())
     rows = []

@@ -24,9 +24,10 @@ BOUND = 5.0  # of hardtanh, as the heavy ball authors' code has it
 
 @dataclasses.dataclass(frozen=True)
 class Saturation:
-    """One kind: value(x) → s = σ(x), and back(a, s) → a ⊙ σ'(x), both new tensors."""
+    """One kind: value(x) → s = σ(x), and back(a, s) → a ⊙ σ'(x), both new tensors. bounded: whether σ is."""
 
     name: SaturationName
+    bounded: bool
     value: Callable[[Tensor], Tensor]
     back: Callable[[Tensor, Tensor], Tensor]
 
@@ -43,9 +44,9 @@ _tanh = get_activation("tanh")
 _KINDS: dict[str, Saturation] = {
     kind.name: kind
     for kind in (
-        Saturation("identity", lambda x: x.clone(), lambda a, s: a.clone()),
-        Saturation("tanh", lambda x: x.tanh(), _tanh.backward),
-        Saturation("hardtanh", _hardtanh, _hardtanh_back),
+        Saturation("identity", False, lambda x: x.clone(), lambda a, s: a.clone()),
+        Saturation("tanh", True, lambda x: x.tanh(), _tanh.backward),
+        Saturation("hardtanh", True, _hardtanh, _hardtanh_back),
     )
 }
 

@@ -62,6 +62,8 @@ _ARGUMENTS: dict[str, Describe] = {
         "classes": m.linear.out_features,
     },
     "FlatHead": lambda m: {"features": m.linear.in_features, "classes": m.linear.out_features},
+    "GNesterovNODE": lambda m: _without_force(m.dynamics),
+    "GeneralisedNesterovODE": lambda m: _without_force(m),
     "SeriesStart": lambda m: {
         "others": [*m.drawn, *([] if m.squared is None else [m.squared])],
         "scale": 1.0,  # of weights that are replaced
@@ -79,6 +81,11 @@ def _of_flow(flow: Any) -> dict[str, Any]:
 
 
 _ARGUMENTS["Flow"] = _of_flow
+
+
+def _without_force(dynamics: Any) -> dict[str, Any]:
+    """Whether there is a number ξ among the weights, the arguments say."""
+    return {} if dynamics.scalars else {"xi": None}
 
 
 def save(module: nn.Module, folder: str | os.PathLike[str], card: Mapping[str, Any] | None = None) -> Path:

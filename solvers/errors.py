@@ -1,7 +1,7 @@
 """Every error and warning of the project, in one tree.
 
 AdamodeError
-├── ArgumentError            (ValueError)     a value that cannot mean anything here
+├── ArgumentError            (ValueError)     a value that has no meaning here
 │   └── FaceArgumentError    (AssertionError) the same, through torchdiffeq's face
 ├── ArgumentTypeError        (TypeError)      an argument of the wrong type
 │   └── FaceTypeError        (AssertionError)
@@ -9,7 +9,7 @@ AdamodeError
 ├── SecondDerivativeError    (RuntimeError)   a hand-derived gradient differentiated again
 ├── ReconstructionError      (RuntimeError)   the reverse solve lost the forward solution
 ├── NotRepeatableError       (RuntimeError)   func gave another value when evaluated again
-├── DataError                (ValueError)     a data file that cannot be what it should be
+├── DataError                (ValueError)     a data file that is damaged or of another kind
 │   └── MissingDataError                      data that are not where they are looked for
 ├── CheckpointError          (ValueError)     a checkpoint or run folder that does not fit
 ├── TrainingError            (RuntimeError)   training cannot go on (NaN loss, failed solve)
@@ -41,11 +41,11 @@ class AdamodeError(Exception):
 
 
 class AdamodeWarning(UserWarning):
-    """Something works but probably not as meant."""
+    """The call works, but probably not as intended."""
 
 
 class ArgumentError(AdamodeError, ValueError):
-    """An argument whose value is refused: the text names it, the value, the rule, the way out."""
+    """An argument whose value is refused: the text names the argument, its value, the rule, the way out."""
 
 
 class FaceArgumentError(ArgumentError, AssertionError):
@@ -89,7 +89,8 @@ class ReconstructionError(AdamodeError, RuntimeError):
 class NotRepeatableError(AdamodeError, RuntimeError):
     """func gave another value when it was evaluated again.
 
-    Attributes: ``off``, relative to its largest; ``why`` that matters, a sentence, where no adjoint asked.
+    off: by how much, relative to its largest entry.
+    why: a sentence on why that matters, where no adjoint asked.
     """
 
     def __init__(self, off: float, why: str = ""):
@@ -145,9 +146,11 @@ def random_sentence(
 class SolverError(AdamodeError, RuntimeError):
     """A solve that cannot go on.
 
-    Attributes: ``t`` and ``dt`` where it stopped, ``status`` (a Status), ``stats`` (a Stats or
-    None), ``detail`` (what else is known, a sentence or ""), ``trace`` (every attempt so far, where
-    ``solve`` was asked for a trace; else None).
+    t, dt: where it stopped, and the step that it tried there.
+    status: why, a `Status`.
+    stats: what it had cost, a `Stats` or None.
+    detail: what else is known, a sentence or "".
+    trace: every attempt so far, where ``solve`` was asked for a trace; else None.
     """
 
     trace: list[Any] | None = None

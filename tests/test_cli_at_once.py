@@ -25,6 +25,7 @@ COMMANDS = (
     *("reproduce", "cache", "cite"),
 )
 PRINTED = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+PRINTED += [["cite", "dopri5"], ["cite", "--list"], ["cite", "--format", "text"]]
 REFUSED = [
     *(["train", f"--{name}", "nobody"] for name in ("model", "dataset", "method", "schedule", "gradient")),
     *(["train", f"--{name}", "nobody"] for name in ("block", "stepping", "denominator", "amp", "dtype")),
@@ -51,6 +52,8 @@ REFUSED = [
     ["predict", "nobody", "picture.png"],
     ["export", "nobody"],
     ["export", "nobody", "--format", "nobody"],
+    ["cite", "nobody"],
+    ["cite", "--format", "nobody"],
     ["runs"],
     ["runs", "--output-dir", ".", "nobody"],
     ["cite", "nobody"],

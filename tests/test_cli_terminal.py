@@ -53,6 +53,8 @@ def test_a_command_prints_where_its_signs_are_missing(encoding, arguments, monke
         ("α", "alpha"),
         ("Δ", "delta"),
         ("é", "e"),
+        ("ø", "o"),
+        ("æ", "ae"),
         ("²", "2"),
         ("→", "->"),
         ("─", "-"),

@@ -13,6 +13,7 @@ from torch import nn
 import adamode
 from adamode import HBNODE, Backsolve, Direct, Discrete, GNesterovNODE, MomentumNODE, NesterovNODE
 from adamode.adjoint.dynamics.protocol import Dynamics
+from adamode.models import create
 from adamode.models.dynamics import GeneralisedNesterovODE, HeavyBallODE, MomentumODE, NesterovODE
 from adamode.models.fields import MLP, Conv, Linear
 from adamode.solvers.errors import ArgumentError, ArgumentTypeError
@@ -301,6 +302,26 @@ def test_steps_do_not_leave_the_interval_towards_the_pole(name):
     end = adamode.solve(watched, state(), torch.tensor([1.0, 1e-3], dtype=D), rtol=1e-4, atol=1e-4).y[-1]
     assert end.isfinite().all()
     assert min(seen) == 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bounded", ["tanh", "hardtanh"])
+def test_the_generalised_factor_is_at_its_bound_at_all_later_times(bounded, dtype):
+    """k = τ^(−3/2) e^(τ/2) overflows at τ = 178 in float32, and a series has a row a unit of time."""
+    dynamics = GeneralisedNesterovODE(field(), activation=bounded)
+    times = torch.tensor([1e-3, 60.0, 178.0, 1500.0, 4e4], dtype=dtype)
+    kappa, rho = dynamics._factor(times)
+    assert torch.equal(kappa, torch.full_like(times, 1.0 if bounded == "tanh" else 5.0))
+    assert torch.equal(rho, torch.zeros_like(times))
+    assert dynamics.divergence_integral(times[1], times[4]) == times[1] - times[4]
+
+
+@pytest.mark.parametrize("model", ["nesterovnode", "gnesterovnode", "momentumnode"])
+def test_a_series_of_many_rows_is_solved(model):
+    made = create(model, "silverbox")
+    x = torch.zeros(1, 400, 3)
+    x[:, :8, 2] = 1
+    assert torch.isfinite(made.eval()(x)).all()
 
 
 def test_a_frozen_block_gives_its_field_alone_gradients():

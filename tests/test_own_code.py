@@ -173,13 +173,30 @@ def test_predict_takes_pictures_and_images_as_arrays_alike(place):
     assert "label" in one[0]
 
 
+STRETCH = np.ones((2, 20, 2))
+PIXELS = np.arange(2 * 6 * 6 * 3, dtype=np.uint8).reshape(2, 6, 6, 3)
+
+
+def test_predict_takes_pixels_of_any_dtype(place):
+    answers = []
+    for dtype in (np.uint8, np.int64, ">i4", np.float32, ">f8"):
+        path = arrays(place / "pixels.npz", x=PIXELS.astype(dtype))
+        result = call("predict", "pets", path, "--output-dir", place / "runs", "--json", "-")
+        answers.append([row["probabilities"] for row in json.loads(result.stdout)])
+    assert all(answer == answers[0] for answer in answers)
+
+
 def test_predict_refuses_what_is_of_another_kind(place, tmp_path):
     for name, path, words in (
         ("points", place / "rec.csv", "is a recording, and own-points has none"),
         ("points", arrays(tmp_path / "w.npz", x=X[:, :2]), "the model takes [N, 3]"),
         ("points", arrays(tmp_path / "n.npz", x=np.full((2, 3), np.nan)), "is nan"),
         ("points", place / "pets" / "cats" / "1.png", "no pictures"),
-        ("rec", arrays(tmp_path / "r.npz", x=X), "lacks y"),
+        ("rec", arrays(tmp_path / "r.npz", x=X), "entry y is missing"),
+        ("rec", arrays(tmp_path / "s.npz", x=STRETCH, y=STRETCH.astype(str)), "entry y is missing, empty or"),
+        ("rec", arrays(tmp_path / "c.npz", x=STRETCH * 1j, y=STRETCH), "entry x is missing, empty or"),
+        ("pets", arrays(tmp_path / "f.npz", x=PIXELS / 255), "whole numbers 0 … 255"),
+        ("pets", arrays(tmp_path / "u.npz", x=PIXELS.astype(np.uint16) * 257), "whole numbers 0 … 255"),
     ):
         result = call("predict", name, path, "--output-dir", place / "runs")
         assert result.exit_code == 2, result.output

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from adamode import ArgumentError, ArgumentTypeError, TrainConfig
 from adamode.solvers.errors import DataError, MissingDataError
@@ -14,6 +14,7 @@ from adamode.train.data import DataOptions, DataSet, load_data
 from adamode.train.data.own import load_own, look
 from adamode.train.data.own.given import as_data_set
 from adamode.train.data.raw import Scaling
+from adamode.train.own_settings import kind_of
 
 
 def own(path, **options):
@@ -98,6 +99,36 @@ def test_a_folder_that_is_not_what_it_should_be_is_refused_by_path(tmp_path, spo
     spoil(folder)
     with pytest.raises(DataError, match=message):
         own(folder)
+
+
+def test_classes_may_be_called_by_numbers(tmp_path):
+    for classes in (("0", "1"), ("0", "1", "2")):
+        data = own(pictures(tmp_path / str(len(classes)), classes=classes, count=4))
+        assert data.card.labels == classes
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "<u2"), ("tif", "<u2"), ("tif", ">u2")])
+def test_pictures_of_16_bits_keep_their_greys(tmp_path, ending, kind):
+    values = np.arange(36, dtype=np.uint8).reshape(6, 6) * 7
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray((values.astype(np.uint16) * 257).astype(kind)).save(
+                tmp_path / name / f"{i}.{ending}"
+            )
+    images = own(tmp_path).train.images
+    assert images.shape[1:] == (1, 6, 6)
+    assert torch.equal(images[0, 0], torch.from_numpy(values))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pictures_whose_white_is_not_known_are_refused(tmp_path, dtype):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(np.ones((6, 6), dtype)).save(tmp_path / name / f"{i}.tif")
+    with pytest.raises(DataError, match="whose white is not known"):
+        own(tmp_path)
 
 
 def test_one_class_or_parts_that_lack_are_refused(tmp_path):
@@ -205,7 +236,10 @@ WITH_NAN = np.where(np.arange(120).reshape(40, 3) == 52, np.nan, X)
         ({"x": X, "y": np.stack([Y, Y], 1)}, "labels must be"),
         ({"x": X, "y": Y, "split": np.full(40, "train")}, "no sample 'val'"),
         ({"x": X, "y": Y, "split": np.full(40, "tain")}, "row 1 is 'tain'"),
-        ({"x": X, "y": Y, "split": np.zeros(3)}, "split has 3 rows"),
+        ({"x": X, "y": Y, "split": np.zeros(3)}, r"split has shape \(3,\); one value for each"),
+        ({"x": X, "y": Y, "split": np.arange(80).reshape(40, 2) % 3}, r"split has shape \(40, 2\)"),
+        ({"x": X, "y": X[:, :0]}, r"entry y has shape \(40, 0\)"),
+        ({"x_train": X[:1], "y_train": X[:1, 0], "x_test": X, "y_test": X[:, 0]}, "x_train has one sample"),
         ({"x": np.asarray([{}] * 40), "y": Y}, "Python objects"),
     ],
 )
@@ -289,6 +323,28 @@ def test_a_damaged_recording_is_refused_by_row_and_column(tmp_path, line, text, 
         own(path)
 
 
+def test_a_recording_of_two_columns_of_one_name_or_in_another_form_is_refused(tmp_path):
+    twice = recording(tmp_path / "r.csv", names="u,y,y", more=(np.zeros(400),))
+    with pytest.raises(DataError, match="line 1: 2 columns are called 'y'"):
+        own(twice)
+    with pytest.raises(DataError, match="2 columns are called 'y'"):
+        own(twice, inputs="u", outputs="y")
+    text = recording(tmp_path / "s.csv").read_text()
+    (tmp_path / "s.csv").write_text(text.replace(",", ";"))
+    with pytest.raises(ArgumentError, match="Columns are separated by commas"):
+        own(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match="is no UTF-8 text: byte 0 is 0xff"):
+        own(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_text("\n" + text)
+    with pytest.raises(DataError, match="or its first line is"):
+        own(tmp_path / "s.csv")
+    scipy = pytest.importorskip("scipy.io")
+    scipy.savemat(tmp_path / "m.mat", {"u": X[:, 0], "y": X[:, 1]})
+    with pytest.raises(ArgumentError, match="'u' is an input and an output"):
+        own(tmp_path / "m.mat", inputs="u", outputs="u")
+
+
 def test_an_uneven_clock_and_a_short_recording_are_refused(tmp_path):
     t = np.arange(400.0)
     t[100] += 0.4
@@ -306,6 +362,15 @@ def test_scalings_are_undone(tmp_path):
         scaling = Scaling.of(values, kind)
         assert np.allclose(scaling.undo(scaling.apply(values)), values, rtol=1e-14)
         assert np.abs(scaling.apply(values)[:, 1]).max() < 1e-15  # what does not vary is not blown up
+
+
+@pytest.mark.parametrize("kind", ["standard", "unit"])
+def test_numbers_of_any_size_are_scaled_alike(kind):
+    expected = Scaling.of(X, kind).apply(X)
+    for power in (-600, -60, 60, 600):  # the squares of 2^±600 are no float64 any more
+        values = X * 2.0**power
+        assert np.array_equal(Scaling.of(values, kind).apply(values), expected)
+    assert np.isfinite(Scaling.of(X * 1e-310, kind).factor).all()
 
 
 # Made in Python
@@ -332,10 +397,48 @@ def test_tensors_and_torch_data_sets_become_a_data_set():
     assert values.card.sha256 != data.card.sha256
 
 
+class Values(Listed):
+    def __getitem__(self, i):
+        return X[i].tolist(), float(X[i, 0])
+
+
+class Batches(Values):
+    def __getitems__(self, indices):
+        return torch.from_numpy(X[indices]), torch.from_numpy(X[indices, 0])
+
+
+@pytest.mark.parametrize(
+    "source", [Values(), Batches(), Subset(TensorDataset(torch.ones(9, 3), torch.ones(9)), [3])]
+)
+def test_a_number_a_sample_is_a_value_in_every_kind_of_data_set(source):
+    data = as_data_set((source,) * 3)
+    assert (data.train[0][1].shape, data.train.__getitems__([0])[1].shape) == ((1,), (1, 1))
+    assert kind_of(data) == ("own-points", {"features": 3, "classes": 1})
+
+
+def test_arrays_of_another_order_of_bytes_are_taken():
+    part = (X.astype(">f4"), Y.astype(">i8"))
+    inputs, labels = as_data_set((part,) * 3).train.__getitems__([3, 4])
+    assert torch.equal(inputs, torch.from_numpy(X[3:5].astype(np.float32)))
+    assert labels.tolist() == Y[3:5].tolist()
+
+
+class Uneven(Listed):
+    def __getitem__(self, i):
+        return X[i, : 1 + i], 1.0
+
+
+def test_samples_of_different_shapes_are_refused_by_number():
+    with pytest.raises(ArgumentError, match=r"sample 2 has shapes \(3,\).*sample 1 \(2,\)"):
+        as_data_set((Uneven(),) * 3).train.__getitems__([1, 2])
+
+
 @pytest.mark.parametrize(
     ("data", "error"),
     [
         (3, ArgumentTypeError),
+        (((X, np.full(40, "a")),) * 3, ArgumentTypeError),
+        (([({}, 1)] * 3,) * 3, ArgumentTypeError),
         ((1, 2, 3), ArgumentTypeError),
         (((torch.rand(3, 2), torch.zeros(3).long()),) * 2, ArgumentTypeError),
         (((torch.rand(3, 2), torch.zeros(2).long()),) * 3, ArgumentError),

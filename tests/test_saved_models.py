@@ -106,6 +106,13 @@ def test_frozen_numbers_stay_frozen_and_settings_of_a_dynamics_are_kept(tmp_path
     assert adamode.load(tmp_path / "g").dynamics.activation == "hardtanh"
 
 
+def test_a_model_without_its_restoring_force_comes_back_without(tmp_path):
+    made = adamode.GNesterovNODE(MLP(3), xi=None)
+    made.save(tmp_path)
+    h0 = torch.rand(2, 3)
+    assert torch.equal(adamode.load(tmp_path)(h0), made(h0))
+
+
 @pytest.mark.parametrize(
     "field",
     [
@@ -171,6 +178,10 @@ def test_a_part_of_ones_own_is_asked_for_and_a_wrong_one_refused(tmp_path):
         adamode.load(tmp_path, field=Own(), head=Own())
 
 
+def described(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
 def change(content, folder):
     (folder / "config.json").write_text(json.dumps(content))
 
@@ -181,6 +192,9 @@ def change(content, folder):
         (lambda f: (f / "config.json").unlink(), "holds no saved model"),
         (lambda f: (f / "config.json").write_text("{"), "holds no saved model"),
         (lambda f: (f / "config.json").write_text("[]"), "was not written by save"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "holds no saved model"),
+        (lambda f: change({**described(f), "frozen": 3}, f), "frozen=3 must be a list of names"),
+        (lambda f: change({**described(f), "frozen": [[1]]}, f), "must be a list of names"),
         (lambda f: (f / "model.safetensors").unlink(), "cannot be read"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "another SHA-256"),
     ],
@@ -200,6 +214,8 @@ def test_a_damaged_folder_is_refused(damage, message, tmp_path):
         {"class": "NODE", "arguments": {"field": 3}},
         {"class": "NODE", "arguments": {"nothing": 3}},
         {"class": "MLP", "arguments": {"dim": -1}},
+        {"class": "FlatHead", "arguments": {"features": -1, "classes": 2}},
+        {"class": "torch.nn.Linear", "arguments": {"in_features": 10**9, "out_features": 10**9}},
         {"class": "NODE"},
         3,
         {},
@@ -207,8 +223,7 @@ def test_a_damaged_folder_is_refused(damage, message, tmp_path):
 )
 def test_a_description_that_makes_no_model_is_refused_and_only_our_classes_are_made(told, tmp_path):
     create("node", "circles").save(tmp_path)
-    content = json.loads((tmp_path / "config.json").read_text())
-    change({**content, "module": told}, tmp_path)
+    change({**described(tmp_path), "module": told}, tmp_path)
     with pytest.raises(CheckpointError):
         adamode.load(tmp_path)
 

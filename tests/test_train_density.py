@@ -339,7 +339,7 @@ def test_samples_of_a_run_that_is_no_density_are_refused(tmp_path):
     result = call("predict", tmp_path / "run", "--samples", 3)
     assert result.exit_code == 2
     text = " ".join(result.stderr.split())
-    assert "draws nothing; train a density, on one of moons, checkerboard, rings" in text
+    assert "gives answers, not samples; train a density, on one of moons, checkerboard, rings" in text
 
 
 def test_a_density_is_not_exported(finished):

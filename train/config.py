@@ -125,7 +125,8 @@ class TrainConfig(OwnSettings):
     normalise: of pixels, as in `adamode.train.data.DataOptions`; None takes the data set's own, "" where
         it has none. (Runs made when every data set was standardised have "", and mean that.)
     augment, train_size, val_size, test_size, window, given: as there; 0 takes the data set's own default.
-    name: of the run's folder in output_dir; None is "<model>-<dataset>".
+    output_dir: where runs are kept.
+    name: of the run's folder there; None is "<model>-<dataset>".
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.
     """

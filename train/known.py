@@ -33,7 +33,11 @@ CHECKPOINT, SETTINGS = "checkpoint.pt", "config.json"  # in a run's folder
 
 
 def check_dataset(name: object) -> None:
-    """Raises ArgumentError, with the nearest names, unless ``name`` is a data set, or a kind of one's own."""
+    """Refuses what is no data set, nor a kind of one's own.
+
+    name: of a data set.
+    Raises ArgumentError, with the nearest names.
+    """
     if not isinstance(name, str) or name not in (*DATASETS, *OWN):
         raise ArgumentError(f"dataset={name!r} is not a known data set: {nearest(str(name), DATASETS)}")
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .data.npz import read_npz
 from .data.own.arrays import as_images, check_finite
 from .data.raw import Raw
 from .data.splits import LabelledImages
-from .evaluation import LoadedRun, read_picture
+from .evaluation import LoadedRun, read_picture, white_of
 from .step import check_samples, mixed_precision
 
 ARRAYS, RECORDINGS = (".npz",), (".csv", ".mat")
@@ -94,9 +95,7 @@ def predict_file(
 
 
 def _arrays(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
-    x, where = read_npz(path, None).get("x"), f"{str(path)!r}, entry x"
-    if x is None or x.dtype.kind not in "iubf" or x.ndim == 0 or not x.size:
-        raise DataError(f"{where} is missing, empty or holds no real numbers; x is needed, one row a sample.")
+    x, where = _real(read_npz(path, None), "x", path), f"{str(path)!r}, entry x"
     check_finite(x, where)
     wanted = tuple(data.card.shape)
     if len(wanted) == 3:  # images, perhaps without their one channel, or with it last
@@ -110,12 +109,34 @@ def _arrays(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
     if x.shape[1:] != wanted:
         raise DataError(f"{where} has shape {x.shape}; the model takes [N, {', '.join(map(str, wanted))}].")
     if isinstance(data.train, LabelledImages):
-        inputs = data.train.transform(torch.from_numpy(np.ascontiguousarray(x)))
+        inputs = data.train.transform(torch.from_numpy(_pixels(x, white_of(data), where)))
     else:
         raw = data.raw or Raw()
         scaled = x if raw.x is None else raw.x.apply(x, 1 if len(wanted) == 3 else -1)
         inputs = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float64))
     return _answers(run, data, inputs, tuple(f"{path}[{i}]" for i in range(len(x))))
+
+
+def _real(found: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    """An entry of a file; DataError unless it is there and has real numbers."""
+    a = found.get(name)
+    if a is None or a.dtype.kind not in "iubf" or a.ndim == 0 or not a.size:
+        raise DataError(
+            f"{str(path)!r}, entry {name} is missing, empty or holds no real numbers; {name} is needed, one "
+            "row a sample."
+        )
+    return a
+
+
+def _pixels(x: np.ndarray, white: float, where: str) -> np.ndarray:
+    """x as uint8; DataError for what are no whole numbers 0 … white: such a model knows no others."""
+    wrong = np.argwhere((x < 0) | (x > white) | (x != np.rint(x))) if x.dtype.kind != "b" else ()
+    if len(wrong):
+        raise DataError(
+            f"{where} has {x[tuple(wrong[0])]}; the model was trained on pixels that are whole numbers "
+            f"0 … {white:g}, so give the same, as uint8."
+        )
+    return np.ascontiguousarray(x, dtype=np.uint8)
 
 
 def _answers(run: LoadedRun, data: DataSet, x: Tensor, names: tuple[str, ...]) -> Prediction:
@@ -140,8 +161,8 @@ def _recording(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
 
 def _sequences(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
     _raw(data, path)
-    found = read_npz(path, ("x", "y"))
-    x, y = (a.astype(np.float64) if a.dtype.kind in "iuf" else a for a in (found["x"], found["y"]))
+    found = read_npz(path, None)
+    x, y = (_real(found, name, path).astype(np.float64) for name in "xy")
     check_finite(x, f"{str(path)!r}, entry x")
     y = y[..., None] if y.ndim == 2 else y
     width = data.card.shape[-1] - 1

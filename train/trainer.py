@@ -53,8 +53,8 @@ from .text import wrapped
 class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
-    build: makes the model from the configuration (default: `adamode.models.create`'s). The run's settings
-        keep its name, "module:function", by which commands find it again.
+    config: the run's settings. They keep the name of ``build``, "module:function", for other commands.
+    build: makes the model from the configuration (default: `adamode.models.create`'s).
     data: in place of the configuration's: a `DataSet`, or (train, val, test), each tensors (inputs, targets)
         or a torch data set of such pairs. ``config`` is then the one for them, `TrainConfig.for_data`.
     on_epoch: called with an `EpochRecord` after each epoch, on rank 0.

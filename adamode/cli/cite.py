@@ -27,20 +27,20 @@ def cite(
 
     A run is cited by its settings: its model, data set, method and gradient.
     """
-    from ..citation import KINDS, KNOWN, as_bibtex, as_text, filled, names_in_run
-    from ..solvers.errors import ArgumentError
+    from ..citation import KINDS, as_bibtex, as_text, known_as, names_in_run
+    from ..solvers.errors import check_choice
+    from ..train.text import wrapped
 
-    if form not in ("bibtex", "text"):
-        raise ArgumentError(f"--format {form!r} must be bibtex or text.")
+    check_choice("--format", form, ("bibtex", "text"))
     if listed:
         for kind, known in KINDS.items():
-            typer.echo(filled(f"{kind + ':':<11}{', '.join(known)}", 11))
+            typer.echo(wrapped(f"{kind + ':':<11}{', '.join(known)}", " " * 11))
         return
     wanted: list[str] = []
     for name in names or ():
         folder = Path(name) if Path(name).is_dir() else output_dir / name
-        # A folder may have a method's name; what has a path in it, or settings, is a folder.
-        if name in KNOWN or not folder.is_dir():
+        # A folder may have a method's name: ./digits is the folder, digits the data.
+        if known_as(name) is not None or not folder.is_dir():
             wanted.append(name)
         else:
             wanted += names_in_run(folder)

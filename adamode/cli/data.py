@@ -36,7 +36,7 @@ def data(
 
     The data are read and checked: exit status 2 says that a file is damaged, or NAME is not there.
 
-    Without NAME, data sets that are not there are listed with what was looked for.
+    Without NAME, missing data sets are listed with what was looked for.
     """
     from ..solvers.errors import ArgumentError, MissingDataError
 

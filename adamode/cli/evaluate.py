@@ -49,7 +49,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Of the pass.", show_default="the run's", min=1)
+        int | None, typer.Option(help="Samples in one batch.", show_default="the run's", min=1)
     ] = None,
     device: Device = None,
     threads: Threads = 1,

@@ -46,11 +46,11 @@ _Dt = Annotated[
 ]
 _Progress = Annotated[
     bool | None,
-    typer.Option("--progress/--no-progress", help="A bar for what lasts.", show_default="on a terminal"),
+    typer.Option("--progress/--no-progress", help="Show a progress bar.", show_default="on a terminal"),
 ]
 _Adjoint = Annotated[
     bool,
-    typer.Option("--adjoint", help="Look at the way back instead: the adjoint of L = w·y(T), its steps."),
+    typer.Option("--adjoint", help="Study the way back instead: the adjoint of L = w·y(T) and its steps."),
 ]
 _Gradient = Annotated[
     str | None,
@@ -96,7 +96,7 @@ def inspect(
     max_steps: Annotated[int, typer.Option(help="Limit on attempts of a solve.")] = 100_000,
     y0: Annotated[str | None, typer.Option(help="Another start: numbers with commas.")] = None,
     t_start: Annotated[float, typer.Option(help="Start of time, for a function f(t, y) of your own.")] = 0.0,
-    t_end: Annotated[float | None, typer.Option(help="Another end.", show_default="problem's")] = None,
+    t_end: Annotated[float | None, typer.Option(help="End of time.", show_default="problem's")] = None,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 1,
@@ -122,7 +122,7 @@ def inspect(
     With --adjoint: adjoint.png, and for each gradient as CSV and JSON norms of dL/dz(t), how far
     the rebuilt state is off, and the steps in both directions.
 
-    With --page: one HTML file in which one moves over the attempts (docs/study/explorer.md).
+    With --page: one HTML file that shows the attempts one by one (docs/study/explorer.md).
 
     A solve that fails is drawn as far as it came; the exit status is then 1.
     """

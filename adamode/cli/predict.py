@@ -26,9 +26,9 @@ def predict(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Of a density: write so many draws, in the data's own units.", min=1),
+        typer.Option(help="Densities: number of draws to write, in the data's own units.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
     invert: Annotated[
         bool, typer.Option("--invert", help="Dark ink on light paper (the digits are light on dark).")
     ] = False,

@@ -32,7 +32,7 @@ def sweep(
 ) -> None:
     """Train every combination of models, seeds and other settings.
 
-    What is finished is not run again; what is unfinished is gone on with. Every other option is that of
+    Finished runs are not run again; unfinished ones are resumed. Every other option is that of
     adamode train and holds for all runs. A run that fails stops no other; the status is then 1.
     """
     base, axes = dict(settings), _axes(models, seeds, vary or [])

@@ -75,7 +75,7 @@ def verify(
     full: Full = False,
     json_path: JsonPath = None,
     html_path: HtmlPath = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the start and the loss.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the start and the loss.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,

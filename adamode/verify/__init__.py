@@ -34,6 +34,7 @@ def check_vjp(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0
     dynamics: derives from `adamode.Dynamics`.
     t: 0-d (or per sample).
     z: [K, B, *S]. float32 modules are checked as a copy in float64.
+    seed: of w, u and the entries that are differenced.
 
     For each block and each parameter that learns: autograd, central differences of single entries, and
     the dot-product test ⟨Ju, w⟩ = ⟨u, Jᵀw⟩ with a random u; over all together the slope of the Taylor
@@ -58,8 +59,10 @@ def check_gradient(
 ) -> Report:
     """Checks the gradient of a solve, dL/dy0 and dL/dθ for L = Σ w·y with random w.
 
-    func: a `Dynamics`, a module, or a function; y0, t and the other arguments as `adamode.solve` takes them
-        (gradient=Discrete() where not given).
+    func: a `Dynamics`, a module, or a function.
+    y0, t: as `adamode.solve` takes them.
+    solve_arguments: what else it takes; gradient=Discrete() where not given.
+    seed: of w and u.
     gap_tolerances: at which `Interpolating` and `Backsolve` are compared with `Discrete`, for information; ()
         to leave it out.
 

@@ -89,8 +89,13 @@ def verify_models(
 ) -> ModelReport:
     """Checks the models' hand-derived gradients, in float64 and both stepping modes.
 
-    models, denominators (AdamNODE's), activations (GHBNODE's, GNesterovNODE's): None for all.
+    models: None for all.
+    denominators: AdamNODE's; None for all.
+    activations: GHBNODE's and GNesterovNODE's; None for all.
     forms: of AdamODE's VJP; those that are not "exact" are measured and not judged.
+    gradients: by name; "discrete" and the others of `GRADIENTS`.
+    seed: of the weights, the states and the cotangents.
+    device: where it computes.
     full: every adaptive method, other fields, decreasing times and three seeds besides.
     seeds_printed: problems over which the printed forms' errors are summed up.
     Raises ArgumentError for an unknown name, with the nearest, VerificationError where a model raises.

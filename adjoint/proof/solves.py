@@ -239,8 +239,12 @@ def gradient_taylor(problem: GradientProblem, found: Sequence[Tensor], choice: A
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """How far a continuous adjoint is from the discrete one at a tolerance: the largest difference over
-    the largest entry of the whole gradient."""
+    """How far a continuous adjoint is from the discrete one: the largest difference over the largest entry
+    of the whole gradient.
+
+    tolerance: rtol and atol.
+    interpolating, backsolve: of the two adjoints; None where one cannot go on.
+    """
 
     tolerance: float
     interpolating: float | None

@@ -25,10 +25,17 @@ from .field_dynamics import (
 from .momentumnode import SPAN, Momentum, check_shift
 
 XI = 1.5  # of the authors' code for CIFAR-10
+AT_BOUND = 10.0  # log k from which on σ(k) and σ'(k) = 0 are the same numbers in every dtype
 
 
 class GeneralisedNesterovODE(FieldDynamics):
     """h' = ρ(t) h − κ(t) σ(m),  m' = σ(f(t, h)) − m + ξ h,  κ = σ(k),  k = τ^(−3/2) e^(τ/2),  ρ = κ'/κ.
+
+    field: f(t, h) → dh, any module or function.
+    xi: start value of ξ > 0; None for no restoring force.
+    activation: σ, "tanh", "hardtanh" or "identity".
+    shift: of the time in κ.
+    learnable: False freezes ξ.
 
     State z = [h, m], [2, B, *S]; f: the field; τ = t + shift > 0; σ: tanh, hardtanh clipped at ±5, or the
     identity; ξ = softplus(raw_xi), learnt, or None for no restoring force.
@@ -73,10 +80,13 @@ class GeneralisedNesterovODE(FieldDynamics):
     def _factor(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(κ, ρ) of t's shape."""
         sigma, tau = get_saturation(self.activation), t + self.shift
-        k = tau.pow(-1.5) * (0.5 * tau).exp()
+        power = 0.5 * tau - 1.5 * tau.log()
+        if sigma.bounded:  # κ is at its bound from far smaller k on, and k itself overflows at τ = 178
+            power = power.clamp(max=AT_BOUND)
+        k = power.exp()
         kappa = sigma.value(k)
-        slope = k * (0.5 - 1.5 / tau)  # k' = k (1/2 − 3/(2τ))
-        return kappa, sigma.back(slope, kappa) / kappa
+        # ρ = σ'(k) k'/κ, and k' = k (1/2 − 3/(2τ))
+        return kappa, sigma.back(k, kappa) / kappa * (0.5 - 1.5 / tau)
 
     def forward(self, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(dz, saved) by the equations above."""
@@ -140,7 +150,8 @@ class GNesterovNODE(Momentum):
     activation: σ, "tanh", "hardtanh" (clipped at ±5) or "identity".
     shift: of the time in κ, so that an interval may start at 0.
     t: start and end, both above −shift; the default (1, 2) is the authors'.
-    The rest is as in `NODE`.
+    learnable: False freezes ξ.
+    solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings and for times outside of τ > 0; SolverError
     where a solve cannot go on.
     Source: H. H. N. Nguyen, T. M. Nguyen, H. K. Vo, S. J. Osher, T. N. Vo, Improving neural ordinary

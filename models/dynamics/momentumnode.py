@@ -43,6 +43,12 @@ def check_shift(shift: float) -> float:
 class MomentumODE(FieldDynamics):
     """h' = −m,  m' = f(t, h) − γ(t) m.
 
+    field: f(t, h) → dh, any module or function.
+    damping: "constant", "nesterov" or "learned", as below.
+    gamma, r: start values of γ in (0, 1) and r > 0.
+    shift: of the time in τ.
+    learnable: False freezes γ and r.
+
     State z = [h, m], [2, B, *S]; f: the field. With τ = t + shift, the damping is
         "constant"   γ(t) = γ         γ = sigmoid(raw_gamma): the heavy ball
         "nesterov"   γ(t) = 3/τ       no number is learnt
@@ -186,7 +192,8 @@ class MomentumNODE(Momentum):
         the authors' sigmoid(−3), and 3.
     shift: of the time in 3/τ, so that an interval may start at 0.
     t: start and end; where γ depends on time, both above −shift.
-    The rest is as in `NODE`.
+    learnable: False freezes γ and r.
+    solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: as of `HBNODE` and `NesterovNODE`; r/t: W. Su, S. Boyd, E. J. Candès, JMLR 17(153), 2016, Sec. 4.
     """

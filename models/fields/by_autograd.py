@@ -23,6 +23,7 @@ from .field import Field, Gradients, copied, per_sample
 class AutogradField(nn.Module):
     """Any f(t, h) → dh, an `nn.Module` or a function, with the field's four methods by autograd.
 
+    func: f.
     params: the leaf tensors that a function depends on (a module's parameters are known); None: those that
         its graph reaches, looked up by `discover`.
     joined: how many blocks h joins in dim 1 (2 in the second-order model); f has the channels of one.
@@ -136,6 +137,7 @@ class AutogradField(nn.Module):
 def as_field(field: Any, *, joined: int = 1) -> Any:
     """The field itself where it has the four methods, else `AutogradField` around it.
 
+    field: f(t, h) → dh.
     joined: see `AutogradField`.
     Raises ArgumentTypeError for something that cannot be called.
     """

@@ -15,8 +15,9 @@ Reset = Callable[[Tensor, Any], Any]  # (t, y) → y in its structure
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """fn(t, y) → 0-d tensor (per-sample stepping: [B]); the event is where fn loses its sign.
+    """The place where a function of the solution loses its sign.
 
+    fn: (t, y) → 0-d tensor (per-sample stepping: [B]).
     terminal: the solve (the sample) ends there. None: True without a reset, False with one.
     direction: 1 fires on the way up only, −1 on the way down, 0 both ("up" in the direction in which time
         runs).

@@ -60,6 +60,9 @@ from .splits import DataSet, LabelledImages, Samples, batches
 class Entry:
     """A data set of the registry: how it is loaded, the options it takes, what it is in one line.
 
+    load: from its options to the data set.
+    takes: names of the options that it has.
+    about: that line.
     model_task: the task that models are registered under, where it is not the data set's name.
     pixels: of a density of images, how whole numbers become inputs.
     normalise: of `DataOptions`, where none is asked for; "" where it is not an option.
@@ -134,19 +137,28 @@ KNOWN = {**DATASETS, **OWN}
 
 
 def model_task(name: str) -> str:
-    """The task under which models for the data set ``name`` are registered."""
+    """The task under which models for a data set are registered.
+
+    name: of the data set.
+    """
     check_dataset(name)
     return KNOWN[name].model_task or name
 
 
 def default_normalise(name: str) -> str:
-    """What a data set does to pixels where nothing is asked for; "" where it has none."""
+    """What a data set does to pixels where nothing is asked for; "" where it has none.
+
+    name: of the data set.
+    """
     check_dataset(name)
     return KNOWN[name].normalise
 
 
 def load_data(name: str, options: DataOptions | None = None) -> DataSet:
-    """Training, validation and test set called ``name``, with their card.
+    """Training, validation and test set, with their card.
+
+    name: one of `DATASETS`, or of `OWN` for a file of one's own.
+    options: where its files are, and how they are prepared; None takes its defaults.
 
     Raises: ArgumentError for an unknown name or an option that the data set does not have; DataError,
     with file, row and column, for files that are missing, damaged or not what they should be.

@@ -60,11 +60,22 @@ def _found(path: Path, names: Sequence[str]) -> list[tuple[str, list[list[str]],
             f"{str(path)!r}, line 1: column {' and '.join(map(repr, missing))} missing; there are {found}. "
             "Columns are separated by commas, and the first line holds their names."
         )
+    check_once(path, header, names)
     while len(rows) > 1 and not any(cell.strip() for cell in rows[-1]):
         rows.pop()
     if len(rows) == 1:
         raise DataError(f"{str(path)!r} has a header and no rows.")
     return [(name, rows, header.index(name)) for name in names]
+
+
+def check_once(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
+    """Raises DataError where a file has several columns of one of these names."""
+    for name in names:
+        if header.count(name) > 1:
+            raise DataError(
+                f"{str(path)!r}, line 1: {header.count(name)} columns are called {name!r}; give each its own "
+                "name."
+            )
 
 
 def _column(path: Path, rows: list[list[str]], index: int, name: str, *, blank: bool = False) -> np.ndarray:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 Numbers = tuple[float, ...]
+LEAST = 1e-300  # numbers below this pass for 0: one over them is close to float64's largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +23,18 @@ class Scaling:
 
         A column that does not vary is moved, and not scaled.
         """
+        # In a power of two of about the largest, exactly: no square overflows, or is lost.
+        power = np.ldexp(1.0, np.frexp(np.abs(values).max(0))[1] - 1)
+        v = np.where(power < LEAST, 0.0, values / power)
         if kind == "unit":
-            low, spread = values.min(0), np.ptp(values, axis=0)
+            low, spread = v.min(0), np.ptp(v, axis=0)
             size = 1.0
         else:
-            low, spread = values.mean(0), values.std(0)
+            low, spread = v.mean(0), v.std(0)
         # The mean of equal numbers is off by rounding, and so is their deviation from it.
         flat = spread <= 1e-12 * np.abs(low)
-        factor = np.where(flat, 1.0, size / np.where(flat, 1.0, spread))
-        return cls(tuple(map(float, low)), tuple(map(float, factor)))
+        factor = size / np.where(flat, size, spread * power)
+        return cls(tuple(map(float, low * power)), tuple(map(float, factor)))
 
     def apply(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
         """Raw numbers as a model sees them, float64."""

@@ -84,14 +84,15 @@ def read_arrays(path: Path, options: DataOptions) -> Arrays:
     check_finite(x, f"{where}, entry x")
     check_finite(y, f"{where}, entry y")
     if column is not None:
-        if len(found[column]) != len(x):
-            raise DataError(f"{where}: {column} has {len(found[column])} rows, and x has {len(x)}.")
+        if found[column].shape not in ((len(x),), (len(x), 1)):
+            shape = found[column].shape
+            raise DataError(f"{where}: {column} has shape {shape}; one value for each of x's {len(x)} rows.")
         parts = by_column(found[column], f"{where}, entry {column}")
         return Arrays(kind, x, y, classes, parts, told(options.split, column))
     seed = seed_of(options.split) or 0
     parts = by_seed(y if classes else None, len(x), seed, classes, where) if given is None else given
     if given is not None and not len(given["val"]):
-        parts = _with_validation(given, y if classes else None, seed)
+        parts = _with_validation(given, y if classes else None, seed, where)
     return Arrays(kind, x, y, classes, parts, told(options.split, "x_train, x_test" if given else None))
 
 
@@ -118,8 +119,12 @@ def _joined(found: dict[str, np.ndarray], where: str) -> tuple[np.ndarray, np.nd
     return np.concatenate(xs), np.concatenate(ys), parts
 
 
-def _with_validation(parts: Parts, labels: np.ndarray | None, seed: int) -> Parts:
-    """Validation is a tenth of the training part."""
+def _with_validation(parts: Parts, labels: np.ndarray | None, seed: int, where: str) -> Parts:
+    """Validation is a tenth of the training part. Raises: DataError where nothing would be left of that."""
+    if len(parts["train"]) < 2:
+        raise DataError(
+            f"{where}: x_train has one sample; give more, of which some validate, or x_val and y_val."
+        )
     rows = np.random.default_rng(seed).permutation(parts["train"])
     if labels is not None:  # a tenth of each class, then
         rows = rows[np.argsort(labels[rows], kind="stable")]
@@ -137,6 +142,8 @@ def _numbers(x: np.ndarray, where: str) -> np.ndarray:
 
 def _targets(y: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """(labels 0 … K−1, the names of the classes), or (float64 values, ())."""
+    if y.size == 0:
+        raise DataError(f"{where} has shape {y.shape}; at least one number a sample is needed.")
     if y.dtype.kind == "f":
         return y.astype(np.float64), ()
     if y.dtype.kind not in "iubUS":

@@ -59,7 +59,8 @@ def _pictures(path: Path) -> Found:
             f"data={str(path)!r} is not a folder; one with a sub-folder of pictures a class is needed."
         )
     folders = _folders(path)
-    parted = {name: named_part(name) for name in folders}
+    # Of numbers it is not known whether they name parts; folders called 0, 1 and 2 are classes.
+    parted = {name: None if name.isdecimal() else named_part(name) for name in folders}
     if folders and all(parted.values()):
         missing = [part for part in NAMES if part not in parted.values()]
         if missing:

@@ -28,12 +28,19 @@ class Pairs:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self.source[index]
-        return torch.as_tensor(x), torch.as_tensor(y)
+        x, y = (_tensor(a) for a in self.source[index])
+        return x, y[None] if y.is_floating_point() and y.ndim == 0 else y
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch at once."""
         pairs = [self[i] for i in indices]
+        for i, pair in zip(indices, pairs, strict=True):
+            if [a.shape for a in pair] != [a.shape for a in pairs[0]]:
+                (x, y), (first_x, first_y) = pair, pairs[0]
+                raise ArgumentError(
+                    f"data: sample {i} has shapes {tuple(x.shape)} and {tuple(y.shape)}, sample {indices[0]} "
+                    f"{tuple(first_x.shape)} and {tuple(first_y.shape)}; they must be alike."
+                )
         return torch.stack([x for x, _ in pairs]), _targets(torch.stack([y for _, y in pairs]))
 
 
@@ -88,7 +95,7 @@ def _part(part: Any, name: str) -> Examples:
         part = tuple(part.tensors)
     pair = isinstance(part, tuple | list) and len(part) == 2
     if pair and all(isinstance(a, Tensor | np.ndarray) for a in part):
-        inputs, targets = (torch.as_tensor(a) for a in part)
+        inputs, targets = (_tensor(a) for a in part)
         if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or not len(inputs):
             raise ArgumentError(
                 f"data: {name} has inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}; one row "
@@ -107,11 +114,24 @@ def _part(part: Any, name: str) -> Examples:
 
 
 def _hands_out_batches(part: Any) -> bool:
-    """Whether whole batches come as two tensors, and not as a list of samples."""
+    """Whether whole batches come as two tensors, targets as `_targets` has them, and not as samples."""
     if not hasattr(part, "__getitems__") or not isinstance(part, Sized) or not len(part):
         return False
     batch = part.__getitems__([0])  # type: ignore[attr-defined]
-    return isinstance(batch, tuple) and len(batch) == 2 and all(isinstance(a, Tensor) for a in batch)
+    pair = isinstance(batch, tuple) and len(batch) == 2 and all(isinstance(a, Tensor) for a in batch)
+    return pair and batch[1].shape == _targets(batch[1]).shape
+
+
+def _tensor(a: Any) -> Tensor:
+    """A part of a sample, or of many. Raises: ArgumentTypeError for what are no numbers."""
+    try:
+        if isinstance(a, np.ndarray):  # torch knows the machine's own order of bytes alone
+            return torch.as_tensor(a.astype(a.dtype.newbyteorder("="), copy=False))
+        return torch.as_tensor(a)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"data: a {type(a).__name__} cannot become a tensor ({error}); give tensors, arrays or numbers."
+        ) from error
 
 
 def _targets(targets: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....solvers.errors import ArgumentError, DataError
 from ..card import DataCard, checksum, file_record
-from ..columns import read_columns, read_texts
+from ..columns import check_once, read_columns, read_texts
 from ..files import unreadable
 from ..options import DataOptions
 from ..raw import Raw, Scaling
@@ -43,6 +43,7 @@ def columns_of(
     if path.suffix.lower() == ".mat":
         if not all(asked):
             raise ArgumentError(f"{where}: say which variables they are, --inputs U --outputs Y.")
+        _refuse_both(*asked)
         return asked[0], asked[1], None, None
     header = _header(path)
     column = column_of(options.split, header, where)
@@ -57,11 +58,11 @@ def columns_of(
         )
         raise ArgumentError(
             f"{where} has the columns {', '.join(map(repr, header))}, of which none are called u, u1 … and "
-            f"y, y1 …: say with {lacking} which they are (several with commas)."
+            f"y, y1 …: say with {lacking} which they are (several with commas). Columns are separated by "
+            "commas, and the first line holds their names."
         )
-    both = set(found[0]) & set(found[1])
-    if both:
-        raise ArgumentError(f"{sorted(both)[0]!r} is an input and an output; a column can be one of the two.")
+    _refuse_both(*found)
+    check_once(path, header, (*found[0], *found[1]))
     time = next(
         (name for name in free if name.lower() in _TIMES and name not in (*found[0], *found[1])), None
     )
@@ -218,6 +219,12 @@ def _step(path: Path, time: str) -> float:
     return dt
 
 
+def _refuse_both(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    for name in inputs:
+        if name in outputs:
+            raise ArgumentError(f"{name!r} is an input and an output; a column can be one of the two.")
+
+
 def _names(option: str, text: str | None) -> tuple[str, ...]:
     if not text:
         return ()
@@ -234,5 +241,8 @@ def _header(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise unreadable(path, error) from error
     if not first:
-        raise DataError(f"{str(path)!r} is empty; a header with the columns' names, and rows, are needed.")
+        raise DataError(
+            f"{str(path)!r} is empty, or its first line is; a header with the columns' names, and rows, are "
+            "needed."
+        )
     return tuple(cell.strip() for cell in first)
