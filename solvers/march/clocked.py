@@ -123,9 +123,8 @@ class ClockedMarch:
 
     def _look(self, running: int) -> None:
         """Asks func twice where a sample hardly comes on. Raises SolverError where func is random."""
-        self.look, t, dt = repeats.looked(
-            self.clock, (self.began, self.end), self.made, self.settings.max_steps
-        )
+        ends, most = (self.began, self.end), self.settings.max_steps
+        self.look, t, dt = repeats.looked(self.clock, ends, self.made, most)
         if running and not self.look:
             self.nfe = self.nfe + 2 * self.clock.running
             repeats.refuse_random(self.field, (t, self._resting()), self.y, dt)
