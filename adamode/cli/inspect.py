@@ -141,8 +141,7 @@ def inspect(
     check_problem(problem, models=adjoint)
     several = "dopri5" if adjoint or page is not None else "dopri5,tsit5,dop853"
     methods = _methods(method or several, implicit=not adjoint)
-    if page is not None:
-        check_page(page, methods)
+    check_page(page, methods)
     settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
     if coupling is not None:
         settings = _coupled(settings, coupling, adjoint=adjoint)
