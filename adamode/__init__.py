@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run `__getattr__`
     from . import adjoint as adjoint
+    from . import inspect as inspect
     from . import models as models
+    from . import reproduce as reproduce
     from . import solvers as solvers
     from . import train as train
     from . import verify as verify
@@ -110,7 +112,7 @@ _EXPORTS: dict[str, str] = {
     "solve": "adjoint.solve",
 }
 
-_PACKAGES = ("adjoint", "models", "solvers", "train", "verify")
+_PACKAGES = ("adjoint", "inspect", "models", "reproduce", "solvers", "train", "verify")
 
 __all__ = [  # noqa: RUF022  (in the order of `sorted`)
     "ANODE",

@@ -17,8 +17,8 @@ pre.formula { white-space: pre-wrap; margin: .5rem 0 .5rem 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1rem; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #8885; }
-th { font-weight: 600; } th[colspan] { text-align: center; white-space: nowrap; }
+th, td { padding: .2rem .4rem; text-align: right; border-bottom: 1px solid #8885; }
+th { font-weight: 600; } th[colspan] { text-align: center; }
 th:first-child, td:first-child, .text { text-align: left; }
 .ok { color: #00684a; font-weight: 600; } .fails { color: #fff; background: #b03000; font-weight: 600; }
 .quiet { color: #777; }

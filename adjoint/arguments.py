@@ -155,8 +155,9 @@ class Options:
         for part in (tableau, EVERY[back or self.method]):
             if part.between and self.dt is not None:
                 raise ArgumentError(
-                    f"dt is given with method={part.name!r}, which changes between two by the lengths of its "
-                    f"steps, and fixed ones say nothing: choose {part.between[1].name!r}, or leave dt out."
+                    f"dt is given with method={part.name!r}, which changes between two methods by the "
+                    f"lengths of its steps, and fixed steps do not tell: choose {part.between[1].name!r}, or "
+                    "leave dt out."
                 )
         if self.jac is not None and not callable(self.jac):
             raise ArgumentTypeError(
@@ -173,9 +174,10 @@ class Options:
         newton = tableau.wants_jacobian or (back is not None and EVERY[back].wants_jacobian)
         if isinstance(gradient, Backsolve) and newton:
             raise ArgumentError(
-                f"gradient=Backsolve() with method={back or self.method!r}: what an implicit method is for "
-                "contracts fast forwards, so the state rebuilt backwards grows as fast and is lost within a "
-                "step. Use Discrete() or Interpolating(), which take the state from the forward pass."
+                f"gradient=Backsolve() with method={back or self.method!r}: the fast modes that an "
+                "implicit method is for decay forwards and grow as fast backwards, so the rebuilt state is "
+                "lost within a step. Use Discrete() or Interpolating(), which take the state from the "
+                "forward pass."
             )
         reverse = back or self.method
         if isinstance(gradient, Interpolating) and EVERY[reverse].gamma:
@@ -197,7 +199,7 @@ class Options:
         if coupled and tableau.wants_jacobian:
             raise ArgumentError(
                 f"gradient={type(gradient).__name__}(coupling=…) with method={self.method!r}: half of a "
-                "pair's step goes backwards, where what an implicit method is for grows within a step. Use "
+                "pair's step goes backwards, where the fast modes that an implicit method is for grow. Use "
                 "Discrete() or Interpolating(), or an explicit method."
             )
         if not tableau.leapfrog:
@@ -209,15 +211,15 @@ class Options:
             )
         if isinstance(gradient, (Backsolve, Interpolating, Discrete)):
             raise ArgumentError(
-                f"gradient={type(gradient).__name__}() with method={self.method!r}: that walk back knows "
-                "stages that are slopes of func, and this method's are velocities. Use Reversible(), "
+                f"gradient={type(gradient).__name__}() with method={self.method!r}: that walk back needs "
+                "stages that are slopes of func, but this method's stages are velocities. Use Reversible(), "
                 "which is exact and keeps no states, or Direct()."
             )
         jumping = self._jumping()
         if jumping:
             raise ArgumentError(
                 f"{jumping} with method={self.method!r}: its velocity is carried from step to step, also "
-                "across a jump of func, where it is another. Choose a Runge-Kutta method: midpoint or dopri5."
+                "across a jump of func, where it is wrong. Choose a Runge-Kutta method: midpoint or dopri5."
             )
 
     def _check_gmres(self, tableau: Tableau) -> None:

@@ -17,8 +17,8 @@ class Discrete:
     keep: "stages" stores the activations of every stage; "state" stores the state at each step and
         evaluates its stages anew in the backward pass: less memory, one more evaluation a stage.
     checkpoints: how many states are stored at most at any moment; the steps between them are taken again
-        (whatever keep says). √N of them for N steps repeat each step about twice, log₂N of them about
-        half as often as there are halvings.
+        (whatever keep says). √N states for N steps repeat each step about twice, log₂N states about ½ log₂N
+        times.
     """
 
     keep: Literal["stages", "state"] = "stages"
@@ -67,8 +67,8 @@ class Backsolve(_ReverseSolve):
     reconstruction_limit: the largest distance allowed (RMS), in units of the tolerance, the looser of
         forward and reverse; a gradient error of about the same multiple of the tolerance goes with it.
     anchors: how many states of the forward pass may be stored besides the observations (0: none). Of the 15
-        hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 4, 8, 16 and 32 of them answer 0, 9, 13,
-        13.
+        hardest AdamNODE cases of the guard's table, (1−β)T > 15.5, 0, 9, 13 and 13 are answered with 4, 8, 16
+        and 32 anchors.
 
     Memory does not grow with the number of steps. The state is rebuilt backwards, which loses
     digits where the forward flow contracts. The distance of the rebuilt state from the stored one is
@@ -109,7 +109,7 @@ def _check_coupling(owner: str, coupling: float) -> None:
 class Direct:
     """Plain backpropagation through the steps, by autograd: derivatives of every order.
 
-    coupling: of the steps that Reversible(coupling) takes, in place of the method's own; to compare with.
+    coupling: takes the steps of Reversible(coupling) in place of the method's own, for comparison.
     """
 
     coupling: float | None = None
@@ -125,12 +125,12 @@ class Reversible:
 
     coupling: λ in (0, 1] of the pair (y, z) that any explicit method's steps become (docs/reversible.md):
         y1 = λ y + (1 − λ) z + Ψ_h(t, z), z1 = z − Ψ_{−h}(t1, y1). Nearer to 1 rounding grows less on the way
-        back, by λ^−N over N steps; farther from 1 the pair is stable with longer steps. Without a meaning for
+        back, by λ^−N over N steps; farther from 1 the pair is stable with longer steps. It has no meaning for
         method="alf", whose pair is (y, v).
     reconstruction_limit: the largest distance allowed between a rebuilt state and the stored one (RMS), in
         units of the solve's rtol and atol, with fixed steps too; past it a ReconstructionError.
 
-    Memory does not grow with the number of steps but for two numbers each (of each clock), and their outputs;
+    Memory grows with the number of steps only by two numbers a step and clock, and by the outputs;
     dense=True keeps the steps themselves. The forward solve takes these steps whether a gradient flows or
     not: its numbers are those of the pair, twice the evaluations of func a step.
     Source: S. McCallum, J. Foster, arXiv 2410.11648 (2024).

@@ -74,8 +74,8 @@ def _check_steps(asked: str, options: Options) -> None:
         )
     if tableau.wants_jacobian or tableau.leapfrog:
         raise ArgumentError(
-            f"{asked} with method={options.method!r}: 'error' and 'stiffness' are told from the slopes of an "
-            "explicit step. Choose dopri5, or 'kinetic' and 'jacobian'."
+            f"{asked} with method={options.method!r}: 'error' and 'stiffness' are computed from the slopes "
+            "of an explicit step. Choose dopri5, or 'kinetic' and 'jacobian'."
         )
     if isinstance(gradient, Discrete) and transformed():
         raise ArgumentError(
@@ -89,8 +89,8 @@ def _check_integrals(func: Any, own: Sequence[str], options: Options) -> None:
     asked = f"penalties={tuple(own)!r}"
     if options.jac is not None:
         raise ArgumentError(
-            f"{asked} with jac: the integrals are further entries of the state, whose derivatives jac has "
-            "not. Leave jac out, and func is differentiated."
+            f"{asked} with jac: the integrals are further entries of the state, whose derivatives jac does "
+            "not give. Leave jac out, and func is differentiated."
         )
     if isinstance(options.stepping, Tensor):
         raise ArgumentError(
@@ -101,8 +101,8 @@ def _check_integrals(func: Any, own: Sequence[str], options: Options) -> None:
         return
     if needs_jacobian(options):
         raise ArgumentError(
-            f"{asked} with an implicit method (method={options.method!r}, or the reverse solve's): it asks "
-            "for the derivative of what is already one, by forward mode. Take an explicit method, or kinetic."
+            f"{asked} with an implicit method (method={options.method!r}, or the reverse solve's): it needs "
+            "the forward-mode derivative of a derivative. Take an explicit method, or kinetic."
         )
     if isinstance(func, Dynamics):
         raise ArgumentError(

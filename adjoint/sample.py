@@ -58,7 +58,7 @@ def _written_out(t: Any, steps: int | None) -> Tensor:
     try:
         return torch.tensor([float(x) for x in t], dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(f"t={t!r} holds what is no number: {error}.") from error
+        raise ArgumentTypeError(f"t={t!r} holds an entry that is not a number: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ class _Told:
         if before is not None and z._version != before:
             raise DynamicsError(
                 f"callback changed y in place after step {i}: the steps after it would begin from another "
-                "state. Work on a copy (y.clone()); what is to steer the samples belongs into the field."
+                "state. Work on a copy (y.clone()); put what steers the samples into the field."
             )
 
 
@@ -131,13 +131,13 @@ def sample(
 ) -> State:
     """Samples of a flow: y at the end of dy/dt = field(t, y), y(t[0]) = y0, by fixed steps.
 
-    field: callable (t, y) → dy/dt in y's structure, t 0-d on y's device; guidance is its own affair. Or a
-        `Dynamics` with y0 [K, B, *S].
+    field: callable (t, y) → dy/dt in y's structure, t 0-d on y's device; guidance, if any, is part of it. Or
+        a `Dynamics` with y0 [K, B, *S].
     y0: tensor or pytree of tensors, as `solve` takes it.
     t: [T], the grid, one step an interval: strictly monotone, either way, on any device; or, with steps, its
         two ends (t0, t1).
-    method: an explicit one (docs/methods.md); of an adaptive pair the steps, without its error estimate.
-    steps: that many of equal length between t0 and t1.
+    method: an explicit method (docs/methods.md); an adaptive one takes its steps without an error estimate.
+    steps: the number of equal steps between t0 and t1.
     callback: called after each step with its index i from 0, the time reached (a float), y there, and how
         often field was called so far, (i + 1) times the method's stages. It must not change y; what it
         returns is not used.

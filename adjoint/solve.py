@@ -165,14 +165,14 @@ def solve(
     """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t.
 
     func: callable (t, y) → dy/dt in y's structure, or a `Dynamics` with y0 [K, B, *S]. t is 0-d; in
-        per-sample stepping [B, 1, …, 1] with y0's dimensions (a Dynamics: a block's).
+        per-sample stepping [B, 1, …, 1] with y0's dimensions (for a Dynamics: those of a block).
     y0: tensor of float32 or float64, complex64 or complex128, bfloat16 or float16 (func computes in half
         precision and gets t in float32, as are the steps), or a pytree of such.
     t: [T], strictly monotone, either way; per sample also [B, T]; on any device (dL/dt, sol.t and
         sol.t_events are there, all else with y0).
     rtol, atol: number, tensor that broadcasts against y0, or one number a member.
-    method: an explicit, implicit or Rosenbrock one (docs/methods.md), or "auto": dopri5 while its stability
-        allows the steps, radau5 where it does not, changed on each clock by itself.
+    method: an explicit, implicit or Rosenbrock method (docs/methods.md), or "auto": dopri5 while its
+        stability allows the steps, radau5 where it does not, changed on each clock by itself.
     stepping: "shared" (one step size), "per_sample" (one for each sample; samples must not depend on each
         other), or integers [B]: samples with the same number share their steps, the error norm is over them,
         and all else is as per sample.
@@ -185,11 +185,11 @@ def solve(
         discontinuous.
     norm: "rms", "max", "blocks" (the largest RMS of the blocks of a [K, …] state, or of a pytree's leaves),
         or a callable of the state's structure that returns a 0-d tensor ([B] per sample).
-    params: what gradients are wanted for; None: a Module's parameters, or for another callable the leaves
-        that its graph reaches.
+    params: the tensors whose gradients are wanted; None: a Module's parameters, or for another callable the
+        leaves that its graph reaches.
     dt: a fixed |dt| instead of adaptive steps.
     events: `Event`s to watch, and `Impulse`s; a reset of either changes the state, and the solve goes on.
-    dense: sol(t) answers for any time.
+    dense: sol(t) gives y at any time.
     trace: one row an attempt.
     save: y at "times", at all accepted "steps", or at the "end" only.
     compact: per sample, func sees only the samples still under way; it must hold no data of its own for each
@@ -204,9 +204,9 @@ def solve(
         entries. None: the dynamics' own `jacobian`, or func is differentiated, in forward mode where it can.
     linear_solver: of kvaerno3 and kvaerno5: "lu" factors a matrix of n × n numbers a sample; "gmres" makes
         none, and takes products of df/dy by func's forward mode: for states of many numbers.
-    penalties: what `sol.penalty(name)` is to tell, differentiably (docs/penalties.md): "kinetic", ∫ |f|²
-        |dt|; "jacobian", ∫ |εᵀ ∂f/∂y|² |dt| with a Gaussian ε drawn once; "error", Σ E_j |h_j| over accepted
-        steps, E_j the RMS of the local error estimate; "stiffness", Σ of estimates of the largest
+    penalties: the numbers that `sol.penalty(name)` gives, differentiable (docs/penalties.md): "kinetic", ∫
+        |f|² |dt|; "jacobian", ∫ |εᵀ ∂f/∂y|² |dt| with a Gaussian ε drawn once; "error", Σ E_j |h_j| over
+        accepted steps, E_j the RMS of the local error estimate; "stiffness", Σ of estimates of the largest
         |eigenvalue|.
     signal: an input: func(t, y, u), and jac(t, y, u), are given u(t), […, U], in y0's dtype; per sample
         [B, …, U] at each sample's time. Steps end on the signal's times. Its values are parameters of the

@@ -101,6 +101,9 @@ SOLVER_KEYWORDS = tuple(SolverOptions.__annotations__)
 class LastSolve:
     """The cost of a block's last call: `status`, and every attribute of the solve's `Stats`.
 
+    stats, status: of the solve.
+    penalties: by name, what `take_penalties` hands over.
+
     The counts of the backward pass (nfe_backward, …) are there once it has run.
     """
 
@@ -162,6 +165,15 @@ class Block(nn.Module):
             settings = dataclasses.replace(settings, compile=False)
         self.settings = settings
         self.last_stats: LastSolve | None = None
+
+    def extra_repr(self) -> str:
+        """Of the repr: the interval, the method, the tolerances, and what else is not as it is by default."""
+        always, plain = ("t", "method", "rtol", "atol"), SolveSettings()
+        return ", ".join(
+            f"{name}={value!r}"
+            for name, value in vars(self.settings).items()
+            if name in always or value != getattr(plain, name)
+        )
 
     @property
     def field(self) -> nn.Module:

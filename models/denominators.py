@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,8 @@ from torch import Tensor
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError
 from .checks import number
-
-DenominatorName = Literal["exact", "softplus", "sigmoid"]
+from .known import DENOMINATORS as DENOMINATORS
+from .known import DenominatorName as DenominatorName
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +78,6 @@ _KINDS: dict[str, Denominator] = {
         Denominator("sigmoid", _sigmoid_value, _sigmoid_fall),
     )
 }
-
-DENOMINATORS: tuple[DenominatorName, ...] = tuple(kind.name for kind in _KINDS.values())
 
 
 def get_denominator(name: str) -> Denominator:

@@ -31,22 +31,22 @@ class LogDensity(nn.Module, PerSolve):
     """x' = f(t, x), ℓ' = tr ∂f/∂x: a func of `adamode.solve` on the tuple (x [B, *S], ℓ [B]).
 
     With ℓ(t0) = 0, ℓ(t1) = log|det ∂x(t1)/∂x(t0)| and log p1(x(t1)) = log p0(x(t0)) − ℓ(t1), in both
-    directions of time. Sample i of f may depend on sample i of x alone.
+    directions of time. Sample i of f must depend on no other sample of x.
 
     field: f(t, x) → dx, a module or a plain function. The derivative of the trace is by hand for an `MLP` or
         `Linear` of `models.fields`, and by autograd (twice) otherwise.
     trace: "exact" (as many VJPs of f as x has numbers; of an `MLP` with up to two hidden layers a product or
         two), or "hutchinson": the mean of eᵀ(∂f/∂x)e over probes e, unbiased, a VJP each.
     probes: how many, or the probes themselves, [K, B, *S], of x's dtype and device.
-    noise: "rademacher", ±1, of which the estimate varies least, or "gauss".
+    noise: "rademacher", ±1, with which the estimate varies least, or "gauss".
     generator: of the probes; None: torch's own of x's device.
 
     Probes are drawn once a solve, when it starts, and are the same in its backward pass: several solves of
-    one object may be under way. A field that is none of ours is evaluated once more at the start (and that
-    is counted), for a look whether it mixes samples.
+    one object may be under way. A field that is not ours is evaluated once more at the start (which is
+    counted), to check whether it mixes samples.
     Raises ArgumentError or ArgumentTypeError for bad settings, a state that is no such tuple, probes that do
     not fit x, or a field that mixes samples (such as BatchNorm in training mode).
-    With penalties= 'kinetic' and 'jacobian' are of f alone, as for flows they are meant.
+    In penalties=, 'kinetic' and 'jacobian' are those of f without ℓ, as regularised flows define them.
     Source: R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, NeurIPS 2018, Thm. 1; W. Grathwohl et
     al., FFJORD, ICLR 2019.
     """
@@ -78,9 +78,9 @@ class LogDensity(nn.Module, PerSolve):
         be of another function."""
         if self.trace == "hutchinson" and not isinstance(self.probes, Tensor):
             raise ArgumentError(
-                "LogDensity(trace='hutchinson') was called outside adamode's solve, and its probes are those "
-                "of a solve: func = density.at_start(t, (x, l)).func draws them once, and func(t, (x, l)) is "
-                "then the same function at every call."
+                "LogDensity(trace='hutchinson') was called outside adamode's solve, and its probes are drawn "
+                "once a solve: func = density.at_start(t, (x, l)).func draws them once, and func(t, (x, l)) "
+                "is then the same function at every call."
             )
         x = check_pair(y)
         return Density(self.field, self._probes(x))(t, y)
@@ -108,7 +108,7 @@ class LogDensity(nn.Module, PerSolve):
         if row is not None:
             raise ArgumentError(
                 f"field mixes samples, {MIXED[0]}: sample {row} of x changes other samples' rows of f(t, x) "
-                "too. Let row i of f(t, x) depend on row i of x alone."
+                "too. Let row i of f(t, x) depend only on row i of x."
             )
         return 1
 

@@ -67,7 +67,7 @@ class DensityModel(WithBlock):
         """log p(x), or a lower bound on it, [B]. Raises: ArgumentError for x of another shape."""
         if x.shape[1:] != self.shape:
             raise ArgumentError(
-                f"x has shape {tuple(x.shape)}; this density is one of samples {tuple(self.shape)}."
+                f"x has shape {tuple(x.shape)}; this density is for samples of {tuple(self.shape)}."
             )
         return self.flow.log_prob(x.flatten(1), 1 if self.training else self.draws)
 

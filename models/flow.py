@@ -52,7 +52,7 @@ class Flow(nn.Module):
         normal.
     auxiliary: q(m | x) for a state with further blocks: x [B, *S] ↦ a distribution with batch_shape [B] and
         event_shape [blocks − 1, *S]; None: standard normal.
-    solver: t, rtol, atol, method, …, of what is no block.
+    solver: t, rtol, atol, method, …, of whatever is not a block.
 
     On x alone (a neural ODE, the continuous normalising flow) `log_prob` is log p(x), with the trace exact,
     or as a `LogDensity` says. With further blocks m (momenta, velocities) the flow is of (x, m), m(t0)
@@ -61,7 +61,7 @@ class Flow(nn.Module):
     depends on no state, and its integral is known. With stepping="per_sample" a sample whose solve fails is
     NaN.
     Raises ArgumentError or ArgumentTypeError for a block with padding (ANODE), an AdamNODE whose denominator
-    is "exact" (its state is not the whole space), and a base or auxiliary that does not fit.
+    is "exact" (its flow does not cover the whole space), and a base or auxiliary that does not fit.
     Source: R. T. Q. Chen et al., NeurIPS 2018, Sec. 4; C.-W. Huang, L. Dinh, A. Courville, Augmented
     normalizing flows, 2020; J. Chen et al., VFlow, ICML 2020; the weighted bound: Y. Burda, R. Grosse,
     R. Salakhutdinov, ICLR 2016.
@@ -216,7 +216,7 @@ class Flow(nn.Module):
         if isinstance(field, Field) and field.channels_out is not None and not field.places:
             return (field.channels_out,)
         raise ArgumentError(
-            "the shape of a sample is unknown: of this field only calls tell it. Give a base, such as "
+            "the shape of a sample is unknown: only calls of this field show it. Give a base, such as "
             "torch.distributions.Independent(Normal(zeros, ones), zeros.dim())."
         )
 
@@ -273,7 +273,7 @@ def _read(given: Any, solver: SolverOptions) -> tuple[Any, nn.Module | None]:
         block = Block(NeuralODE(density.field), solver)
     domain = getattr(block.dynamics, "domain", "")
     if domain:
-        raise ArgumentError(f"a flow is of the whole space, and {domain}.")
+        raise ArgumentError(f"a flow must cover the whole space, but {domain}.")
     return block, density
 
 

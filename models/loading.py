@@ -27,13 +27,14 @@ Own = Callable[..., Any]
 
 
 def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
-    """The model, or block, that ``save`` wrote into ``folder``, on the CPU, with its weights and dtypes.
+    """The model, or block, that ``save`` wrote into a folder, on the CPU, with its weights and dtypes.
 
+    folder: that one.
     own: the parts that are not this package's, by the name of the argument that they were given as, such as
         ``field=Net()``; their weights are read from the folder. An error says which are needed.
-    The global random numbers do not move. `card` reads what was told of the model.
+    The global random numbers do not move. `card` reads the model's card.
     Raises: CheckpointError for a folder that holds no such model, or a damaged one; ArgumentError where a
-    part of one's own is missing, is not needed or does not fit.
+    part of your own is missing, is not needed or does not fit.
     """
     place = Path(folder)
     content = _read(place)
@@ -63,8 +64,9 @@ def load(folder: str | os.PathLike[str], **own: Own) -> nn.Module:
 
 
 def card(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What was told of a saved model: its parameters, versions, commit; data, seed, evaluations where known.
+    """The card of a saved model: its parameters, versions, commit; data, seed, evaluations where known.
 
+    folder: that ``save`` wrote.
     Raises: CheckpointError for a folder that holds no such model.
     """
     told: dict[str, Any] = _read(Path(folder))["card"]
@@ -159,7 +161,7 @@ def _weights(place: Path, sha256: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(raw)
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{str(path)!r} is no safetensors file ({error}).") from error
+        raise CheckpointError(f"{str(path)!r} is not a safetensors file ({error}).") from error
 
 
 def _fill(made: nn.Module, tensors: dict[str, Tensor], place: Path) -> None:

@@ -22,7 +22,10 @@ Start = dict[str, Tensor]
 class Model(WithBlock):
     """encoder(x) = o, start(x/u, o/u) = (h0, …), block = h(T), head(u h(T)) = output.
 
-    state_unit: u, what is 1 in the block's state.
+    encoder, head: modules of one tensor.
+    start: a module from (x, o) to a block's starts by name.
+    block: from its starts to h(T).
+    state_unit: u, the size that is 1 in the block's state.
     """
 
     def __init__(

@@ -26,20 +26,15 @@ from .dynamics import (
     MomentumNODE,
     NesterovNODE,
 )
+from .known import check_model as check_model
 from .presets import TASKS, settings_of
 
 OwnMaker = Callable[[int, int], Any]
-BLOCKS: dict[str, type[Block]] = {
-    "node": NODE,
-    "anode": ANODE,
-    "sonode": SONODE,
-    "hbnode": HBNODE,
-    "ghbnode": GHBNODE,
-    "adamnode": AdamNODE,
-    "nesterovnode": NesterovNODE,
-    "gnesterovnode": GNesterovNODE,
-    "momentumnode": MomentumNODE,
-}
+_CLASSES: tuple[type[Block], ...] = (
+    *(NODE, ANODE, SONODE, HBNODE, GHBNODE, AdamNODE),
+    *(NesterovNODE, GNesterovNODE, MomentumNODE),
+)
+BLOCKS = {kind.__name__.lower(): kind for kind in _CLASSES}
 
 # A choice, and no optimum: on the digits AdamNODE with 3 channels and 8 hidden ones and one with 8 and 4, of
 # about as many parameters, learn alike (8 epochs, seeds 0, 1, 2: 91.9 and 92.1 %).
@@ -50,6 +45,8 @@ LEAST_HIDDEN = 8
 class Size:
     """One line of the table of models: how many parameters are learnt, and how far that is from a target.
 
+    model, task: by name.
+    parameters: how many numbers are learnt.
     target: the number asked for, or AdamNODE's where none was.
     width: the settings that decide it, such as {"hidden": 16}.
     """
@@ -71,14 +68,11 @@ def names() -> tuple[str, ...]:
     return tuple(BLOCKS)
 
 
-def check_model(model: str | None) -> None:
-    """Raises ArgumentError, with the nearest names, for a model that is not known; None is any."""
-    if model is not None:
-        check_choice("model", model, names())
-
-
 def tasks(model: str | None = None) -> tuple[str, ...]:
-    """The tasks that there are settings for, or that a model has: all but densities for ANODE."""
+    """The tasks that there are settings for, or that a model has: all but densities for ANODE.
+
+    model: by name; None for the tasks alone.
+    """
     check_model(model)
     return tuple(task for task in TASKS if model is None or _why_not(model, task) == "")
 
@@ -94,7 +88,10 @@ def _why_not(model: str, task: str) -> str:
 
 
 def defaults(model: str, task: str) -> dict[str, Any]:
-    """The settings of `create` by name, with the values they have where none are given."""
+    """The settings of `create` by name, with the values they have where none are given.
+
+    model, task: by name.
+    """
     check_choice("model", model, names())
     check_choice("task", task, tasks())
     reason = _why_not(model, task)
@@ -123,7 +120,7 @@ def create(
         see `SeriesModel`), "robertson" (x [B, L, 4] → states [B, L − 1, 3], see `TrajectoryModel`),
         "density", "density-8x8" (x [B, 2], [B, 1, 8, 8] → log p(x) [B], see `DensityModel`).
     match_parameters: the width whose number of learnt parameters is nearest to this (see `matched`).
-    field: of one's own in the place of ours, called with the channels that it sees and gives; it returns a
+    field: your own in the place of ours, called with the channels that it takes and gives; it returns a
         module f(t, h), or a function without parameters.
     overrides: any setting by name (`defaults` lists them), such as widths, rates, solver settings, and
     ``block="identity"``, which puts the identity in the block's place, as a control.
@@ -142,7 +139,11 @@ def create(
 
 
 def parameters(model: str, task: str, **overrides: Any) -> int:
-    """How many numbers the model learns; no weights are drawn and no memory is used for them."""
+    """How many numbers the model learns; no weights are drawn and no memory is used for them.
+
+    model, task: by name.
+    overrides: settings of `create`.
+    """
     with torch.device("meta"):
         built = create(model, task, **overrides)
     return sum(p.numel() for p in built.parameters() if p.requires_grad)
@@ -151,9 +152,13 @@ def parameters(model: str, task: str, **overrides: Any) -> int:
 def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, int]:
     """The width, {setting: value}, with the number of parameters nearest to target.
 
-    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered
-    channels alone (their head) leave no room for 8 hidden ones, there are fewer channels too, as many as
-    do; channels or width among the overrides are left as they are.
+    model, task: by name.
+    target: that number.
+    overrides: settings of `create`.
+
+    The width is ``hidden``; for a linear field, which has none, ``channels``. Where the registered channels
+    (by their head) leave no room for 8 hidden ones, there are fewer channels too, as many as leave that room;
+    channels or width among the overrides are left as they are.
     Raises ArgumentError for a target below 1 or where the width itself is among the overrides.
     """
     check_sizes(match_parameters=target)
@@ -161,7 +166,7 @@ def matched(model: str, task: str, target: int, **overrides: Any) -> dict[str, i
     name = "hidden" if settings["hidden"] else "channels"
     if name in overrides:
         raise ArgumentError(
-            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one away."
+            f"match_parameters={target} chooses {name}, given as {overrides[name]!r}: leave one out."
         )
 
     def width(least: int, fewer: dict[str, int]) -> tuple[int, dict[str, int]]:
@@ -206,7 +211,11 @@ def _nearest_width(count: Callable[[int], int], target: int, least: int) -> int:
 
 
 def sizes(task: str | None = None, match_parameters: int | None = None) -> list[Size]:
-    """The table of models by task, at their registered or their matched widths."""
+    """The table of models by task, at their registered or their matched widths.
+
+    task: None for all.
+    match_parameters: the number of parameters that each width is matched to; None leaves the widths alone.
+    """
     if task is not None:
         check_choice("task", task, tasks())
     rows = []

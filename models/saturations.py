@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
 from ..solvers.checks import check_choice
 from .fields.field import get_activation
+from .known import SATURATIONS as SATURATIONS
+from .known import SaturationName as SaturationName
 
-SaturationName = Literal["identity", "tanh", "hardtanh"]
 BOUND = 5.0  # of hardtanh, as the heavy ball authors' code has it
 
 
@@ -49,8 +49,6 @@ _KINDS: dict[str, Saturation] = {
         Saturation("hardtanh", True, _hardtanh, _hardtanh_back),
     )
 }
-
-SATURATIONS: tuple[SaturationName, ...] = tuple(kind.name for kind in _KINDS.values())
 
 
 def get_saturation(name: str, known: tuple[str, ...] = SATURATIONS) -> Saturation:

@@ -74,7 +74,10 @@ class SeriesModel(WithBlock):
     """Known rows → start → block under the inputs → the first entries of h at every later row.
 
     Time runs in rows: 0, 1, …; between two rows the input is linear, and steps end on rows.
-    state_unit: input and output that are 1 in the state.
+
+    start: from the known rows [B, n, U + Y] to the block's starts by name.
+    block: with a `Driven` field.
+    state_unit: the size of input and output that is 1 in the state.
     inputs, outputs: U and Y, how many of each a row has.
     """
 

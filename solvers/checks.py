@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .errors import ArgumentError, ArgumentTypeError, nearest
+from .errors import ArgumentError, ArgumentTypeError
+from .errors import check_choice as check_choice
 from .step.field import HALF, Layout, around, forwards, transformed
 
 _functorch = torch._C._functorch
@@ -64,17 +65,17 @@ def check_readable(x: Tensor, argument: str) -> None:
     """ArgumentError, or ArgumentTypeError, where the host could read no numbers of x."""
     if wrapped(x) and batched(x):
         raise ArgumentTypeError(
-            f"{argument} is batched by vmap, but a solve decides its steps by its tensors' values: leave it "
-            "away and give the whole batch as y0 (each sample's own steps and times: "
+            f"{argument} is batched by vmap, but a solve decides its steps by its tensors' values: leave "
+            "vmap out and give the whole batch as y0 (each sample's own steps and times: "
             "solve(stepping='per_sample')); for a Jacobian, torch.func.jacrev or torch.func.jacfwd with "
             "gradient=adamode.Direct()."
         )
     if traced():
         raise ArgumentError(
             f"{argument} is traced (torch.func.linearize, make_fx, torch.export), but a solve decides its "
-            "steps by its tensors' values, so no one graph is right for others: trace func alone, or export "
-            "a model with a fixed number of steps (adamode export); in linearize's place torch.func.jvp, and "
-            "torch.func.vmap over its tangents."
+            "steps by its tensors' values, so one graph is not right for other values: trace only func, or "
+            "export a model with a fixed number of steps (adamode export); in linearize's place "
+            "torch.func.jvp, and torch.func.vmap over its tangents."
         )
     if x.device.type == "meta":
         raise ArgumentError(
@@ -85,12 +86,6 @@ def check_readable(x: Tensor, argument: str) -> None:
 
 
 STATE_DTYPES = (torch.float32, torch.float64)
-
-
-def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
-    """Raises ArgumentError, with the nearest names, unless value is one of the known."""
-    if value not in known:
-        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
 
 
 def all_finite(x: Tensor) -> bool:
@@ -147,15 +142,15 @@ def _check_finite(times: list[float], argument: str) -> None:
 def check_constant(x: Any, argument: str) -> None:
     """ArgumentError for what decides steps and carries a tangent: it would be lost without a word."""
     if isinstance(x, Tensor) and has_tangent(x):
-        raise ArgumentError(f"{argument} carries a tangent, and none is defined for it: {argument}.detach().")
+        raise ArgumentError(f"{argument} carries a tangent, but has no derivative here: {argument}.detach().")
 
 
 def check_unfollowed(k: Tensor) -> Tensor:
     """What func returned where nothing is to follow it; ArgumentError where something does."""
     if has_tangent(k) or (around() and followed(k)):
         raise ArgumentError(
-            "func returned what a transform of torch.func, or forward-mode AD, follows, and its first value "
-            "showed nothing of it: a tensor with a tangent comes in at later times alone. Use "
+            "func returned a value that a transform of torch.func, or forward-mode AD, follows, but its "
+            "first value carried no tangent: a tensor with a tangent enters only at later times. Use "
             "gradient=adamode.Direct(), which follows every evaluation (or None, for no derivative)."
         )
     return k

@@ -1,7 +1,7 @@
 """Every error and warning of the project, in one tree.
 
 AdamodeError
-├── ArgumentError            (ValueError)     a value that cannot mean anything here
+├── ArgumentError            (ValueError)     a value that has no meaning here
 │   └── FaceArgumentError    (AssertionError) the same, through torchdiffeq's face
 ├── ArgumentTypeError        (TypeError)      an argument of the wrong type
 │   └── FaceTypeError        (AssertionError)
@@ -9,7 +9,7 @@ AdamodeError
 ├── SecondDerivativeError    (RuntimeError)   a hand-derived gradient differentiated again
 ├── ReconstructionError      (RuntimeError)   the reverse solve lost the forward solution
 ├── NotRepeatableError       (RuntimeError)   func gave another value when evaluated again
-├── DataError                (ValueError)     a data file that cannot be what it should be
+├── DataError                (ValueError)     a data file that is damaged or of another kind
 │   └── MissingDataError                      data that are not where they are looked for
 ├── CheckpointError          (ValueError)     a checkpoint or run folder that does not fit
 ├── TrainingError            (RuntimeError)   training cannot go on (NaN loss, failed solve)
@@ -30,7 +30,7 @@ Attributes live in ``args``, and texts are built in ``__str__``: an error surviv
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from .status import REMEDY, Status
@@ -41,11 +41,11 @@ class AdamodeError(Exception):
 
 
 class AdamodeWarning(UserWarning):
-    """Something works but probably not as meant."""
+    """The call works, but probably not as intended."""
 
 
 class ArgumentError(AdamodeError, ValueError):
-    """An argument whose value is refused: the text names it, the value, the rule, the way out."""
+    """An argument whose value is refused: the text names the argument, its value, the rule, the way out."""
 
 
 class FaceArgumentError(ArgumentError, AssertionError):
@@ -87,13 +87,19 @@ class ReconstructionError(AdamodeError, RuntimeError):
 
 
 class NotRepeatableError(AdamodeError, RuntimeError):
-    """func gave another value when it was evaluated again. Attribute: ``off``, relative to its largest."""
+    """func gave another value when it was evaluated again.
 
-    def __init__(self, off: float):
-        super().__init__(off)
-        self.off = off
+    off: by how much, relative to its largest entry.
+    why: a sentence on why that matters, where no adjoint asked.
+    """
+
+    def __init__(self, off: float, why: str = ""):
+        super().__init__(off, why)
+        self.off, self.why = off, why
 
     def __str__(self) -> str:
+        if self.why:
+            return random_sentence(self.off, self.why)
         return (
             f"func evaluated again at the same time and state differs by {self.off:.3g} of its largest "
             "entry: it has randomness or memory (dropout, BatchNorm in training mode). This adjoint "
@@ -119,12 +125,32 @@ class TrainingError(AdamodeError, RuntimeError):
     """Training cannot go on; the last good checkpoint stays."""
 
 
+RANDOM = "func is random"
+
+
+def random_sentence(
+    off: float,
+    why: str = "An adaptive solve takes that for errors of its steps, and shortens them.",
+) -> str:
+    """What to say of a func whose values differ by ``off`` of their largest entry.
+
+    why: it matters.
+    """
+    return (
+        f"{RANDOM}: two values at the same time and state differ by {off:.3g} of their largest entry "
+        f"(dropout, noise drawn inside func, BatchNorm in training mode). {why} Use func.eval(), or draw the "
+        "noise beforehand, so that func is one function of t and y."
+    )
+
+
 class SolverError(AdamodeError, RuntimeError):
     """A solve that cannot go on.
 
-    Attributes: ``t`` and ``dt`` where it stopped, ``status`` (a Status), ``stats`` (a Stats or
-    None), ``detail`` (what else is known, a sentence or ""), ``trace`` (every attempt so far, where
-    ``solve`` was asked for a trace; else None).
+    t, dt: where it stopped, and the step that it tried there.
+    status: why, a `Status`.
+    stats: what it had cost, a `Stats` or None.
+    detail: what else is known, a sentence or "".
+    trace: every attempt so far, where ``solve`` was asked for a trace; else None.
     """
 
     trace: list[Any] | None = None
@@ -139,8 +165,11 @@ class SolverError(AdamodeError, RuntimeError):
         steps = ""
         if self.stats is not None:
             steps = f" after {self.stats.n_accepted} accepted and {self.stats.n_rejected} rejected steps"
+        where = f"{self.status.name} at t={self.t:.6g}, dt={self.dt:.3e}{steps}"
+        if self.detail.startswith(RANDOM):  # the step size is not to blame
+            return f"{self.detail} ({where})"
         detail = f" {self.detail}" if self.detail else ""
-        return f"{self.status.name} at t={self.t:.6g}, dt={self.dt:.3e}{steps}.{detail} {REMEDY[self.status]}"
+        return f"{where}.{detail} {REMEDY[self.status]}"
 
 
 class StepSizeUnderflow(SolverError):
@@ -189,3 +218,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}Known: {', '.join(known)}."
+
+
+def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
+    """Raises ArgumentError, with the nearest names, unless value is one of the known."""
+    if value not in known:
+        raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
+
+
+def first_line(said: object, most: int = 190) -> str:
+    """What an error, or another text, says in its first line, cut between words where it is longer."""
+    line = next((" ".join(line.split()) for line in str(said).splitlines() if line.strip()), "")
+    if len(line) <= most:
+        return line or "no reason given"
+    whole = line[: most - 1].rpartition(" ")[0].rstrip(" ,;:")
+    return f"{whole} …" if whole else f"{line[: most - 1]}…"  # of one word its beginning

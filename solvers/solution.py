@@ -35,10 +35,10 @@ class Solution(Generic[State, Ending, Count, Length]):
     y: [T, *y0.shape], or a pytree of such in y0's structure; NaN where a sample failed or an event ended the
         solve before.
     status: a Status; per sample an int8 tensor [B] of its values.
-    stats: what it cost; the backward pass fills its part when it has run.
+    stats: the cost of the solve; the backward pass fills its part when it has run.
     t_events, y_events: one entry an event function: [n] and [n, *y0.shape] (per sample: lists over samples);
         where resets are among the events, one entry a member of `events`, the states before each reset.
-    y_after: of a solve with resets, as y_events: the states after each (y_events' where nothing is reset).
+    y_after: as y_events, the states after each reset (equal to y_events where nothing is reset).
     trace: one row an attempt, where asked for.
     """
 
@@ -72,7 +72,7 @@ class Solution(Generic[State, Ending, Count, Length]):
         return found
 
     def penalty(self, name: str) -> Tensor:
-        """A penalty that was asked for, 0-d (per sample [B]; NaN of a sample that did not arrive).
+        """A penalty that was asked for, 0-d (per sample [B]; NaN for a sample that failed).
 
         name: "kinetic", "jacobian", "error" or "stiffness": one of solve(..., penalties=(…,)).
         Differentiable as y is. Raises ArgumentError for one that was not asked for.
@@ -85,10 +85,10 @@ class Solution(Generic[State, Ending, Count, Length]):
         )
 
     def explore(self, path: str | os.PathLike[str], *, cotangent: Tensor | None = None) -> Path:
-        """Writes one HTML file, for any browser and without a network, in which one moves over the attempts:
-        stages, error, controller, dense output, stability, Newton's corrections. Returns its path.
+        """Writes one HTML file, for any browser and without a network, that shows the solve attempt by
+        attempt: stages, error, controller, dense output, stability, Newton's corrections. Returns its path.
 
-        path: of the file; one that is there is replaced.
+        path: of the file; an existing one is replaced.
         cotangent: [T, *y0.shape], ∂L/∂y at every t: the page shows the way back too.
         Needs ``trace=True``. Raises ArgumentError for a solution without a trace, or one from a file.
         """

@@ -22,6 +22,7 @@ from .march.foreign import Foreign, foreign_march
 from .march.grid import Grid, grid_through
 from .march.host import Judge, Outcome, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step, as_time
+from .march.repeats import Doubt
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .march.stiffness import stiffness
 from .march.switching import SwitchingClocks, SwitchingStepper, switch_of
@@ -251,9 +252,10 @@ def forward_solve(
     events = wish.events
     assert events is None or isinstance(events, EventWatch)
     stepper = _stepper(field, z0, times, settings, stats, wish, observers)
-    most, hooks, rejected = settings.max_steps, observers.hooks, observers.on_reject
+    hooks, rejected = observers.hooks, observers.on_reject
+    doubt = Doubt(field, settings.max_steps, fixed=settings.fixed)
     last_word = functools.partial(stiffness_sentence, changes=len(settings.tableau.parts) > 1)
-    collector = Collector(times, z0, wish, hooks, rejected, most, last_word)
+    collector = Collector(times, z0, wish, hooks, rejected, doubt, last_word)
     if wish.queue is None:
         driven = stepper if observers.wrap is None else observers.wrap(stepper)
         outcome = _march(stepper, driven, times, settings, stats, collector)
@@ -262,10 +264,11 @@ def forward_solve(
         rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
         queued = QueuedMarch(stepper, rules, wish.queue, stats)
         stops = stops_of(times[0], times[-1], settings)
-        outcome = queued.march(settings.dt0, times[0], stops, most, collector.accept, collector.attempt)
+        outcome = queued.march(settings.dt0, times[0], stops, doubt.most, collector.accept, collector.attempt)
     stats.dt_last = outcome.dt
     if outcome.status not in (Status.SUCCESS, Status.EVENT):
-        error = solver_error(outcome.t, outcome.dt, outcome.status, stats, collector.verdict)
+        random = "" if outcome.status is Status.NON_FINITE else collector.random()
+        error = solver_error(outcome.t, outcome.dt, outcome.status, stats, random or collector.verdict)
         error.where, error.state = collector.first_bad_entry(), stepper.y.detach()
         raise error
     collector.writer.missing()

@@ -5,6 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .errors import ArgumentError
+
+NUMBERS = (".npz", ".csv")
+
+
+def check_numbers_file(path: str | os.PathLike[str]) -> None:
+    """Raises ArgumentError unless the file, which is to hold arrays, ends in .npz or .csv."""
+    if Path(path).suffix.lower() not in NUMBERS:
+        raise ArgumentError(f"output={os.fspath(path)!r} must end in {' or '.join(NUMBERS)}.")
+
 
 def write_aside(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Writes ``data`` beside ``path``, flushes it to the disk and renames it.

@@ -11,31 +11,11 @@ from pathlib import Path
 import torch
 from fixed_steps import dense_error, slope, step_error
 
+from adamode import citation
 from adamode.solvers.methods import IMPLICIT, METHODS
 from adamode.solvers.methods.stability import stability_function
 from adamode.solvers.methods.tableau import Tableau
 from adamode.solvers.step.implicit.rosenbrock import coupling_of
-
-CITATIONS = {
-    "euler": ("Euler", 1768),
-    "midpoint": ("Runge", 1895),
-    "heun2": ("Heun", 1900),
-    "heun3": ("Heun", 1900),
-    "rk4": ("Kutta", 1901),
-    "rk4_classic": ("Kutta", 1901),
-    "adaptive_heun": ("Heun", 1900),
-    "fehlberg2": ("Fehlberg", 1969),
-    "bosh3": ("Bogacki, Shampine", 1989),
-    "dopri5": ("Dormand, Prince", 1980),
-    "tsit5": ("Tsitouras", 2011),
-    "dopri8": ("Prince, Dormand", 1981),
-    "dop853": ("Hairer, Nørsett, Wanner", 1993),
-    "kvaerno3": ("Kværnø", 2004),
-    "kvaerno5": ("Kværnø", 2004),
-    "radau5": ("Hairer, Wanner", 1996),
-    "rodas3": ("Sandu, Verwer, Blom, Spee, Carmichael, Potra", 1997),
-    "rodas5p": ("Steinebach", 2023),
-}
 
 HEAD = """# The methods
 
@@ -43,14 +23,14 @@ HEAD = """# The methods
 
 `method=` takes one of these names. Every adaptive one can also run with a fixed step.
 
-- **order**: that of the solution that is propagated; **embedded**: that of the solution the error is
-  estimated with (`dop853` has two). Both hold by all conditions on rooted trees, in exact fractions
-  (`tests/test_order_conditions.py`), and the next order's do not.
-- **evaluations**: of f in one attempt. The last is f(t1, y1), evaluated by every adaptive method; where
-  it is the next step's first it comes free (**FSAL** yes), so an accepted step costs one fewer.
+- **order**: the order of the solution that is propagated; **embedded**: the order of the solution that the
+  error estimate uses (`dop853` has two). All conditions on rooted trees hold for both, in exact fractions
+  (`tests/test_order_conditions.py`), and those of the next order do not.
+- **evaluations**: of f in one attempt. The last is f(t1, y1), evaluated by every adaptive method; where it is
+  also the first of the next step (**FSAL** yes), an accepted step costs one evaluation less.
 - **for output**: further evaluations in a step that has an output or an event inside.
-- **dense order**: that of the interpolant inside a step. One below the order is enough: its error
-  O(hᵖ) inside a step is as small as the solution's own, summed over steps.
+- **dense order**: the order of the interpolant inside a step. One below the method's order is enough: its
+  error O(hᵖ) inside a step is as small as the solution's own, summed over steps.
 - **observed**: the slope from n to 2n steps on a nonlinear, non-autonomous system with a closed
   solution, for the solution and (less one, since it is a local error) for the interpolant.
 
@@ -65,24 +45,24 @@ through both ends would be far less accurate than the steps.
 ## Implicit
 
 For [stiff problems](stiff.md), in `adamode.solve`, the models and `adamode train`. All are L-stable:
-|R(z)| ≤ 1 wherever Re z ≤ 0, and R(z) → 0 as z → −∞, with R(hλ) what a step makes of y' = λy
+|R(z)| ≤ 1 wherever Re z ≤ 0, and R(z) → 0 as z → −∞, where a step multiplies y by R(hλ) for y' = λy
 ([what that does to gradients](stiff.md#fast-modes-and-gradients)).
 
 - **order**, **embedded**, **dense order**: as above; all conditions on rooted trees hold, to the digits that
   the coefficients are published with, and the slopes are observed (`tests/test_implicit.py`).
-- **systems**: linear or nonlinear ones in a step, of n equations for a state (or a sample) of n numbers.
+- **systems**: linear or nonlinear systems in a step, of n equations for a state (or a sample) of n numbers.
   Those of `radau5` are coupled: one correction solves one real and one complex system of n.
-- **evaluations**: of f, beside those for ∂f/∂y: of an attempt where that is linear, else of one correction by
-  Newton's iteration, whose number is known afterwards only (`sol.stats.nfe`).
-- **largest node**: where f is evaluated last, in steps.
+- **evaluations**: of f, without those for ∂f/∂y, in an attempt where the systems are linear, else in one
+  correction by Newton's iteration. The number of corrections is known only afterwards (`sol.stats.nfe`).
+- **largest node**: the latest time at which f is evaluated, in steps.
 - **R(−10)**, **R(−1000)**: how much of a fast mode a step leaves.
 
 """
 
 TAIL = """
-The dense output of each takes stages that are there, and no further evaluation; of `rodas3` and `kvaerno3` it
-is the cubic through both ends. A step of `rodas5p` evaluates ∂f/∂y and ∂f/∂t once besides, and counts as ten,
-one of `rodas3` as five.
+The dense output uses the stages of the step and no further evaluation; for `rodas3` and `kvaerno3` it is the
+cubic through both ends. A step of `rodas5p` also evaluates ∂f/∂y and ∂f/∂t once and counts as ten, one of
+`rodas3` as five.
 
 `auto` takes steps of `dopri5` and of `radau5`, with the numbers of both
 ([changing methods](stiff.md#changing-methods)).
@@ -106,9 +86,13 @@ def observed_dense_order(tableau: Tableau) -> float:
     return slope(lambda n: dense_error(tableau, n), steps(tableau)) - 1
 
 
+def source(tableau: Tableau) -> str:
+    """Who published it, and when."""
+    return citation.references()[citation.METHODS[tableau.name][0]].short()
+
+
 def _row(tableau: Tableau) -> str:
     embedded = [str(p) for p in (tableau.order_hat, tableau.order_hat_2) if p is not None]
-    authors, year = CITATIONS[tableau.name]
     cells = (
         f"`{tableau.name}`",
         str(tableau.order),
@@ -119,7 +103,7 @@ def _row(tableau: Tableau) -> str:
         str(tableau.dense_order),
         f"{observed_order(tableau):.2f}",
         f"{observed_dense_order(tableau):.2f}",
-        f"{authors} {year}",
+        source(tableau),
     )
     return "| " + " | ".join(cells) + " |"
 
@@ -128,7 +112,6 @@ KINDS = {"radau5": "collocation", "kvaerno3": "ESDIRK", "kvaerno5": "ESDIRK"}
 
 
 def _implicit_row(tableau: Tableau) -> str:
-    authors, year = CITATIONS[tableau.name]
     left = stability_function(tableau, torch.tensor([-10.0, -1000.0], dtype=torch.float64)).tolist()
     systems = len(tableau.c) - 1  # the first stage is f(t0, y0), there from the step before
     if tableau.gamma:
@@ -147,7 +130,7 @@ def _implicit_row(tableau: Tableau) -> str:
         f"{max(float(c) for c in tableau.c):.3g}",
         *(f"{r:.2g}".replace("-", "−") for r in left),
         str(tableau.dense_order),
-        f"{authors} {year}",
+        source(tableau),
     )
     return "| " + " | ".join(cells) + " |"
 

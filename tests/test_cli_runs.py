@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -259,6 +260,24 @@ def test_ctrl_c_ends_every_process_of_a_sweep(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):  # it returns: the processes have been waited for
         run_sweep(jobs, at_once=2, on_start=interrupt)
+
+
+def test_a_sweep_ends_with_its_results_and_where_they_are(tmp_path, monkeypatch):
+    fit(tmp_path, name="node-digits-seed=0", model="node")
+    settings = [x for name, n in SETTINGS.items() for x in (f"--{name.replace('_', '-')}", n)]
+    monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-S", "-c", "raise SystemExit(3)"])
+    result = call(
+        *("sweep", "--models", "node", "--seeds", "0-1", "--output-dir", tmp_path, "--quiet"), *settings
+    )
+    assert result.exit_code == 1  # of the second
+    lines = result.stdout.splitlines()
+    assert lines[0] == "2 runs: 1 finished before, 0 now"
+    assert lines[1].split() == ["run", "state", "test", "NFE", "f/b", "seconds"]
+    final = list_runs(tmp_path)[0].final
+    assert lines[3].startswith("node-digits-seed=0  finished")
+    assert f"{100 * final['test_accuracy']:.2f} %" in lines[3]
+    assert f"adamode runs --output-dir {tmp_path}" in plain(result.stdout)
+    assert not any("seed=1" in line for line in lines)  # it left nothing to tell
 
 
 @pytest.mark.slow

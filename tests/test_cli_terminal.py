@@ -13,13 +13,14 @@ HELPS = [
     (command, "--help")
     for command in (
         *("train", "evaluate", "predict", "export", "runs", "sweep"),
-        *("models", "data", "verify", "inspect", "reproduce", "cache"),
+        *("models", "data", "verify", "inspect", "reproduce", "cache", "cite"),
     )
 ]
 PRINTS = [
     ("inspect", "--list"),
     ("models", "--explain", "adamnode"),
     ("data",),
+    ("cite", "kvaerno5", "heun2", "--format", "text"),
     ("verify", "--help"),
     ("train", "--model", "nobody", "--name", "α"),
     ("runs", "--output-dir", "no-such-folder"),
@@ -52,6 +53,8 @@ def test_a_command_prints_where_its_signs_are_missing(encoding, arguments, monke
         ("α", "alpha"),
         ("Δ", "delta"),
         ("é", "e"),
+        ("ø", "o"),
+        ("æ", "ae"),
         ("²", "2"),
         ("→", "->"),
         ("─", "-"),

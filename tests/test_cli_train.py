@@ -196,6 +196,8 @@ def test_help_shows_the_defaults_that_the_configuration_has():
         "name": "MODEL-DATASET",
         "data_dir": "$ADAMODE_DATA",
         "gamma": "hbnode: 0.0474",
+        "xi": "ghbnode: 2.13",
+        "damping": "learned",
         "train_size": "all",
         "val_size": "all",
         "test_size": "all",

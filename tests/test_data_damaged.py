@@ -66,7 +66,7 @@ def test_python_objects_in_an_npz_are_not_read(tmp_path):
 
 def test_a_text_called_npz_is_no_archive(tmp_path):
     (tmp_path / "mnist.npz").write_text("hello")
-    with pytest.raises(DataError, match=r"is no \.npz archive: it begins with b'he'"):
+    with pytest.raises(DataError, match=r"is not an \.npz archive: it begins with b'he'"):
         load("mnist", tmp_path)
 
 

@@ -150,8 +150,8 @@ def test_other_formats_called_mat_are_told_apart(tmp_path):
     for raw, message in (
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "MATLAB 7.3 file"),
         (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(600), "MATLAB 7.3 file"),
-        (b"V1,V2\n1,2\n", "is no MATLAB file of level 5"),
-        (b"", "is no MATLAB file of level 5"),
+        (b"V1,V2\n1,2\n", "is not a MATLAB file of level 5"),
+        (b"", "is not a MATLAB file of level 5"),
     ):
         path.write_bytes(raw)
         with pytest.raises(DataError, match=message):

@@ -36,9 +36,13 @@ def test_an_option_of_the_wrong_type_is_refused(settings):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("spiral", {"augment": True}, "augment=True is no option of data set 'spiral', but of digits, mnist"),
-        ("digits", {"window": 5}, "window=5 is no option of data set 'digits', but of silverbox"),
-        ("silverbox-paper", {"window": 5}, "window=5 is no option of data set 'silverbox-paper'"),
+        (
+            "spiral",
+            {"augment": True},
+            "augment=True is not an option of data set 'spiral', but of digits, mnist",
+        ),
+        ("digits", {"window": 5}, "window=5 is not an option of data set 'digits', but of silverbox"),
+        ("silverbox-paper", {"window": 5}, "window=5 is not an option of data set 'silverbox-paper'"),
     ],
 )
 def test_an_option_that_a_data_set_does_not_have_is_refused_and_not_ignored(name, settings, message):

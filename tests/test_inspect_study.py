@@ -127,13 +127,23 @@ def test_the_traces_file_holds_every_number_of_every_attempt():
     assert record["rows"][0]["stiffness"] is None  # bosh3 has no two stages at one time
 
 
-def test_of_many_attempts_the_first_and_the_last_are_printed():
+def _first_column(narrow):
+    """What the second block repeats of the first."""
+    return [line.split()[0] for line in narrow.split("\n\n")[1].splitlines()[:-1]]
+
+
+def test_of_many_attempts_the_first_and_the_last_are_printed(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     found = study(PROBLEMS["detest-a3"].until(3.0), "bosh3", Settings())
     n = len(found.rows)
     lines = attempts_table(found.rows, 5).split("\n")
-    assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3", "…", str(n - 1), str(n)]
-    assert f"… {n - 5} more" in lines[5]
+    assert [line.split()[0] for line in lines[2:-1]] == ["1", "2", "3", "…", str(n - 1), str(n)]
+    assert f"… {n - 5} more" in lines[-1]
     assert len(attempts_table(found.rows, n).split("\n")) == 2 + n
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = attempts_table(found.rows, 5)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert sorted(narrow.split()) == sorted([*"\n".join(lines).split(), *_first_column(narrow)])
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -80,7 +80,7 @@ def test_a_model_survives_deepcopy_pickle_and_state_dict():
         (("node", "spiral"), {"channels": 1}, "2 features"),
         (("node", "spiral"), {"start": "encoder"}, "no encoder"),
         (("node",), {"match_parameters": 0}, "match_parameters=0"),
-        (("node",), {"match_parameters": 9, "hidden": 3}, "leave one away"),
+        (("node",), {"match_parameters": 9, "hidden": 3}, "leave one out"),
         (("adamnode",), {"denominator": "exakt"}, "did you mean 'exact'"),
     ],
 )

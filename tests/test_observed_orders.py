@@ -6,7 +6,6 @@ above the 1e-17 of dopri8's own rounded fractions.
 """
 
 import dataclasses
-import importlib
 from pathlib import Path
 
 import methods_table
@@ -55,10 +54,3 @@ def test_cubic_hermite_in_place_of_the_interpolant_shows_order_three(tableau):
 def test_table_of_the_methods_in_the_docs_is_what_the_tableaus_say():
     page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
     assert page == methods_table.page(), "python tests/methods_table.py writes it anew"
-
-
-def test_citations_in_the_table_are_those_of_the_methods_files():
-    for name, (authors, year) in methods_table.CITATIONS.items():
-        text = importlib.import_module(f"adamode.solvers.methods.{name}").__doc__
-        assert str(year) in text
-        assert all(author in text for author in authors.split(", "))

@@ -375,7 +375,7 @@ def test_numbers_that_are_not_finite_are_no_result(plant, tmp_path):
         return Outcome([{"model": "node", "square": float("inf")}])
 
     figure = planted("fig1", compute=endless, judge=lambda s, o: [])
-    with pytest.raises(ValueError, match="fig1: the outcome holds what JSON cannot"):
+    with pytest.raises(ValueError, match="fig1: the outcome holds a value that JSON cannot hold"):
         reproduce(dataclasses.replace(figure, pictures={}), "smoke", tmp_path, QUIET)
     assert not (tmp_path / "fig1" / "result.json").exists()
 

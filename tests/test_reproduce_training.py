@@ -448,8 +448,8 @@ def test_so_few_test_images_cannot_tell_a_small_lead_in_accuracy():
     few = dataclasses.replace(MNIST, test_size=1000)
     (claim,) = [c for c in fig2.FIGURE.judge(few, planted(GOOD)) if "test accuracy" in c.claim]
     assert claim.verdict == UNTOLD
-    assert claim.why.startswith("So few test images do not tell the paper's difference.")
-    assert "1,000 test images tell differences above 2.6 points." in claim.why
+    assert claim.why.startswith("So few test images do not resolve the paper's difference.")
+    assert "1,000 test images resolve differences above 2.6 points." in claim.why
     hits = torch.distributions.Binomial(1000, torch.tensor(0.9)).sample((2, 20_000)) / 1000
     apart = (hits[0] - hits[1]).abs() <= fig2.resolution(0.9, 1000)
     assert float(apart.double().mean()) == pytest.approx(0.95, abs=0.01)
@@ -509,7 +509,7 @@ def test_after_few_of_the_paper_s_steps_the_verdicts_are_those_of_each_epoch_and
     claims = {claim.claim: claim for claim in fig2.FIGURE.judge(settings, outcome)}
     assert {claim.verdict for claim in claims.values()} == {UNTOLD}
     name = "MNIST: AdamNODE's efficacy is 20 % above HBNODE's, forward, our solver"
-    assert claims[name].why.startswith("At 96 of 18,750 steps it does not hold. The paper's claim is of")
+    assert claims[name].why.startswith("At 96 of 18,750 steps it does not hold. The paper's claim is for")
     assert claims[name].ours == "-20 % [-20, -20] (3 seeds) after 96 steps"
     (part,) = section.sections(settings, outcome.rows)
     rows = fig2.by_epoch(part)

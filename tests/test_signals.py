@@ -416,7 +416,7 @@ REFUSED = [
     (
         lambda: under(Signal(T4, V4.expand(3, -1, -1)), stepping="per_sample"),
         adamode.ArgumentError,
-        "signal is of 3 samples",
+        "signal has 3 samples",
     ),
     (
         lambda: under(Signal(T4, V4, "hold"), method="kvaerno5"),

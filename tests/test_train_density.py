@@ -115,7 +115,7 @@ def test_every_model_but_anode_is_a_density_and_every_parameter_learns(name, tas
     assert model.last_stats.nfe > 6
     assert model.sample(2).shape == x[:2].shape
     assert model.exact == (name == "node")
-    with pytest.raises(ArgumentError, match="one of samples"):
+    with pytest.raises(ArgumentError, match="for samples of"):
         model(x[..., :1])
 
 
@@ -139,7 +139,7 @@ def test_anode_has_no_density_and_the_error_says_what_has(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"denominator": "exact"}, "a flow is of the whole space"),
+        ({"denominator": "exact"}, "a flow must cover the whole space"),
         ({"block": "identity"}, "learns nothing"),
         ({"amp": "bf16"}, "leave amp out|Leave amp out"),
         ({"channels": 3}, "has no channels"),
@@ -339,7 +339,7 @@ def test_samples_of_a_run_that_is_no_density_are_refused(tmp_path):
     result = call("predict", tmp_path / "run", "--samples", 3)
     assert result.exit_code == 2
     text = " ".join(result.stderr.split())
-    assert "draws nothing; train a density, on one of moons, checkerboard, rings" in text
+    assert "gives answers, not samples; train a density, on one of moons, checkerboard, rings" in text
 
 
 def test_a_density_is_not_exported(finished):

@@ -11,6 +11,7 @@ from ..adjoint.gradients import Backsolve, Direct, Discrete, Interpolating, Reve
 from ..solvers.errors import ArgumentError
 from .config import TrainConfig
 from .data import OWN, model_task
+from .filled import plain
 from .own import built, is_own, own_field
 from .own_settings import fitted, preset
 
@@ -52,11 +53,11 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         overrides["compile"] = True
     if config.sync_every > 1:
         overrides["sync_every"] = config.sync_every
-    for name in ("denominator", "alpha", "beta", "gamma"):
+    for name in ("denominator", "damping", "alpha", "beta", "gamma", "xi"):
         if getattr(config, name):  # else the model has none
             overrides[name] = getattr(config, name)
     registered = preset(config.model, config.dataset, config.data_sizes)
-    for name in ("state_unit", "field_scale", "field_gain"):
+    for name in ("state_unit", "field_scale", "field_gain", "shift"):
         if name in registered:
             overrides[name] = getattr(config, name)
     if config.dataset in OWN:
@@ -76,4 +77,4 @@ def build_model(config: TrainConfig, *, compile: bool = False) -> nn.Module:
         overrides["match_parameters"] = config.match_parameters
     if config.block == "identity":
         overrides["block"] = "identity"
-    return models.create(config.model, task=task, **overrides)
+    return models.create(config.model, task=task, **{name: plain(value) for name, value in overrides.items()})

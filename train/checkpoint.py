@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..solvers.errors import CheckpointError, TrainingError
+from ..solvers.errors import CheckpointError, TrainingError, first_line
 from ..solvers.write_aside import write_aside
 
 FORMAT = "adamode-checkpoint-3"
@@ -68,7 +68,7 @@ def load_checkpoint(path: str | os.PathLike[str], keys: frozenset[str] = KEYS) -
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen unrelated types for damaged files
         raise CheckpointError(
-            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}: {_first_line(error)}): "
+            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}: {first_line(error, 120)}): "
             "it is missing, damaged or not a checkpoint. Restore it from a copy, or train again "
             "under another --name."
         ) from error
@@ -84,10 +84,6 @@ def load_checkpoint(path: str | os.PathLike[str], keys: frozenset[str] = KEYS) -
             "it from a copy, or train again under another --name."
         )
     return state
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no text"])[0][:120]
 
 
 def _digest(value: Any) -> str:

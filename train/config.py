@@ -10,13 +10,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from ..solvers.methods import get_method
-from .checks import check_count, check_name, check_text, checked_positive
-from .data import OWN, DataOptions, DataSet, check_dataset, default_normalise
-from .data.own import ARRAYS
+from .checks import (
+    POSITIVE,
+    check_count,
+    check_name,
+    check_settings,
+    check_text,
+    checked_finite,
+    checked_positive,
+)
+from .data import OWN, DataOptions, DataSet, default_normalise
+from .filled import filled, is_filled, plain
+from .known import ARRAYS
 from .own_settings import OwnSettings, fits, kind_of, preset, run_name, settled, told
+from .recipes import ANY_DATA, RECIPES, Recipe
 from .regularise import weights_of
 
 if sys.version_info >= (3, 11):
@@ -26,16 +34,6 @@ else:
 
 # Schedules whose first steps do not depend on how many there will be: such a run can be made longer.
 OPEN_ENDED = frozenset({"constant", "decay"})
-CHOICES: dict[str, tuple[str, ...]] = {
-    "block": ("ode", "identity"),
-    "schedule": ("cosine", "constant", "decay"),
-    "stepping": ("shared", "per_sample"),
-    "gradient": ("discrete", "interpolating", "backsolve", "direct", "reversible"),
-    "denominator": ("exact", "softplus", "sigmoid"),
-    "amp": ("off", "bf16"),
-    "dtype": ("float32", "float64"),
-    "on_solver_error": ("stop", "skip"),
-}
 # Where the run is kept and how fast it goes, not what it computes.
 NOT_COMPARED = frozenset(
     {
@@ -58,54 +56,26 @@ NOT_COMPARED = frozenset(
 TABLES = ("versions", "git")  # of a run's config.toml, beside the settings
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a data set is trained on, where a configuration does not say."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    schedule: str
-    clip: float
-    dtype: str = "float32"
-
-
-_SILVERBOX = Recipe(epochs=30, batch_size=32, lr=1e-2, schedule="cosine", clip=1.0)
-RECIPES: dict[str, Recipe] = {
-    # Seeds 0, 1, 2: 96.4, 97.8, 96.9 % on the test set, about 80 s on one core.
-    "digits": Recipe(epochs=20, batch_size=32, lr=1e-2, schedule="cosine", clip=1.0),
-    # The paper's step size (the released code has 5e-5) and batch, the released code's clip.
-    "mnist": Recipe(epochs=10, batch_size=32, lr=1e-4, schedule="constant", clip=10.0),
-    "cifar10": Recipe(epochs=10, batch_size=64, lr=1e-3, schedule="decay", clip=1.0),
-    # Windows of 32 rows: about 2 minutes on one core, and 2 more for the free runs at the end.
-    "silverbox": _SILVERBOX,
-    "silverbox-simulated": _SILVERBOX,
-    # One step an epoch: 155 s of processor time, .6 % of a species' range off on the test's starts.
-    "robertson": Recipe(epochs=300, batch_size=8, lr=2e-2, schedule="cosine", clip=1.0, dtype="float64"),
-}
-_PLANE = Recipe(epochs=30, batch_size=256, lr=1e-2, schedule="cosine", clip=10.0)
-_IMAGES_8X8 = Recipe(epochs=30, batch_size=64, lr=3e-3, schedule="cosine", clip=10.0)
-RECIPES |= {
-    "moons": _PLANE,
-    "checkerboard": _PLANE,
-    "rings": _PLANE,
-    "digits-density": _IMAGES_8X8,
-    "mnist8-density": _IMAGES_8X8,
-}
-RECIPES |= {"own-images": RECIPES["digits"], "own-recording": _SILVERBOX}
-ANY_DATA = Recipe(epochs=50, batch_size=64, lr=1e-2, schedule="cosine", clip=1.0)
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping")
 _SCALES = ("state_unit", "field_scale", "field_gain")
 # What only some models have, and what stands for having none.
-_OF_SOME: dict[str, Any] = {"denominator": "", "hidden": 0, "channels": 0, **dict.fromkeys(_SCALES, 1.0)}
-_OF_SOME |= dict.fromkeys(("alpha", "beta", "gamma"), 0.0)
+_OF_SOME: dict[str, Any] = {
+    "denominator": "",
+    "damping": "",
+    "shift": 0.0,
+    "hidden": 0,
+    "channels": 0,
+    **dict.fromkeys(_SCALES, 1.0),
+}
+_OF_SOME |= dict.fromkeys(("alpha", "beta", "gamma", "xi"), 0.0)
 _TO_FILL_IN: Any = None  # an object once made has none of these, so its fields are not optional
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(OwnSettings):
-    """Settings of a training run. Values that are None are filled in when the object is made.
+    """Settings of a training run. Values that are None are filled in when the object is made, and filled in
+    anew by `dataclasses.replace`, which keeps those that were given. Its repr shows these; `toml` has all.
 
     model, dataset: names in the registries; a model "package.module:function" is made by that builder.
     data, split, inputs, outputs, image_size, sizes, field, build: see `OwnSettings`.
@@ -123,7 +93,10 @@ class TrainConfig(OwnSettings):
     field_scale, field_gain: s and g of the field g·F(s·h): see `adamode.models.fields.Scaled`. Densities have
         none of these three.
     denominator: AdamNODE's D(v); "" for models without one.
-    alpha, beta, gamma: start values of AdamNODE's α and β and of the heavy balls' γ; 0 for models without.
+    alpha, beta, gamma, xi: start values of AdamNODE's α and β and of the heavy balls' γ and ξ; 0 for models
+        without.
+    damping: MomentumNODE's: "constant" γ, "nesterov" 3/τ or "learned" γ + r/τ; "" for models without.
+    shift: of the time, τ = t + shift, in the damping of NesterovNODE, GNesterovNODE and MomentumNODE.
     hidden: width of the field.
     channels: of the block's h; 0 where there is no such width, or it is matched.
     match_parameters: the width whose number of parameters is nearest to this; 0 leaves the widths alone.
@@ -152,7 +125,8 @@ class TrainConfig(OwnSettings):
     normalise: of pixels, as in `adamode.train.data.DataOptions`; None takes the data set's own, "" where
         it has none. (Runs made when every data set was standardised have "", and mean that.)
     augment, train_size, val_size, test_size, window, given: as there; 0 takes the data set's own default.
-    name: of the run's folder in output_dir; None is "<model>-<dataset>".
+    output_dir: where runs are kept.
+    name: of the run's folder there; None is "<model>-<dataset>".
 
     Raises: ArgumentError, ArgumentTypeError for values that cannot mean anything.
     """
@@ -180,6 +154,9 @@ class TrainConfig(OwnSettings):
     alpha: float = _TO_FILL_IN
     beta: float = _TO_FILL_IN
     gamma: float = _TO_FILL_IN
+    xi: float = _TO_FILL_IN
+    damping: str = _TO_FILL_IN
+    shift: float = _TO_FILL_IN
     hidden: int = _TO_FILL_IN
     channels: int = _TO_FILL_IN
     match_parameters: int = 0
@@ -211,36 +188,29 @@ class TrainConfig(OwnSettings):
     given_settings: ClassVar[frozenset[str]] = frozenset()  # of an object: those that were not left out
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in vars(self).copy().items():
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))
+            if is_filled(value):  # for another object, which this one replaces
+                object.__setattr__(self, name, None)
         given = frozenset(name for name, value in self.to_dict().items() if value is not None)
         object.__setattr__(self, "given_settings", given)
-        if self.dataset is not None:
-            check_dataset(self.dataset)
-        check_count("image_size", self.image_size, smallest=0)
+        check_settings(self.to_dict())
         dataset, sizes = settled(self.dataset, self, self.data_options())
-        object.__setattr__(self, "dataset", dataset)
+        unasked = self.dataset is None and not self.data
+        object.__setattr__(self, "dataset", filled(dataset) if unasked else dataset)
         object.__setattr__(self, "sizes", sizes)
         model_preset = preset(self.model, self.dataset, self.data_sizes)
         self._fill_from_model(model_preset)
         if not self.normalise:  # "": of a run from before
             pixels = default_normalise(self.dataset)
             old = self.normalise == "" and pixels
-            object.__setattr__(self, "normalise", "standard" if old else pixels)
+            object.__setattr__(self, "normalise", "standard" if old else filled(pixels))
         recipe = RECIPES.get(self.dataset, ANY_DATA)
         self._fill(dataclasses.asdict(recipe), tuple(Recipe.__dataclass_fields__))
-        for name, known in CHOICES.items():
-            if name != "denominator" or self.denominator:
-                check_choice(name, getattr(self, name), known)
-        get_method(self.method, implicit=True)
-        for name in ("epochs", "batch_size", "accumulate", "threads", "checkpoint_every", "sync_every"):
-            check_count(name, getattr(self, name), smallest=1)
-        for name in ("patience", "train_size", "val_size", "test_size", "window", "given"):
-            check_count(name, getattr(self, name), smallest=0)
-        check_count("seed", self.seed, smallest=0, largest=2**32 - 1)
-        for name in ("lr", "clip", "rtol", "atol"):
-            object.__setattr__(self, name, checked_positive(name, getattr(self, name)))
+        for name in POSITIVE:
+            number = checked_positive(name, getattr(self, name))
+            object.__setattr__(self, name, self._as_given(name, number))
         switches = ("deterministic", "tensorboard", "download", "augment", "compile", "hand_on_dt")
         for name in (*switches, "test_every_epoch"):
             if not isinstance(getattr(self, name), bool):
@@ -261,6 +231,27 @@ class TrainConfig(OwnSettings):
             )
         self._check_texts()
 
+    def __repr__(self) -> str:
+        told = [
+            f"{field.name}={plain(getattr(self, field.name))!r}"
+            for field in dataclasses.fields(self)
+            if field.name in self.given_settings and getattr(self, field.name) != field.default
+        ]
+        return f"TrainConfig({', '.join(told)})"
+
+    def _as_given(self, name: str, value: float) -> float:
+        """The value, marked where it was filled in."""
+        checked: float = value if name in self.given_settings else filled(value)
+        return checked
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrainConfig:
+        return self  # nothing in it can change
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        given = state["given_settings"]
+        for name, value in state.items():
+            object.__setattr__(self, name, value if name in given else filled(value))
+
     def _check_texts(self) -> None:
         check_text("device", self.device)
         check_text("output_dir", self.output_dir)
@@ -269,7 +260,7 @@ class TrainConfig(OwnSettings):
         self.data_options()
         if self.name is None:
             control = "-identity" if self.block == "identity" else ""
-            object.__setattr__(self, "name", run_name(self.model, self.dataset, self) + control)
+            object.__setattr__(self, "name", filled(run_name(self.model, self.dataset, self) + control))
         check_name(self.name)
 
     def _fill_from_model(self, preset: Mapping[str, Any]) -> None:
@@ -278,23 +269,26 @@ class TrainConfig(OwnSettings):
         check_count("match_parameters", self.match_parameters, smallest=0)
         for name, absent in _OF_SOME.items():
             value, own = getattr(self, name), preset.get(name) or absent
-            lacks = own == absent and not (name in _SCALES and name in preset)
+            if name == "gamma" and self.damping == "nesterov":
+                own = absent  # 3/τ has no number of its own
+            lacks = own == absent and not (name in (*_SCALES, "shift") and name in preset)
             if value not in (None, absent) and lacks:
                 raise ArgumentError(
                     f"{name}={value!r}: {self.model} on {self.dataset} has no {name}; leave it out."
                 )
             if value is None:
                 matched = self.match_parameters and absent == 0 and isinstance(absent, int)  # by the registry
-                object.__setattr__(self, name, absent if matched else own)
+                object.__setattr__(self, name, filled(absent if matched else own))
             if isinstance(absent, int):
                 check_count(name, getattr(self, name), smallest=0)
             elif isinstance(absent, float) and not lacks:
-                object.__setattr__(self, name, checked_positive(name, getattr(self, name)))
+                check = checked_finite if name == "shift" else checked_positive
+                object.__setattr__(self, name, self._as_given(name, check(name, getattr(self, name))))
 
     def _fill(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
         for name in names:
             if getattr(self, name) is None:
-                object.__setattr__(self, name, values[name])
+                object.__setattr__(self, name, filled(values[name]))
 
     @property
     def folder(self) -> Path:
@@ -332,7 +326,7 @@ class TrainConfig(OwnSettings):
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values; ``TrainConfig(**config.to_dict())`` is equal to config."""
-        return dataclasses.asdict(self)
+        return {name: plain(value) for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import ArgumentError, first_line
 
 
 def checked_device(name: str) -> torch.device:
@@ -13,7 +13,7 @@ def checked_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
+        reason = first_line(error, 120)
         raise ArgumentError(
             f"device={name!r} cannot be used here ({reason}); 'cpu' always can, 'cuda' where torch "
             "sees a GPU."

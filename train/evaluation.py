@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.density_model import DensityModel
-from ..solvers.checks import check_choice, check_positive
+from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError, CheckpointError, TrainingError, nearest
 from .build import build_model
 from .checkpoint import load_checkpoint
@@ -25,6 +25,7 @@ from .data.sequences import one_step_ahead
 from .data.splits import Examples, LabelledImages
 from .device import checked_device
 from .distributed import Ranks
+from .known import check_run
 from .metrics import count_parameters, efficacy
 from .objective import Objective
 from .own import made_by
@@ -44,7 +45,6 @@ from .step import (
     solve_counts,
 )
 
-WEIGHTS = ("best", "last")
 Builder = Callable[[TrainConfig], nn.Module]
 
 
@@ -65,7 +65,7 @@ class LoadedRun:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What a pass over a part of the data said.
+    """The results of a pass over a part of the data.
 
     quality: "accuracy" (0 … 1), "rmse" (in ``unit``), "nats" or "bits_per_dim", the kind of ``value``.
     nfe_forward: mean over samples.
@@ -103,14 +103,8 @@ def load_run(
     build: made the run's model, where the name in its settings cannot be imported.
     Raises: CheckpointError where there is no run or no such weights, ArgumentError for other values.
     """
-    check_choice("weights", weights, WEIGHTS)
+    check_run(folder, weights)
     run = RunFolder(Path(folder))
-    if not run.checkpoint.exists():
-        what = "holds a run without a checkpoint yet" if run.config.exists() else "is not the folder of a run"
-        raise CheckpointError(
-            f"{str(folder)!r} {what}; give a folder that `adamode train` made, such as runs/adamnode-digits "
-            "(`adamode runs` lists them)."
-        )
     state = load_checkpoint(run.checkpoint)
     if weights == "best" and state["best"] is None:
         raise CheckpointError(
@@ -212,9 +206,9 @@ def judge(
 
     part: "train", "val", "test", or the name of one of the data's further test sets.
     one_step: predict each row of a recording from the measured rows before it, `DataSet.given` of them,
-    where else it is simulated from the first ones alone.
-    draws: of the momenta a sample, where a density has some; None: as in training's validation. Of one the
-    loss is the evidence bound.
+    instead of simulating it from the first ones only.
+    draws: of the momenta a sample, where a density has some; None: as in training's validation. With one draw
+    the loss is the evidence bound.
     Raises: ArgumentError for an unknown part, one_step where there are no sequences, or draws where there
     are no momenta; TrainingError where a batch cannot be solved.
     """
@@ -225,7 +219,7 @@ def judge(
     samples = _without_augmentation(parts[part])
     if one_step:
         if not data.given:
-            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it away.")
+            raise ArgumentError(f"one_step=True: {data.name} has no sequences; leave it out.")
         samples = one_step_ahead(samples, data.given)
     passes = evaluate(
         run.model if draws is None else _with_draws(run, draws),

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..solvers.errors import ArgumentError, CheckpointError, nearest
+from ..solvers.errors import CheckpointError
 from .config import NOT_COMPARED, TrainConfig
+from .known import find_runs
 from .objective import merit
 from .runs import RunFolder
 
@@ -49,19 +50,8 @@ def list_runs(output_dir: str | os.PathLike[str], names: Sequence[str] = ()) -> 
 
     Raises: ArgumentError for a folder that is not there or a name that is none of its runs.
     """
-    place = Path(output_dir)
-    if not place.is_dir():
-        raise ArgumentError(
-            f"output_dir={os.fspath(output_dir)!r} is not a folder; `adamode train` makes 'runs' where it "
-            "is called, or name the folder with --output-dir."
-        )
-    found = {path.name: path for path in sorted(place.iterdir()) if (path / "config.json").is_file()}
-    for name in names:
-        if name not in found:
-            raise ArgumentError(
-                f"there is no run {name!r} in {os.fspath(output_dir)!r}: {nearest(name, found)}"
-            )
-    return [_summary(name, path) for name, path in found.items() if not names or name in names]
+    found = find_runs(output_dir, names)
+    return [_summary(name, path) for name, path in found.items()]
 
 
 def _summary(name: str, path: Path) -> RunSummary:

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..solvers.errors import ArgumentError
 from .objective import Objective, measure_of
 from .step import EpochSums
 
+EVERY = 60.0  # seconds between lines where there is no bar
+
 
 class ProgressBar:
     """tqdm over all optimiser steps of a run: loss, accuracy, NFE forward and backward.
 
-    Quiet: neither bar nor lines. Where stderr is not a terminal, it is redrawn rarely.
+    Quiet: neither bar nor lines. The bar is for a terminal or a notebook. A file or pipe gets plain lines:
+    one an epoch on stdout, and one on stderr in each minute of an epoch.
     """
 
     def __init__(self, total: int, done: int, *, objective: Objective, quiet: bool):
-        self._quiet, self._objective = quiet, objective
+        self._quiet, self._objective, self._total = quiet, objective, total
         self._bar = tqdm(
             total=total,
             initial=done,
             unit="step",
-            disable=quiet,
+            disable=quiet or not watched(),
             dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a file gets a line each time
+            mininterval=0.2,
         )
+        self._done, self._said = done, time.monotonic()
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -41,35 +46,53 @@ class ProgressBar:
 
     def step(self, sums: EpochSums) -> None:
         """One optimiser step was made; ``sums`` are those of the epoch so far."""
+        self._done += 1
         if self._quiet or not sums.samples:
             return
+        if not self._bar.disable:
+            self._bar.set_postfix_str(self._told(sums), refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._said > EVERY:
+            self._said = time.monotonic()
+            print(f"step {self._done}/{self._total}  {self._told(sums)}", file=sys.stderr, flush=True)
+
+    def _told(self, sums: EpochSums) -> str:
         objective = self._objective
-        self._bar.set_postfix_str(
+        return (
             f"loss {sums.mean('loss'):.3f}{objective.kind.loss_unit}, "
             f"{objective.told(objective.measure(sums))}, "
-            f"nfe {sums.mean('nfe_forward'):.0f}/{sums.mean('nfe_backward'):.0f}",
-            refresh=False,
+            f"nfe {sums.mean('nfe_forward'):.0f}/{sums.mean('nfe_backward'):.0f}"
         )
-        self._bar.update()
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """An epoch has ended with this row of metrics."""
-        if not self._quiet:
-            tqdm.write(epoch_line(row, epochs, self._objective.unit), file=sys.stdout)
+        self._said = time.monotonic()
+        say(epoch_line(row, epochs, self._objective.unit), quiet=self._quiet, above_bar=True)
+
+
+def watched() -> bool:
+    """Whether someone sees a bar move: on a terminal, or in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def epoch_line(row: dict[str, Any], epochs: int, unit: str = "") -> str:
-    """One row of metrics.jsonl for people."""
+    """One row of metrics.jsonl for people, in 80 columns: loss and quality, NFE forward/backward, seconds.
+
+    A density's loss and quality are one number in two units: its quality alone is told.
+    """
     measure = measure_of(row)
     assert measure is not None  # every epoch has a validation
-    train, val = (measure.told(row[f"{part}_{measure.name}"], unit) for part in ("train", "val"))
-    skipped = f"  {row['skipped_batches']} batches skipped" if row.get("skipped_batches") else ""
+    parts = []
+    for part in ("train", "val"):
+        quality = measure.told(row[f"{part}_{measure.name}"], unit).removeprefix("acc").removeprefix("rmse")
+        loss = "" if measure.loss_unit else f"{row[f'{part}_loss']:.4g}, "
+        parts.append(f"{part} {loss}{quality.strip()}")
+    n, seconds = row.get("skipped_batches"), row["seconds"]
+    skipped = f"\n{'':12}{n} {'batch' if n == 1 else 'batches'} skipped" if n else ""
     return (
-        f"epoch {row['epoch']:>3}/{epochs}  "
-        f"train loss {row['train_loss']:.4f}{measure.loss_unit} {train}  "
-        f"val loss {row['val_loss']:.4f}{measure.loss_unit} {val}  "
-        f"NFE {row['nfe_forward']:.1f} forward {row['nfe_backward']:.1f} backward  "
-        f"{row['seconds']:.1f} s{skipped}"
+        f"epoch {row['epoch']:>2}/{epochs}  {'  '.join(parts)}  "
+        f"NFE {row['nfe_forward']:.0f}/{row['nfe_backward']:.0f}  "
+        f"{seconds:.{0 if seconds >= 100 else 1}f} s{skipped}"
     )
 
 

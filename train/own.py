@@ -15,13 +15,9 @@ from typing import Any
 from torch import nn
 
 from ..solvers.errors import ArgumentError, nearest
+from .known import is_own as is_own
 
 Maker = Callable[[int, int], Any]
-
-
-def is_own(text: object) -> bool:
-    """Whether a text names a function of one's own, and none of this package's models."""
-    return isinstance(text, str) and ":" in text
 
 
 def resolve(text: str, argument: str) -> Any:
@@ -122,8 +118,8 @@ def own_field(text: str) -> Maker:
         needed = _needed(found)
         if needed > 2:
             raise ArgumentError(
-                f"field={text!r} needs {needed} arguments; it is called with at most two, the channels that it "
-                "sees and those that it gives, or is f(t, h) itself, with a first argument called t."
+                f"field={text!r} needs {needed} arguments; it is called with at most two, the channels that "
+                "it sees and those that it gives, or is f(t, h) itself, with a first argument called t."
             )
         made = found(*(channels_in, channels_out)[:needed])
         if not isinstance(made, nn.Module):

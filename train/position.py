@@ -20,8 +20,14 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What ``on_epoch`` gets: the run's folder, the new row of metrics, all rows so far; the model as it is
-    now, which is not to be changed, and the data."""
+    """The argument of ``on_epoch``.
+
+    folder: the run's.
+    row: the new row of metrics.
+    history: all rows so far.
+    model: as it is now; it must not be changed.
+    data: the run's.
+    """
 
     folder: RunFolder
     row: Row
@@ -36,6 +42,7 @@ class TrainResult:
 
     folder: where it is kept.
     history: its rows of metrics.
+    best_epoch: the best one in validation.
     test_loss: of the weights that were best in validation, which are those of ``best_epoch``.
     test_accuracy, test_rmse, test_nats, test_bits_per_dim: of the same weights, for classes, for values,
         for densities of points and of images; the others are None.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.errors import ArgumentError, DataError
-from ..solvers.write_aside import write_aside
+from ..solvers.write_aside import check_numbers_file, write_aside
 from .data import DataSet
 from .data.columns import read_columns, read_known
 from .data.npz import read_npz
@@ -23,7 +23,6 @@ from .data.own.arrays import as_images, check_finite
 from .data.raw import Raw
 from .data.splits import LabelledImages
 from .evaluation import LoadedRun, read_picture, white_of
-from .samples import check_suffix
 from .step import check_samples, mixed_precision
 
 ARRAYS, RECORDINGS = (".npz",), (".csv", ".mat")
@@ -238,7 +237,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: list[Prediction
 
     Raises: ArgumentError for another ending, or answers of different shapes; OSError.
     """
-    check_suffix(path)
+    check_numbers_file(path)
     path = Path(path)
     names = [name for p in predictions for name in p.names]
     tables = [p.probabilities if p.values is None else p.values for p in predictions]

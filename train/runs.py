@@ -27,6 +27,7 @@ from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, Train
 from ..solvers.write_aside import write_aside
 from .checkpoint import load_checkpoint
 from .config import OPEN_ENDED, TABLES, TrainConfig, toml_line
+from .known import CHECKPOINT, SETTINGS
 from .objective import MEASURES
 from .reproducible import versions
 
@@ -45,7 +46,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """config.json."""
-        return self.path / "config.json"
+        return self.path / SETTINGS
 
     @property
     def metrics(self) -> Path:
@@ -55,7 +56,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """checkpoint.pt."""
-        return self.path / "checkpoint.pt"
+        return self.path / CHECKPOINT
 
     @property
     def best(self) -> Path:

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from ..models.density_model import DensityModel
 from ..solvers.checks import check_positive
 from ..solvers.errors import ArgumentError
-from ..solvers.write_aside import write_aside
+from ..solvers.write_aside import check_numbers_file, write_aside
 from .data import DATASETS, PLANE, SMALL_IMAGES, DataSet, Pixels, model_task
 from .evaluation import LoadedRun
 from .reproducible import drawing_from
 from .step import check_samples, solving_with
 
 AT_ONCE = 4096  # rows of one solve
-SUFFIXES = (".npz", ".csv")
 
 
 def has_samples(model: nn.Module, data: DataSet) -> bool:
@@ -58,7 +57,7 @@ def samples_of_run(run: LoadedRun, n: int, *, seed: int = 0) -> Tensor:
     if not isinstance(run.model, DensityModel):
         others = ", ".join(name for name in DATASETS if model_task(name) in (PLANE, SMALL_IMAGES))
         raise ArgumentError(
-            f"samples={n}: a {run.config.model} on {dataset} answers and draws nothing; train a density, on "
+            f"samples={n}: a {run.config.model} on {dataset} gives answers, not samples; train a density, on "
             f"one of {others}."
         )
     return draw_samples(run.model, n, pixels=DATASETS[dataset].pixels, seed=seed)
@@ -70,7 +69,7 @@ def write_samples(path: str | os.PathLike[str], samples: Tensor) -> None:
 
     Raises: ArgumentError for another ending, OSError if it cannot be written.
     """
-    check_suffix(path)
+    check_numbers_file(path)
     values = samples.numpy()
     if Path(path).suffix.lower() == ".npz":
         buffer = io.BytesIO()
@@ -83,9 +82,3 @@ def write_samples(path: str | os.PathLike[str], samples: Tensor) -> None:
     # Nine digits tell every float32 apart, 17 every float64.
     np.savetxt(text, rows, fmt="%.9g" if values.dtype == np.float32 else "%.17g", delimiter=",")
     write_aside(path, text.getvalue())
-
-
-def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raises ArgumentError unless the file of draws or answers ends in .npz or .csv."""
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise ArgumentError(f"output={os.fspath(path)!r} must end in {' or '.join(SUFFIXES)}.")

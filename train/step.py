@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from ..models.block import SolveSettings
-from ..solvers.errors import AdamodeError, ArgumentError, ReconstructionError, SolverError, TrainingError
+from ..solvers.errors import (
+    AdamodeError,
+    ArgumentError,
+    ReconstructionError,
+    SolverError,
+    TrainingError,
+    first_line,
+)
 from ..solvers.status import Status
 from .data.splits import Examples
 from .distributed import Ranks
@@ -100,7 +107,7 @@ def step_size(schedule: str, lr: float, step: int, steps: int) -> float:
     one of the AdamNODE authors' released code.
     """
     if schedule == "constant":
-        return lr
+        return float(lr)
     if schedule == "decay":
         return lr * DECAY ** (step // DECAY_EVERY)
     return lr / 2 * (1 + math.cos(math.pi * step / steps))
@@ -270,7 +277,7 @@ def norms_of_state(model: nn.Module, x: Tensor) -> str:
             path = block.trajectory(t=t, **seen)
         return f"{told}; at its end: {_listed({name: value[-1] for name, value in path.items()})}."
     except (AdamodeError, RuntimeError, TypeError) as error:
-        return f"{told}; its end is not reached ({(str(error).splitlines() or [''])[0][:80]})."
+        return f"{told}; its end is not reached ({first_line(error, 80)})."
 
 
 def _listed(blocks: dict[str, Tensor]) -> str:

@@ -47,17 +47,16 @@ from .step import (
     solving_with,
     step_size,
 )
+from .text import wrapped
 
 
 class Trainer:
     """Trains one model on one data set: ``Trainer(config).fit()``.
 
-    build: makes the model from the configuration (default: `adamode.models.create`'s); the run's settings
-    keep
-        its name, "module:function", by which commands find it again.
+    config: the run's settings. They keep the name of ``build``, "module:function", for other commands.
+    build: makes the model from the configuration (default: `adamode.models.create`'s).
     data: in place of the configuration's: a `DataSet`, or (train, val, test), each tensors (inputs, targets)
-    or a
-        torch data set of such pairs. ``config`` is then the one for them, `TrainConfig.for_data`.
+        or a torch data set of such pairs. ``config`` is then the one for them, `TrainConfig.for_data`.
     on_epoch: called with an `EpochRecord` after each epoch, on rank 0.
     quiet: no bar, no lines.
     After `fit`, ``model`` holds the weights that were tested. Started by torchrun, the processes train
@@ -87,8 +86,10 @@ class Trainer:
             config = dataclasses.replace(config, build=name_of(build))
         self.config, self.quiet = config, quiet
         self.folder, self.position = RunFolder(config.folder), Position()
-        self._build, self._on_epoch = build, on_epoch
-        self._dtype = getattr(torch, config.dtype)
+        self._build, self._on_epoch, self._dtype = build, on_epoch, getattr(torch, config.dtype)
+
+    def __repr__(self) -> str:
+        return f"Trainer({self.config!r})"
 
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Trains to the last epoch, tests, and returns the result; a finished run is only read.
@@ -112,6 +113,8 @@ class Trainer:
         # Processes that torchrun started anew find the run that they had begun.
         resume = resume or (restarted() and self.folder.checkpoint.exists())
         state = self.ranks.first(lambda: self.folder.open(self.config, resume=resume))
+        several = "" if self.ranks.world == 1 else f"; {self.ranks.world} processes"
+        say(f"run       {self.folder.path}{several}", quiet=self.quiet)
         if self.config.tensorboard:
             board()
         data = self._given or load_data(self.config.dataset, self.config.data_options())
@@ -127,14 +130,14 @@ class Trainer:
         """Model, optimiser and position: new, or those of a checkpoint's state."""
         seed_everything(self.config.seed)
         self.objective = Objective.of(data, weights_of(self.config.regularise))
-        own, named = self._build, f"build={self.config.build!r}"
-        made = build_for_training(self.config) if own is None else made_by(own, self.config, named)
+        own, said = self._build, f"build={self.config.build!r}"
+        made = build_for_training(self.config) if own is None else made_by(own, self.config, said)
         self.model = made.to(self.device, self._dtype)
         refuse_batch_statistics(self.model.train(), self.ranks.world)
         self.ranks.share_weights(self.model)
         if not count_parameters(self.model):
             raise ArgumentError(LEARNS_NOTHING)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=float(self.config.lr))
         self.position, self._n, self._data = Position(), len(data.train), data.card.sha256
         self.steps = -(-self._n // self.config.batch_size)
         if self.ranks.rank:  # other ranks draw other masks for their samples
@@ -389,11 +392,9 @@ class Trainer:
     def _announce(self, data: DataSet) -> None:
         config = self.config
         block = "" if config.block == "ode" else f", block replaced by the {config.block}"
-        several = "" if self.ranks.world == 1 else f"; {self.ranks.world} processes"
         text = (
             f"{data.card}\n"
             f"model     {config.model}: {count_parameters(self.model):,} parameters{block}; "
-            f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}\n"
-            f"run       {self.folder.path}{several}"
+            f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}"
         )
-        say(text, quiet=self.quiet)
+        say(wrapped(text, " " * 10), quiet=self.quiet)

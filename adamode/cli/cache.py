@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..text import aligned
+from ..train.text import aligned
 from .status import reports_errors
 
 cache = typer.Typer(

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.known import check_dataset
+from ..train.text import wrapped
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -34,17 +36,18 @@ def data(
 
     The data are read and checked: exit status 2 says that a file is damaged, or NAME is not there.
 
-    Without NAME, data sets that are not there are listed with what was looked for.
+    Without NAME, missing data sets are listed with what was looked for.
     """
     from ..solvers.errors import ArgumentError, MissingDataError
-    from ..train.data import DATASETS, DataOptions, check_dataset, load_data
-    from ..train.data.own import load_own
 
     check_output_file("--json", json_path)
     if name is not None:
         check_dataset(name)
     if download and name is None:
         raise ArgumentError("--download fetches one data set: say which, for instance adamode data mnist.")
+    from ..train.data import DATASETS, DataOptions, load_data
+    from ..train.data.own import load_own
+
     if own is not None:
         if name is not None:
             raise ArgumentError(f"{name!r} and --data {own!r}: give one of the two.")
@@ -52,7 +55,7 @@ def data(
         if json_path is not None:
             write_json({"data": [card.as_dict()]}, json_path, indent=1, ensure_ascii=False)
         if json_path != "-" and not quiet:
-            typer.echo(str(card))
+            typer.echo(wrapped(str(card), " " * 10))
         return
     cards: list[dict[str, Any]] = []
     for known in DATASETS if name is None else (name,):
@@ -68,6 +71,7 @@ def data(
             text = f"data      {known}: not here ({DATASETS[known].about})\nmissing   {error}"
         cards.append(entry)
         if json_path != "-" and not quiet:
+            text = wrapped(text, " " * 10)
             typer.echo(text if name is not None else f"{text}\n")
     if json_path is not None:
         write_json({"data": cards}, json_path, indent=1, ensure_ascii=False, allow_nan=False)

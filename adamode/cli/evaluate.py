@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..train.known import check_run
 from .paths import check_output_file, write_json
 from .status import reports_errors
 from .train import told_efficacy
@@ -48,7 +49,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Of the pass.", show_default="the run's", min=1)
+        int | None, typer.Option(help="Samples in one batch.", show_default="the run's", min=1)
     ] = None,
     device: Device = None,
     threads: Threads = 1,
@@ -58,14 +59,15 @@ def evaluate(
     to_json: Json = None,
 ) -> None:
     """Judge a trained model: loss, accuracy, error or likelihood, NFE and efficacy on a part of its data."""
+    check_output_file("--json", to_json)
+    folder = find_run(run, output_dir)
+    check_run(folder, weights)
     import torch
 
     from ..train.evaluation import judge, load_data_of, load_run
     from ..train.objective import MEASURES
 
-    check_output_file("--json", to_json)
     torch.set_num_threads(threads)
-    folder = find_run(run, output_dir)
     loaded = load_run(folder, weights=weights, device=device)
     data = load_data_of(loaded, data_dir=data_dir, path=own)
     result = judge(loaded, data, part, batch_size=batch_size, one_step=one_step, draws=draws)
@@ -77,10 +79,10 @@ def evaluate(
     measure = MEASURES[result.quality]
     typer.echo(
         f"{result.part:<9} {measure.in_full(result.value, result.unit)}, "
-        f"loss {result.loss:.4f}{measure.loss_unit} "
-        f"({result.samples} samples; weights of epoch {result.epoch})\n"
+        f"loss {result.loss:.4f}{measure.loss_unit}\n"
+        f"          ({result.samples} samples; weights of epoch {result.epoch})\n"
         f"NFE       {result.nfe_forward:.1f} forward\n"
-        f"efficacy  {told_efficacy(result.efficacy_forward, measure)} forward\n"
+        f"efficacy  {told_efficacy(measure, (result.efficacy_forward, 'forward'))}\n"
         f"model     {loaded.config.model}: {result.parameters:,} parameters"
     )
 

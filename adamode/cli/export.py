@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.known import check_run
 from .evaluate import DataDir, Json, OutputDir, OwnData, Run, Threads, Weights, find_run
 from .paths import check_output_file, write_json
 from .status import reports_errors
@@ -44,18 +45,20 @@ def export(
 
     --format onnx writes the same for onnxruntime, safetensors the model itself with a card, for adamode.load.
     """
+    from ..solvers.errors import check_choice
+
+    check_choice("format", form, FORMS)
     folder = find_run(run, output_dir)
+    check_run(folder, weights)
     if form != "safetensors":
         check_output_file("--output", None if output is None else str(output))
     check_output_file("--json", to_json)
     import torch
 
     from ..models.export import with_fixed_steps
-    from ..solvers.checks import check_choice
     from ..train.evaluation import load_data_of, load_run
     from ..train.export import export_run
 
-    check_choice("format", form, FORMS)
     torch.set_num_threads(threads)
     loaded = load_run(folder, weights=weights, device=device)
     if form == "safetensors":

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..known import check_problem
+from ..models.known import MODELS
+from ..train.text import wrapped
 from .inspect_adjoint import AdjointOptions, Output, check_adjoint, check_page, inspect_adjoint
 from .status import reports_errors
 
@@ -27,8 +30,7 @@ _Problem = Annotated[
     str,
     typer.Argument(
         help="A name from --list, or your own: module:name or file.py:name. With --adjoint also a model "
-        "(node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode) or your "
-        "own adamode.Dynamics."
+        f"({', '.join(MODELS)}) or your own adamode.Dynamics."
     ),
 ]
 _Method = Annotated[
@@ -44,11 +46,11 @@ _Dt = Annotated[
 ]
 _Progress = Annotated[
     bool | None,
-    typer.Option("--progress/--no-progress", help="A bar for what lasts.", show_default="on a terminal"),
+    typer.Option("--progress/--no-progress", help="Show a progress bar.", show_default="on a terminal"),
 ]
 _Adjoint = Annotated[
     bool,
-    typer.Option("--adjoint", help="Look at the way back instead: the adjoint of L = w·y(T), its steps."),
+    typer.Option("--adjoint", help="Study the way back instead: the adjoint of L = w·y(T) and its steps."),
 ]
 _Gradient = Annotated[
     str | None,
@@ -94,7 +96,7 @@ def inspect(
     max_steps: Annotated[int, typer.Option(help="Limit on attempts of a solve.")] = 100_000,
     y0: Annotated[str | None, typer.Option(help="Another start: numbers with commas.")] = None,
     t_start: Annotated[float, typer.Option(help="Start of time, for a function f(t, y) of your own.")] = 0.0,
-    t_end: Annotated[float | None, typer.Option(help="Another end.", show_default="problem's")] = None,
+    t_end: Annotated[float | None, typer.Option(help="End of time.", show_default="problem's")] = None,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 1,
@@ -120,21 +122,23 @@ def inspect(
     With --adjoint: adjoint.png, and for each gradient as CSV and JSON norms of dL/dz(t), how far
     the rebuilt state is off, and the steps in both directions.
 
-    With --page: one HTML file in which one moves over the attempts (docs/study/explorer.md).
+    With --page: one HTML file that shows the attempts one by one (docs/study/explorer.md).
 
     A solve that fails is drawn as far as it came; the exit status is then 1.
     """
-    from ..inspect.catalogue import PROBLEMS, find_problem
-    from ..inspect.tables import problems_table
-
     if list_problems:
+        from ..inspect.catalogue import PROBLEMS
+        from ..inspect.tables import problems_table
+
         typer.echo(problems_table(list(PROBLEMS.values())))
         return
     chosen = AdjointOptions(gradient, seed, denominator)
     if adjoint:
         check_adjoint(method, progress)
+        chosen.check()
     else:
         chosen.refuse(problem)
+    check_problem(problem, models=adjoint)
     several = "dopri5" if adjoint or page is not None else "dopri5,tsit5,dop853"
     methods = _methods(method or several, implicit=not adjoint)
     if page is not None:
@@ -148,6 +152,8 @@ def inspect(
         output = Output(output_dir, shown, quiet, page)
         failed = inspect_adjoint(problem, start, methods, settings, chosen, output)
     else:
+        from ..inspect.catalogue import find_problem
+
         found = find_problem(problem, _numbers(y0), t_end, t_start)
         watch = _watch(found, (sys.stderr.isatty() if progress is None else progress) and not quiet)
         output = Output(output_dir / found.name, shown, quiet, page)
@@ -172,7 +178,7 @@ def _inspect(
     from ..inspect.study import output_times, study
     from ..inspect.tables import attempts_table, ladder_table, summary_table
 
-    output.say(f"{problem.name}: {problem.equation}\n{problem.source}\n")
+    output.say(wrapped(f"{problem.name}: {problem.equation}\n{problem.source}", "  ") + "\n")
 
     def studied(method: str) -> Any:
         return watch(method, lambda f: study(problem, method, settings, f))
@@ -227,22 +233,23 @@ def _numbers(text: str | None) -> list[float] | None:
 def _settings(
     rtol: float, atol: float, dt: float | None, max_steps: int, dtype: str, device: str, threads: int
 ) -> Settings:
+    from ..solvers.errors import ArgumentError, nearest
+
+    names = ("float64", "float32")
+    if dtype not in names:
+        raise ArgumentError(f"--dtype={dtype!r} is not known: {nearest(dtype, names)}")
     import torch
 
     from ..inspect.study import Settings
     from ..solvers.checks import check_positive
-    from ..solvers.errors import ArgumentError, nearest
 
-    types = {"float64": torch.float64, "float32": torch.float32}
-    if dtype not in types:
-        raise ArgumentError(f"--dtype={dtype!r} is not known: {nearest(dtype, types)}")
     check_positive(threads, "--threads", integer=True)
     try:
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         raise ArgumentError(f"--device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
     torch.set_num_threads(threads)
-    return Settings(rtol, atol, dt, max_steps, types[dtype], device)
+    return Settings(rtol, atol, dt, max_steps, getattr(torch, dtype), device)
 
 
 def _coupled(settings: Settings, coupling: float, *, adjoint: bool) -> Settings:

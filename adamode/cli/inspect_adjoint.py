@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..known import check_walks_back
+from ..models.known import DENOMINATORS, MODELS
+from ..train.text import wrapped
+
 if TYPE_CHECKING:
     from ..inspect.adjoint import AdjointStudy
     from ..inspect.study import Settings
@@ -21,9 +25,17 @@ class AdjointOptions:
     seed: int | None
     denominator: str | None
 
+    def check(self) -> None:
+        """Raises ArgumentError for an unknown name."""
+        from ..solvers.errors import check_choice
+
+        if self.gradient is not None:
+            check_walks_back(self.gradient)
+        if self.denominator is not None:
+            check_choice("denominator", self.denominator, DENOMINATORS)
+
     def refuse(self, problem: str) -> None:
         """Raises ArgumentError where one is given, or the problem is a model, without --adjoint."""
-        from ..inspect.dynamics import MODELS
         from ..solvers.errors import ArgumentError
 
         for name, value in dataclasses.asdict(self).items():
@@ -110,7 +122,9 @@ def inspect_adjoint(
     wanted = Wanted(y0, t_start, t_end, seed, options.denominator, settings.dtype, settings.device)
     problem = find_adjoint_problem(name, wanted)
     folder = output.folder / problem.name
-    output.say(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n")
+    output.say(
+        wrapped(f"{problem.name}: {problem.equation}\n{problem.source}\n{problem.loss}, seed {seed}\n", "  ")
+    )
     studies: list[AdjointStudy] = []
     written: list[Path] = []
     try:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..models.known import MODELS, TASKS, check_model, check_task
+from ..train.text import aligned, wrapped
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -16,15 +18,14 @@ def models(
     task: Annotated[
         str | None,
         typer.Option(
-            help="digits, mnist, cifar10, silverbox, silverbox-network, robertson, spiral, circles, density, "
-            "density-8x8.",
+            help=f"{', '.join(TASKS)}.",
             show_default="all",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
+            help=f"{', '.join(MODELS)}.",
             show_default="all",
         ),
     ] = None,
@@ -52,10 +53,10 @@ def models(
     authors') and the parameters are compared with AdamNODE's.
     """
     check_output_file("--json", json_path)
-    from ..models import defaults, sizes
-    from ..models.registry import check_model
-
     check_model(model)
+    check_task(task)
+    from ..models import defaults, sizes
+
     if model is not None and task is not None:
         defaults(model, task)  # refused where the model is none for the task
     if explain:
@@ -87,7 +88,6 @@ def _paths(task: str | None, model: str | None, match_parameters: int | None) ->
 
     from ..models import create, names, tasks
     from ..models.explain import explain
-    from ..solvers.checks import check_choice
     from ..solvers.errors import ArgumentError
 
     if match_parameters is not None:
@@ -95,8 +95,6 @@ def _paths(task: str | None, model: str | None, match_parameters: int | None) ->
             f"--match-parameters {match_parameters}: --explain looks at types, which no width changes; leave "
             "one of the two out."
         )
-    if task is not None:
-        check_choice("task", task, tasks())
     rows = []
     for each in tasks() if task is None else (task,):
         for name in names() if model is None else (model,):
@@ -124,16 +122,13 @@ def _explained(rows: list[dict[str, Any]]) -> str:
             f"  state     {layout}",
             f"  compile   {'does nothing: ' + row['not_compiled'] if row['not_compiled'] else programs}",
         ]
-    return "\n".join(lines)
+    return "\n".join(wrapped(line, " " * 12) for line in lines)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'task':<11} {'model':<13} {'width':<30} {'parameters':>10} {'target':>8} {'difference':>19}"]
+    table = [("task", "model", "width", "parameters", "target", "difference")]
     for row in rows:
-        off = f"{row['difference']:+,} ({100 * row['relative_difference']:+.2f} %)"
         width = " ".join(f"{name} {value}" for name, value in row["width"].items())
-        lines.append(
-            f"{row['task']:<11} {row['model']:<13} {width:<30} {row['parameters']:>10,} "
-            f"{row['target']:>8,} {off:>19}"
-        )
-    return "\n".join(lines)
+        off = f"{row['difference']:+,} ({100 * row['relative_difference']:+.2f} %)"
+        table.append((row["task"], row["model"], width, f"{row['parameters']:,}", f"{row['target']:,}", off))
+    return "\n".join(aligned(table, right=(3, 4, 5)))

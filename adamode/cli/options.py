@@ -9,6 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from ..models.known import MODELS
+from ..solvers.methods import CHANGING, IMPLICIT
+from ..solvers.methods import METHODS as EXPLICIT
+from ..train.known import CHOICES, DATASETS, NORMALISATIONS
+
+METHODS = (*EXPLICIT, *IMPLICIT, *CHANGING)
+KNOWN = {"model": MODELS, "dataset": DATASETS, "method": METHODS, "normalise": NORMALISATIONS, **CHOICES}
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -27,6 +35,10 @@ class Setting:
         """The option's name on the command line."""
         return "--" + self.name.replace("_", "-")
 
+    def completed(self, incomplete: str) -> list[str]:
+        """What the shell offers for a value that begins so."""
+        return [value for value in KNOWN[self.name] if value.startswith(incomplete)]
+
     def parameter(self) -> inspect.Parameter:
         """A keyword of a command, None (False for a switch) where it is not given."""
         kind: Any = bool
@@ -35,7 +47,12 @@ class Setting:
         if self.kind is bool:
             option = typer.Option(self.flag, help=self.help, rich_help_panel=panel)
         else:
-            option = typer.Option(help=self.help, show_default=self.default or False, rich_help_panel=panel)
+            option = typer.Option(
+                help=self.help,
+                show_default=self.default or False,
+                rich_help_panel=panel,
+                autocompletion=self.completed if self.name in KNOWN else None,
+            )
             kind, value = self.kind | None, None
         annotation = Annotated[kind, option]
         return inspect.Parameter(
@@ -47,7 +64,17 @@ class Setting:
 OTHERS = "Run"
 PANELS = {
     "Model": ("model", "block", "denominator", "hidden", "channels", "match_parameters"),
-    "Scales and rates": ("state_unit", "field_scale", "field_gain", "alpha", "beta", "gamma"),
+    "Scales and rates": (
+        "state_unit",
+        "field_scale",
+        "field_gain",
+        "alpha",
+        "beta",
+        "gamma",
+        "xi",
+        "damping",
+        "shift",
+    ),
     "Your own": ("data", "split", "inputs", "outputs", "image_size", "sizes", "field", "build"),
     "Data": (
         *("dataset", "data_dir", "download", "augment", "normalise", "train_size", "val_size", "test_size"),
@@ -98,6 +125,9 @@ SETTINGS = (
     Setting("alpha", float, "AdamNODE's first α; 1 − α is the damping per unit of time.", "digits: 0.0474"),
     Setting("beta", float, "AdamNODE's first β; 1 − β is the rate at which v follows f².", "digits: 0.95"),
     Setting("gamma", float, "First damping γ of HBNODE, GHBNODE, MomentumNODE.", "hbnode: 0.0474"),
+    Setting("xi", float, "First ξ > 0 of GHBNODE and GNesterovNODE, which pulls to 0.", "ghbnode: 2.13"),
+    Setting("damping", str, "MomentumNODE's: constant γ, nesterov 3/τ, learned γ + r/τ.", "learned"),
+    Setting("shift", float, "τ = t + shift of a damping that depends on time.", "0.0"),
     Setting("hidden", int, "Width of the field.", "digits: 16"),
     Setting("channels", int, "Channels of the block.", "digits: 8"),
     Setting("match_parameters", int, "Width with the number of parameters nearest to this; 0: as is.", "0"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.known import check_run
 from .evaluate import DataDir, Device, Json, OutputDir, OwnData, Run, Threads, Weights, find_run
 from .paths import check_output_file, write_json
 from .status import reports_errors
@@ -25,9 +26,9 @@ def predict(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Of a density: write so many draws, in the data's own units.", min=1),
+        typer.Option(help="Densities: number of draws to write, in the data's own units.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
     invert: Annotated[
         bool, typer.Option("--invert", help="Dark ink on light paper (the digits are light on dark).")
     ] = False,
@@ -52,19 +53,20 @@ def predict(
 
     A recording needs its outputs in the first rows only; what follows is simulated from its inputs.
     """
-    import torch
-
     from ..solvers.errors import ArgumentError
-    from ..train.samples import check_suffix
+    from ..solvers.write_aside import check_numbers_file
 
     if bool(files) == (samples is not None):
         raise ArgumentError("give files, or --samples N of a run that learnt a density: one of the two.")
     check_output_file("--json", to_json)
     check_output_file("--output", None if output is None else str(output))
     if output is not None:
-        check_suffix(output)
-    torch.set_num_threads(threads)
+        check_numbers_file(output)
     folder = find_run(run, output_dir)
+    check_run(folder, weights)
+    import torch
+
+    torch.set_num_threads(threads)
     if samples is None:
         of_run = {"weights": weights, "device": device, "data_dir": data_dir, "own": own}
         lines, found = _ask(folder, files or [], invert, top, output, of_run)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..text import aligned
+from ..train.known import find_runs
+from ..train.text import within, wrapped
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -30,10 +32,11 @@ def runs(
     no_picture: Annotated[bool, typer.Option("--no-picture", help="Draw nothing.")] = False,
 ) -> None:
     """List runs and compare them: where they differ in settings, their results, a picture."""
-    from ..train.listing import differing_settings, list_runs
-
     check_output_file("--json", to_json)
     check_output_file("--picture", None if picture is None else str(picture))
+    find_runs(output_dir, names or ())
+    from ..train.listing import differing_settings, list_runs
+
     found = list_runs(output_dir, names or ())
     drawn = None
     if not no_picture and (picture is not None or sum(bool(run.history) for run in found) > 1):
@@ -47,7 +50,7 @@ def runs(
     if not found:
         typer.echo(f"no runs in {str(output_dir)!r}; `adamode train` makes one.")
         return
-    typer.echo(table([COLUMNS, *(_line(run) for run in found)]))
+    typer.echo(table([COLUMNS, *map(line_of, found)]))
     differing = differing_settings(found)
     if differing:
         rows = [("run", *differing)]
@@ -58,18 +61,30 @@ def runs(
         typer.echo("\nsettings that differ\n" + table(rows))
     for run in found:
         if run.problem:
-            typer.echo(f"{run.name}: {run.problem}", err=True)
+            typer.echo(wrapped(f"{run.name}: {run.problem}", "  "), err=True)
     if drawn is not None:
         typer.echo(f"\npicture   {drawn}")
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of texts under each other; the first is the heading."""
-    lines = aligned(rows)
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+    """Rows of texts under each other; the first is the heading, which stands above each block of columns."""
+    lines, n = within(rows), len(rows) + 1  # an empty line after each block
+    blocks = [lines[i : i + n] for i in range(0, len(lines), n)]
+    ruled = [line for block in blocks for line in (block[0], "─" * max(map(len, block)), *block[1:])]
+    return "\n".join(ruled)
 
 
-def _line(run: Any) -> tuple[str, ...]:
+def results(output_dir: str | Path, names: Sequence[str]) -> str:
+    """What came out of some runs: a table of their results."""
+    from ..train.listing import list_runs
+
+    chosen = [COLUMNS.index(name) for name in ("run", "state", "test", "NFE f/b", "seconds")]
+    rows = [COLUMNS, *map(line_of, list_runs(output_dir, names))]
+    return table([tuple(row[i] for i in chosen) for row in rows])
+
+
+def line_of(run: Any) -> tuple[str, ...]:
+    """What `COLUMNS` name. run: `adamode.train.listing.RunSummary`."""
     from ..train.objective import measure_of
 
     last, final = run.history[-1] if run.history else {}, run.final or {}

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import SETTINGS, with_settings
+from ..models.known import MODELS
+from ..train.checks import check_settings
+from ..train.known import SETTINGS
+from .options import SETTINGS as OPTIONS
+from .options import with_settings
+from .runs import results
 from .status import reports_errors
 
 
@@ -27,16 +32,19 @@ def sweep(
 ) -> None:
     """Train every combination of models, seeds and other settings.
 
-    What is finished is not run again; what is unfinished is gone on with. Every other option is that of
+    Finished runs are not run again; unfinished ones are resumed. Every other option is that of
     adamode train and holds for all runs. A run that fails stops no other; the status is then 1.
     """
+    base, axes = dict(settings), _axes(models, seeds, vary or [])
+    for name, values in {**{name: [value] for name, value in base.items()}, **axes}.items():
+        for value in values:
+            check_settings({name: value})  # before torch is imported
     from ..train.config import TrainConfig
-    from ..train.sweep import run_sweep
+    from ..train.sweep import plan, run_sweep
 
-    base = dict(settings)
     if config is not None:
         base = {**TrainConfig.table_of(config), **base}
-    planned = _plan(base, models, seeds, vary or [])
+    planned = plan({name: value for name, value in base.items() if name not in axes}, axes)
     left = [job for job in planned if job.state != "finished"]
     if not quiet or dry_run:
         for job in planned:
@@ -58,23 +66,27 @@ def sweep(
     typer.echo(
         f"{len(planned)} runs: {len(planned) - len(left)} finished before, {len(ended) - len(failed)} now"
     )
+    begun = [job for job in planned if job.config.folder.joinpath(SETTINGS).is_file()]
+    if begun:
+        place = begun[0].config.output_dir
+        typer.echo(results(place, [job.config.name for job in begun]))
+        typer.echo(f"runs      {place}; the same again, and a picture: adamode runs --output-dir {place}")
     for e in failed:
         typer.echo(f"{e.job.config.name} ended with status {e.status}: {e.said} ({e.job.log})", err=True)
     if failed:
         raise typer.Exit(1)
 
 
-def _plan(base: dict[str, Any], models: str | None, seeds: str | None, vary: list[str]) -> list[Any]:
-    from ..models import names
+def _axes(models: str | None, seeds: str | None, vary: list[str]) -> dict[str, list[Any]]:
+    """{setting: its values}, of what the sweep goes over."""
     from ..solvers.errors import ArgumentError, nearest
-    from ..train.sweep import plan
 
     axes: dict[str, list[Any]] = {}
     if models is not None:
-        axes["model"] = list(names()) if models == "all" else _split("models", models)
+        axes["model"] = list(MODELS) if models == "all" else _split("models", models)
     if seeds is not None:
         axes["seed"] = _seeds(seeds)
-    kinds = {setting.name: setting.kind for setting in SETTINGS}
+    kinds = {setting.name: setting.kind for setting in OPTIONS}
     for axis in vary:
         name, equals, values = axis.partition("=")
         name = name.strip().lstrip("-").replace("-", "_")
@@ -83,9 +95,7 @@ def _plan(base: dict[str, Any], models: str | None, seeds: str | None, vary: lis
         if name in axes:
             raise ArgumentError(f"--vary {axis!r}: {name} is an axis already; give its values once.")
         axes[name] = [_value(name, kinds[name], text) for text in _split(f"vary {name}", values)]
-    for name in axes:
-        base.pop(name, None)
-    return plan(base, axes)
+    return axes
 
 
 def _split(option: str, text: str) -> list[str]:

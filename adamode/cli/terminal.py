@@ -11,7 +11,8 @@ import unicodedata
 
 HANDLER = "adamode-plain"
 _PAIRS = (
-    '×x ·* –- —- −- →-> ←<- ↦-> ≤<= ≥>= ≈~ ≠!= ≪<< ≫>> ±+- ∞inf √sqrt ‖|| ∂d ⟨< ⟩> ’\' ✓ok ✗x •* “" ”" …...'
+    '×x ·* –- —- −- →-> ←<- ↦-> ≤<= ≥>= ≈~ ≠!= ≪<< ≫>> ±+- ∞inf √sqrt ‖|| ∂d ⟨< ⟩> ’\' ✓ok ✗x •* “" ”" …... '
+    "øo ØO æae"
 )
 PLAIN = {pair[0]: pair[1:] for pair in _PAIRS.split()}
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..train.checks import check_settings
 from .options import with_settings
 from .status import reports_errors
 
@@ -29,6 +30,7 @@ def train(
 
     Several processes: torchrun --nproc-per-node N -m adamode train …
     """
+    check_settings(settings)  # what is misspelt is said before torch is imported
     from ..sample_pictures import SamplePictures
     from ..train import TrainConfig, Trainer, TrainResult
 
@@ -49,35 +51,36 @@ def train(
         return
     if not result.trained:
         typer.echo("This run is finished already; nothing was trained. Another --name makes a new one.")
-    typer.echo(summary(result, trainer.objective.unit))
+    typer.echo(summary(result, trainer.objective.unit, with_folder=quiet))
     typer.echo(f"picture   {picture}")
     samples = pictures.of_the_best(trainer.model, result.best_epoch)
     if samples is not None:
         typer.echo(f"samples   {samples}")
 
 
-def summary(result: Any, unit: str = "") -> str:
-    """The lines that end a run. result: `adamode.train.TrainResult`."""
+def summary(result: Any, unit: str = "", *, with_folder: bool = True) -> str:
+    """The lines that end a run.
+
+    result: `adamode.train.TrainResult`.
+    with_folder: whether the run's folder is said; its first lines have said it already.
+    """
     seconds = sum(row["seconds"] for row in result.history)
-    measure = result.quality
-    return "\n".join(
-        (
-            f"test      {measure.in_full(result.value, unit)}, "
-            f"loss {result.test_loss:.4f}{measure.loss_unit} "
-            f"(weights of epoch {result.best_epoch}, the best in validation)",
-            *(f"          {name}: {measure.in_full(v, unit)}" for name, v in result.more_tests.items()),
-            f"NFE       {result.nfe_forward:.1f} forward (test), {result.nfe_backward:.1f} backward "
-            "(last epoch)",
-            f"efficacy  {told_efficacy(result.efficacy_forward, measure)} forward, "
-            f"{told_efficacy(result.efficacy_backward, measure)} backward (test accuracy ÷ NFE)",
-            f"time      {seconds:.1f} s in {len(result.history)} epochs",
-            f"run       {result.folder}",
-        )
-    )
+    measure, n = result.quality, len(result.history)
+    both = (result.efficacy_forward, "forward"), (result.efficacy_backward, "backward")
+    lines = [
+        f"test      {measure.in_full(result.value, unit)}, loss {result.test_loss:.4f}{measure.loss_unit}",
+        f"          (weights of epoch {result.best_epoch}, the best in validation)",
+        *(f"          {name}: {measure.in_full(v, unit)}" for name, v in result.more_tests.items()),
+        f"NFE       {result.nfe_forward:.1f} forward (test), {result.nfe_backward:.1f} backward (last epoch)",
+        f"efficacy  {told_efficacy(measure, *both)}",
+        f"time      {seconds:.1f} s in {n} {'epoch' if n == 1 else 'epochs'}",
+    ]
+    return "\n".join([*lines, f"run       {result.folder}"] if with_folder else lines)
 
 
-def told_efficacy(value: float | None, measure: Any) -> str:
-    """An efficacy for people, or why there is none. measure: the kind of quality."""
-    if value is None:
-        return f"none ({measure.no_efficacy})"
-    return f"{value:.4f}"
+def told_efficacy(measure: Any, *values: tuple[float | None, str]) -> str:
+    """Efficacies for people, each (value, of which pass), or why there is none. measure: the quality."""
+    known = [f"{value:.4f} {way}" for value, way in values if value is not None]
+    if not known:
+        return f"none: {measure.no_efficacy}"
+    return f"{', '.join(known)} (test accuracy ÷ NFE)"

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..known import FORMS, GRADIENTS, SUITES
+from ..models.known import DENOMINATORS, MODELS, SATURATIONS
 from .paths import check_output_file, write_json
 from .status import reports_errors
 
@@ -33,11 +35,10 @@ Suite = Annotated[
         show_default="none",
     ),
 ]
-SUITES = ("published", "stiff")
 ModelName = Annotated[
     str | None,
     typer.Option(
-        help="node, anode, sonode, hbnode, ghbnode, adamnode, nesterovnode, gnesterovnode, momentumnode.",
+        help=f"{', '.join(MODELS)}.",
         show_default="all",
     ),
 ]
@@ -67,14 +68,14 @@ def verify(
     gradient: Annotated[
         str | None,
         typer.Option(
-            help="discrete, discrete-state, discrete-checkpoints, interpolating, backsolve or reversible.",
+            help=f"{', '.join(GRADIENTS[:-1])} or {GRADIENTS[-1]}.",
             show_default="all",
         ),
     ] = None,
     full: Full = False,
     json_path: JsonPath = None,
     html_path: HtmlPath = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the start and the loss.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the start and the loss.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
@@ -98,6 +99,7 @@ def verify(
     Exit status 1 if the exact form, or a number of the suite, misses a bound.
     """
     # A path that cannot be written is said before the work and not after it.
+    _check_names(model, denominator, activation, form, gradient)
     check_output_file("--json", json_path)
     check_output_file("--html", html_path)
     chosen = {
@@ -126,19 +128,38 @@ def verify(
 
 
 def _verified(chosen: dict[str, Any], full: bool, seed: int, device: str, threads: int) -> Any:
+    import warnings
+
     import torch
 
     from ..train.device import checked_device
     from ..verify import verify_models
 
     torch.set_num_threads(threads)
+    # Of torch's own rules of forward mode, which it compiles when they are first asked for.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     return verify_models(**chosen, full=full, seed=seed, device=str(checked_device(device)))
+
+
+def _check_names(*given: str | None) -> None:
+    """Raises ArgumentError, with the nearest names, for an unknown one: before torch is imported."""
+    from ..solvers.errors import check_choice
+
+    known = {
+        "model": MODELS,
+        "denominator": DENOMINATORS,
+        "activation": SATURATIONS,
+        "form": FORMS,
+        "gradient": GRADIENTS,
+    }
+    for (argument, names), value in zip(known.items(), given, strict=True):
+        if value is not None:
+            check_choice(argument, value, names)
 
 
 def _check_suite(suite: str, given: Sequence[str]) -> None:
     """Raises ArgumentError for an unknown suite, and for options that are of the gradients' check."""
-    from ..solvers.checks import check_choice
-    from ..solvers.errors import ArgumentError
+    from ..solvers.errors import ArgumentError, check_choice
 
     check_choice("--suite", suite, SUITES)
     if given:

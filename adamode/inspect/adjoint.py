@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..adjoint.gradients import Backsolve, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
+from ..known import check_walks_back
 from ..solvers.attempts import TraceRow
-from ..solvers.errors import ArgumentError, nearest
 from ..solvers.methods import get_method
 from .dynamics import AdjointProblem
 from .study import Settings
@@ -75,16 +75,7 @@ def chosen_gradients(text: str | None) -> list[str]:
     for an unknown one."""
     if text is None:
         return [name for name, choice in GRADIENTS.items() if not isinstance(choice, Reversible)]
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names or [text]:
-        if name == "direct":
-            raise ArgumentError(
-                "--gradient='direct' backpropagates through the steps by autograd: no adjoint to show. "
-                f"Take {', '.join(GRADIENTS)}; discrete gives the same numbers."
-            )
-        if name not in GRADIENTS:
-            raise ArgumentError(f"--gradient={name!r} is not known: {nearest(name, GRADIENTS)}")
-    return names
+    return check_walks_back(text)
 
 
 def study_adjoints(

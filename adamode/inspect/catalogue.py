@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..known import check_problem
 from ..solvers.errors import AdamodeError, ArgumentError, nearest
 from .detest import DETEST
 from .famous import FAMOUS
@@ -38,13 +39,9 @@ def find_problem(
     """
     if ":" in name:
         found = _own(name, load_named(name) if loaded is None else loaded, y0, t_end, t_start)
-    elif name in PROBLEMS:
-        found = PROBLEMS[name]
     else:
-        raise ArgumentError(
-            f"problem {name!r} is not known: {nearest(name, PROBLEMS)} A problem of your own is "
-            "module:name or file.py:name."
-        )
+        check_problem(name)
+        found = PROBLEMS[name]
     start = found.span[0]
     end = found.span[1] if t_end is None else t_end
     if y0 is None and end == found.span[1]:

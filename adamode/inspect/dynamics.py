@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.dynamics.protocol import Dynamics, named_blocks
+from ..known import check_problem
 from ..models.block import augment
 from ..models.denominators import DenominatorName, get_denominator
 from ..models.dynamics import (
@@ -27,7 +28,7 @@ from ..models.dynamics import (
 )
 from ..models.fields import MLP
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from .catalogue import PROBLEMS, find_problem, load_named
+from .catalogue import find_problem, load_named
 from .problem import Problem
 
 BATCH, DIM, WIDTH, EXTRA = 4, 3, 16, 2  # samples, features of h, of the hidden layer, ANODE's channels
@@ -187,13 +188,9 @@ def find_adjoint_problem(name: str, wanted: Wanted) -> AdjointProblem:
         found = model_problem(name, wanted.seed, wanted.denominator or "exact")
     elif ":" in name:
         found = _own(name, wanted)
-    elif name in PROBLEMS:
-        found = _of_problem(find_problem(name, wanted.y0, wanted.t_end, wanted.t_start))
     else:
-        raise ArgumentError(
-            f"problem {name!r} is not known: {nearest(name, (*MODELS, *PROBLEMS))} A problem of your own is "
-            "module:name or file.py:name."
-        )
+        check_problem(name, models=True)
+        found = _of_problem(find_problem(name, wanted.y0, wanted.t_end, wanted.t_start))
     return _fitted(found, wanted)
 
 

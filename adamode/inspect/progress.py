@@ -43,7 +43,7 @@ def progress(
     bar_options: to tqdm. With per-sample steps it shows the mean over the samples. The share of the interval,
         not of the work: small steps make it slow.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     layout = "{desc} {percentage:3.0f} %|{bar}| {postfix} [{elapsed}<{remaining}]"
     often = {"miniters": 0, "mininterval": 0.0}  # INTERVAL decides

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from ..solvers.attempts import TraceRow
+from ..train.text import columns, within, wrapped
 from .precision import Rung
 from .problem import Problem
 from .reference import Reference
@@ -23,14 +23,9 @@ def number(x: float, digits: int = 3) -> str:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        return "  ".join((cells[0].ljust(widths[0]), *rest)).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+    """Columns of equal width, the first to the left, the others to the right; in blocks that fit."""
+    ruled = ["-" * max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    return "\n".join(within([header, ruled, *rows], right=range(1, len(header))))
 
 
 def summary_table(studies: Sequence[Study]) -> str:
@@ -53,10 +48,10 @@ def attempts_table(rows: Sequence[TraceRow], limit: int) -> str:
     head = numbered if not left_out else numbered[: (limit + 1) // 2]
     tail = [] if not left_out else numbered[len(numbered) - limit // 2 :]
     cells = [(*_attempt(i, row), row.method) if mixed else _attempt(i, row) for i, row in (*head, *tail)]
-    lines = text_table(header, cells).split("\n")
     if left_out:
-        lines.insert(2 + len(head), f"… {left_out} more, see the trace's file …")
-    return "\n".join(lines)
+        cells.insert(len(head), ("…", *[""] * (len(header) - 1)))
+    more = f"\n… {left_out} more, see the trace's file …" if left_out else ""
+    return text_table(header, cells) + more
 
 
 def _attempt(i: int, row: TraceRow) -> tuple[str, ...]:
@@ -101,11 +96,14 @@ def problems_table(problems: Sequence[Problem]) -> str:
         for p in problems
     ]
     lines = text_table(header, rows).split("\n")
-    equations = [textwrap.shorten(p.equation, 90, placeholder=" …") for p in problems]
     # The last column is padded where it is empty, or the equations would not stand below each other.
     width = max(len(line) for line in lines)
-    body = (f"{line.ljust(width)}  {text}" for line, text in zip(lines[2:], equations, strict=True))
-    return "\n".join([*lines[:2], *body])
+    told = [*lines[:2]]
+    for line, problem in zip(lines[2:], problems, strict=True):
+        beside = f"{line.ljust(width)}  {problem.equation}"
+        fits = len(beside) <= columns()
+        told.append(beside if fits else f"{line}\n    {wrapped(problem.equation, ' ' * 4, columns() - 4)}")
+    return "\n".join(told)
 
 
 def trace_csv(study: Study) -> str:

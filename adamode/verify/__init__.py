@@ -17,8 +17,9 @@ from ..adjoint.proof.comparisons import BOUND_EXACT, Check
 from ..adjoint.proof.references import gradient_checks, vjp_case
 from ..adjoint.proof.slopes import Taylor, taylor
 from ..adjoint.proof.solves import GAP_TOLERANCES, Gap, GradientProblem, bound_of, gaps, gradient_taylor
+from ..known import GRADIENTS
 from ..solvers.errors import ArgumentError
-from .models import GRADIENTS, STEPPINGS, VerificationError, verify_models
+from .models import STEPPINGS, VerificationError, verify_models
 from .report import Report
 from .rows import ModelReport, ModelRow, PrintedError
 from .statements import Statement
@@ -33,12 +34,14 @@ def check_vjp(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int = 0
     dynamics: derives from `adamode.Dynamics`.
     t: 0-d (or per sample).
     z: [K, B, *S]. float32 modules are checked as a copy in float64.
+    seed: of w, u and the entries that are differenced.
 
     For each block and each parameter that learns: autograd, central differences of single entries, and
     the dot-product test ⟨Ju, w⟩ = ⟨u, Jᵀw⟩ with a random u; over all together the slope of the Taylor
     remainder. Where forward is not differentiable by autograd, differences alone decide.
     Bounds: 1e-9 and 1e-7 of the largest entry.
-    Raises ArgumentError or ArgumentTypeError for what cannot be checked.
+    Raises ArgumentError or ArgumentTypeError for what cannot be checked, NotRepeatableError where forward is
+    random.
     """
     case = vjp_case(dynamics, t, z, seed=seed, entries=ENTRIES)
     rows = gradient_checks(case.found, case.references, BOUND_EXACT)
@@ -56,8 +59,10 @@ def check_gradient(
 ) -> Report:
     """Checks the gradient of a solve, dL/dy0 and dL/dθ for L = Σ w·y with random w.
 
-    func: a `Dynamics`, a module, or a function; y0, t and the other arguments as `adamode.solve` takes them
-        (gradient=Discrete() where not given).
+    func: a `Dynamics`, a module, or a function.
+    y0, t: as `adamode.solve` takes them.
+    solve_arguments: what else it takes; gradient=Discrete() where not given.
+    seed: of w and u.
     gap_tolerances: at which `Interpolating` and `Backsolve` are compared with `Discrete`, for information; ()
         to leave it out.
 
@@ -66,13 +71,14 @@ def check_gradient(
     remainder (judged for Discrete, Reversible and Direct). All go through the steps of the unperturbed solve.
     Bounds: 1e-9 for Discrete, Reversible and Direct, 1000 times the tolerance for Backsolve and
     Interpolating; 1e-7 at best for differences.
-    Raises ArgumentError or ArgumentTypeError for what cannot be checked, SolverError where the solve
-    cannot go on.
+    Raises ArgumentError or ArgumentTypeError for what cannot be checked, NotRepeatableError where func is
+    random, SolverError where the solve cannot go on.
     """
     choice = solve_arguments.pop("gradient", Discrete())
     if choice is None:
         raise ArgumentError("gradient=None gives no gradient to check: leave it out, or choose another.")
     problem = GradientProblem(func, y0, t, solve_arguments, seed=seed, steps=choice)
+    problem.refuse_random()
     references = problem.references()
     found = problem.gradient(choice)
     rows = gradient_checks(found, references, bound_of(choice, problem.arguments))

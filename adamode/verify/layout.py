@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..text import aligned
+from ..train.text import columns as terminal_columns
+from ..train.text import within, wrapped
 from .derivations import DERIVATIONS
 from .rows import ModelReport, ModelRow
 
@@ -103,7 +104,7 @@ def text_tables(report: ModelReport) -> str:
             if columns:
                 lines += [
                     title,
-                    *("  " + line for line in _text(one, columns, printed=columns is printed)),
+                    *(f"  {line}".rstrip() for line in _text(one, columns, printed=columns is printed)),
                     "",
                 ]
     return "\n".join(lines)
@@ -114,11 +115,13 @@ def _text(one: VariantTable, columns: list[tuple[str, str, str]], *, printed: bo
     if printed:
         groups = [f"{c[0]}:" if i == 0 or columns[i - 1][0] != c[0] else "" for i, c in enumerate(columns)]
     names = [c[1] if printed else SHORT[c[2]] for c in columns]
-    body = [
-        [q, *(str(one.cells.get((q, c), "–")) for c in columns), "" if printed else one.verdict(q)]
-        for q in one.quantities
-    ]
-    return aligned([["", *groups, ""], ["", *names, ""], *body, ["bound", *map(one.bound, columns), ""]])
+    body = [[q, *(str(one.cells.get((q, c), "–")) for c in columns)] for q in one.quantities]
+    verdicts = [[q, one.verdict(q)] for q in one.quantities]
+    table = [["", *groups], ["", *names], *body, ["bound", *map(one.bound, columns)]]
+    if not printed:  # beside the quantity, so that each block has it
+        said = {q: f"{q}  {verdict}" for q, verdict in verdicts}
+        table = [[said.get(row[0], row[0]), *row[1:]] for row in table]
+    return within(table, terminal_columns() - 2, spanning=1)
 
 
 def conclusion(report: ModelReport) -> str:
@@ -126,11 +129,11 @@ def conclusion(report: ModelReport) -> str:
     lines = []
     if report.printed:
         lines.append("The paper's printed adjoint, Eq. 15, is wrong by tens of per cent:")
-        lines += [f"  {error.sentence()}" for error in report.printed]
+        lines += [wrapped(f"  {error.sentence()}", "    ") for error in report.printed]
     if report.statements:
         lines.append("The paper's other statements about the adjoint:")
-        lines += [f"  {statement.sentence()}" for statement in report.statements]
-    lines += [failure.failure() for failure in report.failures[:20]]
+        lines += [wrapped(f"  {statement.sentence()}", "    ") for statement in report.statements]
+    lines += [wrapped(failure.failure(), "  ") for failure in report.failures[:20]]
     judged = [row for row in report.rows if row.ok is not None]
     if not judged:
         lines.append("Nothing was judged: printed forms have no bound.")

@@ -13,6 +13,7 @@ from ..adjoint.gradients import Backsolve, Direct, Discrete, Gradient, Interpola
 from ..adjoint.proof.comparisons import BOUND_EXACT, Check, compare
 from ..adjoint.proof.references import References, gradient_checks
 from ..adjoint.proof.solves import GradientProblem
+from ..known import GRADIENTS
 from ..models.dynamics.adamnode import FORMS
 from ..solvers.checks import check_choice
 from ..solvers.errors import AdamodeError
@@ -30,7 +31,6 @@ CHOICES: dict[str, Gradient] = {
     "backsolve": Backsolve(),
     "reversible": Reversible(),
 }
-GRADIENTS = tuple(CHOICES)
 CONTINUOUS = ("interpolating", "backsolve")
 DISCRETE = tuple(name for name, choice in CHOICES.items() if isinstance(choice, Discrete))
 # Implicit methods are checked along two steps, of which one has an output inside, with equations solved to
@@ -89,8 +89,13 @@ def verify_models(
 ) -> ModelReport:
     """Checks the models' hand-derived gradients, in float64 and both stepping modes.
 
-    models, denominators (AdamNODE's), activations (GHBNODE's, GNesterovNODE's): None for all.
+    models: None for all.
+    denominators: AdamNODE's; None for all.
+    activations: GHBNODE's and GNesterovNODE's; None for all.
     forms: of AdamODE's VJP; those that are not "exact" are measured and not judged.
+    gradients: by name; "discrete" and the others of `GRADIENTS`.
+    seed: of the weights, the states and the cotangents.
+    device: where it computes.
     full: every adaptive method, other fields, decreasing times and three seeds besides.
     seeds_printed: problems over which the printed forms' errors are summed up.
     Raises ArgumentError for an unknown name, with the nearest, VerificationError where a model raises.

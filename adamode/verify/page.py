@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 from .. import report as html
 from .derivations import DERIVATIONS, GENERAL
 from .layout import SHORT, VariantTable, variant_tables
 from .rows import ModelReport
 
+Column = tuple[str, str, str]  # form, gradient, reference
+WIDEST = 8  # columns of numbers that fit 1280 pixels
+PRINTED = "The printed forms of c, measured and not judged: a wrong gradient"
 REFERENCES = (
     "autograd: plain backpropagation through the same steps.",
     "differences: central differences of fourth order through the same steps, along a random direction of "
@@ -53,29 +58,48 @@ def html_page(report: ModelReport, settings: str) -> str:
 def _variant(one: VariantTable) -> list[str]:
     found = [html.heading(one.title), html.formulas(DERIVATIONS[one.model].equations)]
     for exact in (True, False):
-        columns = [c for c in one.columns if (c[0] == "exact") is exact]
-        if not columns:
-            continue
-        groups: list[tuple[str, int]] = [("", 2)]
-        for form, gradient, _ in columns:
-            words = gradient if exact else f"{gradient}, form {form}"
-            if groups[-1][0] == words:
-                groups[-1] = (words, groups[-1][1] + 1)
-            else:
-                groups.append((words, 1))
-        rows = []
-        for quantity in one.quantities:
-            cells = [one.cells.get((quantity, c)) for c in columns]
-            numbers = [("–", "quiet") if c is None else (str(c), _kind(c.ok)) for c in cells]
-            verdict = one.verdict(quantity) if exact else "not judged"
-            kind = {"ok": "ok", "FAILS": "fails"}.get(verdict, "quiet")
-            rows.append([(quantity, ""), (one.formula(quantity), "formula text"), *numbers, (verdict, kind)])
-        if exact:
-            rows.append([("bound", "quiet"), ("", ""), *((one.bound(c), "quiet") for c in columns), ("", "")])
-        head = ["", "what it is", *(SHORT[c[2]] for c in columns), ""]
-        caption = "" if exact else "The printed forms of c, measured and not judged: a wrong gradient"
-        found.append(html.table(head, rows, caption, html.group_row([*groups, ("", 1)])))
+        for i, columns in enumerate(_parts([c for c in one.columns if (c[0] == "exact") is exact])):
+            caption = "" if exact or i else PRINTED
+            found.append(_table(one, columns, caption, exact=exact, formulas=i == 0))
     return found
+
+
+def _parts(columns: list[Column]) -> list[list[Column]]:
+    """The columns of several tables that fit a screen; what is of one gradient stays together."""
+    parts: list[list[Column]] = []
+    for _, group in itertools.groupby(columns, lambda c: c[:2]):
+        more = list(group)
+        if parts and len(parts[-1]) + len(more) <= WIDEST:
+            parts[-1] += more
+        else:
+            parts.append(more)
+    return parts
+
+
+def _table(one: VariantTable, columns: list[Column], caption: str, *, exact: bool, formulas: bool) -> str:
+    """One table. formulas: whether it says what each quantity is."""
+    named = ["", "what it is"] if formulas else [""]
+    groups: list[tuple[str, int]] = [("", len(named))]
+    for form, gradient, _ in columns:
+        words = gradient if exact else f"{gradient}, form {form}"
+        if groups[-1][0] == words:
+            groups[-1] = (words, groups[-1][1] + 1)
+        else:
+            groups.append((words, 1))
+    rows = []
+    for quantity in one.quantities:
+        cells = [one.cells.get((quantity, c)) for c in columns]
+        numbers = [("–", "quiet") if c is None else (str(c), _kind(c.ok)) for c in cells]
+        verdict = one.verdict(quantity) if exact else "not judged"
+        kind = {"ok": "ok", "FAILS": "fails"}.get(verdict, "quiet")
+        told = [(quantity, ""), (one.formula(quantity), "formula text")][: len(named)]
+        rows.append([*told, *numbers, (verdict, kind)])
+    if exact:
+        empty = [("", "")] * (len(named) - 1)
+        bounds = [(one.bound(c), "quiet") for c in columns]
+        rows.append([("bound", "quiet"), *empty, *bounds, ("", "")])
+    head = [*named, *(SHORT[c[2]] for c in columns), ""]
+    return html.table(head, rows, caption, html.group_row([*groups, ("", 1)]))
 
 
 def _kind(ok: bool | None) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 from ..adjoint.proof.comparisons import Check
 from ..adjoint.proof.slopes import Taylor
 from ..adjoint.proof.solves import Gap
-from ..text import aligned
+from ..train.text import aligned, failing_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Report:
     taylor: how fast |L(x + hu) − L(x) − h⟨g, u⟩| falls with h.
     gaps: how far `Interpolating` and `Backsolve` are from `Discrete`, at several tolerances; reported, not
         judged (check_gradient only).
-    Prints as a table; what fails is named with its index and both numbers.
+    Prints as a table below what fails, which is named with its index and both numbers. Its repr is short, so
+    that ``assert report.ok, report`` shows in pytest what fails.
     """
 
     rows: tuple[Check, ...]
@@ -30,6 +31,16 @@ class Report:
         """Whether every row is within its bound, and the Taylor remainder falls as it must."""
         slope = self.taylor is None or self.taylor.ok is not False
         return slope and all(row.ok is not False for row in self.rows)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What fails, a sentence each: the rows, then the Taylor remainder."""
+        slope = () if self.taylor is None or self.taylor.ok is not False else (self.taylor.sentence(),)
+        return (*(failure_text(row) for row in self.rows if row.ok is False), *slope)
+
+    def __repr__(self) -> str:
+        judged = sum(row.ok is not None for row in self.rows)
+        return failing_first("Report", judged + (self.taylor is not None), self.failures)
 
     def __str__(self) -> str:
         table = [("quantity", "reference", "relative error", "bound", "")]
@@ -45,8 +56,7 @@ class Report:
             rows: list[tuple[str, ...]] = [("tolerance", "interpolating", "backsolve")]
             rows += [(f"{g.tolerance:.0e}", *map(_gap, (g.interpolating, g.backsolve))) for g in self.gaps]
             lines += aligned(rows)
-        failures = [failure_text(row) for row in self.rows if row.ok is False]
-        return "\n".join([*lines, *([""] if failures else []), *failures])
+        return "\n".join([*(f"FAILS: {failure}" for failure in self.failures), *lines])
 
 
 VERDICT = {True: "ok", False: "FAILS", None: "not judged"}

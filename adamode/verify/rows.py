@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..train.text import failing_first
 from .statements import Statement
 
 
@@ -14,8 +15,14 @@ from .statements import Statement
 class ModelRow:
     """One comparison: what it was made for, and its result.
 
+    model, field, method, gradient, stepping: by name.
     denominator, activation, damping: None for models that have none.
     form: of AdamODE's VJP.
+    quantity: "a_h", … or a parameter's name.
+    reference: what it was compared with.
+    relative_error: the largest difference over the reference's largest entry.
+    bound: of the relative error; None where it is not judged.
+    ok: whether it is within the bound; None where it is not judged.
     index, found, expected: where the error is largest, and both numbers; index () along a random direction.
     """
 
@@ -63,7 +70,11 @@ class ModelRow:
 
 @dataclasses.dataclass(frozen=True)
 class PrintedError:
-    """‖g − g_exact‖/‖g_exact‖ of dL/dz(t0) under a printed form, one number a seed, and its h block's."""
+    """‖g − g_exact‖/‖g_exact‖ of dL/dz(t0) under a printed form.
+
+    form: "paper" or "paper-rates".
+    whole, h_block: of the whole state, and of its block h; one number a seed.
+    """
 
     form: str
     whole: tuple[float, ...]
@@ -92,6 +103,7 @@ def _spread(errors: Sequence[float]) -> str:
 class ModelReport:
     """What ``adamode verify`` found.
 
+    rows: the comparisons.
     printed: how far the printed Eq. 15 is off, over several seeds.
     statements: the paper's other statements about the adjoint, each with a verdict.
     """
@@ -109,6 +121,10 @@ class ModelReport:
     def failures(self) -> tuple[ModelRow, ...]:
         """The rows that miss their bounds."""
         return tuple(row for row in self.rows if row.ok is False)
+
+    def __repr__(self) -> str:
+        judged = sum(row.ok is not None for row in self.rows)
+        return failing_first("ModelReport", judged, [row.failure() for row in self.failures])
 
     def as_dict(self) -> dict[str, Any]:
         """{"ok", "rows", "printed", "statements"}."""

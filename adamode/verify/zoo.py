@@ -26,14 +26,11 @@ from ..models.dynamics import (
 from ..models.dynamics.ghbnode import Bounded
 from ..models.dynamics.momentumnode import DAMPINGS, DampingName
 from ..models.fields import MLP, AutogradField, Conv, Scaled
+from ..models.known import MODELS as MODELS
 from ..models.saturations import SATURATIONS, SaturationName
 from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError
 
-MODELS = (
-    *("node", "anode", "sonode", "hbnode", "ghbnode", "adamnode"),
-    *("nesterovnode", "gnesterovnode", "momentumnode"),
-)
 ACTIVATIONS = SATURATIONS  # of GHBNODE, which has no identity, and of GNesterovNODE
 FIELDS = ("mlp", "conv", "autograd", "scaled", "affine")
 BLOCKS = {"node": 1, "anode": 1, "adamnode": 3}  # of the others 2

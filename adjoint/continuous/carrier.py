@@ -9,8 +9,8 @@ alone: a may be constant where F, and with it ∂F/∂θ, varies (y' = c (1 + si
 content with would leave dL/dθ, a quadrature on them, without any control. F is evaluated anyway.
 
 Sources: R. T. Q. Chen et al., Neural ordinary differential equations, NeurIPS 2018, App. B (backsolve);
-J. Rackauckas et al., A comparison of automatic differentiation and continuous sensitivity analysis for
-derivatives of differential equation solutions, 2018 (there "interpolating adjoint").
+Y. Ma et al., A comparison of automatic differentiation and continuous sensitivity analysis for derivatives
+of differential equation solutions, HPEC 2021 (there "interpolating adjoint").
 """
 
 from __future__ import annotations

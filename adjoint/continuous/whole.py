@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...solvers.device.programs import STATUS, Bounds, Row, attempt_row, row_of
 from ...solvers.device.whole import ACCEPTED, DT, T0, T1, loop
+from ...solvers.march.repeats import distance
 from ...solvers.methods.tableau import Numeric, polynomial
 from ...solvers.step.attempt import (
     RUNNING,
@@ -27,7 +28,6 @@ from ...solvers.step.attempt import (
 from ...solvers.step.clocks import Tolerance
 from ...solvers.step.runge_kutta import Field, StageList, with_strides
 from ..discrete.compiled import added
-from ..dynamics.adapt import distance
 from ..dynamics.traced import Calls, Gradients
 from .carrier import Augmented
 from .stepping import seminorm

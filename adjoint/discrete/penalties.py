@@ -74,7 +74,7 @@ class Stiffness(Kind):
         if pair is None:
             raise ArgumentError(
                 f"penalties: 'stiffness' with method={tableau.name!r}, which has no two stages at one time "
-                "to tell it from: choose dopri5, tsit5, dopri8 or dop853."
+                "to estimate it from: choose dopri5, tsit5, dopri8 or dop853."
             )
         n, rows = tableau.n_stages, tableau.rows()
         a, b = (padded(rows[i], n) for i in pair)

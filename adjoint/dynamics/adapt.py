@@ -22,6 +22,7 @@ from ...solvers.errors import (
     NotRepeatableError,
 )
 from ...solvers.march.output import Step
+from ...solvers.march.repeats import distance, unlike
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
 from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, transformed, widened
@@ -383,18 +384,10 @@ class LastEvaluation:
             self.kept.check(dynamics, stats, complain)
 
 
-def distance(again: Tensor, k: Tensor) -> Tensor:
-    """The largest difference, relative to the largest entry of k (absolute where k is 0), 0-d."""
-    scale = k.abs().amax()
-    return torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
-
-
 def refuse_unlike(off: float, dtype: torch.dtype, complain: Complain) -> None:
-    """Complains where two evaluations at one place differ, relatively, by more than rounding.
+    """Complains where two evaluations at one place differ by more than rounding.
 
     off: the difference, relative to the value.
-    Rounding measured: up to 23 eps, of two 4096-wide layers whose rows are multiplied alone and in a batch of
-    64. The limit is 40 times that; randomness is far above (what dropout drops is a whole entry).
     """
-    if not off <= 1e3 * torch.finfo(dtype).eps:
+    if unlike(off, dtype):
         complain(NotRepeatableError(off))

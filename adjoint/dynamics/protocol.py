@@ -45,7 +45,7 @@ class Dynamics(abc.ABC):
         """
 
     def value(self, t: Tensor, z: Tensor) -> Tensor:
-        """dz alone, for a pass whose `saved` nobody will want."""
+        """Only dz, for a pass that needs no `saved`."""
         return self.forward(t, z)[0]
 
     def for_solve(self) -> Dynamics:

@@ -23,6 +23,7 @@ class Check:
     """One quantity against one reference.
 
     quantity: "a_h", … or a parameter's name.
+    reference: what it was compared with.
     relative_error: the largest difference over the reference's largest entry.
     bound: of the relative error; None where it is reported and not judged.
     index, found, expected: the entry of the largest difference, and both numbers there.

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...solvers.errors import ArgumentError, ArgumentTypeError
+from ...solvers.errors import ArgumentError, ArgumentTypeError, NotRepeatableError
+from ...solvers.march.repeats import distance, unlike
 from ..dynamics.adapt import checked_gradients
 from ..dynamics.protocol import Dynamics, check_blocks, named_blocks
 from .comparisons import BOUND_DIFFERENCES, Check, Entries, Quantity, compare, compare_entries
@@ -91,6 +92,15 @@ class VjpCase:
     value: Callable[[], float]
 
 
+def refuse_random(evaluate: Callable[[], Tensor]) -> None:
+    """Raises NotRepeatableError where two calls differ by more than rounding: nothing could be compared."""
+    with torch.no_grad():
+        first, second = (torch.nan_to_num(evaluate().clone(), nan=0.0) for _ in range(2))
+    off = float(distance(second, first))  # host read
+    if unlike(off, first.dtype):
+        raise NotRepeatableError(off, "A check compares values of func with each other.")
+
+
 def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, entries: int) -> VjpCase:
     """One VJP of a dynamics, with a random cotangent: every block, every tensor of theta() that learns.
 
@@ -112,6 +122,7 @@ def vjp_case(dynamics: Dynamics, t: Tensor | float, z: Tensor, *, seed: int, ent
     t = t.to(z) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
     cotangent = normal(z, torch.Generator().manual_seed(seed))
     theta = theta_of(dynamics)
+    refuse_random(lambda: dynamics.forward(t, z)[0])
     with torch.no_grad():
         _, saved = dynamics.forward(t, z)
         z_bar, deltas = dynamics.vjp(saved, cotangent)
@@ -147,8 +158,8 @@ def in_double(func: Any, y0: Any) -> tuple[Any, Any]:
     if dtype == torch.float32 and isinstance(func, nn.Module):
         return copy.deepcopy(func).double(), pytree.tree_map(lambda x: x.double(), y0)
     raise ArgumentError(
-        f"the start has dtype {dtype}; a check needs torch.float64, or rounding is all it sees: convert "
-        "the start and what func holds."
+        f"the start has dtype {dtype}; a check needs torch.float64, since float32 shows only rounding: "
+        "convert the start and what func holds."
     )
 
 

@@ -22,12 +22,13 @@ from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ...solvers.methods import EVERY
 from ...solvers.step.field import Layout, layout_of
 from ..arguments import clocks_differ
+from ..dynamics.adapt import wrap
 from ..dynamics.by_autograd import discover_parameters
 from ..dynamics.protocol import Dynamics
 from ..gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..solve import solve
 from .comparisons import BOUND_EXACT, Quantity
-from .references import References, blocks_of, difference_references, in_double, theta_of
+from .references import References, blocks_of, difference_references, in_double, refuse_random, theta_of
 from .slopes import Taylor, normal, taylor
 
 EXACT = (Discrete, Direct, Reversible)  # derivatives of the steps
@@ -91,6 +92,13 @@ class GradientProblem:
         self.batch_axis = 1 if isinstance(func, Dynamics) else 0
         self.theta = self._parameters(layout)
         self.weights: list[Tensor] | None = None
+
+    def refuse_random(self) -> None:
+        """Raises NotRepeatableError where func gives two values at the start."""
+        layout, t = layout_of(self._y0()), self.t.flatten()[0].to(self.leaves[0])
+        y0 = layout.pack(self._y0())
+        f = wrap(self.func, layout, y0, t, None, lambda: None)[0]
+        refuse_random(lambda: f(t, y0))
 
     def at_tolerance(self, tolerance: float) -> GradientProblem:
         """The same problem with rtol = atol = tolerance."""
@@ -231,8 +239,12 @@ def gradient_taylor(problem: GradientProblem, found: Sequence[Tensor], choice: A
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """How far a continuous adjoint is from the discrete one at a tolerance: the largest difference over
-    the largest entry of the whole gradient."""
+    """How far a continuous adjoint is from the discrete one: the largest difference over the largest entry
+    of the whole gradient.
+
+    tolerance: rtol and atol.
+    interpolating, backsolve: of the two adjoints; None where one cannot go on.
+    """
 
     tolerance: float
     interpolating: float | None

@@ -138,6 +138,6 @@ def impulse_times(impulse: Impulse, lanes: Lanes, like: Tensor, batch: int) -> T
         )
         raise ArgumentError(f"Impulse: times has shape {tuple(times.shape)}; it must be {wanted}.")
     if bool(times.isnan().any()):  # host read
-        raise ArgumentError("Impulse: times holds NaN; a time that is not to be met is math.inf.")
+        raise ArgumentError("Impulse: times holds NaN; give math.inf for a time that never comes.")
     times = times.to(like.dtype).to(lanes.request.z0.device, torch.float64, non_blocking=True)
     return times if times.dim() == 2 else times.expand(batch, -1)

@@ -229,7 +229,7 @@ class ChainQuery:
             whose = f" of sample {b}" if self.lanes.many else ""
             raise ArgumentError(
                 f"t={t[n, b].item()!r}{whose} lies outside the solve, which ran from "
-                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output is no extrapolation."
+                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output does not extrapolate."
             )
 
 

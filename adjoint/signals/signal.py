@@ -23,14 +23,14 @@ SMOOTH = {"hold": -1, "linear": 0, "hermite": 1, "cubic": 2}
 class Signal:
     """u(t) from samples at times, for ``solve(func, …, signal=…)``, which calls func(t, y, u).
 
-    times: [T], or [B, T] with each sample's own; strictly increasing, T ≥ 2; where a sample has fewer its
-        last time is repeated, and the values there do not count.
-    values: […, T, U]; with a batch its axis comes first. They may want a gradient. NaN is a missing value: it
-        is interpolated over in its channel; at times before the first known value and after the last these
-        stand; and a channel that nothing is known of is 0.
-    kind: between the samples. "hold": the last sample's value; "linear"; "cubic": the natural cubic spline;
-        "hermite": the cubic with backward differences as slopes, which knows nothing of later samples but
-        the next.
+    times: [T], or [B, T] with each sample's own; strictly increasing, T ≥ 2; a sample with fewer times
+        repeats its last one, and the values there are ignored.
+    values: […, T, U]; with a batch its axis comes first. They may require a gradient. NaN is a missing value,
+        which is interpolated in its channel; times before the first known value, and after the last, take
+        that value; a channel without a known value is 0.
+    kind: how u runs between the samples. "hold": the last sample's value; "linear"; "cubic": the natural
+        cubic spline; "hermite": the cubic with backward differences as slopes, which looks no further ahead
+        than the next sample.
     mask: […, T, U] or […, T] of bool, or of numbers: missing where False or 0.
 
     The solver ends steps on the times, of each sample on its own; at those of "hold" a step sees the value on
@@ -53,18 +53,23 @@ class Signal:
         self.seen = _seen(self.sample_times, values.detach(), mask)
         self._reader: tuple[int | None, Reader] | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Signal(times: {list(self.times.shape)}, values: {list(self.values.shape)}, kind={self.kind!r})"
+        )
+
     @property
     def jumps(self) -> bool:
-        """Whether it is another on both sides of its samples' times."""
+        """Whether u differs on the two sides of its samples' times."""
         return self.smooth < 0
 
     @property
     def smooth(self) -> int:
-        """How many derivatives are continuous across them; −1: it jumps."""
+        """How many derivatives are continuous across the samples' times; −1: u jumps."""
         return SMOOTH[self.kind] - self.order
 
     def jumps_for(self, tableau: Tableau) -> bool:
-        """Whether f under it jumps at its kinks for a method: a Rosenbrock method's f is ∂f/∂t too."""
+        """Whether f with this input jumps at its kinks: for a Rosenbrock method ∂f/∂t is part of f."""
         return self.smooth < any(part.gamma for part in tableau.parts)
 
     def __call__(self, t: Tensor, per_sample: bool = False) -> Tensor:
@@ -88,7 +93,7 @@ class Signal:
         """
         if self.order:
             raise ArgumentError(
-                "Signal: this is a derivative already, and u'' is not there: keep the signal itself."
+                "Signal: this is a derivative already, and u'' is not available: keep the signal itself."
             )
         if t is not None:
             return self._asked(t, per_sample, 1)
@@ -97,7 +102,7 @@ class Signal:
         return other
 
     def reader(self, dtype: torch.dtype, order: int | None = None) -> Reader:
-        """What a solve asks, in that dtype."""
+        """The reader of u that a solve uses, in that dtype."""
         table = self.knots()
         own = self.order if order is None else order
         return Reader(table, self.sample_times, dtype, held=self.kind == "hold", order=own)
@@ -114,7 +119,7 @@ class Signal:
         """u(t), [samples, U], for a field. t: 0-d, or [samples, 1] with a time for each."""
         reader = self._kept()
         if reader.own and reader.samples != samples:
-            raise DynamicsError(f"the input signal is of {reader.samples} samples, the state of {samples}.")
+            raise DynamicsError(f"the input signal has {reader.samples} samples, the state {samples}.")
         u = reader(t)
         return u.expand(samples, -1) if not reader.own and t.dim() == 0 else u
 
@@ -206,12 +211,10 @@ def _seen(times: Tensor, values: Tensor, mask: Tensor | None) -> Tensor | None:
     if bad:
         index = tuple(infinite.nonzero()[0].tolist())
         raise ArgumentError(
-            f"Signal: values are not all finite: entry {index} is infinite; NaN is what a missing one is."
+            f"Signal: values are not all finite: entry {index} is infinite; a missing value is NaN."
         )
     if not anything:
-        raise ArgumentError(
-            "Signal: values are not finite at all: each is missing, and there is nothing to interpolate."
-        )
+        raise ArgumentError("Signal: all values are missing (NaN), so there is nothing to interpolate.")
     return None if everything else seen
 
 

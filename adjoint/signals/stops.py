@@ -41,8 +41,8 @@ def check_covers(signal: Signal, ends: Tensor, dtype: torch.dtype) -> None:
     end = f"t={asked[0]:.6g}, its first" if before[0] else f"t={asked[1]:.6g}, its last"
     raise ArgumentError(
         f"signal{whose} is known from t={knows[0]:.6g} to t={knows[1]:.6g}, and the solve runs from "
-        f"t={asked[0]:.6g} to t={asked[1]:.6g}: solve within its times, or add a sample at {end} value again "
-        "to hold that."
+        f"t={asked[0]:.6g} to t={asked[1]:.6g}: solve within its times, or add a sample at {end} value, "
+        "which holds that value."
     )
 
 
@@ -52,7 +52,7 @@ def check_batch(signal: Signal, batch: int) -> None:
     n = len(signal.times) if signal.times.dim() == 2 else len(signal.values)
     if own and n != batch:
         raise ArgumentError(
-            f"signal is of {n} samples (times {tuple(signal.times.shape)}, values "
+            f"signal has {n} samples (times {tuple(signal.times.shape)}, values "
             f"{tuple(signal.values.shape)}), and y0 has {batch}: give each its own, or times [T] and values "
             "[T, U] for all."
         )

@@ -114,7 +114,8 @@ def odeint(
     func: callable (t 0-d, y) → dy/dt.
     y0: tensor, or tuple of tensors.
     t: [T], strictly monotone.
-    method: None is "dopri5"; all of torchdiffeq 0.2.5's, and ours.
+    rtol, atol: number, tensor that broadcasts against y0, or one number a member.
+    method: None is "dopri5"; all methods of torchdiffeq 0.2.5, and ours.
     options: as torchdiffeq's; see the migration table in the docs.
     event_fn: callable (t, y); the solve ends where it (any of its entries) changes sign. t is then (start,
         any time in the direction to go), and (event time, [y0, y there]) is returned.
@@ -238,7 +239,8 @@ def odeint_event(
     t0: the start, one time.
     event_fn: callable (t, y).
     reverse_time: time decreases.
-    odeint_interface: `odeint` or `odeint_adjoint`; kwargs go to it.
+    odeint_interface: `odeint` or `odeint_adjoint`.
+    kwargs: go to it.
 
     Event time and state are differentiable with respect to y0, t0, func's parameters and event_fn's own.
     """

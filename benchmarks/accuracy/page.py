@@ -18,9 +18,9 @@ from .solvers import OURS
 
 HEAD = """# How accurate, at what cost?
 
-What the solvers reach on ten non-stiff problems, beside scipy, torchdiffeq and torchode. This page is
-written by `python -m benchmarks.accuracy`, run from the repository's root (it needs torchdiffeq 0.2.5
-and torchode 1.0.1); a test measures a part of it again.
+This page compares our solvers with those of scipy, torchdiffeq and torchode on ten non-stiff problems. It is
+written by `python -m benchmarks.accuracy`, run from the repository's root (it needs torchdiffeq 0.2.5 and
+torchode 1.0.1); a test measures a part of it again.
 
 ## How it was measured
 
@@ -31,16 +31,16 @@ defaults; the other codes with theirs.
 - **Error**: the maximum, over 21 outputs (t = 0, 1, …, 20) and all components, of
   |y − reference| / (1 + |reference|). The outputs are interpolated by each code, since that is what a user
   gets. The reference is scipy's DOP853 at rtol 1e-13, atol 1e-14, restarted at every output; the table says
-  by how much it moves when both are ten times looser, so its own error is some tenth of that.
-- **Evaluations**: calls of the right-hand side, counted in it: the first step's probe, rejected steps, and
-  stages that only serve the output included.
-- **One cell** is the geometric mean of nine solves at tolerances spread evenly over the decade about the
-  one it is named after (torchdiffeq's and torchode's: of three). The error of one solve is partly luck: on
+  by how much the reference moves when both are ten times looser; its own error is about a tenth of that.
+- **Evaluations**: calls of the right-hand side, counted inside it. The first step's probe, rejected steps,
+  and stages that only serve the output are included.
+- **One cell** is the geometric mean of nine solves at tolerances spread evenly over the decade around the
+  tolerance that names it (for torchdiffeq and torchode: of three). The error of one solve is partly luck: on
   an orbit the errors of the steps change sign and may cancel.
 - **At equal error**: our evaluations, divided by what the other code needs for the error that we achieved
   (log evaluations over log error, interpolated between its tolerances from 1e-2 to 1e-11).
-- A dash: not compared. The error is above 0.1 (no digit is right), less than 30 times the reference's own
-  error, or outside all that the other code achieved.
+- A dash means "not compared": the error is above 0.1 (no digit is right), below 30 times the reference's own
+  error, or outside the range that the other code achieved.
 
 """
 
@@ -59,17 +59,17 @@ Where single cells are high:
   changes its sign, ours and theirs at different tolerances (B1: RK45's at 2e-5, `tsit5`'s at 2e-7; D5:
   RK45's at 4e-6, `dopri5`'s at 1e-8). One code's dip stands beside the other's bump.
 - **`dopri5` against torchode's tsit5** compares two methods; our `tsit5` needs what torchode's does.
-- **`dop853` and `dopri8` against torchdiffeq's dopri8**: there the output costs no evaluation, but its
-  interpolant is of order 4 at most, so that for a small error its tolerance has to lie far below: many
-  cells have no counterpart, and the mean is {td8}. Where the steps are short beside the distance of the
-  outputs (D2, D5) this hurts it less.
+- **`dop853` and `dopri8` against torchdiffeq's dopri8**: torchdiffeq's output costs no evaluation, but its
+  interpolant has order 4 at most, so that a small error needs a far smaller tolerance: many cells have no
+  counterpart, and the mean is {td8}. Where the steps are short beside the distance of the outputs (D2, D5)
+  this hurts it less.
 
 """
 
 ACHIEVED = """## Achieved error ÷ tolerance
 
-A tolerance bounds the error of one step, not that of the solution; by how much the two differ is the
-problem's doing, so what counts is that the ratio stays alike over eight decades, and scipy's beside it.
+A tolerance bounds the error of one step, not that of the solution; the problem decides by how much the two
+differ. What counts is whether their ratio stays alike over eight decades, compared with scipy's.
 
 """
 
@@ -79,9 +79,9 @@ falls by*: for a tolerance ten times smaller, the mean over three decades (1e-5 
 most of the ten problems; then single decades.
 
 **Where we are above twice scipy's error.** With order 5 (D5, B1) scipy's error changes its sign there, and
-ours does one or two decades on. With `dop853` (E2, B1) a few of the nine solves have an error ten times their
-neighbours', as scipy's have at other tolerances: with steps this long both estimates of one step can be
-small by chance. With `I(look_ahead=False)` `dopri5` and `dop853` take scipy's very steps and no cell
+ours does so one or two decades later. With `dop853` (E2, B1) a few of the nine solves have an error ten times
+their neighbours', as scipy's have at other tolerances: with steps this long both estimates of one step can be
+small by chance. With `I(look_ahead=False)` `dopri5` and `dop853` take exactly scipy's steps and no cell
 differs; the default has errors below scipy's as a rule, for the same or fewer evaluations. Other controllers
 of the family (pcoeff 0.1 … 0.4, icoeff 0.3 … 0.9, tried on the ten and on B2, B5, D3, E1) have such cells
 elsewhere, as many or more.
@@ -93,30 +93,30 @@ below the tolerance towards it (A5), and single solves of long steps, of which s
 
 HETEROGENEOUS = """## A batch of very different samples
 
-van der Pol, 256 samples, μ from 1 to 100 in equal ratios, `dopri5`. What is counted is rows: the samples
-that the right-hand side evaluates, summed over its calls. With shared steps, or without `compact`, all
-samples are evaluated as often as the slowest one asks.
+van der Pol, 256 samples, μ from 1 to 100 in equal ratios, `dopri5`. The table counts rows: the samples that
+the right-hand side evaluates, summed over its calls. With shared steps, or without `compact`, all samples are
+evaluated as often as the slowest one asks.
 
 """
 
 HETEROGENEOUS_AFTER = """
-If a sample's steps were proportional to μ (stability decides them), this spread would give
-max μ / mean μ = 100 · ln 100 / 99 = 4.65. It is more where samples of small μ leave their stiff stretch
-before the end, and less where accuracy asks all samples for steps.
+If a sample's steps were proportional to μ (stability decides them), this spread would give max μ / mean μ =
+100 · ln 100 / 99 = 4.65. The ratio is larger where samples of small μ leave their stiff stretch before the
+end, and smaller where accuracy demands steps of all samples.
 
 """
 
 CONTROLLER = """## Choosing a controller
 
-The same ten problems, 1e-3 to 1e-10: evaluations at equal error over those of the classical controller `I`,
-the error at equal tolerance over its, and the share of attempts that were rejected at 1e-6.
+The same ten problems, 1e-3 to 1e-10: evaluations at equal error and the error at equal tolerance, both over
+those of the classical controller `I`, and the share of attempts that were rejected at 1e-6.
 
 """
 
 CONTROLLER_AFTER = """
 - **Recommended**: the default, Hairer's `PI`.
 - `I(look_ahead=False)` where runs are to be compared with scipy's step by step: with `dopri5` and `dop853` it
-  takes the same.
+  takes the same steps.
 - *Not recommended* for smooth problems: the filters `H211PI` and `H312PID`. They are made for step sizes that
   vary smoothly (for a solver inside an optimiser, say) and react late where the solution turns.
 
@@ -143,12 +143,12 @@ it found. All in float64 with atol = rtol/1000. Here
 
 - **error** is the largest |found − published| ÷ max(|published|, 1e-3) of any component at the end of the
   span;
-- **κ** is by how much the problem magnifies the local errors that a tolerance admits. A step from t
-  leaves an error d with RMS(d/D) ≤ rtol, D = |y(t)| + 1e-3, and in the end that is Φ(T, t) d. A method
-  that propagates its higher order makes per unit of time an error in proportion to rtol·ω, where
-  ω = √2 ‖y''‖ ÷ √(‖y'‖² + ‖y''‖ ‖y‖), each over D, is the rate at which the solution turns, so that
-  κ = max over components j of √n ∫ ‖eⱼᵀ Φ(T, t) D(t)‖₂ ω(t) dt ÷ max(|yⱼ(T)|, 1e-3). It is computed from
-  the adjoint equation by scipy, not from our errors;
+- **κ** is the factor by which the problem magnifies the local errors that a tolerance admits. A step from t
+  leaves an error d with RMS(d/D) ≤ rtol, D = |y(t)| + 1e-3, which has grown to Φ(T, t) d in the end. A method
+  that propagates its higher order makes per unit of time an error in proportion to rtol·ω, where ω = √2
+  ‖y''‖ ÷ √(‖y'‖² + ‖y''‖ ‖y‖), each over D, is the rate at which the solution turns, so that κ = max over
+  components j of √n ∫ ‖eⱼᵀ Φ(T, t) D(t)‖₂ ω(t) dt ÷ max(|yⱼ(T)|, 1e-3). It is computed from the adjoint
+  equation by scipy, not from our errors;
 - **bound** is κ·rtol times the number in the first row: ten, for what a leading term leaves open, times
   the method's error of a step over its estimate on y' = λy where that is more than one (`fehlberg2`
   propagates a solution whose error is 85 times its estimate, `bosh3` 2). The uncertainty of the published
@@ -156,8 +156,7 @@ it found. All in float64 with atol = rtol/1000. Here
   a unit in the last digit of the start moves the end by 5e-7);
 - **largest share** is the error over its bound where that is largest in the row.
 
-On Arenstorf's orbits κ·rtol is above the orbit's own size at loose tolerances: there the bound says that
-nothing is owed.
+On Arenstorf's orbits κ·rtol is above the orbit's own size at loose tolerances: there it demands nothing.
 
 DETEST's values are those of Enright and Pryce's EVALU (ACM TOMS 13, 1987), the Pleiades' those of the
 Bari test set, the gradients those of SUNDIALS' examples; Arenstorf's orbits are closed (Hairer, Nørsett,

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 import adamode
 from adamode import ArgumentError, ArgumentTypeError, Backsolve, Discrete
-from adamode.train.config import RECIPES
 from adamode.train.data import load_data
+from adamode.train.recipes import RECIPES
 
 from .job import Counts, Tally, TorchJob, Unavailable
 from .peers.ours import MODES

@@ -21,6 +21,12 @@ FORMS = get_args(AdjointForm)
 class AdamODE(FieldDynamics):
     """h' = −m·D(v),  m' = A(−f(t, h) − m),  v' = B(f(t, h)² − v),  A = 1−α, B = 1−β.
 
+    field: f(t, h) → dh, any module or function.
+    alpha, beta: start values of α and β, in (0, 1).
+    eps: ε of D.
+    denominator: D, "exact", "softplus" or "sigmoid".
+    learnable: False freezes α and β.
+
     State z = [h, m, v], [3, B, *S]; f: the field; D: see `models.denominators`. A and B are rates
     per unit of time, learnt as sigmoid(raw_alpha), sigmoid(raw_beta); ε is a constant.
     adjoint_form: which c enters the VJP (the h block and the field's parameters):
@@ -31,6 +37,7 @@ class AdamODE(FieldDynamics):
     """
 
     blocks, scalars = ("h", "m", "v"), ("raw_alpha", "raw_beta")
+    choices = ("denominator", "eps")
 
     def __init__(
         self,
@@ -53,12 +60,12 @@ class AdamODE(FieldDynamics):
 
     @property
     def alpha(self) -> Tensor:
-        """α, 0-d: what h's momentum keeps."""
+        """α, 0-d: the share that h's momentum keeps."""
         return Sigmoid.value(-self.raw_alpha)
 
     @property
     def beta(self) -> Tensor:
-        """β, 0-d: what the mean square keeps."""
+        """β, 0-d: the share that the mean square keeps."""
         return Sigmoid.value(-self.raw_beta)
 
     def _make(self) -> Any:
@@ -152,6 +159,7 @@ class AdamNODE(Block):
     denominator: "exact" D = 1/√(v+ε), "softplus", "sigmoid".
     adjoint_form: "exact", or a wrong gradient for study: "paper" is the printed Eq. 15, "paper-rates" the
         same with the rates 1−α, 1−β put in.
+    learnable: False freezes α and β.
     t: start and end.
     rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve`.
 

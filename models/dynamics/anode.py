@@ -22,7 +22,7 @@ class ANODE(Block):
 
     field: f(t, h) → dh on [B, C + augment, …].
     augment: how many channels are appended to dim 1 of h0; h(T) and the trajectory have them too.
-    The rest is as in `NODE`.
+    learnable, solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: E. Dupont, A. Doucet, Y. W. Teh, Augmented neural ODEs, NeurIPS 2019, Sec. 4.
     """

@@ -34,16 +34,22 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
 
     field: f; any function or module is taken, see `as_field`.
     ``scalars``: the names of the raw parameters, in the order of `theta`.
+    ``choices``: the attributes that its repr shows.
     """
 
     blocks: tuple[str, ...]
     scalars: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     domain = ""  # where F is defined, in words, with what to take instead; "" for everywhere
     joined = 1  # blocks that the field sees, side by side in dim 1
 
     def __init__(self, field: Any):
         super().__init__()
         self.field = as_field(field, joined=self.joined)
+
+    def extra_repr(self) -> str:
+        """Of the repr: what was chosen besides the field."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.choices)
 
     def theta(self) -> tuple[Tensor, ...]:
         """The raw scalars, then the field's parameters."""

@@ -33,6 +33,11 @@ XI = 2.1269280110429727  # softplus(2), where the authors start ξ
 class GeneralisedHeavyBallODE(FieldDynamics):
     """h' = σ(−m),  m' = f(t, h) − γ m + ξ h.
 
+    field: f(t, h) → dh, any module or function.
+    gamma, xi: start values of γ in (0, 1) and ξ > 0.
+    activation: σ, "tanh" or "hardtanh".
+    learnable: False freezes γ and ξ.
+
     State z = [h, m], [2, B, *S]; f: the field; γ = sigmoid(raw_gamma), ξ = softplus(raw_xi), learnt;
     σ: tanh, or hardtanh clipped at ±5 (its derivative is 0 at ±5 exactly, as torch has it). With this
     sign of σ, +ξh is the restoring force.
@@ -40,6 +45,7 @@ class GeneralisedHeavyBallODE(FieldDynamics):
     """
 
     blocks, scalars = ("h", "m"), ("raw_gamma", "raw_xi")
+    choices = ("activation",)
 
     def __init__(
         self, field: Any, *, gamma: float, xi: float, activation: Bounded = "tanh", learnable: bool = True
@@ -115,7 +121,8 @@ class GHBNODE(HeavyBall):
     gamma, xi: start values of γ in (0, 1) and ξ > 0, learnt unless ``learnable=False``; the defaults are the
         authors' sigmoid(−3) and softplus(2).
     activation: σ, "tanh" or "hardtanh" (clipped at ±5).
-    The rest is as in `NODE`.
+    learnable: False freezes γ and ξ.
+    solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021 (with m and f of the other sign).
     """

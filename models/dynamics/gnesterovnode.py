@@ -31,6 +31,12 @@ AT_BOUND = 10.0  # log k from which on σ(k) and σ'(k) = 0 are the same numbers
 class GeneralisedNesterovODE(FieldDynamics):
     """h' = ρ(t) h − κ(t) σ(m),  m' = σ(f(t, h)) − m + ξ h,  κ = σ(k),  k = τ^(−3/2) e^(τ/2),  ρ = κ'/κ.
 
+    field: f(t, h) → dh, any module or function.
+    xi: start value of ξ > 0; None for no restoring force.
+    activation: σ, "tanh", "hardtanh" or "identity".
+    shift: of the time in κ.
+    learnable: False freezes ξ.
+
     State z = [h, m], [2, B, *S]; f: the field; τ = t + shift > 0; σ: tanh, hardtanh clipped at ±5, or the
     identity; ξ = softplus(raw_xi), learnt, or None for no restoring force.
     In the authors' variables x = h/κ and p = −m these are x' = σ(p), p' = −p − σ(f) − ξ h, h = κ x. With the
@@ -40,6 +46,7 @@ class GeneralisedNesterovODE(FieldDynamics):
     """
 
     blocks = ("h", "m")
+    choices = ("activation", "shift")
 
     def __init__(
         self,
@@ -143,7 +150,8 @@ class GNesterovNODE(Momentum):
     activation: σ, "tanh", "hardtanh" (clipped at ±5) or "identity".
     shift: of the time in κ, so that an interval may start at 0.
     t: start and end, both above −shift; the default (1, 2) is the authors'.
-    The rest is as in `NODE`.
+    learnable: False freezes ξ.
+    solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings and for times outside of τ > 0; SolverError
     where a solve cannot go on.
     Source: H. H. N. Nguyen, T. M. Nguyen, H. K. Vo, S. J. Osher, T. N. Vo, Improving neural ordinary

@@ -14,6 +14,10 @@ from .momentumnode import GAMMA, Momentum, MomentumODE
 class HeavyBallODE(MomentumODE):
     """h' = −m,  m' = f(t, h) − γ m: `MomentumODE` with a constant damping.
 
+    field: f(t, h) → dh, any module or function.
+    gamma: start value of γ, in (0, 1).
+    learnable: False freezes γ.
+
     State z = [h, m], [2, B, *S]; f: the field; γ = sigmoid(raw_gamma), learnt.
     Eq. 4 of the AdamNODE paper has the opposite sign of f; a network absorbs it.
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021; AdamNODE paper, Eq. 3.
@@ -39,7 +43,8 @@ class HBNODE(HeavyBall):
     field: f(t, h) → dh as in `NODE`.
     gamma: start value of the damping γ in (0, 1), learnt unless ``learnable=False``; the default is the
         authors' sigmoid(−3).
-    The rest is as in `NODE`.
+    learnable: False freezes γ.
+    solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: H. Xia et al., Heavy ball neural ODEs, NeurIPS 2021; AdamNODE paper, Eq. 3.
     """

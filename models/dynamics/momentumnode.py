@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from ...solvers.errors import ArgumentError
 from ..block import Block, Network, SolverOptions
 from ..checks import number
 from ..fields.field import Gradients
+from ..known import DAMPINGS as DAMPINGS
+from ..known import DampingName as DampingName
 from .field_dynamics import (
     FieldDynamics,
     Sigmoid,
@@ -26,8 +28,6 @@ from .field_dynamics import (
     total,
 )
 
-DampingName = Literal["constant", "nesterov", "learned"]
-DAMPINGS = get_args(DampingName)
 GAMMA = 0.04742587317756678  # sigmoid(−3), where the authors of the heavy ball start γ
 NESTEROV = 3.0  # r of the limit of Nesterov's method
 SPAN = (1.0, 2.0)  # where the authors of NesterovNODE solve: 3/t has no value at t = 0
@@ -43,6 +43,12 @@ def check_shift(shift: float) -> float:
 class MomentumODE(FieldDynamics):
     """h' = −m,  m' = f(t, h) − γ(t) m.
 
+    field: f(t, h) → dh, any module or function.
+    damping: "constant", "nesterov" or "learned", as below.
+    gamma, r: start values of γ in (0, 1) and r > 0.
+    shift: of the time in τ.
+    learnable: False freezes γ and r.
+
     State z = [h, m], [2, B, *S]; f: the field. With τ = t + shift, the damping is
         "constant"   γ(t) = γ         γ = sigmoid(raw_gamma): the heavy ball
         "nesterov"   γ(t) = 3/τ       no number is learnt
@@ -53,6 +59,7 @@ class MomentumODE(FieldDynamics):
     """
 
     blocks = ("h", "m")
+    choices = ("damping", "shift")
 
     def __init__(
         self,
@@ -185,7 +192,8 @@ class MomentumNODE(Momentum):
         the authors' sigmoid(−3), and 3.
     shift: of the time in 3/τ, so that an interval may start at 0.
     t: start and end; where γ depends on time, both above −shift.
-    The rest is as in `NODE`.
+    learnable: False freezes γ and r.
+    solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: as of `HBNODE` and `NesterovNODE`; r/t: W. Su, S. Boyd, E. J. Candès, JMLR 17(153), 2016, Sec. 4.
     """

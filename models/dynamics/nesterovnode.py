@@ -13,6 +13,9 @@ from .momentumnode import SPAN, Momentum, MomentumODE
 class NesterovODE(MomentumODE):
     """h' = −m,  m' = f(t, h) − (3/τ) m with τ = t + shift > 0: `MomentumODE` with the damping "nesterov".
 
+    field: f(t, h) → dh, any module or function.
+    shift: of the time in 3/τ.
+
     State z = [h, m], [2, B, *S]; f: the field. No number is learnt beside the field's.
     Source: H. H. N. Nguyen, T. M. Nguyen, H. K. Vo, S. J. Osher, T. N. Vo, NeurIPS 2022, the limit
     h'' + (3/t) h' + ∇F = 0 of W. Su, S. Boyd, E. J. Candès, JMLR 17(153), 2016, Eq. 3 (f = ∇F).
@@ -27,7 +30,7 @@ class NesterovNODE(Momentum):
 
     field: f(t, h) → dh as in `NODE`.
     shift: of the time in 3/τ, so that an interval may start at 0.
-    learnable: taken as by the others; there is no number of its own here to freeze.
+    learnable: accepted as by the other blocks; NesterovNODE has no number to freeze.
     t: start and end, both above −shift; the default (1, 2) is the authors'.
     The rest is as in `NODE`.
     The authors' variables are those of `GNesterovNODE(activation="identity", xi=None)`; docs/models.md has

@@ -42,7 +42,7 @@ class NODE(Block):
     """A neural ODE: h' = f(t, h), h0 ↦ h(T).
 
     field: f(t, h) → dh, any module or function, h [B, C, …], t 0-d ([B, 1, …, 1] per sample).
-    learnable: taken as by the other five; there is no number of its own here to freeze.
+    learnable: accepted as by the other blocks; NODE has no number to freeze.
     t: start and end.
     rtol, atol, method, stepping, gradient, compile, sync_every: as in `adamode.solve` (`models.explain` says
         where compile=True does nothing; a block then warns and goes on without).

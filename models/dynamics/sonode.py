@@ -50,7 +50,7 @@ class SONODE(Block):
     """A second-order neural ODE: h' = v, v' = f(t, [h, v]), (h0, v0) ↦ h(T).
 
     field: f(t, x) → dv with x = torch.cat([h, v], dim=1), [B, 2C, …], and dv [B, C, …].
-    The rest is as in `NODE`.
+    learnable, solver: as in `NODE`.
     Raises ArgumentError or ArgumentTypeError for bad settings, SolverError where a solve cannot go on.
     Source: A. Norcliffe, C. Bodnar, B. Day, N. Simidjievski, P. Liò, NeurIPS 2020, Eq. 4.
     """

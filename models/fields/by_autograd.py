@@ -23,10 +23,11 @@ from .field import Field, Gradients, copied, per_sample
 class AutogradField(nn.Module):
     """Any f(t, h) → dh, an `nn.Module` or a function, with the field's four methods by autograd.
 
+    func: f.
     params: the leaf tensors that a function depends on (a module's parameters are known); None: those that
         its graph reaches, looked up by `discover`.
     joined: how many blocks h joins in dim 1 (2 in the second-order model); f has the channels of one.
-    channels_out: of f, where h joins what is no block, such as an input.
+    channels_out: of f, where h joins something that is not a block, such as an input.
     The graph of each evaluation is in saved. Parameters' gradients of n stages are one
     `torch.autograd.grad` call over all of them, with the weights in the cotangents.
     Inside a compiled program there are no graphs: there `torch.func.vjp` makes the VJP of a module.
@@ -136,6 +137,7 @@ class AutogradField(nn.Module):
 def as_field(field: Any, *, joined: int = 1) -> Any:
     """The field itself where it has the four methods, else `AutogradField` around it.
 
+    field: f(t, h) → dh.
     joined: see `AutogradField`.
     Raises ArgumentTypeError for something that cannot be called.
     """

@@ -28,7 +28,7 @@ class Field(nn.Module, abc.ABC):
 
     ``field(t, h)`` is f by torch's own operations (`reference`): an ordinary module under autograd.
     The four methods below are the fast path; module hooks do not fire there.
-    ``channels_in``, ``channels_out``: sizes of dim 1 of h and of f, for checks at a block's door;
+    ``channels_in``, ``channels_out``: sizes of dim 1 of h and of f, for the checks of a block;
     None where a field leaves that to its own checks.
     """
 

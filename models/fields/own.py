@@ -13,9 +13,10 @@ from .field import Field, Gradients, copied
 
 
 class OwnField(Field):
-    """f(t, h) of one's own, its VJP by autograd, with the channels that it takes and gives.
+    """Your own f(t, h), its VJP by autograd, with the channels that it takes and gives.
 
     field: a module, or a function without parameters, from h [B, channels_in, …] to [B, channels_out, …].
+    channels_in, channels_out: entries of dim 1.
     Raises ArgumentTypeError for what cannot be called.
     """
 

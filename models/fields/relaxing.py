@@ -17,10 +17,10 @@ class Relaxing(Field):
     """f(t, h) = r ⊙ (sinh g(t, x) − h) on h, [B, n], where g's input x begins with h.
 
     inner: g, a `Field` that gives n features.
-    rates: r_i > 0, one an entry of h: one over the time in which the entry changes by as much as it is.
-    With a large rate an entry follows sinh gᵢ, so what is learnt of it is a value and not a tiny difference
-    of large rates, and the state comes back from wherever it is. sinh lets an entry with a small rate change
-    by many powers of ten faster, where g is only a few units larger.
+    rates: r_i > 0, one an entry of h: one over the time in which the entry changes by its own size.
+    With a large rate an entry follows sinh gᵢ, so that its value is learnt and not a tiny difference of large
+    rates, and any state comes back. sinh lets an entry with a small rate change by many powers of ten faster,
+    where g is only a few units larger.
     Source: the scaling of equations by a rate is that of S. Kim, W. Ji, S. Deng, Y. Ma, C. Rackauckas, Stiff
     neural ordinary differential equations, Chaos 31, 093122 (2021), who have one for all entries; sinh and −h
     are ours.

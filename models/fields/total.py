@@ -11,7 +11,10 @@ from .field import Field, Gradients, copied
 
 
 class Total(Field):
-    """f(t, h) = f₁(t, h) + … + f_n(t, h): such as a linear field and a network for the rest."""
+    """f(t, h) = f₁(t, h) + … + f_n(t, h): such as a linear field and a network for the rest.
+
+    parts: f₁ … f_n.
+    """
 
     parts: Any  # an nn.ModuleList of fields
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..errors import first_line
 from .graphs import CAPTURES, GraphLoop, Turns
 from .programs import Bounds, Form, Programs, Rows, State, several_program
 
@@ -112,7 +113,7 @@ def several(
             programs.notes[place] = None
             programs.say(
                 f"compile=True, sync_every={n}: attempts of {type(owner).__name__} cannot be captured as a "
-                f"{most.device.type} graph ({type(error).__name__}: {str(error)[:190]}); they are written "
+                f"{most.device.type} graph ({type(error).__name__}: {first_line(error)}); they are written "
                 "out one after another in a compiled program, which takes longer to compile and to start."
             )
     return programs.run(key, functools.partial(several_program, form, calls, n), *arguments)

@@ -47,7 +47,7 @@ class QueuedClocks(ClockedMarch):
         self, field: Field, z0: Tensor, settings: SampleSettings, output: SampleOutput, queue: Queue
     ):
         super().__init__(field, z0, settings, output, Watching())
-        self.queue, self.owner = queue, queue.owner
+        self.queue, self.owner, self.at_once = queue, queue.owner, queue.sync_every
         self.programs = None if self.owner is None else Programs.of(self.owner)
 
     def attempts(self) -> int:

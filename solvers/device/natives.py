@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..errors import AdamodeWarning
+from ..errors import AdamodeWarning, first_line
 from . import native
 from .fingerprint import Incomparable, fingerprint, stable_key
 from .packages import store
@@ -109,11 +109,6 @@ def plain(function: Program) -> Program:
         return function(owner, *arguments)
 
     return called
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first."""
-    return next((line for line in str(error).splitlines() if line.strip()), "no reason given")[:190]
 
 
 def comparable(owner: nn.Module, entries: tuple[str, ...]) -> tuple[Any, ...] | None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..errors import AdamodeWarning
+from ..errors import AdamodeWarning, first_line
 from ..step.attempt import (
     RUNNING,
     Attempt,
@@ -166,11 +166,10 @@ def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _refusal(owner: Any, error: Exception) -> str:
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (
-        f"compile=True: {type(owner).__name__} cannot be compiled ({type(error).__name__}: {first[:190]}); "
-        "it is solved without compiling. Use tensor operations only in func, without .item() and branches on "
-        "values, or leave compile out."
+        f"compile=True: {type(owner).__name__} cannot be compiled ({type(error).__name__}: "
+        f"{first_line(error)}); it is solved without compiling. Use tensor operations only in func, without "
+        ".item() and branches on values, or leave compile out."
     )
 
 

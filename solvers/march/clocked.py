@@ -39,6 +39,7 @@ from ..step.implicit.esdirk import ImplicitSteps
 from ..step.implicit.newton import Measure
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned, rk_step
 from .events import Looked, SampleEvents
+from .repeats import Doubt, refuse_random, slowest
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 from .watching import Watching
 
@@ -52,7 +53,8 @@ class ClockedMarch:
     columns: what there is one of for each sample in the batch, besides its clock and its state.
     """
 
-    columns: tuple[str, ...] = ("index", "ids", "end", "direction", "least", "nfe", "n_jacobians")
+    at_once = 1  # attempts between two looks of the host
+    columns: tuple[str, ...] = ("index", "ids", "end", "direction", "least", "began", "nfe", "n_jacobians")
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class ClockedMarch:
         self.y0 = self.y = self.first = self.slope0 = z0  # the slopes are evaluated where the solve begins
         t0, self.end = output.start, output.end
         self.direction = torch.where(self.end < t0, -1.0, torch.ones_like(t0))
-        self.least = least_of_span((self.end - t0).abs())
+        self.least, self.began = least_of_span((self.end - t0).abs()), t0
         self.index = torch.arange(len(t0), dtype=torch.int64, device=t0.device)
         self.clock = self.whole = clock_at(t0, torch.zeros_like(t0))
         self.nfe = self.whole_nfe = self.n_jacobians = self.whole_jacobians = torch.zeros_like(self.index)
@@ -90,6 +92,7 @@ class ClockedMarch:
         self.steps: list[SampleStep] = []
         self.events: SampleEvents | None = None
         self.nobody = torch.zeros_like(self.index[:1], dtype=torch.bool)
+        self.doubt = Doubt(field, settings.max_steps, fixed=self.rules.fixed)
         self.n_calls = 0  # batched calls that the field has not counted
         self.ids = self.index if settings.together is None else settings.together.ids
         self._regroup()
@@ -101,6 +104,8 @@ class ClockedMarch:
             if self.settings.compact and running < len(self.index):
                 self._compact(running)
             running = self.attempts()
+            if self.doubt.due(self.at_once):
+                self._look(running)
         self.arrive()
         self._write_back()
         if self.settings.present is not None:
@@ -114,14 +119,19 @@ class ClockedMarch:
         stats.dt_last = self.whole.dt
         return self.whole
 
+    def _look(self, running: int) -> None:
+        """Asks func twice where a sample hardly comes on. Raises SolverError where func is random."""
+        share, t, dt = slowest(self.clock, self.began, self.end)
+        if running and self.doubt.asks(share):
+            self.nfe = self.nfe + 2 * self.clock.running
+            refuse_random(self.doubt.field, (t, self._resting()), self.y, dt)
+
     def arrive(self) -> None:
         """What is to be done before samples leave the batch, and at the end."""
 
     def evaluations(self) -> Tensor:
         """Of func, of each sample in the batch."""
         return self.nfe
-
-    # The start
 
     def _begin(self) -> int:
         """First evaluation and first step size; how many samples have somewhere to go."""
@@ -133,8 +143,7 @@ class ClockedMarch:
         saved = self._evaluate_first(~bad)
         unwell = ~self.rules.clocks.agreed(clocks.all(torch.isfinite(self.first)))
         self._mark(unwell & self.clock.running, Status.NON_FINITE)
-        counts = torch.stack((self.clock.running.sum(), unwell.sum()))
-        running, any_unwell = counts.tolist()  # host read
+        running, any_unwell = torch.stack((self.clock.running.sum(), unwell.sum())).tolist()  # host read
         if any_unwell:
             self._replace(bad | unwell)
             saved = self._evaluate_first(torch.zeros_like(bad))  # again, so that no NaN is in what is kept
@@ -192,8 +201,6 @@ class ClockedMarch:
                 dt = torch.where(settings.dt0.isnan(), dt, settings.dt0)
         dt = dt.clamp(max=settings.controller.dt_max).detach()
         self.dt_first, self.clock = dt, clock._replace(dt=dt)
-
-    # One attempt
 
     def _limits(self, stop: Tensor) -> Limits:
         return Limits(stop, self.end, self.direction, self.least)
@@ -255,8 +262,7 @@ class ClockedMarch:
         """The norm of samples that step together is that of those still under way."""
         together = self.settings.together
         if together is not None:
-            groups = Groups(self.ids, together.n, self.clock.running)
-            clocks = dataclasses.replace(self.clocks, groups=groups)
+            clocks = dataclasses.replace(self.clocks, groups=Groups(self.ids, together.n, self.clock.running))
             self.rules = dataclasses.replace(self.rules, clocks=clocks, norm=together.norm(clocks))
 
     def _try(self, stop: Tensor, jump: Tensor | None = None) -> tuple[SampleStep, Here]:

@@ -36,7 +36,7 @@ class DenseOutput:
         if not self.sign * self.start <= self.sign * t <= self.sign * self.end:
             raise ArgumentError(
                 f"t={t!r} lies outside the solve, which ran from {self.start!r} to {self.end!r}: a dense "
-                "output is no extrapolation."
+                "output does not extrapolate."
             )
         return min(bisect.bisect_left(self._ends, self.sign * t), len(self.steps) - 1)
 
@@ -106,7 +106,7 @@ class SampleDense:
             n, b = outside.nonzero()[0].tolist()
             raise ArgumentError(
                 f"t={t[n, b].item()!r} of sample {b} lies outside its solve, which ran from "
-                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output is no extrapolation."
+                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output does not extrapolate."
             )
         empty = torch.full((len(t), *self.y0.shape), math.nan, dtype=self.y0.dtype, device=self.y0.device)
         found = empty.movedim(self.clocks.batch + 1, 1)

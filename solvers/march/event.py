@@ -15,14 +15,15 @@ Reset = Callable[[Tensor, Any], Any]  # (t, y) → y in its structure
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """fn(t, y) → 0-d tensor (per-sample stepping: [B]); the event is where it loses its sign.
+    """The place where a function of the solution loses its sign.
 
+    fn: (t, y) → 0-d tensor (per-sample stepping: [B]).
     terminal: the solve (the sample) ends there. None: True without a reset, False with one.
     direction: 1 fires on the way up only, −1 on the way down, 0 both ("up" in the direction in which time
         runs).
-    reset: (t, y) → the state from which the solve goes on, in y's structure and dtype. Per sample it gets
-        t [B, 1, …] and the whole batch, in which the rows of samples that did not fire stand in with the
-        state of one that did, and of what it returns the rows that fired are taken.
+    reset: (t, y) → the state from which the solve goes on, in y's structure and dtype. Per sample it gets t
+        [B, 1, …] and the whole batch, in which the rows of samples that did not fire hold the state of one
+        that did; of its result only the rows that fired are taken.
     """
 
     fn: Callable[[Tensor, Any], Tensor]
@@ -51,8 +52,8 @@ class Impulse:
     """A change of the state at times that are known.
 
     times: [n], or per sample [B, n], in any order; a time that is given twice counts once (a shorter row
-        repeats one), and one that the solve does not come to never. Taken in the dtype of the solve's t. May
-        want a gradient.
+        repeats one), and a time outside the solve never. They get the dtype of the solve's t, and may require
+        a gradient.
     reset: as an `Event`'s.
     """
 

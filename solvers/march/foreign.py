@@ -44,7 +44,7 @@ class Foreign:
         except ImportError as error:
             raise ArgumentError(
                 "method='scipy_solver' needs scipy: pip install scipy. Without it method='dopri5' solves "
-                "what is not stiff."
+                "problems that are not stiff."
             ) from error
         made = getattr(scipy.integrate, self.solver)
         return made(*given, **tolerances, **dict(self.options))

@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..errors import random_sentence
 from ..methods.tableau import Tableau, derivative_weights, weights
 from ..step.clocks import ONE, Clocks, times_between
 from ..step.field import around
 from ..step.further import dense_stages
 from ..step.kept import kept
 from ..step.runge_kutta import Evaluation, Field, StepResult
+from .repeats import Doubt, asked_twice, refuse_random, unlike
 
 Hook = Callable[["Step"], "bool | None"]
 
@@ -295,7 +297,8 @@ class Collector:
     """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks.
 
     hooks, on_reject: see each accepted, each rejected step.
-    last_word: what the last of `limit` attempts says about the solve.
+    doubt: how many attempts there may be, and when to ask whether func is random.
+    last_word: what the last of the attempts says about the solve.
     """
 
     def __init__(
@@ -305,12 +308,12 @@ class Collector:
         wish: Any,
         hooks: Sequence[Hook],
         on_reject: Callable[[Step], None] | None,
-        limit: int,
+        doubt: Doubt,
         last_word: Callable[[Step], str],
     ):
         self.events, self.trace, self.dense = wish.events, wish.trace, wish.dense
         self.hooks, self.on_reject = hooks, on_reject
-        self.left, self.last_word = limit, last_word
+        self.left, self.last_word, self.doubt = doubt.most, last_word, doubt
         self.writer = OutputWriter(
             times,
             z0,
@@ -345,12 +348,29 @@ class Collector:
         """Of each attempt."""
         self.last = step
         self.left -= 1
+        if self.doubt.due():
+            self._look(step, dt_next)
         if self.left <= 0:
             self.verdict = self.last_word(step)  # now: an accepted step's stages are overwritten
         if self.trace is not None:
             self.trace.attempt(step, accepted, dt_next)
         if not accepted and self.on_reject is not None:
             self.on_reject(step)
+
+    def _look(self, step: Step, dt_next: float) -> None:
+        """Asks func twice where the solve hardly comes on. Raises SolverError where func is random."""
+        whole = self.writer.wanted
+        share = abs(step.t1 - whole[0]) / abs(whole[-1] - whole[0])
+        if self.doubt.asks(share):
+            refuse_random(self.doubt.field, (step.t0, step.times[0]), step.y0, dt_next)
+
+    def random(self) -> str:
+        """What to say where func is random; "" where it is not, or was asked before."""
+        step = self.last
+        if step is None or not self.doubt.at:
+            return ""
+        off = asked_twice(self.doubt.field, step.t0, step.times[0], step.y0)
+        return random_sentence(off) if unlike(off, step.y0.dtype) else ""
 
     def first_bad_entry(self) -> tuple[int, ...] | None:
         """Where the last attempt first was not finite (host reads, only on the way to an error)."""

@@ -59,8 +59,8 @@ def get_method(name: str, argument: str = "method", *, implicit: bool = False) -
         )
     if isinstance(name, str) and name in PAIRS:
         raise ArgumentError(
-            f"{argument}={name!r} steps a pair of state and velocity, which the forward solve of "
-            f"adamode.solve alone has: adamode.solve(…, method={name!r}). Here use one of "
+            f"{argument}={name!r} steps a pair of state and velocity, which only the forward solve of "
+            f"adamode.solve has: adamode.solve(…, method={name!r}). Here use one of "
             f"{', '.join(sorted(known))}."
         )
     if isinstance(name, str) and name in EVERY:

@@ -10,13 +10,14 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # names of methods are known without torch
+    import torch
+    from torch import Tensor
 
 Row = tuple[Fraction, ...]
-Number = TypeVar("Number", float, Tensor)
+Number = TypeVar("Number", float, "Tensor")
 _TOLERANCE = Fraction(1, 10**15)  # for tableaus whose published numbers are rounded
 
 
@@ -274,6 +275,8 @@ class Tableau:
     @functools.lru_cache(maxsize=256)  # noqa: B019  (as `with_interpolant`)
     def numeric(self, dtype: torch.dtype, device: torch.device) -> Numeric:
         """The numbers as tensors and floats of one dtype and device (cached)."""
+        import torch
+
         # Outside inference mode and the levels of torch.func, or a later solve could not use the cache.
         with torch.inference_mode(False), torch._C._DisableFuncTorch():
             return _converted(self, dtype, device)
@@ -323,6 +326,8 @@ class Numeric:
 
 
 def _converted(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Numeric:
+    import torch
+
     rows, n = tableau.rows(), len(tableau.rows())
 
     def tensor(values: list[list[float]]) -> torch.Tensor:
@@ -383,8 +388,8 @@ def theta_weights(numeric: Numeric, theta: Tensor, *, derivative: bool = False) 
     others, which dop853's large coefficients make 1e-13.
     """
     flat, columns = theta.reshape(1, -1), numeric.dense.double()[:, :, None].unbind(1)
-    total = torch.zeros_like(columns[0] * flat)
+    total: Tensor = (columns[0] * flat).new_zeros(())
     for power in range(len(columns), 0, -1):
         column = columns[power - 1]
-        total = torch.addcmul(power * column if derivative else column, total, flat)
+        total = (power * column if derivative else column).addcmul(total, flat)
     return (total if derivative else total * flat).view(-1, *theta.shape)

@@ -82,8 +82,8 @@ class PID:
     pcoeff, icoeff, dcoeff: the three coefficients, in units in which (0, 1, 0) is the classical controller.
     safety: in (0, 1].
     factor_min, factor_max: limits of dt_new/dt in one step.
-    dt_min, dt_max: limits of |dt| (dt_min: a step that would be shorter is an error, or is accepted as it is
-        with force_dt_min, as torchdiffeq does).
+    dt_min, dt_max: limits of |dt|; a step that would be shorter is an error.
+    force_dt_min: such a step is accepted as it is, whatever its error, as torchdiffeq does.
     accept_factor_min: the least factor after an accepted step (torchdiffeq never shrinks there: 1).
     regrow: a step may be longer than the one just accepted though the attempt before was rejected
         (torchdiffeq; it costs further rejections).
@@ -188,12 +188,20 @@ class Choices(TypedDict, total=False):
 
 
 def I(**options: Unpack[Choices]) -> PID:  # noqa: E743
-    """The classical (integral) controller. Source: HNW I, II.4, Eq. (4.13)."""
+    """The classical (integral) controller.
+
+    options: as of `PID`.
+    Source: HNW I, II.4, Eq. (4.13).
+    """
     return dataclasses.replace(PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0), **options)
 
 
 def PI(**options: Unpack[Choices]) -> PID:
-    """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65). Source: HNW II, IV.2."""
+    """Hairer's PI controller for dopri5 (β = 0.04: p = 0.2, i = 0.65).
+
+    options: as of `PID`.
+    Source: HNW II, IV.2.
+    """
     return dataclasses.replace(PID(pcoeff=0.2, icoeff=0.65, dcoeff=0.0), **options)
 
 

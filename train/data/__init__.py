@@ -32,7 +32,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ...solvers.errors import ArgumentError, nearest
+from ...solvers.errors import ArgumentError
+from ..known import ARRAYS, IMAGES, POINTS, RECORDING, check_dataset
 from .card import DataCard
 from .checkerboard import load_checkerboard
 from .cifar10 import load_cifar10
@@ -46,7 +47,7 @@ from .mnist8 import PIXELS as MNIST8
 from .mnist8 import load_mnist8_density
 from .moons import load_moons
 from .options import DataOptions
-from .own import ARRAYS, IMAGES, POINTS, RECORDING, load_own
+from .own import load_own
 from .pixels import Pixels
 from .rings import load_rings
 from .robertson import load_robertson
@@ -59,9 +60,12 @@ from .splits import DataSet, LabelledImages, Samples, batches
 class Entry:
     """A data set of the registry: how it is loaded, the options it takes, what it is in one line.
 
+    load: from its options to the data set.
+    takes: names of the options that it has.
+    about: that line.
     model_task: the task that models are registered under, where it is not the data set's name.
     pixels: of a density of images, how whole numbers become inputs.
-    normalise: of `DataOptions`, where none is asked for; "" where it is no option.
+    normalise: of `DataOptions`, where none is asked for; "" where it is not an option.
     """
 
     load: Callable[[DataOptions], DataSet]
@@ -132,26 +136,29 @@ OWN: dict[str, Entry] = {
 KNOWN = {**DATASETS, **OWN}
 
 
-def check_dataset(name: object) -> None:
-    """Raises ArgumentError, with the nearest names, unless ``name`` is a data set, or a kind of one's own."""
-    if not isinstance(name, str) or name not in KNOWN:
-        raise ArgumentError(f"dataset={name!r} is not a known data set: {nearest(str(name), DATASETS)}")
-
-
 def model_task(name: str) -> str:
-    """The task under which models for the data set ``name`` are registered."""
+    """The task under which models for a data set are registered.
+
+    name: of the data set.
+    """
     check_dataset(name)
     return KNOWN[name].model_task or name
 
 
 def default_normalise(name: str) -> str:
-    """What a data set does to pixels where nothing is asked for; "" where it has none."""
+    """What a data set does to pixels where nothing is asked for; "" where it has none.
+
+    name: of the data set.
+    """
     check_dataset(name)
     return KNOWN[name].normalise
 
 
 def load_data(name: str, options: DataOptions | None = None) -> DataSet:
-    """Training, validation and test set called ``name``, with their card.
+    """Training, validation and test set, with their card.
+
+    name: one of `DATASETS`, or of `OWN` for a file of one's own.
+    options: where its files are, and how they are prepared; None takes its defaults.
 
     Raises: ArgumentError for an unknown name or an option that the data set does not have; DataError,
     with file, row and column, for files that are missing, damaged or not what they should be.
@@ -163,7 +170,8 @@ def load_data(name: str, options: DataOptions | None = None) -> DataSet:
         if option not in entry.takes:
             those = ", ".join(known for known, other in KNOWN.items() if option in other.takes)
             raise ArgumentError(
-                f"{option}={getattr(options, option)!r} is no option of data set {name!r}, but of {those}."
+                f"{option}={getattr(options, option)!r} is not an option of data set {name!r}, but of "
+                f"{those}."
             )
     if options.normalise is None and entry.normalise:
         options = dataclasses.replace(options, normalise=entry.normalise)

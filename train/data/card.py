@@ -25,6 +25,7 @@ class FileRecord:
 class DataCard:
     """Name, origin, counts and checksums of a data set.
 
+    name: by which it is known.
     counts: samples of each split, in reading order.
     shape: of one input.
     classes: number of labels, 0 where there are none.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...solvers.errors import DataError
+from ...solvers.errors import DataError, first_line
 from .files import unreadable
 from .matlab import Variable, read_matlab
 
@@ -87,7 +87,7 @@ def _column(path: Path, rows: list[list[str]], index: int, name: str, *, blank: 
         try:
             values[number] = float(row[index])
         except (ValueError, IndexError):
-            text = repr(row[index][:40]) if index < len(row) else "missing: the row ends before it"
+            text = repr(first_line(row[index], 40)) if index < len(row) else "missing: the row ends before it"
             raise DataError(_at(path, number, name, f"is {text}")) from None
     return values if blank else _checked_finite(path, name, values)
 

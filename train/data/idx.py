@@ -35,7 +35,9 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         raise unreadable(path, error) from error
     wanted = _UNSIGNED_BYTE << 8 | ndim
     if len(raw) < 4:
-        raise DataError(f"{str(path)!r} has {len(raw)} bytes; an idx file begins with a magic number of 4.")
+        raise DataError(
+            f"{str(path)!r} has {len(raw)} bytes; an idx file begins with a magic number of 4 bytes."
+        )
     (magic,) = struct.unpack(">I", raw[:4])
     if magic != wanted:
         raise DataError(

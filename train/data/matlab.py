@@ -74,8 +74,8 @@ def _byte_order(raw: bytes, where: str) -> Order:
         )
     if order is None:
         raise DataError(
-            f"{where} is no MATLAB file of level 5: byte 126 of its header has {raw[126:128]!r}, not b'IM' "
-            "or b'MI'. save(name, '-v7') in MATLAB writes one."
+            f"{where} is not a MATLAB file of level 5: byte 126 of its header has {raw[126:128]!r}, not "
+            "b'IM' or b'MI'. save(name, '-v7') in MATLAB writes one."
         )
     return order
 

@@ -40,8 +40,8 @@ def read_npz(path: Path, keys: tuple[str, ...] | None = KEYS) -> dict[str, np.nd
             start = file.read(2)
             if start != b"PK":
                 raise DataError(
-                    f"{str(path)!r} is no .npz archive: it begins with {start!r} and not with b'PK'. A file "
-                    f"as numpy.savez writes it{', with ' + ', '.join(keys) if keys else ''}, is needed."
+                    f"{str(path)!r} is not an .npz archive: it begins with {start!r} and not with b'PK'. A "
+                    f"file as numpy.savez writes it{', with ' + ', '.join(keys) if keys else ''}, is needed."
                 )
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:

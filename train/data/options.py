@@ -7,8 +7,8 @@ import os
 
 from ...solvers.checks import check_choice
 from ...solvers.errors import ArgumentError, ArgumentTypeError
+from ..known import NORMALISATIONS
 
-NORMALISATIONS = ("standard", "unit")
 # Options that mean something for some data sets only; the registry says for which.
 SPECIAL = (
     *("augment", "normalise", "train_size", "val_size", "test_size", "window", "given"),

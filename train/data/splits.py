@@ -30,7 +30,11 @@ class Examples(Protocol):
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Ready inputs [N, *S] with targets [N, *R]."""
+    """Ready inputs with targets.
+
+    inputs: [N, *S].
+    targets: [N, *R].
+    """
 
     def __init__(self, inputs: Tensor, targets: Tensor):
         self.inputs, self.targets = inputs, targets
@@ -47,12 +51,15 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images [N, C, H, W] of any dtype with labels [N]; ``transform`` makes them floats.
+    """Images with labels.
 
-    ``transform`` must treat a batch as it treats a single image (as normalisation does).
-    ``augment`` is a random transform of one image that keeps its shape. What it draws depends on the
-    two numbers of `set_epoch` and the image's index alone: not on the order of the images, the batch
-    size or the number of processes, and no global generator moves.
+    images: [N, C, H, W], of any dtype.
+    labels: [N].
+    transform: makes images floats; it must treat a batch as it treats a single image (as normalisation does).
+    augment: a random transform of one image that keeps its shape.
+
+    The draws of ``augment`` depend only on the two numbers of `set_epoch` and the image's index: not on the
+    order of the images, the batch size or the number of processes, and no global generator moves.
     """
 
     def __init__(
@@ -104,6 +111,8 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
 class DataSet:
     """Three sets of (input, target), the card that says what they are, and how to judge on them.
 
+    train, val, test: torch data sets of such pairs.
+    card: origin, counts, checksum.
     task: "classification" (targets: labels, int64), "regression" (targets: floats of the shape of
     the model's output) or "density" (targets: what the preparation of the input adds to its log-density).
     given: rows of a sequence whose measured output the input shows; targets begin after them.
@@ -171,6 +180,11 @@ def balanced_subset(labels: np.ndarray, size: int) -> np.ndarray:
 
 def batches(data: Examples, order: Tensor, batch_size: int, start: int = 0) -> DataLoader[Any]:
     """Batches (inputs, targets) of ``data`` in ``order``, from batch number ``start`` on.
+
+    data: a torch data set of pairs.
+    order: [N], the samples' numbers.
+    batch_size: samples a batch.
+    start: number of the first batch.
 
     The last batch may be smaller. No global random number is drawn: a run that starts in the
     middle of an epoch sees the same numbers afterwards as one that did not stop.

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from ... import __version__
 from ...solvers.errors import CheckpointError, TrainingError
-from ...train.config import RECIPES, TrainConfig
+from ...train.config import TrainConfig
 from ...train.data import load_data
 from ...train.evaluation import load_data_of, load_run, untrained_run
 from ...train.metrics import count_parameters, efficacy
 from ...train.objective import Objective
+from ...train.recipes import RECIPES
 from ...train.reproducible import epoch_order
 from ...train.runs import RunFolder
 from ...train.step import EpochSums, descend, on_device, solving_with

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ...solvers.methods import METHODS
-from ...text import aligned
+from ...train.text import within, wrapped
 from .bounds import SAFETY, method_factor
 from .report import PublishedReport, PublishedRow
 
@@ -24,11 +24,11 @@ def text_tables(report: PublishedReport) -> str:
             (problem, method, *(_text(by.get(rtol)) for rtol in rtols))
             for (problem, method), by in _by_method(ends).items()
         ]
-        lines += [*aligned(table), "(error ≤ bound)", ""]
+        lines += [*within(table), "(error ≤ bound)", ""]
     if gradients:
         head = ("quantity", "by", "error", "bound", "", "against")
-        lines += [*aligned([head, *(_gradient(row) for row in gradients)]), ""]
-    return "\n".join([*lines, *(f"FAILS: {row.sentence()}" for row in report.failures)])
+        lines += [*within([head, *(_gradient(row) for row in gradients)]), ""]
+    return "\n".join([*lines, *(wrapped(f"FAILS: {row.sentence()}", "  ") for row in report.failures)])
 
 
 def conclusion(report: PublishedReport) -> str:
@@ -37,7 +37,7 @@ def conclusion(report: PublishedReport) -> str:
     if failed:
         return f"{failed} of {len(report.rows)} comparisons with published values miss their bounds."
     closest = max(report.rows, key=lambda row: row.share)
-    return (
+    return wrapped(
         f"All {len(report.rows)} comparisons with published values hold; the closest to its bound is "
         f"{closest.sentence()}."
     )

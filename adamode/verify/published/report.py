@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+from ...train.text import failing_first
+
 
 @dataclasses.dataclass(frozen=True)
 class PublishedRow:
@@ -73,6 +75,9 @@ class PublishedReport:
     def failures(self) -> tuple[PublishedRow, ...]:
         """The rows that miss their bounds."""
         return tuple(row for row in self.rows if not row.ok)
+
+    def __repr__(self) -> str:
+        return failing_first("PublishedReport", len(self.rows), [row.sentence() for row in self.failures])
 
     def as_dict(self) -> dict[str, Any]:
         """{"ok", "rows"}."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ...train.text import failing_first, within
+
 BOUND = 100.0  # tolerances that the end may be off by
 MORE = 1.5  # times scipy's calls of f that the better of ours may take
 PEER = "scipy Radau"
@@ -54,6 +56,12 @@ class Case:
         near = [row for row in self.ours if row.near]
         return min(near, key=lambda row: row.calls) if near else None
 
+    def sentence(self) -> str:
+        """What is wrong with it, or what came out."""
+        ends = ", ".join(f"{row.method} off by {row.error:.2g} tolerances" for row in self.ours)
+        more = "" if math.isnan(self.ratio) else f"; {self.ratio:.2f} times {PEER}'s calls of f"
+        return f"{self.problem} at rtol {self.rtol:g}: {ends} (at most {BOUND:g}){more}"
+
     @property
     def ratio(self) -> float:
         """The best's calls over scipy's; NaN without either."""
@@ -91,6 +99,16 @@ class StiffReport:
         """Whether every case is, and the mean is at most 1."""
         return all(case.ok for case in self.cases()) and not self.mean > 1.0
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is not as it must be, a sentence each: the cases, then the mean."""
+        slow = (f"on average {self.mean:.2f} times {PEER}'s calls of f (at most 1)",)
+        cases = (case.sentence() for case in self.cases() if not case.ok)
+        return (*cases, *(slow if self.mean > 1.0 else ()))
+
+    def __repr__(self) -> str:
+        return failing_first("StiffReport", len(list(self.cases())), self.failures)
+
     def as_dict(self) -> dict[str, Any]:
         """{"ok", "rows"}."""
         return {"ok": self.ok, "rows": [row.as_dict() for row in self.rows]}
@@ -104,10 +122,7 @@ def text_table(report: StiffReport) -> str:
         found = {row.method: row for row in (*case.ours, *([case.peer] if case.peer else []))}
         cells = [_cell(found.get(method)) for method in methods]
         lines.append([case.problem, f"{case.rtol:.0e}", *cells, f"{case.ratio:.2f}{'' if case.ok else ' !'}"])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(x.ljust(n) for x, n in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return "\n".join(within(lines))
 
 
 def _cell(row: StiffRow | None) -> str:

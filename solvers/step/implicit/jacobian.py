@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import AdamodeWarning, DynamicsError
+from ...errors import AdamodeWarning, DynamicsError, first_line
 from ..clocks import Clocks, Each, sent
 from ..field import dual, leaf
 from .samples import Samples
@@ -153,9 +153,9 @@ class Jacobian:
         if bool(off > NEAR * torch.finfo(z.dtype).eps ** 0.5 * size):  # host read
             raise DynamicsError(
                 f"{self.whose} is not the derivative of func that autograd finds at "
-                f"t={float(t.reshape(-1)[0]):.6g}: {float(off / size):.2g} of it is off. A Rosenbrock method "
-                "loses its order by that: correct it, let func be differentiated, or choose radau5 or "
-                "kvaerno5, whose iteration it only slows down."
+                f"t={float(t.reshape(-1)[0]):.6g}: it is off by {float(off / size):.2g} of its size. A "
+                "Rosenbrock method then loses its order: correct it, let func be differentiated, or choose "
+                "radau5 or kvaerno5, whose iteration it only slows down."
             )
 
     def _said(self, t: Tensor, z: Tensor, blocks: Tensor, a: Tensor, v: Tensor) -> Tensor | None:
@@ -186,7 +186,7 @@ class Jacobian:
         """From now on by VJPs, which is said once."""
         self.forward_mode = False
         warnings.warn(
-            f"func cannot be differentiated in forward mode ({first_line(error)}): "
+            f"func cannot be differentiated in forward mode ({first_line(error, 160)}): "
             "its Jacobian is made of VJPs, row by row. Give jac=…, or forward-mode rules.",
             AdamodeWarning,
             stacklevel=4,
@@ -280,7 +280,7 @@ class Jacobian:
         i = int(bad.to(torch.int8).argmax())
         time = float(t.reshape(-1)[i if t.numel() > 1 else 0])
         raise DynamicsError(
-            f"{self.whose} returned NaN for sample {i} at t={time:.6g}, where f itself is a number: give its "
+            f"{self.whose} returned NaN for sample {i} at t={time:.6g}, where f itself is finite: give its "
             "derivative there, or leave jac out and let f be differentiated."
         )
 
@@ -292,8 +292,3 @@ def load_rules() -> None:
         warnings.simplefilter("ignore", FutureWarning)
         x = torch.ones((), dtype=torch.float32, device="cpu")
         torch.func.jvp(torch.exp, (x,), (x,))
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in short."""
-    return str(error).split("\n")[0][:160]

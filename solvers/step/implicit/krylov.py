@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import DynamicsError
+from ...errors import DynamicsError, first_line
 from ..clocks import Clocks
 from ..runge_kutta import Evaluation, Field, Stages, StepResult
 from .esdirk import ImplicitSteps
-from .jacobian import Jacobian, Plain, first_line, load_rules
+from .jacobian import Jacobian, Plain, load_rules
 from .samples import Samples
 
 RESTART = 30  # vectors of a state's size that are kept
@@ -138,8 +138,9 @@ class Products(Jacobian):
                 raise
             self.f(t, z)  # an error of f's own comes out of this
             raise DynamicsError(
-                f"linear_solver='gmres' takes derivatives of func in forward mode, which cannot be had "
-                f"({first_line(error)}): give its autograd functions a jvp, or choose linear_solver='lu'."
+                f"linear_solver='gmres' takes derivatives of func in forward mode, which failed "
+                f"({first_line(error, 160)}): give its autograd functions a jvp, or choose "
+                "linear_solver='lu'."
             ) from error
         return found.to(z.dtype)
 

@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from ....solvers.errors import ArgumentError, DataError
+from ...known import ARRAYS as ARRAYS
+from ...known import IMAGES as IMAGES
+from ...known import POINTS as POINTS
+from ...known import RECORDING as RECORDING
 from ..npz import read_npz
 from ..options import DataOptions
 from .parts import NAMES, Parts, by_column, by_seed, column_of, seed_of, told
 
-POINTS, IMAGES, RECORDING, ARRAYS = "own-points", "own-images", "own-recording", "own-arrays"
 _GIVEN = ("x_train", "y_train", "x_test", "y_test")  # as Keras has them; x_val, y_val may be there
 MOST_SHARE = 0.5  # of the samples that may be classes: more look like values written as whole numbers
 

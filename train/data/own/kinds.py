@@ -79,7 +79,9 @@ def _checked(options: DataOptions) -> Path:
 def _refuse(options: DataOptions, what: str, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(options, name) not in (None, False):
-            raise ArgumentError(f"{name}={getattr(options, name)!r} is no option of {what}; leave it out.")
+            raise ArgumentError(
+                f"{name}={getattr(options, name)!r} is not an option of {what}; leave it out."
+            )
 
 
 def _load_arrays(path: Path, options: DataOptions) -> DataSet:

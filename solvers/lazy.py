@@ -1,0 +1,35 @@
+"""Names of a package that are imported when they are first used (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def when_used(
+    package: str, exports: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package whose names come from its modules.
+
+    package: its ``__name__``.
+    exports: {name: the module in the package that has it}.
+    Any module of the package is an attribute too, as it is where the package imports it at once.
+    """
+
+    def get(name: str) -> Any:
+        module = sys.modules[package]
+        if name in exports:
+            value = getattr(importlib.import_module(f".{exports[name]}", package), name)
+            setattr(module, name, value)
+            return value
+        if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}") is not None:
+            return importlib.import_module(f".{name}", package)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *exports})
+
+    return get, names

@@ -1,0 +1,80 @@
+"""What data sets and settings are called. Without torch, so that a misspelt name is refused at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..models.known import DAMPINGS, DENOMINATORS
+from ..solvers.errors import ArgumentError, CheckpointError, check_choice, nearest
+
+DATASETS = (
+    *("digits", "mnist", "cifar10", "silverbox", "silverbox-paper", "silverbox-simulated", "robertson"),
+    *("spiral", "circles", "moons", "checkerboard", "rings", "digits-density", "mnist8-density"),
+)
+# Data of one's own, by what they are.
+IMAGES, POINTS, RECORDING, ARRAYS = OWN = ("own-images", "own-points", "own-recording", "own-arrays")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "block": ("ode", "identity"),
+    "schedule": ("cosine", "constant", "decay"),
+    "stepping": ("shared", "per_sample"),
+    "gradient": ("discrete", "interpolating", "backsolve", "direct", "reversible"),
+    "denominator": DENOMINATORS,
+    "damping": DAMPINGS,
+    "amp": ("off", "bf16"),
+    "dtype": ("float32", "float64"),
+    "on_solver_error": ("stop", "skip"),
+}
+NORMALISATIONS = ("standard", "unit")  # of pixels
+WEIGHTS = ("best", "last")  # of a run
+CHECKPOINT, SETTINGS = "checkpoint.pt", "config.json"  # in a run's folder
+
+
+def check_dataset(name: object) -> None:
+    """Refuses what is no data set, nor a kind of one's own.
+
+    name: of a data set.
+    Raises ArgumentError, with the nearest names.
+    """
+    if not isinstance(name, str) or name not in (*DATASETS, *OWN):
+        raise ArgumentError(f"dataset={name!r} is not a known data set: {nearest(str(name), DATASETS)}")
+
+
+def is_own(text: object) -> bool:
+    """Whether a text names a function of one's own, and none of this package's models."""
+    return isinstance(text, str) and ":" in text
+
+
+def check_run(folder: str | os.PathLike[str], weights: str = "best") -> None:
+    """Raises CheckpointError where no run with weights is in the folder, ArgumentError for other weights."""
+    check_choice("weights", weights, WEIGHTS)
+    if (Path(folder) / CHECKPOINT).exists():
+        return
+    begun = (Path(folder) / SETTINGS).exists()
+    what = "holds a run without a checkpoint yet" if begun else "is not the folder of a run"
+    raise CheckpointError(
+        f"{str(folder)!r} {what}; give a folder that `adamode train` made, such as runs/adamnode-digits "
+        "(`adamode runs` lists them)."
+    )
+
+
+def find_runs(output_dir: str | os.PathLike[str], names: Sequence[str] = ()) -> dict[str, Path]:
+    """The folders of the runs in a folder, by name; only ``names`` where given.
+
+    Raises: ArgumentError for a folder that is not there or a name that is none of its runs.
+    """
+    place = Path(output_dir)
+    if not place.is_dir():
+        raise ArgumentError(
+            f"output_dir={os.fspath(output_dir)!r} is not a folder; `adamode train` makes 'runs' where it "
+            "is called, or name the folder with --output-dir."
+        )
+    found = {path.name: path for path in sorted(place.iterdir()) if (path / SETTINGS).is_file()}
+    for name in names:
+        if name not in found:
+            raise ArgumentError(
+                f"there is no run {name!r} in {os.fspath(output_dir)!r}: {nearest(name, found)}"
+            )
+    return {name: path for name, path in found.items() if not names or name in names}
