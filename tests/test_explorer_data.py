@@ -269,6 +269,14 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path):
         many.explore(page, cotangent=torch.ones(2, 1, dtype=D))
     with pytest.raises(ArgumentError, match="no folder"):
         traced.explore(tmp_path / "not" / "there.html")
+    for folder in (tmp_path, ""):
+        with pytest.raises(ArgumentError, match="is a folder; give a file in it"):
+            traced.explore(folder)
+    with pytest.raises(ArgumentTypeError, match="path=None"):
+        traced.explore(None)
+    turning = adamode.solve(lambda t, y: 1j * y, y0 + 0j, t, trace=True)
+    with pytest.raises(ArgumentError, match="complex state"):
+        turning.explore(page, cotangent=torch.ones(2, 1, dtype=torch.complex128))
     with pytest.raises(ArgumentTypeError, match="Solution"):
         explore(traced.trace, page)
     assert not page.exists()

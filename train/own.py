@@ -115,7 +115,13 @@ def own_field(text: str) -> Maker:
         return lambda channels_in, channels_out: found
 
     def make(channels_in: int, channels_out: int) -> Any:
-        made = found(*(channels_in, channels_out)[: _needed(found)])
+        needed = _needed(found)
+        if needed > 2:
+            raise ArgumentError(
+                f"field={text!r} needs {needed} arguments; it is called with at most two, the channels that "
+                "it sees and those that it gives, or is f(t, h) itself, with a first argument called t."
+            )
+        made = found(*(channels_in, channels_out)[:needed])
         if not isinstance(made, nn.Module):
             raise ArgumentError(
                 f"field={text!r} returned a {type(made).__name__}; it must return an nn.Module f(t, h), or "

@@ -110,6 +110,11 @@ def way_back(request: Request, cotangent: Tensor) -> dict[str, Any]:
             f"cotangent with gradient={gradient!r}: there is no adjoint to show. Leave it out, or solve with "
             "Discrete(), Interpolating(), Backsolve() or Reversible()."
         )
+    if request.layout.paired:
+        raise ArgumentError(
+            "cotangent with a complex state: the page shows the way back of real ones. Leave it out, or "
+            "solve for torch.view_as_real(y)."
+        )
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     for name in ("gradient", "trace", "dense"):
         del given[name]

@@ -74,8 +74,15 @@ def explore(
 
 
 def write_page(path: str | os.PathLike[str], data: dict[str, Any]) -> Path:
-    """The page of such data, written aside and renamed. Raises ArgumentError where its folder is missing."""
+    """The page of such data, written aside and renamed.
+
+    Raises ArgumentError, ArgumentTypeError for what is no file's path, or one in a folder that is missing.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentTypeError(f"path={path!r} is a {type(path).__name__}; give a file's path.")
     path = Path(path)
+    if not path.name or path.is_dir():
+        raise ArgumentError(f"path={str(path)!r} is a folder; give a file in it, such as solve.html.")
     if not path.parent.is_dir():
         raise ArgumentError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}; make it first.")
     write_aside(path, page_text(data))
