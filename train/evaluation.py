@@ -284,7 +284,8 @@ def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = 
 def white_of(data: DataSet) -> float:
     """The value that white has in a data set's `LabelledImages`."""
     # 16 in the small digits, 255 else; the whitest of one's own may be grey.
-    return 255.0 if data.name in OWN else float(data.train.images.max())
+    images: Any = data.train
+    return 255.0 if data.name in OWN else float(images.images.max())
 
 
 @torch.no_grad()

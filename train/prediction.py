@@ -130,7 +130,7 @@ def _real(found: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
 
 def _pixels(x: np.ndarray, white: float, where: str) -> np.ndarray:
     """x as uint8; DataError for what are no whole numbers 0 … white: such a model knows no others."""
-    wrong = np.argwhere((x < 0) | (x > white) | (x != np.rint(x))) if x.dtype.kind != "b" else ()
+    wrong: Any = np.argwhere((x < 0) | (x > white) | (x != np.rint(x))) if x.dtype.kind != "b" else ()
     if len(wrong):
         raise DataError(
             f"{where} has {x[tuple(wrong[0])]}; the model was trained on pixels that are whole numbers "

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..errors import random_sentence
 from ..methods.tableau import Tableau, derivative_weights, weights
-from ..step.clocks import ONE, Clocks, times_between
+from ..step.clocks import ONE, Clocks, times_between, unlike
 from ..step.field import CountedField, around
 from ..step.further import dense_stages
 from ..step.kept import kept
 from ..step.runge_kutta import Evaluation, Field, StepResult
 from . import repeats
-from .repeats import next_look, refuse_random, unlike
+from .repeats import next_look, refuse_random
 
 Hook = Callable[["Step"], "bool | None"]
 

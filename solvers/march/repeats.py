@@ -16,27 +16,12 @@ from torch import Tensor
 from ..errors import random_sentence, solver_error
 from ..status import Status
 from ..step.attempt import Clock
+from ..step.clocks import distance, unlike
 from ..step.field import CountedField
 from ..step.runge_kutta import Field
 
 FIRST = 1000  # attempts before the first look: some tenths of a second
 LONG = 10_000  # attempts that few solves need
-
-
-def distance(again: Tensor, k: Tensor) -> Tensor:
-    """The largest difference, relative to the largest entry of k (absolute where k is 0), 0-d."""
-    scale = k.abs().amax()
-    return torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
-
-
-def unlike(off: float, dtype: torch.dtype) -> bool:
-    """Whether two evaluations at one place differ by more than rounding.
-
-    off: the difference, relative to the value.
-    Rounding measured: up to 23 eps, of two 4096-wide layers whose rows are multiplied alone and in a batch of
-    64. The limit is 40 times that; randomness is far above (what dropout drops is a whole entry).
-    """
-    return not off <= 1e3 * torch.finfo(dtype).eps
 
 
 def asked_twice(field: Field, t: float, time: Tensor, y: Tensor) -> float:
