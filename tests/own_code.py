@@ -49,6 +49,10 @@ def small(config):
     return Model(Beside(nn.Linear(2, 1)), ZeroStart(), NODE(MLP(3, (4,)), rtol=config.rtol), FlatHead(3, 2))
 
 
+def one_number(config):
+    return nn.Linear(2, 1)
+
+
 def sums(config):
     """Of arrays [B, 2, 3, 5]."""
     return nn.Sequential(nn.Flatten(), nn.Linear(30, 2))

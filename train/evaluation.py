@@ -277,15 +277,14 @@ def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = 
     channels, height, width = data.train.images.shape[1:]
     pixels = picture(path, channels, (width, height)).astype(np.float64)
     pixels = (255 - pixels if invert else pixels) / 255
-    raw = torch.from_numpy(np.rint(pixels * white_of(data)).astype(np.uint8))[None]
+    raw = torch.from_numpy(np.rint(pixels * white_of(data.name, data.train)).astype(np.uint8))[None]
     return data.train.transform(raw)
 
 
-def white_of(data: DataSet) -> float:
-    """The value that white has in a data set's `LabelledImages`."""
+def white_of(name: str, images: LabelledImages) -> float:
+    """The value that white has in the images of a data set of this name."""
     # 16 in the small digits, 255 else; the whitest of one's own may be grey.
-    images: Any = data.train
-    return 255.0 if data.name in OWN else float(images.images.max())
+    return 255.0 if name in OWN else float(images.images.max())
 
 
 @torch.no_grad()

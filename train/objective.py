@@ -172,12 +172,14 @@ class Objective:
     quality: the name of a measure: "accuracy", "rmse", "nats" or "bits_per_dim".
     unit, per_unit: an error in the targets' scale times ``per_unit`` is in ``unit`` ("mV"), and reported so.
     weights: of penalties that training adds to the loss.
+    classes: how many there are; 0 where none are told.
     """
 
     quality: str
     unit: str = ""
     per_unit: float = 1.0
     weights: Weights = ()
+    classes: int = 0
 
     @classmethod
     def of(cls, data: DataSet, weights: Weights = ()) -> Objective:
@@ -185,7 +187,7 @@ class Objective:
         if data.task == "density":
             return cls("nats" if data.pixels is None else "bits_per_dim", data.unit, data.per_unit, weights)
         if data.task == "classification":
-            return cls("accuracy", weights=weights)
+            return cls("accuracy", weights=weights, classes=data.classes)
         return cls("rmse", data.unit, data.per_unit, weights)
 
     @property
@@ -203,6 +205,11 @@ class Objective:
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over the batch, 0-d. Raises: ArgumentError where output and target do not fit together."""
+        if self.quality == "accuracy" and (output.ndim < 2 or output.shape[1] < self.classes):
+            raise ArgumentError(
+                f"the model's output has shape {tuple(output.shape)}; for classes it must have a number for "
+                f"each of them, [{len(target)}, {self.classes}]."
+            )
         return self.kind.loss(output, target)
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def _arrays(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
     if x.shape[1:] != wanted:
         raise DataError(f"{where} has shape {x.shape}; the model takes [N, {', '.join(map(str, wanted))}].")
     if isinstance(data.train, LabelledImages):
-        inputs = data.train.transform(torch.from_numpy(_pixels(x, white_of(data), where)))
+        inputs = data.train.transform(torch.from_numpy(_pixels(x, white_of(data.name, data.train), where)))
     else:
         raw = data.raw or Raw()
         scaled = x if raw.x is None else raw.x.apply(x, 1 if len(wanted) == 3 else -1)
@@ -130,10 +130,11 @@ def _real(found: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
 
 def _pixels(x: np.ndarray, white: float, where: str) -> np.ndarray:
     """x as uint8; DataError for what are no whole numbers 0 … white: such a model knows no others."""
-    wrong: Any = np.argwhere((x < 0) | (x > white) | (x != np.rint(x))) if x.dtype.kind != "b" else ()
-    if len(wrong):
+    x = x.astype(np.float64)
+    wrong = x[(x < 0) | (x > white) | (x != np.rint(x))]
+    if wrong.size:
         raise DataError(
-            f"{where} has {x[tuple(wrong[0])]}; the model was trained on pixels that are whole numbers "
+            f"{where} has {wrong[0]:g}; the model was trained on pixels that are whole numbers "
             f"0 … {white:g}, so give the same, as uint8."
         )
     return np.ascontiguousarray(x, dtype=np.uint8)
