@@ -22,7 +22,6 @@ from .march.foreign import Foreign, foreign_march
 from .march.grid import Grid, grid_through
 from .march.host import Judge, Outcome, RungeKuttaStepper, Stop, march, march_grid
 from .march.output import Collector, Hook, Place, Step, as_time
-from .march.repeats import Doubt
 from .march.samples import SampleOutput, SampleRecorder, SampleSettings, SampleStep
 from .march.stiffness import stiffness
 from .march.switching import SwitchingClocks, SwitchingStepper, switch_of
@@ -252,10 +251,8 @@ def forward_solve(
     events = wish.events
     assert events is None or isinstance(events, EventWatch)
     stepper = _stepper(field, z0, times, settings, stats, wish, observers)
-    hooks, rejected = observers.hooks, observers.on_reject
-    doubt = Doubt(field, settings.max_steps, fixed=settings.fixed)
     last_word = functools.partial(stiffness_sentence, changes=len(settings.tableau.parts) > 1)
-    collector = Collector(times, z0, wish, hooks, rejected, doubt, last_word)
+    collector = Collector(times, z0, wish, observers, field, settings.max_steps, last_word)
     if wish.queue is None:
         driven = stepper if observers.wrap is None else observers.wrap(stepper)
         outcome = _march(stepper, driven, times, settings, stats, collector)
@@ -264,7 +261,9 @@ def forward_solve(
         rules = Rules(settings.tableau, stepper.numeric, settings.norm, settings.controller, ONE)
         queued = QueuedMarch(stepper, rules, wish.queue, stats)
         stops = stops_of(times[0], times[-1], settings)
-        outcome = queued.march(settings.dt0, times[0], stops, doubt.most, collector.accept, collector.attempt)
+        outcome = queued.march(
+            settings.dt0, times[0], stops, settings.max_steps, collector.accept, collector.attempt
+        )
     stats.dt_last = outcome.dt
     if outcome.status not in (Status.SUCCESS, Status.EVENT):
         random = "" if outcome.status is Status.NON_FINITE else collector.random()

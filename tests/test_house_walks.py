@@ -26,7 +26,7 @@ FOR_ALL = {
     f"solvers/{name}"
     for name in (
         *("errors", "status", "stats", "checks", "solution", "trace", "attempts", "pages"),
-        "write_aside",
+        *("write_aside", "lazy"),
     )
 }
 

@@ -285,7 +285,8 @@ def test_what_belongs_to_the_adjoint_needs_it(arguments, says, tmp_path):
     assert files(tmp_path) == []
 
 
-def test_quiet_prints_the_summary_only(tmp_path):
+def test_quiet_prints_the_summary_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     result = inspect("node", "--gradient", "interpolating", "--quiet", folder=tmp_path)
     assert result.exit_code == 0, result.output
     lines = result.stdout.strip().splitlines()

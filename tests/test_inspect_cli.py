@@ -98,7 +98,7 @@ def test_a_wrong_call_says_what_is_wrong_writes_nothing_and_ends_with_2(argument
 def test_the_list_names_every_problem():
     from adamode.inspect.catalogue import PROBLEMS
 
-    result = runner.invoke(app, ["inspect", "--list"], env={"COLUMNS": "200"})
+    result = runner.invoke(app, ["inspect", "--list"], env={"COLUMNS": "900"})
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()[2:]] == list(PROBLEMS)
     narrow = runner.invoke(app, ["inspect", "--list"], env={"COLUMNS": "80"}).stdout

@@ -123,7 +123,8 @@ def test_every_registered_model_is_explained_as_it_is_built():
 
 
 def test_the_page_names_the_path_of_the_chosen_model():
-    result = CliRunner().invoke(app, ["models", "--explain", "--model", "sonode", "--task", "digits"])
+    arguments = ["models", "--explain", "--model", "sonode", "--task", "digits"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
     assert result.exit_code == 0, result.stderr
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines == [

@@ -10,6 +10,7 @@ import torch
 import adamode
 from adamode.solvers.errors import random_sentence
 from adamode.solvers.march import repeats
+from adamode.solvers.step.clocks import unlike
 from adamode.verify import check_gradient, check_vjp
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -152,7 +153,7 @@ def test_nan_and_rounding_are_not_random():
     assert repeats.asked_twice(lambda t, y: (y * float("nan"), None), *at) == 0.0
     values = iter([Y0, Y0 * (1 + 2e-16)])
     off = repeats.asked_twice(lambda t, y: (next(values), None), *at)
-    assert not repeats.unlike(off, torch.float64)
+    assert not unlike(off, torch.float64)
 
 
 class Noisy(adamode.Dynamics):

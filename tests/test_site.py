@@ -11,6 +11,7 @@ import types
 from pathlib import Path, PurePosixPath
 
 import pytest
+from example_outputs import EXAMPLES, cells
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -139,6 +140,16 @@ def test_a_link_that_leaves_docs_leads_to_a_page_of_the_site(hooks):
 def test_an_example_becomes_a_page_of_text_code_and_output(hooks):
     program = "# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\nprint(1)\n\n# Output:\n# 1\n"
     assert hooks.cells(program) == "# Title\n\nText.\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_cell_of_an_example_is_on_its_page(hooks, path):
+    page = hooks.as_page(f"docs/examples/{path.name}")
+    assert page.startswith("# ")
+    for cell in cells(path.read_text(encoding="utf-8")):
+        told = cell.text.strip() if cell.code is None else f"```python\n{cell.code.strip()}\n```"
+        assert told in page
+        assert cell.output is None or f"```text\n{cell.output.rstrip()}\n```" in page
 
 
 def test_patterns_of_the_navigation_are_spelled_out(hooks):

@@ -31,7 +31,7 @@ LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=(?:#[^)\s]*)?\))")
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 STYLE_LOAD = re.compile(r"(?:url\(|@import)\s*[\"']?(https?:[^\"')]*)")
-TO_MATHML = math_core.LatexToMathML()
+TO_MATHML = math_core.LatexToMathML(fancy_error=False)
 log = logging.getLogger("mkdocs.hooks.site")
 
 

@@ -141,22 +141,20 @@ def inspect(
     check_problem(problem, models=adjoint)
     several = "dopri5" if adjoint or page is not None else "dopri5,tsit5,dop853"
     methods = _methods(method or several, implicit=not adjoint)
-    if page is not None:
-        check_page(page, methods)
+    check_page(page, methods)
     settings = _settings(rtol, atol, dt, max_steps, dtype, device, threads)
     if coupling is not None:
         settings = _coupled(settings, coupling, adjoint=adjoint)
-    shown = 0 if quiet else rows
+    output = Output(output_dir, 0 if quiet else rows, quiet, page)
     if adjoint:
         start = _numbers(y0), t_start, t_end
-        output = Output(output_dir, shown, quiet, page)
         failed = inspect_adjoint(problem, start, methods, settings, chosen, output)
     else:
         from ..inspect.catalogue import find_problem
 
         found = find_problem(problem, _numbers(y0), t_end, t_start)
         watch = _watch(found, (sys.stderr.isatty() if progress is None else progress) and not quiet)
-        output = Output(output_dir / found.name, shown, quiet, page)
+        output = dataclasses.replace(output, folder=output_dir / found.name)
         failed = _inspect(found, methods, settings, output, watch, work_precision=work_precision)
     if failed:
         raise typer.Exit(1)

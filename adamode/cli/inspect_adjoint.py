@@ -86,8 +86,10 @@ def check_adjoint(method: str | None, progress: bool | None) -> None:
         raise ArgumentError("--progress: a walk back has no bar; leave it out with --adjoint.")
 
 
-def check_page(page: Path, methods: list[str]) -> None:
-    """Raises ArgumentError where a page cannot be written, before anything is solved."""
+def check_page(page: Path | None, methods: list[str]) -> None:
+    """Raises ArgumentError where a page cannot be written, before anything is solved; None is no page."""
+    if page is None:
+        return
     from ..solvers.errors import ArgumentError
 
     if len(methods) > 1:

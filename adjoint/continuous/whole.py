@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ...solvers.device.programs import STATUS, Bounds, Row, attempt_row, row_of
 from ...solvers.device.whole import ACCEPTED, DT, T0, T1, loop
-from ...solvers.march.repeats import distance
 from ...solvers.methods.tableau import Numeric, polynomial
 from ...solvers.step.attempt import (
     RUNNING,
@@ -25,7 +24,7 @@ from ...solvers.step.attempt import (
     least_of_span,
     settling,
 )
-from ...solvers.step.clocks import Tolerance
+from ...solvers.step.clocks import Tolerance, distance
 from ...solvers.step.runge_kutta import Field, StageList, with_strides
 from ..discrete.compiled import added
 from ..dynamics.traced import Calls, Gradients

@@ -18,10 +18,9 @@ from ...solvers.device.programs import Programs, loops_in_graph, signature
 from ...solvers.device.queue import Queue
 from ...solvers.device.saved import KeptStages, Recipe
 from ...solvers.errors import DynamicsError
-from ...solvers.march.repeats import distance
 from ...solvers.methods.tableau import Numeric, Tableau
 from ...solvers.step.attempt import settled
-from ...solvers.step.clocks import ONE, Clocks, sent, times_between
+from ...solvers.step.clocks import ONE, Clocks, distance, sent, times_between
 from ...solvers.step.runge_kutta import Field, StageList, regular, rk_step
 from ..dynamics.adapt import refuse_unlike
 from ..dynamics.traced import Calls, ModuleCalls

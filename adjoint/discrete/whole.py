@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from ...solvers.device.whole import ACCEPTED, T0, T1, loop
-from ...solvers.march.repeats import distance
 from ...solvers.methods.tableau import polynomial
 from ...solvers.step.attempt import settled
-from ...solvers.step.clocks import times_between
+from ...solvers.step.clocks import distance, times_between
 from .compiled import Carry, Way, added, transposed
 
 

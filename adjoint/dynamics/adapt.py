@@ -22,9 +22,9 @@ from ...solvers.errors import (
     NotRepeatableError,
 )
 from ...solvers.march.output import Step
-from ...solvers.march.repeats import distance, unlike
 from ...solvers.march.samples import SampleStep
 from ...solvers.stats import Stats
+from ...solvers.step.clocks import distance, unlike
 from ...solvers.step.field import Autocast, Layout, PackedFunction, check_derivative, transformed, widened
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .driven import Driven, DrivenDynamics, DrivenFunction

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...solvers.errors import ArgumentError, ArgumentTypeError, NotRepeatableError
-from ...solvers.march.repeats import distance, unlike
+from ...solvers.step.clocks import distance, unlike
 from ..dynamics.adapt import checked_gradients
 from ..dynamics.protocol import Dynamics, check_blocks, named_blocks
 from .comparisons import BOUND_DIFFERENCES, Check, Entries, Quantity, compare, compare_entries

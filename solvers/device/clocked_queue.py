@@ -47,11 +47,12 @@ class QueuedClocks(ClockedMarch):
         self, field: Field, z0: Tensor, settings: SampleSettings, output: SampleOutput, queue: Queue
     ):
         super().__init__(field, z0, settings, output, Watching())
-        self.queue, self.owner, self.at_once = queue, queue.owner, queue.sync_every
+        self.queue, self.owner = queue, queue.owner
         self.programs = None if self.owner is None else Programs.of(self.owner)
 
     def attempts(self) -> int:
         """`sync_every` attempts; how many samples go on. One host read."""
+        self.made += self.queue.sync_every - 1  # `run` counts one
         with torch.no_grad():
             made = None if self.programs is None else self._compiled(self.programs)
             if made is None:

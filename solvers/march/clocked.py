@@ -33,13 +33,14 @@ from ..step.attempt import (
     stage_times,
 )
 from ..step.controller import UNKNOWN
+from ..step.field import CountedBatches
 from ..step.further import dense_stages
 from ..step.groups import Groups
 from ..step.implicit.esdirk import ImplicitSteps
 from ..step.implicit.newton import Measure
 from ..step.runge_kutta import Field, StageBuffer, StageList, Stages, owned, rk_step
+from . import repeats
 from .events import Looked, SampleEvents
-from .repeats import Doubt, refuse_random, slowest
 from .samples import Due, SampleOutput, SampleRecorder, SampleSettings, SampleStep, beside
 from .watching import Watching
 
@@ -53,7 +54,6 @@ class ClockedMarch:
     columns: what there is one of for each sample in the batch, besides its clock and its state.
     """
 
-    at_once = 1  # attempts between two looks of the host
     columns: tuple[str, ...] = ("index", "ids", "end", "direction", "least", "began", "nfe", "n_jacobians")
 
     def __init__(
@@ -92,7 +92,8 @@ class ClockedMarch:
         self.steps: list[SampleStep] = []
         self.events: SampleEvents | None = None
         self.nobody = torch.zeros_like(self.index[:1], dtype=torch.bool)
-        self.doubt = Doubt(field, settings.max_steps, fixed=self.rules.fixed)
+        asks = isinstance(field, CountedBatches) and not self.rules.fixed  # no walk back
+        self.made, self.look = 0, repeats.FIRST if asks else 0
         self.n_calls = 0  # batched calls that the field has not counted
         self.ids = self.index if settings.together is None else settings.together.ids
         self._regroup()
@@ -104,7 +105,8 @@ class ClockedMarch:
             if self.settings.compact and running < len(self.index):
                 self._compact(running)
             running = self.attempts()
-            if self.doubt.due(self.at_once):
+            self.made += 1
+            if 0 < self.look <= self.made:
                 self._look(running)
         self.arrive()
         self._write_back()
@@ -121,10 +123,11 @@ class ClockedMarch:
 
     def _look(self, running: int) -> None:
         """Asks func twice where a sample hardly comes on. Raises SolverError where func is random."""
-        share, t, dt = slowest(self.clock, self.began, self.end)
-        if running and self.doubt.asks(share):
+        ends, most = (self.began, self.end), self.settings.max_steps
+        self.look, t, dt = repeats.looked(self.clock, ends, self.made, most)
+        if running and not self.look:
             self.nfe = self.nfe + 2 * self.clock.running
-            refuse_random(self.doubt.field, (t, self._resting()), self.y, dt)
+            repeats.refuse_random(self.field, (t, self._resting()), self.y, dt)
 
     def arrive(self) -> None:
         """What is to be done before samples leave the batch, and at the end."""
@@ -214,8 +217,7 @@ class ClockedMarch:
         events, due = self.events, self.output.due(step)
         self.clock, self.y, self.first = after
         flags = [self.clock.running.sum(), bad.sum(), jumped.sum(), due.rounds, due.inside.sum()]
-        if events is not None:
-            flags.append(events.look(step))
+        flags += [] if events is None else [events.look(step)]
         n, also = len(flags), self._also()
         read = torch.cat((torch.stack(flags), also)).tolist()  # host read
         running, *todo = read[:n]
@@ -273,8 +275,7 @@ class ClockedMarch:
         times_of = None
         if jump is not None and self.settings.jumps.shape[-1]:
             times_of = lambda clock, proposal: self._times_beside(clock, proposal, jump)  # noqa: E731
-        made = (limits, self.tolerance, here, self._stages, times_of)
-        tried, after = attempt(self.rules, self.field, *made)
+        tried, after = attempt(self.rules, self.field, limits, self.tolerance, here, self._stages, times_of)
         who = SampleStep(**vars(tried), index=self.index, clocks=self.clocks, tableau=self.rules.tableau)
         return who, after
 
@@ -306,8 +307,7 @@ class ClockedMarch:
     def _finish(self, step: SampleStep, jumped: Tensor | None, due: Due, rounds: int) -> None:
         """What only some attempts need; the host knows by now which."""
         if rounds:
-            written = self.output.write(step, due, rounds)
-            step = dataclasses.replace(step, outputs=[*step.outputs, written])
+            step = dataclasses.replace(step, outputs=[*step.outputs, self.output.write(step, due, rounds)])
         self.recorder.step(step)
         if self.watching.on_attempt is not None:
             self.watching.on_attempt(step, step.accepted, self.clock.dt, self.nfe)

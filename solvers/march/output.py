@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ..errors import random_sentence
 from ..methods.tableau import Tableau, derivative_weights, weights
-from ..step.clocks import ONE, Clocks, times_between
-from ..step.field import around
+from ..step.clocks import ONE, Clocks, times_between, unlike
+from ..step.field import CountedField, around
 from ..step.further import dense_stages
 from ..step.kept import kept
 from ..step.runge_kutta import Evaluation, Field, StepResult
-from .repeats import Doubt, asked_twice, refuse_random, unlike
+from . import repeats
+from .repeats import next_look, refuse_random
 
 Hook = Callable[["Step"], "bool | None"]
 
@@ -296,9 +297,9 @@ class OutputWriter:
 class Collector:
     """Everything that listens to the loop: outputs, events, dense output, trace, an adjoint's hooks.
 
-    hooks, on_reject: see each accepted, each rejected step.
-    doubt: how many attempts there may be, and when to ask whether func is random.
-    last_word: what the last of the attempts says about the solve.
+    observers: their hooks and on_reject see each accepted, each rejected step.
+    field: is asked whether it is random, where the solve is a forward one and hardly comes on.
+    last_word: what the last of `limit` attempts says about the solve.
     """
 
     def __init__(
@@ -306,14 +307,17 @@ class Collector:
         times: Sequence[float],
         z0: Tensor,
         wish: Any,
-        hooks: Sequence[Hook],
-        on_reject: Callable[[Step], None] | None,
-        doubt: Doubt,
+        observers: Any,
+        field: Field,
+        limit: int,
         last_word: Callable[[Step], str],
     ):
         self.events, self.trace, self.dense = wish.events, wish.trace, wish.dense
-        self.hooks, self.on_reject = hooks, on_reject
-        self.left, self.last_word, self.doubt = doubt.most, last_word, doubt
+        self.hooks, self.on_reject = observers.hooks, observers.on_reject
+        self.left, self.limit, self.last_word, self.field = limit, limit, last_word, field
+        self.look = (
+            repeats.FIRST if isinstance(field, CountedField) else 0
+        )  # after so many attempts; 0: never
         self.writer = OutputWriter(
             times,
             z0,
@@ -348,7 +352,7 @@ class Collector:
         """Of each attempt."""
         self.last = step
         self.left -= 1
-        if self.doubt.due():
+        if self.limit - self.left == self.look:
             self._look(step, dt_next)
         if self.left <= 0:
             self.verdict = self.last_word(step)  # now: an accepted step's stages are overwritten
@@ -361,15 +365,16 @@ class Collector:
         """Asks func twice where the solve hardly comes on. Raises SolverError where func is random."""
         whole = self.writer.wanted
         share = abs(step.t1 - whole[0]) / abs(whole[-1] - whole[0])
-        if self.doubt.asks(share):
-            refuse_random(self.doubt.field, (step.t0, step.times[0]), step.y0, dt_next)
+        self.look = next_look(self.look, share, self.limit)
+        if not self.look and not math.isnan(step.error_ratio):
+            refuse_random(self.field, (step.t0, step.times[0]), step.y0, dt_next)
 
     def random(self) -> str:
         """What to say where func is random; "" where it is not, or was asked before."""
         step = self.last
-        if step is None or not self.doubt.at:
+        if step is None or not self.look:
             return ""
-        off = asked_twice(self.doubt.field, step.t0, step.times[0], step.y0)
+        off = repeats.asked_twice(self.field, step.t0, step.times[0], step.y0)
         return random_sentence(off) if unlike(off, step.y0.dtype) else ""
 
     def first_bad_entry(self) -> tuple[int, ...] | None:

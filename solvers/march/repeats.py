@@ -16,27 +16,12 @@ from torch import Tensor
 from ..errors import random_sentence, solver_error
 from ..status import Status
 from ..step.attempt import Clock
-from ..step.field import CountedBatches, CountedField
+from ..step.clocks import distance, unlike
+from ..step.field import CountedField
 from ..step.runge_kutta import Field
 
 FIRST = 1000  # attempts before the first look: some tenths of a second
 LONG = 10_000  # attempts that few solves need
-
-
-def distance(again: Tensor, k: Tensor) -> Tensor:
-    """The largest difference, relative to the largest entry of k (absolute where k is 0), 0-d."""
-    scale = k.abs().amax()
-    return torch.where(scale == 0, again.abs().amax(), (again - k).abs().amax() / scale)
-
-
-def unlike(off: float, dtype: torch.dtype) -> bool:
-    """Whether two evaluations at one place differ by more than rounding.
-
-    off: the difference, relative to the value.
-    Rounding measured: up to 23 eps, of two 4096-wide layers whose rows are multiplied alone and in a batch of
-    64. The limit is 40 times that; randomness is far above (what dropout drops is a whole entry).
-    """
-    return not off <= 1e3 * torch.finfo(dtype).eps
 
 
 def asked_twice(field: Field, t: float, time: Tensor, y: Tensor) -> float:
@@ -64,37 +49,28 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
         yield
 
 
-class Doubt:
-    """When a solve asks.
+def next_look(made: int, share: float, limit: int) -> int:
+    """After how many attempts to look again at how far a solve has come; 0: func is to be asked now.
 
-    limit: the attempts that it may make.
-    It looks at how far it has come at 1,000 attempts, 2,000, 4,000, …; where more than the limit, or than
-    10,000, would be needed at this pace, it asks func, once: two evaluations of tens of thousands.
+    made: attempts so far.
+    share: of the way, that lies behind.
+    limit: attempts that the solve may make.
+    At 1,000 attempts, 2,000, 4,000, … it asks where more than the limit, or than 10,000, would be needed at
+    this pace: two evaluations of tens of thousands, once.
     """
-
-    def __init__(self, field: Field, limit: int, *, fixed: bool = False):
-        forward = isinstance(field, CountedField | CountedBatches)  # a walk back has a check of its own
-        self.field, self.most, self.limit = field, limit, min(limit, LONG)
-        self.made, self.at = 0, FIRST if forward and not fixed else 0
-
-    def due(self, n: int = 1) -> bool:
-        """Counts n attempts; whether to look after them."""
-        self.made += n
-        return 0 < self.at <= self.made
-
-    def asks(self, share: float) -> bool:
-        """Whether to ask now. share: of the way, that lies behind."""
-        slow = math.isfinite(share) and share * self.limit < self.made
-        self.at = 0 if slow else 2 * self.made  # 0: never again
-        return slow
+    return 0 if math.isfinite(share) and share * min(limit, LONG) < made else 2 * made
 
 
-def slowest(clock: Clock, began: Tensor, end: Tensor) -> list[float]:
-    """Of the sample that is furthest from its end: the share of the way behind it, its time, its |dt|."""
+def looked(clock: Clock, ends: tuple[Tensor, Tensor], made: int, limit: int) -> tuple[int, float, float]:
+    """`next_look` for the sample that is furthest from its end, its time, its |dt|. One host read.
+
+    ends: where each sample began and ends.
+    """
+    began, end = ends
     share = ((clock.t - began) / (end - began)).masked_fill(~clock.running, 1.0)
     at = share.argmin()[None]
-    found: list[float] = torch.cat([x.index_select(0, at) for x in (share, clock.t, clock.dt)]).tolist()
-    return found  # host read
+    found = torch.cat([x.index_select(0, at) for x in (share, clock.t, clock.dt)]).tolist()  # host read
+    return next_look(made, found[0], limit), found[1], found[2]
 
 
 def refuse_random(field: Field, place: tuple[float, Tensor], y: Tensor, dt: float) -> None:
