@@ -197,7 +197,17 @@ class Flow(nn.Module):
         if self.auxiliary is None:
             zeros = x.new_zeros(shape)
             return Independent(Normal(zeros, torch.ones_like(zeros)), len(shape) - 1)
-        q = self.auxiliary(x)
+        self.block.state(x)  # says what does not fit, before the user's module fails at it
+        if not x.numel():
+            raise ArgumentError(f"x has shape {tuple(x.shape)}; at least one sample is needed.")
+        try:
+            q = self.auxiliary(x)
+        except ValueError as error:  # torch's, of parameters that are NaN
+            reason = str(error).splitlines()[0]
+            raise ArgumentError(
+                f"auxiliary(x) is no distribution ({reason}); x and the numbers that it makes of it must be "
+                "finite."
+            ) from error
         if (
             not isinstance(q, Distribution)
             or (*q.batch_shape, *q.event_shape) != shape

@@ -49,6 +49,15 @@ def small(config):
     return Model(Beside(nn.Linear(2, 1)), ZeroStart(), NODE(MLP(3, (4,)), rtol=config.rtol), FlatHead(3, 2))
 
 
+class Two(Net):
+    def forward(self, x):
+        return x, self.layer(x)
+
+
+def a_pair(config):
+    return Two(2, 2)
+
+
 def one_number(config):
     return nn.Linear(2, 1)
 

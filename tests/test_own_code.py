@@ -327,6 +327,7 @@ def test_what_returns_no_module_or_does_not_fit_is_refused(tmp_path):
     for arguments, words in (
         (("--model", "own_code:nothing"), "returned a int; a builder takes the configuration"),
         (("--field", "own_code:nothing"), "returned a int; it must return an nn.Module f(t, h)"),
+        (("--model", "own_code:a_pair", "--dataset", "circles"), "output is a tuple; a tensor is needed"),
         (("--model", "own_code:one_number", "--dataset", "circles"), "number for each of them, [64, 2]"),
         (("--field", "own_code:of_three"), "needs 3 arguments; it is called with at most two"),
         (("--field", "own_code:Net", "--match-parameters", 500), "field=… is your own"),

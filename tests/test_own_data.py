@@ -236,6 +236,7 @@ WITH_NAN = np.where(np.arange(120).reshape(40, 3) == 52, np.nan, X)
         ({"x": X, "y": np.stack([Y, Y], 1)}, "labels must be"),
         ({"x": X, "y": Y, "split": np.full(40, "train")}, "no sample 'val'"),
         ({"x": X, "y": Y, "split": np.full(40, "tain")}, "row 1 is 'tain'"),
+        ({"x": X, "y": Y, "split": np.full(40, "")}, "row 1 is ''; it must be train"),
         ({"x": X, "y": Y, "split": np.zeros(3)}, r"split has shape \(3,\); one value for each"),
         ({"x": X, "y": Y, "split": np.arange(80).reshape(40, 2) % 3}, r"split has shape \(40, 2\)"),
         ({"x": X, "y": X[:, :0]}, r"entry y has shape \(40, 0\)"),

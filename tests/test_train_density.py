@@ -157,6 +157,20 @@ def test_registered_densities_are_of_about_equal_size():
             assert abs(row.difference) < 0.02 * row.target, row
 
 
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.full((2, 2), math.nan), "must be finite"),
+        (torch.zeros(0, 2), "at least one sample"),
+        (torch.zeros(2, 2, dtype=torch.float64), "h0 has dtype torch.float64"),
+    ],
+)
+def test_what_momenta_cannot_be_drawn_for_is_refused(x, words):
+    model = models.create("hbnode", "density")
+    with pytest.raises(ArgumentError, match=words):
+        model(x)
+
+
 def test_q_begins_as_the_standard_normal_and_training_takes_one_draw_where_evaluation_takes_many():
     x = torch.randn(4, 3, dtype=D)
     q = NormalMomenta(3, 2, 5).double()(x)

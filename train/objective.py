@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .data import DataSet
 from .regularise import Weights
 
@@ -205,6 +205,8 @@ class Objective:
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over the batch, 0-d. Raises: ArgumentError where output and target do not fit together."""
+        if not isinstance(output, Tensor):
+            raise ArgumentTypeError(f"the model's output is a {type(output).__name__}; a tensor is needed.")
         if self.quality == "accuracy" and (output.ndim < 2 or output.shape[1] < self.classes):
             raise ArgumentError(
                 f"the model's output has shape {tuple(output.shape)}; for classes it must have a number for "

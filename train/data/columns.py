@@ -87,9 +87,14 @@ def _column(path: Path, rows: list[list[str]], index: int, name: str, *, blank: 
         try:
             values[number] = float(row[index])
         except (ValueError, IndexError):
-            text = repr(first_line(row[index], 40)) if index < len(row) else "missing: the row ends before it"
+            text = told_cell(row[index]) if index < len(row) else "missing: the row ends before it"
             raise DataError(_at(path, number, name, f"is {text}")) from None
     return values if blank else _checked_finite(path, name, values)
+
+
+def told_cell(cell: object) -> str:
+    """A cell as a message has it: short, and '' where nothing is in it."""
+    return repr(first_line(cell, 40) if str(cell).strip() else "")
 
 
 def read_mat(path: Path, names: Sequence[str]) -> tuple[np.ndarray, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....solvers.errors import ArgumentError, DataError, first_line
+from ....solvers.errors import ArgumentError, DataError
+from ..columns import told_cell
 from ..splits import SPLIT_SEED
 
 COLUMN = "split"  # taken where it is there and nothing else is asked for
@@ -66,7 +67,7 @@ def by_column(values: np.ndarray, where: str) -> Parts:
     for row, name in enumerate(named):
         if name is None:
             raise DataError(
-                f"{where}, row {row + 1} is {first_line(values.reshape(-1)[row], 40)!r}; it must be train, "
+                f"{where}, row {row + 1} is {told_cell(values.reshape(-1)[row])}; it must be train, "
                 "val or test (or 0, 1, 2)."
             )
     parts = {part: np.flatnonzero(np.asarray([name == part for name in named])) for part in NAMES}
