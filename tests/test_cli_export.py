@@ -230,6 +230,7 @@ def test_a_run_of_a_time_series_is_refused_before_its_data_are_looked_for(tmp_pa
     config = TrainConfig(model="node", dataset="silverbox", data_dir=str(tmp_path / "nowhere"))
     run = LoadedRun(config, create("node", "silverbox").eval(), 1, torch.device("cpu"))
     monkeypatch.setattr("adamode.train.evaluation.load_run", lambda *_, **__: run)
+    monkeypatch.setattr("adamode.cli.export.check_run", lambda *_: None)
     result = call("export", tmp_path, "--output", tmp_path / "x.pt2")
     assert result.exit_code == 2, result.output
     assert "a model of a time series has no fixed graph" in plain(result.stderr)

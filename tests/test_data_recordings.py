@@ -84,7 +84,7 @@ def test_a_csv_that_does_not_fit_is_told_file_row_and_column(tmp_path, text, mes
 
 def test_bytes_that_are_no_text_are_a_data_error(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"V1,V2\n1,\xff\n")
-    with pytest.raises(DataError, match=r"a\.csv' cannot be read"):
+    with pytest.raises(DataError, match=r"a\.csv' is no UTF-8 text: byte 8 is 0xff"):
         read(tmp_path / "a.csv")
 
 

@@ -170,10 +170,10 @@ def deep():
         (lambda: Signal(torch.tensor([0, 1]), ONE), ArgumentTypeError, "int64"),
         (lambda: Signal(torch.tensor([0.0, 0.0]), ONE[:, None]), ArgumentError, "increasing"),
         (lambda: Signal(TIMES, ONE[:, None]), ArgumentError, r"\[4, U\]"),
-        (lambda: Signal(TIMES, torch.full((4, 1), torch.nan)), ArgumentError, "finite"),
+        (lambda: Signal(TIMES, torch.full((4, 1), torch.nan)), ArgumentError, "nothing to interpolate"),
         (lambda: wanting(1), ArgumentError, "detach"),
         (lambda: deep(), ArgumentError, r"takes \[T, U\]"),
-        (lambda: signal().at(ONE[0], 5), DynamicsError, "of 3 samples, the state of 5"),
+        (lambda: signal().at(ONE[0], 5), DynamicsError, "has 3 samples, the state 5"),
     ],
 )  # fmt: skip
 def test_bad_fields_and_signals_are_refused(call, error, text):

@@ -257,7 +257,7 @@ REFUSED = {
     "both": ({"t": torch.linspace(0, 1, 5), "steps": 4}, ValueError, "5 times and steps=4"),
     "ends alike": ({"t": (1.0, 1.0), "steps": 4}, ValueError, "strictly"),
     "a number": ({"t": 1.0}, TypeError, "float"),
-    "words": ({"t": ("a", "b"), "steps": 2}, TypeError, "no number"),
+    "words": ({"t": ("a", "b"), "steps": 2}, TypeError, "not a number"),
     "integers": ({"t": torch.arange(3)}, TypeError, "floating"),
     "unknown": ({"method": "eular"}, ValueError, "euler"),
     "implicit": ({"method": "radau5"}, ValueError, "implicit"),
