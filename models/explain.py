@@ -8,6 +8,8 @@ from torch import nn
 
 from .fields.by_autograd import AutogradField, is_compiled
 from .fields.driven import Driven
+from .fields.own import OwnField
+from .fields.scaled import Scaled
 
 HAND_WRITTEN, AUTOGRAD = "hand-written", "autograd"
 
@@ -37,33 +39,46 @@ def explain(dynamics: nn.Module) -> Explanation:
     `adamode.solve` warns then. A solve that cannot be compiled for its settings warns there, too.
     """
     field = getattr(dynamics, "field", dynamics)
-    by_autograd = isinstance(field, AutogradField)
     return Explanation(
         dynamics=type(dynamics).__name__,
-        field=_name(field.func) if by_autograd else _name(field),
-        vjp=AUTOGRAD if by_autograd else HAND_WRITTEN,
+        field=_name(field),
+        vjp=AUTOGRAD if isinstance(_layers(field)[-1], AutogradField) else HAND_WRITTEN,
         channels_last=bool(getattr(dynamics, "channels_last", False)),
         not_compiled=_not_compiled(field),
     )
 
 
+def _layers(field: nn.Module) -> list[nn.Module]:
+    """A field, and what it is around, from the outside to the one whose VJP it has."""
+    found = [field]
+    while isinstance(found[-1], Scaled | Driven | OwnField):
+        found.append(found[-1].inner)
+    return found
+
+
 def _not_compiled(field: nn.Module) -> str:
-    if isinstance(field, Driven):
+    layers = _layers(field)
+    if any(isinstance(layer, Driven) for layer in layers):
         return "every batch brings an input signal of its own, and each would be compiled anew"
-    if not isinstance(field, AutogradField) or isinstance(field.func, nn.Module):
+    last = layers[-1]
+    if not isinstance(last, AutogradField) or isinstance(last.func, nn.Module):
         return ""
     return (
-        f"autograd differentiates {_name(field.func)}, a function whose parameters no program knows; make it "
+        f"autograd differentiates {_name(last.func)}, a function whose parameters no program knows; make it "
         "an nn.Module, or give a Field with a hand-written VJP"
     )
 
 
 def _name(func: object) -> str:
-    """The class of a module, or a function's own name."""
+    """The class of a module, and that of what it is around; a function's own name."""
     if is_compiled(func):
         return f"torch.compile({type(func._modules['_orig_mod']).__name__})"  # type: ignore[attr-defined]
-    if isinstance(func, Driven):  # its VJP is the inner field's
-        return f"Driven({type(func.inner).__name__})"
+    if isinstance(func, Driven | Scaled):
+        return f"{type(func).__name__}({_name(func.inner)})"
+    if isinstance(func, OwnField):
+        return _name(func.inner)
+    if isinstance(func, AutogradField):
+        return _name(func.func)
     if isinstance(func, nn.Module) or not hasattr(func, "__name__"):
         return type(func).__name__
     return func.__name__

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from adamode import AdamodeWarning, models, solve
+from adamode import NODE, AdamodeWarning, models, solve
 from adamode.cli.app import app
 from adamode.models.dynamics import AdamODE, NeuralODE, SecondOrderODE
 from adamode.models.explain import explain
-from adamode.models.fields import MLP, Conv, Driven, Linear
+from adamode.models.fields import MLP, Conv, Driven, Linear, Scaled
+from adamode.models.fields.own import OwnField
 from adamode.solvers.device.programs import Programs
 
 
@@ -122,6 +123,19 @@ def test_every_registered_model_is_explained_as_it_is_built():
         assert bool(row["not_compiled"]) is row["task"].startswith("silverbox")
 
 
+def test_what_is_around_a_field_has_the_path_of_that_field():
+    def own(t, h):
+        return -h
+
+    told = explain(NODE(Scaled(OwnField(own, 3, 3), scale=2.0)).dynamics)
+    assert (told.field, told.vjp) == ("Scaled(own)", "autograd")
+    assert "autograd differentiates own" in told.not_compiled
+    told = explain(NODE(Scaled(OwnField(nn.Linear(3, 3), 3, 3))).dynamics)
+    assert (told.field, told.vjp, told.not_compiled) == ("Scaled(Linear)", "autograd", "")
+    told = explain(NODE(Scaled(MLP(3, (4,)))).dynamics)
+    assert (told.field, told.vjp, told.not_compiled) == ("Scaled(MLP)", "hand-written", "")
+
+
 def test_the_page_names_the_path_of_the_chosen_model():
     arguments = ["models", "--explain", "--model", "sonode", "--task", "digits"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
@@ -130,7 +144,7 @@ def test_the_page_names_the_path_of_the_chosen_model():
     assert lines == [
         "sonode on digits",
         "dynamics SecondOrderODE, VJP hand-written",
-        "field Conv, VJP hand-written (the fast path)",
+        "field Scaled(Conv), VJP hand-written (the fast path)",
         "state channels-last for images",
         "compile attempts and steps back become compiled programs, one for each batch size",
     ]

@@ -23,7 +23,7 @@ TASKS = {"digits": (2, 1, 8, 8), "spiral": (3, 2)}
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["node", "anode", "sonode", "hbnode"])
 def test_a_model_that_is_linear_in_scale_is_the_same_in_another_unit(name, task):
-    plain = models.create(name, task)
+    plain = models.create(name, task, state_unit=1.0, field_scale=1.0, field_gain=1.0)
     settings = {"state_unit": U, "field_scale": U, "field_gain": 1 / U, "atol": plain.block.settings.atol / U}
     other = models.create(name, task, **settings)
     weights = {k.replace("field.", "field.inner.", 1): v for k, v in plain.state_dict().items()}
