@@ -48,7 +48,7 @@ def test_overrides_reach_the_block():
     assert model.block.alpha.item() == pytest.approx(0.2)
     assert model.block.settings.t == (0.0, 0.5)
     assert model.block.settings.rtol == 1e-5
-    assert model.block.field.inner.layers[1].weight.shape == (5, 6, 3, 3)
+    assert model.block.field.layers[1].weight.shape == (5, 6, 3, 3)
     assert not model.block.dynamics.raw_alpha.requires_grad
 
 
