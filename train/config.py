@@ -322,6 +322,11 @@ class TrainConfig(OwnSettings):
         if data.name == self.dataset or asked or fits(self.model, self.dataset, sizes):
             return self
         settings = {name: value for name, value in self.to_dict().items() if name in self.given_settings}
+        if settings.get("dataset", kind) not in (kind, ARRAYS):
+            raise ArgumentError(
+                f"dataset={self.dataset!r} was given, and data= of another shape: {kind} with {told(sizes)}. "
+                "Leave dataset out: what is left open then follows from the data."
+            )
         return TrainConfig(**{**settings, "dataset": kind, "sizes": told(sizes)})
 
     def to_dict(self) -> dict[str, Any]:

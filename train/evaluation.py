@@ -19,7 +19,7 @@ from ..solvers.errors import ArgumentError, CheckpointError, TrainingError, near
 from .build import build_model
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
-from .data import OWN, DataSet, load_data
+from .data import DataSet, load_data
 from .data.pictures import picture
 from .data.sequences import one_step_ahead
 from .data.splits import Examples, LabelledImages
@@ -29,7 +29,7 @@ from .known import check_run
 from .metrics import count_parameters, efficacy
 from .objective import Objective
 from .own import made_by
-from .own_settings import refuse_other_sizes
+from .own_settings import refuse_other_data, refuse_other_sizes
 from .reproducible import drawing_from, seed_everything
 from .runs import RunFolder
 from .step import (
@@ -50,12 +50,18 @@ Builder = Callable[[TrainConfig], nn.Module]
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A run's configuration and its model, in evaluation mode, with the weights of ``epoch``."""
+    """A run's configuration and its model, in evaluation mode, with the weights of ``epoch``.
+
+    checkpoint: the file that the weights are from; None for an untrained model.
+    data_sha256: of the data that it was trained on; "" for an untrained model.
+    """
 
     config: TrainConfig
     model: nn.Module
     epoch: int
     device: torch.device
+    checkpoint: Path | None = None
+    data_sha256: str = ""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,7 +124,8 @@ def load_run(
         raise CheckpointError(
             f"the weights in {str(run.checkpoint)!r} do not fit the model of this version: {error}"
         ) from error
-    return dataclasses.replace(fresh, epoch=state["best"]["epoch"] if best else state["epoch"])
+    epoch = state["best"]["epoch"] if best else state["epoch"]
+    return dataclasses.replace(fresh, epoch=epoch, checkpoint=run.checkpoint, data_sha256=state["data"])
 
 
 def untrained_run(
@@ -140,13 +147,16 @@ def load_data_of(run: LoadedRun, *, data_dir: str | None = None, path: str | Non
 
     data_dir: where its files are now, if elsewhere.
     path: the same of one's own data.
-    Raises: ArgumentError for a run on data that were given in Python, without a path, or on others.
+    Raises: ArgumentError for a run on data that were given in Python, without a path; CheckpointError for
+    other data, whose training part would scale the inputs in another way.
     """
     config = run.config
     config = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
     config = config if path is None else dataclasses.replace(config, data=path)
     data = load_data(config.dataset, config.data_options())
     refuse_other_sizes(config, data)
+    if run.checkpoint is not None:
+        refuse_other_data(run.data_sha256, data, run.checkpoint, given=False)
     return data
 
 
@@ -277,14 +287,9 @@ def read_picture(path: str | os.PathLike[str], data: DataSet, *, invert: bool = 
     channels, height, width = data.train.images.shape[1:]
     pixels = picture(path, channels, (width, height)).astype(np.float64)
     pixels = (255 - pixels if invert else pixels) / 255
-    raw = torch.from_numpy(np.rint(pixels * white_of(data.name, data.train)).astype(np.uint8))[None]
-    return data.train.transform(raw)
-
-
-def white_of(name: str, images: LabelledImages) -> float:
-    """The value that white has in the images of a data set of this name."""
-    # 16 in the small digits, 255 else; the whitest of one's own may be grey.
-    return 255.0 if name in OWN else float(images.images.max())
+    white = 255.0 if data.raw is None or data.raw.white is None else data.raw.white
+    whole = torch.from_numpy(np.rint(pixels * white).astype(np.uint8))[None]
+    return data.train.transform(whole)
 
 
 @torch.no_grad()

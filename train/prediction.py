@@ -19,10 +19,10 @@ from ..solvers.write_aside import check_numbers_file, write_aside
 from .data import DataSet
 from .data.columns import read_columns, read_known
 from .data.npz import read_npz
-from .data.own.arrays import as_images, check_finite
+from .data.own.arrays import as_images, check_finite, numbers
 from .data.raw import Raw
 from .data.splits import LabelledImages
-from .evaluation import LoadedRun, read_picture, white_of
+from .evaluation import LoadedRun, read_picture
 from .step import check_samples, mixed_precision
 
 ARRAYS, RECORDINGS = (".npz",), (".csv", ".mat")
@@ -108,11 +108,15 @@ def _arrays(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
         wanted = (x.shape[1], wanted[1])
     if x.shape[1:] != wanted:
         raise DataError(f"{where} has shape {x.shape}; the model takes [N, {', '.join(map(str, wanted))}].")
+    raw, axis = data.raw or Raw(), 1 if len(wanted) == 3 else -1
+    raw.check_scale(x, where)
+    x = numbers(x, where)
     if isinstance(data.train, LabelledImages):
-        inputs = data.train.transform(torch.from_numpy(_pixels(x, white_of(data.name, data.train), where)))
+        inputs = data.train.transform(torch.from_numpy(np.ascontiguousarray(x, dtype=np.uint8)))
     else:
-        raw = data.raw or Raw()
-        scaled = x if raw.x is None else raw.x.apply(x, 1 if len(wanted) == 3 else -1)
+        if raw.x is not None:
+            raw.x.warn_of_other_units(x, where, axis)
+        scaled = x if raw.x is None else raw.x.apply(x, axis)
         inputs = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float64))
     return _answers(run, data, inputs, tuple(f"{path}[{i}]" for i in range(len(x))))
 
@@ -126,18 +130,6 @@ def _real(found: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
             "row a sample."
         )
     return a
-
-
-def _pixels(x: np.ndarray, white: float, where: str) -> np.ndarray:
-    """x as uint8; DataError for what are no whole numbers 0 … white: such a model knows no others."""
-    x = x.astype(np.float64)
-    wrong = x[(x < 0) | (x > white) | (x != np.rint(x))]
-    if wrong.size:
-        raise DataError(
-            f"{where} has {wrong[0]:g}; the model was trained on pixels that are whole numbers "
-            f"0 … {white:g}, so give the same, as uint8."
-        )
-    return np.ascontiguousarray(x, dtype=np.uint8)
 
 
 def _answers(run: LoadedRun, data: DataSet, x: Tensor, names: tuple[str, ...]) -> Prediction:
@@ -207,6 +199,8 @@ def _free_run(run: LoadedRun, data: DataSet, u: np.ndarray, y: np.ndarray, path:
         )
     assert raw.x is not None
     assert raw.y is not None
+    raw.x.warn_of_other_units(u, f"{str(path)!r}, inputs")
+    raw.y.warn_of_other_units(y[:, :given], f"{str(path)!r}, outputs")
     shown = np.zeros((*y.shape[:2], 1))
     shown[:, :given] = 1
     known = np.where(shown > 0, raw.y.apply(y), 0.0)

@@ -38,6 +38,7 @@ def card_of(run: LoadedRun, data: DataSet, rows: Sequence[Mapping[str, Any]]) ->
         "data": {
             name: told[name] for name in ("name", "source", "counts", "shape", "sha256", "labels", "note")
         },
+        "scaling": {} if data.raw is None else data.raw.as_dict(),
         "seed": config.seed,
         "epoch": run.epoch,
         "evaluations": {name: last[name] for name in ("nfe_forward", "nfe_backward") if name in last},

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...solvers.errors import ArgumentError, DataError
 from .card import DataCard, FileRecord, checksum
 from .options import DataOptions
+from .raw import Raw, Scaling
 from .splits import DataSet, LabelledImages, balanced_subset, stratified_split
 
 if TYPE_CHECKING:  # torchvision takes longer to import than torch, and what is refused needs none of it
@@ -146,7 +147,7 @@ def build_images(
         for part, rows in parts.items()
     }
     kind = options.normalise or "standard"
-    transform = normalisation(tensors["train"][0], kind, top)
+    transform, scaling = normalisation(tensors["train"][0], kind, top)
     card = _with_note(card, f"pixels {_PIXELS[kind]} (normalise={kind!r})")
     if options.augment:
         card = _with_note(card, "training images augmented")
@@ -157,7 +158,8 @@ def build_images(
     }
     names = {"train": "train", "val": "validation", "test": "test"}
     counts = {names[part]: len(data) for part, data in sets.items()}
-    return DataSet(sets["train"], sets["val"], sets["test"], dataclasses.replace(card, counts=counts))
+    card = dataclasses.replace(card, counts=counts)
+    return DataSet(sets["train"], sets["val"], sets["test"], card, raw=Raw(x=scaling, white=top))
 
 
 def _cut(
@@ -177,8 +179,8 @@ def _cut(
     return card, parts
 
 
-def normalisation(train: Tensor, kind: str, top: float) -> v2.Transform:
-    """Transform of images 0 … top to floats; validation and test images decide nothing.
+def normalisation(train: Tensor, kind: str, top: float) -> tuple[v2.Transform, Scaling]:
+    """The transform of images 0 … top to floats, and its numbers; validation and test decide nothing.
 
     kind: "standard" (mean 0, variance 1 over ``train``, per channel) or "unit" (to [0, 1]).
     """
@@ -193,7 +195,8 @@ def normalisation(train: Tensor, kind: str, top: float) -> v2.Transform:
         mean = [float(n @ values / n.sum()) for n in counts]
         std = [float(np.sqrt(n @ (values - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
         std = [s if s > 0 else 1.0 for s in std]  # a channel without contrast stays at 0
-    return v2.Compose([v2.ToDtype(torch.float32), v2.Normalize(mean, std)])
+    transform = v2.Compose([v2.ToDtype(torch.float32), v2.Normalize(mean, std)])
+    return transform, Scaling(tuple(mean), tuple(1 / s for s in std))
 
 
 def _with_note(card: DataCard, text: str) -> DataCard:

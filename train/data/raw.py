@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from typing import Any
 
 import numpy as np
 
+from ...solvers.errors import AdamodeWarning, DataError
+
 Numbers = tuple[float, ...]
 LEAST = 1e-300  # numbers below this pass for 0: one over them is close to float64's largest
+FAR = 5.0  # times as far out as training's numbers: a choice, between an outlier and another unit
+
+
+def scale_of(dtype: np.dtype) -> str:
+    """What a dtype says of a scale: whole numbers of 8 bits end at another number than those of 16."""
+    return f"{dtype.kind}{dtype.itemsize}" if dtype.kind in "iu" else dtype.kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """x ↦ (x − offset) · factor, an entry of the last axis each (or of axis 1, for images)."""
+    """x ↦ (x − offset) · factor, an entry of the last axis each (or of axis 1, for images).
+
+    low, high: the training part's least and largest numbers, as a user has them; () where not known.
+    """
 
     offset: Numbers
     factor: Numbers
+    low: Numbers = ()
+    high: Numbers = ()
 
     @classmethod
     def of(cls, values: np.ndarray, kind: str, size: float = 1.0) -> Scaling:
@@ -34,7 +49,8 @@ class Scaling:
         # The mean of equal numbers is off by rounding, and so is their deviation from it.
         flat = spread <= 1e-12 * np.abs(low)
         factor = size / np.where(flat, size, spread * power)
-        return cls(tuple(map(float, low * power)), tuple(map(float, factor)))
+        found = (low * power, factor, values.min(0), values.max(0))
+        return cls(*(tuple(map(float, numbers)) for numbers in found))
 
     def apply(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
         """Raw numbers as a model sees them, float64."""
@@ -48,6 +64,30 @@ class Scaling:
         result: np.ndarray = values.astype(np.float64) / factor + offset
         return result
 
+    def warn_of_other_units(self, values: np.ndarray, where: str, axis: int = -1) -> None:
+        """Warns of a number that is much farther out than all of the training part.
+
+        values: numbers as a user has them.
+        where: file and entry.
+        """
+        if not self.low:
+            return
+        low, high = (np.asarray(numbers) for numbers in (self.low, self.high))
+        middle, reach = (low + high) / 2, FAR * (high - low) / 2
+        columns = np.moveaxis(values, axis, -1).reshape(-1, len(low)).astype(np.float64)
+        far = np.abs(columns - middle).max(0)
+        wrong = np.flatnonzero((far > reach) & (high > low))
+        if len(wrong):
+            k = int(wrong[0])
+            value = columns[int(np.abs(columns[:, k] - middle[k]).argmax()), k]
+            which = f", column {k}" if len(low) > 1 else ""
+            warnings.warn(
+                f"{where}{which} has {value:g}, where the model was trained on {low[k]:g} … {high[k]:g}: are "
+                "these numbers in the same unit? The answers are far from anything that the model has seen.",
+                AdamodeWarning,
+                stacklevel=2,
+            )
+
     def _shaped(self, ndim: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
         shape = [1] * ndim
         shape[axis] = -1
@@ -60,9 +100,47 @@ class Raw:
 
     inputs, outputs: names of a recording's columns.
     x, y: None where they are taken as they are.
+    dtype: NumPy's name of that of the training inputs, where it says on which scale they are; else "".
+    white: the value that white has in images of whole numbers; None for all other inputs.
     """
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     x: Scaling | None = None
     y: Scaling | None = None
+    dtype: str = ""
+    white: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a user of the model alone must do to numbers, as JSON has it: (x − offset) · factor."""
+        scalings = {"x": self.x, "y": self.y}
+        told: dict[str, Any] = {
+            name: {"offset": list(s.offset), "factor": list(s.factor)} for name, s in scalings.items() if s
+        }
+        names = {"inputs": list(self.inputs), "outputs": list(self.outputs)} if self.inputs else {}
+        return {**names, **told, **({} if self.white is None else {"white": self.white})}
+
+    def check_scale(self, x: np.ndarray, where: str) -> None:
+        """Raises DataError for inputs that are on another scale than those of training.
+
+        x: inputs as a user has them.
+        where: file and entry.
+        Pixels 0 … 255 mean something else to a model that was trained on 0 … 1, and no shape tells.
+        """
+        if self.white is not None:
+            values = x.astype(np.float64)
+            wrong = values[(values < 0) | (values > self.white) | (values != np.rint(values))]
+            truth = x.dtype.kind == "b" and self.white != 1
+            if truth or wrong.size:
+                what = "truth values" if truth else f"{wrong[0]:g}"
+                raise DataError(
+                    f"{where} has {what}; the model was trained on pixels that are whole numbers "
+                    f"0 … {self.white:g}, so give the same, as uint8."
+                )
+        elif self.dtype and scale_of(x.dtype) != scale_of(np.dtype(self.dtype)):
+            low, high = (min(self.x.low), max(self.x.high)) if self.x is not None else (None, None)
+            between = "" if low is None else f" between {low:g} and {high:g}"
+            raise DataError(
+                f"{where} has dtype {x.dtype}; the model was trained on {self.dtype}{between}: bring the "
+                f"numbers to that scale, and give them as {self.dtype}."
+            )

@@ -23,7 +23,8 @@ from ...known import POINTS as POINTS
 from ...known import RECORDING as RECORDING
 from ..npz import read_npz
 from ..options import DataOptions
-from .parts import NAMES, Parts, by_column, by_seed, column_of, seed_of, told
+from ..raw import scale_of
+from .parts import NAMES, Parts, by_column, by_seed, check_trained, column_of, seed_of, told
 
 _GIVEN = ("x_train", "y_train", "x_test", "y_test")  # as Keras has them; x_val, y_val may be there
 MOST_SHARE = 0.5  # of the samples that may be classes: more look like values written as whole numbers
@@ -39,6 +40,7 @@ class Arrays:
     classes: names of the labels; () for values.
     parts: indices of each part.
     how: how the parts were made, in words.
+    white: the value that white has in images of whole numbers: 255, or 1 for truth values; else None.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Arrays:
     classes: tuple[str, ...]
     parts: Parts
     how: str
+    white: float | None
 
     def sizes(self) -> dict[str, int]:
         """What a model must know of the samples."""
@@ -76,24 +79,50 @@ def read_arrays(path: Path, options: DataOptions) -> Arrays:
     else:
         listed = ", ".join(sorted(found)) or "nothing"
         raise DataError(f"{where} has {listed}; x and y are needed, or {', '.join(_GIVEN)}.")
-    x = _numbers(x, f"{where}, entry x")
+    truth = x.dtype.kind == "b"
+    x = numbers(x, f"{where}, entry x")
     if y.ndim == 0 or len(x) != len(y):
         raise DataError(f"{where}: x has shape {x.shape} and y {y.shape}; both need one row a sample.")
     y, classes = _targets(y, f"{where}, entry y")
     kind, x, y = _kind(x, y, labelled=bool(classes))
     check_finite(x, f"{where}, entry x")
     check_finite(y, f"{where}, entry y")
+    white = None if kind == POINTS else 1.0 if truth else 255.0 if _are_pixels(kind, x) else None
+    parts, how = _parts(found, column, given, (y, classes), options.split, where)
+    if classes:
+        check_trained(y, parts, classes, where)
+    return Arrays(kind, x, y, classes, parts, how, white)
+
+
+def _are_pixels(kind: str, x: np.ndarray) -> bool:
+    return kind == IMAGES and x.dtype == np.uint8
+
+
+def _parts(
+    found: dict[str, np.ndarray],
+    column: str | None,
+    given: Parts | None,
+    targets: tuple[np.ndarray, tuple[str, ...]],
+    split: str | None,
+    where: str,
+) -> tuple[Parts, str]:
+    """The indices of each part, and how they were made.
+
+    column: the entry that says them, or None.
+    given: the parts of a file that has x_train, x_test …, or None.
+    targets: (labels or values, the names of the classes).
+    """
+    y, classes = targets
     if column is not None:
-        if found[column].shape not in ((len(x),), (len(x), 1)):
+        if found[column].shape not in ((len(y),), (len(y), 1)):
             shape = found[column].shape
-            raise DataError(f"{where}: {column} has shape {shape}; one value for each of x's {len(x)} rows.")
-        parts = by_column(found[column], f"{where}, entry {column}")
-        return Arrays(kind, x, y, classes, parts, told(options.split, column))
-    seed = seed_of(options.split) or 0
-    parts = by_seed(y if classes else None, len(x), seed, classes, where) if given is None else given
-    if given is not None and not len(given["val"]):
-        parts = _with_validation(given, y if classes else None, seed, where)
-    return Arrays(kind, x, y, classes, parts, told(options.split, "x_train, x_test" if given else None))
+            raise DataError(f"{where}: {column} has shape {shape}; one value for each of x's {len(y)} rows.")
+        return by_column(found[column], f"{where}, entry {column}"), told(split, column)
+    labels, seed = (y if classes else None), seed_of(split) or 0
+    if given is None:
+        return by_seed(labels, len(y), seed, classes, where), told(split, None)
+    parts = given if len(given["val"]) else _with_validation(given, labels, seed, where)
+    return parts, told(split, "x_train, x_test")
 
 
 def _joined(found: dict[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray, Parts]:
@@ -112,7 +141,7 @@ def _joined(found: dict[str, np.ndarray], where: str) -> tuple[np.ndarray, np.nd
         xs.append(x)
         ys.append(y)
     if (
-        len({(x.shape[1:], x.dtype.kind) for x in xs}) > 1
+        len({(x.shape[1:], scale_of(x.dtype)) for x in xs}) > 1
         or len({(y.shape[1:], y.dtype.kind) for y in ys}) > 1
     ):
         raise DataError(f"{where}: the parts differ in shape or kind; samples of all parts must be alike.")
@@ -132,7 +161,8 @@ def _with_validation(parts: Parts, labels: np.ndarray | None, seed: int, where: 
     return {**parts, "val": np.sort(chosen), "train": np.setdiff1d(parts["train"], chosen)}
 
 
-def _numbers(x: np.ndarray, where: str) -> np.ndarray:
+def numbers(x: np.ndarray, where: str) -> np.ndarray:
+    """x, truth values as 0 and 1. Raises: DataError for what are no real numbers, or none at all."""
     if x.dtype.kind not in "iubf":
         raise DataError(f"{where} has dtype {x.dtype}; real numbers are needed.")
     if x.ndim == 0 or x.size == 0:

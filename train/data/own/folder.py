@@ -13,7 +13,7 @@ from ..images import Crop, build_images
 from ..options import DataOptions
 from ..pictures import picture, picture_size
 from ..splits import DataSet
-from .parts import NAMES, Parts, by_seed, named_part, seed_of, told
+from .parts import NAMES, Parts, by_seed, check_trained, named_part, seed_of, told
 
 Found = list[tuple[Path, str, str | None]]  # picture, class, part
 
@@ -123,9 +123,7 @@ def _parts(path: Path, found: Found, labels: np.ndarray, classes: list[str], opt
                 f"split={options.split!r}: the folders of {str(path)!r} say the parts already; leave it out."
             )
         parts = {part: np.flatnonzero([p == part for _, _, p in found]) for part in NAMES}
-        lacking = sorted(set(range(len(classes))) - set(labels[parts["train"]].tolist()))
-        if lacking:
-            raise DataError(f"{str(path)!r}: class {classes[lacking[0]]!r} has no picture for training.")
+        check_trained(labels, parts, tuple(classes), repr(str(path)))
         return parts
     seed = seed_of(options.split)
     if seed is None:

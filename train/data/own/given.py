@@ -142,15 +142,24 @@ def _targets(targets: Tensor) -> Tensor:
 
 
 def _classes(parts: list[Any]) -> int:
-    largest, smallest = 0, 0
+    """The number of classes. Raises: ArgumentError for other labels, or a class that none trains."""
+    found = []
     for part in parts:
         own = isinstance(part, Samples)
         labels = part.targets if own else torch.stack([part[i][1] for i in range(len(part))])
-        largest, smallest = max(largest, int(labels.max())), min(smallest, int(labels.min()))
+        found.append(set(labels.reshape(-1).tolist()))
+    seen = set[int]().union(*found)
+    smallest, largest = min(seen), max(seen)
     if smallest < 0 or largest < 1:
         raise ArgumentError(
             f"data: the labels are {smallest} … {largest}; classes are 0 … K−1, at least two. Values must "
             "be floats."
+        )
+    lacking = sorted(seen - found[0])
+    if lacking:
+        raise ArgumentError(
+            f"data: class {lacking[0]} is in validation or test, and no training sample has it: no model "
+            "could name it. Give it training samples, or leave its samples out."
         )
     return largest + 1
 

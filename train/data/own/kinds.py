@@ -103,12 +103,12 @@ def _load_arrays(path: Path, options: DataOptions) -> DataSet:
         _refuse(options, "sequences", _OF_IMAGES)
         return load_sequences(arrays, card, options)
     _refuse(options, f"data of the kind {arrays.kind}", ("window", "given"))
-    if arrays.kind == IMAGES and arrays.x.dtype == np.uint8 and labelled:
+    if arrays.kind == IMAGES and arrays.white is not None and labelled:
         rows = {
             f"{axis}_{part}": a for part in arrays.parts for axis, a in (("x", arrays.x), ("y", arrays.y))
         }
         augment = Crop(arrays.x.shape[2], padding=max(1, arrays.x.shape[2] // 8))
-        return build_images(rows, arrays.parts, card, options, augment, top=255.0)
+        return build_images(rows, arrays.parts, card, options, augment, top=arrays.white)
     _refuse(options, "data that are no labelled images of whole numbers 0 … 255", _OF_IMAGES)
     return _scaled(arrays, card, options)
 
@@ -132,9 +132,10 @@ def _scaled(arrays: Arrays, card: DataCard, options: DataOptions) -> DataSet:
     card = dataclasses.replace(card, counts={names[part]: len(data) for part, data in sets.items()})
     one = scale_y is not None and len(scale_y.factor) == 1
     per_unit = 1 / scale_y.factor[0] if one and scale_y is not None else 1.0
-    return DataSet(
-        sets["train"], sets["val"], sets["test"], card, per_unit=per_unit, raw=Raw(x=scale_x, y=scale_y)
-    )
+    # A point's columns have units of their own, in which whole numbers are numbers like others.
+    dtype = "" if arrays.kind == POINTS else arrays.x.dtype.name
+    raw = Raw(x=scale_x, y=scale_y, dtype=dtype, white=arrays.white)
+    return DataSet(sets["train"], sets["val"], sets["test"], card, per_unit=per_unit, raw=raw)
 
 
 __all__ = ["ARRAYS", "IMAGES", "POINTS", "RECORDING", "load_own", "look"]

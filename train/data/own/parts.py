@@ -114,3 +114,17 @@ def check_seed(split: str | None) -> None:
     seed = seed_of(split)
     if seed is not None and seed >= 2**32:
         raise ArgumentError(f"split={split!r} is too large for a seed; it must be below 2³².")
+
+
+def check_trained(labels: np.ndarray, parts: Parts, names: tuple[str, ...], where: str) -> None:
+    """Raises DataError for a class of which no sample trains: no model could ever name it.
+
+    names: of the classes 0 … K−1.
+    """
+    lacking = np.setdiff1d(np.arange(len(names)), labels[parts["train"]])
+    if len(lacking):
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        raise DataError(
+            f"{where}: class {names[lacking[0]]!r}{more} has no sample in the training part; each class "
+            "needs one there, or leave its samples out."
+        )
