@@ -35,7 +35,8 @@ class Space:
     epochs: of a trial.
     judge: the column of a run's metrics that is to be least.
     ranges: of each drawn number, which is drawn evenly in its logarithm. ``alpha`` and ``beta`` are the rates
-        1 − α and 1 − β. ``unit`` is what is 1 in the field's inputs, in the units in which data come in.
+        1 − α and 1 − β; ``shift`` is in rows. ``unit`` is what is 1 in the field's inputs, in the units in
+        which data come in.
     """
 
     task: str
@@ -55,6 +56,7 @@ _SILVERBOX = Space(
         "alpha": (0.03, 0.3),
         "beta": (0.1, 0.9),
         "gamma": (0.02, 0.9),
+        "shift": (1.0, 100.0),
     },
 )
 # 180 validation images tell accuracies apart by half a per cent at best, so the loss judges.
@@ -91,8 +93,7 @@ def trials(model: str, space: Space, n: int = TRIALS, seed: int = SEED) -> Itera
         if "alpha" in registered:
             found["field_gain"] /= drawn["alpha"]
             found |= {"alpha": 1 - drawn["alpha"], "beta": 1 - drawn["beta"]}
-        if "gamma" in registered:
-            found["gamma"] = drawn["gamma"]
+        found |= {name: drawn[name] for name in ("gamma", "shift") if name in registered and name in drawn}
         yield {name: float(f"{value:.3g}") for name, value in found.items()}
 
 
