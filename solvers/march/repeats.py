@@ -49,6 +49,14 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
         yield
 
 
+def first_look(limit: int) -> int:
+    """After how many attempts of a batch to look first: before its last one, where it may make few.
+
+    limit: attempts that a sample may make.
+    """
+    return max(1, min(FIRST, limit - 1))
+
+
 def next_look(made: int, share: float, limit: int) -> int:
     """After how many attempts to look again at how far a solve has come; 0: func is to be asked now.
 
