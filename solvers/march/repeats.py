@@ -20,7 +20,7 @@ from ..step.clocks import distance, unlike
 from ..step.field import CountedField
 from ..step.runge_kutta import Field
 
-FIRST = 1000  # attempts before the first look: some tenths of a second
+FIRST = 1000  # attempts before the first look, or all but the last: some tenths of a second
 LONG = 10_000  # attempts that few solves need
 
 
@@ -47,14 +47,6 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         yield
-
-
-def first_look(limit: int) -> int:
-    """After how many attempts of a batch to look first: before its last one, where it may make few.
-
-    limit: attempts that a sample may make.
-    """
-    return max(1, min(FIRST, limit - 1))
 
 
 def next_look(made: int, share: float, limit: int) -> int:
