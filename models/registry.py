@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError, nearest
+from ..solvers.errors import ArgumentError, check_choice, nearest
 from .assemble import block_keywords, build
 from .block import Block
 from .checks import check_sizes
