@@ -65,6 +65,7 @@ if os.path.isfile(os.path.join(_root, "setup.cfg")) and os.path.isdir(os.path.jo
     __path__.append(_root)
 
 from .solvers import pages as _pages  # noqa: E402  (found by what stands above)
+from .solvers.lazy import when_used as _when_used  # noqa: E402
 
 _EXPORTS: dict[str, str] = {
     "ANODE": "models.dynamics",
@@ -168,16 +169,4 @@ def _page_writer() -> Any:
 _pages.set_writer(_page_writer)  # for `Solution.explore`: what lies below knows nothing of pages
 
 if not TYPE_CHECKING:  # seen by a type checker it would make every name an Any
-
-    def __getattr__(name: str) -> Any:
-        if name in _EXPORTS:
-            value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-            globals()[name] = value
-            return value
-        if name in _PACKAGES:
-            return importlib.import_module(f".{name}", __name__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PACKAGES})
+    __getattr__, __dir__ = _when_used(__name__, _EXPORTS, _PACKAGES)

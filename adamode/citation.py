@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .solvers.errors import ArgumentError, CheckpointError
+from .train.known import SETTINGS
 from .train.text import wrapped
 
 ITSELF = "adamode"
@@ -214,7 +215,7 @@ def names_in_run(folder: Path) -> list[str]:
 
     Raises CheckpointError for a folder without settings.
     """
-    path = folder / "config.json"
+    path = folder / SETTINGS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .models.known import MODELS
-from .solvers.errors import ArgumentError, nearest
+from .solvers.errors import ArgumentError, check_choice, nearest
 
 FORMS = ("exact", "paper", "paper-rates")  # of AdamODE's VJP, that `verify` measures
 GRADIENTS = (  # that `verify` checks
@@ -41,6 +41,5 @@ def check_walks_back(text: str) -> list[str]:
                 "--gradient='direct' backpropagates through the steps by autograd: no adjoint to show. "
                 f"Take {', '.join(WALKS_BACK)}; discrete gives the same numbers."
             )
-        if name not in WALKS_BACK:
-            raise ArgumentError(f"--gradient={name!r} is not known: {nearest(name, WALKS_BACK)}")
+        check_choice("--gradient", name, WALKS_BACK)
     return names

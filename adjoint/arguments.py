@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..solvers.checks import (
-    check_choice,
     check_positive,
     check_readable,
     check_resolution,
@@ -20,7 +19,7 @@ from ..solvers.checks import (
     check_stops,
     check_tolerance,
 )
-from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
+from ..solvers.errors import ArgumentError, ArgumentTypeError, check_choice, nearest
 from ..solvers.march.event import Event, Impulse, resets
 from ..solvers.methods import EVERY, IMPLICIT, get_method
 from ..solvers.methods.tableau import Tableau
@@ -47,6 +46,7 @@ NormName = Literal["rms", "max", "blocks"]
 Penalty = Literal["kinetic", "jacobian", "error", "stiffness"]
 STEPPINGS, SAVES, NORMS = get_args(Stepping), get_args(Save), get_args(NormName)
 PENALTIES = get_args(Penalty)
+WORDS = {"save": SAVES, "stepping": STEPPINGS, "norm": NORMS, "linear_solver": get_args(LinearSolver)}
 
 
 def _check_kind(argument: str, value: Any, kinds: Any, wanted: str) -> None:
@@ -84,7 +84,6 @@ class Options:
     signal: Signal | None = None
 
     def __post_init__(self) -> None:
-        check_choice("save", self.save, SAVES)
         _check_kind("signal", self.signal, (Signal, type(None)), "an adamode.Signal(times, values), or None")
         if not isinstance(self.method, str) or self.method not in EVERY:
             get_method(self.method, implicit=True)  # says why
@@ -92,8 +91,10 @@ class Options:
         steppings = " or ".join(map(repr, STEPPINGS))
         groups = "a tensor of group numbers, one integer a sample: torch.as_tensor(…)"
         _check_kind("stepping", self.stepping, (str, Tensor), f"{steppings}, or {groups}")
-        if isinstance(self.stepping, str):
-            check_choice("stepping", self.stepping, STEPPINGS)
+        own = {"stepping": isinstance(self.stepping, Tensor), "norm": callable(self.norm)}
+        for name, known in WORDS.items():
+            if not own.get(name) and getattr(self, name) not in known:  # a right word enters no further file
+                check_choice(name, getattr(self, name), known)
         choices = (*CHOICES, type(None))
         wanted = "Discrete, Interpolating, Backsolve, Direct, Reversible or None"
         _check_kind("gradient", self.gradient, choices, wanted)
@@ -121,8 +122,6 @@ class Options:
             raise ArgumentError(
                 "compact=True needs stepping='per_sample', or groups: only there samples leave the batch."
             )
-        if not callable(self.norm):
-            check_choice("norm", self.norm, NORMS)
         if isinstance(self.penalties, str) or not isinstance(self.penalties, Sequence):
             raise ArgumentTypeError(f"penalties={self.penalties!r} must be a tuple of names: ('error',).")
         for name in self.penalties:
@@ -168,7 +167,6 @@ class Options:
                 f"jac is given, but method={self.method!r} is explicit and has no use for it: leave jac out, "
                 f"or choose one of {', '.join(IMPLICIT)}, or 'auto'."
             )
-        check_choice("linear_solver", self.linear_solver, get_args(LinearSolver))
         if self.linear_solver == "gmres":
             self._check_gmres(tableau)
         newton = tableau.wants_jacobian or (back is not None and EVERY[back].wants_jacobian)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from ..solvers.checks import check_choice, check_positive
-from ..solvers.errors import ArgumentError
+from ..solvers.checks import check_positive
+from ..solvers.errors import ArgumentError, check_choice
 from ..solvers.methods import get_method
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..solvers.checks import check_choice
-from ..solvers.errors import AdamodeWarning, ArgumentError
+from ..solvers.errors import AdamodeWarning, ArgumentError, check_choice
 from .block import SOLVER_KEYWORDS, Block, IdentityBlock, SolveSettings
 from .checks import check_sizes
 from .density_model import KINDS_OF_Q, DensityModel, NormalMomenta

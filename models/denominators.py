@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import ArgumentError, check_choice
 from .checks import number
 from .known import DENOMINATORS as DENOMINATORS
 from .known import DenominatorName as DenominatorName

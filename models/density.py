@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..adjoint.dynamics.adapt import check_independent_samples
 from ..adjoint.dynamics.protocol import Dynamics, LeafDynamics, PerSolve, Started, Traced
-from ..solvers.checks import STATE_DTYPES, check_choice, check_positive
-from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ..solvers.checks import STATE_DTYPES, check_positive
+from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError, check_choice
 from ..solvers.step.field import transformed
 from .block import Block
 from .fields.by_autograd import AutogradField, is_compiled

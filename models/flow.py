@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from ..adjoint.dynamics.protocol import Dynamics
 from ..adjoint.solve import solve
 from ..solvers.checks import STATE_DTYPES, check_positive
-from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.errors import ArgumentError, ArgumentTypeError, first_line
 from .block import Block, LastSolve, SolverOptions, check_start
 from .density import LogDensity
 from .dynamics.node import NeuralODE
@@ -203,10 +203,9 @@ class Flow(nn.Module):
         try:
             q = self.auxiliary(x)
         except ValueError as error:  # torch's, of parameters that are NaN
-            reason = str(error).splitlines()[0]
             raise ArgumentError(
-                f"auxiliary(x) is no distribution ({reason}); x and the numbers that it makes of it must be "
-                "finite."
+                f"auxiliary(x) is no distribution ({first_line(error)}); x and the "
+                "numbers that it makes of it must be finite."
             ) from error
         if (
             not isinstance(q, Distribution)

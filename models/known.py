@@ -22,13 +22,11 @@ SaturationName = Literal["identity", "tanh", "hardtanh"]
 SATURATIONS: tuple[SaturationName, ...] = get_args(SaturationName)
 
 
-def check_model(model: str | None) -> None:
-    """Raises ArgumentError, with the nearest names, for a model that is not known; None is any."""
-    if model is not None:
-        check_choice("model", model, MODELS)
+def check_model(model: str) -> None:
+    """Raises ArgumentError, with the nearest names, for a model that is not known."""
+    check_choice("model", model, MODELS)
 
 
-def check_task(task: str | None) -> None:
+def check_task(task: str) -> None:
     """The same for a task."""
-    if task is not None:
-        check_choice("task", task, TASKS)
+    check_choice("task", task, TASKS)

@@ -114,7 +114,7 @@ _DENSITY: Settings = {
 }
 _DENSITY_8X8: Settings = {**_DENSITY, "shape": (1, 8, 8), "hidden": 128, "q_hidden": 64}
 
-TASKS: dict[str, Settings] = {
+BY_TASK: dict[str, Settings] = {
     "digits": _DIGITS,
     "mnist": _MNIST,
     "cifar10": _CIFAR10,
@@ -250,4 +250,4 @@ _OWN: dict[str, Settings] = {
 
 def settings_of(model: str, task: str) -> Settings:
     """The settings of a model for a task, without the defaults of its block's keywords."""
-    return {**TASKS[task], **_OWN.get(model, {}), **_SIZES[task].get(model, {})}
+    return {**BY_TASK[task], **_OWN.get(model, {}), **_SIZES[task].get(model, {})}

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..solvers.checks import check_choice
 from ..solvers.errors import ArgumentError, nearest
 from .assemble import block_keywords, build
 from .block import Block
@@ -26,8 +25,8 @@ from .dynamics import (
     MomentumNODE,
     NesterovNODE,
 )
-from .known import check_model as check_model
-from .presets import TASKS, settings_of
+from .known import MODELS, TASKS, check_model, check_task
+from .presets import BY_TASK, settings_of
 
 OwnMaker = Callable[[int, int], Any]
 _CLASSES: tuple[type[Block], ...] = (
@@ -65,7 +64,7 @@ class Size:
 
 def names() -> tuple[str, ...]:
     """The models that `create` knows."""
-    return tuple(BLOCKS)
+    return MODELS
 
 
 def tasks(model: str | None = None) -> tuple[str, ...]:
@@ -73,13 +72,15 @@ def tasks(model: str | None = None) -> tuple[str, ...]:
 
     model: by name; None for the tasks alone.
     """
+    if model is None:
+        return TASKS
     check_model(model)
-    return tuple(task for task in TASKS if model is None or _why_not(model, task) == "")
+    return tuple(task for task in TASKS if _why_not(model, task) == "")
 
 
 def _why_not(model: str, task: str) -> str:
     """Why a model is none for a task; "" where it is one."""
-    if "draws" not in TASKS[task] or BLOCKS[model] is not ANODE:
+    if "draws" not in BY_TASK[task] or BLOCKS[model] is not ANODE:
         return ""
     return (
         f"{model} appends zeros to x, which have no density, so it is no model for task {task!r}: take node, "
@@ -92,13 +93,13 @@ def defaults(model: str, task: str) -> dict[str, Any]:
 
     model, task: by name.
     """
-    check_choice("model", model, names())
-    check_choice("task", task, tasks())
+    check_model(model)
+    check_task(task)
     reason = _why_not(model, task)
     if reason:
         raise ArgumentError(f"model={reason}")
     found = {**block_keywords(BLOCKS[model]), **settings_of(model, task)}
-    if "t" not in TASKS[task]:  # a sequence brings its own times
+    if "t" not in BY_TASK[task]:  # a sequence brings its own times
         del found["t"]
     return found
 
@@ -217,11 +218,11 @@ def sizes(task: str | None = None, match_parameters: int | None = None) -> list[
     match_parameters: the number of parameters that each width is matched to; None leaves the widths alone.
     """
     if task is not None:
-        check_choice("task", task, tasks())
+        check_task(task)
     rows = []
-    for each in tasks() if task is None else (task,):
+    for each in TASKS if task is None else (task,):
         target = parameters("adamnode", each) if match_parameters is None else match_parameters
-        for model in names():
+        for model in MODELS:
             if each not in tasks(model):
                 continue
             if match_parameters is None:

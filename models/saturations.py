@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..solvers.checks import check_choice
+from ..solvers.errors import check_choice
 from .fields.field import get_activation
 from .known import SATURATIONS as SATURATIONS
 from .known import SaturationName as SaturationName

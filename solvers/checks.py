@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .errors import ArgumentError, ArgumentTypeError
-from .errors import check_choice as check_listed
 from .step.field import HALF, Layout, around, forwards, transformed
 
 _functorch = torch._C._functorch
@@ -86,12 +85,6 @@ def check_readable(x: Tensor, argument: str) -> None:
 
 
 STATE_DTYPES = (torch.float32, torch.float64)
-
-
-def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
-    """As `errors.check_choice`, which knows no torch; a right choice enters no further file."""
-    if value not in known:
-        check_listed(argument, value, known)
 
 
 def all_finite(x: Tensor) -> bool:

@@ -222,7 +222,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def check_choice(argument: str, value: Any, known: Collection[str]) -> None:
     """Raises ArgumentError, with the nearest names, unless value is one of the known."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ArgumentError(f"{argument}={value!r} is not known: {nearest(str(value), known)}")
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
 def when_used(
-    package: str, exports: Mapping[str, str]
+    package: str, exports: Mapping[str, str], parts: Collection[str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of a package whose names come from its modules.
 
     package: its ``__name__``.
     exports: {name: the module in the package that has it}.
-    Any module of the package is an attribute too, as it is where the package imports it at once.
+    parts: the modules that are attributes too, and listed; None: any module of the package, unlisted, as it
+        is an attribute where the package imports it at once.
     """
+
+    def is_part(name: str) -> bool:
+        if parts is not None:
+            return name in parts
+        return not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}") is not None
 
     def get(name: str) -> Any:
         module = sys.modules[package]
@@ -25,11 +31,11 @@ def when_used(
             value = getattr(importlib.import_module(f".{exports[name]}", package), name)
             setattr(module, name, value)
             return value
-        if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}") is not None:
+        if is_part(name):
             return importlib.import_module(f".{name}", package)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *exports})
+        return sorted({*vars(sys.modules[package]), *exports, *(parts or ())})
 
     return get, names

@@ -15,7 +15,7 @@ from adamode.inspect.catalogue import PROBLEMS
 from adamode.models import registry
 from adamode.models.denominators import _KINDS as DENOMINATORS
 from adamode.models.dynamics.adamnode import FORMS
-from adamode.models.presets import TASKS
+from adamode.models.presets import BY_TASK
 from adamode.models.saturations import _KINDS as SATURATIONS
 from adamode.train import data
 from adamode.verify.models import CHOICES
@@ -110,7 +110,7 @@ def test_what_is_refused_is_said(arguments, told):
 def test_the_names_are_those_of_what_they_name():
     known, train, program = adamode.models.known, adamode.train.known, adamode.known
     assert tuple(registry.BLOCKS) == known.MODELS
-    assert tuple(TASKS) == known.TASKS
+    assert tuple(BY_TASK) == known.TASKS
     assert tuple(DENOMINATORS) == known.DENOMINATORS
     assert tuple(SATURATIONS) == known.SATURATIONS
     assert tuple(data.DATASETS) == train.DATASETS

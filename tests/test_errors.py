@@ -6,7 +6,14 @@ import pytest
 
 import adamode
 from adamode.solvers import errors
-from adamode.solvers.errors import AdamodeError, SolverError, nearest, solver_error
+from adamode.solvers.errors import (
+    AdamodeError,
+    ArgumentError,
+    SolverError,
+    check_choice,
+    nearest,
+    solver_error,
+)
 from adamode.solvers.march.host import Stats
 from adamode.solvers.status import REMEDY, Status
 
@@ -89,6 +96,15 @@ def test_every_status_has_a_remedy():
     assert [
         s.value for s in (Status.SUCCESS, Status.MAX_STEPS, Status.STEP_UNDERFLOW, Status.NON_FINITE)
     ] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("known", [("rk4", "dopri5"), {"rk4": 1, "dopri5": 2}], ids=["tuple", "dict"])
+@pytest.mark.parametrize("value", ["rk5", "", None, 4, ["rk4"], {"rk4": 1}])
+def test_what_is_none_of_the_known_words_is_refused_whatever_it_is(value, known):
+    check_choice("method", "rk4", known)
+    with pytest.raises(ArgumentError) as refusal:
+        check_choice("method", value, known)
+    assert f"method={value!r} is not known: " in str(refusal.value)
 
 
 def test_the_nearest_name_is_offered_and_all_are_listed():

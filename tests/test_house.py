@@ -209,6 +209,19 @@ def test_no_bare_except_and_no_star_import():
     assert offenders(swallowed_and_starred, LIBRARY + TESTS) == []
 
 
+def cut_by_hand(path, text, tree):
+    """First lines of what an error says that `errors.first_line` has not cut: some errors say none."""
+    for handler in ast.walk(tree):
+        if isinstance(handler, ast.ExceptHandler) and handler.name is not None:
+            lines = re.escape(f"str({handler.name})") + r"(\.strip\(\))?\.(splitlines|split|partition)\("
+            if re.search(lines, ast.unparse(handler)):
+                yield f"str({handler.name}) is cut below line {handler.lineno}: first_line({handler.name})"
+
+
+def test_what_errors_say_is_cut_in_one_way():
+    assert offenders(cut_by_hand, LIBRARY) == []
+
+
 def untyped(path, text, tree):
     for node in functions_of(tree):
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
@@ -232,6 +245,7 @@ def test_every_argument_and_result_in_the_library_has_a_type():
         (too_wide, "class A:\n    def f(self, a, b, c, d, *, e, f, g, h): ...\n"),
         (swallowed_and_starred, "try:\n    f()\nexcept:\n    pass\n"),
         (swallowed_and_starred, "from math import *\n"),
+        (cut_by_hand, "try:\n    f()\nexcept OSError as e:\n    say(str(e).strip().splitlines()[0])\n"),
         (untyped, "def f(x) -> None: ...\n"),
         (untyped, "class A:\n    async def f(self, *, x: int): ...\n"),
     ],

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..models.block import Block
 from ..models.export import FixedBlock, with_fixed_steps
-from ..solvers.errors import AdamodeError, ArgumentError
+from ..solvers.errors import AdamodeError, ArgumentError, first_line
 from ..solvers.write_aside import write_aside
 from .data import DataSet
 from .evaluation import LoadedRun
@@ -168,9 +168,8 @@ def traced(model: nn.Module, example: Tensor, about: dict[str, Any]) -> bytes:
     except AdamodeError:
         raise
     except Exception as error:  # the tracer raises a dozen unrelated types
-        reason = str(error).strip().splitlines() or [""]
         raise ArgumentError(
-            f"torch.export cannot trace this model ({type(error).__name__}: {reason[0]}). From "
+            f"torch.export cannot trace this model ({type(error).__name__}: {first_line(error)}). From "
             "Python: load_run(folder).model(x), see docs/train.md."
         ) from error
     return buffer.getvalue()
@@ -211,10 +210,9 @@ def as_onnx(model: nn.Module, example: Tensor, about: dict[str, Any]) -> tuple[b
         onnx.checker.check_model(content)
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # as with the tracer
-        reason = str(error).strip().splitlines() or [""]
         raise ArgumentError(
-            f"this model cannot be written as ONNX ({type(error).__name__}: {reason[0]}); take torch's "
-            f"program."
+            f"this model cannot be written as ONNX ({type(error).__name__}: {first_line(error)}); take "
+            "torch's program."
         ) from error
     name = session.get_inputs()[0].name
 

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..adjoint.arguments import PENALTIES
-from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError, ArgumentTypeError
+from ..solvers.errors import ArgumentError, ArgumentTypeError, check_choice
 
 Weights = tuple[tuple[str, float], ...]
 OF_ALL_ENTRIES = ("kinetic", "jacobian")  # sums over the batch where it has one clock

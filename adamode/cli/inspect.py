@@ -231,11 +231,9 @@ def _numbers(text: str | None) -> list[float] | None:
 def _settings(
     rtol: float, atol: float, dt: float | None, max_steps: int, dtype: str, device: str, threads: int
 ) -> Settings:
-    from ..solvers.errors import ArgumentError, nearest
+    from ..solvers.errors import ArgumentError, check_choice, first_line
 
-    names = ("float64", "float32")
-    if dtype not in names:
-        raise ArgumentError(f"--dtype={dtype!r} is not known: {nearest(dtype, names)}")
+    check_choice("--dtype", dtype, ("float64", "float32"))
     import torch
 
     from ..inspect.study import Settings
@@ -245,7 +243,7 @@ def _settings(
     try:
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ArgumentError(f"--device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise ArgumentError(f"--device={device!r} cannot be used: {first_line(error)}") from None
     torch.set_num_threads(threads)
     return Settings(rtol, atol, dt, max_steps, getattr(torch, dtype), device)
 

@@ -53,8 +53,10 @@ def models(
     authors') and the parameters are compared with AdamNODE's.
     """
     check_output_file("--json", json_path)
-    check_model(model)
-    check_task(task)
+    if model is not None:
+        check_model(model)
+    if task is not None:
+        check_task(task)
     from ..models import defaults, sizes
 
     if model is not None and task is not None:

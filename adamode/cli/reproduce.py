@@ -136,17 +136,15 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _check(figure: str, dataset: str | None, scale: str, output_dir: str | None) -> None:
     from ..reproduce.machinery.figure import SCALES
-    from ..solvers.errors import ArgumentError, nearest
+    from ..solvers.errors import ArgumentError, check_choice
 
     check_name(figure, ("all",))
-    if scale not in SCALES:
-        raise ArgumentError(f"--scale={scale!r} is not known: {nearest(scale, SCALES)}")
+    check_choice("--scale", scale, SCALES)
     if output_dir is not None and not output_dir.strip():
         raise ArgumentError(f"--output-dir={output_dir!r} names no folder; leave it out for paper-{scale}.")
     if dataset is None:
         return
-    if dataset not in DATASETS:
-        raise ArgumentError(f"--dataset={dataset!r} is not known: {nearest(dataset, DATASETS)}")
+    check_choice("--dataset", dataset, DATASETS)
     if figure == "all" or not FIGURES[figure].by_dataset:
         raise ArgumentError(f"--dataset={dataset!r} says nothing about {figure}; it is for {_WITH_DATASET}.")
 

@@ -15,8 +15,7 @@ from ..adjoint.proof.references import References, gradient_checks
 from ..adjoint.proof.solves import GradientProblem
 from ..known import GRADIENTS
 from ..models.dynamics.adamnode import FORMS
-from ..solvers.checks import check_choice
-from ..solvers.errors import AdamodeError
+from ..solvers.errors import AdamodeError, check_choice
 from .analytic import closed_solution, has_closed_solution
 from .rows import ModelReport, ModelRow, PrintedError
 from .statements import check_statements

@@ -28,8 +28,7 @@ from ..models.dynamics.momentumnode import DAMPINGS, DampingName
 from ..models.fields import MLP, AutogradField, Conv, Scaled
 from ..models.known import MODELS as MODELS
 from ..models.saturations import SATURATIONS, SaturationName
-from ..solvers.checks import check_choice
-from ..solvers.errors import ArgumentError
+from ..solvers.errors import ArgumentError, check_choice
 
 ACTIVATIONS = SATURATIONS  # of GHBNODE, which has no identity, and of GNesterovNODE
 FIELDS = ("mlp", "conv", "autograd", "scaled", "affine")

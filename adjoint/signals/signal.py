@@ -8,8 +8,8 @@ from typing import Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_choice, check_readable
-from ...solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError
+from ...solvers.checks import check_readable
+from ...solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError, check_choice
 from ...solvers.methods.tableau import Tableau
 from .knots import knots
 from .reader import Reader

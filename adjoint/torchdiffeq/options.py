@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_choice, check_positive, check_resolution, check_stops, check_tolerance
-from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, nearest
+from ...solvers.checks import check_positive, check_resolution, check_stops, check_tolerance
+from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, check_choice, nearest
 from ...solvers.march.foreign import SOLVERS, Foreign
 from ...solvers.march.grid import Grid, uniform_grid
 from ...solvers.methods import EVERY, FOREIGN, METHODS, get_method

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ...solvers.checks import check_choice
+from ...solvers.errors import check_choice
 from ..block import Block, Network, SolverOptions
 from ..denominators import DenominatorName, check_eps, get_denominator
 from ..fields.field import Gradients

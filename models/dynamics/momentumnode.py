@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ...solvers.checks import check_choice
-from ...solvers.errors import ArgumentError
+from ...solvers.errors import ArgumentError, check_choice
 from ..block import Block, Network, SolverOptions
 from ..checks import number
 from ..fields.field import Gradients

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...solvers.errors import ArgumentError, DynamicsError, nearest
+from ...solvers.errors import DynamicsError, check_choice
 from ...solvers.step.field import transformed
 
 Gradients = tuple[Tensor | None, ...]
@@ -300,6 +300,5 @@ _ACTIVATIONS = {
 
 def get_activation(name: str) -> Activation:
     """The activation of that name; an unknown one is an ArgumentError that offers the nearest."""
-    if not isinstance(name, str) or name not in _ACTIVATIONS:
-        raise ArgumentError(f"activation={name!r} is not known: {nearest(name, _ACTIVATIONS)}")
+    check_choice("activation", name, _ACTIVATIONS)
     return _ACTIVATIONS[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...solvers.errors import DataError
+from ...solvers.errors import DataError, first_line
 from .files import unreadable
 
 # What zipfile and NumPy were seen to raise for archives with bytes changed.
@@ -70,7 +70,7 @@ def _read_entry(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarr
         raw = archive.zip.read(f"{key}.npy")
         return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
     except (*_DAMAGED, KeyError, SyntaxError, tokenize.TokenError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(str(error) or type(error).__name__)
         raise DataError(
             f"{str(path)!r}, entry {key}: cannot be read: {reason.rstrip('.')}. The file may be truncated, "
             "or the entry may hold Python objects, which are not read; fetch it again."

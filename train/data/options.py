@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from ...solvers.checks import check_choice
-from ...solvers.errors import ArgumentError, ArgumentTypeError
+from ...solvers.errors import ArgumentError, ArgumentTypeError, check_choice
 from ..known import NORMALISATIONS
 
 # Options that mean something for some data sets only; the registry says for which.

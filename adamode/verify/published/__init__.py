@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...solvers.checks import check_choice
+from ...solvers.errors import check_choice
 from .gradients import GRADIENT_PROBLEMS, gradient_rows
 from .report import PublishedReport, PublishedRow
 from .solves import ADAPTIVE, PROBLEMS, end_rows

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from ...adjoint.solve import solve
-from ...solvers.checks import check_choice
-from ...solvers.errors import SolverError
+from ...solvers.errors import SolverError, check_choice
 from ...solvers.methods import METHODS
 from .bounds import bound_of
 from .condition import condition_number

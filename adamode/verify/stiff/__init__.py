@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from ...adjoint.solve import solve
-from ...solvers.checks import check_choice
-from ...solvers.errors import SolverError
+from ...solvers.errors import SolverError, check_choice
 from .problems import PROBLEMS, Stiff
 from .report import StiffReport, StiffRow
 from .values import END, INSIDE
