@@ -227,8 +227,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the nearest names, at most two, and a space after it; "" where none is near.
 
-    Upper case, hyphens and underscores do not matter. The first kind that there is, is offered: the same name,
-    names that begin so, names with these initials (vdp: van-der-pol), with this in them, spelt alike.
+    Upper case, hyphens and underscores do not matter. Offered is the first kind that there is: the same name,
+    names that begin so, with these initials (vdp: van-der-pol), with this in them, spelt alike.
     """
     asked = _plain(str(name))
     names = {each: _plain(each) for each in sorted(known, key=lambda each: (len(each), each))}

@@ -25,7 +25,7 @@ COMMANDS = (
     *("reproduce", "cache", "cite"),
 )
 PRINTED = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
-PRINTED += [["cite", "dopri5"], ["cite", "--list"], ["cite", "--format", "text"]]
+PRINTED += [["cite", "dopri5"], ["cite", "--list"], ["cite", "--format", "text"], ["inspect", "--list"]]
 REFUSED = [
     *(["train", f"--{name}", "nobody"] for name in ("model", "dataset", "method", "schedule", "gradient")),
     *(["train", f"--{name}", "nobody"] for name in ("block", "stepping", "denominator", "amp", "dtype")),
