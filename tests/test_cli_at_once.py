@@ -25,7 +25,8 @@ COMMANDS = (
     *("reproduce", "cache", "cite"),
 )
 PRINTED = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
-PRINTED += [["cite", "dopri5"], ["cite", "--list"], ["cite", "--format", "text"], ["inspect", "--list"]]
+PRINTED += [["cite", "dopri5"], ["cite", "--list"], ["cite", "--format", "text"]]
+PRINTED += [["inspect", "--list"], ["data"], ["data", "--json", "-"]]
 REFUSED = [
     *(["train", f"--{name}", "nobody"] for name in ("model", "dataset", "method", "schedule", "gradient")),
     *(["train", f"--{name}", "nobody"] for name in ("block", "stepping", "denominator", "amp", "dtype")),
