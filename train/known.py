@@ -45,6 +45,24 @@ NORMALISATIONS = ("standard", "unit")  # of pixels
 WEIGHTS = ("best", "last")  # of a run
 CHECKPOINT, SETTINGS = "checkpoint.pt", "config.json"  # in a run's folder
 
+# Where the run is kept and how fast it goes, not what it computes.
+NOT_COMPARED = frozenset(
+    {
+        "name",
+        "output_dir",
+        "data_dir",
+        "data",  # compared by its checksum
+        "build",  # a function may have moved; weights that do not fit are refused
+        "download",
+        "threads",
+        "device",
+        "compile",
+        "sync_every",
+        "checkpoint_every",
+        "tensorboard",
+    }
+)
+
 
 def check_dataset(name: object) -> None:
     """Refuses what is no data set, nor a kind of one's own.
