@@ -6,7 +6,6 @@ The publications themselves stand in ``references.bib``, once. Nothing here impo
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .solvers.errors import ArgumentError, CheckpointError
+from .solvers.errors import ArgumentError, CheckpointError, did_you_mean
 from .train.known import SETTINGS
 from .train.text import wrapped
 
@@ -200,11 +199,9 @@ def keys_of(name: str) -> tuple[str, ...]:
     if name == ITSELF:
         return (ITSELF,)
     if name not in KNOWN:
-        close = difflib.get_close_matches(name, KNOWN, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise ArgumentError(
             f"{name!r} is neither a method, gradient, model, data set or part of adamode, nor the folder of "
-            f"a run: {hint}`adamode cite --list` prints all names."
+            f"a run: {did_you_mean(name, KNOWN)}`adamode cite --list` prints all names."
         )
     return KNOWN[name]
 

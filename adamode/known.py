@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .inspect.detest import DETEST
+from .inspect.famous import FAMOUS
 from .models.known import MODELS
 from .solvers.errors import ArgumentError, check_choice, nearest
 
@@ -11,11 +13,7 @@ GRADIENTS = (  # that `verify` checks
     *("interpolating", "backsolve", "reversible"),
 )
 WALKS_BACK = ("discrete", "interpolating", "backsolve", "reversible")  # that `inspect --adjoint` shows
-PROBLEMS = (
-    *("van-der-pol", "van-der-pol-stiff", "arenstorf", "pleiades", "lorenz", "rosenbrock", "robertson"),
-    "blow-up",
-    *(f"detest-{family}{i}" for family in "abcde" for i in range(1, 6)),
-)
+PROBLEMS = tuple(problem.name for problem in (*FAMOUS, *DETEST))
 SUITES = ("published", "stiff")  # of `verify`
 
 

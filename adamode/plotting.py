@@ -10,8 +10,8 @@ from typing import Any
 
 from .solvers.write_aside import write_aside
 from .train.listing import RunSummary
-from .train.objective import Measure, measure_of
-from .train.runs import RunFolder
+from .train.measures import Measure, measure_of
+from .train.run_files import RunFiles
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -35,7 +35,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw_run(folder: RunFolder) -> Path:
+def draw_run(folder: RunFiles) -> Path:
     """Draws loss, quality, NFE and efficacy over the epochs of a run to plots/training.png.
 
     Returns the picture's path. The efficacy of an epoch is validation accuracy ÷ NFE.

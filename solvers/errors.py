@@ -30,6 +30,7 @@ Attributes live in ``args``, and texts are built in ``__str__``: an error surviv
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -213,11 +214,40 @@ def solver_error(t: float, dt: float, status: Status, stats: Any, detail: str = 
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest known names, then all of them."""
+    """What to say after a colon of a name that is not known: the nearest, then all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-    return f"{hint}Known: {', '.join(known)}."
+    if not known:
+        return "there is none."
+    hint = did_you_mean(name, known)
+    if hint:
+        return f"{hint}Known: {', '.join(known)}."
+    return f"take {'one of ' if len(known) > 1 else ''}{', '.join(known)}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the nearest names, at most two, and a space after it; "" where none is near.
+
+    Upper case, hyphens and underscores do not matter. Offered is the first kind that there is: the same name,
+    names that begin so, with these initials (vdp: van-der-pol), with this in them, spelt alike.
+    """
+    asked = _plain(str(name))
+    names = {each: _plain(each) for each in sorted(known, key=lambda each: (len(each), each))}
+    words = {each: re.split(r"[\W_]+", each.casefold()) for each in names}
+    alike = difflib.get_close_matches(asked, names.values(), n=2, cutoff=0.5)
+    kinds = (
+        [each for each in names if names[each] == asked],
+        [each for each in names if len(asked) > 1 and names[each].startswith(asked)],
+        [each for each in names if len(asked) > 1 and "".join(w[:1] for w in words[each]).startswith(asked)],
+        [each for each in names if asked in (names[each] if len(asked) > 2 else words[each])],
+        [each for plain in dict.fromkeys(alike) for each in names if names[each] == plain],
+    )
+    close = next((kind for kind in kinds if kind and asked), [])[:2]
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+
+
+def _plain(name: str) -> str:
+    """The letters and digits of a name, in lower case."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def check_choice(argument: str, value: Any, known: Collection[str]) -> None:

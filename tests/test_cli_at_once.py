@@ -26,6 +26,8 @@ COMMANDS = (
 )
 PRINTED = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
 PRINTED += [["cite", "dopri5"], ["cite", "--list"], ["cite", "--format", "text"]]
+PRINTED += [["inspect", "--list"], ["data"], ["data", "--json", "-"]]
+PRINTED += [["runs", "--output-dir", "there", "--no-picture", *more] for more in ([], ["b"], ["--json", "-"])]
 REFUSED = [
     *(["train", f"--{name}", "nobody"] for name in ("model", "dataset", "method", "schedule", "gradient")),
     *(["train", f"--{name}", "nobody"] for name in ("block", "stepping", "denominator", "amp", "dtype")),
@@ -74,10 +76,27 @@ print(json.dumps(told))
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def place(tmp_path_factory):
+    """A folder with one of two runs, as training leaves their settings and metrics."""
+    place = tmp_path_factory.mktemp("place")
+    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 0.5, "val_accuracy": 0.75, "seconds": 2.0}
+    row |= {"train_accuracy": 0.5, "nfe_forward": 20.0, "nfe_backward": 22.0}
+    final = {"final": True, "test_loss": 0.5, "test_accuracy": 0.7, "parameters": 3}
+    final |= {"efficacy_forward": 0.04, "efficacy_backward": 0.03}
+    for name, lines in {"a": [row], "b": [row, final]}.items():
+        run = place / "there" / name
+        run.mkdir(parents=True)
+        settings = {"model": "node", "epochs": 2, "seed": len(lines), "name": name, "versions": {}}
+        (run / "config.json").write_text(json.dumps(settings))
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return place
+
+
+@pytest.fixture(scope="module")
+def told(place):
     done = subprocess.run(
         [sys.executable, "-c", CALLS, json.dumps([*PRINTED, *REFUSED])],
-        cwd=tmp_path_factory.mktemp("empty"),
+        cwd=place,
         capture_output=True,
         text=True,
         check=True,
@@ -105,6 +124,30 @@ def test_what_is_refused_is_said(arguments, told):
         "is not a folder" in output
     )
     assert "Traceback" not in output
+
+
+def test_the_list_of_runs_is_whole(told):
+    _, output, _ = told["runs --output-dir there --no-picture"]
+    lines = {line.split()[0]: line.split() for line in output.splitlines() if line[:2] in ("a ", "b ")}
+    assert output.splitlines()[2].split()[:5] == ["a", "unfinished", "1/2", "75.00", "%"]
+    assert output.splitlines()[3].split()[:7] == ["b", "finished", "1/2", "70.00", "%", "75.00", "%"]
+    assert lines["b"] == ["b", "2"]  # the settings that differ: a run's name decides no number
+    assert "seed" in output
+    _, output, _ = told["runs --output-dir there --no-picture --json -"]
+    assert [run["config"]["seed"] for run in json.loads(output)["runs"]] == [1, 2]
+
+
+def test_a_picture_of_runs_needs_no_torch_either(place):
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from adamode.cli.app import app\n"
+        "done = CliRunner().invoke(app, ['runs', '--output-dir', 'there', '--picture', 'runs.png'])\n"
+        "assert done.exit_code == 0, done.output\n"
+        "assert not {'torch', 'scipy', 'sklearn'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=place, check=True)
+    assert (place / "runs.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_names_are_those_of_what_they_name():
@@ -141,3 +184,31 @@ def test_modules_of_a_part_are_attributes_too():
         "    assert not hasattr(part, '__wrapped__')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FIRST_LINES = """
+import json, sys
+import torch
+with_torch = set(sys.modules)
+from typer.testing import CliRunner
+from adamode.cli.app import app
+import adamode.train.trainer
+told = []
+def say(text, **_):
+    more = set(sys.modules) - with_torch
+    slow = {"scipy", "sklearn", "matplotlib", "torchvision", "torch._dynamo"} & more
+    told.append((text.split()[0], sorted(slow)))
+    if text.startswith("data"):
+        raise KeyboardInterrupt
+adamode.train.trainer.say = say
+CliRunner().invoke(app, ["train"])
+print(json.dumps(told))
+"""
+
+
+def test_training_says_what_it_trains_on_before_it_imports_more_than_torch(tmp_path):
+    """The optimiser brings torch's compiler; scikit-learn and torchvision take as long as torch."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_LINES], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [["run", []], ["data", []]]

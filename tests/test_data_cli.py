@@ -8,13 +8,20 @@ from data_files import mnist_arrays
 from typer.testing import CliRunner
 
 from adamode.cli.app import app
-from adamode.train.data import DATASETS
+from adamode.solvers.errors import MissingDataError
+from adamode.train.data import DATASETS, DataOptions, load_data
+from adamode.train.places import PLACES
 
 runner = CliRunner()
 
 
 def data(*arguments, env=None):
     return runner.invoke(app, ["data", *arguments], env={"ADAMODE_DATA": None, **(env or {})})
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    monkeypatch.delenv("ADAMODE_DATA", raising=False)
 
 
 @pytest.fixture
@@ -38,21 +45,72 @@ def test_the_environment_says_where(folder):
 def test_all_data_sets_are_listed_and_what_is_missing_is_said(folder):
     result = data("--data-dir", str(folder))
     assert result.exit_code == 0, result.stderr
-    for name in DATASETS:
-        assert f"data      {name}: " in result.stdout
-    assert "cifar10: not here (32×32 colour images" in result.stdout
-    assert "looked for cifar10.npz" in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
+    states = {line[0]: line[1] for line in lines if line and line[0] in DATASETS}
+    assert list(states) == list(DATASETS)
+    missing = ("cifar10", "silverbox", "silverbox-paper")
+    assert [name for name, state in states.items() if state == "missing"] == list(missing)
+    assert [name for name, state in states.items() if state == "there"] == ["mnist", "mnist8-density"]
+    assert "looked for cifar10.npz" in " ".join(result.stdout.split())
+    assert result.stdout.count("SilverboxFiles.zip") == 1  # of two data sets
 
 
-def test_json_on_the_standard_output_is_alone(folder):
-    result = data("--data-dir", str(folder), "--json", "-")
+def test_the_list_finds_what_reading_finds(folder):
+    """The list only looks; --check reads all. They agree on what is there, and the cards are the latter's."""
+    listed, checked = (data("--data-dir", str(folder), *more, "--json", "-") for more in ([], ["--check"]))
+    for result in (listed, checked):
+        assert result.exit_code == 0, result.stderr
+    listed, checked = (
+        {row["name"]: row for row in json.loads(result.stdout)["data"]} for result in (listed, checked)
+    )
+    assert list(listed) == list(checked) == list(DATASETS)
+    for name, row in listed.items():
+        assert row == {key: checked[name][key] for key in row}
+        assert set(row) == {"name", "about", "available", *(() if row["available"] else ("error",))}
+    assert checked["mnist"]["counts"] == {"train": 50, "validation": 10, "test": 20}
+    assert len(checked["mnist"]["files"][0]["sha256"]) == 64
+    assert (checked["mnist"]["available"], checked["silverbox"]["available"]) == (True, False)
+    assert "SNLS80mV.csv" in listed["silverbox"]["error"]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_set_without_its_files_is_refused_as_the_list_says(name, tmp_path):
+    for data_dir in (None, str(tmp_path), str(tmp_path / "no")):
+        said = PLACES[name].missing(data_dir)
+        with pytest.raises(MissingDataError) as caught:
+            load_data(name, DataOptions(data_dir=data_dir))
+        assert str(caught.value) == said
+
+
+def test_the_list_reads_nothing(tmp_path):
+    (tmp_path / "mnist.npz").write_bytes(b"damaged")
+    result = data("--data-dir", str(tmp_path))
     assert result.exit_code == 0, result.stderr
-    rows = {row["name"]: row for row in json.loads(result.stdout)["data"]}
-    assert list(rows) == list(DATASETS)
-    assert rows["mnist"]["counts"] == {"train": 50, "validation": 10, "test": 20}
-    assert len(rows["mnist"]["files"][0]["sha256"]) == 64
-    assert (rows["mnist"]["available"], rows["silverbox"]["available"]) == (True, False)
-    assert "SNLS80mV.csv" in rows["silverbox"]["error"]
+    for line in ("mnist                there", "mnist8-density       there"):
+        assert line in result.stdout
+
+
+def test_some_of_the_files_are_not_enough(tmp_path):
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte"):
+        (tmp_path / name).touch()
+    assert "lacks t10k-labels-idx1-ubyte[.gz]" in PLACES["mnist"].missing(str(tmp_path))
+    (tmp_path / "t10k-labels-idx1-ubyte").touch()
+    assert PLACES["mnist"].missing(str(tmp_path)) == ""
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert PLACES["cifar10"].missing(str(tmp_path)) == ""
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    result = data("--data-dir", str(tmp_path / "file"))
+    assert result.exit_code == 2
+    assert "is not a folder" in result.stderr
+
+
+def test_check_and_data_of_ones_own_are_two_things(tmp_path):
+    result = data("--check", "--data", str(tmp_path))
+    assert result.exit_code == 2
+    assert "give one of the two" in result.stderr
 
 
 def test_json_goes_to_a_file_and_a_path_that_cannot_be_is_said_first(tmp_path):
@@ -84,7 +142,7 @@ def test_a_missing_or_damaged_data_set_has_status_2(folder):
     assert "looked for cifar10.npz" in result.stderr
     assert data("cifar10").exit_code == 2
     (folder / "mnist.npz").write_bytes((folder / "mnist.npz").read_bytes()[:1000])
-    for arguments in (["mnist"], []):  # a list does not hide a damaged file
+    for arguments in (["mnist"], ["--check"], ["--check", "--quiet"]):  # a list does not hide a damaged file
         result = data(*arguments, "--data-dir", str(folder))
         assert result.exit_code == 2
         assert "mnist.npz" in result.stderr

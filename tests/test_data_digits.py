@@ -4,6 +4,7 @@ import torch
 
 from adamode import ArgumentError
 from adamode.train.data import DATASETS, load_data
+from adamode.train.data import digits as reader
 from adamode.train.data.splits import batches, stratified_split
 
 
@@ -94,3 +95,13 @@ def test_an_unknown_data_set_gets_the_nearest_name():
     with pytest.raises(ArgumentError, match=r"dataset='digts'.*did you mean 'digits'"):
         load_data("digts")
     assert "digits" in DATASETS
+
+
+def test_they_are_scikit_learns_wherever_its_file_lies(monkeypatch):
+    here = reader._read()
+    monkeypatch.setattr(reader.importlib.util, "find_spec", lambda name: None)
+    elsewhere = reader._read()
+    for ours, theirs in zip(here, elsewhere, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert (ours == theirs).all()
+    assert here[0].shape == (1797, 1, 8, 8)

@@ -9,6 +9,7 @@ from data_files import cifar_arrays, load, mnist_arrays, write_idx_files, write_
 
 from adamode.solvers.errors import ArgumentError, DataError, MissingDataError
 from adamode.train.data import load_data
+from adamode.train.data.images import Normalisation
 from adamode.train.data.splits import balanced_subset, batches
 
 
@@ -275,3 +276,16 @@ def test_a_download_that_fails_is_a_data_error(tmp_path, monkeypatch):
     for name in ("mnist", "cifar10"):
         with pytest.raises(DataError, match="Error downloading"):
             load(name, tmp_path, download=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalisation_is_torchvisions_bit_for_bit(channels):
+    from torchvision.transforms import v2
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, channels, 8, 8), dtype=torch.uint8, generator=generator)
+    mean, std = ((1 + 100 * torch.rand(channels, generator=generator)).double().tolist() for _ in range(2))
+    theirs = v2.Compose([v2.ToDtype(torch.float32), v2.Normalize(mean, std)])
+    ours = Normalisation(tuple(mean), tuple(std))
+    for x in (images, images[0]):
+        assert torch.equal(ours(x), theirs(x))

@@ -5,17 +5,22 @@ import pickle
 import pytest
 
 import adamode
+from adamode.known import PROBLEMS
+from adamode.models.known import MODELS
 from adamode.solvers import errors
 from adamode.solvers.errors import (
     AdamodeError,
     ArgumentError,
     SolverError,
     check_choice,
+    did_you_mean,
     nearest,
     solver_error,
 )
 from adamode.solvers.march.host import Stats
+from adamode.solvers.methods import METHODS
 from adamode.solvers.status import REMEDY, Status
+from adamode.train.known import DATASETS
 
 CLASSES = [
     value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)
@@ -109,10 +114,54 @@ def test_what_is_none_of_the_known_words_is_refused_whatever_it_is(value, known)
 
 def test_the_nearest_name_is_offered_and_all_are_listed():
     text = nearest("dopri", ["rk4", "dopri5", "dopri8"])
-    assert "did you mean" in text
-    assert "'dopri5'" in text
-    assert text.endswith("Known: dopri5, dopri8, rk4.")
-    assert "did you mean" not in nearest("zzz", ["rk4"])
+    assert text == "did you mean 'dopri5' or 'dopri8'? Known: dopri5, dopri8, rk4."
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (["rk4", "euler"], "m='zzz' is not known: take one of euler, rk4."),
+        (["rk4"], "m='zzz' is not known: take rk4."),
+        ([], "m='zzz' is not known: there is none."),
+    ],
+)
+def test_without_a_near_name_it_is_one_sentence_still(known, said):
+    with pytest.raises(adamode.ArgumentError) as caught:
+        check_choice("m", "zzz", known)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("short", "known", "meant"),
+    [
+        ("vdp", PROBLEMS, ["van-der-pol", "van-der-pol-stiff"]),  # initials
+        ("VdPS", PROBLEMS, ["van-der-pol-stiff"]),
+        ("Van_der_Pol", PROBLEMS, ["van-der-pol"]),
+        ("robert", PROBLEMS, ["robertson"]),  # how it begins
+        ("rk45", METHODS, ["rk4"]),
+        ("stiff", PROBLEMS, ["van-der-pol-stiff"]),  # within
+        ("b3", PROBLEMS, ["detest-b3"]),
+        ("ADAMNODE", MODELS, ["adamnode"]),
+        ("adam", MODELS, ["adamnode"]),
+        ("box", DATASETS, ["silverbox", "silverbox-paper"]),
+        ("sp", DATASETS, ["spiral"]),
+        ("mnits", DATASETS, ["mnist", "moons"]),  # spelt alike
+        ("e", DATASETS, []),  # of one letter nothing is told
+        ("", DATASETS, []),
+        ("--", DATASETS, []),
+        ("xyz", MODELS, []),
+    ],
+)
+def test_a_short_form_is_found(short, known, meant):
+    said = did_you_mean(short, known)
+    assert said == (f"did you mean {' or '.join(map(repr, meant))}? " if meant else "")
+
+
+@pytest.mark.parametrize("known", [PROBLEMS[:8], MODELS, DATASETS], ids=["problems", "models", "data sets"])
+def test_every_name_is_found_in_capitals_and_without_its_last_letter(known):
+    for name in known:
+        assert f"did you mean {name!r}" in did_you_mean(name.upper().replace("-", "_"), known)
+        assert repr(name) in did_you_mean(name[:-1], known)
 
 
 def test_a_failure_that_crossed_a_process_is_the_same():

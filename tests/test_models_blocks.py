@@ -358,7 +358,7 @@ H0 = torch.zeros(2, C, dtype=torch.float64)
     ("call", "error", "text"),
     [
         (lambda: hb(gama=0.3), ArgumentTypeError, "HBNODE.*'gama'.*did you mean 'gamma'"),
-        (lambda: NODE(MLP(C), alpha=0.3), ArgumentTypeError, "NODE.*'alpha'.*Known"),
+        (lambda: NODE(MLP(C), alpha=0.3), ArgumentTypeError, "NODE.*'alpha': take one of"),
         (lambda: hb()(H0, mo=H0), ArgumentTypeError, "'mo'.*did you mean 'm0'"),
         (lambda: hb()(H0, v0=H0), ArgumentTypeError, "HBNODE block.*'v0'.*Known: h0, m0"),
         (lambda: hb()(H0, m0=H0[:1]), ArgumentError, "m0 is \\(1, 3\\)"),

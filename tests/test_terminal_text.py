@@ -23,7 +23,7 @@ from adamode.cli.train import told_efficacy
 from adamode.models import sizes
 from adamode.solvers.errors import first_line
 from adamode.train.logs import ProgressBar, epoch_line
-from adamode.train.objective import MEASURES
+from adamode.train.measures import MEASURES
 from adamode.train.text import SHOWN, aligned, failing_first, shortened, within, wrapped
 from adamode.verify.layout import text_tables as model_tables
 from adamode.verify.published.layout import conclusion as published_conclusion

@@ -19,7 +19,8 @@ from adamode.train.data import DATASETS, DataOptions, load_data, plane
 from adamode.train.distributed import Ranks
 from adamode.train.evaluation import evaluate, judge, load_data_of, load_run
 from adamode.train.listing import list_runs
-from adamode.train.objective import Objective, merit
+from adamode.train.measures import merit
+from adamode.train.objective import Objective
 from adamode.train.samples import draw_samples
 from adamode.train.step import SamplesFailed
 

@@ -22,10 +22,11 @@ from .checks import (
 )
 from .data import OWN, DataOptions, DataSet, default_normalise
 from .filled import filled, is_filled, plain
-from .known import ARRAYS
+from .known import ARRAYS, NOT_COMPARED
 from .own_settings import OwnSettings, fits, kind_of, preset, run_name, settled, told
 from .recipes import ANY_DATA, RECIPES, Recipe
 from .regularise import weights_of
+from .run_files import TABLES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,27 +35,6 @@ else:
 
 # Schedules whose first steps do not depend on how many there will be: such a run can be made longer.
 OPEN_ENDED = frozenset({"constant", "decay"})
-# Where the run is kept and how fast it goes, not what it computes.
-NOT_COMPARED = frozenset(
-    {
-        "name",
-        "output_dir",
-        "data_dir",
-        "data",  # compared by its checksum
-        "build",  # a function may have moved; weights that do not fit are refused
-        "download",
-        "threads",
-        "device",
-        "compile",
-        "sync_every",
-        "checkpoint_every",
-        "tensorboard",
-    }
-)
-
-
-TABLES = ("versions", "git")  # of a run's config.toml, beside the settings
-
 
 # Settings whose default belongs to the model as it is registered for the task.
 _OF_THE_MODEL = ("rtol", "atol", "method", "stepping")

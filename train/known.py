@@ -9,10 +9,24 @@ from pathlib import Path
 from ..models.known import DAMPINGS, DENOMINATORS
 from ..solvers.errors import ArgumentError, CheckpointError, check_choice, nearest
 
-DATASETS = (
-    *("digits", "mnist", "cifar10", "silverbox", "silverbox-paper", "silverbox-simulated", "robertson"),
-    *("spiral", "circles", "moons", "checkerboard", "rings", "digits-density", "mnist8-density"),
-)
+# What each data set is, in one line.
+ABOUT = {
+    "digits": "8×8 handwritten digits that come with scikit-learn",
+    "mnist": "28×28 handwritten digits",
+    "cifar10": "32×32 colour images of ten kinds of things",
+    "silverbox": "an electronic Duffing oscillator, measured: the benchmark's task",
+    "silverbox-paper": "the same recording: the paper's first 1,000 samples",
+    "silverbox-simulated": "a Duffing oscillator like it, simulated",
+    "robertson": "a stiff reaction from several starts, solved by radau5",
+    "spiral": "two spiral arms in the plane, generated",
+    "circles": "a disc inside a ring, generated",
+    "moons": "a density: two half circles in the plane, generated",
+    "checkerboard": "a density: even on dark squares, generated",
+    "rings": "a density: three rings around the origin, generated",
+    "digits-density": "a density: the digits' images, dequantised",
+    "mnist8-density": "a density: MNIST's images at 8×8, dequantised",
+}
+DATASETS = tuple(ABOUT)
 # Data of one's own, by what they are.
 IMAGES, POINTS, RECORDING, ARRAYS = OWN = ("own-images", "own-points", "own-recording", "own-arrays")
 
@@ -30,6 +44,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
 NORMALISATIONS = ("standard", "unit")  # of pixels
 WEIGHTS = ("best", "last")  # of a run
 CHECKPOINT, SETTINGS = "checkpoint.pt", "config.json"  # in a run's folder
+
+# Where the run is kept and how fast it goes, not what it computes.
+NOT_COMPARED = frozenset(
+    {
+        "name",
+        "output_dir",
+        "data_dir",
+        "data",  # compared by its checksum
+        "build",  # a function may have moved; weights that do not fit are refused
+        "download",
+        "threads",
+        "device",
+        "compile",
+        "sync_every",
+        "checkpoint_every",
+        "tensorboard",
+    }
+)
 
 
 def check_dataset(name: object) -> None:

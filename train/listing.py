@@ -1,4 +1,4 @@
-"""Runs as they lie in a folder, to be listed and compared. Reads settings and metrics, no weights."""
+"""Runs as they lie in a folder, to be listed and compared: settings, metrics, no weights. Without torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ..solvers.errors import CheckpointError
-from .config import NOT_COMPARED, TrainConfig
-from .known import find_runs
-from .objective import merit
-from .runs import RunFolder
+from .known import NOT_COMPARED, find_runs
+from .measures import merit
+from .run_files import RunFiles
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
     """One run. state: "finished", "unfinished", "failed" (a step could not be made since the last epoch)
-    or "unreadable" (then ``problem`` says why, and config is None).
+    or "unreadable" (then ``problem`` says why, and settings is None).
 
+    settings: as they stand in its config.json; a run of an earlier version may lack some.
     history: its epochs' rows of metrics.
     final: the last line of a finished run, else None.
     """
@@ -28,7 +28,7 @@ class RunSummary:
     name: str
     folder: Path
     state: str
-    config: TrainConfig | None
+    settings: dict[str, Any] | None
     history: tuple[dict[str, Any], ...] = ()
     final: dict[str, Any] | None = None
     problem: str = ""
@@ -40,9 +40,14 @@ class RunSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        config = None if self.config is None else self.config.to_dict()
         rest = {"history": list(self.history), "final": self.final, "problem": self.problem}
-        return {"name": self.name, "folder": str(self.folder), "state": self.state, "config": config, **rest}
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "state": self.state,
+            "config": self.settings,
+            **rest,
+        }
 
 
 def list_runs(output_dir: str | os.PathLike[str], names: Sequence[str] = ()) -> list[RunSummary]:
@@ -55,9 +60,11 @@ def list_runs(output_dir: str | os.PathLike[str], names: Sequence[str] = ()) -> 
 
 
 def _summary(name: str, path: Path) -> RunSummary:
-    folder = RunFolder(path)
+    folder = RunFiles(path)
     try:
-        config = folder.read_config()
+        settings = folder.read_settings()
+        if "epochs" not in settings:
+            raise CheckpointError(f"{str(folder.config)!r} is not a run's configuration: no epochs.")
         rows = folder.read_metrics()
         history = tuple(row for row in rows if not row.get("final"))
         final = next((row for row in rows if row.get("final")), None)
@@ -67,14 +74,13 @@ def _summary(name: str, path: Path) -> RunSummary:
     if final is None and folder.failure.exists():
         kept = folder.checkpoint.stat().st_mtime if folder.checkpoint.exists() else 0.0
         state = "failed" if folder.failure.stat().st_mtime >= kept else state
-    return RunSummary(name, path, state, config, history, final)
+    return RunSummary(name, path, state, settings, history, final)
 
 
 def differing_settings(runs: Sequence[RunSummary]) -> list[str]:
-    """Names of the settings that decide numbers and are not the same in all runs."""
-    configs = [run.config for run in runs if run.config is not None]
-    return [
-        field.name
-        for field in dataclasses.fields(TrainConfig)
-        if field.name not in NOT_COMPARED and len({getattr(c, field.name) for c in configs}) > 1
-    ]
+    """Names of the settings that decide numbers and are not the same in all runs that have them."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for name, value in (run.settings or {}).items():
+            found.setdefault(name, set()).add(json.dumps(value))
+    return [name for name, values in found.items() if name not in NOT_COMPARED and len(values) > 1]

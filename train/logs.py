@@ -11,7 +11,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..solvers.errors import ArgumentError
-from .objective import Objective, measure_of
+from .measures import measure_of
+from .objective import Objective
 from .step import EpochSums
 
 EVERY = 60.0  # seconds between lines where there is no bar

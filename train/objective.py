@@ -1,14 +1,13 @@
-"""How a task is judged: its loss, the score that is summed over a pass, and how both are told.
+"""What training aims at: the loss of a task, and the score that is summed over a pass.
 
 Whole-number targets are classes: cross-entropy and accuracy. Targets that are floats are values: mean
 squared error and its root. Of a density the model's output is log p(x), and the target what the
-preparation of x adds to it: the negative log-likelihood.
+preparation of x adds to it: the negative log-likelihood. `measures` says how the results are told.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -17,28 +16,12 @@ from torch import Tensor, nn
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .data import DataSet
+from .measures import MEASURES, Measure, merit
 from .regularise import Weights
 
 
-@dataclasses.dataclass(frozen=True)
-class Measure(ABC):
-    """A kind of quality.
-
-    name: as in ``val_<name>`` of the metrics.
-    title, loss_title: of pictures.
-    sign: 1 where more is better, −1 where less is.
-    no_efficacy: why there may be none.
-    loss_unit: said after a loss.
-    positive: whether a loss is never negative.
-    """
-
-    name: str
-    title: str
-    loss_title: str
-    no_efficacy: str
-    sign: int = -1
-    loss_unit: str = ""
-    positive: bool = True
+class Aim(ABC):
+    """The loss that belongs to a measure, and what is summed for its value."""
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -46,22 +29,10 @@ class Measure(ABC):
 
     @abstractmethod
     def score(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sum over the batch, 0-d float64, of what `value` takes the mean of."""
-
-    @abstractmethod
-    def value(self, mean: float, per_unit: float) -> float:
-        """The quality, from the mean of the scores. per_unit: of the data set."""
-
-    @abstractmethod
-    def told(self, value: float, unit: str = "") -> str:
-        """The quality for people, in few letters."""
-
-    @abstractmethod
-    def in_full(self, value: float, unit: str = "") -> str:
-        """The same in a report."""
+        """Sum over the batch, 0-d float64, of what `Measure.value` takes the mean of."""
 
 
-class Accuracy(Measure):
+class RightAnswers(Aim):
     """The share of right answers."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -72,20 +43,8 @@ class Accuracy(Measure):
         """How many answers are right."""
         return (output.detach().argmax(1) == target).sum().double()
 
-    def value(self, mean: float, per_unit: float) -> float:
-        """The share of right answers, 0 … 1."""
-        return mean
 
-    def told(self, value: float, unit: str = "") -> str:
-        """In per cent."""
-        return f"acc {100 * value:5.1f} %"
-
-    def in_full(self, value: float, unit: str = "") -> str:
-        """In per cent."""
-        return f"accuracy {100 * value:.2f} %"
-
-
-class RootMeanSquare(Measure):
+class Squares(Aim):
     """The root of the mean squared error over all entries."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -98,21 +57,9 @@ class RootMeanSquare(Measure):
         error = (output.detach().double() - target.double()).reshape(len(target), -1)
         return error.square().mean(1).sum()
 
-    def value(self, mean: float, per_unit: float) -> float:
-        """In the data set's unit."""
-        return per_unit * math.sqrt(mean)
 
-    def told(self, value: float, unit: str = "") -> str:
-        """With its unit."""
-        return f"rmse {value:.4g} {unit}".rstrip()
-
-    def in_full(self, value: float, unit: str = "") -> str:
-        """With its unit."""
-        return self.told(value, unit)
-
-
-class Likelihood(Measure):
-    """−log p of the data as they were before their preparation, or of a bound on it, in ``unit``."""
+class LogDensities(Aim):
+    """−log p of the data."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Nats: −(log p(x) + what the preparation adds)."""
@@ -123,46 +70,12 @@ class Likelihood(Measure):
         """Nats, summed in float64."""
         return -(output.detach().double() + target.double()).sum()
 
-    def value(self, mean: float, per_unit: float) -> float:
-        """In the data set's unit."""
-        return per_unit * mean
 
-    def told(self, value: float, unit: str = "") -> str:
-        """With its unit."""
-        return f"{value:.3f} {self.title}"
-
-    def in_full(self, value: float, unit: str = "") -> str:
-        """With its unit."""
-        return f"{value:.4f} {self.title}"
-
-
-_OF_DENSITIES: dict[str, Any] = {
-    "loss_title": "−log p, nats",
-    "no_efficacy": "a density is learnt",
-    "loss_unit": " nats",
-    "positive": False,
+AIMS: dict[str, Aim] = {
+    "accuracy": RightAnswers(),
+    "rmse": Squares(),
+    **dict.fromkeys(("nats", "bits_per_dim"), LogDensities()),
 }
-MEASURES: dict[str, Measure] = {
-    measure.name: measure
-    for measure in (
-        Accuracy("accuracy", "accuracy", "cross-entropy loss", "nothing is solved", sign=1),
-        RootMeanSquare("rmse", "root mean squared error", "mean squared error", "values are predicted"),
-        Likelihood("nats", "nats", **_OF_DENSITIES),
-        Likelihood("bits_per_dim", "bits/dim", **_OF_DENSITIES),
-    )
-}
-
-
-def measure_of(row: dict[str, Any], part: str = "val") -> Measure | None:
-    """The kind of quality that a row of metrics has of a part; None where it has none."""
-    return next((m for m in MEASURES.values() if row.get(f"{part}_{m.name}") is not None), None)
-
-
-def merit(row: dict[str, Any]) -> tuple[float, float]:
-    """What an epoch's validation is worth, to be compared: its quality, then its loss."""
-    measure = measure_of(row)
-    assert measure is not None  # every epoch has a validation
-    return measure.sign * row[f"val_{measure.name}"], -row["val_loss"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,11 +125,11 @@ class Objective:
                 f"the model's output has shape {tuple(output.shape)}; for classes it must have a number for "
                 f"each of them, [{len(target)}, {self.classes}]."
             )
-        return self.kind.loss(output, target)
+        return AIMS[self.quality].loss(output, target)
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
         """Sum over the batch, 0-d float64, of right answers, squared errors, or nats."""
-        return self.kind.score(output, target)
+        return AIMS[self.quality].score(output, target)
 
     def better(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
         """Whether an epoch's validation beats the best so far: by quality, then by the lower loss."""

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from .data import DataSet
+from .measures import MEASURES, Measure
 from .metrics import count_parameters, efficacy
-from .objective import MEASURES, Measure, Objective
+from .objective import Objective
 from .runs import RunFolder
 from .step import EpochSums
 

@@ -1,16 +1,4 @@
-"""Layout of a run's folder, and the decision whether a run may start, go on or is finished.
-
-    <output_dir>/<name>/config.json     settings, the versions of all packages, the state of git
-                       /config.toml     the same, to train with again: --config
-                       /metrics.jsonl   one line an epoch, a last one when finished
-                       /metrics.csv     the same as a table
-                       /checkpoint.pt   everything that decides the next number, the best weights too
-                       /best.pt         the weights that were best in validation
-                       /plots/          pictures, drawn by others
-
-The checkpoint is the truth: metrics.jsonl is written from the rows inside it, so after a kill
-at any moment the two agree again as soon as the run goes on.
-"""
+"""The decision whether a run may start, go on or is finished, and what its folder is written from."""
 
 from __future__ import annotations
 
@@ -26,10 +14,10 @@ from ..models.provenance import git_state
 from ..solvers.errors import AdamodeError, ArgumentError, CheckpointError, TrainingError
 from ..solvers.write_aside import write_aside
 from .checkpoint import load_checkpoint
-from .config import OPEN_ENDED, TABLES, TrainConfig, toml_line
-from .known import CHECKPOINT, SETTINGS
-from .objective import MEASURES
+from .config import OPEN_ENDED, TrainConfig, toml_line
+from .measures import MEASURES
 from .reproducible import versions
+from .run_files import RunFiles
 
 FINAL_KEYS = (
     *("test_loss", *(f"test_{name}" for name in MEASURES), "more_tests"),
@@ -38,45 +26,8 @@ FINAL_KEYS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFolder:
-    """The files of one run."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """config.json."""
-        return self.path / SETTINGS
-
-    @property
-    def metrics(self) -> Path:
-        """metrics.jsonl."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        """checkpoint.pt."""
-        return self.path / CHECKPOINT
-
-    @property
-    def best(self) -> Path:
-        """best.pt: config, epoch, metrics and the weights (``model``) that were best in validation."""
-        return self.path / "best.pt"
-
-    @property
-    def table(self) -> Path:
-        """metrics.csv."""
-        return self.path / "metrics.csv"
-
-    @property
-    def failure(self) -> Path:
-        """failure.pt: a checkpoint of the state before the step that could not be made."""
-        return self.path / "failure.pt"
-
-    @property
-    def plots(self) -> Path:
-        """The folder plots/ of its pictures."""
-        return self.path / "plots"
+class RunFolder(RunFiles):
+    """The files of one run, opened and written."""
 
     def open(self, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:
         """What there is to go on from: a checkpoint's state, or None to start anew.
@@ -128,16 +79,7 @@ class RunFolder:
 
     def read_config(self) -> TrainConfig:
         """The settings in config.json. Raises: CheckpointError if they cannot be read."""
-        try:
-            content = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{str(self.config)!r} cannot be read ({error}); choose another --name."
-            ) from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{str(self.config)!r} is not a run's configuration.")
-        content = {name: value for name, value in content.items() if name not in TABLES}
-        return _config_of(content, self.config)
+        return _config_of(self.read_settings(), self.config)
 
     def create(self, config: TrainConfig) -> None:
         """Makes the folder and writes config.json and config.toml.
@@ -185,12 +127,6 @@ class RunFolder:
                 f"{str(self.metrics)!r} could not be written ({error}); the checkpoint beside it holds "
                 "its rows. Free some space or make the folder writable, then go on with --resume."
             ) from error
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; empty where there is none."""
-        if not self.metrics.exists():
-            return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
 
 def _config_of(settings: Any, source: Path) -> TrainConfig:

@@ -119,10 +119,11 @@ class Trainer:
             board()
         data = self._given or load_data(self.config.dataset, self.config.data_options())
         refuse_other_sizes(self.config, data)
+        say(wrapped(str(data.card), " " * 10), quiet=self.quiet)  # what follows imports for seconds
         self._set_up(data, state)
         trained = self.position.final is None
         if trained:
-            self._announce(data)
+            self._announce()
             self._run(data)
         return self.position.result(self.folder, trained=trained)
 
@@ -389,11 +390,10 @@ class Trainer:
         history, final = self.position.history, self.position.final
         self.ranks.first(lambda: self.folder.write_metrics(history, final))
 
-    def _announce(self, data: DataSet) -> None:
+    def _announce(self) -> None:
         config = self.config
         block = "" if config.block == "ode" else f", block replaced by the {config.block}"
         text = (
-            f"{data.card}\n"
             f"model     {config.model}: {count_parameters(self.model):,} parameters{block}; "
             f"{config.method}, rtol {config.rtol:g}, atol {config.atol:g}, gradient {config.gradient}"
         )

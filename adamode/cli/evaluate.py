@@ -65,7 +65,7 @@ def evaluate(
     import torch
 
     from ..train.evaluation import judge, load_data_of, load_run
-    from ..train.objective import MEASURES
+    from ..train.measures import MEASURES
 
     torch.set_num_threads(threads)
     loaded = load_run(folder, weights=weights, device=device)

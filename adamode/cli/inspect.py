@@ -128,7 +128,7 @@ def inspect(
     """
     if list_problems:
         from ..inspect.catalogue import PROBLEMS
-        from ..inspect.tables import problems_table
+        from ..inspect.listing import problems_table
 
         typer.echo(problems_table(list(PROBLEMS.values())))
         return

@@ -55,7 +55,7 @@ def runs(
     if differing:
         rows = [("run", *differing)]
         rows += [
-            (run.name, *("" if run.config is None else str(getattr(run.config, n)) for n in differing))
+            (run.name, *("" if run.settings is None else str(run.settings.get(n, "")) for n in differing))
             for run in found
         ]
         typer.echo("\nsettings that differ\n" + table(rows))
@@ -85,7 +85,7 @@ def results(output_dir: str | Path, names: Sequence[str]) -> str:
 
 def line_of(run: Any) -> tuple[str, ...]:
     """What `COLUMNS` name. run: `adamode.train.listing.RunSummary`."""
-    from ..train.objective import measure_of
+    from ..train.measures import measure_of
 
     last, final = run.history[-1] if run.history else {}, run.final or {}
 
@@ -100,7 +100,7 @@ def line_of(run: Any) -> tuple[str, ...]:
         both = [row.get(f"{name}_{direction}") for direction in ("forward", "backward")]
         return "" if None in both else " / ".join(format(value, form) for value in both)
 
-    epochs = "" if run.config is None else f"{len(run.history)}/{run.config.epochs}"
+    epochs = "" if run.settings is None else f"{len(run.history)}/{run.settings['epochs']}"
     return (
         run.name,
         run.state,

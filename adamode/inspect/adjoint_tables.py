@@ -10,7 +10,8 @@ from typing import Any
 
 from ..adjoint.proof.study import AdjointTrajectory
 from .adjoint import AdjointStudy, steps_of
-from .tables import number, plain, text_table
+from .listing import text_table
+from .tables import number, plain
 
 # Of the norms of an AdjointTrajectory: "a, h" is the column a_h.
 _NAMES = {"a": "a", "state": "state", "rebuilt − state": "off"}

@@ -1,17 +1,19 @@
-"""What a problem of `adamode inspect` is."""
+"""What a problem of `adamode inspect` is. Nothing here imports torch before it is solved."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 
-Field = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Field: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +68,16 @@ class Problem:
 
     def state(self, dtype: torch.dtype, device: str = "cpu") -> Tensor:
         """y0 as a tensor."""
+        import torch
+
         return torch.tensor(self.y0, dtype=dtype, device=device)
 
     def jacobian_at(self, t: Tensor, y: Tensor) -> Tensor:
         """∂f/∂y at (t, y), [n, n]."""
         if self.jacobian is not None:
             return self.jacobian(t, y)
+        import torch
+
         return torch.autograd.functional.jacobian(lambda z: self.f(t, z), y)
 
     def until(self, t_end: float) -> Problem:

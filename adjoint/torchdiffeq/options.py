@@ -76,7 +76,7 @@ def warn_unused(options: dict[str, Any], known: tuple[str, ...], method: str, ar
     unused = [name for name in options if name not in known]
     if unused:
         warnings.warn(
-            f"{argument}: {method} does not use {', '.join(map(repr, unused))}; ignored. "
+            f"{argument}: {method} does not use {', '.join(map(repr, unused))}; ignored: "
             f"{nearest(unused[0], known)}",
             AdamodeWarning,
             stacklevel=3,

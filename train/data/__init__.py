@@ -33,7 +33,7 @@ import dataclasses
 from collections.abc import Callable
 
 from ...solvers.errors import ArgumentError
-from ..known import ARRAYS, IMAGES, POINTS, RECORDING, check_dataset
+from ..known import ABOUT, ARRAYS, IMAGES, POINTS, RECORDING, check_dataset
 from .card import DataCard
 from .checkerboard import load_checkerboard
 from .cifar10 import load_cifar10
@@ -78,42 +78,27 @@ class Entry:
 
 _SIZES = ("train_size", "val_size", "test_size")
 _IMAGES = ("augment", "normalise", *_SIZES)
+_SERIES = ("window", "given")
 PLANE, SMALL_IMAGES = "density", "density-8x8"  # tasks of the models
 
 DATASETS: dict[str, Entry] = {
-    "digits": Entry(
-        load_digits_data, _IMAGES, "8×8 handwritten digits that come with scikit-learn", normalise="standard"
-    ),
+    "digits": Entry(load_digits_data, _IMAGES, ABOUT["digits"], normalise="standard"),
     # The paper's tasks have the pixels of the authors' code.
-    "mnist": Entry(load_mnist, _IMAGES, "28×28 handwritten digits", normalise="unit"),
-    "cifar10": Entry(load_cifar10, _IMAGES, "32×32 colour images of ten kinds of things", normalise="unit"),
-    "silverbox": Entry(
-        load_silverbox,
-        ("window", "given"),
-        "an electronic Duffing oscillator, measured: the benchmark's task",
-        "silverbox-network",
-    ),
-    "silverbox-paper": Entry(
-        load_silverbox_paper, ("given",), "the same recording: the paper's first 1,000 samples", "silverbox"
-    ),
+    "mnist": Entry(load_mnist, _IMAGES, ABOUT["mnist"], normalise="unit"),
+    "cifar10": Entry(load_cifar10, _IMAGES, ABOUT["cifar10"], normalise="unit"),
+    "silverbox": Entry(load_silverbox, _SERIES, ABOUT["silverbox"], "silverbox-network"),
+    "silverbox-paper": Entry(load_silverbox_paper, ("given",), ABOUT["silverbox-paper"], "silverbox"),
     "silverbox-simulated": Entry(
-        load_silverbox_simulated,
-        ("window", "given"),
-        "a Duffing oscillator like it, simulated",
-        "silverbox-network",
+        load_silverbox_simulated, _SERIES, ABOUT["silverbox-simulated"], "silverbox-network"
     ),
-    "robertson": Entry(load_robertson, (), "a stiff reaction from several starts, solved by radau5"),
-    "spiral": Entry(load_spiral, (), "two spiral arms in the plane, generated"),
-    "circles": Entry(load_circles, (), "a disc inside a ring, generated"),
-    "moons": Entry(load_moons, (), "a density: two half circles in the plane, generated", PLANE),
-    "checkerboard": Entry(load_checkerboard, (), "a density: even on dark squares, generated", PLANE),
-    "rings": Entry(load_rings, (), "a density: three rings around the origin, generated", PLANE),
-    "digits-density": Entry(
-        load_digits_density, _SIZES, "a density: the digits' images, dequantised", SMALL_IMAGES, DIGITS
-    ),
-    "mnist8-density": Entry(
-        load_mnist8_density, _SIZES, "a density: MNIST's images at 8×8, dequantised", SMALL_IMAGES, MNIST8
-    ),
+    "robertson": Entry(load_robertson, (), ABOUT["robertson"]),
+    "spiral": Entry(load_spiral, (), ABOUT["spiral"]),
+    "circles": Entry(load_circles, (), ABOUT["circles"]),
+    "moons": Entry(load_moons, (), ABOUT["moons"], PLANE),
+    "checkerboard": Entry(load_checkerboard, (), ABOUT["checkerboard"], PLANE),
+    "rings": Entry(load_rings, (), ABOUT["rings"], PLANE),
+    "digits-density": Entry(load_digits_density, _SIZES, ABOUT["digits-density"], SMALL_IMAGES, DIGITS),
+    "mnist8-density": Entry(load_mnist8_density, _SIZES, ABOUT["mnist8-density"], SMALL_IMAGES, MNIST8),
 }
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..places import BATCHES, CIFAR10, CIFAR10_NPZ, find_file
 from .card import FileRecord, file_record
-from .files import data_folder, find_file, not_found, unreadable
+from .files import unreadable
 from .images import Crop, ImageKind, build_official, check_official
 from .npz import read_npz
 from .options import DataOptions
@@ -24,11 +25,6 @@ KIND = ImageKind(
     source="CIFAR-10 (Krizhevsky 2009)",
     augment=Crop(32, padding=4, mirrored=True),
 )
-BATCHES = "cifar-10-batches-py"
-REMEDY = (
-    "Put cifar10.npz (x_train, y_train, x_test, y_test as Keras gives them) or torchvision's folder "
-    f"{BATCHES} there, or let --download fetch it."
-)
 
 
 def load_cifar10(options: DataOptions) -> DataSet:
@@ -36,15 +32,15 @@ def load_cifar10(options: DataOptions) -> DataSet:
 
     Raises: DataError for files that are missing, damaged or of another kind.
     """
-    folder = data_folder(options.data_dir, "cifar10", REMEDY, make=options.download)
-    npz = find_file(folder, ["cifar10.npz"])
+    folder = CIFAR10.folder(options.data_dir, make=options.download)
+    npz = find_file(folder, [CIFAR10_NPZ])
     if npz is not None:
         arrays = read_npz(npz)
         files: tuple[FileRecord, ...] = (file_record(npz),)
         where = {key: f"{str(npz)!r}, {key}" for key in arrays}
     else:
-        if not options.download and not (folder / BATCHES).is_dir():
-            raise not_found("cifar10", folder, ["cifar10.npz", f"{BATCHES}/"], REMEDY)
+        if not options.download:
+            CIFAR10.find(folder)
         arrays, files = _read_batches(folder, options.download)
         where = {key: f"{str(folder / BATCHES)!r}, {key}" for key in arrays}
     check_official(arrays, where, (32, 32, 3), KIND.classes)

@@ -147,7 +147,7 @@ def build_images(
         for part, rows in parts.items()
     }
     kind = options.normalise or "standard"
-    transform, scaling = normalisation(tensors["train"][0], kind, top)
+    transform = normalisation(tensors["train"][0], kind, top)
     card = _with_note(card, f"pixels {_PIXELS[kind]} (normalise={kind!r})")
     if options.augment:
         card = _with_note(card, "training images augmented")
@@ -159,7 +159,7 @@ def build_images(
     names = {"train": "train", "val": "validation", "test": "test"}
     counts = {names[part]: len(data) for part, data in sets.items()}
     card = dataclasses.replace(card, counts=counts)
-    return DataSet(sets["train"], sets["val"], sets["test"], card, raw=Raw(x=scaling, white=top))
+    return DataSet(sets["train"], sets["val"], sets["test"], card, raw=Raw(x=transform.scaling, white=top))
 
 
 def _cut(
@@ -179,24 +179,43 @@ def _cut(
     return card, parts
 
 
-def normalisation(train: Tensor, kind: str, top: float) -> tuple[v2.Transform, Scaling]:
-    """The transform of images 0 … top to floats, and its numbers; validation and test decide nothing.
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """(x − mean)/std in float32 of images [*, C, H, W], each channel for itself; as torchvision does it.
+
+    Without torchvision, which only what is augmented needs.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 images of the same shape."""
+        mean, std = (
+            torch.tensor(row, dtype=torch.float32, device=images.device)[:, None, None]
+            for row in (self.mean, self.std)
+        )
+        return (images.float() - mean).div_(std)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The same numbers as a file's are scaled by."""
+        return Scaling(self.mean, tuple(1 / s for s in self.std))
+
+
+def normalisation(train: Tensor, kind: str, top: float) -> Normalisation:
+    """Transform of images 0 … top to floats; validation and test images decide nothing.
 
     kind: "standard" (mean 0, variance 1 over ``train``, per channel) or "unit" (to [0, 1]).
     """
-    from torchvision.transforms import v2
-
     if kind == "unit":
-        mean, std = [0.0] * train.shape[1], [top] * train.shape[1]
-    else:
-        # Exact sums from counts of the 256 values: no float64 copy of the images.
-        values = np.arange(256, dtype=np.float64)
-        counts = [np.bincount(train[:, c].numpy().reshape(-1), minlength=256) for c in range(train.shape[1])]
-        mean = [float(n @ values / n.sum()) for n in counts]
-        std = [float(np.sqrt(n @ (values - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
-        std = [s if s > 0 else 1.0 for s in std]  # a channel without contrast stays at 0
-    transform = v2.Compose([v2.ToDtype(torch.float32), v2.Normalize(mean, std)])
-    return transform, Scaling(tuple(mean), tuple(1 / s for s in std))
+        return Normalisation((0.0,) * train.shape[1], (top,) * train.shape[1])
+    # Exact sums from counts of the 256 values: no float64 copy of the images.
+    values = np.arange(256, dtype=np.float64)
+    counts = [np.bincount(train[:, c].numpy().reshape(-1), minlength=256) for c in range(train.shape[1])]
+    mean = [float(n @ values / n.sum()) for n in counts]
+    std = [float(np.sqrt(n @ (values - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
+    return Normalisation(tuple(mean), tuple(s if s > 0 else 1.0 for s in std))  # without contrast: 0
 
 
 def _with_note(card: DataCard, text: str) -> DataCard:

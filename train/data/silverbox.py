@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...solvers.errors import ArgumentError, DataError
+from ..places import SILVERBOX
 from .card import DataCard, checksum, file_record
 from .columns import read_columns
-from .files import data_folder, find_file, not_found
 from .options import DataOptions
 from .raw import Raw, Scaling
 from .sequences import Recording, sequence_data_set, sequences, windows
@@ -22,13 +22,6 @@ from .splits import DataSet
 RATE = 610.35  # Hz
 LENGTH = 131_072
 SCALE = 100.0  # the paper's: one unit is 10 mV
-FILES = tuple(
-    f"{folder}{name}" for name in ("SNLS80mV.csv", "SNLS80mV.mat") for folder in ("", "SilverboxFiles/")
-)
-REMEDY = (
-    "Get SilverboxFiles.zip from the Silverbox page of nonlinearbenchmark.org and put SNLS80mV.csv or "
-    "SNLS80mV.mat there; it is not downloaded for you. silverbox-simulated needs no files."
-)
 SOURCE = "Silverbox benchmark (Wigren, Schoukens 2013), measured, SNLS80mV"
 
 # The ranges of the benchmark's own loader (nonlinear_benchmarks), in samples. The multisines are cut
@@ -50,9 +43,7 @@ def read_silverbox(folder: Path, needed: int) -> tuple[Recording, Path]:
 
     Raises: DataError where there is none, it is damaged, or it has fewer than ``needed`` samples.
     """
-    path = find_file(folder, FILES)
-    if path is None:
-        raise not_found("silverbox", folder, FILES, REMEDY)
+    path = SILVERBOX.find(folder)
     u, y = read_columns(path, ("V1", "V2"))
     if len(u) < needed:
         raise DataError(
@@ -69,7 +60,7 @@ def load_silverbox(options: DataOptions) -> DataSet:
     free run. more_tests: "arrow-inside" (the arrow without its loudest part) and "multisine".
     """
     window, given = options.window or WINDOW, options.given or GIVEN
-    folder = data_folder(options.data_dir, "silverbox", REMEDY)
+    folder = SILVERBOX.folder(options.data_dir)
     raw, path = read_silverbox(folder, needed=MULTISINE.stop)
     training = raw[TRAINING]
     offset = (float(training.u.mean()), float(training.y.mean()))
@@ -98,7 +89,7 @@ def load_silverbox_paper(options: DataOptions) -> DataSet:
     given = options.given or 1
     if given >= 1000:
         raise ArgumentError(f"given={given} must be below the 1,000 samples of silverbox-paper's training.")
-    folder = data_folder(options.data_dir, "silverbox-paper", REMEDY)
+    folder = SILVERBOX.folder(options.data_dir)
     raw, path = read_silverbox(folder, needed=PAPER_VALIDATION.stop)
     offset = (float(raw.u.mean()), float(raw.y.mean()))
     scaled = raw.scaled(offset, SCALE)

@@ -226,7 +226,7 @@ def _runs(figure: Figure, work: Work, settings: Any) -> tuple[dict[str, int], li
     if not where or not place.is_dir():
         return {}, []
     sets = data_sets(settings) if isinstance(settings, TrainingSettings) else None
-    runs = [r for r in list_runs(place) if sets is None or r.config is None or r.config.dataset in sets]
+    runs = [r for r in list_runs(place) if not (sets and r.settings) or r.settings.get("dataset") in sets]
     done = {run.name: len(run.history) for run in runs if run.state == "finished"}
     return done, [run.name for run in runs if run.name not in done]
 
