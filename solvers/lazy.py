@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562)."""
+"""Names of a package, and whole modules, that are imported when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -39,3 +39,18 @@ def when_used(
         return sorted({*vars(sys.modules[package]), *exports, *(parts or ())})
 
     return get, names
+
+
+class Later:
+    """A module that is imported when something of it is first asked for.
+
+    For a module whose functions need torch and whose names do not: a list of them is printed at once.
+    """
+
+    def __init__(self, module: str):
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(importlib.import_module(self._module), name)
+        setattr(self, name, value)  # the next time it is an ordinary attribute
+        return value

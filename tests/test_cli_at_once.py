@@ -11,7 +11,6 @@ import adamode.known
 import adamode.models.known
 import adamode.train.known
 from adamode.inspect.adjoint import GRADIENTS
-from adamode.inspect.catalogue import PROBLEMS
 from adamode.models import registry
 from adamode.models.denominators import _KINDS as DENOMINATORS
 from adamode.models.dynamics.adamnode import FORMS
@@ -161,7 +160,6 @@ def test_the_names_are_those_of_what_they_name():
     assert program.FORMS == FORMS
     assert tuple(CHOICES) == program.GRADIENTS
     assert tuple(GRADIENTS) == program.WALKS_BACK
-    assert tuple(PROBLEMS) == program.PROBLEMS
 
 
 @pytest.mark.parametrize("name", ["inspect", "reproduce", "verify", "models", "train", "solvers", "adjoint"])

@@ -1,8 +1,7 @@
 """DETEST: the 25 non-stiff problems of Hull, Enright, Fellen and Sedgwick, classes A to E, on [0, 20].
 
 A: single equations.  B: small systems.  C: moderate systems.  D: orbits.  E: higher order.
-Each takes y [..., n], and t 0-d or, where every sample has its own, [..., 1]. Nothing here imports torch
-before one is solved.
+Each takes y [..., n], and t 0-d or, where every sample has its own, [..., 1].
 
 Source: T. E. Hull, W. H. Enright, B. M. Fellen, A. E. Sedgwick, Comparing numerical methods for
 ordinary differential equations, SIAM Journal on Numerical Analysis 9 (1972) 603–637.
@@ -14,11 +13,15 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .joined import cat
+from ..solvers.lazy import Later
 from .problem import Field, Problem
 
 if TYPE_CHECKING:
+    import scipy.special as special
+    import torch
     from torch import Tensor
+else:
+    torch, special = Later("torch"), Later("scipy.special")  # for what is solved: the list needs none
 
 _SOURCE = "Hull, Enright, Fellen, Sedgwick, SIAM J. Numer. Anal. 9 (1972) 603–637, problem "
 
@@ -45,7 +48,7 @@ def a2(t: Tensor, y: Tensor) -> Tensor:
 
 def a3(t: Tensor, y: Tensor) -> Tensor:
     """y' = y cos t"""
-    return y * t.cos()
+    return y * torch.cos(t)
 
 
 def a4(t: Tensor, y: Tensor) -> Tensor:
@@ -61,45 +64,43 @@ def a5(t: Tensor, y: Tensor) -> Tensor:
 def b1(t: Tensor, y: Tensor) -> Tensor:
     """y1' = 2 (y1 − y1 y2), y2' = −(y2 − y1 y2)"""
     y1, y2 = y.split(1, -1)
-    return cat((2 * (y1 - y1 * y2), y1 * y2 - y2), -1)
+    return torch.cat((2 * (y1 - y1 * y2), y1 * y2 - y2), -1)
 
 
 def b2(t: Tensor, y: Tensor) -> Tensor:
     """y1' = −y1 + y2, y2' = y1 − 2 y2 + y3, y3' = y2 − y3"""
     y1, y2, y3 = y.split(1, -1)
-    return cat((y2 - y1, y1 - 2 * y2 + y3, y2 - y3), -1)
+    return torch.cat((y2 - y1, y1 - 2 * y2 + y3, y2 - y3), -1)
 
 
 def b3(t: Tensor, y: Tensor) -> Tensor:
     """y1' = −y1, y2' = y1 − y2², y3' = y2²"""
     y1, y2, _ = y.split(1, -1)
-    return cat((-y1, y1 - y2 * y2, y2 * y2), -1)
+    return torch.cat((-y1, y1 - y2 * y2, y2 * y2), -1)
 
 
 def b4(t: Tensor, y: Tensor) -> Tensor:
     """y1' = −y2 − y1 y3/r, y2' = y1 − y2 y3/r, y3' = y1/r, r = √(y1² + y2²)"""
     y1, y2, y3 = y.split(1, -1)
-    r = (y1 * y1 + y2 * y2).sqrt()
-    return cat((-y2 - y1 * y3 / r, y1 - y2 * y3 / r, y1 / r), -1)
+    r = torch.sqrt(y1 * y1 + y2 * y2)
+    return torch.cat((-y2 - y1 * y3 / r, y1 - y2 * y3 / r, y1 / r), -1)
 
 
 def b5(t: Tensor, y: Tensor) -> Tensor:
     """y1' = y2 y3, y2' = −y1 y3, y3' = −0.51 y1 y2"""
     y1, y2, y3 = y.split(1, -1)
-    return cat((y2 * y3, -y1 * y3, -0.51 * y1 * y2), -1)
+    return torch.cat((y2 * y3, -y1 * y3, -0.51 * y1 * y2), -1)
 
 
 def _rigid_body(t: float) -> tuple[float, ...]:
     """Jacobi's sn, cn, dn with k² = 0.51."""
-    import scipy.special
-
-    return tuple(float(x) for x in scipy.special.ellipj(t, 0.51)[:3])
+    return tuple(float(x) for x in special.ellipj(t, 0.51)[:3])
 
 
 def _chain(y: Tensor, flow: Tensor) -> Tensor:
     """What flows from each component into the next."""
-    zero = y.new_zeros(y[..., :1].shape)
-    return cat((-flow, zero), -1) + cat((zero, flow), -1)
+    zero = torch.zeros_like(y[..., :1])
+    return torch.cat((-flow, zero), -1) + torch.cat((zero, flow), -1)
 
 
 def c1(t: Tensor, y: Tensor) -> Tensor:
@@ -109,14 +110,14 @@ def c1(t: Tensor, y: Tensor) -> Tensor:
 
 def c2(t: Tensor, y: Tensor) -> Tensor:
     """y1' = −y1, yi' = (i−1) y(i−1) − i yi, y10' = 9 y9"""
-    rates = y.new_tensor(range(1, y.shape[-1]))
+    rates = torch.arange(1, y.shape[-1], dtype=y.dtype, device=y.device)
     return _chain(y, rates * y[..., :-1])
 
 
 def c3(t: Tensor, y: Tensor) -> Tensor:
     """yi' = y(i−1) − 2 yi + y(i+1), zero beyond both ends"""
-    zero = y.new_zeros(y[..., :1].shape)
-    return cat((zero, y[..., :-1]), -1) - 2 * y + cat((y[..., 1:], zero), -1)
+    zero = torch.zeros_like(y[..., :1])
+    return torch.cat((zero, y[..., :-1]), -1) - 2 * y + torch.cat((y[..., 1:], zero), -1)
 
 
 # Masses of the Sun with the inner planets, and of Jupiter, Saturn, Uranus, Neptune, Pluto; time in 100 days.
@@ -141,19 +142,19 @@ _VELOCITIES = (
 def c5(t: Tensor, y: Tensor) -> Tensor:
     """five outer planets: xj'' = k² (−(m0 + mj) xj/rj³ + Σ over k ≠ j of mk ((xk − xj)/djk³ − xk/rk³))"""
     x, v = y.unflatten(-1, (2, 5, 3)).unbind(-3)
-    m = y.new_tensor(_PLANETS)[:, None]
+    m = torch.tensor(_PLANETS, dtype=y.dtype, device=y.device)[:, None]
     pull = x / (x * x).sum(-1, keepdim=True) ** 1.5
     gap = x[..., None, :, :] - x[..., None, :]  # gap[j, k] = xk − xj
-    d2 = (gap * gap).sum(-1) + y.new_ones(5).diag()  # the 1 keeps 0/0 away
+    d2 = (gap * gap).sum(-1) + torch.eye(5, dtype=y.dtype, device=y.device)  # the 1 keeps 0/0 away
     others = (m * (gap / d2[..., None] ** 1.5 - pull[..., None, :, :])).sum(-2) + m * pull
     acceleration = _GRAVITY * (others - (_SUN + m) * pull)
-    return cat((v.flatten(-2), acceleration.flatten(-2)), -1)
+    return torch.cat((v.flatten(-2), acceleration.flatten(-2)), -1)
 
 
 def orbit(t: Tensor, y: Tensor) -> Tensor:
     """y1'' = −y1/r³, y2'' = −y2/r³, r = √(y1² + y2²)"""
     x, v = y.split(2, -1)
-    return cat((v, -x / (x * x).sum(-1, keepdim=True) ** 1.5), -1)
+    return torch.cat((v, -x / (x * x).sum(-1, keepdim=True) ** 1.5), -1)
 
 
 def _kepler(eccentricity: float) -> Callable[[float], tuple[float, ...]]:
@@ -179,7 +180,7 @@ def _kepler(eccentricity: float) -> Callable[[float], tuple[float, ...]]:
 def e1(t: Tensor, y: Tensor) -> Tensor:
     """y1' = y2, y2' = −y2/(t + 1) − (1 − 0.25/(t + 1)²) y1"""
     y1, y2 = y.split(1, -1)
-    return cat((y2, -y2 / (t + 1) - (1 - 0.25 / (t + 1) ** 2) * y1), -1)
+    return torch.cat((y2, -y2 / (t + 1) - (1 - 0.25 / (t + 1) ** 2) * y1), -1)
 
 
 def _bessel(t: float) -> tuple[float, ...]:
@@ -192,19 +193,19 @@ def _bessel(t: float) -> tuple[float, ...]:
 def e2(t: Tensor, y: Tensor) -> Tensor:
     """y1' = y2, y2' = (1 − y1²) y2 − y1"""
     y1, y2 = y.split(1, -1)
-    return cat((y2, (1 - y1 * y1) * y2 - y1), -1)
+    return torch.cat((y2, (1 - y1 * y1) * y2 - y1), -1)
 
 
 def e3(t: Tensor, y: Tensor) -> Tensor:
     """y1' = y2, y2' = y1³/6 − y1 + 2 sin(2.78535 t)"""
     y1, y2 = y.split(1, -1)
-    return cat((y2, y1**3 / 6 - y1 + 2 * (2.78535 * t).sin()), -1)
+    return torch.cat((y2, y1**3 / 6 - y1 + 2 * torch.sin(2.78535 * t)), -1)
 
 
 def e4(t: Tensor, y: Tensor) -> Tensor:
     """y1' = y2, y2' = 0.032 − 0.4 y2²"""
     y2 = y[..., 1:]
-    return cat((y2, 0.032 - 0.4 * y2 * y2), -1)
+    return torch.cat((y2, 0.032 - 0.4 * y2 * y2), -1)
 
 
 def _falling(t: float) -> tuple[float, ...]:
@@ -215,7 +216,7 @@ def _falling(t: float) -> tuple[float, ...]:
 def e5(t: Tensor, y: Tensor) -> Tensor:
     """y1' = y2, y2' = √(1 + y2²)/(25 − t)"""
     y2 = y[..., 1:]
-    return cat((y2, (1 + y2 * y2).sqrt() / (25 - t)), -1)
+    return torch.cat((y2, torch.sqrt(1 + y2 * y2) / (25 - t)), -1)
 
 
 def _pursuit(t: float) -> tuple[float, ...]:

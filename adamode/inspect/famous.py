@@ -1,15 +1,18 @@
-"""Problems that every book on the subject draws. Without torch, so that they can be listed at once."""
+"""Problems that every book on the subject draws."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from .joined import cat, stack
+from ..solvers.lazy import Later
 from .problem import Problem
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+else:
+    torch = Later("torch")  # for what is solved: the list of problems needs none
 
 
 def van_der_pol(name: str, mu: float, t_end: float, stiff: bool = False) -> Problem:
@@ -17,7 +20,7 @@ def van_der_pol(name: str, mu: float, t_end: float, stiff: bool = False) -> Prob
 
     def f(t: Tensor, y: Tensor) -> Tensor:
         y1, y2 = y
-        return stack((y2, mu * (1 - y1 * y1) * y2 - y1))
+        return torch.stack((y2, mu * (1 - y1 * y1) * y2 - y1))
 
     f.__doc__ = f"y1' = y2, y2' = {mu:g} (1 − y1²) y2 − y1"
     source = "B. van der Pol, Philosophical Magazine 2 (1926) 978–992; HW II, IV.1"
@@ -33,37 +36,37 @@ def arenstorf_f(t: Tensor, y: Tensor) -> Tensor:
     d2 = ((y1 - 1 + mu) ** 2 + y2**2) ** 1.5
     a1 = y1 + 2 * v2 - (1 - mu) * (y1 + mu) / d1 - mu * (y1 - 1 + mu) / d2
     a2 = y2 - 2 * v1 - (1 - mu) * y2 / d1 - mu * y2 / d2
-    return cat((v1, v2, a1, a2), -1)
+    return torch.cat((v1, v2, a1, a2), -1)
 
 
 def pleiades_f(t: Tensor, y: Tensor) -> Tensor:
     """xi'' = Σ over j ≠ i of mj (xj − xi)/rij, yi'' = Σ over j ≠ i of mj (yj − yi)/rij,
     rij = ((xi − xj)² + (yi − yj)²)^(3/2), mi = i, i = 1 … 7"""
     place, speed = y.unflatten(-1, (4, 7)).split(2, -2)  # [..., 2, 7]
-    mass = y.new_tensor(range(1, 8))
+    mass = torch.arange(1, 8, dtype=y.dtype, device=y.device)
     gap = place[..., None, :] - place[..., :, None]  # gap[i, j] = place j − place i
-    d2 = (gap * gap).sum(-3, keepdim=True) + y.new_ones(7).diag()  # 1: no 0/0
-    return cat((speed.flatten(-2), (mass * gap / d2**1.5).sum(-1).flatten(-2)), -1)
+    d2 = (gap * gap).sum(-3, keepdim=True) + torch.eye(7, dtype=y.dtype, device=y.device)  # 1: no 0/0
+    return torch.cat((speed.flatten(-2), (mass * gap / d2**1.5).sum(-1).flatten(-2)), -1)
 
 
 def lorenz_f(t: Tensor, y: Tensor) -> Tensor:
     """y1' = 10 (y2 − y1), y2' = y1 (28 − y3) − y2, y3' = y1 y2 − 8/3 y3"""
     y1, y2, y3 = y
-    return stack((10 * (y2 - y1), y1 * (28 - y3) - y2, y1 * y2 - 8 / 3 * y3))
+    return torch.stack((10 * (y2 - y1), y1 * (28 - y3) - y2, y1 * y2 - 8 / 3 * y3))
 
 
 def rosenbrock_f(t: Tensor, y: Tensor) -> Tensor:
     """y' = −∇((1 − y1)² + 100 (y2 − y1²)²)"""
     y1, y2 = y
     gap = y2 - y1 * y1
-    return stack((2 * (1 - y1) + 400 * y1 * gap, -200 * gap))
+    return torch.stack((2 * (1 - y1) + 400 * y1 * gap, -200 * gap))
 
 
 def robertson_f(t: Tensor, y: Tensor) -> Tensor:
     """y1' = −0.04 y1 + 10⁴ y2 y3, y2' = 0.04 y1 − 10⁴ y2 y3 − 3·10⁷ y2², y3' = 3·10⁷ y2²"""
     y1, y2, y3 = y
     slow, back, fast = 0.04 * y1, 1e4 * y2 * y3, 3e7 * y2 * y2
-    return stack((back - slow, slow - back - fast, fast))
+    return torch.stack((back - slow, slow - back - fast, fast))
 
 
 def pole_f(t: Tensor, y: Tensor) -> Tensor:
