@@ -37,7 +37,8 @@ class NormalMomenta(nn.Module):
     def forward(self, x: Tensor) -> Distribution:
         """The distribution of [B] samples, each [momenta, dim]."""
         mean, scale = self.net(x).view(len(x), 2, self.momenta, self.dim).unbind(1)
-        return Independent(Normal(mean, scale.exp()), 2)
+        normal = Normal(mean, scale.exp(), validate_args=False)  # `Flow` looks at what is drawn
+        return Independent(normal, 2)
 
 
 class DensityModel(WithBlock):

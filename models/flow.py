@@ -14,8 +14,8 @@ from typing_extensions import Unpack
 
 from ..adjoint.dynamics.protocol import Dynamics
 from ..adjoint.solve import solve
-from ..solvers.checks import STATE_DTYPES, check_positive
-from ..solvers.errors import ArgumentError, ArgumentTypeError, first_line
+from ..solvers.checks import STATE_DTYPES, all_finite, check_positive, check_state
+from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .block import Block, LastSolve, SolverOptions, check_start
 from .density import LogDensity
 from .dynamics.node import NeuralODE
@@ -59,7 +59,7 @@ class Flow(nn.Module):
     standard normal, and its density is exact; that of x alone is an integral over m, and `log_prob` a lower
     bound on its logarithm, by draws of m(t1) from q. Blocks with momenta need no trace: their divergence
     depends on no state, and its integral is known. With stepping="per_sample" a sample whose solve fails is
-    NaN.
+    NaN (a base of your own must let it: validate_args=False).
     Raises ArgumentError or ArgumentTypeError for a block with padding (ANODE), an AdamNODE whose denominator
     is "exact" (its flow does not cover the whole space), and a base or auxiliary that does not fit.
     Source: R. T. Q. Chen et al., NeurIPS 2018, Sec. 4; C.-W. Huang, L. Dinh, A. Courville, Augmented
@@ -122,7 +122,7 @@ class Flow(nn.Module):
         x = _checked(x)
         q = self._auxiliary(x)
         momenta = q.rsample((samples,)) if q.has_rsample else q.sample((samples,))  # [k, B, K − 1, *S]
-        log_q = q.log_prob(momenta)
+        log_q = _checked_log_q(q.log_prob(momenta))
         rows = x.expand(samples, *x.shape).flatten(0, 1)
         log_joint = self.log_joint(rows, momenta.flatten(0, 1)).view(samples, -1)
         log_w = log_joint - log_q
@@ -135,8 +135,8 @@ class Flow(nn.Module):
             raise ArgumentError(f"momenta has shape {tuple(momenta.shape)}; it must be {wanted}.")
         z0, total = self._carried(x, momenta)
         log_base = self._base_log_prob(z0[0])
-        normal = Normal(torch.zeros_like(z0[1:]), torch.ones_like(z0[1:]))
-        return log_base + normal.log_prob(z0[1:]).transpose(0, 1).flatten(1).sum(1) + total
+        log_normal = standard_normal(z0[1:]).log_prob(z0[1:])
+        return log_base + log_normal.transpose(0, 1).flatten(1).sum(1) + total
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
@@ -183,7 +183,7 @@ class Flow(nn.Module):
 
     def _base_log_prob(self, x0: Tensor) -> Tensor:
         if self.base is None:
-            return Normal(torch.zeros_like(x0), torch.ones_like(x0)).log_prob(x0).flatten(1).sum(1)
+            return standard_normal(x0).log_prob(x0).flatten(1).sum(1)
         if self.base.event_shape != x0.shape[1:]:
             raise ArgumentError(
                 f"base has event_shape {tuple(self.base.event_shape)}; of x {tuple(x0.shape)} it must be "
@@ -195,18 +195,12 @@ class Flow(nn.Module):
     def _auxiliary(self, x: Tensor) -> Distribution:
         shape = (len(x), len(self.blocks) - 1, *x.shape[1:])
         if self.auxiliary is None:
-            zeros = x.new_zeros(shape)
-            return Independent(Normal(zeros, torch.ones_like(zeros)), len(shape) - 1)
-        self.block.state(x)  # says what does not fit, before the user's module fails at it
+            return Independent(standard_normal(x.new_zeros(shape)), len(shape) - 1)
+        self.block.state(x)  # these say what does not fit, before the user's module fails at it
         if not x.numel():
             raise ArgumentError(f"x has shape {tuple(x.shape)}; at least one sample is needed.")
-        try:
-            q = self.auxiliary(x)
-        except ValueError as error:  # torch's, of parameters that are NaN
-            raise ArgumentError(
-                f"auxiliary(x) is no distribution ({first_line(error)}); x and the "
-                "numbers that it makes of it must be finite."
-            ) from error
+        check_state(x, "x")  # host read
+        q = self.auxiliary(x)
         if (
             not isinstance(q, Distribution)
             or (*q.batch_shape, *q.event_shape) != shape
@@ -235,6 +229,25 @@ class Flow(nn.Module):
         if first is None:
             return torch.get_default_dtype(), torch.get_default_device()
         return first.dtype, first.device
+
+
+def standard_normal(like: Tensor) -> Normal:
+    """Independent standard normals of like's shape.
+
+    Torch validates no values of theirs: the host would wait for each, and a sample that failed is NaN.
+    """
+    return Normal(torch.zeros_like(like), torch.ones_like(like), validate_args=False)
+
+
+def _checked_log_q(log_q: Tensor) -> Tensor:
+    """log q(m | x) of q's own draws, [k, B]; ArgumentError where q's numbers are not finite."""
+    if not all_finite(log_q):  # host read
+        k, b = (~torch.isfinite(log_q)).nonzero()[0].tolist()
+        raise ArgumentError(
+            f"auxiliary(x) of sample {b} draws momenta whose log q(m | x) is {log_q[k, b].item()}: the "
+            "numbers that it makes of x must be finite, and scales above 0."
+        )
+    return log_q
 
 
 class WholeDensity(nn.Module):

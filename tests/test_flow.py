@@ -6,12 +6,14 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, MultivariateNormal, Normal
+from host_reads import host_reads
+from torch.distributions import Categorical, Distribution, Independent, MultivariateNormal, Normal
 
 import adamode
 from adamode import AdamNODE, ArgumentError, ArgumentTypeError, Flow, LogDensity
+from adamode.models.density_model import NormalMomenta
 from adamode.models.dynamics import HeavyBallODE
-from adamode.models.fields import MLP, Conv, Linear
+from adamode.models.fields import MLP, Conv, Linear, OwnField
 
 D = torch.float64
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
@@ -240,6 +242,52 @@ def test_a_base_without_rsample_is_sampled_but_not_differentiated():
     with pytest.raises(ArgumentError, match="has no rsample"):
         flow.rsample(3)
     assert flow.log_prob(points()).isfinite().all()
+
+
+@pytest.fixture(params=[True, False], ids=["validated", "not validated"])
+def validated(request, monkeypatch):
+    """Whether torch validates what distributions are given, which it does unless Python runs with -O."""
+    monkeypatch.setattr(Distribution, "_validate_args", request.param)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_q_whose_numbers_are_not_finite_is_refused_in_one_way(validated, wrong):
+    q = NormalMomenta(2, 1, 4).double()
+    with torch.no_grad():
+        q.net[-1].bias[0] = wrong
+    with pytest.raises(ArgumentError, match=r"auxiliary\(x\) of sample 0 draws momenta whose log q"):
+        Flow(adamode.HBNODE(linear()), auxiliary=q).double().log_prob(points(), 3)
+
+
+def test_what_a_q_of_ones_own_refuses_is_told_as_it_is():
+    def q(x):
+        raise ValueError("no such station")
+
+    with pytest.raises(ValueError, match="no such station"):
+        Flow(adamode.HBNODE(linear()), auxiliary=q).double().log_prob(points())
+
+
+@pytest.mark.parametrize("kind", ["node", "hbnode"])
+def test_a_sample_that_fails_is_nan_and_the_others_have_a_density(validated, kind):
+    make = {"node": adamode.NODE, "hbnode": adamode.HBNODE}[kind]
+    field = OwnField(lambda t, h: h * torch.where(h[:, :1] < -1, math.nan, 0.5), 2, 2)
+    flow = Flow(make(field, stepping="per_sample")).double()
+    x = torch.tensor([[0.1, 0.2], [-2.0, 0.1], [0.3, 0.1]], dtype=D)
+    torch.manual_seed(0)
+    found = flow.log_prob(x)
+    assert found.isnan().tolist() == [False, True, False]
+    assert found[[0, 2]].isfinite().all()
+
+
+def test_torchs_validation_reads_nothing_on_the_host(monkeypatch):
+    flow, counted = Flow(adamode.HBNODE(linear()), auxiliary=NormalMomenta(2, 1, 4)).double(), []
+    for on in (True, False):
+        monkeypatch.setattr(Distribution, "_validate_args", on)
+        torch.manual_seed(0)
+        with host_reads() as reads:
+            flow.log_prob(points(), 2)
+        counted.append(reads)
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize(

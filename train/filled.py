@@ -4,6 +4,9 @@
 and is filled in anew there: another model then has its own defaults, and what was asked for stays.
 """
 
+# A record beside the values, such as a hidden argument with the names that were given, would not do. Where 20
+# epochs were filled in, replace(config, epochs=20) asks for them, and hands over what replace(config) does.
+
 from __future__ import annotations
 
 from typing import Any
