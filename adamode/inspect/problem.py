@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..solvers.checks import check_call
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -42,8 +43,10 @@ class Problem:
     stiff: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.f):
-            raise ArgumentTypeError(f"problem {self.name}: f={self.f!r} must be callable as f(t, y).")
+        given = {"f(t, y)": self.f, "solution(t)": self.solution, "jacobian(t, y)": self.jacobian}
+        for call, function in given.items():
+            if call == "f(t, y)" or function is not None:
+                check_call(function, f"problem {self.name}: {call.partition('(')[0]}", call)
         try:
             y0, (t0, t1) = tuple(float(x) for x in self.y0), (float(x) for x in self.span)
         except (TypeError, ValueError):
