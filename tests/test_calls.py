@@ -10,7 +10,9 @@ from torch import nn
 import adamode
 from adamode import ArgumentTypeError, Event, Flow, Impulse, LogDensity, Signal
 from adamode.inspect.problem import Problem
+from adamode.models import Model
 from adamode.models.fields import AutogradField, OwnField
+from adamode.models.model import ZeroStart
 from adamode.solvers.checks import check_call, runs
 from adamode.train.own import built, made_by
 from adamode.verify import check_gradient
@@ -261,6 +263,10 @@ PLACES = {
     "log-density": ("field(t, h)", lambda: LogDensity(NET)),
     "auxiliary": ("auxiliary(x)", lambda: Flow(adamode.HBNODE(Module()), auxiliary=decay)),
     "builder": ("build(config)", lambda: made_by(decay, adamode.TrainConfig(), "build")),
+    "on_epoch": ("on_epoch(record)", lambda: adamode.Trainer(adamode.TrainConfig(), on_epoch=decay)),
+    "encoder": ("encoder(x)", lambda: Model(Module(), ZeroStart(), adamode.NODE(Module()), nn.Identity())),
+    "start": ("start(x, o)", lambda: Model(nn.Identity(), NET, adamode.NODE(Module()), nn.Identity())),
+    "head": ("head(h)", lambda: Model(nn.Identity(), ZeroStart(), adamode.NODE(Module()), Module())),
     "problem": ("f(t, y)", lambda: Problem("p", of_state, (1.0,), (0.0, 1.0))),
     "problem's solution": ("solution(t)", lambda: Problem("p", decay, (1.0,), (0.0, 1.0), solution=decay)),
     "problem's jacobian": (
