@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.checks import (
+    check_call,
     check_positive,
     check_readable,
     check_resolution,
@@ -33,7 +34,6 @@ from .gradients import CHOICES, COUPLING, Backsolve, Direct, Discrete, Gradient,
 from .signals.signal import Signal
 
 LinearSolver = Literal["lu", "gmres"]
-
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Func = Callable[[Tensor, State], Any] | Callable[[Tensor, State, Tensor], Any] | Dynamics
@@ -122,6 +122,8 @@ class Options:
             raise ArgumentError(
                 "compact=True needs stepping='per_sample', or groups: only there samples leave the batch."
             )
+        if callable(self.norm):
+            check_call(self.norm, "norm", "norm(y)")
         if isinstance(self.penalties, str) or not isinstance(self.penalties, Sequence):
             raise ArgumentTypeError(f"penalties={self.penalties!r} must be a tuple of names: ('error',).")
         for name in self.penalties:
@@ -158,10 +160,8 @@ class Options:
                     f"lengths of its steps, and fixed steps do not tell: choose {part.between[1].name!r}, or "
                     "leave dt out."
                 )
-        if self.jac is not None and not callable(self.jac):
-            raise ArgumentTypeError(
-                f"jac={self.jac!r} must be callable as jac(t, y) → df/dy, or None: func is differentiated."
-            )
+        if self.jac is not None:
+            check_call(self.jac, "jac", "jac(t, y)" if self.signal is None else "jac(t, y, u)")
         if not tableau.wants_jacobian and self.jac is not None:
             raise ArgumentError(
                 f"jac is given, but method={self.method!r} is explicit and has no use for it: leave jac out, "

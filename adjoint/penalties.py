@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..solvers.checks import check_tolerance
+from ..solvers.checks import check_call, check_tolerance
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from ..solvers.methods import EVERY
 from ..solvers.solution import Query, Solution
@@ -30,7 +30,7 @@ from ..solvers.step.field import Layout, layout_of, transformed
 from .arguments import Options, Request, clocks_differ, needs_jacobian
 from .discrete.penalties import Part, StepPenalties
 from .dynamics.adapt import check_independent_samples, for_solve
-from .dynamics.protocol import Dynamics, check_blocks
+from .dynamics.protocol import UNDRIVEN, Dynamics, check_blocks
 from .engine.problem import Problem
 from .gradients import Direct, Discrete
 
@@ -181,8 +181,7 @@ def beside(func: Any, y0: Any, options: Options) -> Beside:
         )
     if blocks:
         return _of_blocks(func, z0, layout, dataclasses.replace(options, penalties=steps))
-    if not callable(func):
-        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    check_call(func, "func", *UNDRIVEN)
     clocks = each(0, z0.dim()) if per_sample else ONE
     norm = norm_of(options.norm, layout, clocks)
     leaf = pytree.tree_leaves(y0)[0]

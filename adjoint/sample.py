@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..solvers.checks import all_finite, check_constant, check_positive, check_state, check_times
+from ..solvers.checks import all_finite, check_call, check_constant, check_positive, check_state, check_times
 from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError, solver_error
 from ..solvers.march.output import as_time
 from ..solvers.march.unheard import state_along
@@ -149,8 +149,8 @@ def sample(
     that lost them, for which the steps are taken once more.
     """
     tableau, grid = get_method(method), _grid_of(t, steps)
-    if callback is not None and not callable(callback):
-        raise ArgumentTypeError(f"callback={callback!r} must be callable as callback(i, t, y, nfe).")
+    if callback is not None:
+        check_call(callback, "callback", "callback(i, t, y, nfe)")
     layout = layout_of(y0)
     z0 = layout.pack(y0).detach()
     check_state(z0)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ..adjoint.dynamics.adapt import check_independent_samples
 from ..adjoint.dynamics.protocol import Dynamics, LeafDynamics, PerSolve, Started, Traced
-from ..solvers.checks import STATE_DTYPES, check_positive
+from ..solvers.checks import STATE_DTYPES, check_call, check_positive
 from ..solvers.errors import ArgumentError, ArgumentTypeError, DynamicsError, check_choice
 from ..solvers.step.field import transformed
 from .block import Block
-from .fields.by_autograd import AutogradField, is_compiled
+from .fields.by_autograd import WAY, AutogradField, is_compiled
 from .fields.dense_trace import DenseTrace
 from .fields.field import Field, Gradients
 from .fields.trace import dense_trace, directions, mixed_sample, value_and_trace
@@ -212,6 +212,7 @@ def read_field(field: Any) -> Any:
         )
     if not callable(field):
         raise ArgumentTypeError(f"field={field!r} cannot be called; give f(t, x) that returns dx like x.")
+    check_call(field, "field", "field(t, h)", WAY)
     if is_compiled(field):
         raise ArgumentError(
             "field is compiled by torch.compile, whose programs are not differentiated twice, as the trace's "

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from ..adjoint.dynamics.protocol import Dynamics
 from ..adjoint.solve import solve
-from ..solvers.checks import STATE_DTYPES, all_finite, check_positive, check_state
+from ..solvers.checks import STATE_DTYPES, all_finite, check_call, check_positive, check_state
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .block import Block, LastSolve, SolverOptions, check_start
 from .density import LogDensity
@@ -84,6 +84,8 @@ class Flow(nn.Module):
             )
         if auxiliary is not None and not callable(auxiliary):
             raise ArgumentTypeError(f"auxiliary={auxiliary!r} must be callable: x ↦ a distribution.")
+        if auxiliary is not None:
+            check_call(auxiliary, "auxiliary", "auxiliary(x)")
         if auxiliary is not None and len(self.blocks) == 1:
             raise ArgumentError("auxiliary is given, but the flow is on x alone: leave it out.")
         self.base, self.auxiliary = base, auxiliary

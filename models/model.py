@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..solvers.checks import check_positive
+from ..solvers.checks import check_call, check_positive
 from ..solvers.errors import ArgumentError
 from .block import WithBlock
 from .checks import check_sizes
@@ -39,6 +39,9 @@ class Model(WithBlock):
     ):
         super().__init__()
         check_positive(state_unit, "state_unit")
+        check_call(encoder, "encoder", "encoder(x)")
+        check_call(start, "start", "start(x, o)")
+        check_call(head, "head", "head(h)")
         self.encoder, self.start, self.block, self.head = encoder, start, block, head
         self.state_unit = state_unit
 

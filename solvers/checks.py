@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
 
-from .errors import ArgumentError, ArgumentTypeError
+from .errors import ArgumentError, ArgumentTypeError, first_line
 from .step.field import HALF, Layout, around, forwards, transformed
 
 _functorch = torch._C._functorch
@@ -326,3 +330,58 @@ def check_params(params: Any, argument: str = "params") -> list[Tensor]:
         if not isinstance(p, Tensor):
             raise ArgumentTypeError(f"{argument}[{i}] is a {type(p).__name__} ({p!r}); it must be a tensor.")
     return found
+
+
+Runs = tuple[FunctionType, int, frozenset[str]]
+
+
+def runs(func: Any, before: int = 0, named: frozenset[str] = frozenset()) -> Runs | None:
+    """The Python function that a call of func runs, how many arguments stand before the caller's, and the
+    names of those beside them; None where it is not known: of built-ins, programs, modules with hooks."""
+    kind = type(func)
+    if kind is FunctionType:
+        return func, before, named
+    if kind is MethodType:
+        return runs(func.__func__, before + 1, named)
+    if kind is functools.partial:
+        held = any(type(x).__name__ == "_PlaceholderType" for x in func.args)
+        return None if held else runs(func.func, before + len(func.args), named | func.keywords.keys())
+    if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__:
+        changed = torch_module._global_forward_pre_hooks or any(
+            vars(func).get(name) for name in ("_forward_pre_hooks", "_compiled_call_impl")
+        )
+        return None if changed else runs(func.forward, before, named)
+    call: Any = next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
+    own = type(call) in (FunctionType, staticmethod)
+    return runs(call.__get__(func, kind), before, named) if own else None
+
+
+def check_call(func: Any, argument: str, call: str, way: str = "", more: str = "") -> None:
+    """ArgumentTypeError for what cannot be called with so many arguments; what is not known may pass.
+
+    call: as in "fn(t, y)".
+    way: the way out for one that takes fewer, where it is not a lambda.
+    more: what else helps one that needs more.
+    """
+    if not callable(func):
+        raise ArgumentTypeError(f"{argument}={first_line(repr(func), 60)} must be callable as {call}.")
+    if (found := runs(func)) is None:
+        return
+    function, before, named = found
+    code, given = function.__code__, before + call.count(",") + 1
+    last = code.co_argcount + code.co_kwonlyargcount
+    free = code.co_argcount - len(function.__defaults__ or ())
+    names, places = code.co_varnames[:last], code.co_varnames[: code.co_argcount]
+    known = named.union(function.__kwdefaults__ or ())
+    lacking = [name for name in (*places[given:free], *names[code.co_argcount :]) if name not in known]
+    twice = named.intersection(places[code.co_posonlyargcount : given])
+    spread = code.co_flags & inspect.CO_VARARGS
+    if not lacking and not twice and (spread or given <= code.co_argcount):
+        return
+    asked, name = call[call.index("(") + 1 : -1], function.__qualname__.rpartition("<locals>.")[2]
+    if lacking:
+        way = f"bind {', '.join(lacking)} beforehand (functools.partial, or lambda {asked}: …){more}"
+    raise ArgumentTypeError(
+        f"{argument} is called as {call}, but {name} takes ({', '.join(names[before:])}): "
+        f"{way or f'give one of these arguments, such as lambda {asked}: …'}."
+    )

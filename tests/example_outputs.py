@@ -1,6 +1,6 @@
 """The programs of docs/examples, cell by cell: what they print, held against what they say they print.
 
-``python tests/example_outputs.py`` runs them and writes their ``# Output:`` blocks anew.
+``python tests/example_outputs.py`` runs them and writes their ``# Output:`` blocks and pictures anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "docs" / "examples").glob("*.py"))
+from PIL import Image
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+PICTURES = DOCS / "images" / "examples"  # what each draws, for its page of the site
+COLOURS = 128  # of a picture: a third of the bytes
 PER_CENT = 0.1  # a number may differ by so much
 OUTPUT = re.compile(r"\n\n# Output:\n((?:#(?: .*)?\n)+)\n*\Z")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(\.\d+)?(?:e([-+]?\d+))?(?!\w)")
@@ -115,6 +120,8 @@ def _main() -> None:
         os.chdir(folder)
         for path, text in texts.items():
             path.write_text(rewritten(text, path.name), encoding="utf-8")
+            drawn = Image.open(f"{path.stem}.png").convert("RGB")
+            drawn.quantize(COLOURS).save(PICTURES / f"{path.stem}.png", optimize=True)
 
 
 if __name__ == "__main__":

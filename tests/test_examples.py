@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from example_outputs import EXAMPLES, cells, difference, faults, rewritten
+from example_outputs import EXAMPLES, PICTURES, cells, difference, faults, rewritten
 from matplotlib import image
 from matplotlib import pyplot as plt
 
@@ -13,6 +13,8 @@ import adamode
 
 PAGE = EXAMPLES[0].parent.parent / "examples.md"
 LEAST, MOST = 60, 130  # lines of an example, blank ones among them
+LARGEST = 60_000  # bytes of a picture
+OTHER = 0.05  # of a picture's pixels: points lie elsewhere where a training took another course
 
 
 @pytest.fixture
@@ -30,6 +32,27 @@ def test_an_example_prints_what_it_says_and_draws_a_picture(path, notebook):
     assert faults(path.read_text(encoding="utf-8"), path.name) == []
     picture = image.imread(notebook / f"{path.stem}.png")
     assert len({tuple(pixel) for pixel in picture[::4, ::4].reshape(-1, picture.shape[2])}) > 10
+    shown = PICTURES / f"{path.stem}.png"
+    assert shown.stat().st_size < LARGEST
+    assert unlike(picture, image.imread(shown)) < OTHER
+
+
+def unlike(one, other):
+    """The share of the pixels in which two pictures differ by more than a palette does; 1 for other sizes."""
+    if one.shape[:2] != other.shape[:2]:
+        return 1.0
+    return (abs(one[..., :3] - other[..., :3]).max(2) > 0.3).mean()
+
+
+def test_a_picture_of_another_example_is_seen():
+    first, second = (image.imread(PICTURES / f"{name}.png") for name in ("moons_flow", "own_field"))
+    assert unlike(first, first) == 0
+    assert unlike(first, second) > 2 * OTHER
+    assert unlike(first, image.imread(PICTURES / "spiral.png")) == 1
+
+
+def test_every_picture_is_of_an_example():
+    assert sorted(path.stem for path in PICTURES.iterdir()) == [path.stem for path in EXAMPLES]
 
 
 def test_the_page_lists_the_ten_examples():

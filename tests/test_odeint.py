@@ -119,7 +119,7 @@ def test_one_time_gives_the_start_without_an_evaluation():
     y = adamode.odeint(func, batch(2, 3), f64(0.5))
     assert torch.equal(y, batch(1, 2, 3))
     assert func.times == []
-    (pairs, single) = adamode.odeint(pair, (batch(2), batch(1)), f64(0.0))
+    (pairs, single) = adamode.odeint(lambda t, y: pair(y), (batch(2), batch(1)), f64(0.0))
     assert (pairs.shape, single.shape) == ((1, 2), (1, 1))
 
 

@@ -264,7 +264,7 @@ REFUSED = {
     "integer state": ({"y0": torch.ones(3).long()}, TypeError, "int64"),
     "NaN at the start": ({"y0": torch.tensor([1.0, torch.nan])}, ValueError, "index"),
     "no callback": ({"callback": 3}, TypeError, "callback=3"),
-    "no field": ({"field": 3}, TypeError, "int"),
+    "no field": ({"field": 3}, TypeError, "func=3 must be callable"),
 }
 
 

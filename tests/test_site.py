@@ -152,6 +152,14 @@ def test_every_cell_of_an_example_is_on_its_page(hooks, path):
         assert cell.output is None or f"```text\n{cell.output.rstrip()}\n```" in page
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_page_of_an_example_shows_what_it_draws(hooks, path):
+    page = hooks.as_page(f"docs/examples/{path.name}")
+    title = page.partition("\n")[0].removeprefix("# ")
+    assert page.count("![") == 1
+    assert f"```\n\n![{title}](../images/examples/{path.stem}.png)\n" in page
+
+
 def test_patterns_of_the_navigation_are_spelled_out(hooks):
     nav = [
         {"Home": "index.md"},

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from ..solvers.checks import check_call
 from ..solvers.errors import ArgumentError, nearest
 from .known import is_own as is_own
 
@@ -89,6 +90,7 @@ def made_by(build: Callable[[Any], Any], config: Any, what: str) -> nn.Module:
 
     what: the builder, for the message. Raises: ArgumentError where it is no module.
     """
+    check_call(build, what, "build(config)")
     plain = dataclasses.replace(config, build="") if config.build else config
     return checked_module(build(plain), what)
 

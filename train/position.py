@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ..solvers.checks import check_call
 from .data import DataSet
 from .measures import MEASURES, Measure
 from .metrics import count_parameters, efficacy
@@ -35,6 +36,16 @@ class EpochRecord:
     history: tuple[Row, ...]
     model: nn.Module
     data: DataSet
+
+
+Listener = Callable[[EpochRecord], None]
+
+
+def checked_listener(on_epoch: Listener | None) -> Listener | None:
+    """``on_epoch``; ArgumentTypeError where it cannot be called with a record."""
+    if on_epoch is not None:
+        check_call(on_epoch, "on_epoch", "on_epoch(record)")
+    return on_epoch
 
 
 @dataclasses.dataclass(frozen=True)

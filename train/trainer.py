@@ -28,7 +28,7 @@ from .metrics import count_parameters, peak_memory_mib
 from .objective import Objective
 from .own import made_by, name_of
 from .own_settings import refuse_other_data, refuse_other_sizes
-from .position import EpochRecord, Position, TrainResult
+from .position import EpochRecord, Position, TrainResult, checked_listener
 from .regularise import weights_of
 from .reproducible import STRIDE, deterministic, epoch_order, restore_rng_state, rng_state, seed_everything
 from .runs import RunFolder
@@ -85,8 +85,8 @@ class Trainer:
         if build is not None:
             config = dataclasses.replace(config, build=name_of(build))
         self.config, self.quiet = config, quiet
-        self.folder, self.position = RunFolder(config.folder), Position()
-        self._build, self._on_epoch, self._dtype = build, on_epoch, getattr(torch, config.dtype)
+        self.folder, self.position, self._build = RunFolder(config.folder), Position(), build
+        self._on_epoch, self._dtype = checked_listener(on_epoch), getattr(torch, config.dtype)
 
     def __repr__(self) -> str:
         return f"Trainer({self.config!r})"

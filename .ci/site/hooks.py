@@ -30,6 +30,7 @@ STAGED = tempfile.TemporaryDirectory(prefix="adamode-site-")  # the package as i
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=(?:#[^)\s]*)?\))")
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+SAVED = re.compile(r'\.savefig\("([\w.]+)"')
 STYLE_LOAD = re.compile(r"(?:url\(|@import)\s*[\"']?(https?:[^\"')]*)")
 TO_MATHML = math_core.LatexToMathML(fancy_error=False)
 log = logging.getLogger("mkdocs.hooks.site")
@@ -84,8 +85,9 @@ def as_page(path: str) -> str:
 
 
 def cells(text: str) -> str:
-    """A program in the percent format as Markdown: text cells as text, the others as code."""
-    told = []
+    """A program in the percent format as Markdown: text cells as text, the others as code, with what they
+    print and draw."""
+    told: list[str] = []
     for cell in re.split(r"^# %%", text, flags=re.MULTILINE):
         head, _, body = cell.partition("\n")
         if "[markdown]" in head:
@@ -94,6 +96,8 @@ def cells(text: str) -> str:
             code, _, output = body.strip().partition("\n# Output:\n")
             told.append(f"```python\n{code.strip()}\n```")
             told += [f"```text\n{re.sub('^# ?', '', output, flags=re.MULTILINE)}\n```"] if output else []
+            title = told[0].partition("\n")[0].lstrip("# ")
+            told += [f"![{title}](../images/examples/{name})" for name in SAVED.findall(code)]
     return "\n\n".join(told) + "\n"
 
 

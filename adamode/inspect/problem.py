@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Field: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+# Whose functions are as they should be, and are listed without torch.
+_CATALOGUE = tuple(f"{__package__}.{name}" for name in ("famous", "detest"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Problem:
     stiff: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.f):
-            raise ArgumentTypeError(f"problem {self.name}: f={self.f!r} must be callable as f(t, y).")
+        if getattr(self.f, "__module__", None) not in _CATALOGUE:
+            self._check_calls()
         try:
             y0, (t0, t1) = tuple(float(x) for x in self.y0), (float(x) for x in self.span)
         except (TypeError, ValueError):
@@ -65,6 +67,15 @@ class Problem:
     def equation(self) -> str:
         """The first paragraph of f's docstring, on one line; "" where it has none."""
         return " ".join((self.f.__doc__ or "").split("\n\n")[0].split())
+
+    def _check_calls(self) -> None:
+        """Raises ArgumentTypeError for a function of other arguments than it is called with."""
+        from ..solvers.checks import check_call
+
+        given = {"f(t, y)": self.f, "solution(t)": self.solution, "jacobian(t, y)": self.jacobian}
+        for call, function in given.items():
+            if call == "f(t, y)" or function is not None:
+                check_call(function, f"problem {self.name}: {call.partition('(')[0]}", call)
 
     def state(self, dtype: torch.dtype, device: str = "cpu") -> Tensor:
         """y0 as a tensor."""

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import check_params, check_unfollowed
+from ...solvers.checks import check_call, check_params, check_unfollowed
 from ...solvers.errors import (
     AdamodeError,
     AdamodeWarning,
     ArgumentError,
-    ArgumentTypeError,
     DynamicsError,
     NotRepeatableError,
 )
@@ -29,7 +28,7 @@ from ...solvers.step.field import Autocast, Layout, PackedFunction, check_deriva
 from .by_autograd import AutogradDynamics, Captured, discover_parameters
 from .driven import Driven, DrivenDynamics, DrivenFunction
 from .packed import PackedDynamics
-from .protocol import Dynamics, LeafDynamics, PerSolve
+from .protocol import DRIVEN, UNDRIVEN, Dynamics, LeafDynamics, PerSolve
 from .twice import TwiceDynamics
 
 Plain = Callable[[Tensor, Tensor], Tensor]
@@ -59,8 +58,7 @@ def wrap(
         in_solve = lambda: CheckedDynamics(for_solve(func), autocast, alone=transformed())  # noqa: E731
         return lambda t, z: checked.forward(t, z)[0], in_solve, autocast
     driven, func = (func, func.func) if isinstance(func, Driven) else (None, func)
-    if not callable(func):
-        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    check_call(func, "func", *(UNDRIVEN if driven is None else DRIVEN))
     if isinstance(func, PerSolve):
         started = func.at_start(layout.time(first_time), layout.unpack(z0.detach()))
         func = started.func

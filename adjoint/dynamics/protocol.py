@@ -14,6 +14,14 @@ from torch import Tensor
 
 from ...solvers.errors import ArgumentError
 
+# How func is called, without an input and with one, and the ways out for a func of other arguments.
+UNDRIVEN = (
+    "func(t, y)",
+    "give lambda t, y: net(y), or a module with forward(self, t, y)",
+    ", or give solve the input of a func(t, y, u) by signal=…",
+)
+DRIVEN = ("func(t, y, u)", "give lambda t, y, u: net(y, u), or a module with forward(self, t, y, u)")
+
 
 class Dynamics(abc.ABC):
     """dz/dt = F(t, z; θ) on a state of K blocks, z: [K, B, *S], with its hand-derived VJP.

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...solvers.attempts import TraceRow
+from ...solvers.checks import check_call
 from ...solvers.errors import AdamodeWarning, ArgumentError, SolverError
 from ...solvers.methods import EVERY
 from ...solvers.step.field import Layout, layout_of
 from ..arguments import clocks_differ
 from ..dynamics.adapt import wrap
 from ..dynamics.by_autograd import discover_parameters
-from ..dynamics.protocol import Dynamics
+from ..dynamics.protocol import UNDRIVEN, Dynamics
 from ..gradients import Backsolve, Direct, Discrete, Gradient, Interpolating, Reversible
 from ..solve import solve
 from .comparisons import BOUND_EXACT, Quantity
@@ -74,6 +75,8 @@ class GradientProblem:
                 "signal=… cannot be checked here: func is differentiated as func(t, y). Give one that asks "
                 "the signal, lambda t, y: func(t, y, signal(t)), and step_at=signal.times."
             )
+        if not isinstance(func, Dynamics):
+            check_call(func, "func", *UNDRIVEN)
         layout = layout_of(y0)
         if any(leaf.numel() == 0 for leaf in pytree.tree_leaves(y0)):
             raise ArgumentError("y0 has a leaf without entries: there is no gradient to check.")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers.checks import check_call
 from ...solvers.errors import AdamodeWarning
 from ...solvers.march.host import RungeKuttaStepper
 from ...solvers.march.output import Step
@@ -40,6 +41,8 @@ def observers(func: Any, suffix: str, unpack: Callable[[Tensor], Any], settings:
     settings: of the solve; a callback that its method does not support is a warning.
     """
     found = {name: callback for name in NAMES if (callback := getattr(func, name + suffix, None)) is not None}
+    for name, callback in found.items():
+        check_call(callback, f"func's {name}{suffix}", f"{name}{suffix}(t0, y0, dt)")
     unsupported, why = [], "its steps are scipy's own"
     if settings.foreign is not None:
         unsupported = list(found)

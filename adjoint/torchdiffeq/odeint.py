@@ -11,7 +11,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ...solvers.checks import STATE_DTYPES, check_params, check_readable, check_state, check_times
+from ...solvers.checks import (
+    STATE_DTYPES,
+    check_call,
+    check_params,
+    check_readable,
+    check_state,
+    check_times,
+)
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, FaceArgumentError
 from ...solvers.march.output import as_time
 from ...solvers.solution import State
@@ -22,7 +29,7 @@ from ...solvers.step.field import COMPLEX, layout_of
 from ..arguments import Tolerances, uncompiled
 from ..continuous.stepping import ReverseWish
 from ..dynamics.adapt import wrap
-from ..dynamics.protocol import check_after
+from ..dynamics.protocol import UNDRIVEN, check_after
 from ..engine.differentiate import differentiate
 from ..engine.problem import SharedProblem
 from ..engine.transformed import refuse_gradient
@@ -52,8 +59,7 @@ def _promoted(y0: Any) -> Any:
 
 
 def _check_call(func: Func, y0: Any, t: Any) -> Call:
-    if not callable(func):
-        raise ArgumentTypeError(f"func is a {type(func).__name__}; it must be callable as func(t, y).")
+    check_call(func, "func", *UNDRIVEN)
     y0 = _promoted(y0)
     layout = layout_of(y0)
     z0 = layout.pack(y0)
@@ -274,6 +280,8 @@ def _answer(
     reverse: of the continuous adjoint; without it the gradient is autograd's through the steps.
     """
     layout, z0, stats = call.layout, call.z0, Stats()
+    if event_fn is not None:
+        check_call(event_fn, "event_fn", "event_fn(t, y)")
     if len(call.times) == 1:
         return layout.unpack(z0[None].clone())
 
@@ -335,6 +343,7 @@ def _reverse(
     )
     if not callable(norm):
         return found
+    check_call(norm, "adjoint_options['norm']", "norm(state)")
     if any(not p.requires_grad for p in params):
         warnings.warn(
             "adjoint_params holds a tensor that needs no gradient; it is left out of the reverse solve and "

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers.checks import check_positive, check_resolution, check_stops, check_tolerance
+from ...solvers.checks import (
+    check_call,
+    check_positive,
+    check_resolution,
+    check_stops,
+    check_tolerance,
+)
 from ...solvers.errors import AdamodeWarning, ArgumentError, ArgumentTypeError, check_choice, nearest
 from ...solvers.march.foreign import SOLVERS, Foreign
 from ...solvers.march.grid import Grid, uniform_grid
@@ -152,6 +158,8 @@ class Call:
         if method == FOREIGN:
             return Settings(DOPRI5_SHAMPINE, tolerance, rms, foreign=_foreign(options, f"{prefix}options"))
         given = options.get("norm")
+        if callable(given):
+            check_call(given, f"{prefix}options['norm']", "norm(y)")
         norm = norm_of(given if callable(given) else "rms", self.layout)
         name, known = method or tableau.name, ADAPTIVE if tableau.adaptive else FIXED
         known = (*known, "max_order", "max_iters", "implicit") if name in ADAMS else known
@@ -227,6 +235,7 @@ def _grid(options: dict[str, Any], make_grid: MakeGrid) -> Grid:
         return functools.partial(uniform_grid, dt=step_size)
     if constructor is None:
         return list
+    check_call(constructor, "options['grid_constructor']", "grid_constructor(func, y0, t)")
     return lambda times: _checked_grid(make_grid(constructor, times), times)
 
 

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from ...adjoint.dynamics.by_autograd import discover_parameters
 from ...adjoint.dynamics.traced import module_vjp
-from ...solvers.checks import has_tangent
+from ...solvers.checks import check_call, has_tangent
 from ...solvers.errors import ArgumentTypeError, DynamicsError
 from ...solvers.step.field import around, leaf
 from .field import Field, Gradients, copied, per_sample
+
+# The way out for a field of other arguments. A lambda's weights would be none of the block's parameters.
+WAY = "give it inside a module with forward(self, t, h), which returns net(h)"
 
 
 class AutogradField(nn.Module):
@@ -42,6 +45,7 @@ class AutogradField(nn.Module):
         channels_out: int | None = None,
     ):
         super().__init__()
+        check_call(func, "field", "field(t, h)", WAY)
         self.func, self.joined, self.channels_out = func, joined, channels_out
         self.open = params is None and not isinstance(func, nn.Module)
         self.params = tuple(params or ())

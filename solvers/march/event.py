@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..checks import check_call
 from ..errors import ArgumentError, ArgumentTypeError
 
 Reset = Callable[[Tensor, Any], Any]  # (t, y) → y in its structure
@@ -32,12 +33,11 @@ class Event:
     reset: Reset | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.fn):
-            raise ArgumentTypeError(f"Event: fn={self.fn!r} must be callable as fn(t, y).")
+        check_call(self.fn, "Event: fn", "fn(t, y)")
         if self.direction not in (-1, 0, 1):
             raise ArgumentError(f"Event: direction={self.direction!r} must be -1, 0 or 1.")
-        if self.reset is not None and not callable(self.reset):
-            raise ArgumentTypeError(f"Event: reset={self.reset!r} must be callable as reset(t, y) → y.")
+        if self.reset is not None:
+            check_call(self.reset, "Event: reset", "reset(t, y)")
         if self.reset is not None and self.terminal:
             raise ArgumentError(
                 "Event: terminal=True with a reset: a terminal event ends the solve, and nothing goes on "
@@ -61,8 +61,7 @@ class Impulse:
     reset: Reset
 
     def __post_init__(self) -> None:
-        if not callable(self.reset):
-            raise ArgumentTypeError(f"Impulse: reset={self.reset!r} must be callable as reset(t, y) → y.")
+        check_call(self.reset, "Impulse: reset", "reset(t, y)")
         if isinstance(self.times, (str, bytes)) or not isinstance(self.times, (Tensor, Sequence)):
             raise ArgumentTypeError(f"Impulse: times={self.times!r} must be a tensor or a list of times.")
         if isinstance(self.times, Tensor) and not self.times.dtype.is_floating_point:
