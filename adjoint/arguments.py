@@ -137,7 +137,7 @@ class Options:
         return self.signal is not None or any(isinstance(x, Tensor) and x.dim() == 2 for x in given)
 
     def _jumping(self) -> str:
-        """What says that f jumps at times; "" for nothing."""
+        """The argument that says that f jumps at known times; "" where none does."""
         if self.jump_at is not None and len(self.jump_at):
             return "jump_at"
         if self.signal is None or not self.signal.jumps:
@@ -150,7 +150,7 @@ class Options:
         return tuple(event for event in self.events if isinstance(event, Event))
 
     def _check_implicit(self) -> None:
-        """What goes together with an implicit method, and with an explicit one."""
+        """Raises for an argument that has no place beside an implicit method, or beside an explicit one."""
         tableau, gradient = EVERY[self.method], self.gradient
         back = gradient.method if isinstance(gradient, (Backsolve, Interpolating)) else None
         for part in (tableau, EVERY[back or self.method]):
@@ -191,7 +191,7 @@ class Options:
             )
 
     def _check_pair(self) -> None:
-        """What goes together with steps of a pair."""
+        """Raises for an argument that has no place beside the steps of a pair."""
         tableau, gradient = EVERY[self.method], self.gradient
         coupled = isinstance(gradient, Reversible) or (isinstance(gradient, Direct) and gradient.coupling)
         if coupled and tableau.wants_jacobian:
@@ -221,7 +221,7 @@ class Options:
             )
 
     def _check_gmres(self, tableau: Tableau) -> None:
-        """What has no matrix-free way."""
+        """Raises where linear_solver='gmres' has no matrix-free way."""
         gradient, said = self.gradient, ""
         if not tableau.wants_jacobian:
             said = f"method={self.method!r} is explicit and has no systems: choose kvaerno3 or kvaerno5"
@@ -271,7 +271,7 @@ def needs_jacobian(options: Options) -> bool:
 
 
 def coupling_of(options: Options) -> float | None:
-    """That of the pair which the gradient choice makes the steps of; None where they are the method's own."""
+    """The coupling of the pair whose steps the gradient asks for; None where the steps are the method's."""
     coupling = options.gradient.coupling if isinstance(options.gradient, (Reversible, Direct)) else None
     return None if coupling is None or EVERY[options.method].leapfrog else float(coupling)
 

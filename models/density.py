@@ -86,7 +86,7 @@ class LogDensity(nn.Module, PerSolve):
         return Density(self.field, self._probes(x))(t, y)
 
     def at_start(self, t: Tensor, y0: Any) -> Started:
-        """With the probes of one solve, after a look at the field."""
+        """The func with the probes of one solve, after a look at the field."""
         x = check_pair(y0)
         spent = self._check_field(t, x)
         probes = self._probes(x)
@@ -156,7 +156,7 @@ class DenseDensity(LeafDynamics):
         return self.field.theta()
 
     def for_solve(self) -> DenseDensity:
-        """With what the layers alone make of the trace."""
+        """The density with what the layers alone make of the trace."""
         other = DenseDensity(self.trace.for_solve())
         other.field = self.field.for_solve()
         return other

@@ -53,7 +53,7 @@ class FixedSteps(nn.Module):
 
     @property
     def evaluations(self) -> int:
-        """Of f in one call."""
+        """The evaluations of f in one call."""
         return self.n * self.stages
 
     def forward(self, z: Tensor) -> Tensor:

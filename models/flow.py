@@ -302,7 +302,7 @@ def _read(given: Any, solver: SolverOptions) -> tuple[Any, nn.Module | None]:
 
 
 def _density_of(block: Block) -> nn.Module | None:
-    """What is solved for the density of the state; None where the divergence is known."""
+    """The func that is solved for the density of the state; None where the divergence is known."""
     dynamics = block.dynamics
     if isinstance(dynamics, NeuralODE):
         return LogDensity(dynamics.field)

@@ -1,4 +1,4 @@
-"""What the continuous adjoints solve backwards: a pair of the adjoint and the state, or what stands for it.
+"""The equation that the continuous adjoints solve backwards: of the state, or a stand-in for it, and a.
 
     d/dt (z, a) = (F, −(∂F/∂z)ᵀa) at z(t),    dL/dθ = ∫_{t0}^{tn} (∂F/∂θ)ᵀa dt
 
@@ -36,7 +36,7 @@ WAY_OUT = (
 
 @dataclasses.dataclass(eq=False)
 class Carrier(abc.ABC):
-    """A pair [2, *z] of the state, or what stands for it, and a; of (t, pair) it is the reverse field.
+    """The reverse field, of (t, pair). The pair, [2, *z], is the state, or a stand-in for it, and a.
 
     dynamics: F with its VJP.
     seen: the observations, whose stored states the pair begins with.
@@ -75,7 +75,7 @@ class Carrier(abc.ABC):
         return None
 
     def landed(self, i: int, pair: Tensor, moved: bool | Tensor) -> None:  # noqa: B027
-        """Those clocks that moved have reached observation i."""
+        """Called when the clocks that moved have reached observation i."""
 
     def explained(self, error: SolverError, i: int) -> SolverError:
         """A failure on the way to observation i, said to be the reverse solve's."""
@@ -93,11 +93,11 @@ class Rebuilt(Carrier):
     distances: list[tuple[int, Tensor]] = dataclasses.field(init=False, default_factory=list)
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
-        """The pair's own."""
+        """The state that the pair holds."""
         return pair[0]
 
     def rebuilt(self, pair: Tensor) -> Tensor | None:
-        """The pair's own."""
+        """The state that the pair holds."""
         return pair[0]
 
     def landed(self, i: int, pair: Tensor, moved: bool | Tensor) -> None:
@@ -154,11 +154,11 @@ class Interpolated(Carrier):
     times: list[float] = dataclasses.field(init=False, default_factory=list)
 
     def prepare(self, times: Sequence[float]) -> None:
-        """Those at which the forward solution is asked for: none is read from the device."""
+        """Keeps the times at which the forward solution is asked for: none is read from the device."""
         self.times = list(times)
 
     def state(self, t: Tensor, pair: Tensor) -> Tensor:
-        """The forward solve's."""
+        """The forward solution at t."""
         return self.past(self.times.pop(0) if self.times else t)
 
     def known(self, error: SolverError, i: int) -> list[str]:

@@ -11,7 +11,7 @@ from ...solvers.step.implicit.samples import Samples
 
 
 class AdjointJacobian(Jacobian):
-    """Of (q, a) → (F, −(∂F/∂z)ᵀa) at z(t), with respect to the pair: 0 and −Jᵀ on the diagonal.
+    """The Jacobian of (q, a) → (F, −(∂F/∂z)ᵀa) at z(t) by the pair: its diagonal blocks are 0 and −Jᵀ.
 
     forward: ∂F/∂z.
     state: (t, pair) → z(t).
@@ -22,7 +22,7 @@ class AdjointJacobian(Jacobian):
         self.samples = self._own_samples()
 
     def _own_samples(self) -> Samples:
-        """Those of the state, an axis further back."""
+        """The samples of the state, an axis further back."""
         axis = self.forward.samples.axis
         return Samples(None if axis is None else axis + 1)
 
@@ -41,5 +41,5 @@ class AdjointJacobian(Jacobian):
 
 
 def reverse_jacobian(jacobian: Jacobian | None, state: Callable[[Tensor, Tensor], Tensor]) -> Jacobian | None:
-    """That of a reverse solve whose carrier says the state; None where no implicit method asks for it."""
+    """The Jacobian of a reverse solve whose carrier knows the state; None where no implicit method asks."""
     return None if jacobian is None else AdjointJacobian(jacobian, state)

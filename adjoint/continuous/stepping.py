@@ -59,7 +59,7 @@ def _raise(error: ReconstructionError | NotRepeatableError) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ReverseWish:
-    """What is wished of the way back; the first five with one step size.
+    """The wishes for the way back; the first five need a solve with one step size.
 
     settings: of a reverse solve, where they were given.
     observers, trace: torchdiffeq's callbacks, and studies.
@@ -161,7 +161,7 @@ class Stepping(abc.ABC, Generic[S, C]):
     reverse: ReverseWish = ReverseWish()
 
     def limited(self, most: int) -> Stepping[S, C]:
-        """With at most that many attempts between two observations of the reverse solve."""
+        """This stepping with at most so many attempts between two observations of the reverse solve."""
         most = min(self.backward.max_steps, most)
         return dataclasses.replace(self, backward=dataclasses.replace(self.backward, max_steps=most))
 
@@ -208,7 +208,7 @@ class Shared(Stepping[Settings, One]):
     queue: Queue | None = None
 
     def forward_to(self, dynamics: Dynamics, z: Tensor, start: Any, t: float) -> Tensor | None:
-        """With the forward settings; it is not counted."""
+        """The state at t by the forward settings; its evaluations are not counted."""
         field = CountedField(dynamics.forward, Stats())
         try:
             return forward_solve(field, z, [start, t], self.forward, Stats()).values[-1]
@@ -220,8 +220,8 @@ class Shared(Stepping[Settings, One]):
         return step.t0, step.y0
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """Without what lies after a terminal event, never reached. Of the kept states those count that lie
-        strictly inside and at no other row's time."""
+        """The observations that were reached: none lies after a terminal event. A kept state counts where it
+        lies strictly inside and at no other row's time."""
         start = seen.times[0]
         all_rows = zip(seen.times, seen.values, g, seen.places, strict=True)
         rows: list[tuple[Any, Tensor, Tensor]] = [(t, z, own) for t, z, own, at in all_rows if at.step != -2]
@@ -280,7 +280,7 @@ class PerSample(Stepping[SampleSettings, Each]):
         return time.index_copy(0, step.index, torch.where(step.accepted, step.t1, math.nan)), state
 
     def observations(self, seen: Seen, g: Rows, kept: Iterable[Kept] = ()) -> Observations:
-        """Each sample's in its own order. Where one has fewer rows than others its last repeats, g = 0."""
+        """Each sample's observations in its own order. A shorter column repeats its last row, with g = 0."""
         times, values = seen.times, seen.values
         assert isinstance(times, Tensor)
         assert isinstance(values, Tensor)

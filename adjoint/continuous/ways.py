@@ -69,7 +69,7 @@ class BacksolveWay(Way):
         self.thinning, self.anchors = Thinning(self.most), dict[int, Kept]()
 
     def step(self, step: Step | SampleStep) -> None:
-        """Keeps its state, or does not."""
+        """Keeps the step's state where the thinning wants it."""
         super().step(step)
         if self.most and self.thinning.offer(self.n_steps):
             self.anchors[self.n_steps] = self.stepping.kept(step)

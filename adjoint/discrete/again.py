@@ -60,7 +60,7 @@ class Again:
         return y, None if one_clock else first
 
     def at_start(self, t: float) -> Any:
-        """What the evaluation at the start saves."""
+        """The values that the evaluation at the start saves."""
         z0 = self.solved.z0.detach()
         return self.evaluate(as_time(t, z0), z0)[1]
 

@@ -61,7 +61,7 @@ class Error(Kind):
         self.rows = tuple(tuple(map(float, row)) for row in tableau.errors())
 
     def value(self, sums: Sequence[Tensor], length: Any, clocks: Clocks) -> Tensor:
-        """Of two estimates as of the step's error ratio."""
+        """The size of two estimates, combined as for the step's error ratio."""
         return combine_errors([clocks.rms(x) for x in sums]) * (length * length)
 
 

@@ -79,7 +79,7 @@ class Comparison:
         self.worst, self.time = torch.where(larger, off, self.worst), torch.where(larger, time, self.time)
 
     def judge(self) -> ReconstructionError | None:
-        """What is wrong, if something is. One host read."""
+        """The complaint, where a rebuilt state lies past the limit; else None. One host read."""
         off, which = self.worst.reshape(-1).max(0)
         found, b, time = torch.stack((off, which.to(off), self.time.reshape(-1)[which].to(off))).tolist()
         self.solved.stats.reconstruction_error = found

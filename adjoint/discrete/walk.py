@@ -274,7 +274,7 @@ class DiscreteWalk:
 
     @functools.cached_property
     def again(self) -> Again:
-        """What takes attempts again, made where one is."""
+        """The object that takes attempts again, made at the first of them."""
         return Again(self.solved)
 
     def run(self) -> Result:
@@ -358,7 +358,7 @@ class DiscreteWalk:
         return lam, held
 
     def _through(self, saved: Any, held: Tensor) -> Tensor:
-        """What comes through a first stage of its own."""
+        """The cotangent that comes through a first stage of its own."""
         self.solved.stats.nfe_backward += 1
         bar, delta = self.dynamics.vjp(saved, held)
         self.theta.add([saved], [delta])

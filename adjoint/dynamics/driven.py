@@ -42,7 +42,7 @@ class DrivenFunction:
 
     @property
     def layout(self) -> Layout:
-        """Of the state."""
+        """The layout of the state."""
         return self.packed.layout
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:

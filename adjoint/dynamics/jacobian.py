@@ -59,7 +59,7 @@ def _unpacked(jac: UserJacobian, layout: Layout) -> Given:
 
 
 class DynamicsJacobian(Jacobian):
-    """Of a dynamics: by forward mode through it, else by its own VJPs."""
+    """The Jacobian of a dynamics: by forward mode through it, else by its own VJPs."""
 
     def __init__(self, func: Dynamics, plain: Callable[[Tensor, Tensor], Tensor], clocks: Clocks, axis: Any):
         super().__init__(plain, clocks, axis)

@@ -61,7 +61,7 @@ def check_like(found: Any, wanted: Tensor, owner: Any, what: str) -> None:
 
 
 class DynamicsCalls(Calls):
-    """Of a `Dynamics`: its own methods, the shapes of their results checked when they are traced."""
+    """The calls of a `Dynamics`: its methods, the shapes of their results checked when they are traced."""
 
     def evaluate(self, owner: Dynamics, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """Its forward."""
@@ -148,7 +148,7 @@ def _two_graphs(f: Callable[..., Tensor], inputs: tuple[Tensor, ...], module: nn
 
 
 class ModuleCalls(Calls):
-    """Of an `nn.Module` f(t, y): its call, and the VJP that torch.func makes of it."""
+    """The calls of an `nn.Module` f(t, y): its call, and the VJP that torch.func makes of it."""
 
     def evaluate(self, owner: nn.Module, t: Tensor, z: Tensor) -> tuple[Tensor, Any]:
         """(f(t, z), nothing): the way back takes the stage again."""
@@ -185,7 +185,7 @@ class ModuleCalls(Calls):
 
 
 class SplitCalls(ModuleCalls):
-    """The same by two graphs of its operators.
+    """The calls of an `nn.Module` by two graphs of its operators.
 
     names: of its values, as the graphs take them.
     trained: of the parameters that require gradients, in the module's order.

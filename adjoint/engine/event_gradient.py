@@ -68,7 +68,7 @@ class _AtEvent(torch.autograd.Function):
 
 
 def _no_slope(lost: Tensor, when: Tensor) -> str:
-    """What to do about an event whose gradient does not exist."""
+    """The advice for an event whose gradient does not exist."""
     first = int(lost.reshape(-1).to(torch.int8).argmax())
     whose = f" of sample {first}" if lost.dim() else ""
     return (

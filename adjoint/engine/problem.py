@@ -161,7 +161,7 @@ class Problem(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class SharedProblem(Problem):
-    """With one clock. observers: torchdiffeq's callbacks."""
+    """The problem of a solve with one clock. observers: torchdiffeq's callbacks."""
 
     clocks = ONE
     settings: Settings
@@ -203,7 +203,7 @@ class SharedProblem(Problem):
         return None if any(isinstance(x, Tensor) for x in numbers) else (*numbers, *self.times)
 
     def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> Run:
-        """With numbers read from the device."""
+        """The run, its numbers read from the device."""
         dt_first, *numbers = torch.cat((told.dt_first[None], told.row)).tolist()  # host read
         stats, last = self.stats, Row(*numbers)
         stats.n_accepted, stats.n_rejected = int(last.n_accepted), int(last.n_rejected)
@@ -224,7 +224,7 @@ class SharedProblem(Problem):
         return time + (torch.nextafter(time.detach(), way) - time.detach())
 
     def seen(self, run: Run, values: Tensor) -> Seen:
-        """By the places in the steps."""
+        """The outputs by their places in the steps."""
         times = [*run.times, *(fired.t for fired in run.fired)]
         return Seen(times, values, [*run.places, *(fired.place for fired in run.fired)])
 
@@ -253,14 +253,14 @@ class SharedProblem(Problem):
 
 @dataclasses.dataclass(frozen=True)
 class SampleProblem(Problem):
-    """With a clock a sample."""
+    """The problem of a solve with a clock a sample."""
 
     settings: SampleSettings
     times: Tensor
 
     @property
     def clocks(self) -> Each:
-        """Those of the settings."""
+        """The clocks of the settings."""
         return self.settings.clocks
 
     @property
@@ -290,7 +290,7 @@ class SampleProblem(Problem):
         return self.times.t().contiguous()
 
     def arrived(self, values: Tensor, slopes: Tensor | None, told: Told) -> SampleRun:
-        """Without a read of the host."""
+        """The run, without a host read."""
         stats, clock, stages = self.stats, clock_of(told.row), self.settings.tableau.n_stages - 1
         n_accepted, n_rejected = clock.n_accepted.to(torch.int64), clock.n_rejected.to(torch.int64)
         clock = clock._replace(
@@ -328,7 +328,7 @@ class SampleProblem(Problem):
         return beside(time, self.settings.at_jump(time.detach().reshape(-1).double()), direction)
 
     def seen(self, run: SampleRun, values: Tensor) -> Seen:
-        """By the times of each sample; those of an event are NaN where a sample did not meet it."""
+        """The outputs by the times of each sample; NaN for an event that a sample did not meet."""
         return Seen(torch.cat((run.times, *(fired.t[None] for fired in run.fired))), values)
 
     def asked(self, output: SampleDense, times: Tensor, values: Tensor) -> Seen:

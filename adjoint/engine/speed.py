@@ -68,7 +68,7 @@ def looked_at(reverse: ReverseWish) -> bool:
 
 
 def reverse_queue(problem: Problem, forward: Queue | None) -> Queue | None:
-    """That of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
+    """The queue of a reverse solve of state and adjoint together; compiled, it is one attempt a call."""
     if forward is None or looked_at(problem.reverse):
         return None
     if forward.owner is None:

@@ -63,7 +63,7 @@ class FieldDynamics(nn.Module, Dynamics, abc.ABC):
     _made: Any = None
 
     def _make(self) -> Any:
-        """What `forward` takes of the scalars: it is the same at every call of a solve."""
+        """The values that `forward` takes of the scalars: the same at every call of a solve."""
         return None
 
     @property

@@ -27,11 +27,11 @@ class _Dense(Layered):
     _found: list[_Views] | None = None  # of a copy for one solve: a view costs as much as a small product
 
     def for_solve(self) -> Any:
-        """With the views of its weights at hand."""
+        """The field with the views of its weights at hand."""
         return copied(self, _found=self._views())
 
     def _views(self) -> list[_Views]:
-        """Of all layers, as the weights are now."""
+        """The views of all layers, as the weights are now."""
         if self._found is not None:
             return self._found
         found, dim = [], self.channels_in

@@ -58,7 +58,7 @@ class Driven(Field):
         return other
 
     def for_solve(self) -> Any:
-        """With g as in the solve."""
+        """The field with g as in the solve."""
         return copied(self, inner=self.inner.for_solve())
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Driven(Field):
         return both[:, : self.channels_in], deltas
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """Those of g: the signal has none."""
+        """The gradients of g: the signal has none."""
         return self.inner.parameter_gradients(saved, deltas, weights)
 
     def _joined(self, t: Tensor, h: Tensor) -> Tensor:

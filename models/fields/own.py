@@ -34,11 +34,11 @@ class OwnField(Field):
         return self.inner.func
 
     def theta(self) -> tuple[Tensor, ...]:
-        """Those of f that require gradients, each once."""
+        """The parameters of f that require gradients, each once."""
         return self.inner.theta()
 
     def for_solve(self) -> Any:
-        """With the parameters of now."""
+        """The field with the parameters of now."""
         return copied(self, inner=self.inner.for_solve())
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Relaxing(Field):
         self.register_buffer("rates", torch.tensor(rates, dtype=dtype, device=device))
 
     def for_solve(self) -> Any:
-        """With g as in the solve."""
+        """The field with g as in the solve."""
         return copied(self, inner=self.inner.for_solve(), rates=self.rates)
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Relaxing(Field):
         return bar - self._seen(cotangent * self.rates), deltas
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """Those of g: the rates are given."""
+        """The gradients of g: the rates are given."""
         return self.inner.parameter_gradients([own for own, _ in saved], deltas, weights)
 
     @property

@@ -38,7 +38,7 @@ class Scaled(Field):
         return self.inner.theta()
 
     def for_solve(self) -> Any:
-        """With F as in the solve."""
+        """The field with F as in the solve."""
         return copied(self, inner=self.inner.for_solve())
 
     def reference(self, t: Tensor, h: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Scaled(Field):
         return self.scale * bar, deltas
 
     def parameter_gradients(self, saved: list[Any], deltas: list[Any], weights: Tensor | None) -> Gradients:
-        """Those of F: the scale and the gain are given."""
+        """The gradients of F: the scale and the gain are given."""
         return self.inner.parameter_gradients(saved, deltas, weights)
 
     @property
