@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import adamode
+import adamode.inspect.known
 import adamode.known
 import adamode.models.known
 import adamode.train.known
@@ -160,8 +161,8 @@ def test_the_names_are_those_of_what_they_name():
     assert tuple(sorted(data.OWN)) == tuple(sorted(train.OWN))
     assert program.FORMS == FORMS
     assert tuple(CHOICES) == program.GRADIENTS
-    assert tuple(GRADIENTS) == program.WALKS_BACK
-    assert tuple(PROBLEMS) == program.PROBLEMS
+    assert tuple(GRADIENTS) == adamode.inspect.known.WALKS_BACK
+    assert tuple(PROBLEMS) == adamode.inspect.known.PROBLEMS
 
 
 @pytest.mark.parametrize("name", ["inspect", "reproduce", "verify", "models", "train", "solvers", "adjoint"])

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 import adamode
-from adamode.known import PROBLEMS
+from adamode.inspect.known import PROBLEMS
 from adamode.models.known import MODELS
 from adamode.solvers import errors
 from adamode.solvers.errors import (

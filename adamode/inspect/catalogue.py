@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..known import check_problem
 from ..solvers.errors import AdamodeError, ArgumentError, nearest
 from .detest import DETEST
 from .famous import FAMOUS
+from .known import check_problem
 from .problem import Problem
 
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (*FAMOUS, *DETEST)}

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoint.dynamics.protocol import Dynamics, named_blocks
-from ..known import check_problem
 from ..models.block import augment
 from ..models.denominators import DenominatorName, get_denominator
 from ..models.dynamics import (
@@ -29,6 +28,7 @@ from ..models.dynamics import (
 from ..models.fields import MLP
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
 from .catalogue import find_problem, load_named
+from .known import check_problem
 from .problem import Problem
 
 BATCH, DIM, WIDTH, EXTRA = 4, 3, 16, 2  # samples, features of h, of the hidden layer, ANODE's channels
