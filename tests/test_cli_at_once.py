@@ -7,10 +7,12 @@ import sys
 import pytest
 
 import adamode
+import adamode.inspect.known
 import adamode.known
 import adamode.models.known
 import adamode.train.known
 from adamode.inspect.adjoint import GRADIENTS
+from adamode.inspect.catalogue import PROBLEMS
 from adamode.models import registry
 from adamode.models.denominators import _KINDS as DENOMINATORS
 from adamode.models.dynamics.adamnode import FORMS
@@ -159,7 +161,8 @@ def test_the_names_are_those_of_what_they_name():
     assert tuple(sorted(data.OWN)) == tuple(sorted(train.OWN))
     assert program.FORMS == FORMS
     assert tuple(CHOICES) == program.GRADIENTS
-    assert tuple(GRADIENTS) == program.WALKS_BACK
+    assert tuple(GRADIENTS) == adamode.inspect.known.WALKS_BACK
+    assert tuple(PROBLEMS) == adamode.inspect.known.PROBLEMS
 
 
 @pytest.mark.parametrize("name", ["inspect", "reproduce", "verify", "models", "train", "solvers", "adjoint"])

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 import adamode
-from adamode.inspect.catalogue import PROBLEMS as CATALOGUE
+from adamode.inspect.known import PROBLEMS
 from adamode.models.known import MODELS
 from adamode.solvers import errors
 from adamode.solvers.errors import (
@@ -22,7 +22,6 @@ from adamode.solvers.methods import METHODS
 from adamode.solvers.status import REMEDY, Status
 from adamode.train.known import DATASETS
 
-PROBLEMS = tuple(CATALOGUE)
 CLASSES = [
     value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)
 ]

@@ -257,7 +257,7 @@ def test_a_damaged_archive_and_unknown_columns_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"a\.npz' cannot be read"):
         own(path)
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(DataError, match=r"kind is not known by '\.txt'"):
+    with pytest.raises(DataError, match=r"the ending '\.txt' is not known"):
         own(tmp_path / "a.txt")
     with pytest.raises(ArgumentError, match="window=4 is not an option"):
         own(arrays(tmp_path / "b.npz", x=X, y=Y), window=4)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..inspect.catalogue import check_problem
+from ..inspect.known import check_problem
 from ..models.known import MODELS
 from ..train.text import wrapped
 from .inspect_adjoint import AdjointOptions, Output, check_adjoint, check_page, inspect_adjoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..known import check_walks_back
+from ..inspect.known import check_walks_back
 from ..models.known import DENOMINATORS, MODELS
 from ..train.text import wrapped
 

@@ -64,7 +64,8 @@ def sweep(
     )
     failed = [e for e in ended if e.status != 0]
     typer.echo(
-        f"{len(planned)} runs: {len(planned) - len(left)} finished before, {len(ended) - len(failed)} now"
+        f"{len(planned)} {'run' if len(planned) == 1 else 'runs'}: "
+        f"{len(planned) - len(left)} finished before, {len(ended) - len(failed)} now"
     )
     begun = [job for job in planned if job.config.folder.joinpath(SETTINGS).is_file()]
     if begun:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..adjoint.gradients import Backsolve, Discrete, Gradient, Interpolating, Reversible
 from ..adjoint.proof.study import AdjointTrajectory, adjoint_trajectory
-from ..known import check_walks_back
 from ..solvers.attempts import TraceRow
 from ..solvers.methods import get_method
 from .dynamics import AdjointProblem
+from .known import check_walks_back
 from .study import Settings
 
 GRADIENTS: dict[str, Gradient] = {

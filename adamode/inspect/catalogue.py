@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..models.known import MODELS
 from ..solvers.errors import AdamodeError, ArgumentError, nearest
 from .detest import DETEST
 from .famous import FAMOUS
+from .known import check_problem
 from .problem import Problem
 
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (*FAMOUS, *DETEST)}
@@ -50,19 +50,6 @@ def find_problem(
         raise ArgumentError(f"y0 has {len(y0)} numbers; {found.name} has {len(found.y0)} components.")
     closed = found.solution if y0 is None else None  # it belongs to the problem's own start
     return dataclasses.replace(found, y0=found.y0 if y0 is None else y0, span=(start, end), solution=closed)
-
-
-def check_problem(name: str, *, models: bool = False) -> None:
-    """Raises ArgumentError, with the nearest, unless ``name`` is a problem or names one of one's own.
-
-    models: whether a model's dynamics is a problem too.
-    """
-    known = (*MODELS, *PROBLEMS) if models else PROBLEMS
-    if ":" not in name and name not in known:
-        raise ArgumentError(
-            f"problem {name!r} is not known: {nearest(name, known)} A problem of your own is module:name or "
-            "file.py:name."
-        )
 
 
 def load_named(name: str) -> Any:

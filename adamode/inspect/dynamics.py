@@ -27,7 +27,8 @@ from ..models.dynamics import (
 )
 from ..models.fields import MLP
 from ..solvers.errors import ArgumentError, ArgumentTypeError, nearest
-from .catalogue import check_problem, find_problem, load_named
+from .catalogue import find_problem, load_named
+from .known import check_problem
 from .problem import Problem
 
 BATCH, DIM, WIDTH, EXTRA = 4, 3, 16, 2  # samples, features of h, of the hidden layer, ANODE's channels

@@ -69,8 +69,9 @@ def _checked(options: DataOptions) -> Path:
             f"data={str(path)!r} does not exist; give a folder, a .npz, .csv or .mat file."
         )
     if not path.is_dir() and path.suffix.lower() not in (*RECORDINGS, ".npz"):
+        ending = f"the ending {path.suffix!r} is not known" if path.suffix else "the file has no ending"
         raise DataError(
-            f"data={str(path)!r}: its kind is not known by {path.suffix or 'its name'!r}; give a folder of "
+            f"data={str(path)!r}: {ending}; give a folder of "
             "pictures by class, an .npz with x and y, or a recording as .csv or .mat."
         )
     return path
