@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ...solvers.attempts import Attempts, TraceRow
 from ...solvers.checks import moves
-from ...solvers.errors import ArgumentError
+from ...solvers.march.dense import check_within
 from ...solvers.stats import Stats
 from ...solvers.step.clocks import sent
 from ...solvers.step.field import follows
@@ -202,7 +202,7 @@ class ChainQuery:
         asked = t.to(self.device, torch.float64, non_blocking=True)
         asked = asked if lanes.many else asked[:, None]
         times = asked.detach()  # [n, B]
-        self._check(times)
+        check_within(times, self.start, self.end, many=lanes.many)
         found = torch.full((len(times), *like.shape), math.nan, dtype=like.dtype, device=like.device)
         for (start, end, live), query in zip(self.spans, self.queries, strict=True):
             direction = torch.where(end < start, -1.0, 1.0)
@@ -220,17 +220,6 @@ class ChainQuery:
         if bool(last.any()):  # host read
             found = lanes.choose(last, after(asked), found)
         return lanes.states(found)
-
-    def _check(self, t: Tensor) -> None:
-        low, high = torch.minimum(self.start, self.end), torch.maximum(self.start, self.end)
-        outside = (t < low) | (t > high) | t.isnan()
-        if bool(outside.any()):  # host read
-            n, b = outside.nonzero()[0].tolist()
-            whose = f" of sample {b}" if self.lanes.many else ""
-            raise ArgumentError(
-                f"t={t[n, b].item()!r}{whose} lies outside the solve, which ran from "
-                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output does not extrapolate."
-            )
 
 
 def trace_of(pieces: Sequence[Piece], *, many: bool) -> Attempts:

@@ -18,6 +18,21 @@ from .output import Place, Step
 from .samples import SampleStep, Written
 
 
+def check_within(t: Tensor, start: Tensor, end: Tensor, *, many: bool = True) -> None:
+    """ArgumentError for times [n, B] outside their samples' solves, from start to end, [B]. One host read.
+
+    many: whether there are samples to speak of.
+    """
+    outside = (t < torch.minimum(start, end)) | (t > torch.maximum(start, end)) | t.isnan()
+    if bool(outside.any()):  # host read
+        n, b = outside.nonzero()[0].tolist()
+        where = f" of sample {b} lies outside its" if many else " lies outside the"
+        raise ArgumentError(
+            f"t={t[n, b].item()!r}{where} solve, which ran from {start[b].item()!r} to {end[b].item()!r}: a "
+            "dense output does not extrapolate."
+        )
+
+
 class DenseOutput:
     """The kept steps of a solve with one clock; answers for any time between its start and its end."""
 
@@ -100,14 +115,7 @@ class SampleDense:
 
     def evaluate(self, t: Tensor, *, derivative: bool = False) -> Tensor:
         """y (or y') at times t, [n, B]: [n, *state]."""
-        low, high = torch.minimum(self.start, self.end), torch.maximum(self.start, self.end)
-        outside = (t < low) | (t > high) | t.isnan()
-        if bool(outside.any()):  # host read
-            n, b = outside.nonzero()[0].tolist()
-            raise ArgumentError(
-                f"t={t[n, b].item()!r} of sample {b} lies outside its solve, which ran from "
-                f"{self.start[b].item()!r} to {self.end[b].item()!r}: a dense output does not extrapolate."
-            )
+        check_within(t, self.start, self.end)
         empty = torch.full((len(t), *self.y0.shape), math.nan, dtype=self.y0.dtype, device=self.y0.device)
         found = empty.movedim(self.clocks.batch + 1, 1)
         first = self.slope0 if derivative else self.y0
