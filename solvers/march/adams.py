@@ -15,7 +15,7 @@ from ..methods.adams import FEWEST, MEAN_SLOPE, Adams, corrector_weights, predic
 from ..methods.tableau import Tableau
 from ..step.clocks import Tolerance, sent, times_between
 from ..step.runge_kutta import Evaluation, Field, Quadrature, StageList, StepResult, owned, rk_step
-from .output import Step, as_time, as_times
+from .output import Step, as_times, restart_time
 
 
 class Past(NamedTuple):
@@ -46,9 +46,7 @@ class AdamsStepper:
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates f(t, y) (just after t where f jumps there)."""
-        time = as_time(t, self.y)
-        if after_jump:
-            time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
+        time = restart_time(t, self.y, self.direction if after_jump else 0.0)
         self.first, self.beside_jump = (time, self.field(time, self.y)), after_jump
 
     def attempt(self, t0: float, t1: float, *, before_jump: bool = False, evaluate_end: bool = True) -> Step:

@@ -25,7 +25,7 @@ from ..step.clocks import ONE, Norm, Tolerance, error_ratio, sent, times_between
 from ..step.controller import PID, SLIVER, Pace, shortest_step
 from ..step.runge_kutta import Evaluation, Field, StageBuffer, StageList, Stages, owned, rk_step
 from ..step.taker import YES, Taker
-from .output import Step, as_time, as_times
+from .output import Step, as_times, restart_time
 
 
 class Stepper(Protocol):
@@ -230,9 +230,7 @@ class RungeKuttaStepper:
 
     def restart(self, t: float, *, after_jump: bool = False) -> None:
         """Evaluates the first stage anew at t (just after t where f jumps there)."""
-        time = as_time(t, self.y)
-        if after_jump:
-            time = torch.nextafter(time, torch.full_like(time, math.inf * self.direction))
+        time = restart_time(t, self.y, self.direction if after_jump else 0.0)
         if self.announce is not None:
             self.announce([t])
         self.beside_jump = after_jump

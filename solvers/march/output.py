@@ -159,6 +159,12 @@ def as_time(t: float, like: Tensor) -> Tensor:
     return torch.full((), t, dtype=like.dtype, device=like.device)
 
 
+def restart_time(t: float, like: Tensor, jump: float) -> Tensor:
+    """t as `as_time` has it; where f jumps there, the next number in the direction ``jump``, else 0.0."""
+    time = as_time(t, like)
+    return torch.nextafter(time, torch.full_like(time, math.inf * jump)) if jump else time
+
+
 def as_times(times: Sequence[float], like: Tensor) -> list[Tensor]:
     """Times as 0-d tensors, as the field wants them."""
     if like.device.type == "cpu":  # elsewhere this would be a copy to the device
