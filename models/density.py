@@ -234,9 +234,14 @@ def check_pair(y: Any) -> Tensor:
     x, total = y
     if x.dim() == 0 or total.shape != x.shape[:1]:
         raise ArgumentError(f"y0 has shapes {tuple(x.shape)} and {tuple(total.shape)}; {wanted}.")
+    check_dtype(x)
+    return x
+
+
+def check_dtype(x: Tensor) -> None:
+    """ArgumentTypeError for points, whose density is asked for, of another dtype than float32 or float64."""
     if x.dtype not in STATE_DTYPES:
         raise ArgumentTypeError(f"x has dtype {x.dtype}; a density is one of torch.float32 or float64.")
-    return x
 
 
 def check_probes(probes: Tensor, x: Tensor) -> Tensor:

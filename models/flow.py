@@ -14,10 +14,10 @@ from typing_extensions import Unpack
 
 from ..adjoint.dynamics.protocol import Dynamics
 from ..adjoint.solve import solve
-from ..solvers.checks import STATE_DTYPES, all_finite, check_call, check_positive, check_state
+from ..solvers.checks import all_finite, check_call, check_positive, check_state
 from ..solvers.errors import ArgumentError, ArgumentTypeError
 from .block import Block, LastSolve, SolverOptions, check_start
-from .density import LogDensity
+from .density import LogDensity, check_dtype
 from .dynamics.node import NeuralODE
 from .fields.field import Field
 
@@ -313,6 +313,6 @@ def _density_of(block: Block) -> nn.Module | None:
 
 def _checked(x: Any) -> Tensor:
     """x, [B, C, …], of float32 or float64."""
-    if isinstance(x, Tensor) and x.dtype not in STATE_DTYPES:
-        raise ArgumentTypeError(f"x has dtype {x.dtype}; a density is one of torch.float32 or float64.")
+    if isinstance(x, Tensor):
+        check_dtype(x)
     return check_start(x)
