@@ -231,11 +231,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names that begin so, with these initials (vdp: van-der-pol), with this in them, spelt alike.
     """
     asked = _plain(str(name))
-
-    def far(each: str) -> tuple[float, int, str]:
-        return -difflib.SequenceMatcher(None, str(name), each).ratio(), len(each), each
-
-    names = {each: _plain(each) for each in sorted(known, key=far)}
+    names = {each: _plain(each) for each in sorted(known, key=lambda each: (len(each), each))}
     words = {each: re.split(r"[\W_]+", each.casefold()) for each in names}
     alike = difflib.get_close_matches(asked, names.values(), n=2, cutoff=0.5)
     kinds = (
@@ -243,10 +239,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         [each for each in names if len(asked) > 1 and names[each].startswith(asked)],
         [each for each in names if len(asked) > 1 and "".join(w[:1] for w in words[each]).startswith(asked)],
         [each for each in names if asked in (names[each] if len(asked) > 2 else words[each])],
-        [each for p in dict.fromkeys(alike) for each in names if names[each] == p],
+        [_of_this_case(name, [e for e in names if names[e] == plain]) for plain in dict.fromkeys(alike)],
     )
     close = next((kind for kind in kinds if kind and asked), [])[:2]
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+
+
+def _of_this_case(name: str, same: list[str]) -> str:
+    """Of names that differ in their case alone, the one written most like ``name``."""
+    return max(same, key=lambda each: difflib.SequenceMatcher(None, str(name), each).ratio())
 
 
 def _plain(name: str) -> str:

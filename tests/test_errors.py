@@ -146,6 +146,8 @@ def test_without_a_near_name_it_is_one_sentence_still(known, said):
         ("box", DATASETS, ["silverbox", "silverbox-paper"]),
         ("sp", DATASETS, ["spiral"]),
         ("mnits", DATASETS, ["mnist", "moons"]),  # spelt alike
+        ("spirall", ["Spiral", "spiral"], ["spiral"]),  # of two, the one of this case
+        ("Spirall", ["Spiral", "spiral"], ["Spiral"]),
         ("e", DATASETS, []),  # of one letter nothing is told
         ("", DATASETS, []),
         ("--", DATASETS, []),

@@ -259,6 +259,9 @@ def test_a_damaged_archive_and_unknown_columns_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DataError, match=r"the ending '\.txt' is not known"):
         own(tmp_path / "a.txt")
+    (tmp_path / "a").write_text("")
+    with pytest.raises(DataError, match="the file has no ending; give a folder"):
+        own(tmp_path / "a")
     with pytest.raises(ArgumentError, match="window=4 is not an option"):
         own(arrays(tmp_path / "b.npz", x=X, y=Y), window=4)
 
