@@ -30,7 +30,7 @@ from ..solvers.step.field import Layout, layout_of, transformed
 from .arguments import Options, Request, clocks_differ, needs_jacobian
 from .discrete.penalties import Part, StepPenalties
 from .dynamics.adapt import check_independent_samples, for_solve
-from .dynamics.protocol import UNDRIVEN, Dynamics, check_blocks
+from .dynamics.protocol import DRIVEN, UNDRIVEN, Dynamics, check_blocks
 from .engine.problem import Problem
 from .gradients import Direct, Discrete
 
@@ -181,7 +181,7 @@ def beside(func: Any, y0: Any, options: Options) -> Beside:
         )
     if blocks:
         return _of_blocks(func, z0, layout, dataclasses.replace(options, penalties=steps))
-    check_call(func, "func", *UNDRIVEN)
+    check_call(func, "func", *(UNDRIVEN if options.signal is None else DRIVEN))
     clocks = each(0, z0.dim()) if per_sample else ONE
     norm = norm_of(options.norm, layout, clocks)
     leaf = pytree.tree_leaves(y0)[0]
