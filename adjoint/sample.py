@@ -150,7 +150,7 @@ def sample(
     """
     tableau, grid = get_method(method), _grid_of(t, steps)
     if callback is not None:
-        check_call(callback, "callback", "callback(i, t, y, nfe)")
+        check_call(callback, "callback", "callback(i, t, y, nfe)", objects=True)
     layout = layout_of(y0)
     z0 = layout.pack(y0).detach()
     check_state(z0)

@@ -85,7 +85,7 @@ class Flow(nn.Module):
         if auxiliary is not None and not callable(auxiliary):
             raise ArgumentTypeError(f"auxiliary={auxiliary!r} must be callable: x ↦ a distribution.")
         if auxiliary is not None:
-            check_call(auxiliary, "auxiliary", "auxiliary(x)")
+            check_call(auxiliary, "auxiliary", "auxiliary(x)", objects=True)
         if auxiliary is not None and len(self.blocks) == 1:
             raise ArgumentError("auxiliary is given, but the flow is on x alone: leave it out.")
         self.base, self.auxiliary = base, auxiliary

@@ -347,24 +347,31 @@ def runs(func: Any, before: int = 0, named: frozenset[str] = frozenset()) -> Run
         held = any(type(x).__name__ == "_PlaceholderType" for x in func.args)
         return None if held else runs(func.func, before + len(func.args), named | func.keywords.keys())
     if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__:
-        changed = torch_module._global_forward_pre_hooks or any(
-            vars(func).get(name) for name in ("_forward_pre_hooks", "_compiled_call_impl")
-        )
+        own = ("_forward_pre_hooks", "_compiled_call_impl", "_call_impl")
+        changed = torch_module._global_forward_pre_hooks or any(vars(func).get(name) for name in own)
+        changed = changed or kind._call_impl is not nn.Module._call_impl
         return None if changed else runs(func.forward, before, named)
     call: Any = next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
     own = type(call) in (FunctionType, staticmethod)
     return runs(call.__get__(func, kind), before, named) if own else None
 
 
-def check_call(func: Any, argument: str, call: str, way: str = "", more: str = "") -> None:
+def check_call(
+    func: Any, argument: str, call: str, way: str = "", more: str = "", *, objects: bool = False
+) -> None:
     """ArgumentTypeError for what cannot be called with so many arguments; what is not known may pass.
 
     call: as in "fn(t, y)".
     way: the way out for one that takes fewer, where it is not a lambda.
     more: what else helps one that needs more.
+    objects: whether a class is right, whose call makes an object.
     """
     if not callable(func):
         raise ArgumentTypeError(f"{argument}={first_line(repr(func), 60)} must be callable as {call}.")
+    said = f"{argument} is called as {call}, but"
+    plain = isinstance(func, type) and func.__new__ is object.__new__
+    if plain and not objects and type(func).__call__ is type.__call__:
+        raise ArgumentTypeError(f"{said} {func.__name__} is a class: give an object, {func.__name__}(…).")
     if (found := runs(func)) is None:
         return
     function, before, named = found
@@ -375,13 +382,17 @@ def check_call(func: Any, argument: str, call: str, way: str = "", more: str = "
     known = named.union(function.__kwdefaults__ or ())
     lacking = [name for name in (*places[given:free], *names[code.co_argcount :]) if name not in known]
     twice = named.intersection(places[code.co_posonlyargcount : given])
-    spread = code.co_flags & inspect.CO_VARARGS
-    if not lacking and not twice and (spread or given <= code.co_argcount):
+    unknown = sorted(named.difference(names[code.co_posonlyargcount :]))
+    unknown = [] if code.co_flags & inspect.CO_VARKEYWORDS else unknown
+    spread = code.co_flags & inspect.CO_VARARGS and function is not nn.Module.forward  # torch's own raises
+    if not (lacking or twice or unknown) and (spread or given <= code.co_argcount):
         return
     asked, name = call[call.index("(") + 1 : -1], function.__qualname__.rpartition("<locals>.")[2]
-    if lacking:
+    if function is nn.Module.forward:
+        raise ArgumentTypeError(f"{said} {type(func).__name__} has no forward: write forward(self, {asked}).")
+    if unknown:
+        way = f"it has no {', '.join(unknown)}, which a functools.partial binds"
+    elif lacking:
         way = f"bind {', '.join(lacking)} beforehand (functools.partial, or lambda {asked}: …){more}"
-    raise ArgumentTypeError(
-        f"{argument} is called as {call}, but {name} takes ({', '.join(names[before:])}): "
-        f"{way or f'give one of these arguments, such as lambda {asked}: …'}."
-    )
+    way = way or f"give one of these arguments, such as lambda {asked}: …"
+    raise ArgumentTypeError(f"{said} {name} takes ({', '.join(names[before:])}): {way}.")

@@ -92,6 +92,38 @@ class OwnCall(nn.Module):
         return -y
 
 
+class OwnImplementation(nn.Module):
+    """What torch's call runs is its own."""
+
+    def _call_impl(self, t, y):
+        return self.forward(y)
+
+    def forward(self, y):
+        return -y
+
+
+class Forwardless(nn.Module):
+    pass
+
+
+class Made(type):
+    """A class of this kind is called as a function is."""
+
+    def __call__(cls, t, y):
+        return -y
+
+
+class ByMetaclass(metaclass=Made):
+    pass
+
+
+class Solved(float):
+    """A class whose call makes a number."""
+
+    def __new__(cls, t, y):
+        return super().__new__(cls, 1.0)
+
+
 def hooked():
     net = nn.Sequential(nn.Identity())
     net.register_forward_pre_hook(lambda module, given: given[1:])
@@ -132,6 +164,9 @@ RIGHT = {
     "compiled module": torch.compile(Module(), backend="eager"),
     "DataParallel": nn.DataParallel(Module()),
     "module with its own call": OwnCall(),
+    "module whose implementation of the call is its own": OwnImplementation(),
+    "class of a metaclass with a call": ByMetaclass,
+    "class with its own __new__": Solved,
     "module with a hook": hooked(),
     "module with a forward of its own": with_forward(decay),
     "functional_call": lambda t, y: torch.func.functional_call(Module(), {}, (t, y)),
@@ -152,6 +187,8 @@ WRONG = {
     "partial that binds too much": functools.partial(decay, 0.0),
     "partial that binds too little": functools.partial(lambda a, b, c, t: 0, 1),
     "partial that gives one twice": functools.partial(decay, t=0.0),
+    "partial that binds what is not there": functools.partial(decay, rate=1.0),
+    "partial that binds a positional-only one": functools.partial(lambda t, y, a=0, /: -y, a=1),
     "callable class of y": CalledShort(),
     "Sequential": nn.Sequential(nn.Identity()),
     "Linear": nn.Linear(2, 2),
@@ -172,6 +209,23 @@ def test_what_cannot_be_called_is_refused(name):
         WRONG[name](torch.zeros(()), Y)
     with pytest.raises(ArgumentTypeError, match=r"^func is called as func\(t, y\), but \S+ takes \("):
         check_call(WRONG[name], "func", "func(t, y)")
+
+
+@pytest.mark.parametrize("made", [Module, Forwardless, Owner, nn.Linear])
+def test_a_class_in_place_of_an_object_is_refused(made):
+    name = made.__name__
+    with pytest.raises(
+        ArgumentTypeError,
+        match=rf"^func is called as func\(t, y\), but {name} is a class: give an object, {name}\(…\)\.$",
+    ):
+        adamode.solve(made, Y, T)
+    check_call(made, "build", "build(config)", objects=True)
+
+
+@pytest.mark.parametrize("module", [Forwardless(), nn.ModuleList([Module()])])
+def test_a_module_without_a_forward_is_refused(module):
+    with pytest.raises(ArgumentTypeError, match=r" has no forward: write forward\(self, t, y\)\.$"):
+        adamode.solve(module, Y, T)
 
 
 @pytest.mark.parametrize("name", ["module with a hook", "built-in", "scripted"])

@@ -90,7 +90,7 @@ def made_by(build: Callable[[Any], Any], config: Any, what: str) -> nn.Module:
 
     what: the builder, for the message. Raises: ArgumentError where it is no module.
     """
-    check_call(build, what, "build(config)")
+    check_call(build, what, "build(config)", objects=True)
     plain = dataclasses.replace(config, build="") if config.build else config
     return checked_module(build(plain), what)
 

@@ -44,7 +44,7 @@ Listener = Callable[[EpochRecord], None]
 def checked_listener(on_epoch: Listener | None) -> Listener | None:
     """``on_epoch``; ArgumentTypeError where it cannot be called with a record."""
     if on_epoch is not None:
-        check_call(on_epoch, "on_epoch", "on_epoch(record)")
+        check_call(on_epoch, "on_epoch", "on_epoch(record)", objects=True)
     return on_epoch
 
 
