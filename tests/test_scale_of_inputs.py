@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from adamode import AdamodeWarning, ArgumentError, TrainConfig, Trainer
@@ -14,7 +15,8 @@ from adamode.models import card
 from adamode.solvers.errors import CheckpointError, DataError
 from adamode.train.data import DataOptions, load_data
 from adamode.train.data.own import load_own
-from adamode.train.evaluation import load_data_of, load_run, untrained_run
+from adamode.train.data.own.given import as_data_set
+from adamode.train.evaluation import LoadedRun, load_data_of, load_run, untrained_run
 from adamode.train.prediction import predict_file
 from adamode.train.saved import save_run
 
@@ -91,6 +93,58 @@ def test_parts_of_other_bit_depths_are_refused(tmp_path):
         load_own(DataOptions(path=str(saved(tmp_path / "a.npz", **parts))))
 
 
+def test_whole_numbers_of_32_and_64_bits_are_on_one_scale(tmp_path):
+    x = PIXELS.astype(np.int64)
+    run, data = untrained(saved(tmp_path / "a.npz", x=x, y=LABELS))
+    own, other = (
+        predict_file(run, data, saved(tmp_path / "new.npz", x=x[:3].astype(kind))).probabilities
+        for kind in (np.int64, np.int32)
+    )
+    assert np.array_equal(own, other)
+    with pytest.raises(DataError, match="has dtype int16; the model was trained on int64"):
+        predict_file(run, data, saved(tmp_path / "new.npz", x=x[:3].astype(np.int16)))
+
+
+class FirstNumbers(nn.Module):
+    """Any inputs ↦ their first two numbers."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :2]
+
+
+def asked(data, path):
+    """The answers of a model that any shape fits."""
+    plain = TrainConfig(model="node", dataset="circles")
+    return predict_file(LoadedRun(plain, FirstNumbers(), 0, torch.device("cpu")), data, path)
+
+
+GIVEN = {
+    "pixels": (torch.from_numpy(PIXELS).movedim(3, 1), PIXELS, UNIT),
+    "floats": (torch.from_numpy(UNIT).movedim(3, 1), UNIT, PIXELS),
+    "half precision": (torch.from_numpy(UNIT).movedim(3, 1).bfloat16(), UNIT, PIXELS),
+    "truth": (torch.from_numpy(TRUTH).movedim(3, 1), TRUTH, PIXELS),
+    "counts": (torch.arange(480).view(40, 3, 4), np.arange(12).reshape(1, 3, 4), np.zeros((1, 3, 4))),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_data_given_in_python_say_their_scale_too(tmp_path, name):
+    x, right, wrong = GIVEN[name]
+    data = as_data_set([(x, torch.from_numpy(LABELS))] * 3)
+    asked(data, saved(tmp_path / "a.npz", x=right[:1]))
+    with pytest.raises(DataError, match="the model was trained on"):
+        asked(data, saved(tmp_path / "a.npz", x=wrong[:1]))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (3, 8, 8), (5, 4, 4), (4, 4, 4)])
+def test_what_already_has_the_shape_of_training_is_left_as_it_is(tmp_path, shape):
+    x = RNG.random((40, *shape))
+    path = saved(tmp_path / "a.npz", x=x, y=RNG.random((40, *shape[:2], 2)))
+    data = load_own(DataOptions(path=str(path)))
+    assert (data.name, data.card.shape) == ("own-arrays", shape)
+    assert np.allclose(asked(data, path).values, x.reshape(40, -1)[:, :2])
+
+
 # Units
 
 
@@ -128,6 +182,34 @@ def test_a_recording_in_another_unit_is_warned_of(tmp_path, column):
         predict_file(run, data, written("c.csv", **{f"scale_{column}": 1000.0}))
 
 
+def clocked(path, dt, name="t"):
+    """A recording with rows dt apart; 0: without a clock."""
+    u = np.sin(np.arange(200) * 0.3)
+    columns, names = [u, np.cos(u)], "u,y"
+    if dt:
+        columns, names = [*columns, 7 + dt * np.arange(200)], f"u,y,{name}"
+    np.savetxt(path, np.stack(columns, axis=1), delimiter=",", header=names, comments="")
+    return path
+
+
+def test_a_recording_with_rows_at_another_distance_is_refused(tmp_path):
+    run, data = untrained(clocked(tmp_path / "a.csv", 0.1))
+    own = predict_file(run, data, tmp_path / "a.csv").values
+    for same in (clocked(tmp_path / "b.csv", 0.1, "Time"), clocked(tmp_path / "c.csv", 0)):
+        assert np.array_equal(predict_file(run, data, same).values, own)
+    with pytest.raises(DataError, match=r"'t' has steps of 0\.2; the model was trained on rows 0\.1 apart"):
+        predict_file(run, data, clocked(tmp_path / "d.csv", 0.2))
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    (tmp_path / "gap.csv").write_text("\n".join([*lines[:90], *lines[95:]]))
+    with pytest.raises(DataError, match="times must increase in even steps"):
+        predict_file(run, data, tmp_path / "gap.csv")
+
+
+def test_where_training_had_no_clock_none_is_compared(tmp_path):
+    run, data = untrained(clocked(tmp_path / "a.csv", 0))
+    predict_file(run, data, clocked(tmp_path / "b.csv", 0.2))
+
+
 def test_a_column_that_never_varied_says_nothing_of_units(tmp_path):
     x = np.concatenate((RNG.random((40, 1)), np.ones((40, 1))), axis=1)
     run, data = untrained(saved(tmp_path / "a.npz", x=x, y=LABELS))
@@ -155,6 +237,44 @@ def test_other_data_than_the_runs_are_refused_where_they_would_scale_its_inputs(
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2, result.output
         assert "was made with other data" in " ".join(result.stderr.split())
+
+
+PART = np.asarray(["train"] * 20 + ["val"] * 10 + ["test"] * 10)
+POINTS = RNG.random((40, 3))
+
+
+OTHERS = {  # two files whose samples are the same numbers, and their training's are not
+    "parts by a column": [{"x": POINTS, "y": LABELS, "split": split} for split in (PART, PART[::-1])],
+    "parts by names": [
+        {"x_train": POINTS[:n], "y_train": LABELS[:n], "x_test": POINTS[n:], "y_test": LABELS[n:]}
+        for n in (20, 30)
+    ],
+    "truth values": [{"x": x, "y": LABELS} for x in (TRUTH, TRUTH.astype(np.uint8))],
+    "names of classes": [{"x": POINTS, "y": y} for y in (LABELS, np.asarray(["no", "yes"])[LABELS])],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_same_numbers_in_another_role_are_other_data(tmp_path, name):
+    first, second = (
+        load_own(DataOptions(path=str(saved(tmp_path / f"{i}.npz", **named)))).card.sha256
+        for i, named in enumerate(OTHERS[name])
+    )
+    again = load_own(DataOptions(path=str(saved(tmp_path / "again.npz", **OTHERS[name][0])))).card.sha256
+    assert first == again != second
+
+
+def test_other_parts_of_a_recording_are_other_data(tmp_path):
+    u = np.sin(np.arange(60) * 0.3)
+    found = []
+    for parts in (
+        ["train"] * 30 + ["val"] * 15 + ["test"] * 15,
+        ["test"] * 15 + ["val"] * 15 + ["train"] * 30,
+    ):
+        rows = [f"{a},{b},{part}" for a, b, part in zip(u, u**2, parts, strict=True)]
+        (tmp_path / "a.csv").write_text("\n".join(["u,y,split", *rows]))
+        found.append(load_own(DataOptions(path=str(tmp_path / "a.csv"))).card.sha256)
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("kind", ["digits", "points", "floats"])

@@ -20,6 +20,7 @@ from .data import DataSet
 from .data.columns import read_columns, read_known
 from .data.npz import read_npz
 from .data.own.arrays import as_images, check_finite, numbers
+from .data.own.recording import check_step
 from .data.raw import Raw
 from .data.splits import LabelledImages
 from .evaluation import LoadedRun, read_picture
@@ -98,7 +99,9 @@ def _arrays(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
     x, where = _real(read_npz(path, None), "x", path), f"{str(path)!r}, entry x"
     check_finite(x, where)
     wanted = tuple(data.card.shape)
-    if len(wanted) == 3:  # images, perhaps without their one channel, or with it last
+    if (
+        len(wanted) == 3 and x.shape[1:] != wanted
+    ):  # images, perhaps without their one channel, or with it last
         flat = x.astype(np.uint8) if x.ndim == 3 else x
         images = as_images(flat)
         x = x[:, None] if x.ndim == 3 and images is not None else x if images is None else images
@@ -147,6 +150,7 @@ def _recording(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
         columns = read_columns(path, (*raw.inputs, *raw.outputs))
     else:
         columns = (*read_columns(path, raw.inputs), *read_known(path, raw.outputs))
+        check_step(path, raw)
     table = np.stack(columns, axis=1)
     u, y = table[:, : len(raw.inputs)], table[:, len(raw.inputs) :]
     return _free_run(run, data, u[None], y[None], path)

@@ -30,7 +30,7 @@ class DataCard:
     shape: of one input.
     classes: number of labels, 0 where there are none.
     source: where the data came from.
-    sha256: of the raw arrays as read or generated.
+    sha256: of the raw arrays as read or generated; of one's own files also of the parts.
     note: what a reader of a figure must know (for instance that it is a sample of something larger).
     files: those that were read.
     task: "classification", "regression" or "density".

@@ -16,8 +16,13 @@ FAR = 5.0  # times as far out as training's numbers: a choice, between an outlie
 
 
 def scale_of(dtype: np.dtype) -> str:
-    """What a dtype says of a scale: whole numbers of 8 bits end at another number than those of 16."""
-    return f"{dtype.kind}{dtype.itemsize}" if dtype.kind in "iu" else dtype.kind
+    """What a dtype says of a scale: whole numbers of 8 bits end at another number than those of 16.
+
+    Those of 32 and 64 bits are numbers as they come, whatever the machine's own width is.
+    """
+    if dtype.kind not in "iu":
+        return dtype.kind
+    return "whole" if dtype.itemsize > 2 else f"{dtype.kind}{dtype.itemsize}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +107,7 @@ class Raw:
     x, y: None where they are taken as they are.
     dtype: NumPy's name of that of the training inputs, where it says on which scale they are; else "".
     white: the value that white has in images of whole numbers; None for all other inputs.
+    step: between two rows of a recording, in its clock's unit; None where no clock says it.
     """
 
     inputs: tuple[str, ...] = ()
@@ -110,6 +116,7 @@ class Raw:
     y: Scaling | None = None
     dtype: str = ""
     white: float | None = None
+    step: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What a user of the model alone must do to numbers, as JSON has it: (x − offset) · factor."""
@@ -118,7 +125,8 @@ class Raw:
             name: {"offset": list(s.offset), "factor": list(s.factor)} for name, s in scalings.items() if s
         }
         names = {"inputs": list(self.inputs), "outputs": list(self.outputs)} if self.inputs else {}
-        return {**names, **told, **({} if self.white is None else {"white": self.white})}
+        more = {name: value for name in ("white", "step") if (value := getattr(self, name)) is not None}
+        return {**names, **told, **more}
 
     def check_scale(self, x: np.ndarray, where: str) -> None:
         """Raises DataError for inputs that are on another scale than those of training.

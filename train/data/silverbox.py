@@ -110,7 +110,7 @@ def load_silverbox_paper(options: DataOptions) -> DataSet:
 def in_volts(offset: tuple[float, float]) -> Raw:
     """A file of the Silverbox's columns, in volts, as the models see it."""
     u, y = (Scaling((mean,), (SCALE,)) for mean in offset)
-    return Raw(("V1",), ("V2",), u, y)
+    return Raw(("V1",), ("V2",), u, y, step=1 / RATE)
 
 
 def _card(name: str, raw: Recording, path: Path, shape: tuple[int, ...], note: str) -> DataCard:

@@ -21,6 +21,7 @@ from ...known import ARRAYS as ARRAYS
 from ...known import IMAGES as IMAGES
 from ...known import POINTS as POINTS
 from ...known import RECORDING as RECORDING
+from ..card import checksum
 from ..npz import read_npz
 from ..options import DataOptions
 from ..raw import scale_of
@@ -50,6 +51,14 @@ class Arrays:
     parts: Parts
     how: str
     white: float | None
+
+    def sha256(self) -> str:
+        """Of all that a model is trained on: samples, the names of their classes, their parts.
+
+        Other parts scale inputs in another way, and truth values have another white than the same numbers.
+        """
+        x = self.x.astype(bool) if self.white == 1 else self.x
+        return checksum(x, self.y, np.asarray(self.classes), *(self.parts[part] for part in NAMES))
 
     def sizes(self) -> dict[str, int]:
         """What a model must know of the samples."""

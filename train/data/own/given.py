@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from ....solvers.errors import ArgumentError, ArgumentTypeError
 from ..card import DataCard, checksum
+from ..raw import Raw
 from ..splits import DataSet, Examples, Samples
 
 NAMES = ("train", "validation", "test")
@@ -87,7 +88,20 @@ def as_data_set(data: Any) -> DataSet:
         note="" if known else "the checksum is of first and last samples: the rest is read when needed",
         task="classification" if labelled else "regression",
     )
-    return DataSet(train, val, test, card)
+    return DataSet(train, val, test, card, raw=_raw(train))
+
+
+def _raw(train: Examples) -> Raw:
+    """On which scale the inputs are, where a dtype says it: as of files, of points none does."""
+    if not isinstance(train, Samples) or train.inputs.ndim == 2:
+        return Raw()
+    x = train.inputs
+    if x.dtype == torch.bool:
+        return Raw(white=1.0)
+    image = x.ndim == 4 and x.shape[2] == x.shape[3]
+    if x.dtype == torch.uint8 and image:
+        return Raw(white=255.0)
+    return Raw(dtype="float32" if x.is_floating_point() else str(x.dtype).removeprefix("torch."))
 
 
 def _part(part: Any, name: str) -> Examples:
@@ -164,12 +178,19 @@ def _classes(parts: list[Any]) -> int:
     return largest + 1
 
 
+def _array(a: Tensor) -> np.ndarray:
+    """A tensor's numbers; of bfloat16, which NumPy does not know, the bits."""
+    a = a.detach().cpu()
+    found: np.ndarray = (a.view(torch.int16) if a.dtype == torch.bfloat16 else a).numpy()
+    return found
+
+
 def _checksum(parts: list[Any]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         ends = (0, len(part) - 1)
         pairs = [(part.inputs, part.targets)] if isinstance(part, Samples) else [part[i] for i in ends]
         for pair in pairs:
-            digest.update(checksum(*(a.detach().cpu().numpy() for a in pair)).encode())
+            digest.update(checksum(*map(_array, pair)).encode())
         digest.update(str(len(part)).encode())
     return digest.hexdigest()

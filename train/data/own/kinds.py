@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ....solvers.errors import ArgumentError, DataError, MissingDataError
-from ..card import DataCard, checksum, file_record
+from ..card import DataCard, file_record
 from ..images import Crop, build_images
 from ..options import DataOptions
 from ..raw import Raw, Scaling
@@ -94,7 +94,7 @@ def _load_arrays(path: Path, options: DataOptions) -> DataSet:
         counts={},
         shape=tuple(arrays.x.shape[1:]),
         classes=len(arrays.classes),
-        sha256=checksum(arrays.x, arrays.y),
+        sha256=arrays.sha256(),
         note=arrays.how,
         files=(file_record(path),),
         task="classification" if labelled else "regression",

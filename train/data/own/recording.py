@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..raw import Raw, Scaling
 from ..sequences import Recording, sequences, windows
 from ..splits import DataSet
 from .arrays import Arrays
-from .parts import by_column, column_of, seed_of, told
+from .parts import NAMES, by_column, column_of, seed_of, told
 
 WINDOW, GIVEN = 32, 8  # the Silverbox's windows; as many rows as the models' encoder reads
 STRETCHES = 10  # that a recording is cut into
@@ -63,10 +64,7 @@ def columns_of(
         )
     _refuse_both(*found)
     check_once(path, header, (*found[0], *found[1]))
-    time = next(
-        (name for name in free if name.lower() in _TIMES and name not in (*found[0], *found[1])), None
-    )
-    return found[0], found[1], column, time
+    return found[0], found[1], column, _clock(free, (*found[0], *found[1]))
 
 
 def look_at_recording(path: Path, options: DataOptions) -> dict[str, int]:
@@ -88,11 +86,16 @@ def load_recording(options: DataOptions) -> DataSet:
     u, y = values[:, : len(inputs)], values[:, len(inputs) :]
     pieces, how = _pieces(path, len(u), column, options)
     whole = {part: [(u[rows], y[rows]) for rows in found] for part, found in pieces.items()}
-    raw = Raw(inputs, outputs, *_scalings(whole["train"], options))
+    raw = Raw(inputs, outputs, *_scalings(whole["train"], options), step=None if time is None else dt)
+    ends = (np.asarray([(rows.start, rows.stop) for rows in pieces[part]]) for part in NAMES)
     files = (file_record(path),)
     source = f"the recording {path.name!r}: {', '.join(inputs)} → {', '.join(outputs)}, {len(u):,} rows"
     return _data_set(
-        whole, raw, options, DataCard("own-recording", source, {}, (), 0, checksum(values), how, files), dt
+        whole,
+        raw,
+        options,
+        DataCard("own-recording", source, {}, (), 0, checksum(values, *ends), how, files),
+        dt,
     )
 
 
@@ -200,6 +203,27 @@ def _stretches(rows: np.ndarray) -> list[slice]:
     """Runs of consecutive rows."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(rows, breaks)]
+
+
+def check_step(path: Path, raw: Raw) -> None:
+    """Raises DataError for a recording whose own clock has another step than training's, or an uneven one.
+
+    A model's time runs in rows: of rows at another distance it says something else, and no shape tells.
+    """
+    time = None if raw.step is None else _clock(_header(path), (*raw.inputs, *raw.outputs))
+    if time is None or raw.step is None:
+        return
+    dt = _step(path, time)
+    if abs(dt - raw.step) > EVEN * raw.step:
+        raise DataError(
+            f"{str(path)!r}, column {time!r} has steps of {dt:g}; the model was trained on rows {raw.step:g} "
+            "apart: resample the recording, or leave that column out where it is in another unit."
+        )
+
+
+def _clock(header: Sequence[str], others: Sequence[str]) -> str | None:
+    """The column of times, of those that are no inputs and outputs; None where there is none."""
+    return next((name for name in header if name.lower() in _TIMES and name not in others), None)
 
 
 def _step(path: Path, time: str) -> float:
