@@ -347,8 +347,8 @@ def runs(func: Any, before: int = 0, named: frozenset[str] = frozenset()) -> Run
         held = any(type(x).__name__ == "_PlaceholderType" for x in func.args)
         return None if held else runs(func.func, before + len(func.args), named | func.keywords.keys())
     if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__:
-        own = ("_forward_pre_hooks", "_compiled_call_impl", "_call_impl")
-        changed = torch_module._global_forward_pre_hooks or any(vars(func).get(name) for name in own)
+        hooks = ("_forward_pre_hooks", "_compiled_call_impl", "_call_impl")
+        changed = torch_module._global_forward_pre_hooks or any(vars(func).get(name) for name in hooks)
         changed = changed or kind._call_impl is not nn.Module._call_impl
         return None if changed else runs(func.forward, before, named)
     call: Any = next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
@@ -369,7 +369,8 @@ def check_call(
     if not callable(func):
         raise ArgumentTypeError(f"{argument}={first_line(repr(func), 60)} must be callable as {call}.")
     said = f"{argument} is called as {call}, but"
-    plain = isinstance(func, type) and func.__new__ is object.__new__
+    new: Any = object.__new__
+    plain = isinstance(func, type) and func.__new__ is new
     if plain and not objects and type(func).__call__ is type.__call__:
         raise ArgumentTypeError(f"{said} {func.__name__} is a class: give an object, {func.__name__}(…).")
     if (found := runs(func)) is None:

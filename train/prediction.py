@@ -99,9 +99,7 @@ def _arrays(run: LoadedRun, data: DataSet, path: Path) -> Prediction:
     x, where = _real(read_npz(path, None), "x", path), f"{str(path)!r}, entry x"
     check_finite(x, where)
     wanted = tuple(data.card.shape)
-    if (
-        len(wanted) == 3 and x.shape[1:] != wanted
-    ):  # images, perhaps without their one channel, or with it last
+    if len(wanted) == 3 and x.shape[1:] != wanted:  # images without their one channel, or with it last
         flat = x.astype(np.uint8) if x.ndim == 3 else x
         images = as_images(flat)
         x = x[:, None] if x.ndim == 3 and images is not None else x if images is None else images
