@@ -23,7 +23,8 @@ def when_used(
     def is_part(name: str) -> bool:
         if parts is not None:
             return name in parts
-        return not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}") is not None
+        own = name.isidentifier() and not name.startswith("_")
+        return own and importlib.util.find_spec(f"{package}.{name}") is not None
 
     def get(name: str) -> Any:
         module = sys.modules[package]
@@ -50,7 +51,15 @@ class Later:
     def __init__(self, module: str):
         self._module = module
 
+    def __reduce__(self) -> tuple[type[Later], tuple[str]]:
+        return Later, (self._module,)  # of its own: what was asked for may not be pickled
+
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module(self._module))
+
     def __getattr__(self, name: str) -> Any:
+        if name == "_module":  # of an object not made yet
+            raise AttributeError(name)
         value = getattr(importlib.import_module(self._module), name)
         setattr(self, name, value)  # the next time it is an ordinary attribute
         return value

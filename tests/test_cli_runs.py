@@ -76,6 +76,41 @@ def test_runs_as_json_hold_settings_and_rows(folder):
     assert run["final"]["final"] is True
 
 
+ROW = {
+    "epoch": 1,
+    "seconds": 1.0,
+    "val_loss": 0.5,
+    "val_accuracy": 0.5,
+    "nfe_forward": 9.0,
+    "nfe_backward": 9.0,
+}
+DAMAGED = {
+    "no_row": (3, "line 2 is no row of metrics"),
+    "nothing": ({}, "line 2 has no number for epoch"),
+    "no_loss": ({**ROW, "val_loss": None}, "line 2 has no number for val_loss"),
+    "no_quality": ({**ROW, "val_accuracy": None}, "line 2 has no number for the validation's quality"),
+    "text": ({**ROW, "val_accuracy": "0.5"}, "line 2 has no number for val_accuracy"),
+    "final_text": ({"final": True, "parameters": "many"}, "line 2 has no number for parameters"),
+}
+
+
+def test_runs_with_damaged_metrics_are_listed_as_unreadable_beside_the_others(tmp_path):
+    for name, rows in {
+        **{name: [ROW, row] for name, (row, _) in DAMAGED.items()},
+        "good": [ROW, ROW],
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"epochs": 2}')
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = call("runs", "--output-dir", tmp_path, "--picture", tmp_path / "runs.png")
+    assert result.exit_code == 0, result.output
+    states = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines()[2:9]}
+    assert states == {**dict.fromkeys(DAMAGED, "unreadable"), "good": "unfinished"}
+    problems = {run.name: run.problem for run in list_runs(tmp_path)}
+    for name, (_, said) in DAMAGED.items():
+        assert said in problems[name]
+
+
 def test_a_folder_or_run_that_is_not_there_is_refused(tmp_path, folder):
     result = call("runs", "--output-dir", tmp_path / "nowhere")
     assert result.exit_code == 2

@@ -70,6 +70,26 @@ def test_an_image_on_the_scale_of_training_is_taken_and_on_another_refused(tmp_p
             answers(x[:3])
 
 
+@pytest.mark.parametrize("trained", ["pixels", "floats"])
+def test_images_that_are_faint_beside_those_of_training_are_warned_of(tmp_path, trained):
+    x = PIXELS if trained == "pixels" else PIXELS.astype(float)
+    targets = LABELS if trained == "pixels" else np.linspace(0, 1, 40)
+    run, data = untrained(saved(tmp_path / "a.npz", x=x, y=targets))
+    for faint in (TRUTH.astype(x.dtype), 0.01 * x if trained == "floats" else x // 20):
+        with pytest.warns(AdamodeWarning, match="has no number above .* trained on numbers up to 25"):
+            predict_file(run, data, saved(tmp_path / "new.npz", x=faint[:3]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fine in (x[:3], x[:3] // 2, 0 * x[:3]):
+            predict_file(run, data, saved(tmp_path / "new.npz", x=fine))
+
+
+def test_invert_of_what_is_no_picture_is_refused(tmp_path):
+    run, data = untrained(saved(tmp_path / "a.npz", x=PIXELS, y=LABELS))
+    with pytest.raises(ArgumentError, match=r"invert=True: .* is no picture"):
+        predict_file(run, data, tmp_path / "a.npz", invert=True)
+
+
 def test_a_picture_of_truth_values_has_white_1(tmp_path):
     run, data = untrained(saved(tmp_path / "a.npz", x=TRUTH, y=LABELS))
     Image.fromarray((TRUTH[0, :, :, 0] * 255).astype(np.uint8)).save(tmp_path / "a.png")

@@ -11,8 +11,11 @@ from typing import Any
 
 from ..solvers.errors import CheckpointError
 from .known import NOT_COMPARED, find_runs
-from .measures import merit
+from .measures import measure_of, merit
 from .run_files import RunFiles
+
+_OF_AN_EPOCH = ("epoch", "seconds", "val_loss", "nfe_forward", "nfe_backward")
+_NUMBERS = (*_OF_AN_EPOCH, "val_", "test_", "efficacy_", "parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +69,33 @@ def _summary(name: str, path: Path) -> RunSummary:
         if "epochs" not in settings:
             raise CheckpointError(f"{str(folder.config)!r} is not a run's configuration: no epochs.")
         rows = folder.read_metrics()
+        _check_rows(folder.metrics, rows)
         history = tuple(row for row in rows if not row.get("final"))
         final = next((row for row in rows if row.get("final")), None)
-    except (CheckpointError, OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (CheckpointError, OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         return RunSummary(name, path, "unreadable", None, problem=str(error))
     state = "unfinished" if final is None else "finished"
     if final is None and folder.failure.exists():
         kept = folder.checkpoint.stat().st_mtime if folder.checkpoint.exists() else 0.0
         state = "failed" if folder.failure.stat().st_mtime >= kept else state
     return RunSummary(name, path, state, settings, history, final)
+
+
+def _check_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Raises CheckpointError, by line, for what no epoch of a run wrote, or lacks a number to compare."""
+    for line, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise CheckpointError(f"{str(path)!r}, line {line} is no row of metrics.")
+        wrong = [
+            name
+            for name, value in row.items()
+            if name.startswith(_NUMBERS) and not isinstance(value, int | float | None)
+        ]
+        if not row.get("final"):
+            wrong += [name for name in _OF_AN_EPOCH if row.get(name) is None]
+            wrong += [] if measure_of(row) is not None else ["the validation's quality"]
+        if wrong:
+            raise CheckpointError(f"{str(path)!r}, line {line} has no number for {wrong[0]}.")
 
 
 def differing_settings(runs: Sequence[RunSummary]) -> list[str]:

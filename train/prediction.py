@@ -87,6 +87,8 @@ def predict_file(
             "with samples: `adamode predict RUN --samples N`. From Python load_run(folder).model(x) is "
             "log p(x)."
         )
+    if invert and suffix in (*RECORDINGS, *ARRAYS):
+        raise ArgumentError(f"invert=True: {str(path)!r} is no picture; turn its numbers round in the file.")
     if suffix in RECORDINGS:
         return _recording(run, data, path)
     if suffix in ARRAYS:

@@ -12,6 +12,7 @@ from ...solvers.errors import AdamodeWarning, DataError
 
 Numbers = tuple[float, ...]
 LEAST = 1e-300  # numbers below this pass for 0: one over them is close to float64's largest
+FAINT = 15.0  # times as small as training's numbers: digits of 0 … 16 as 0 and 1 are so, dark pictures seldom
 FAR = 5.0  # times as far out as training's numbers: a choice, between an outlier and another unit
 
 
@@ -129,7 +130,7 @@ class Raw:
         return {**names, **told, **more}
 
     def check_scale(self, x: np.ndarray, where: str) -> None:
-        """Raises DataError for inputs that are on another scale than those of training.
+        """Raises DataError for inputs on another scale than those of training; warns of faint images.
 
         x: inputs as a user has them.
         where: file and entry.
@@ -151,4 +152,19 @@ class Raw:
             raise DataError(
                 f"{where} has dtype {x.dtype}; the model was trained on {self.dtype}{between}: bring the "
                 f"numbers to that scale, and give them as {self.dtype}."
+            )
+        self._warn_of_faint(x, where)
+
+    def _warn_of_faint(self, x: np.ndarray, where: str) -> None:
+        """Warns of images that are black beside those of training: 0 and 1 are whole numbers too."""
+        far = self.white
+        if far is None and self.dtype and self.x is not None:
+            far = max((abs(value) for value in (*self.x.low, *self.x.high)), default=None)
+        most = float(np.abs(x.astype(np.float64)).max(initial=0.0))
+        if far is not None and 0 < most <= far / FAINT:
+            warnings.warn(
+                f"{where} has no number above {most:g}, and the model was trained on numbers up to {far:g}: "
+                "are these on the same scale? To the model they are nearly black.",
+                AdamodeWarning,
+                stacklevel=3,
             )
