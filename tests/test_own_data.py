@@ -486,3 +486,10 @@ def test_a_configuration_is_fitted_to_data_and_one_of_the_right_sizes_stays():
 def test_settings_of_ones_own_data_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(ArgumentError, match=message):
         TrainConfig(**settings)
+
+
+def test_a_home_that_is_not_there_is_data_that_are_not_there():
+    with pytest.raises(MissingDataError, match="does not exist"):
+        load_data("mnist", DataOptions(data_dir="~nobody_of_this_name/x"))
+    with pytest.raises(MissingDataError, match="does not exist"):
+        own("~nobody_of_this_name/x.npz")

@@ -52,7 +52,7 @@ class Place:
                 f"data set {self.name!r} is read from files, and no folder was given: use --data-dir FOLDER "
                 f"(in Python DataOptions(data_dir=…)) or the environment variable {VARIABLE}. {self.remedy}"
             )
-        path, looked = Path(folder).expanduser(), f"{self.name!r} is looked for there. {self.remedy}"
+        path, looked = Path(os.path.expanduser(folder)), f"{self.name!r} is looked for there. {self.remedy}"
         if make and not path.exists():
             try:
                 path.mkdir(parents=True)

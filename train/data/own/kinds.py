@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def _checked(options: DataOptions) -> Path:
             "Trainer(config, data=…), or their folder or file with --data."
         )
     check_seed(options.split)
-    path = Path(options.path).expanduser()
+    path = Path(os.path.expanduser(options.path))  # a home that is not there stays a name
     if not path.exists():
         raise MissingDataError(
             f"data={str(path)!r} does not exist; give a folder, a .npz, .csv or .mat file."
