@@ -137,7 +137,8 @@ def test_a_mixture_is_each_group_alone(numbers, method, gradient, compact, save)
         alone = solve(func, own, t, **how)
         (bar,) = torch.autograd.grad(alone.y.sin().sum(), own)
         assert worst([sol.y[:, rows]], [alone.y]) <= 1e-12
-        assert worst([whole[rows]], [bar]) <= 1e-13 * max(float(bar.abs().max()), 100.0)
+        # Rounding: with vector units of other widths up to 1.4e-13 of the largest entry.
+        assert worst([whole[rows]], [bar]) <= 3e-13 * max(float(bar.abs().max()), 100.0)
         assert sol.stats.n_accepted[rows].tolist() == [alone.stats.n_accepted] * len(rows)
 
 

@@ -87,14 +87,6 @@ def test_a_solve_that_fails_asks_before_it_speaks_of_step_sizes():
         adamode.solve(noisy, Y0, T, rtol=1e-8, atol=1e-8, gradient=None, controller=adamode.PID(dt_min=1e-3))
 
 
-@pytest.mark.parametrize("limit", [2, 20, 59, 61])
-def test_samples_that_may_make_few_attempts_ask_before_the_last(limit):
-    with pytest.raises(adamode.SolverError, match=r"^func is random"):
-        solve(noisy, "per_sample", gradient=None, max_steps=limit)
-    slow = solve(steep, "per_sample", gradient=None, max_steps=limit)
-    assert (slow.status == int(adamode.Status.MAX_STEPS)).all()
-
-
 @pytest.mark.parametrize("stepping", ["shared", "per_sample"])
 def test_a_slow_solve_asks_once_counts_it_and_leaves_the_generators_alone(stepping, monkeypatch):
     calls = 0

@@ -93,7 +93,7 @@ class ClockedMarch:
         self.events: SampleEvents | None = None
         self.nobody = torch.zeros_like(self.index[:1], dtype=torch.bool)
         asks = isinstance(field, CountedBatches) and not self.rules.fixed  # no walk back
-        self.made, self.look = 0, max(1, min(repeats.FIRST, settings.max_steps - 1)) if asks else 0
+        self.made, self.look = 0, repeats.FIRST if asks else 0
         self.n_calls = 0  # batched calls that the field has not counted
         self.ids = self.index if settings.together is None else settings.together.ids
         self._regroup()

@@ -20,7 +20,7 @@ from ..step.clocks import distance, unlike
 from ..step.field import CountedField
 from ..step.runge_kutta import Field
 
-FIRST = 1000  # attempts before the first look, or all but the last: some tenths of a second
+FIRST = 1000  # attempts before the first look: some tenths of a second
 LONG = 10_000  # attempts that few solves need
 
 
