@@ -199,11 +199,12 @@ def test_a_finished_result_is_made_again_after_further_training_runs(plant, tmp_
     run = RunFolder(tmp_path / "runs" / "adam")
     config = adamode.TrainConfig(output_dir=str(tmp_path / "runs"), name="adam")
     run.create(config)
-    run.write_metrics([{"epoch": 1}], None)
+    epoch = dict.fromkeys(("epoch", "seconds", "val_loss", "val_accuracy", "nfe_forward", "nfe_backward"), 1)
+    run.write_metrics([epoch], None)
     assert finished(figure, "smoke", tmp_path, QUIET) is None  # a run is unfinished: it is gone on with
     assert finished(figure, "smoke", tmp_path, dataclasses.replace(QUIET, jobs=0)) == made
     keys = ("test_loss", "test_accuracy", "test_rmse", "more_tests", "efficacy_forward")
-    run.write_metrics([{"epoch": 1}], dict.fromkeys((*keys, "efficacy_backward", "parameters"), 1))
+    run.write_metrics([epoch], dict.fromkeys((*keys, "efficacy_backward", "parameters"), 1))
     assert finished(figure, "smoke", tmp_path, QUIET) is None
     assert reproduce(figure, "smoke", tmp_path, QUIET).runs == {"adam": 1}
     assert finished(other, "smoke", tmp_path, QUIET) == apart  # it trains nothing
